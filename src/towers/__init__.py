@@ -1,0 +1,49 @@
+"""Two-tower sentence models in which every tensor boundary is a written and enforced shape contract."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from towers import contracts, data, training
+    from towers.contracts import ShapeContractError
+    from towers.layers.lstm import RaggedLSTM
+    from towers.layers.phrases import PhraseConv
+    from towers.layers.pool import FeaturePool
+    from towers.model import Tower, TwoTowers
+    from towers.ragged import Ragged
+
+__all__ = [
+    "FeaturePool",
+    "PhraseConv",
+    "Ragged",
+    "RaggedLSTM",
+    "ShapeContractError",
+    "Tower",
+    "TwoTowers",
+    "contracts",
+    "data",
+    "training",
+]
+
+_HOME = {
+    "FeaturePool": "towers.layers.pool",
+    "PhraseConv": "towers.layers.phrases",
+    "Ragged": "towers.ragged",
+    "RaggedLSTM": "towers.layers.lstm",
+    "ShapeContractError": "towers.contracts",
+    "Tower": "towers.model",
+    "TwoTowers": "towers.model",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first asked for, so that `import towers` costs next to nothing (PEP 562)."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name in __all__:
+        return import_module(f"towers.{name}")
+    raise AttributeError(f"module 'towers' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
