@@ -1,0 +1,60 @@
+"""What a broken contract says, and where in the tree of modules it was broken."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+
+class ShapeContractError(TypeError):
+    """A tensor at a contracted boundary has another shape, dtype or kind than the annotation there promises.
+
+    A TypeError, as jaxtyping's own error is. Its attributes say for programs what the message says for people:
+    `argument` (its name, or "return"), `axis` (as written in the annotation, or None), `expected`, `actual`,
+    `bindings` (the sizes that the axis names had), `module_path` ("left.lstm in TwoTowers") and `hint`.
+    """
+
+    argument: str
+    axis: str | None
+    expected: Any
+    actual: Any
+    bindings: Mapping[str, int]
+    module_path: str
+    hint: str | None
+
+
+def module_path(owner: object) -> str:
+    """Where a module stands in the outermost module that is being called: "left.lstm in TwoTowers"."""
+    name = type(owner).__name__
+    if not isinstance(owner, nn.Module):
+        return name
+    frame = sys._getframe(1)
+    callers: list[nn.Module] = []
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, nn.Module):
+            callers.append(caller)
+        frame = frame.f_back
+    for root in reversed(callers):
+        for path, module in root.named_modules():
+            if module is owner and path:
+                return f"{path} in {type(root).__name__}"
+    return name
+
+
+def complaint(place: str, problem: str, rows: Sequence[tuple[str, str, str, str]] = (), hint: str | None = None) -> str:
+    """The one form of every message: where and what; a line per axis; the likely cause.
+
+    A row is (axis, expected, came, remark).
+    """
+    lines = [f"{place}: {problem}"]
+    if rows:
+        table = [("axis", "expected", "came", ""), *rows]
+        widths = [max(len(row[column]) for row in table) for column in range(3)]
+        for row in table:
+            cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
+            lines.append("  " + "  ".join([*cells, row[3]]).rstrip())
+    if hint:
+        lines.append(f"hint: {hint}")
+    return "\n".join(lines)

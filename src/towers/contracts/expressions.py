@@ -1,0 +1,140 @@
+"""The small language of axis sizes and conditions: `words-1`, `{self.hidden}`, `2 <= lengths <= words`.
+
+Bare names are axes (or arguments), names in braces are read from the arguments: `{self.hidden}`, `{chunk}`.
+Text is parsed against a whitelist of syntax and never evaluated as code.
+"""
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Any
+
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+_BRACES = re.compile(r"\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}")
+_COMPARE: dict[type[ast.cmpop], str] = {ast.LtE: "<=", ast.Lt: "<", ast.GtE: ">=", ast.Gt: ">", ast.Eq: "=="}
+_MIRROR = {"<=": ">=", ">=": "<=", "<": ">", ">": "<", "==": "=="}
+
+Lookup = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Expression:
+    """An arithmetic expression over axis names and, in braces, arguments."""
+
+    text: str
+    tree: ast.expr
+    braces: Mapping[str, str]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The bare names in it, in order."""
+        names = [node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)]
+        return tuple(name for name in names if name not in self.braces)
+
+    def evaluate(self, axis: Lookup, argument: Lookup) -> Any:
+        """Its value; the two functions give the size of an axis and the value of what stood in braces."""
+        return self._value(self.tree, axis, argument)
+
+    def _value(self, node: ast.expr, axis: Lookup, argument: Lookup) -> Any:
+        match node:
+            case ast.Constant(value):
+                return value
+            case ast.Name(name):
+                return argument(self.braces[name]) if name in self.braces else axis(name)
+            case ast.BinOp(left, operation, right):
+                return _BINARY[type(operation)](self._value(left, axis, argument), self._value(right, axis, argument))
+            case ast.UnaryOp(_, operand):
+                return -self._value(operand, axis, argument)
+            case _:
+                raise AssertionError(node)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One comparison, turned so that what is bounded stands on the left: `subject relation bound`."""
+
+    text: str
+    subject: Expression
+    relation: str
+    bound: Expression
+    unit: str
+    """What is counted, for messages: another name of the chain, or the last one in braces."""
+
+
+def expression(text: str) -> Expression:
+    """Parse the size of an axis.
+
+    Raises:
+        ValueError: the text is no expression of ints, names, names in braces and `+ - * // %`.
+    """
+    tree, braces = _parse(text)
+    return _checked(text, tree, braces)
+
+
+def conditions(text: str) -> list[Condition]:
+    """Parse a condition such as `words >= {self.kernel_words}` or `2 <= lengths <= words`, a chain link by link.
+
+    Raises:
+        ValueError: the text is no comparison by `<= < >= > ==` of such expressions.
+    """
+    tree, braces = _parse(text)
+    if not isinstance(tree, ast.Compare) or any(type(operation) not in _COMPARE for operation in tree.ops):
+        raise ValueError(f"{text!r} is no condition: it must compare sizes by <=, <, >=, > or ==")
+    sides = [_checked(text, side, braces) for side in (tree.left, *tree.comparators)]
+    return [
+        _turned(text, left, _COMPARE[type(operation)], right, sides)
+        for left, operation, right in zip(sides, tree.ops, sides[1:], strict=False)
+    ]
+
+
+def _turned(text: str, left: Expression, relation: str, right: Expression, sides: list[Expression]) -> Condition:
+    subject, relation, bound = (left, relation, right) if left.names else (right, _MIRROR[relation], left)
+    others = [name for side in sides for name in side.names if name not in subject.names]
+    inside = [path.rpartition(".")[2] for path in bound.braces.values()]
+    if subject.names:
+        return Condition(text, subject, relation, bound, unit=[*others, *inside, ""][0])
+    raise ValueError(f"{text!r} bounds nothing: one side must name an axis or an argument, outside of braces")
+
+
+def _parse(text: str) -> tuple[ast.expr, dict[str, str]]:
+    braces: dict[str, str] = {}
+
+    def stand_in(match: re.Match[str]) -> str:
+        name = f"braces_{len(braces)}_"
+        braces[name] = match[1]
+        return name
+
+    try:
+        return ast.parse(_BRACES.sub(stand_in, text), mode="eval").body, braces
+    except SyntaxError:
+        raise ValueError(f"{text!r} cannot be read as an expression over axis names") from None
+
+
+def _checked(text: str, tree: ast.expr, braces: Mapping[str, str]) -> Expression:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name() | ast.Load() | ast.operator() | ast.USub() | ast.UnaryOp(ast.USub()):
+                known = not isinstance(node, ast.operator) or type(node) in _BINARY
+            case ast.Constant(value):
+                known = type(value) is int
+            case ast.BinOp():
+                known = True
+            case _:
+                known = False
+        if not known:
+            raise ValueError(f"{text!r} may only hold ints, names, names in braces and + - * // %")
+    return Expression(text, tree, braces)
+
+
+def read_path(root: Any, path: str) -> Any:
+    """`self.left.hidden` read from `self`: the attributes after the first name."""
+    return reduce(getattr, path.split(".")[1:], root)

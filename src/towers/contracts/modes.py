@@ -1,0 +1,56 @@
+"""How much is checked: `checks("off" | "on" | "strict")`, or the environment variable TOWERS_CONTRACTS."""
+
+import os
+from types import TracebackType
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+Mode = Literal["off", "on", "strict"]
+
+
+def _valid(mode: str, source: str) -> Mode:
+    if mode not in get_args(Mode):
+        raise ValueError(f'{source} is {mode!r}; it must be one of "off", "on", "strict"')
+    return cast(Mode, mode)
+
+
+_mode: Mode = _valid(os.environ.get("TOWERS_CONTRACTS", "on"), "the environment variable TOWERS_CONTRACTS")
+
+
+class checks:
+    """Set how much every contract checks; as a context, until its end.
+
+    "off" checks nothing. "on", the default, checks shapes and dtypes always, and values (of lengths) where they lie
+    on the CPU in plain eager code. "strict" also reads values that lie on a device, which waits for it.
+
+    Raises:
+        ValueError: the mode is none of the three.
+    """
+
+    def __init__(self, mode: Mode) -> None:
+        global _mode
+        self._previous = _mode
+        _mode = _valid(mode, "mode")
+
+    def __enter__(self) -> None:
+        """Nothing more to do: the mode is set when the object is made."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        global _mode
+        _mode = self._previous
+
+
+def enabled() -> bool:
+    """Whether anything is checked at all."""
+    return _mode != "off"
+
+
+def may_read(values: Tensor) -> bool:
+    """Whether a check may look at the numbers in a tensor: real ones, and without making a device wait."""
+    if _mode == "off" or torch.compiler.is_compiling() or type(values) is not Tensor or values.device.type == "meta":
+        return False
+    if torch._C._functorch.is_functorch_wrapped_tensor(values):  # pyright: ignore[reportPrivateUsage]
+        return False
+    return _mode == "strict" or values.device.type == "cpu"

@@ -1,0 +1,279 @@
+"""RaggedLSTM: an LSTM over sentences of different lengths."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from towers.contracts import contract
+from towers.kernels import State, Weights, packed, padded
+from towers.kernels.order import offsets_of
+from towers.layers.sizes import at_least_one, refuse
+from towers.ragged import Ragged, enter, leave
+
+Method = Literal["auto", "packed", "padded"]
+
+
+class RaggedLSTM(nn.Module):
+    """nn.LSTM for sentences of different lengths: its parameters, initial values and results; batch first.
+
+    Takes padded input (with lengths), a PackedSequence, a jagged nested tensor or Ragged, and returns the same kind.
+    Under autocast it computes and returns its weights' dtype, whatever the path: a state loses too much otherwise.
+
+    Args:
+        input_size, hidden_size, num_layers, dropout, bidirectional, proj_size: as nn.LSTM's.
+        bias: True for nn.LSTM's two biases, which are added; "single" for one trainable bias, as in Keras (then only
+            `bias_ih_l{k}` exists, and loading a state_dict with two sums them); False for none.
+        batch_first: must be True.
+        method: "packed" or "padded" (sentences of equal length together) name a way of `towers.kernels`;
+            "auto" takes the one that should be faster.
+
+    Raises:
+        ValueError: an argument is none of those, or sizes do not fit.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool | Literal["single"] = True,
+        batch_first: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        method: Method = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        at_least_one(self, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        if not batch_first:
+            refuse(self, "batch_first (False) must be True: input is (batch, steps, input_size); transpose(0, 1)")
+        if bias not in (True, False, "single"):
+            refuse(self, f'bias ({bias!r}) must be True, False or "single"')
+        if not 0 <= dropout <= 1:
+            refuse(self, f"dropout ({dropout}) must be a probability, from 0 to 1")
+        if type(proj_size) is not int or not 0 <= proj_size < hidden_size:
+            refuse(self, f"proj_size ({proj_size}) must be less than hidden_size ({hidden_size}), or 0 for none")
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bias, self.batch_first, self.dropout = bias, True, float(dropout)
+        self.bidirectional, self.proj_size, self.method = bidirectional, proj_size, method
+        for name, shape in self._parameter_shapes().items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    # Its sizes and parameters.
+
+    @property
+    def method(self) -> Method:
+        """How it runs: "auto", "packed" or "padded"."""
+        return self._method
+
+    @method.setter
+    def method(self, method: Method) -> None:
+        if method not in get_args(Method):
+            refuse(self, f"method ({method!r}) must be one of {', '.join(map(repr, get_args(Method)))}")
+        self._method: Method = method
+
+    @property
+    def state_rows(self) -> int:
+        """The first axis of h_n and c_n: layers x directions."""
+        return self.num_layers * (1 + self.bidirectional)
+
+    @property
+    def state_width(self) -> int:
+        """The width of h_n: `proj_size` where there is a projection, else `hidden_size`."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def output_width(self) -> int:
+        """The width of the output: that of h_n for each direction."""
+        return self.state_width * (1 + self.bidirectional)
+
+    def _names(self) -> list[list[str]]:
+        """nn.LSTM's parameter names, a list for each layer and direction."""
+        kinds = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if self.bias is True else [])]
+        kinds += ["bias_ih"] if self.bias == "single" else []
+        kinds += ["weight_hr"] if self.proj_size else []
+        directions = ["", "_reverse"][: 1 + self.bidirectional]
+        return [
+            [f"{kind}_l{layer}{direction}" for kind in kinds]
+            for layer in range(self.num_layers)
+            for direction in directions
+        ]
+
+    def _parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        gates = 4 * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {}
+        for names in self._names():
+            for name in names:
+                width = self.input_size if "_l0" in name else self.output_width
+                shapes[name] = {
+                    "weight_ih": (gates, width),
+                    "weight_hh": (gates, self.state_width),
+                    "weight_hr": (self.proj_size, self.hidden_size),
+                }.get(name[:9], (gates,))
+        return shapes
+
+    def reset_parameters(self) -> None:
+        """nn.LSTM's initial values: uniform between -1/sqrt(hidden_size) and 1/sqrt(hidden_size)."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def extra_repr(self) -> str:
+        """Its sizes, and what is not as usual, for `repr`."""
+        usual = {"num_layers": 1, "bias": True, "dropout": 0.0, "bidirectional": False, "proj_size": 0}
+        usual["method"] = "auto"
+        others = [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
+        return ", ".join([str(self.input_size), str(self.hidden_size), *others])
+
+    # The run.
+
+    @contract(where=("0 <= lengths <= steps",), dtype_of="weight_ih_l0")
+    def forward(
+        self,
+        input: Float[Tensor | Ragged | PackedSequence, "batch steps {self.input_size}"],
+        hx: tuple[
+            Float[Tensor, "{self.state_rows} batch {self.state_width}"],
+            Float[Tensor, "{self.state_rows} batch {self.hidden_size}"],
+        ]
+        | None = None,
+        *,
+        lengths: Int[Tensor, "batch"] | None = None,
+    ) -> tuple[
+        Float[Tensor | Ragged | PackedSequence, "batch steps {self.output_width}"],
+        tuple[
+            Float[Tensor, "{self.state_rows} batch {self.state_width}"],
+            Float[Tensor, "{self.state_rows} batch {self.hidden_size}"],
+        ],
+    ]:
+        """Output of every step, and the states at each sentence's own end; a sentence of length 0 keeps its state.
+
+        Output past a padded sentence's end is 0. Unbatched (2-D) input is refused.
+
+        Raises:
+            ShapeContractError: a shape or dtype is not as annotated, or lengths stand beside input that has its own.
+            ValueError: a length is negative or above `steps`.
+        """
+        ragged = enter(input, lengths)
+        weight = self.weight_ih_l0
+        values = ragged.values.to(weight.dtype)
+        if hx is None:
+            rows, batch = self.state_rows, len(ragged)
+            hx = (weight.new_zeros(rows, batch, self.state_width), weight.new_zeros(rows, batch, self.hidden_size))
+        with torch.autocast(weight.device.type, enabled=False), _quiet(weight):
+            output, state = self._run(ragged.with_values(values), (hx[0].to(weight.dtype), hx[1].to(weight.dtype)))
+        return leave(ragged.with_values(output), input), state
+
+    def _run(self, ragged: Ragged, state: State) -> tuple[Tensor, State]:
+        """Settle what no path can run (an empty batch, sentences of length 0), then choose a path."""
+        if ragged.values.shape[0] == 0:
+            return ragged.values.new_zeros(0, self.output_width), state
+        if ragged.uniform is not None and self.method != "packed":
+            return padded.run_equal(ragged.values, ragged.uniform, state, self._weights())
+        offsets = ragged.offsets.cpu()
+        lengths = offsets.diff()
+        real = lengths.nonzero().squeeze(1)
+        if len(real) == len(lengths):
+            return self._way(lengths).run(ragged.values, offsets, state, self._weights())
+        rows, lengths = real.to(ragged.device), lengths[real]
+        start = (state[0].index_select(1, rows), state[1].index_select(1, rows))
+        output, end = self._way(lengths).run(ragged.values, offsets_of(lengths), start, self._weights())
+        return output, (state[0].index_copy(1, rows, end[0]), state[1].index_copy(1, rows, end[1]))
+
+    def _way(self, lengths: Int[Tensor, "batch"]) -> ModuleType:
+        if self.method == "auto":
+            return padded if len(lengths.unique()) <= _FEW_LENGTHS else packed
+        return {"padded": padded, "packed": packed}[self.method]
+
+    def _weights(self) -> Weights:
+        flat: list[Tensor] = []
+        for names in self._names():
+            block = [getattr(self, name) for name in names]
+            if self.bias == "single":  # torch adds two biases: the second is zero, and no parameter
+                block.insert(3, torch.zeros_like(block[2]))
+            flat += block
+        training = self.training or torch.is_grad_enabled()  # cuDNN gives no gradients otherwise
+        dropout = self.dropout if self.training else 0.0
+        return Weights(flat, bool(self.bias), self.num_layers, dropout, training, self.bidirectional)
+
+    # To and from nn.LSTM.
+
+    @classmethod
+    def from_torch(cls, lstm: nn.LSTM, *, bias: bool | Literal["single"] | None = None) -> "RaggedLSTM":
+        """With the sizes and a copy of the weights of an nn.LSTM, whatever its `batch_first`; `bias="single"` sums two.
+
+        Raises:
+            ValueError: `bias` asks for biases that the nn.LSTM lacks, or drops those that it has.
+        """
+        kept = lstm.bias if bias is None else bias
+        if bool(kept) != lstm.bias:
+            raise ValueError(f"RaggedLSTM.from_torch: bias ({bias!r}) does not fit an nn.LSTM with bias={lstm.bias}")
+        weight = lstm.weight_ih_l0
+        ragged = cls(
+            lstm.input_size,
+            lstm.hidden_size,
+            lstm.num_layers,
+            kept,
+            dropout=lstm.dropout,
+            bidirectional=lstm.bidirectional,
+            proj_size=lstm.proj_size,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        ragged.load_state_dict(lstm.state_dict())
+        return ragged.train(lstm.training)
+
+    def to_torch(self) -> nn.LSTM:
+        """An nn.LSTM, batch first, with a copy of the weights; after `bias="single"` its second bias is zero."""
+        weight = self.weight_ih_l0
+        lstm = nn.LSTM(
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            bool(self.bias),
+            True,
+            self.dropout,
+            self.bidirectional,
+            self.proj_size,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        state = dict(self.state_dict())
+        if self.bias == "single":
+            state |= {name.replace("_ih_", "_hh_"): torch.zeros_like(b) for name, b in state.items() if "bias" in name}
+        lstm.load_state_dict(state)
+        return lstm.train(self.training)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Sum the two biases of an nn.LSTM where this one has a single bias."""
+        if self.bias == "single":
+            for name in [name for name in state_dict if name.startswith(f"{prefix}bias_hh_l")]:
+                kept = name.replace("bias_hh_l", "bias_ih_l")
+                state_dict[kept] = state_dict[kept] + state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+_FEW_LENGTHS = 3
+"""Up to so many different lengths, a padded call for each beats one packed call (see benchmarks/run.py lstm)."""
+
+
+@contextmanager
+def _quiet(weight: Tensor) -> Iterator[None]:
+    """cuDNN would like its weights in one block of memory, and says so; here it gets them as they are."""
+    if not weight.is_cuda:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+        yield

@@ -1,0 +1,51 @@
+"""FeaturePool: the maximum over groups of neighbouring features."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from towers.contracts import contract
+from towers.layers.sizes import at_least_one, refuse
+from towers.ragged import Ragged, enter, leave
+
+
+class FeaturePool(nn.Module):
+    """The maximum over groups of `size` neighbouring features, in every row: never over time.
+
+    Keras's `MaxPooling1D(size, data_format="channels_first")` on data that is (batch, steps, features).
+    Among equal features the gradient goes to the first, as there.
+
+    Args:
+        size: features of a group.
+        filters: features that come in; `features` = filters / size go out.
+
+    Raises:
+        ValueError: `size` does not divide `filters`, or one of them is no int of at least 1.
+    """
+
+    def __init__(self, size: int = 4, *, filters: int = 32) -> None:
+        super().__init__()
+        at_least_one(self, size=size, filters=filters)
+        if filters % size:
+            refuse(self, f"pool ({size}) must divide filters ({filters})")
+        self.size, self.filters, self.features = size, filters, filters // size
+
+    @contract(where=("0 <= lengths <= steps",))
+    def forward(
+        self,
+        phrases: Float[Tensor | Ragged, "batch steps {self.filters}"],
+        lengths: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor | Ragged, "batch steps {self.features}"]:
+        """The largest feature of each group, step by step; 0 past a padded sentence's end.
+
+        Raises:
+            ShapeContractError: a shape or dtype is not as annotated.
+            ValueError: a length is negative or above `steps`.
+        """
+        ragged = enter(phrases, lengths)
+        pooled = F.max_pool1d(ragged.values.unsqueeze(1), self.size).squeeze(1)
+        return leave(ragged.with_values(pooled), phrases)
+
+    def extra_repr(self) -> str:
+        """Its sizes, for `repr`."""
+        return f"size={self.size}, filters={self.filters}"

@@ -1,0 +1,279 @@
+"""Tower and TwoTowers: the network, readable from top to bottom."""
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from towers import checkpoint
+from towers.contracts import contract
+from towers.layers.lstm import RaggedLSTM
+from towers.layers.phrases import PhraseConv
+from towers.layers.pool import FeaturePool
+from towers.layers.sizes import at_least_one, refuse
+from towers.ragged import Ragged, enter
+
+
+class Tower(nn.Module):
+    """Word vectors of a sentence -> phrases of neighbouring words -> pooled features -> last state of an LSTM.
+
+    In Keras: `Conv2D(filters, (kernel_words, vector_width))`, `MaxPooling1D(pool, data_format="channels_first")`,
+    `LSTM(hidden)`, with Keras's initial values.
+
+    Args:
+        words: the number of words that every sentence must have; None for any number of at least `kernel_words`.
+        vector_width: numbers of a word vector.
+        kernel_words: neighbouring words that make a phrase; `steps` = words - kernel_words + 1.
+        filters: features of a phrase.
+        pool: neighbouring features of which the largest is kept; the LSTM's input width is filters / pool.
+        hidden: LSTM units.
+        chunk: feed the LSTM this many steps at a time, carrying its state. It must divide the steps of a tower for a
+            fixed number of words; for any number of words the last chunk may be shorter. The result is the same.
+
+    Raises:
+        ValueError: a size is no int of at least 1, `pool` does not divide `filters`, `words` is below `kernel_words`,
+            or `chunk` does not divide the steps.
+    """
+
+    def __init__(
+        self,
+        words: int | None = None,
+        *,
+        vector_width: int = 300,
+        kernel_words: int = 2,
+        filters: int = 32,
+        pool: int = 4,
+        hidden: int = 6,
+        chunk: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        given = {name: size for name, size in {"words": words, "chunk": chunk}.items() if size is not None}
+        sizes = {"vector_width": vector_width, "kernel_words": kernel_words, "filters": filters, "pool": pool}
+        at_least_one(self, **given, **sizes, hidden=hidden)
+        if filters % pool:
+            refuse(self, f"pool ({pool}) must divide filters ({filters})")
+        if words is not None and words < kernel_words:
+            refuse(self, f"words ({words}) must be at least kernel_words ({kernel_words})")
+        if words is not None and chunk is not None and (words - kernel_words + 1) % chunk:
+            steps = words - kernel_words + 1
+            fitting = ", ".join(str(size) for size in range(1, steps + 1) if steps % size == 0)
+            refuse(self, f"chunk ({chunk}) must divide steps ({steps} = words - kernel_words + 1): one of {fitting}")
+        self.words, self.chunk = words, chunk
+        self.vector_width, self.kernel_words, self.hidden = vector_width, kernel_words, hidden
+        self.conv = PhraseConv(vector_width, filters, kernel_words, device=device, dtype=dtype)
+        self.pool = FeaturePool(pool, filters=filters)
+        self.lstm = RaggedLSTM(self.pool.features, hidden, bias="single", device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Keras's initial values: glorot-uniform kernels, orthogonal recurrence, zero biases, forget gates' ones."""
+        self.conv.reset_parameters()
+        nn.init.xavier_uniform_(self.lstm.weight_ih_l0)
+        nn.init.orthogonal_(self.lstm.weight_hh_l0)
+        nn.init.zeros_(self.lstm.bias_ih_l0)
+        with torch.no_grad():
+            self.lstm.bias_ih_l0[self.hidden : 2 * self.hidden] = 1
+
+    @contract(
+        where=(
+            "words == {self.words}",
+            "words >= {self.kernel_words}",
+            "lengths == {self.words}",
+            "{self.kernel_words} <= lengths <= words",
+        ),
+        dtype_of="conv.weight",
+    )
+    def forward(
+        self,
+        sentences: Float[Tensor | Ragged, "batch words {self.vector_width}"],
+        lengths: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "batch {self.hidden}"]:
+        """The last state at each sentence's own end.
+
+        Args:
+            sentences: word vectors, padded on the right; or Ragged; or a jagged nested tensor.
+            lengths: real words of each padded sentence; None: all of them.
+
+        Raises:
+            ShapeContractError: a shape or dtype is not as annotated, or the number of words is not one it takes.
+            ValueError: a length is not one it takes.
+        """
+        features = self.pool(self.conv(enter(sentences, lengths)))
+        state: tuple[Tensor, Tensor] | None = None
+        for part in features.chunks(self.chunk):
+            _, state = self.lstm(part, state)
+        assert state is not None
+        return state[0][-1]
+
+    def config(self) -> dict[str, int | None]:
+        """The arguments that make another tower of these sizes."""
+        return {
+            "words": self.words,
+            "vector_width": self.vector_width,
+            "kernel_words": self.kernel_words,
+            "filters": self.conv.filters,
+            "pool": self.pool.size,
+            "hidden": self.hidden,
+            "chunk": self.chunk,
+        }
+
+    def extra_repr(self) -> str:
+        """What its layers do not say, for `repr`."""
+        words = "any" if self.words is None else self.words
+        return f"words={words}" + (f", chunk={self.chunk}" if self.chunk else "")
+
+
+class TwoTowers(nn.Module):
+    """Two towers, one for each sentence of a pair; the difference of their states goes through two dense layers.
+
+    In Keras: `Subtract()([left, right])`, `Dense(dense, "relu")`, `Dense(1)`; the sigmoid is in `probability`.
+
+    Args:
+        left: by default a tower for any number of words.
+        right: by default a tower for exactly five words. The same tower twice: shared weights.
+        dense: units of the head.
+
+    Raises:
+        ValueError: the towers' `hidden` differ, or `dense` is no int of at least 1.
+    """
+
+    def __init__(
+        self,
+        left: Tower | None = None,
+        right: Tower | None = None,
+        *,
+        dense: int = 16,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        at_least_one(self, dense=dense)
+        self.left = Tower(device=device, dtype=dtype) if left is None else left
+        self.right = Tower(words=5, device=device, dtype=dtype) if right is None else right
+        self.hidden = self.left.hidden
+        if self.right.hidden != self.hidden:
+            refuse(
+                self, f"right.hidden ({self.right.hidden}) must be left.hidden ({self.hidden}): states are subtracted"
+            )
+        weight = self.left.conv.weight
+        kind = {"device": device or weight.device, "dtype": dtype or weight.dtype}
+        self.dense = nn.Linear(self.hidden, dense, **kind)
+        self.logit = nn.Linear(dense, 1, **kind)
+        self._reset_head()
+
+    def reset_parameters(self) -> None:
+        """Keras's initial values, in both towers and in the head."""
+        for tower in dict.fromkeys((self.left, self.right)):
+            tower.reset_parameters()
+        self._reset_head()
+
+    def _reset_head(self) -> None:
+        for layer in (self.dense, self.logit):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    @contract
+    def forward(
+        self,
+        left: Float[Tensor | Ragged, "batch left_words {self.left.vector_width}"],
+        right: Float[Tensor | Ragged, "batch right_words {self.right.vector_width}"],
+        left_lengths: Int[Tensor, "batch"] | None = None,
+        right_lengths: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "batch"]:
+        """Logits, one for each pair; the sentences as `Tower.forward` takes them.
+
+        Raises:
+            ShapeContractError: a shape or dtype is not as annotated, or a number of words is not one a tower takes.
+            ValueError: a length is not one a tower takes.
+        """
+        return self.compare(self.encode_left(left, left_lengths), self.encode_right(right, right_lengths))
+
+    def probability(
+        self,
+        left: Float[Tensor | Ragged, "batch left_words {self.left.vector_width}"],
+        right: Float[Tensor | Ragged, "batch right_words {self.right.vector_width}"],
+        left_lengths: Int[Tensor, "batch"] | None = None,
+        right_lengths: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "batch"]:
+        """The sigmoid of `forward`: the network's output in Keras. Raises what `forward` does."""
+        return torch.sigmoid(self(left, right, left_lengths, right_lengths))
+
+    def encode_left(
+        self,
+        sentences: Float[Tensor | Ragged, "batch words {self.left.vector_width}"],
+        lengths: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "batch {self.hidden}"]:
+        """States of left sentences, to be compared with many right ones. Raises what `Tower.forward` does."""
+        return self.left(sentences, lengths)
+
+    def encode_right(
+        self,
+        sentences: Float[Tensor | Ragged, "batch words {self.right.vector_width}"],
+        lengths: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "batch {self.hidden}"]:
+        """States of right sentences, to be compared with many left ones. Raises what `Tower.forward` does."""
+        return self.right(sentences, lengths)
+
+    @contract(dtype_of="dense.weight")
+    def compare(
+        self,
+        left_state: Float[Tensor, "*#leading {self.hidden}"],
+        right_state: Float[Tensor, "*#leading {self.hidden}"],
+    ) -> Float[Tensor, "*leading"]:
+        """Logits of states; leading axes broadcast: (n, 1, hidden) against (m, hidden) gives (n, m).
+
+        Raises:
+            ShapeContractError: a width is not `hidden`, or the leading axes do not broadcast.
+        """
+        return self.logit(F.relu(self.dense(left_state - right_state))).squeeze(-1)
+
+    # On disk.
+
+    def save(self, folder: str | PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
+        """Write config.json and model.safetensors to a folder, each written whole and then renamed.
+
+        Args:
+            folder: made if absent; a model that it holds is replaced.
+            extra: entries for config.json beside "model", for the use of programs.
+
+        Raises:
+            ImportError: safetensors is not installed.
+            OSError: the folder cannot be written.
+        """
+        shared = self.right is self.left
+        config = {
+            "left": self.left.config(),
+            "right": "left" if shared else self.right.config(),
+            "dense": self.dense.out_features,
+            "dtype": str(self.dense.weight.dtype).removeprefix("torch."),
+        }
+        weights = {name: value for name, value in self.state_dict().items() if not (shared and "right." in name)}
+        checkpoint.write(folder, {**(extra or {}), "model": config}, weights)
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str], *, device: torch.device | str | None = None) -> Self:
+        """Read what `save` wrote, to the CPU unless a device is given.
+
+        Raises:
+            ImportError: safetensors is not installed.
+            FileNotFoundError: the folder or one of its two files is missing.
+            ValueError: a file is damaged, of a newer format, or the weights do not fit the sizes in config.json.
+        """
+        config, weights = checkpoint.read(folder)
+        with checkpoint.explained(folder):
+            sizes = config["model"]
+            dtype = getattr(torch, sizes["dtype"])
+            left = Tower(**sizes["left"], device=device, dtype=dtype)
+            shared = sizes["right"] == "left"
+            right = left if shared else Tower(**sizes["right"], device=device, dtype=dtype)
+            model = cls(left, right, dense=sizes["dense"])
+            if shared:
+                weights |= {"right." + name[5:]: value for name, value in weights.items() if name.startswith("left.")}
+            model.load_state_dict(weights)
+        return model

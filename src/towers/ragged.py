@@ -1,0 +1,308 @@
+"""Sentences of different lengths end to end, with no padding between them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from towers.contracts import ShapeContractError, contract
+from towers.contracts.errors import complaint
+from towers.contracts.modes import may_read
+from towers.kernels.order import offsets_of, time_order
+
+
+class Ragged:
+    """Sentences of different lengths end to end: sentence i is `values[offsets[i]:offsets[i + 1]]`.
+
+    The layout of jagged nested tensors and of torch's EmbeddingBag. A contract writes it as
+    `Float[Ragged, "batch words width"]`: its second axis has a length of its own in every sentence.
+
+    Args:
+        values: all tokens; vectors ("tokens width"), or word ids ("tokens").
+        offsets: where each sentence starts, and after the last where it ends; from 0 to the number of tokens.
+
+    Raises:
+        ShapeContractError: values has no axis; offsets is not one axis of at least one int.
+        ValueError: offsets does not rise from 0 to the number of tokens (looked at as `towers.contracts.checks` says).
+    """
+
+    values: Tensor
+    offsets: Tensor
+    uniform: int | None
+    """The number of words of every sentence, where that is known without looking at the offsets."""
+
+    @contract(where=("batch >= 0",))
+    def __init__(self, values: Shaped[Tensor, "tokens ..."], offsets: Int[Tensor, "batch+1"]) -> None:
+        _check_offsets(offsets, values.shape[0])
+        self.values, self.offsets, self.uniform = values, offsets.to(values.device, torch.int64), None
+
+    @classmethod
+    def unchecked(cls, values: Tensor, offsets: Tensor, uniform: int | None = None) -> Self:
+        """Of offsets that are known to be right, and to lie beside the values: no check, no wait for a device."""
+        ragged = cls.__new__(cls)
+        ragged.values, ragged.offsets, ragged.uniform = values, offsets, uniform
+        return ragged
+
+    # What it holds.
+
+    def __len__(self) -> int:
+        """The number of sentences."""
+        return self.offsets.shape[0] - 1
+
+    def __repr__(self) -> str:
+        shape = ", ".join(str(size) for size in self.values.shape[1:])
+        kind = str(self.values.dtype).removeprefix("torch.")
+        return f"Ragged({len(self)} sentences, {self.values.shape[0]} tokens, each ({shape}), {kind})"
+
+    @property
+    def lengths(self) -> Int[Tensor, "batch"]:
+        """The number of tokens of each sentence."""
+        return self.offsets.diff()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values lie, and the offsets with them."""
+        return self.values.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the values."""
+        return self.values.dtype
+
+    def to(self, *args: Any, **kwargs: Any) -> "Ragged":
+        """As `Tensor.to`: another device, and for the values another dtype."""
+        values = self.values.to(*args, **kwargs)
+        return Ragged.unchecked(values, self.offsets.to(values.device), self.uniform)
+
+    def with_values(self, values: Tensor) -> "Ragged":
+        """The same sentences with other values, one for each token."""
+        if values.shape[0] != self.values.shape[0]:
+            raise ShapeContractError(
+                complaint("Ragged.with_values", f"values has {values.shape[0]} tokens; expected {self.values.shape[0]}")
+            )
+        return Ragged.unchecked(values, self.offsets, self.uniform)
+
+    def token_sentences(self) -> Int[Tensor, "tokens"]:
+        """For each token, the sentence in which it stands."""
+        batch, tokens = len(self), self.values.shape[0]
+        order = torch.arange(batch, device=self.device)
+        if self.uniform is not None:
+            return order.repeat_interleave(self.uniform, output_size=tokens)
+        return order.repeat_interleave(self.lengths, output_size=tokens)
+
+    def token_positions(self) -> Int[Tensor, "tokens"]:
+        """For each token, its place in its sentence, from 0."""
+        starts = self.offsets[self.token_sentences()]
+        return torch.arange(self.values.shape[0], device=self.device) - starts
+
+    def runs(self, length: int) -> tuple[Int[Tensor, "runs"], Int[Tensor, "batch+1"]]:
+        """Where runs of `length` neighbouring tokens of one sentence start, and the offsets of these starts."""
+        if self.uniform is not None:
+            steps = max(self.uniform - length + 1, 0)
+            first = torch.arange(len(self), device=self.device).unsqueeze(1) * self.uniform
+            index = (first + torch.arange(steps, device=self.device)).flatten()
+            return index, torch.arange(len(self) + 1, device=self.device) * steps
+        left = self.offsets[1:][self.token_sentences()] - torch.arange(self.values.shape[0], device=self.device)
+        return (left >= length).nonzero().squeeze(1), offsets_of((self.lengths - length + 1).clamp(min=0))
+
+    def slice_words(self, start: int, stop: int) -> "Ragged":
+        """Words start, start + 1, … stop - 1 of each sentence; fewer, or none, of those that end before."""
+        if self.uniform is not None:
+            start, stop = min(start, self.uniform), min(stop, self.uniform)
+            values = self.values.unflatten(0, (len(self), self.uniform))[:, start:stop].flatten(0, 1)
+            offsets = torch.arange(len(self) + 1, device=self.device) * (stop - start)
+            return Ragged.unchecked(values, offsets, stop - start)
+        positions = self.token_positions()
+        index = ((positions >= start) & (positions < stop)).nonzero().squeeze(1)
+        lengths = self.lengths.clamp(max=stop) - self.lengths.clamp(max=start)
+        return Ragged.unchecked(self.values.index_select(0, index), offsets_of(lengths))
+
+    def chunks(self, size: int | None) -> "Iterator[Ragged]":
+        """Walk the sentences `size` words at a time, as `slice_words` cuts them; None: all at once."""
+        longest = 0 if size is None else self.longest()
+        if size is None or longest <= size:
+            yield self
+            return
+        for start in range(0, longest, size):
+            yield self.slice_words(start, min(start + size, longest))
+
+    # From and to other forms.
+
+    @classmethod
+    @contract(where=("0 <= lengths <= words",))
+    def from_padded(
+        cls, padded: Shaped[Tensor, "batch words ..."], lengths: Int[Tensor, "batch"] | None = None
+    ) -> Self:
+        """Of sentences padded on the right; without lengths, all of them are real.
+
+        Padding is left out, so that neither results nor gradients ever meet it.
+
+        Raises:
+            ShapeContractError: lengths is not one int for each sentence.
+            ValueError: a length is negative or larger than `words`.
+        """
+        batch, words = padded.shape[:2]
+        if lengths is None:
+            offsets = torch.arange(batch + 1, device=padded.device) * words
+            return cls.unchecked(padded.flatten(0, 1), offsets, uniform=words)
+        lengths = lengths.to(torch.int64).clamp(0, words)
+        real = torch.arange(words, device=lengths.device) < lengths.unsqueeze(1)
+        index = real.flatten().nonzero().squeeze(1).to(padded.device)
+        return cls.unchecked(padded.flatten(0, 1).index_select(0, index), offsets_of(lengths).to(padded.device))
+
+    def to_padded(
+        self, padding: float = 0.0, words: int | None = None
+    ) -> tuple[Shaped[Tensor, "batch words ..."], Int[Tensor, "batch"]]:
+        """Pad on the right to the longest sentence, or to `words`; returns the lengths too.
+
+        Raises:
+            ValueError: a sentence has more than `words` words.
+        """
+        if self.uniform is not None and words in (None, self.uniform):
+            return self.values.unflatten(0, (len(self), self.uniform)), self.lengths
+        longest = self.longest()
+        words = longest if words is None else words
+        if longest > words:
+            raise ValueError(complaint("Ragged.to_padded", f"words is {words}; the longest sentence has {longest}"))
+        padded = self.values.new_full((len(self) * words, *self.values.shape[1:]), padding)
+        index = self.token_sentences() * words + self.token_positions()
+        return padded.index_copy(0, index, self.values).unflatten(0, (len(self), words)), self.lengths
+
+    def longest(self) -> int:
+        """The number of tokens of the longest sentence; on a device, this waits for it."""
+        if self.uniform is not None:
+            return self.uniform
+        return int(self.lengths.max()) if len(self) else 0
+
+    @classmethod
+    def from_list(cls, sentences: Sequence[Shaped[Tensor, "words ..."]]) -> Self:
+        """Of one tensor for each sentence.
+
+        Raises:
+            ValueError: the list is empty (it would say neither width nor dtype).
+            ShapeContractError: an item is no tensor, or its width or dtype is not that of the first.
+        """
+        if not sentences:
+            raise ValueError(
+                complaint("Ragged.from_list", "sentences is empty; Ragged(values, offsets) makes an empty batch")
+            )
+        _check_list(sentences)
+        lengths = torch.tensor([len(sentence) for sentence in sentences])
+        return cls.unchecked(torch.cat(list(sentences)), offsets_of(lengths).to(sentences[0].device))
+
+    def to_list(self) -> list[Tensor]:
+        """One tensor for each sentence, views of the values."""
+        return list(self.values.split(self.lengths.tolist()))
+
+    @classmethod
+    def from_packed(cls, packed: PackedSequence) -> Self:
+        """Of a PackedSequence, in the order in which its sentences stood before packing."""
+        sizes = packed.batch_sizes
+        batch = int(sizes[0]) if len(sizes) else 0
+        lengths = (sizes.unsqueeze(0) > torch.arange(batch).unsqueeze(1)).sum(1)
+        if packed.unsorted_indices is not None:
+            lengths = lengths[packed.unsorted_indices.to(lengths.device)]
+        offsets = offsets_of(lengths)
+        index, _, _ = time_order(offsets, packed.sorted_indices)
+        inverse = torch.empty_like(index).scatter_(0, index, torch.arange(len(index)))
+        return cls.unchecked(
+            packed.data.index_select(0, inverse.to(packed.data.device)), offsets.to(packed.data.device)
+        )
+
+    def to_packed(self) -> PackedSequence:
+        """As a PackedSequence, longest sentence first; its batch sizes lie on the CPU.
+
+        Raises:
+            ValueError: the batch is empty or a sentence has no token (a PackedSequence can hold neither).
+        """
+        offsets = self.offsets.cpu()
+        if len(self) == 0 or bool((offsets.diff() == 0).any()):
+            raise ValueError(
+                complaint("Ragged.to_packed", "a PackedSequence holds no empty batch and no empty sentence")
+            )
+        index, batch_sizes, order = time_order(offsets)
+        order = order.to(self.device)
+        return PackedSequence(self.values.index_select(0, index.to(self.device)), batch_sizes, order, order.argsort())
+
+    @classmethod
+    def from_jagged(cls, jagged: Tensor) -> Self:
+        """Of a nested tensor of layout torch.jagged whose second axis is the ragged one.
+
+        Raises:
+            ShapeContractError: it is another kind of tensor, or has holes between its sentences.
+        """
+        if not jagged.is_nested or jagged.layout is not torch.jagged:
+            raise ShapeContractError(
+                complaint("Ragged.from_jagged", "jagged is no nested tensor of layout torch.jagged")
+            )
+        if jagged.lengths() is not None or getattr(jagged, "_ragged_idx", 1) != 1:
+            raise ShapeContractError(
+                complaint("Ragged.from_jagged", "jagged has holes, or its ragged axis is not the second: .contiguous()")
+            )
+        return cls.unchecked(jagged.values(), jagged.offsets().to(torch.int64))
+
+    def to_jagged(self) -> Tensor:
+        """As a nested tensor of layout torch.jagged, a view of the values."""
+        return torch.nested.nested_tensor_from_jagged(self.values, self.offsets)
+
+
+def enter(sentences: Tensor | Ragged | PackedSequence, lengths: Tensor | None = None) -> Ragged:
+    """What every layer does first: padded (with lengths), jagged, packed or Ragged in, Ragged out.
+
+    Raises:
+        ShapeContractError: lengths beside sentences that carry their own.
+        ValueError: a length is negative or larger than `words`.
+    """
+    padded = isinstance(sentences, Tensor) and not sentences.is_nested
+    if lengths is not None and not padded:
+        problem = "lengths is given beside sentences that carry their own; only padded input takes lengths"
+        raise ShapeContractError(complaint("lengths", problem))
+    if isinstance(sentences, Ragged):
+        return sentences
+    if isinstance(sentences, PackedSequence):
+        return Ragged.from_packed(sentences)
+    return Ragged.from_padded(sentences, lengths) if padded else Ragged.from_jagged(sentences)
+
+
+def leave(
+    result: Ragged, like: Tensor | Ragged | PackedSequence, *, fewer: int = 0
+) -> Tensor | Ragged | PackedSequence:
+    """What every layer does last: the result as the same kind as its input; padding is 0.
+
+    `fewer` is by how many words a sentence got shorter on the way.
+    """
+    if isinstance(like, Ragged):
+        return result
+    if isinstance(like, PackedSequence):
+        index, _, _ = time_order(result.offsets.cpu(), like.sorted_indices)
+        return like._replace(data=result.values.index_select(0, index.to(result.device)))
+    return result.to_jagged() if like.is_nested else result.to_padded(words=like.shape[1] - fewer)[0]
+
+
+def _check_offsets(offsets: Tensor, tokens: int) -> None:
+    if not may_read(offsets):
+        return
+    if int(offsets[0]) != 0 or int(offsets[-1]) != tokens:
+        problem = f"offsets runs from {int(offsets[0])} to {int(offsets[-1])}; expected 0 to the {tokens} tokens"
+        raise ValueError(complaint("Ragged", problem))
+    falling = (offsets.diff() < 0).nonzero()
+    if len(falling):
+        at = int(falling[0, 0]) + 1
+        problem = f"offsets[{at}] is {int(offsets[at])}; it must not be less than offsets[{at - 1}]"
+        raise ValueError(complaint("Ragged", f"{problem}, {int(offsets[at - 1])}"))
+
+
+def _check_list(sentences: Iterable[object]) -> None:
+    first: Tensor | None = None
+    for index, item in enumerate(sentences):
+        if not isinstance(item, Tensor) or item.dim() == 0:
+            problem = f"sentences[{index}] is a {type(item).__name__}; expected a tensor with an axis of words"
+            raise ShapeContractError(complaint("Ragged.from_list", problem))
+        first = item if first is None else first
+        if item.shape[1:] != first.shape[1:] or item.dtype != first.dtype:
+            came, wanted = (f"{tuple(t.shape[1:])} {t.dtype}" for t in (item, first))
+            problem = f"sentences[{index}] has words of {came}; expected {wanted}, as in sentences[0]"
+            raise ShapeContractError(complaint("Ragged.from_list", problem))
