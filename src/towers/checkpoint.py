@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -62,18 +62,19 @@ def read_config(folder: str | PathLike[str]) -> dict[str, Any]:
         kind = f"there is no such file; a saved model has it beside {WEIGHTS}" if path.parent.is_dir() else "no folder"
         raise FileNotFoundError(f"{path if path.parent.is_dir() else path.parent}: {kind}")
     try:
-        config = cast(Any, json.loads(path.read_text(encoding="utf8")))
+        config: object = json.loads(path.read_text(encoding="utf8"))
     except ValueError as error:  # of JSON or of UTF-8
         raise ValueError(f"{path}: is damaged: {error}") from None
-    if not isinstance(config, dict) or not isinstance(found := cast(Any, config.get("format")), int):
+    entries = cast(dict[str, Any], config) if isinstance(config, dict) else {}
+    if not isinstance(found := entries.get("format"), int):
         raise ValueError(f"{path}: is no config of a saved model: it has no format number")
     if found > FORMAT:
         raise ValueError(f"{path}: has format {found}; this version of towers reads up to {FORMAT}: update towers")
-    return cast(dict[str, Any], config)
+    return entries
 
 
 @contextmanager
-def explained(folder: str | PathLike[str]) -> Iterator[None]:
+def explained(folder: str | PathLike[str]) -> Generator[None]:
     """Turn what goes wrong while a model is built from a config into an error that names the folder.
 
     Raises:

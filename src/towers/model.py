@@ -162,9 +162,9 @@ class TwoTowers(nn.Module):
                 self, f"right.hidden ({self.right.hidden}) must be left.hidden ({self.hidden}): states are subtracted"
             )
         weight = self.left.conv.weight
-        kind = {"device": device or weight.device, "dtype": dtype or weight.dtype}
-        self.dense = nn.Linear(self.hidden, dense, **kind)
-        self.logit = nn.Linear(dense, 1, **kind)
+        device, dtype = device or weight.device, dtype or weight.dtype
+        self.dense = nn.Linear(self.hidden, dense, device=device, dtype=dtype)
+        self.logit = nn.Linear(dense, 1, device=device, dtype=dtype)
         self._reset_head()
 
     def reset_parameters(self) -> None:

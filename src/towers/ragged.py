@@ -1,7 +1,8 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Sentences of different lengths end to end, with no padding between them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from jaxtyping import Int, Shaped
@@ -238,11 +239,11 @@ class Ragged:
             raise ShapeContractError(
                 complaint("Ragged.from_jagged", "jagged is no nested tensor of layout torch.jagged")
             )
-        if jagged.lengths() is not None or getattr(jagged, "_ragged_idx", 1) != 1:
+        if cast(Any, jagged).lengths() is not None or getattr(jagged, "_ragged_idx", 1) != 1:
             raise ShapeContractError(
                 complaint("Ragged.from_jagged", "jagged has holes, or its ragged axis is not the second: .contiguous()")
             )
-        return cls.unchecked(jagged.values(), jagged.offsets().to(torch.int64))
+        return cls.unchecked(jagged.values(), cast(Any, jagged).offsets().to(torch.int64))
 
     def to_jagged(self) -> Tensor:
         """As a nested tensor of layout torch.jagged, a view of the values."""
@@ -267,19 +268,25 @@ def enter(sentences: Tensor | Ragged | PackedSequence, lengths: Tensor | None = 
     return Ragged.from_padded(sentences, lengths) if padded else Ragged.from_jagged(sentences)
 
 
-def leave(
-    result: Ragged, like: Tensor | Ragged | PackedSequence, *, fewer: int = 0
-) -> Tensor | Ragged | PackedSequence:
+Kind = TypeVar("Kind", bound=Tensor | Ragged | PackedSequence)
+
+
+def leave(result: Ragged, like: Kind, *, fewer: int = 0) -> Kind:
     """What every layer does last: the result as the same kind as its input; padding is 0.
 
     `fewer` is by how many words a sentence got shorter on the way.
     """
-    if isinstance(like, Ragged):
-        return result
-    if isinstance(like, PackedSequence):
-        index, _, _ = time_order(result.offsets.cpu(), like.sorted_indices)
-        return like._replace(data=result.values.index_select(0, index.to(result.device)))
-    return result.to_jagged() if like.is_nested else result.to_padded(words=like.shape[1] - fewer)[0]
+    kind: Any = like
+    if isinstance(kind, Ragged):
+        same: Any = result
+    elif isinstance(kind, PackedSequence):
+        index, _, _ = time_order(result.offsets.cpu(), kind.sorted_indices)
+        same = kind._replace(data=result.values.index_select(0, index.to(result.device)))
+    elif kind.is_nested:
+        same = result.to_jagged()
+    else:
+        same = result.to_padded(words=kind.shape[1] - fewer)[0]
+    return same
 
 
 def _check_offsets(offsets: Tensor, tokens: int) -> None:

@@ -1,6 +1,7 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What a broken contract says, and where in the tree of modules it was broken."""
 
-import sys
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def module_path(owner: object) -> str:
     name = type(owner).__name__
     if not isinstance(owner, nn.Module):
         return name
-    frame = sys._getframe(1)
+    frame = inspect.currentframe()
     callers: list[nn.Module] = []
     while frame is not None:
         caller = frame.f_locals.get("self")

@@ -16,7 +16,7 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
+    ast.FloorDiv: lambda left, right: left // right,
     ast.Mod: operator.mod,
 }
 _BRACES = re.compile(r"\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}")
@@ -132,7 +132,10 @@ def _checked(text: str, tree: ast.expr, braces: Mapping[str, str]) -> Expression
                 known = False
         if not known:
             raise ValueError(f"{text!r} may only hold ints, names, names in braces and + - * // %")
-    return Expression(text, tree, braces)
+    own = ast.unparse(tree)
+    for name, path in braces.items():
+        own = own.replace(name, "{" + path + "}")
+    return Expression(own, tree, braces)
 
 
 def read_path(root: Any, path: str) -> Any:

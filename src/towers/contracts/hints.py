@@ -14,7 +14,7 @@ def likely_cause(expected: Sizes, came: Sizes) -> str | None:
 
 def _fits(expected: Sizes, came: Sizes) -> bool:
     pairs = zip(expected, came, strict=False)
-    return len(expected) == len(came) and all(want is None or got is None or want == got for want, got in pairs)
+    return len(expected) == len(came) and all(want is None or want == got for want, got in pairs)
 
 
 def _extra_axis_of_one(expected: Sizes, came: Sizes) -> str | None:

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """How much is checked: `checks("off" | "on" | "strict")`, or the environment variable TOWERS_CONTRACTS."""
 
 import os
@@ -6,6 +7,7 @@ from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 
 Mode = Literal["off", "on", "strict"]
 
@@ -16,7 +18,7 @@ def _valid(mode: str, source: str) -> Mode:
     return cast(Mode, mode)
 
 
-_mode: Mode = _valid(os.environ.get("TOWERS_CONTRACTS", "on"), "the environment variable TOWERS_CONTRACTS")
+_mode = _valid(os.environ.get("TOWERS_CONTRACTS", "on"), "the environment variable TOWERS_CONTRACTS")
 
 
 class checks:
@@ -51,6 +53,6 @@ def may_read(values: Tensor) -> bool:
     """Whether a check may look at the numbers in a tensor: real ones, and without making a device wait."""
     if _mode == "off" or torch.compiler.is_compiling() or type(values) is not Tensor or values.device.type == "meta":
         return False
-    if torch._C._functorch.is_functorch_wrapped_tensor(values):  # pyright: ignore[reportPrivateUsage]
+    if is_functorch_wrapped_tensor(values):
         return False
     return _mode == "strict" or values.device.type == "cpu"

@@ -1,14 +1,17 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What an annotation demands, read once: `Float[Tensor, "batch words 300"]` -> axes, dtypes and the types allowed."""
 
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, Union, get_args, get_origin
+from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from jaxtyping import AbstractArray
 
 from towers.contracts.expressions import Expression, expression
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,12 @@ class Axis:
     """The name that the axis binds; None if it is an expression."""
     variadic: bool
     broadcast: bool
+
+    @property
+    def origin(self) -> str:
+        """Who says how large it is: the instance, other axes, or the annotation alone."""
+        spoken = self.size is not None and (self.size.braces or self.size.names)
+        return self.text.replace("{", "").replace("}", "") if spoken else "as annotated"
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,10 @@ class TensorSpec:
         if self.dtypes is None:
             return True
         return any(dtype == known if isinstance(known, str) else known.fullmatch(dtype) for known in self.dtypes)
+
+    def takes_rank(self, rank: int) -> bool:
+        """Whether a tensor may have so many axes."""
+        return rank == len(self.axes) if self.variadic is None else rank >= len(self.axes) - 1
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,17 @@ def read_annotation(hint: Any) -> Spec:
     return (PlainSpec(hint),)
 
 
+def pair(spec: TensorSpec, came: Sequence[T]) -> list[tuple[Axis, T | tuple[T, ...], int]]:
+    """(axis, size, index in the shape) for each axis; a variadic axis meets a tuple of sizes."""
+    at = spec.variadic
+    if at is None:
+        return [(axis, size, index) for index, (axis, size) in enumerate(zip(spec.axes, came, strict=True))]
+    end = len(came) - (len(spec.axes) - at - 1)
+    front = [(axis, came[index], index) for index, axis in enumerate(spec.axes[:at])]
+    back = [(axis, came[index], index) for index, axis in enumerate(spec.axes[at + 1 :], start=end)]
+    return [*front, (spec.axes[at], tuple(came[at:end]), at), *back]
+
+
 def holds_tensors(spec: Spec) -> bool:
     """Whether a specification speaks of tensors anywhere."""
     return any(
@@ -91,7 +115,7 @@ def holds_tensors(spec: Spec) -> bool:
 def _read_tensor(hint: Any) -> TensorSpec:
     axes = tuple(_read_axis(text) for text in hint.dim_str.split())
     variadic = [index for index, axis in enumerate(axes) if axis.variadic]
-    dtypes = hint.dtypes if isinstance(hint.dtypes, (tuple, list)) else None
+    dtypes = tuple(hint.dtypes) if isinstance(hint.dtypes, (tuple, list)) else None
     kind = hint.dtype.__name__
     return TensorSpec(hint.array_type, kind, dtypes, hint.dim_str, axes, variadic[0] if variadic else None)
 

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Sentences of equal length together, through torch's own padded path: one call for each length, no padding."""
 
 import torch

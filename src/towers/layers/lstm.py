@@ -1,11 +1,12 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """RaggedLSTM: an LSTM over sentences of different lengths."""
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -38,6 +39,10 @@ class RaggedLSTM(nn.Module):
     Raises:
         ValueError: an argument is none of those, or sizes do not fit.
     """
+
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
 
     def __init__(
         self,
@@ -132,8 +137,8 @@ class RaggedLSTM(nn.Module):
 
     def extra_repr(self) -> str:
         """Its sizes, and what is not as usual, for `repr`."""
-        usual = {"num_layers": 1, "bias": True, "dropout": 0.0, "bidirectional": False, "proj_size": 0}
-        usual["method"] = "auto"
+        usual: dict[str, object] = {"num_layers": 1, "bias": True, "dropout": 0.0, "bidirectional": False}
+        usual |= {"proj_size": 0, "method": "auto"}
         others = [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
         return ", ".join([str(self.input_size), str(self.hidden_size), *others])
 
@@ -219,7 +224,7 @@ class RaggedLSTM(nn.Module):
         kept = lstm.bias if bias is None else bias
         if bool(kept) != lstm.bias:
             raise ValueError(f"RaggedLSTM.from_torch: bias ({bias!r}) does not fit an nn.LSTM with bias={lstm.bias}")
-        weight = lstm.weight_ih_l0
+        weight = cast(Tensor, lstm.weight_ih_l0)
         ragged = cls(
             lstm.input_size,
             lstm.hidden_size,
@@ -255,13 +260,13 @@ class RaggedLSTM(nn.Module):
         lstm.load_state_dict(state)
         return lstm.train(self.training)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Sum the two biases of an nn.LSTM where this one has a single bias."""
         if self.bias == "single":
             for name in [name for name in state_dict if name.startswith(f"{prefix}bias_hh_l")]:
                 kept = name.replace("bias_hh_l", "bias_ih_l")
                 state_dict[kept] = state_dict[kept] + state_dict.pop(name)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 _FEW_LENGTHS = 3
@@ -269,7 +274,7 @@ _FEW_LENGTHS = 3
 
 
 @contextmanager
-def _quiet(weight: Tensor) -> Iterator[None]:
+def _quiet(weight: Tensor) -> Generator[None]:
     """cuDNN would like its weights in one block of memory, and says so; here it gets them as they are."""
     if not weight.is_cuda:
         yield

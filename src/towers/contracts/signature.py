@@ -1,0 +1,47 @@
+"""All that one signature demands, read once when the function is decorated."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from towers.contracts.expressions import Condition, conditions
+from towers.contracts.specs import Spec, holds_tensors, read_annotation
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the annotations and the options of `contract` demand of a call."""
+
+    name: str
+    parameters: tuple[str, ...]
+    """Those that may be given by position, in order."""
+    defaults: Mapping[str, Any]
+    arguments: Mapping[str, Spec]
+    result: Spec | None
+    where: tuple[Condition, ...]
+    dtype_of: str | None
+
+
+def read_signature(function: Callable[..., Any], where: Sequence[str], dtype_of: str | None) -> Signature:
+    """Read the annotations of a function.
+
+    Raises:
+        ValueError: an axis string or a condition cannot be read.
+    """
+    hints = {name: read_annotation(hint) for name, hint in get_type_hints(function).items()}
+    result = hints.pop("return", None)
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    return Signature(
+        name=function.__qualname__.rpartition("<locals>.")[2],
+        parameters=tuple(name for name, parameter in parameters.items() if parameter.kind != parameter.KEYWORD_ONLY),
+        defaults={name: p.default for name, p in parameters.items() if p.default is not p.empty},
+        arguments={name: hint for name, hint in hints.items() if name in parameters},
+        result=result if result is not None and holds_tensors(result) else None,
+        where=tuple(condition for text in where for condition in conditions(text)),
+        dtype_of=dtype_of,
+    )
