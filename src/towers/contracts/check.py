@@ -119,8 +119,8 @@ class Check:
     def check_tensor(self, name: str, value: object, spec: TensorSpec) -> None:
         """Dtype and rank, then axis by axis."""
         came, dtype, device = layout(value)
-        wanted = None if name.startswith("return") else self.parameter_dtype(dtype, device)
-        if not spec.allows(dtype_name(dtype)) or wanted not in (None, dtype):
+        wanted = None if name.startswith("return") else self.parameter_dtype(dtype)
+        if not spec.allows(dtype_name(dtype)) or (wanted not in (None, dtype) and not modes.autocast(device)):
             refuse_dtype(self.names, name, dtype, spec, wanted)
         if not spec.takes_rank(len(came)):
             refuse_rank(self.names, name, spec, came)
@@ -134,10 +134,10 @@ class Check:
             else:
                 self.bind(name, spec, came, axis.name, index)
 
-    def parameter_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype | None:
+    def parameter_dtype(self, dtype: torch.dtype) -> torch.dtype | None:
         """The dtype that a floating argument must have; None where any will do."""
         path = self.signature.dtype_of
-        if path is None or not dtype.is_floating_point or torch.is_autocast_enabled(device.type):
+        if path is None or not dtype.is_floating_point:
             return None
         return read_path(self.names.arguments["self"], f"self.{path}").dtype
 

@@ -56,3 +56,8 @@ def may_read(values: Tensor) -> bool:
     if is_functorch_wrapped_tensor(values):
         return False
     return _mode == "strict" or values.device.type == "cpu"
+
+
+def autocast(device: torch.device) -> bool:
+    """Whether autocast is on for a device; never where it has none (meta)."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)

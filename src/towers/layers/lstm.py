@@ -4,7 +4,7 @@
 import math
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any, Literal, cast, get_args
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from towers.contracts import contract
+from towers.contracts.modes import autocast
 from towers.kernels import State, Weights, packed, padded
 from towers.kernels.order import offsets_of
 from towers.layers.sizes import at_least_one, refuse
@@ -176,7 +177,7 @@ class RaggedLSTM(nn.Module):
         if hx is None:
             rows, batch = self.state_rows, len(ragged)
             hx = (weight.new_zeros(rows, batch, self.state_width), weight.new_zeros(rows, batch, self.hidden_size))
-        with torch.autocast(weight.device.type, enabled=False), _quiet(weight):
+        with _as_it_is(weight):
             output, state = self._run(ragged.with_values(values), (hx[0].to(weight.dtype), hx[1].to(weight.dtype)))
         return leave(ragged.with_values(output), input), state
 
@@ -274,11 +275,12 @@ _FEW_LENGTHS = 3
 
 
 @contextmanager
-def _quiet(weight: Tensor) -> Generator[None]:
-    """cuDNN would like its weights in one block of memory, and says so; here it gets them as they are."""
-    if not weight.is_cuda:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+def _as_it_is(weight: Tensor) -> Generator[None]:
+    """Without autocast; and without cuDNN's warning that its weights could lie in one block of memory."""
+    with ExitStack() as stack:
+        if autocast(weight.device):
+            stack.enter_context(torch.autocast(weight.device.type, enabled=False))
+        if weight.is_cuda:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
         yield
