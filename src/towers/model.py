@@ -75,7 +75,10 @@ class Tower(nn.Module):
         """Keras's initial values: glorot-uniform kernels, orthogonal recurrence, zero biases, forget gates' ones."""
         self.conv.reset_parameters()
         nn.init.xavier_uniform_(self.lstm.weight_ih_l0)
-        nn.init.orthogonal_(self.lstm.weight_hh_l0)
+        recurrent = self.lstm.weight_hh_l0
+        exact = torch.promote_types(recurrent.dtype, torch.float32)  # no orthogonal basis is found in half precision
+        with torch.no_grad():
+            recurrent.copy_(nn.init.orthogonal_(torch.empty_like(recurrent, dtype=exact)))
         nn.init.zeros_(self.lstm.bias_ih_l0)
         with torch.no_grad():
             self.lstm.bias_ih_l0[self.hidden : 2 * self.hidden] = 1
@@ -158,9 +161,7 @@ class TwoTowers(nn.Module):
         self.right = Tower(words=5, device=device, dtype=dtype) if right is None else right
         self.hidden = self.left.hidden
         if self.right.hidden != self.hidden:
-            refuse(
-                self, f"right.hidden ({self.right.hidden}) must be left.hidden ({self.hidden}): states are subtracted"
-            )
+            refuse(self, f"left.hidden ({self.hidden}) and right.hidden ({self.right.hidden}) must be equal")
         weight = self.left.conv.weight
         device, dtype = device or weight.device, dtype or weight.dtype
         self.dense = nn.Linear(self.hidden, dense, device=device, dtype=dtype)

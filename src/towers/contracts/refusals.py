@@ -55,7 +55,8 @@ def refuse_size(
 ) -> Never:
     """An axis of another size than expected; `why` is who expects it."""
     axes = {at: axis for axis, size, at in pair(spec, came) if not isinstance(size, tuple)}
-    free = {at for at, axis in axes.items() if axis.name and at != index and call.axes[axis.name].source == name}
+    own = {axis for axis, bound in call.axes.items() if bound.source == name}
+    free = {at for at, axis in axes.items() if axis.name in own and at != index}
     wanted = {at: None if at in free else call.expected(axis) for at, axis in axes.items()} | {index: expected}
     rows = [
         (

@@ -1,0 +1,90 @@
+"""off, on and strict; as a call, as a context, by the environment."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from towers.contracts import ShapeContractError, checks, contract, modes
+
+
+@contract(where=("ids < 3",))
+def checked(a: Float[Tensor, "n 2"], ids: Int[Tensor, "n"]) -> None: ...
+
+
+WRONG_SHAPE = (torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64))
+WRONG_VALUE = (torch.zeros(1, 2), torch.tensor([5]))
+
+
+def test_off_checks_nothing_and_ends_with_its_context():
+    with checks("off"):
+        checked(*WRONG_SHAPE)
+        checked(*WRONG_VALUE)
+        with checks("on"), pytest.raises(ShapeContractError):
+            checked(*WRONG_SHAPE)
+        checked(*WRONG_SHAPE)
+    with pytest.raises(ShapeContractError):
+        checked(*WRONG_SHAPE)
+
+
+def test_a_context_ends_with_an_error_too():
+    with pytest.raises(KeyError), checks("off"):
+        raise KeyError
+    assert modes.enabled()
+
+
+def test_as_a_call_it_lasts():
+    before = checks("off")
+    try:
+        checked(*WRONG_SHAPE)
+    finally:
+        before.__exit__(None, None, None)
+    with pytest.raises(ShapeContractError):
+        checked(*WRONG_SHAPE)
+
+
+def test_values_on_the_cpu_are_checked_by_on_and_strict():
+    for mode in ("on", "strict"):
+        with checks(mode), pytest.raises(ValueError, match=r"ids\[0\] is 5; checked needs less than 3"):
+            checked(*WRONG_VALUE)
+
+
+def test_values_that_no_one_may_read_are_not_read():
+    ids = torch.zeros(1, dtype=torch.int64, device="meta")
+    for mode in ("on", "strict"):
+        with checks(mode):
+            checked(torch.zeros(1, 2), ids)
+
+
+@pytest.mark.cuda
+def test_values_on_a_device_are_checked_by_strict_alone():
+    on_device = tuple(part.cuda() for part in WRONG_VALUE)
+    with checks("on"):
+        checked(*on_device)
+    with checks("strict"), pytest.raises(ValueError, match=r"ids\[0\] is 5"):
+        checked(*on_device)
+
+
+def test_another_mode_is_refused():
+    with pytest.raises(ValueError, match='mode is \'loud\'; it must be one of "off", "on", "strict"'):
+        checks("loud")
+    assert modes.enabled()
+
+
+def run(mode: str) -> subprocess.CompletedProcess[str]:
+    code = "from towers.contracts import modes; print(modes.enabled())"
+    environment = os.environ | {"TOWERS_CONTRACTS": mode}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("mode", "enabled"), [("off", "False"), ("on", "True"), ("strict", "True")])
+def test_the_environment_sets_the_mode(mode, enabled):
+    assert run(mode).stdout.strip() == enabled
+
+
+def test_another_mode_in_the_environment_is_refused():
+    assert 'TOWERS_CONTRACTS is \'yes\'; it must be one of "off", "on", "strict"' in run("yes").stderr

@@ -1,0 +1,92 @@
+"""A model on disk: there and back, and every way in which a folder can be wrong."""
+
+import json
+import os
+import sys
+
+import pytest
+import torch
+
+from towers import Tower, TwoTowers, checkpoint
+
+MODELS = {
+    "as the original": lambda: TwoTowers(),
+    "shared": lambda: (lambda tower: TwoTowers(tower, tower, dense=3))(Tower(vector_width=7)),
+    "of other sizes": lambda: TwoTowers(
+        Tower(vector_width=4, kernel_words=3, filters=6, pool=2, hidden=5, chunk=2), Tower(words=4, hidden=5), dense=9
+    ),
+    "float64": lambda: TwoTowers(dtype=torch.float64),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    TwoTowers().save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+def test_there_and_back(make, tmp_path):
+    model = make()
+    model.save(tmp_path / "a" / "model", extra={"vectors": {"source": "sample"}})
+    loaded = TwoTowers.load(tmp_path / "a" / "model")
+    assert repr(loaded) == repr(model)
+    assert (loaded.left is loaded.right) == (model.left is model.right)
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+        assert loaded.state_dict()[name].dtype == value.dtype
+    assert checkpoint.read_config(tmp_path / "a" / "model")["vectors"] == {"source": "sample"}
+
+
+def test_a_folder_holds_two_files_and_nothing_half_written(folder):
+    assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
+    TwoTowers(dense=4).save(folder)
+    assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
+    assert TwoTowers.load(folder).dense.out_features == 4
+
+
+def test_a_failing_write_leaves_what_was_there(folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        TwoTowers().save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def change(folder, **entries):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def sizes(folder):
+    return json.loads((folder / "config.json").read_text())["model"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "text"),
+    [
+        (lambda f: (f / "config.json").unlink(), FileNotFoundError, r"config.json: there is no such file"),
+        (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, r"model.safetensors: there is no such file"),
+        (lambda f: f.rename(f.parent / "other"), FileNotFoundError, r"model: no folder"),
+        (lambda f: (f / "config.json").write_text('{"format": 1'), ValueError, r"config.json: is damaged"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), ValueError, r"config.json: is damaged"),
+        (lambda f: (f / "config.json").write_text("[]"), ValueError, r"config.json: is no config of a saved model"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"no"), ValueError, r"model.safetensors: is damaged"),
+        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), ValueError, r"model.safetensors: is damaged"),
+        (lambda f: change(f, format=2), ValueError, r"has format 2; this version of towers reads up to 1: update towers"),
+        (lambda f: change(f, model=sizes(f) | {"dense": 4}), ValueError, r"do not fit each other[\s\S]*dense.weight"),
+        (lambda f: change(f, model=sizes(f) | {"left": {"wings": 2}}), ValueError, r"do not fit each other[\s\S]*wings"),
+        (lambda f: change(f, model={"left": {}}), ValueError, r"do not fit each other: no entry 'dtype'"),
+        (lambda f: change(f, model=sizes(f) | {"left": sizes(f)["left"] | {"pool": 5}}), ValueError, r"pool \(5\) must divide filters \(32\)"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_wrong_is_named(folder, damage, error, text):
+    damage(folder)
+    with pytest.raises(error, match=text):
+        TwoTowers.load(folder)
+
+
+def test_without_safetensors_the_error_is_the_install_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ImportError, match=r'pip install "towers\[train\]"'):
+        TwoTowers().save(tmp_path)
