@@ -1,8 +1,7 @@
 """What the names stand for in one call: axes have sizes, braces are read from the arguments."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +14,7 @@ from towers.contracts.signature import Signature
 from towers.contracts.specs import Axis
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(NamedTuple):
     """The size that an axis name has in this call, and the argument that gave it."""
 
     size: int | tuple[int, ...] | RaggedAxis

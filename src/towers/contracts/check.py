@@ -14,7 +14,6 @@ from towers.contracts.bindings import Bindings, Bound, Unknown
 from towers.contracts.expressions import Condition, read_path
 from towers.contracts.layouts import RaggedAxis, Size, layout
 from towers.contracts.refusals import (
-    dtype_name,
     refuse_condition,
     refuse_dtype,
     refuse_kind,
@@ -120,7 +119,9 @@ class Check:
         """Dtype and rank, then axis by axis."""
         came, dtype, device = layout(value)
         wanted = None if name.startswith("return") else self.parameter_dtype(dtype)
-        if not spec.allows(dtype_name(dtype)) or (wanted not in (None, dtype) and not modes.autocast(device)):
+        if (spec.dtypes is not None and dtype not in spec.dtypes) or (
+            wanted not in (None, dtype) and not modes.autocast(device)
+        ):
             refuse_dtype(self.names, name, dtype, spec, wanted)
         if not spec.takes_rank(len(came)):
             refuse_rank(self.names, name, spec, came)
@@ -223,4 +224,4 @@ def _looks_right(value: object, option: TensorSpec | TupleSpec | PlainSpec) -> b
     if not isinstance(option, TensorSpec):
         return True
     came, dtype, _ = layout(value)
-    return option.allows(dtype_name(dtype)) and option.takes_rank(len(came))
+    return (option.dtypes is None or dtype in option.dtypes) and option.takes_rank(len(came))

@@ -9,7 +9,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -24,6 +24,7 @@ _COMPARE: dict[type[ast.cmpop], str] = {ast.LtE: "<=", ast.Lt: "<", ast.GtE: ">=
 _MIRROR = {"<=": ">=", ">=": "<=", "<": ">", ">": "<", "==": "=="}
 
 Lookup = Callable[[str], Any]
+Evaluate = Callable[[Lookup, Lookup], Any]
 
 
 @dataclass(frozen=True)
@@ -31,31 +32,12 @@ class Expression:
     """An arithmetic expression over axis names and, in braces, arguments."""
 
     text: str
-    tree: ast.expr
-    braces: Mapping[str, str]
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """The bare names in it, in order."""
-        names = [node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)]
-        return tuple(name for name in names if name not in self.braces)
-
-    def evaluate(self, axis: Lookup, argument: Lookup) -> Any:
-        """Its value; the two functions give the size of an axis and the value of what stood in braces."""
-        return self._value(self.tree, axis, argument)
-
-    def _value(self, node: ast.expr, axis: Lookup, argument: Lookup) -> Any:
-        match node:
-            case ast.Constant(value):
-                return value
-            case ast.Name(name):
-                return argument(self.braces[name]) if name in self.braces else axis(name)
-            case ast.BinOp(left, operation, right):
-                return _BINARY[type(operation)](self._value(left, axis, argument), self._value(right, axis, argument))
-            case ast.UnaryOp(_, operand):
-                return -self._value(operand, axis, argument)
-            case _:
-                raise AssertionError(node)
+    names: tuple[str, ...]
+    """The bare names in it."""
+    braces: tuple[str, ...]
+    """The paths that stand in braces in it."""
+    evaluate: Evaluate
+    """Its value, given the function that knows the axes and the one that knows what stands in braces."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +81,7 @@ def conditions(text: str) -> list[Condition]:
 def _turned(text: str, left: Expression, relation: str, right: Expression, sides: list[Expression]) -> Condition:
     subject, relation, bound = (left, relation, right) if left.names else (right, _MIRROR[relation], left)
     others = [name for side in sides for name in side.names if name not in subject.names]
-    inside = [path.rpartition(".")[2] for path in bound.braces.values()]
+    inside = [path.rpartition(".")[2] for path in bound.braces]
     if subject.names:
         return Condition(text, subject, relation, bound, unit=[*others, *inside, ""][0])
     raise ValueError(f"{text!r} bounds nothing: one side must name an axis or an argument, outside of braces")
@@ -120,22 +102,32 @@ def _parse(text: str) -> tuple[ast.expr, dict[str, str]]:
 
 
 def _checked(text: str, tree: ast.expr, braces: Mapping[str, str]) -> Expression:
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name() | ast.Load() | ast.operator() | ast.USub() | ast.UnaryOp(ast.USub()):
-                known = not isinstance(node, ast.operator) or type(node) in _BINARY
-            case ast.Constant(value):
-                known = type(value) is int
-            case ast.BinOp():
-                known = True
-            case _:
-                known = False
-        if not known:
-            raise ValueError(f"{text!r} may only hold ints, names, names in braces and + - * // %")
+    names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
     own = ast.unparse(tree)
     for name, path in braces.items():
         own = own.replace(name, "{" + path + "}")
-    return Expression(own, tree, braces)
+    inside = tuple(braces[name] for name in names if name in braces)
+    return Expression(own, tuple(name for name in names if name not in braces), inside, _evaluation(text, tree, braces))
+
+
+def _evaluation(text: str, node: ast.expr, braces: Mapping[str, str]) -> Evaluate:
+    match node:
+        case ast.Constant(int() as value):
+            return lambda axis, argument: value
+        case ast.Name(name) if name in braces:
+            path = braces[name]
+            return lambda axis, argument: argument(path)
+        case ast.Name(name):
+            return lambda axis, argument: axis(name)
+        case ast.BinOp(left, operation, right) if type(operation) in _BINARY:
+            first, second = _evaluation(text, left, braces), _evaluation(text, right, braces)
+            combine = _BINARY[type(operation)]
+            return lambda axis, argument: combine(first(axis, argument), second(axis, argument))
+        case ast.UnaryOp(ast.USub(), operand):
+            positive = _evaluation(text, operand, braces)
+            return lambda axis, argument: -positive(axis, argument)
+        case _:
+            raise ValueError(f"{text!r} may only hold ints, names, names in braces and + - * // %")
 
 
 def read_path(root: Any, path: str) -> Any:

@@ -2,16 +2,14 @@
 """The sizes of whatever carries sentences: a tensor, a jagged nested tensor, values with offsets, a packed sequence."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 
-@dataclass(frozen=True)
-class RaggedAxis:
+class RaggedAxis(NamedTuple):
     """An axis that has a length of its own in every row, and no size."""
 
     offsets: Tensor | None

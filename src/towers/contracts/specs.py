@@ -3,10 +3,12 @@
 
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
+import torch
 from jaxtyping import AbstractArray
 
 from towers.contracts.expressions import Expression, expression
@@ -42,17 +44,12 @@ class TensorSpec:
 
     array_type: type
     kind: str
-    dtypes: tuple[str | re.Pattern[str], ...] | None
+    dtypes: frozenset[torch.dtype] | None
+    """None: any."""
     text: str
     axes: tuple[Axis, ...]
     variadic: int | None
     """Where the variadic axis stands, if there is one."""
-
-    def allows(self, dtype: str) -> bool:
-        """Whether a dtype, by its name, is one of those named."""
-        if self.dtypes is None:
-            return True
-        return any(dtype == known if isinstance(known, str) else known.fullmatch(dtype) for known in self.dtypes)
 
     def takes_rank(self, rank: int) -> bool:
         """Whether a tensor may have so many axes."""
@@ -115,9 +112,20 @@ def holds_tensors(spec: Spec) -> bool:
 def _read_tensor(hint: Any) -> TensorSpec:
     axes = tuple(_read_axis(text) for text in hint.dim_str.split())
     variadic = [index for index, axis in enumerate(axes) if axis.variadic]
-    dtypes = tuple(hint.dtypes) if isinstance(hint.dtypes, (tuple, list)) else None
+    dtypes = _torch_dtypes(tuple(hint.dtypes)) if isinstance(hint.dtypes, (tuple, list)) else None
     kind = hint.dtype.__name__
     return TensorSpec(hint.array_type, kind, dtypes, hint.dim_str, axes, variadic[0] if variadic else None)
+
+
+@cache
+def _torch_dtypes(known: tuple[str | re.Pattern[str], ...]) -> frozenset[torch.dtype]:
+    """The dtypes of torch among those that jaxtyping knows by name or pattern."""
+    return frozenset(
+        dtype
+        for name, dtype in vars(torch).items()
+        if isinstance(dtype, torch.dtype)
+        and any(name == one if isinstance(one, str) else one.fullmatch(name) for one in known)
+    )
 
 
 _MODIFIERS = re.compile(r"(?P<modifiers>[*#_]*)(?P<rest>.*)")
@@ -137,7 +145,7 @@ def _read_axis(text: str) -> Axis:
     return Axis(text, _label(size.braces, rest), size, name, variadic, broadcast)
 
 
-def _label(braces: Mapping[str, str], text: str) -> str:
-    for path in braces.values():
+def _label(braces: Iterable[str], text: str) -> str:
+    for path in braces:
         text = text.replace("{" + path + "}", path.rpartition(".")[2])
     return text
