@@ -2,14 +2,16 @@
 """The sizes of whatever carries sentences: a tensor, a jagged nested tensor, values with offsets, a packed sequence."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 
-class RaggedAxis(NamedTuple):
+@dataclass(slots=True)
+class RaggedAxis:
     """An axis that has a length of its own in every row, and no size."""
 
     offsets: Tensor | None
