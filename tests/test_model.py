@@ -284,3 +284,20 @@ def test_a_wrong_width_inside_is_named_with_its_place_in_the_tree():
         ShapeContractError, match=r"^left\.lstm in TwoTowers: RaggedLSTM\.forward: input: input_size is 32; expected 8"
     ):
         model(zeros(2, 7, 300), zeros(2, 5, 300))
+
+
+@pytest.mark.parametrize("fullgraph", [False, True])
+def test_compiled_towers_give_the_same(fullgraph):
+    torch._dynamo.reset()
+    model = small_model(torch.float32)
+    left, right = pairs([6, 6], torch.float32)
+    sentences = (torch.stack(left), torch.stack(right))
+    with torch.no_grad():
+        close(torch.compile(model, backend="eager", fullgraph=fullgraph)(*sentences), model(*sentences), 1e-6)
+
+
+def test_exported_towers_give_the_same():
+    model = small_model(torch.float32)
+    left, right = pairs([6, 6], torch.float32)
+    sentences = (torch.stack(left), torch.stack(right))
+    close(torch.export.export(model, sentences).module()(*sentences), model(*sentences), 1e-6)
