@@ -260,6 +260,8 @@ def zeros(*shape, dtype=torch.float32):
         (lambda m: m(zeros(2, 7, 300, dtype=torch.int64), zeros(2, 5, 300)), ShapeContractError, r"left is int64; expected Float"),
         (lambda m: m(zeros(2, 7, 300), zeros(2, 5, 300), torch.tensor([2.0, 3.0])), ShapeContractError, r"left_lengths is float32; expected Int"),
         (lambda m: m([zeros(7, 300)], zeros(1, 5, 300)), ShapeContractError, r"left is a list; expected Float\[Tensor[\s\S]*Ragged.from_list"),
+        (lambda m: m.left(torch.nested.nested_tensor([zeros(3, 30)], layout=torch.jagged)), ShapeContractError, r"sentences: vector_width is 30; expected 300"),
+        (lambda m: m.left(torch.nested.nested_tensor([zeros(3, 300), zeros(1, 300)], layout=torch.jagged)), ValueError, r"sentences.lengths\[1\] is 1; this tower needs at least 2 words"),
         (lambda m: m(zeros(5, 7, 300), zeros(5, 5, 300), torch.tensor([2, 7, 3, 1, 2])), ValueError, r"^left in TwoTowers: Tower.forward: lengths\[3\] is 1; this tower needs at least 2 words$"),
         (lambda m: m(zeros(2, 7, 300), zeros(2, 5, 300), torch.tensor([8, 2])), ValueError, r"lengths\[0\] is 8; this tower needs at most 7 words"),
         (lambda m: m(zeros(2, 7, 300), zeros(2, 5, 300), torch.tensor([2, -4])), ValueError, r"lengths\[1\] is -4; this tower needs at least 2 words"),
@@ -301,3 +303,12 @@ def test_exported_towers_give_the_same():
     left, right = pairs([6, 6], torch.float32)
     sentences = (torch.stack(left), torch.stack(right))
     close(torch.export.export(model, sentences).module()(*sentences), model(*sentences), 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
+def test_a_nested_tensor_of_the_other_layout_is_refused():
+    strided = torch.nested.nested_tensor([zeros(3, 300)], layout=torch.strided)
+    with pytest.raises(
+        ShapeContractError, match=r"is a nested tensor of layout torch.strided[\s\S]*layout=torch.jagged"
+    ):
+        Tower()(strided)

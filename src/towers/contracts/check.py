@@ -12,7 +12,7 @@ from torch import Tensor
 from towers.contracts import modes
 from towers.contracts.bindings import Bindings, Bound, Unknown
 from towers.contracts.expressions import Condition, read_path
-from towers.contracts.layouts import RaggedAxis, Size, layout
+from towers.contracts.layouts import RaggedAxis, Size, has_layout, layout
 from towers.contracts.refusals import (
     refuse_condition,
     refuse_dtype,
@@ -208,7 +208,7 @@ _RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
 
 def _is_kind(value: object, option: TensorSpec | TupleSpec | PlainSpec) -> bool:
     if isinstance(option, TensorSpec):
-        return isinstance(value, option.array_type)
+        return isinstance(value, option.array_type) and has_layout(value)
     if isinstance(option, TupleSpec):
         return isinstance(value, tuple) and len(cast(tuple[object, ...], value)) == len(option.items)
     if option.hint is type(None):

@@ -40,6 +40,11 @@ def layout(value: Any) -> tuple[Sequence[Size], torch.dtype, torch.device]:
     return [offsets.shape[0] - 1, RaggedAxis(offsets), *values.shape[1:]], values.dtype, values.device
 
 
+def has_layout(value: object) -> bool:
+    """Whether `layout` can read it: nested tensors of layout torch.strided do not say their sizes."""
+    return not (isinstance(value, Tensor) and value.is_nested and value.layout is not torch.jagged)
+
+
 def sized(sizes: Sequence[Size]) -> list[int | None]:
     """The sizes, with None for a ragged axis."""
     return [None if isinstance(size, RaggedAxis) else size for size in sizes]

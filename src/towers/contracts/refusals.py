@@ -10,7 +10,7 @@ from towers.contracts.bindings import Bindings, Bound
 from towers.contracts.errors import ShapeContractError, complaint
 from towers.contracts.expressions import Condition
 from towers.contracts.hints import likely_cause
-from towers.contracts.layouts import RaggedAxis, Size, shown, sized
+from towers.contracts.layouts import RaggedAxis, Size, has_layout, shown, sized
 from towers.contracts.specs import Axis, PlainSpec, Spec, TensorSpec, TupleSpec, pair
 
 Rows = Sequence[tuple[str, str, str, str]]
@@ -22,7 +22,10 @@ def refuse_kind(call: Bindings, name: str, value: object, spec: Spec) -> Never:
     hint = None
     if isinstance(value, (list, tuple)) and any(isinstance(option, TensorSpec) for option in spec):
         hint = "torch.stack joins tensors of one length, Ragged.from_list those of different lengths"
-    _refuse(call, name, f"{_subject(name)} is a {type(value).__name__}; expected {wanted}", None, wanted, value, hint)
+    kind = type(value).__name__
+    if not has_layout(value):
+        kind, hint = "nested tensor of layout torch.strided", "torch.nested.nested_tensor(…, layout=torch.jagged)"
+    _refuse(call, name, f"{_subject(name)} is a {kind}; expected {wanted}", None, wanted, type(value), hint)
 
 
 def refuse_dtype(call: Bindings, name: str, dtype: torch.dtype, spec: TensorSpec, wanted: torch.dtype | None) -> Never:
