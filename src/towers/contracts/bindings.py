@@ -79,10 +79,10 @@ class Bindings:
         """What stands in braces, such as `self.hidden`.
 
         Raises:
-            Unknown: it is None.
+            Unknown: it is None, or no int, which is for its own annotation to refuse.
         """
         value = read_path(self.argument(path.partition(".")[0]), path)
-        if value is None:
+        if not isinstance(value, (int, torch.SymInt)):
             raise Unknown
         return value
 

@@ -2,8 +2,7 @@
 """`@contract`: what the signature says in jaxtyping is checked at every call, arguments and result."""
 
 import functools
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from towers.contracts import modes
 from towers.contracts.bindings import Bindings, Bound, Unknown
+from towers.contracts.compiled import NotCompiled, compile_check
 from towers.contracts.expressions import Condition, read_path
-from towers.contracts.layouts import RaggedAxis, Size, has_layout, layout
+from towers.contracts.layouts import RaggedAxis, Size, layout
 from towers.contracts.refusals import (
     refuse_condition,
     refuse_dtype,
@@ -22,7 +22,7 @@ from towers.contracts.refusals import (
     refuse_variadic,
 )
 from towers.contracts.signature import read_signature
-from towers.contracts.specs import Axis, PlainSpec, Spec, TensorSpec, TupleSpec, pair
+from towers.contracts.specs import Axis, PlainSpec, Spec, TensorSpec, TupleSpec, is_kind, pair
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,14 +62,22 @@ def contract(function: Any = None, /, *, where: Sequence[str] = (), dtype_of: st
 def _enforce(function: Callable[P, R], *, where: Sequence[str], dtype_of: str | None) -> Callable[P, R]:
     signature = read_signature(function, where, dtype_of)
 
+    def look_again(arguments: Mapping[str, Any]) -> Check:
+        return Check(Bindings(signature, arguments))
+
+    try:
+        return functools.wraps(function)(compile_check(function, signature, look_again))
+    except NotCompiled:
+        pass
+
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         if not modes.enabled():
             return function(*args, **kwargs)
-        call = Check(Bindings(signature, {**dict(zip(signature.parameters, args, strict=False)), **kwargs}))
-        call.check_arguments()
+        careful = look_again({**dict(zip(signature.parameters, args, strict=False)), **kwargs})
+        careful.check_arguments()
         result = function(*args, **kwargs)
-        call.check_result(result)
+        careful.check_result(result)
         return result
 
     return checked
@@ -101,7 +109,7 @@ class Check:
 
     def check(self, name: str, value: object, spec: Spec) -> None:
         """One value against the alternatives of its annotation."""
-        options = [option for option in spec if _is_kind(value, option)]
+        options = [option for option in spec if is_kind(value, option)]
         if not options:
             refuse_kind(self.names, name, value, spec)
         if len(options) > 1:  # several tensors of one type: the first of the right dtype and rank, else the first
@@ -187,7 +195,7 @@ class Check:
             bound = condition.bound.evaluate(self.names.axis_or_values, self.names.braces)
         except Unknown:
             return
-        fine = _RELATIONS[condition.relation](value, bound)
+        fine = condition.compare(value, bound)
         if not isinstance(fine, Tensor):
             if not fine:
                 refuse_condition(self.names, condition, value, bound, None)
@@ -195,29 +203,6 @@ class Check:
             position = int((~fine).nonzero()[0, 0])
             bound = int(bound[position]) if isinstance(bound, Tensor) else bound
             refuse_condition(self.names, condition, int(value[position]), bound, position)
-
-
-_RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "<=": operator.le,
-    "<": operator.lt,
-    ">=": operator.ge,
-    ">": operator.gt,
-    "==": operator.eq,
-}
-
-
-def _is_kind(value: object, option: TensorSpec | TupleSpec | PlainSpec) -> bool:
-    if isinstance(option, TensorSpec):
-        return isinstance(value, option.array_type) and has_layout(value)
-    if isinstance(option, TupleSpec):
-        return isinstance(value, tuple) and len(cast(tuple[object, ...], value)) == len(option.items)
-    if option.hint is type(None):
-        return value is None
-    if option.hint is Any or torch.compiler.is_compiling():
-        return True
-    from beartype.door import is_bearable
-
-    return is_bearable(value, option.hint)
 
 
 def _looks_right(value: object, option: TensorSpec | TupleSpec | PlainSpec) -> bool:

@@ -20,7 +20,15 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
 }
 _BRACES = re.compile(r"\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}")
-_COMPARE: dict[type[ast.cmpop], str] = {ast.LtE: "<=", ast.Lt: "<", ast.GtE: ">=", ast.Gt: ">", ast.Eq: "=="}
+_RELATIONS: dict[type[ast.cmpop], str] = {ast.LtE: "<=", ast.Lt: "<", ast.GtE: ">=", ast.Gt: ">", ast.Eq: "=="}
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "<=": operator.le,
+    "<": operator.lt,
+    ">=": operator.ge,
+    ">": operator.gt,
+    "==": operator.eq,
+}
+_NAMES = re.compile(r"\{([\w.]+)\}|([A-Za-z_]\w*)")
 _MIRROR = {"<=": ">=", ">=": "<=", "<": ">", ">": "<", "==": "=="}
 
 Lookup = Callable[[str], Any]
@@ -39,6 +47,10 @@ class Expression:
     evaluate: Evaluate
     """Its value, given the function that knows the axes and the one that knows what stands in braces."""
 
+    def spell(self, names: Mapping[str, str]) -> str:
+        """As source, with other text in the place of each name and each path in braces."""
+        return _NAMES.sub(lambda match: names[match[1] or match[2]], self.text)
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -50,6 +62,11 @@ class Condition:
     bound: Expression
     unit: str
     """What is counted, for messages: another name of the chain, or the last one in braces."""
+
+    @property
+    def compare(self) -> Callable[[Any, Any], Any]:
+        """The relation as a function of the subject's value and the bound."""
+        return _COMPARE[self.relation]
 
 
 def expression(text: str) -> Expression:
@@ -69,11 +86,11 @@ def conditions(text: str) -> list[Condition]:
         ValueError: the text is no comparison by `<= < >= > ==` of such expressions.
     """
     tree, braces = _parse(text)
-    if not isinstance(tree, ast.Compare) or any(type(operation) not in _COMPARE for operation in tree.ops):
+    if not isinstance(tree, ast.Compare) or any(type(operation) not in _RELATIONS for operation in tree.ops):
         raise ValueError(f"{text!r} is no condition: it must compare sizes by <=, <, >=, > or ==")
     sides = [_checked(text, side, braces) for side in (tree.left, *tree.comparators)]
     return [
-        _turned(text, left, _COMPARE[type(operation)], right, sides)
+        _turned(text, left, _RELATIONS[type(operation)], right, sides)
         for left, operation, right in zip(sides, tree.ops, sides[1:], strict=False)
     ]
 

@@ -3,15 +3,16 @@
 
 import re
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeAlias, TypeVar, Union, cast, get_args, get_origin
 
 import torch
 from jaxtyping import AbstractArray
 
 from towers.contracts.expressions import Expression, expression
+from towers.contracts.layouts import has_layout
 
 T = TypeVar("T")
 
@@ -98,6 +99,32 @@ def pair(spec: TensorSpec, came: Sequence[T]) -> list[tuple[Axis, T | tuple[T, .
     front = [(axis, came[index], index) for index, axis in enumerate(spec.axes[:at])]
     back = [(axis, came[index], index) for index, axis in enumerate(spec.axes[at + 1 :], start=end)]
     return [*front, (spec.axes[at], tuple(came[at:end]), at), *back]
+
+
+def is_kind(value: object, option: TensorSpec | TupleSpec | PlainSpec) -> bool:
+    """Whether a value is of the type that an alternative names; what is no tensor is asked of beartype."""
+    if isinstance(option, TensorSpec):
+        return isinstance(value, option.array_type) and has_layout(value)
+    if isinstance(option, TupleSpec):
+        return isinstance(value, tuple) and len(cast(tuple[object, ...], value)) == len(option.items)
+    if option.hint is type(None):
+        return value is None
+    if option.hint is Any or torch.compiler.is_compiling():
+        return True
+    from beartype.door import is_bearable
+
+    return is_bearable(value, option.hint)
+
+
+def axis_names(spec: Spec) -> Iterator[str]:
+    """The axis names that a specification binds or speaks of, each as often as it stands there."""
+    for option in spec:
+        if isinstance(option, TensorSpec):
+            for axis in option.axes:
+                yield from axis.size.names if axis.size is not None else ()
+        elif isinstance(option, TupleSpec):
+            for item in option.items:
+                yield from axis_names(item)
 
 
 def holds_tensors(spec: Spec) -> bool:

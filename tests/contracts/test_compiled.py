@@ -1,0 +1,106 @@
+"""The compiled check never accepts what the careful one refuses, nor leaves to it what plainly fits."""
+
+import linecache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from towers import Ragged
+from towers.contracts import ShapeContractError, contract
+from towers.contracts.bindings import Bindings
+from towers.contracts.check import Check
+from towers.contracts.compiled import compile_check
+from towers.contracts.signature import read_signature
+
+
+def one(a: Float[Tensor, "batch time 3"]) -> None: ...
+def two(a: Float[Tensor, "batch time"], b: Int[Tensor, "time"] | None = None) -> None: ...
+def expression(a: Float[Tensor, "n"], b: Float[Tensor, "n-1 2*n"] | None = None) -> None: ...
+def unknown(a: Float[Tensor, "2*n"], b: Float[Tensor, "n"] | None = None) -> None: ...
+def argument(a: Float[Tensor, "{size} _"], size: int | None = 2) -> None: ...
+def ragged(a: Float[Tensor | Ragged, "batch words 2"], b: Float[Tensor, "batch words"] | None = None) -> None: ...
+def nested(a: tuple[Float[Tensor, "n"], Float[Tensor, "n 2"]] | None = None) -> None: ...
+def bounded(a: Shaped[Tensor, "n m"], b: Int[Tensor, "n"] | None = None) -> None: ...
+def either(a: Float[Tensor | Ragged, "n m 2"], *, b: Int[Tensor, "n"] | None = None) -> None: ...
+
+
+FUNCTIONS = {
+    one: (),
+    two: ("time >= 2",),
+    expression: (),
+    unknown: (),
+    argument: (),
+    ragged: ("words >= 2", "batch <= 3"),
+    nested: (),
+    bounded: ("b < m", "n <= m"),
+    either: ("b <= m", "m <= 2"),
+}
+SIZES = st.integers(0, 3)
+TENSORS = st.builds(
+    lambda shape, dtype: torch.ones(shape, dtype=dtype),
+    st.lists(SIZES, max_size=3),
+    st.sampled_from([torch.float32, torch.int64]),
+)
+RAGGED = st.builds(
+    lambda lengths, width: Ragged(torch.ones(sum(lengths), width), torch.tensor([0, *lengths]).cumsum(0)),
+    st.lists(SIZES, max_size=3),
+    SIZES,
+)
+VALUES = st.one_of(TENSORS, TENSORS, RAGGED, st.none(), st.tuples(TENSORS, TENSORS), SIZES)
+
+
+def verdict(check) -> str | None:
+    try:
+        check()
+    except (ShapeContractError, ValueError) as error:
+        return str(error)
+    return None
+
+
+@settings(max_examples=1500)
+@given(st.sampled_from(list(FUNCTIONS)), VALUES, VALUES)
+def test_both_checks_give_the_same_verdict(function, a, b):
+    names = ("a", "size" if function is argument else "b")
+    given_values = dict(zip(names, (a, b), strict=True)) if function not in (one, nested) else {"a": a}
+    signature = read_signature(function, FUNCTIONS[function], None)
+    careful = verdict(lambda: Check(Bindings(signature, given_values)).check_arguments())
+    looked_again: list[object] = []
+
+    def look_again(arguments):
+        looked_again.append(arguments)
+        return Check(Bindings(signature, arguments))
+
+    compiled = compile_check(function, signature, look_again)
+    assert verdict(lambda: compiled(**given_values)) == careful
+    unsolved = function is unknown or (function is argument and b is None)
+    assert bool(looked_again) == (careful is not None) or unsolved
+
+
+def test_the_source_can_be_read_and_stands_in_tracebacks():
+    checked = contract(one)
+    assert "_shape_0[2] != 3" in linecache.getline(checked.__code__.co_filename, 1) + "".join(
+        linecache.getlines(checked.__code__.co_filename)
+    )
+
+
+def test_a_condition_about_nothing_is_refused_when_decorating():
+    with pytest.raises(ValueError, match=r"bounded: 'words >= 2': words is none of a, b, m, n"):
+        contract(where=("words >= 2",))(bounded)
+
+
+def test_every_kind_of_parameter_stays_what_it_is():
+    @contract
+    def function(a: Float[Tensor, "n"], /, b: Float[Tensor, "n"], *, c: Float[Tensor, "n"] | None = None, d: int = 2):
+        return a, b, c, d
+
+    x = torch.zeros(2)
+    assert function(x, b=x, d=3)[3] == 3
+    assert function(x, x)[2:] == (None, 2)
+    with pytest.raises(TypeError, match="positional-only"):
+        function(a=x, b=x)
+    with pytest.raises(ShapeContractError, match="c: n is 3; expected 2"):
+        function(x, x, c=torch.zeros(3))
