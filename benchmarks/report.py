@@ -1,0 +1,140 @@
+"""What a suite measured, as a table for the terminal, as JSON, and as a picture."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+
+COLOURS = ("#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One implementation, timed on one case in one phase; the case's first implementation is its baseline."""
+
+    suite: str
+    case: str
+    implementation: str
+    phase: str
+    milliseconds: float
+    time_ratio: float  # its time over the baseline's, taken within rounds; below 1 is faster
+    words_per_second: float | None = None
+    details: dict[str, object] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, object]:
+        row = asdict(self)
+        return row | row.pop("details")
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """All that a reader needs to judge the numbers."""
+    return {
+        "device": device.type,
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2),  # other processes at work in the last minute
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "precision": "float32, TF32 off",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def folder_name(about: dict[str, object]) -> str:
+    """A folder's name for this machine, such as `amd-epyc-2-cores` or `nvidia-h100-80gb-hbm3`."""
+    name = str(about["name"]) if about["device"] == "cuda" else f"{about['name']} {about['cores']} cores"
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
+
+
+def write_json(rows: Sequence[Row], about: dict[str, object], path: Path) -> None:
+    content = {"machine": about, "rows": [row.as_json() for row in rows]}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """A block for each case, a line for each implementation, with its phases side by side."""
+    phases = list(dict.fromkeys(row.phase for row in rows))
+    with_words = any(row.words_per_second for row in rows)
+    result = Table(
+        title=title,
+        box=box.SIMPLE_HEAD,
+        caption="ratio: its time over that of the case's first line, below 1 is faster",
+    )
+    result.add_column("", no_wrap=True)
+    for phase in phases:
+        for heading in (f"{phase} ms", *["words/s"] * with_words, "ratio"):
+            result.add_column(heading, justify="right")
+    for case, of_case in groupby(rows, lambda row: row.case):
+        result.add_section()
+        result.add_row(case, style="bold")
+        lines: dict[str, list[str]] = {}
+        for row in of_case:
+            lines.setdefault(row.implementation, []).extend(_cells(row, with_words))
+        for name, cells in lines.items():
+            result.add_row(f"  {name}", *cells)
+    return result
+
+
+def _cells(row: Row, with_words: bool) -> list[str]:
+    words = f"{(row.words_per_second or 0) / 1e6:.3g} M"
+    milliseconds = f"{row.milliseconds:.3g}" if row.milliseconds < 1000 else f"{row.milliseconds:.0f}"
+    return [milliseconds, *[words] * with_words, f"{row.time_ratio:.2f}"]
+
+
+def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) -> None:
+    """A panel for each phase, a line for each case: how fast is each relative to the first?"""
+    phases = list(dict.fromkeys(row.phase for row in rows))
+    cases = list(dict.fromkeys(row.case for row in rows))
+    figure = Figure(figsize=(2 + 4.5 * len(phases), 2 + 0.5 * len(cases)), layout="constrained")
+    panels = figure.subplots(1, len(phases), sharey=True, squeeze=False)[0]
+    for phase, axes in zip(phases, panels, strict=True):
+        _bars(axes, [row for row in rows if row.phase == phase], cases)
+        axes.set_title(phase)
+    panels[0].set_yticks(range(len(cases)), cases)
+    panels[0].set_ylim(len(cases) - 0.4, -0.6)
+    figure.suptitle(f"{title}\n{about['name']}, {about['threads']} threads, torch {about['torch']}", fontsize=11)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def _bars(axes: Axes, rows: Sequence[Row], cases: Sequence[str]) -> None:
+    """Bars that start at the baseline's line: to the left is slower, to the right is faster."""
+    baseline, *names = dict.fromkeys(row.implementation for row in rows)
+    axes.axvline(1, color="#444444", label=f"{baseline} (= 1)")
+    for number, name in enumerate(names):
+        shown = [row for row in rows if row.implementation == name]
+        speeds = [1 / row.time_ratio for row in shown]
+        places = [cases.index(row.case) + 0.7 * (number + 0.5) / len(names) - 0.35 for row in shown]
+        widths = [speed - 1 for speed in speeds]
+        axes.barh(places, widths, height=0.6 / len(names), left=1, color=COLOURS[number], label=name)
+        for speed, place in zip(speeds, places, strict=True):
+            side, align = (-3, "right") if speed < 1 else (3, "left")
+            where = {"xytext": (side, 0), "textcoords": "offset points", "ha": align, "va": "center"}
+            axes.annotate(f"{speed:.2g}x", (speed, place), fontsize=8, **where)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x" if value >= 1 else f"1/{1 / value:g}x")
+    axes.set_xlabel(f"speed relative to {baseline}: right of the line is faster")
+    axes.use_sticky_edges = False  # leaves room on both sides for the numbers
+    axes.margins(x=0.15)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)

@@ -1,0 +1,73 @@
+"""Every measurement of this project, one command.
+
+    python benchmarks/run.py                          all suites on the CPU, a few minutes
+    python benchmarks/run.py lstm --device cuda       one suite on the GPU
+    python benchmarks/run.py --quick                  small sizes, one thread, under a minute: does everything run?
+
+Each suite prints a table and writes DIR/SUITE.json and DIR/SUITE.png. A suite is a module beside this file, entered in
+SUITES, with a TITLE, `cases(quick)` and `measure(case, device, quick=…) -> list[Row]`.
+"""
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+SUITES = {"lstm": "lstm", "import": "imports"}
+RESULTS = Path(__file__).parent / "results"
+
+try:
+    import torch
+    from report import folder_name, machine, plot, table, write_json
+    from rich.console import Console
+    from rich.progress import track
+    from timing import equal_precision
+except ImportError as missing:
+    sys.exit(f'{missing}. The benchmarks need their own extra: pip install -e ".[bench]"')
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; none means all")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats, under a minute")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default: benchmarks/results/MACHINE, with --quick benchmarks/results/quick",
+    )
+    options = parser.parse_args(argv)
+    if unknown := set(options.suites) - set(SUITES):
+        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no CUDA device here")
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = arguments(argv)
+    device = torch.device(options.device)
+    if options.quick:
+        torch.set_num_threads(1)  # more of them wait for each other while anything else runs on the machine
+    about = machine(device)
+    out = options.out or RESULTS / ("quick" if options.quick else folder_name(about))
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(", ".join(f"{key} {value}" for key, value in about.items()))
+    if about["load_before"] > 1:
+        console.print("[red]This machine is busy with something else: do not keep these numbers.")
+    for name in options.suites or SUITES:
+        suite = import_module(SUITES[name])
+        rows = []
+        with equal_precision():
+            for case in track(suite.cases(options.quick), name, console=Console(stderr=True), transient=True):
+                rows += suite.measure(case, device, quick=options.quick)
+        console.print(table(rows, suite.TITLE))
+        write_json(rows, about, out / f"{name}.json")
+        plot(rows, suite.TITLE, about, out / f"{name}.png")
+        print(f"{out / name}.json, {out / name}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Timing on a noisy machine: the candidates take turns, and each is compared with the first within the same turn."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from statistics import median, quantiles
+from typing import NamedTuple
+
+import torch
+
+Candidates = Mapping[str, Callable[[], object]]
+
+WARM_UP = 2  # calls before the first that counts
+TURN = 0.01  # seconds that one turn of a candidate should last at least, so that the clock's own error is small
+FEWEST = 5  # turns of each candidate, however slow it is
+
+
+class Timing(NamedTuple):
+    milliseconds: float  # median of one call
+    time_ratio: float  # median of this candidate's time over the first one's in the same round
+    spread: float  # distance of the quartiles, as a share of the median
+    rounds: int
+
+
+def interleaved(candidates: Candidates, device: torch.device, *, seconds: float) -> dict[str, Timing]:
+    """Time the candidates in turn for about `seconds` in all; the first is what the others are compared with."""
+    clock = _cuda_seconds if device.type == "cuda" else _cpu_seconds
+    turns: list[dict[str, float]] = []
+    with _no_garbage_collection():
+        calls = {name: max(1, round(TURN / _warm(call, clock))) for name, call in candidates.items()}
+        end = time.perf_counter() + seconds
+        while len(turns) < FEWEST or time.perf_counter() < end:
+            turns.append(_one_round(candidates, calls, clock, start=len(turns)))
+    return summary(turns)
+
+
+def summary(turns: list[dict[str, float]]) -> dict[str, Timing]:
+    """Medians over rounds; each round has the seconds of every candidate, the first one named being the baseline."""
+    baseline = next(iter(turns[0]))
+    timings = {}
+    for name in turns[0]:
+        times = [turn[name] for turn in turns]
+        ratios = [turn[name] / turn[baseline] for turn in turns]
+        low, middle, high = quantiles(times, n=4)
+        timings[name] = Timing(1e3 * median(times), median(ratios), (high - low) / middle, len(turns))
+    return timings
+
+
+def _one_round(candidates: Candidates, calls: Mapping[str, int], clock: Callable, start: int) -> dict[str, float]:
+    names = list(candidates)
+    order = names[start % len(names) :] + names[: start % len(names)]  # nobody always comes first
+    times = {name: clock(candidates[name], calls[name]) for name in order}
+    return {name: times[name] for name in names}
+
+
+def _warm(call: Callable[[], object], clock: Callable) -> float:
+    for _ in range(WARM_UP):
+        call()
+    return clock(call, 1)
+
+
+def _cpu_seconds(call: Callable[[], object], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - start) / calls
+
+
+def _cuda_seconds(call: Callable[[], object], calls: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(calls):
+        call()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3 / calls
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def equal_precision() -> Iterator[None]:
+    """TF32 off everywhere: cuDNN allows it by default and matrix products do not."""
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

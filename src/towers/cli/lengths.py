@@ -1,0 +1,53 @@
+"""Sentences against the towers that are to read them: checked before any work begins."""
+
+from typing import Literal
+
+from towers.data import SentencePairs
+from towers.model import Tower, TwoTowers
+
+Command = Literal["fit", "predict"]
+
+
+def fitted(pairs: SentencePairs, model: TwoTowers, fit_length: str | None, command: Command) -> SentencePairs:
+    """Pairs that the model can read: right sentences filled up or cut if asked for, and everything checked.
+
+    Raises:
+        ValueError: a sentence has a number of words that its tower does not take; file, line and ways out are named.
+    """
+    if fit_length is not None and model.right.words is not None:
+        pairs = pairs.fit_right(model.right.words)
+    for side, sentences, tower in (("left", pairs.left, model.left), ("right", pairs.right, model.right)):
+        wrong = [index for index, sentence in enumerate(sentences) if not _takes(tower, len(sentence))]
+        if wrong:
+            count = len(sentences[wrong[0]])
+            others = f" (as {len(wrong)} of {len(pairs)} lines)" if len(wrong) > 1 else ""
+            problem = f"the {side} sentence has {_words(count)}{others}; this tower takes {_range(tower)}"
+            way_out = _WAYS_OUT[command, "any" if tower.words is None else side].format(words=tower.words, count=count)
+            raise ValueError(f"{pairs.source}, line {pairs.lines[wrong[0]]}: {problem}. {way_out}")
+    return pairs
+
+
+_WAYS_OUT = {
+    ("fit", "left"): "Use --left-words any for sentences of any length",
+    ("fit", "right"): (
+        "Use --right-words any for sentences of any length, or --fit-length pad-or-cut to make them {words} words long"
+    ),
+    ("fit", "any"): "Leave such pairs out, or use --kernel-words {count}",
+    ("predict", "left"): "Leave such pairs out, or train with --left-words any",
+    ("predict", "right"): (
+        "Use --fit-length pad-or-cut to make sentences {words} words long, or train with --right-words any"
+    ),
+    ("predict", "any"): "Leave such pairs out, or train with --kernel-words {count}",
+}
+
+
+def _takes(tower: Tower, words: int) -> bool:
+    return words >= tower.kernel_words if tower.words is None else words == tower.words
+
+
+def _range(tower: Tower) -> str:
+    return f"exactly {tower.words}" if tower.words is not None else f"at least {tower.kernel_words}"
+
+
+def _words(count: int) -> str:
+    return f"{count} word" if count == 1 else f"{count} words"

@@ -1,0 +1,198 @@
+"""The options of the command, without anything heavy: `towers --help` answers at once."""
+
+import argparse
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+TOP = """
+Two-tower sentence models: one tower reads a sentence, the other a second one, and the network says whether they
+belong together.
+
+  towers fit                                    learn from the built-in sample; nothing else is needed
+  towers predict --model towers-run --pairs FILE --out FILE
+"""
+
+FIT = """
+Learn from sentence pairs. With no option: the original network on a built-in sample, saved to towers-run or to the
+next free towers-run-N.
+
+  $ towers fit --train sick.train.tsv --dev sick.dev.tsv --test sick.test.tsv --vectors glove.840B.300d.txt \\
+        --left-column tokens1 --right-column tokens2 --split spaces --right-words any --out sick
+
+Files are TSV, CSV, JSON lines or Parquet, by their ending. Vectors are GloVe or word2vec text, word2vec binary or
+fastText .vec.
+"""
+
+PREDICT = """
+Add the column `probability` to a file of sentence pairs, in the file's own order and format. Word vectors and column
+names are those that the model was trained with; options replace them.
+
+  $ towers predict --model sick --pairs sick.test.tsv --out predicted.tsv
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser; each subcommand's `run` is in `arguments.run`."""
+    top = _Parser(prog="towers", description=TOP)
+    top.add_argument("--version", action="version", version=f"towers {version('towers')}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    fit = commands.add_parser("fit", help="learn from sentence pairs", description=FIT)
+    fit.set_defaults(run=_fit)
+    _add_files(fit)
+    _add_sizes(fit)
+    _add_training(fit)
+    predict = commands.add_parser("predict", help="add probabilities to sentence pairs", description=PREDICT)
+    predict.set_defaults(run=_predict)
+    _add_prediction(predict)
+    return top
+
+
+class _Parser(argparse.ArgumentParser):
+    """Descriptions as they are written, and only whole option names: a later option must not change a script."""
+
+    def __init__(self, **options: object) -> None:
+        fixed = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(**{**options, **fixed})  # type: ignore[arg-type]
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    from towers.cli.fit import run
+
+    run(arguments)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from towers.cli.predict import run
+
+    run(arguments)
+
+
+def _add_files(fit: argparse.ArgumentParser) -> None:
+    files = fit.add_argument_group("files", "without --train: the built-in sample")
+    files.add_argument("--train", type=Path, metavar="FILE", help="sentence pairs to learn from")
+    files.add_argument("--dev", type=Path, metavar="FILE", help="pairs that choose the best epoch (default: the last)")
+    files.add_argument("--test", type=Path, metavar="FILE", help="held-out pairs, measured at the end")
+    _add_vectors(files.add_argument)
+    _add_columns(files.add_argument)
+    files.add_argument("--label-column", metavar="NAME", help="default: label")
+    files.add_argument(
+        "--label-range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="what labels mean 'no' and 'yes'; those between are degrees (default: 0 1)",
+    )
+    files.add_argument("--out", type=Path, metavar="DIR", help="default: towers-run, or the next free towers-run-N")
+
+
+def _add_vectors(add: Callable[..., argparse.Action]) -> None:
+    add("--vectors", type=Path, metavar="FILE", help="word vectors")
+    add(
+        "--missing",
+        choices=["hash", "zero"],
+        help="a word without a vector: one made from its letters, or zeros (hash)",
+    )
+
+
+def _add_columns(add: Callable[..., argparse.Action]) -> None:
+    add("--left-column", metavar="NAME", help="column of the left sentence (sentence1)")
+    add("--right-column", metavar="NAME", help="column of the right sentence (sentence2)")
+    add("--split", choices=["rule", "spaces"], help="how text becomes words: by the built-in rule, or at spaces (rule)")
+    add(
+        "--fit-length",
+        choices=["pad-or-cut"],
+        help="for a right tower of a fixed number of words: fill up or cut other sentences (default: an error)",
+    )
+
+
+def _add_sizes(fit: argparse.ArgumentParser) -> None:
+    sizes = fit.add_argument_group("the network")
+    sizes.add_argument(
+        "--left-words", type=words, default=argparse.SUPPRESS, metavar="any|N", help="words of a left sentence (any)"
+    )
+    sizes.add_argument(
+        "--right-words",
+        type=words,
+        default=argparse.SUPPRESS,
+        metavar="any|N",
+        help="words of a right sentence (5; with --shared: as left)",
+    )
+    sizes.add_argument("--shared", action="store_true", help="one tower reads both sentences")
+    sizes.add_argument("--kernel-words", type=int, default=2, metavar="N", help="neighbouring words of a phrase (2)")
+    sizes.add_argument("--filters", type=int, default=32, metavar="N", help="features of a phrase (32)")
+    sizes.add_argument("--pool", type=int, default=4, metavar="N", help="features of which the largest is kept (4)")
+    sizes.add_argument("--hidden", type=int, default=6, metavar="N", help="LSTM units (6)")
+    sizes.add_argument("--dense", type=int, default=16, metavar="N", help="units of the head (16)")
+    sizes.add_argument("--chunk", type=int, metavar="N", help="steps that the LSTM takes at a time (all)")
+
+
+def _add_training(fit: argparse.ArgumentParser) -> None:
+    training = fit.add_argument_group("training")
+    training.add_argument(
+        "--epochs", type=at_least_one, default=10, metavar="N", help="times through the training pairs (10)"
+    )
+    training.add_argument("--batch-size", type=at_least_one, default=5, metavar="N", help="pairs of a step (5)")
+    training.add_argument("--lr", type=float, default=1e-3, metavar="X", help="learning rate (0.001)")
+    training.add_argument("--seed", type=seed, default=0, metavar="N", help="of initial weights and batches (0)")
+    training.add_argument(
+        "--keep-best",
+        choices=["loss", "accuracy", "auc", "pearson"],
+        help="the dev metric that chooses the epoch (loss; pearson where labels are degrees)",
+    )
+    _add_machine(training.add_argument)
+
+
+def _add_machine(add: Callable[..., argparse.Action]) -> None:
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (auto: CUDA if there is one)")
+    add(
+        "--precision",
+        choices=["32-true", "bf16-mixed", "bf16-true", "64-true"],
+        default="32-true",
+        help="in Lightning's words (32-true)",
+    )
+
+
+def _add_prediction(predict: argparse.ArgumentParser) -> None:
+    files = predict.add_argument_group("files")
+    files.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder that `towers fit` saved")
+    files.add_argument(
+        "--pairs", type=Path, required=True, metavar="FILE", help="sentence pairs; labels are not needed"
+    )
+    files.add_argument("--out", type=Path, required=True, metavar="FILE", help="the same rows, and `probability`")
+    _add_vectors(files.add_argument)
+    _add_columns(files.add_argument)
+    machine = predict.add_argument_group("machine")
+    machine.add_argument("--batch-size", type=at_least_one, default=256, metavar="N", help="pairs at a time (256)")
+    _add_machine(machine.add_argument)
+
+
+def words(text: str) -> int | None:
+    """`any` as None, or a number."""
+    if text == "any":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'any' nor a number of words") from None
+
+
+def at_least_one(text: str) -> int:
+    """A count that cannot be 0."""
+    return _whole(text, 1, None)
+
+
+def seed(text: str) -> int:
+    """A number that every generator of random numbers takes."""
+    return _whole(text, 0, 2**32 - 1)
+
+
+def _whole(text: str, low: int, high: int | None) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if number < low or (high is not None and number > high):
+        limit = f"less than {low}" if number < low else f"more than {high}"
+        raise argparse.ArgumentTypeError(f"{number} is {limit}")
+    return number

@@ -1,0 +1,66 @@
+"""The sentence pairs of a run: read, checked against the towers that are to read them, bound to word vectors."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from towers.cli.lengths import fitted
+from towers.data import SentencePairs, WordVectors, sample_pairs
+from towers.model import TwoTowers
+
+COLUMNS: dict[str, Any] = {"left_column": "sentence1", "right_column": "sentence2", "split": "rule"}
+LABELS: dict[str, Any] = {"label_column": "label", "label_range": (0.0, 1.0)}
+PARTS = ("train", "dev", "test")
+SAMPLE_SHARES = (0.8, 0.1, 0.1)
+
+
+class Data(NamedTuple):
+    """The pairs of a run, bound to their vectors, and what config.json says of both."""
+
+    parts: dict[str, SentencePairs]
+    """"train", and "dev" and "test" where there are any."""
+    vectors: WordVectors
+    extra: dict[str, Any]
+
+
+def load(arguments: argparse.Namespace, model: TwoTowers) -> Data:
+    """The files that the options name, or the built-in sample.
+
+    Raises:
+        ValueError: options do not go together, a file is bad, or a sentence has a length that its tower does not take.
+    """
+    return _sample(arguments, model) if arguments.train is None else _files(arguments, model)
+
+
+def _files(arguments: argparse.Namespace, model: TwoTowers) -> Data:
+    if arguments.vectors is None:
+        raise ValueError("--train needs --vectors: a file of word vectors (GloVe, word2vec or fastText)")
+    columns = chosen(arguments, COLUMNS | LABELS)
+    paths = {name: getattr(arguments, name) for name in PARTS if getattr(arguments, name) is not None}
+    parts = {name: SentencePairs.load(path, **columns) for name, path in paths.items()}
+    parts = {name: fitted(part, model, arguments.fit_length, "fit") for name, part in parts.items()}
+    vocabulary = set[str]().union(*(part.vocabulary for part in parts.values()))
+    missing = arguments.missing or "hash"
+    vectors = WordVectors.load(arguments.vectors, vocabulary, missing=missing)
+    extra = _extra(str(arguments.vectors.resolve()), missing, columns | {"fit_length": arguments.fit_length})
+    return Data({name: part.with_vectors(vectors) for name, part in parts.items()}, vectors, extra)
+
+
+def _sample(arguments: argparse.Namespace, model: TwoTowers) -> Data:
+    for name in ("dev", "test", "vectors", "missing", *COLUMNS, *LABELS):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} goes with --train; without that, the built-in sample is used")
+    pairs = fitted(sample_pairs(), model, arguments.fit_length, "fit")
+    assert pairs.vectors is not None
+    parts: dict[str, SentencePairs] = dict(zip(PARTS, pairs.split(*SAMPLE_SHARES), strict=True))
+    return Data(parts, pairs.vectors, _extra("sample", "hash", {**COLUMNS, "fit_length": arguments.fit_length}))
+
+
+def _extra(source: str, missing: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"vectors": {"source": source, "missing": missing}, "data": dict(data)}
+
+
+def chosen(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of these names, each as given or else its default."""
+    given = {name: getattr(arguments, name) for name in defaults}
+    return {name: defaults[name] if value is None else value for name, value in given.items()}

@@ -1,0 +1,65 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Batches of pairs of similar length, cut without a look at single words."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from towers.kernels.order import offsets_of
+from towers.ragged import Ragged
+
+WINDOW = 50
+"""So many batches' worth of shuffled pairs are sorted by length together."""
+
+
+class Batch(NamedTuple):
+    """Some pairs: vectors of both sides ("tokens width"), labels if there are any, and which pairs they are."""
+
+    left: Ragged
+    right: Ragged
+    labels: Tensor | None
+    index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  (hides tuple.index)
+
+
+def batch_order(left: Tensor, right: Tensor, batch_size: int, seed: int | None) -> list[Tensor]:
+    """Which pairs each batch has, given the lengths of both sides.
+
+    Without a seed: in the order of length. With one: shuffled, sorted by length within windows of many batches, cut,
+    and the batches shuffled, so that a batch holds like lengths, and yet no two epochs the same batches.
+    """
+    pairs = len(left)
+    if pairs == 0:
+        return []
+    key = left * (right.max() + 1) + right
+    if seed is None:
+        return list(key.argsort(stable=True).split(batch_size))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(pairs, generator=generator)
+    window = torch.arange(pairs) // (WINDOW * batch_size)
+    order = order[(window * (key.max() + 1) + key[order]).argsort(stable=True)]
+    batches = order.split(batch_size)
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def reorder(ids: Ragged, index: Tensor) -> Ragged:
+    """The sentences of `ids` that `index` names, in that order."""
+    lengths = ids.lengths[index]
+    offsets = offsets_of(lengths)
+    starts = ids.offsets[index] - offsets[:-1]
+    places = torch.arange(int(offsets[-1])) + starts.repeat_interleave(lengths)
+    return Ragged.unchecked(ids.values[places], offsets)
+
+
+def cut(ids: Ragged, table: Tensor, sizes: list[int]) -> Iterator[Ragged]:
+    """Word vectors of the next so many sentences, for each of the sizes."""
+    lengths = ids.lengths
+    uniform = int(lengths[0]) if bool((lengths == lengths[:1]).all()) and len(lengths) else None
+    ends, first = ids.offsets.tolist(), 0
+    for size in sizes:
+        last = first + size
+        offsets = ids.offsets[first : last + 1] - ends[first]
+        vectors = table.index_select(0, ids.values[ends[first] : ends[last]])
+        yield Ragged.unchecked(vectors, offsets, uniform)
+        first = last

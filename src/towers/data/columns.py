@@ -1,0 +1,68 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Columns of a table, as sentences and as labels."""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any, Literal, NamedTuple
+
+from towers.data.tables import Table, TableFormat, read_table
+from towers.data.words import split_spaces, split_words
+
+Split = Literal["rule", "spaces"]
+SPLITTERS: dict[str, Callable[[str], list[str]]] = {"rule": split_words, "spaces": split_spaces}
+
+
+class Columns(NamedTuple):
+    """The columns of a table, by name; mistakes in them are named by file, line and column."""
+
+    path: str
+    table: Table
+
+    @classmethod
+    def read(cls, path: str, format: TableFormat | None) -> "Columns":
+        """Read the table at `path`."""
+        return cls(path, read_table(path, format))
+
+    def sentences(self, name: str, split: Split) -> list[Sequence[str]]:
+        """A column of sentences: lists of strings as they are, strings divided as `split` says."""
+        if split not in SPLITTERS:
+            raise ValueError(f"split ({split!r}) must be one of {', '.join(SPLITTERS)}")
+        divide = SPLITTERS[split]
+        return [self._words(name, row, cell, divide) for row, cell in enumerate(self._column(name))]
+
+    def labels(self, name: str, label_range: tuple[float, float]) -> list[float]:
+        """A column of labels, mapped from `label_range` to 0 to 1."""
+        low, high = label_range
+        if not (isfinite(low) and isfinite(high) and low < high):
+            raise ValueError(f"label_range ({low}, {high}) must be two numbers, the lower first")
+        numbers = [self._number(name, row, cell) for row, cell in enumerate(self._column(name))]
+        for row, number in enumerate(numbers):
+            if not low <= number <= high:
+                raise self._mistake(row, f"{name} is {number:g}; the label range is {low:g} to {high:g}")
+        return [(number - low) / (high - low) for number in numbers]
+
+    def _column(self, name: str) -> list[Any]:
+        names = self.table.frame.columns
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{self.path} has no column {name!r}, only {', '.join(names)}{hint}")
+        return self.table.frame[name].to_list()
+
+    def _words(self, name: str, row: int, cell: Any, divide: Callable[[str], list[str]]) -> Sequence[str]:
+        words: Any = divide(cell) if isinstance(cell, str) else cell
+        if words is None or words == []:
+            raise self._mistake(row, f"{name} is empty")
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise self._mistake(row, f"{name} is {cell!r}; expected a string or a list of strings")
+        return words
+
+    def _number(self, name: str, row: int, cell: Any) -> float:
+        try:
+            return float(cell)
+        except (TypeError, ValueError):
+            raise self._mistake(row, f"{name} is {cell!r}, which is no number") from None
+
+    def _mistake(self, row: int, problem: str) -> ValueError:
+        return ValueError(f"{self.path}, line {self.table.lines[row]}: {problem}")

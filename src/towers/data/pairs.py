@@ -1,0 +1,209 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Pairs of sentences: read from a file, selected, split, bound to word vectors, and walked in batches."""
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from itertools import accumulate, pairwise
+from os import PathLike, fspath
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from towers.data.batches import Batch, batch_order, cut, reorder
+from towers.data.columns import Columns, Split
+from towers.data.tables import TableFormat
+from towers.data.vectors import BLANK, WordVectors
+from towers.kernels.order import offsets_of
+from towers.ragged import Ragged
+
+Sentence = tuple[str, ...]
+
+
+class SentencePairs:
+    """Pairs of sentences and, where they are known, a label from 0 to 1 for each.
+
+    Args:
+        left: the left sentences, each a sequence of words.
+        right: the right sentences, as many.
+        labels: for each pair a number from 0 to 1; absent: unknown.
+        source: where the pairs came from, for reports and errors.
+        lines: the 1-based line there of each pair; absent: 1, 2, 3, ….
+
+    Raises:
+        ValueError: left, right, labels and lines are not equally many, or a sentence is one string.
+        ValueError: a sentence is empty, or a label is not from 0 to 1; source and line are named.
+    """
+
+    def __init__(
+        self,
+        left: Sequence[Sequence[str]],
+        right: Sequence[Sequence[str]],
+        labels: Tensor | Sequence[float] | None = None,
+        *,
+        source: str = "memory",
+        lines: Sequence[int] | None = None,
+    ) -> None:
+        self.left = _sentences("left", left)
+        self.right = _sentences("right", right)
+        self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.float32)
+        self.source = source
+        self.lines = list(range(1, len(left) + 1)) if lines is None else list(lines)
+        self.vectors: WordVectors | None = None
+        self._ids: tuple[Ragged, Ragged] | None = None
+        self._check_counts()
+        self._check_values()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | PathLike[str],
+        *,
+        left_column: str = "sentence1",
+        right_column: str = "sentence2",
+        label_column: str | None = "label",
+        label_range: tuple[float, float] = (0, 1),
+        split: Split = "rule",
+        format: TableFormat | None = None,
+    ) -> Self:
+        """Read pairs from TSV, CSV, JSON lines or Parquet; the file's ending says which, if `format` does not.
+
+        A sentence that is a list of strings is taken as it is. One that is a string is split into words by
+        `towers.data.split_words` ("rule") or at its spaces ("spaces"). Labels are mapped from `label_range` to 0 to 1.
+
+        Raises:
+            ValueError: a column is missing; those that exist are listed, with the nearest name.
+            ValueError: a line is bad (fields missing, not UTF-8, no JSON), a sentence is empty, a label is no number
+                or outside `label_range`; file and line are named.
+            ValueError: `format`, `split` or `label_range` is none of its choices.
+            ImportError: polars is not installed.
+        """
+        columns = Columns.read(fspath(path), format)
+        left, right = columns.sentences(left_column, split), columns.sentences(right_column, split)
+        labels = None if label_column is None else columns.labels(label_column, label_range)
+        return cls(left, right, labels, source=columns.path, lines=columns.table.lines)
+
+    def __len__(self) -> int:
+        """The number of pairs."""
+        return len(self.left)
+
+    def __repr__(self) -> str:
+        known = "labelled" if self.labels is not None else "without labels"
+        return f"SentencePairs({len(self)} pairs, {known}, source={self.source!r}, vectors={self.vectors!r})"
+
+    @property
+    def vocabulary(self) -> set[str]:
+        """Every word of both sides."""
+        return {word for side in (self.left, self.right) for sentence in side for word in sentence} - {BLANK}
+
+    def select(self, indices: Tensor | Sequence[int]) -> Self:
+        """The pairs at these positions, in this order.
+
+        Raises:
+            ValueError: `indices` is a mask; `mask.nonzero().squeeze(1)` gives its positions.
+        """
+        index = torch.as_tensor(indices)
+        if index.dtype == torch.bool:
+            raise ValueError("indices is a mask; positions are wanted: mask.nonzero().squeeze(1)")
+        index = index.to(torch.int64)
+        positions = index.tolist()
+        chosen = copy(self)
+        chosen.left = [self.left[i] for i in positions]
+        chosen.right = [self.right[i] for i in positions]
+        chosen.lines = [self.lines[i] for i in positions]
+        chosen.labels = None if self.labels is None else self.labels[index]
+        chosen._ids = None if self._ids is None else (reorder(self._ids[0], index), reorder(self._ids[1], index))
+        return chosen
+
+    def split(self, *shares: float, seed: int = 0) -> tuple[Self, ...]:
+        """Parts of the pairs, drawn at random, none in two parts, each in the order that the pairs have here.
+
+        Raises:
+            ValueError: a share is not above 0, or the shares make more than 1.
+        """
+        if any(share <= 0 for share in shares) or sum(shares) > 1 + 1e-9:
+            raise ValueError(f"shares {shares} must each be above 0 and make at most 1")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        ends = [round(len(self) * min(total, 1.0)) for total in accumulate(shares, initial=0.0)]
+        return tuple(self.select(order[start:end].sort().values) for start, end in pairwise(ends))
+
+    def fit_right(self, words: int) -> Self:
+        """Right sentences of exactly so many words: longer ones cut, shorter ones filled up with blank words.
+
+        A blank word's vector is zeros.
+
+        Raises:
+            ValueError: `words` is less than 1.
+        """
+        if words < 1:
+            raise ValueError(f"words ({words}) must be at least 1")
+        fitted = copy(self)
+        fitted.right = [(*sentence[:words], *[BLANK] * (words - len(sentence))) for sentence in self.right]
+        return fitted if self.vectors is None else fitted.with_vectors(self.vectors)
+
+    def with_vectors(self, vectors: WordVectors) -> Self:
+        """The same pairs bound to word vectors: every word is looked up here, once."""
+        bound = copy(self)
+        bound.vectors = vectors
+        bound._ids = (_look_up(self.left, vectors), _look_up(self.right, vectors))
+        return bound
+
+    def batches(self, batch_size: int, *, seed: int | None = None) -> Iterator[Batch]:
+        """Walk all pairs once, in batches of similar length, the last of which may be smaller.
+
+        Without a seed the order is fixed: by length. With one it is shuffled, and the seed decides how; a training
+        takes another seed for every epoch.
+
+        Raises:
+            ValueError: `batch_size` is less than 1, or no vectors are bound.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
+        if self.vectors is None or self._ids is None:
+            raise ValueError(f"the pairs of {self.source} have no word vectors yet; call with_vectors first")
+        return self._batches(self._ids, self.vectors.table, batch_size, seed)
+
+    def _batches(self, ids: tuple[Ragged, Ragged], table: Tensor, batch_size: int, seed: int | None) -> Iterator[Batch]:
+        left, right = ids
+        indices = batch_order(left.lengths, right.lengths, batch_size, seed)
+        if not indices:
+            return
+        order, sizes = torch.cat(indices), [len(index) for index in indices]
+        sides = (cut(reorder(side, order), table, sizes) for side in ids)
+        for index, left, right in zip(indices, *sides, strict=True):
+            yield Batch(left, right, None if self.labels is None else self.labels[index], index)
+
+    def _check_counts(self) -> None:
+        counts = {"left": len(self.left), "right": len(self.right), "lines": len(self.lines)}
+        if self.labels is not None:
+            counts["labels"] = self.labels.numel()
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
+            raise ValueError(f"one of each is needed for every pair: {listed}")
+
+    def _check_values(self) -> None:
+        for name, side in (("left", self.left), ("right", self.right)):
+            for line, sentence in zip(self.lines, side, strict=True):
+                if not sentence:
+                    raise ValueError(f"{self.source}, line {line}: the {name} sentence is empty")
+        if self.labels is not None:
+            outside = (~((self.labels >= 0) & (self.labels <= 1))).nonzero()
+            if len(outside):
+                at = int(outside[0, 0])
+                problem = f"the label is {float(self.labels[at]):g}; it must be from 0 to 1"
+                raise ValueError(f"{self.source}, line {self.lines[at]}: {problem}")
+
+
+def _sentences(name: str, sentences: Sequence[Sequence[str]]) -> list[Sentence]:
+    for place, sentence in enumerate(sentences):
+        if isinstance(sentence, str):
+            problem = "is one string; expected its words, as from towers.data.split_words"
+            raise ValueError(f"{name}[{place}] ({sentence[:40]!r}) {problem}")
+    return [tuple(sentence) for sentence in sentences]
+
+
+def _look_up(sentences: Sequence[Sentence], vectors: WordVectors) -> Ragged:
+    """Row of every word's vector, sentences end to end."""
+    ids = vectors.ids([word for sentence in sentences for word in sentence])
+    offsets = offsets_of(torch.tensor([len(sentence) for sentence in sentences], dtype=torch.int64))
+    return Ragged.unchecked(torch.tensor(ids, dtype=torch.int64), offsets)

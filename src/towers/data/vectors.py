@@ -1,0 +1,180 @@
+"""Word vectors: the table, the look-up, and what a word without a vector gets."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from os import PathLike, fspath
+from typing import Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from towers.data.vector_files import Format, read_vectors, root_mean_square
+
+BLANK = ""
+"""The blank word: all zeros, and never counted as missing."""
+
+
+class Coverage(NamedTuple):
+    """How many of the words that were looked up have a vector of their own."""
+
+    tokens: int
+    tokens_found: int
+    types: int
+    types_found: int
+    missing: Counter[str]
+
+    def __str__(self) -> str:
+        if not self.tokens:
+            return "no word was looked up yet"
+        share = 100 * self.tokens_found / self.tokens
+        text = f"{share:.2f} % of {self.tokens} tokens and {self.types_found} of {self.types} words have a vector"
+        most = ", ".join(f"{word!r} ({count})" for word, count in self.missing.most_common(5))
+        return f"{text}; missing most often: {most}" if most else text
+
+
+class WordVectors:
+    """A table of word vectors, one row a word, looked up case-exactly, then lower-cased.
+
+    A word in neither form gets a row of its own when it is first looked up: with `missing="hash"` a fixed vector hashed
+    from the word, the same in every process and for every vocabulary; with `missing="zero"` zeros.
+
+    Args:
+        words: the words, each once; not "", which is the blank word and always zeros.
+        table: their vectors, float32, "vocabulary width".
+        missing: "hash" or "zero".
+        source: where the vectors came from, for reports.
+        scale: the root mean square of a hashed vector's numbers; absent: that of the table's first 1,000 rows.
+        duplicates: how many words of the file had stood in it before and were left out.
+
+    Raises:
+        ValueError: `words` repeats a word, or has "".
+        ValueError: `table` is not "words width", or has a number that is not finite.
+        ValueError: `missing` is neither "hash" nor "zero".
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        table: Tensor,
+        *,
+        missing: Literal["hash", "zero"] = "hash",
+        source: str = "memory",
+        scale: float | None = None,
+        duplicates: int = 0,
+    ) -> None:
+        if missing not in ("hash", "zero"):
+            raise ValueError(f'missing ({missing!r}) must be "hash" or "zero"')
+        if table.dim() != 2 or len(table) != len(words):
+            raise ValueError(
+                f"table {tuple(table.shape)} must be (words, width), with a row for each of {len(words)} words"
+            )
+        self.table = table.to(torch.float32)
+        self.missing = missing
+        self.source = source
+        self.duplicates = duplicates
+        self.scale = root_mean_square(self.table) if scale is None else scale
+        self._words = list(words)
+        self._rows = {word: row for row, word in enumerate(words)}
+        self._known = len(self._words)
+        self._looked_up: Counter[str] = Counter()
+        if len(self._rows) != len(self._words):
+            twice = next(word for word, count in Counter(words).items() if count > 1)
+            raise ValueError(f"words must have each word once; {twice!r} is there twice")
+        if BLANK in self._rows:
+            raise ValueError(f"words[{self._rows[BLANK]}] is empty; the empty word always stands for zeros")
+        infinite = (~self.table.isfinite()).any(1).nonzero()
+        if len(infinite):
+            raise ValueError(f"table must have finite numbers only; that of {words[int(infinite[0])]!r} has others")
+
+    @classmethod
+    def load(
+        cls,
+        path: str | PathLike[str],
+        vocabulary: Iterable[str] | None = None,
+        *,
+        missing: Literal["hash", "zero"] = "hash",
+        format: Format | None = None,
+    ) -> Self:
+        """Read vectors from GloVe text, word2vec text or binary, or fastText `.vec`.
+
+        Of `vocabulary` the exact and the lower-cased forms are kept; without one, every word is. The format is told
+        from what is in the file: a first line of two whole numbers is a header ("count width"); GloVe has none.
+
+        Raises:
+            ValueError: a line is bad (too few numbers, no number, NaN or infinite, not UTF-8); file and line are named.
+            ValueError: the file is empty, compressed, or ends before as many words as its header says.
+            ValueError: `format` or `missing` is none of its choices.
+            ImportError: the file is word2vec binary and gensim is not installed.
+        """
+        wanted = None if vocabulary is None else {form for word in vocabulary for form in (word, word.lower())}
+        source = fspath(path)
+        words, table, scale, duplicates = read_vectors(source, wanted, format)
+        return cls(words, table, missing=missing, source=source, scale=scale, duplicates=duplicates)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The word of each row of the table."""
+        return tuple(self._words)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a word's vector has."""
+        return self.table.shape[1]
+
+    @property
+    def missing_counts(self) -> Counter[str]:
+        """How often each word without a vector of its own was looked up."""
+        missing = {word: count for word, count in self._looked_up.items() if self._rows[word] >= self._known}
+        return Counter(missing)
+
+    @property
+    def coverage(self) -> Coverage:
+        """What was looked up so far, and how much of it was found."""
+        missing, tokens, types = self.missing_counts, self._looked_up.total(), len(self._looked_up)
+        return Coverage(tokens, tokens - missing.total(), types, types - len(missing), missing)
+
+    def ids(self, words: Iterable[str]) -> list[int]:
+        """Row in `table` of each word, to be read afterwards: a word without one is given one, and `table` grows.
+
+        A missing word is counted in `missing_counts`.
+        """
+        words = list(words)
+        counts = Counter(words)
+        self._add([word for word in counts if word not in self._rows])
+        del counts[BLANK]
+        self._looked_up.update(counts)
+        return [self._rows[word] for word in words]
+
+    def look_up(self, words: Iterable[str]) -> Tensor:
+        """The vectors of the words, "words width"."""
+        ids = self.ids(words)
+        return self.table[ids]
+
+    def _add(self, words: list[str]) -> None:
+        """Settle the row of words seen for the first time: that of their lower-cased form, or a new one."""
+        new: dict[str, Tensor] = {}
+        for word in words:
+            row = self._rows.get(word.lower(), self._known)
+            if row < self._known:  # another missing word's row would make the answer depend on what was asked before
+                self._rows[word] = row
+                continue
+            name = BLANK if self.missing == "zero" else word
+            if name not in self._rows:
+                self._rows[name] = len(self._words)
+                self._words.append(name)
+                new[name] = torch.zeros(self.width) if name == BLANK else self.scale * hashed(name, self.width)
+            self._rows[word] = self._rows[name]
+        if new:
+            self.table = torch.cat([self.table, torch.stack(list(new.values()))])
+
+    def __repr__(self) -> str:
+        return f"WordVectors({self._known} words of {self.width} numbers, source={self.source!r})"
+
+
+def hashed(text: str, width: int) -> Tensor:
+    """Numbers of mean 0 and variance 1 that only `text` decides: the same in every process, on every machine."""
+    digest = hashlib.shake_256(text.encode()).digest(2 * width)
+    whole = torch.tensor([int.from_bytes(digest[i : i + 2], "little") for i in range(0, 2 * width, 2)])
+    return (whole - 32767.5).to(torch.float32) * (math.sqrt(12) / 65536)

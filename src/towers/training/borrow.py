@@ -1,0 +1,78 @@
+# pyright: reportUnknownMemberType=false
+"""What training takes from the process and gives back: the model's place, random state, signals, others' loggers."""
+
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import nn
+
+# Lightning's own remarks about the machine and about itself: what they say is the caller's choice, or not his to mend.
+_REMARKS = (
+    "GPU available but not used",
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+    "You defined a `validation_step` but have no `val_dataloader`",
+)
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Generator[None]:
+    """Give the model back on the device, in the dtype and in the modes in which it came, without gradients."""
+    home = next(model.parameters())
+    device, dtype = home.device, home.dtype
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        model.to(device=device, dtype=dtype)
+        model.zero_grad(set_to_none=True)
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def own_random_state(seed: int, device: torch.device) -> Generator[None]:
+    """Let what is random in a model (dropout) start from the seed, and put torch's random state back at the end."""
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.default_generator.manual_seed(seed)
+        with torch.cuda.device(device) if on_cuda else nullcontext():  # Lightning changes the current device
+            if on_cuda:
+                torch.cuda.manual_seed(seed)
+            yield
+
+
+@contextmanager
+def quiet(*loggers: str, level: int = logging.WARNING) -> Generator[None]:
+    """Let these loggers say nothing below a level."""
+    before = {logger: logger.level for logger in map(logging.getLogger, loggers)}
+    try:
+        for logger in before:
+            logger.setLevel(max(logger.level, level))
+        yield
+    finally:
+        for logger, own in before.items():
+            logger.setLevel(own)
+
+
+@contextmanager
+def quiet_lightning() -> Generator[None]:
+    """Run Lightning without its remarks, and take back Ctrl-C, which it leaves switched off once it was pressed."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        with quiet("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
+            for remark in _REMARKS:
+                warnings.filterwarnings("ignore", remark, module=r"lightning\.")
+            yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns the one into the other
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)

@@ -1,0 +1,56 @@
+"""Loss, accuracy, area under the curve, Pearson's r."""
+
+import math
+
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+
+def are_soft(labels: Tensor) -> bool:
+    """Whether any label lies between 0 and 1: a degree to reach instead of a class to hit."""
+    return bool(((labels != 0) & (labels != 1)).any())
+
+
+def metric_names(soft: bool) -> tuple[str, ...]:
+    """The metrics of hard or soft labels, in the order in which they are shown."""
+    return ("loss", "pearson") if soft else ("loss", "accuracy", "auc")
+
+
+def majority(labels: Tensor) -> float:
+    """The accuracy of always answering the commoner class."""
+    ones = float(labels.float().mean())
+    return max(ones, 1 - ones)
+
+
+def measure(logits: Tensor, labels: Tensor, *, soft: bool | None = None) -> dict[str, float]:
+    """The metrics of logits (pairs) against labels (pairs) in [0, 1].
+
+    `soft` says which metrics; absent, the labels do. NaN stands for what is not defined: the area under the curve of
+    one class, Pearson's r of constants.
+    """
+    from torchmetrics.functional.classification import binary_accuracy, binary_auroc
+
+    logits, labels = logits.double(), labels.double()
+    loss = float(binary_cross_entropy_with_logits(logits, labels))
+    if are_soft(labels) if soft is None else soft:
+        return {"loss": loss, "pearson": _pearson(logits.sigmoid(), labels)}
+    probabilities, classes = logits.sigmoid(), labels.long()
+    one_class = bool(classes.min() == classes.max())
+    return {
+        "loss": loss,
+        "accuracy": round(float(binary_accuracy(probabilities, classes)), 6),  # torchmetrics counts in float32
+        "auc": math.nan if one_class else round(float(binary_auroc(probabilities, classes)), 6),
+    }
+
+
+def _pearson(first: Tensor, second: Tensor) -> float:
+    from torchmetrics.functional import pearson_corrcoef
+
+    if not all(bool(x.min() < x.max()) for x in (first, second)):  # constants, or NaN
+        return math.nan
+    return float(pearson_corrcoef(_standardised(first), _standardised(second)))
+
+
+def _standardised(x: Tensor) -> Tensor:
+    """With mean 0 and variance 1: the same r, and no warning from torchmetrics that a variance is small."""
+    return (x - x.mean()) / x.std(correction=0)

@@ -1,0 +1,133 @@
+"""Sentence pairs in memory: selected, split, fitted, bound to vectors."""
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from towers.data import SentencePairs, WordVectors
+
+VECTORS = WordVectors(["a", "b", "c"], torch.eye(3))
+
+
+def numbered(count: int) -> SentencePairs:
+    """Pairs whose lengths differ and whose words, labels and lines tell their number."""
+    left = [("a", *"b" * (number % 3), f"left{number}") for number in range(count)]
+    right = [(f"right{number}", *"c" * (number % 4)) for number in range(count)]
+    labels = [number / max(count, 1) for number in range(count)]
+    return SentencePairs(left, right, labels, source="made", lines=[2 * number for number in range(count)])
+
+
+def test_what_it_holds() -> None:
+    pairs = SentencePairs([["a", "b"]], [["b", "C"]], [0.25])
+    assert len(pairs) == 1
+    assert (pairs.left, pairs.right) == ([("a", "b")], [("b", "C")])
+    assert pairs.vocabulary == {"a", "b", "C"}
+    assert pairs.labels is not None
+    assert pairs.labels.dtype == torch.float32
+    assert (pairs.source, pairs.lines, pairs.vectors) == ("memory", [1], None)
+    assert repr(pairs) == "SentencePairs(1 pairs, labelled, source='memory', vectors=None)"
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["unbound", "bound"])
+def test_select_takes_positions_in_their_order(bound: bool) -> None:
+    pairs = numbered(10)
+    chosen = (pairs.with_vectors(VECTORS) if bound else pairs).select([7, 2, 7])
+    assert chosen.left == [pairs.left[7], pairs.left[2], pairs.left[7]]
+    assert chosen.right == [pairs.right[7], pairs.right[2], pairs.right[7]]
+    assert chosen.lines == [14, 4, 14]
+    assert chosen.labels is not None
+    assert chosen.labels.tolist() == pytest.approx([0.7, 0.2, 0.7])
+    assert chosen.source == "made"
+    if bound:
+        (batch,) = chosen.batches(3)
+        rows = [VECTORS.look_up(chosen.left[i]) for i in batch.index.tolist()]
+        assert all(torch.equal(came, row) for came, row in zip(batch.left.to_list(), rows, strict=True))
+
+
+def test_select_of_none_and_by_tensor() -> None:
+    assert len(numbered(3).with_vectors(VECTORS).select([])) == 0
+    assert numbered(3).select(torch.tensor([2])).lines == [4]
+
+
+def test_select_refuses_a_mask() -> None:
+    with pytest.raises(ValueError, match=r"indices is a mask; positions are wanted: mask\.nonzero\(\)\.squeeze\(1\)"):
+        numbered(3).select(torch.tensor([True, False, True]))
+
+
+@given(st.integers(0, 60), st.integers(0, 5))
+def test_split_parts_are_disjoint_and_together_everything(count: int, seed: int) -> None:
+    parts = numbered(count).split(0.5, 0.3, 0.2, seed=seed)
+    lines = [part.lines for part in parts]
+    assert sorted(line for part in lines for line in part) == [2 * number for number in range(count)]
+    assert all(part == sorted(part) for part in lines)
+    assert len(parts[0]) == round(count * 0.5)
+
+
+def test_split_is_decided_by_the_seed() -> None:
+    pairs = numbered(50)
+    assert pairs.split(0.5, seed=1)[0].lines == pairs.split(0.5, seed=1)[0].lines
+    assert pairs.split(0.5, seed=1)[0].lines != pairs.split(0.5, seed=2)[0].lines
+    assert len(pairs.split(0.5, seed=1)) == 1
+
+
+@pytest.mark.parametrize("shares", [(0.8, 0.3), (0.0, 0.5), (-0.1,)])
+def test_split_refuses_bad_shares(shares: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"shares \(.*\) must each be above 0 and make at most 1"):
+        numbered(10).split(*shares)
+
+
+def test_thirds_make_a_whole() -> None:
+    assert [len(part) for part in numbered(10).split(1 / 3, 1 / 3, 1 / 3)] == [3, 4, 3]
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["unbound", "bound"])
+def test_fit_right_cuts_and_fills_up(bound: bool) -> None:
+    pairs = SentencePairs([["a"]] * 3, [["a", "b", "c"], ["b"], ["c", "a"]])
+    fitted = (pairs.with_vectors(VECTORS) if bound else pairs).fit_right(2)
+    assert fitted.right == [("a", "b"), ("b", ""), ("c", "a")]
+    assert fitted.vocabulary == {"a", "b", "c"}
+    assert pairs.right[0] == ("a", "b", "c")
+    assert (fitted.vectors is VECTORS) == bound
+    batch = next(fitted.with_vectors(VECTORS).batches(3))
+    assert batch.right.to_padded()[0][1].tolist() == [[0, 1, 0], [0, 0, 0]]
+
+
+def test_fit_right_refuses_no_words() -> None:
+    with pytest.raises(ValueError, match=r"words \(0\) must be at least 1"):
+        numbered(3).fit_right(0)
+
+
+def test_with_vectors_counts_every_token_once() -> None:
+    vectors = WordVectors(["a"], torch.ones(1, 2))
+    bound = SentencePairs([["a", "x"], ["x"]], [["A"], ["y"]]).with_vectors(vectors)
+    bound.select([0]).split(1.0)
+    list(bound.batches(2))
+    assert vectors.coverage == (5, 2, 4, 2, {"x": 2, "y": 1})
+
+
+def test_it_pickles() -> None:
+    pairs = pickle.loads(pickle.dumps(numbered(4).with_vectors(VECTORS)))
+    assert len(list(pairs.batches(2))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param({"right": []}, r"left has 2, right has 0, lines has 2", id="right"),
+        pytest.param({"labels": [1]}, r"left has 2, right has 2, lines has 2, labels has 1", id="labels"),
+        pytest.param({"lines": [1]}, r"lines has 1", id="lines"),
+        pytest.param({"left": [["a"], []]}, r"made, line 9: the left sentence is empty", id="empty sentence"),
+        pytest.param({"right": [[], ["a"]]}, r"made, line 7: the right sentence is empty", id="empty right sentence"),
+        pytest.param({"right": [["a"], "a b"]}, r"right\[1\] \('a b'\) is one string; .*split_words", id="string"),
+        pytest.param({"labels": [0, 1.5]}, r"made, line 9: the label is 1\.5; it must be from 0 to 1", id="label"),
+        pytest.param({"labels": [float("nan"), 1]}, r"made, line 7: the label is nan", id="NaN"),
+    ],
+)
+def test_bad_pairs_are_refused(arguments: dict[str, Any], message: str) -> None:
+    good: dict[str, Any] = {"left": [["a"], ["b"]], "right": [["a"], ["b"]], "lines": [7, 9], "source": "made"}
+    with pytest.raises(ValueError, match=message):
+        SentencePairs(**good | arguments)

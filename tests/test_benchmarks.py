@@ -1,0 +1,148 @@
+"""The benchmarks run, refuse wrong results, and write what later readers rely on."""
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+MODULES = ("lstm", "imports", "report", "run", "timing")
+COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
+
+
+@pytest.fixture
+def benchmarks(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
+    """The modules of `benchmarks/`, imported as `python benchmarks/run.py` imports them, and forgotten afterwards."""
+    monkeypatch.syspath_prepend(repository / "benchmarks")
+    yield {name: importlib.import_module(name) for name in MODULES}
+    for name in MODULES:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def script(repository: Path) -> Path:
+    return repository / "benchmarks" / "run.py"
+
+
+def run(script: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=300)
+
+
+def test_smallest_lstm_case(benchmarks: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch):
+    lstm, device = benchmarks["lstm"], torch.device("cpu")
+    rows = lstm.measure(lstm.Case(hidden=6, batch=4, share=0.5), device, quick=True)
+    names = ["padded nn.LSTM", "packed nn.LSTM", "towers.RaggedLSTM"]
+    assert [(row.phase, row.implementation) for row in rows] == [
+        (phase, name) for phase in ("forward", "training") for name in names
+    ]
+    assert all(row.milliseconds > 0 and row.words_per_second > 0 for row in rows)
+    assert [row.time_ratio for row in rows if row.implementation == names[0]] == [1, 1]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.75, 0.5, 0.25, 0.1])
+def test_lengths_have_the_share_of_real_positions(benchmarks: dict[str, ModuleType], share: float):
+    lstm = benchmarks["lstm"]
+    lengths = lstm.lengths_of(lstm.Case(hidden=6, batch=1000, share=share))
+    assert lengths.min() >= 1
+    assert lengths.max() == lstm.LONGEST
+    assert lengths.double().mean() / lstm.LONGEST == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("wrong", ["states", "gradients"])
+def test_a_wrong_result_is_refused_before_timing(benchmarks: dict[str, ModuleType], wrong: str):
+    lstm = benchmarks["lstm"]
+    case = lstm.Case(hidden=6, batch=4, share=0.5)
+    paths, weights = lstm.implementations(case, lstm.lengths_of(case), torch.device("cpu"))
+    right = paths["towers.RaggedLSTM"]
+    off = {
+        "states": lambda states: states * 1.001,
+        "gradients": lambda states: states + 0.01 * (states - states.detach()),
+    }
+    paths["towers.RaggedLSTM"] = lambda padded: off[wrong](right(padded))
+    with pytest.raises(AssertionError, match=r"hidden 6, batch 4, 50% real: towers\.RaggedLSTM is .* away from padded"):
+        lstm.check(case, paths, weights, torch.randn(4, lstm.LONGEST, case.input_size))
+
+
+def test_ratios_are_taken_within_rounds(benchmarks: dict[str, ModuleType]):
+    # The machine slows down tenfold halfway: the medians of the times would say 10, each round says 2.
+    rounds = [{"base": 1.0, "other": 2.0}] * 3 + [{"base": 10.0, "other": 20.0}] * 2
+    timings = benchmarks["timing"].summary(rounds)
+    assert [timings[name].time_ratio for name in ("base", "other")] == [1, 2]
+    assert timings["other"].milliseconds == 2000
+
+
+def test_report(benchmarks: dict[str, ModuleType], tmp_path: Path):
+    report = benchmarks["report"]
+    about = report.machine(torch.device("cpu"))
+    rows = [
+        report.Row("lstm", f"case {case}", name, phase, 2.0, ratio, 1e6, {"batch": 32})
+        for case in range(3)
+        for name, ratio in (("base", 1.0), ("slower", 3.0), ("faster", 0.5))
+        for phase in ("forward", "training")
+    ]
+    report.write_json(rows, about, tmp_path / "lstm.json")
+    report.plot(rows, "a title", about, tmp_path / "lstm.png")
+    written = json.loads((tmp_path / "lstm.json").read_text())
+    assert written["machine"]["precision"] == "float32, TF32 off"
+    assert len(written["rows"]) == 18
+    assert written["rows"][0].keys() == COLUMNS | {"batch"}
+    assert (tmp_path / "lstm.png").read_bytes().startswith(b"\x89PNG")
+    assert report.table(rows, "a title").row_count == 12
+
+
+def test_machine_names_a_folder(benchmarks: dict[str, ModuleType]):
+    name = benchmarks["report"].folder_name
+    assert name({"device": "cuda", "name": "NVIDIA H100 80GB HBM3"}) == "nvidia-h100-80gb-hbm3"
+    assert name({"device": "cpu", "name": "Some(R) CPU @ 2.10GHz", "cores": 2}) == "some-r-cpu-2-10ghz-2-cores"
+
+
+def test_unknown_suite(script: Path):
+    refused = run(script, "lstn")
+    assert refused.returncode == 2
+    assert "no suite lstn; there are lstm, import" in refused.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_no_cuda_device(script: Path):
+    refused = run(script, "lstm", "--device", "cuda")
+    assert refused.returncode == 2
+    assert "torch sees no CUDA device here" in refused.stderr
+
+
+def test_missing_package_names_the_install_line(script: Path):
+    # Rich made unimportable, then the script run as the main module, as Python does it.
+    code = f"import runpy, sys; sys.modules['rich'] = None; sys.path.insert(0, {str(script.parent)!r});"
+    code += f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert 'pip install -e ".[bench]"' in refused.stderr
+
+
+@pytest.mark.slow
+def test_quick_run_of_all_suites(script: Path, tmp_path: Path):
+    done = run(script, "--quick", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for suite in ("lstm", "import"):
+        rows = json.loads((tmp_path / f"{suite}.json").read_text())["rows"]
+        assert rows
+        assert all(row.keys() >= COLUMNS and row["suite"] == suite for row in rows)
+        assert (tmp_path / f"{suite}.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_import_towers_costs_at_most_15_percent_more_than_import_torch(benchmarks: dict[str, ModuleType]):
+    rows = benchmarks["imports"].measure("", torch.device("cpu"), quick=True)
+    assert {row.implementation: row.time_ratio for row in rows}["import towers"] <= 1.15
+
+
+@pytest.mark.cuda
+@pytest.mark.slow
+def test_quick_run_on_cuda(script: Path, tmp_path: Path):
+    done = run(script, "lstm", "--quick", "--device", "cuda", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(row["peak_bytes"] > 0 for row in json.loads((tmp_path / "lstm.json").read_text())["rows"])

@@ -1,0 +1,437 @@
+import csv
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import polars
+import pytest
+import torch
+
+from towers import TwoTowers, training
+from towers.cli import main
+from towers.data import SentencePairs, WordVectors, sample_pairs
+
+WORDS = ("the", "dog", "cat", "runs", "sleeps", "fast", "well", '"')
+QUICK = ("--epochs", "1", "--batch-size", "50", "--device", "cpu")
+COMMAND = str(Path(sys.executable).with_name("towers"))
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Pairs of three and more words in train, dev and test, and vectors of 10 numbers; the current folder."""
+    monkeypatch.chdir(tmp_path)
+    table = torch.randn(len(WORDS), 10, generator=torch.Generator().manual_seed(0))
+    lines = [" ".join([word, *(f"{x:.4f}" for x in row)]) for word, row in zip(WORDS, table.tolist(), strict=True)]
+    Path("vectors.txt").write_text("\n".join(lines) + "\n", encoding="utf8")
+    for name, count in (("train", 24), ("dev", 8), ("test", 8)):
+        write_pairs(f"{name}.tsv", [("the dog runs", "the cat sleeps fast well", i % 2) for i in range(count)])
+    return tmp_path
+
+
+def write_pairs(path, rows, header="sentence1\tsentence2\tlabel"):
+    Path(path).write_text("\n".join([header, *("\t".join(map(str, row)) for row in rows)]) + "\n", encoding="utf8")
+
+
+def fit(*options):
+    return main(["fit", "--train", "train.tsv", "--vectors", "vectors.txt", *QUICK, *options])
+
+
+def predict(*options):
+    return main(["predict", "--model", "run", "--pairs", "test.tsv", "--out", "out.tsv", *options])
+
+
+def refused(capsys, code):
+    """What a refusal said: one line on standard error."""
+    _, err = capsys.readouterr()
+    assert code == 2
+    assert err.startswith("towers ")
+    assert err.count("\n") == 1
+    return err
+
+
+# The real command.
+
+
+def test_fit_and_predict_as_a_person_runs_them(tmp_path):
+    """From the sample to probabilities, in processes of their own in which every warning is an error."""
+    command = [sys.executable, "-W", "error", "-m", "towers.cli"]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 120}
+    run = subprocess.run([*command, "fit", *QUICK], **options)
+    assert (run.returncode, run.stderr) == (0, "")
+    lines = run.stdout.splitlines()
+    assert lines[0] == "pairs: train 2000, dev 250, test 250"
+    assert "39,313 parameters" in lines[2]
+    assert lines[3].startswith("epoch 1/1   train loss 0.")
+    assert "(majority class 0.5" in lines[5]
+    assert lines[-1].startswith("saved in towers-run: ")
+    folder = tmp_path / "towers-run"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "metrics.json",
+        "curves.png",
+    }
+    pairs = sample_pairs(20, seed=9)
+    rows = [
+        (" ".join(left), " ".join(right), i)
+        for i, (left, right) in enumerate(zip(pairs.left, pairs.right, strict=True))
+    ]
+    write_pairs(tmp_path / "pairs.tsv", rows, "sentence1\tsentence2\tnumber")
+    run = subprocess.run(
+        [*command, "predict", "--model", folder, "--pairs", "pairs.tsv", "--out", "out.tsv"], **options
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("20 pairs with probability in out.tsv; 100.00 % of ")
+    written = [line.split("\t") for line in (tmp_path / "out.tsv").read_text("utf8").splitlines()]
+    assert written[0] == ["sentence1", "sentence2", "number", "probability"]
+    assert [tuple(row[:3]) for row in written[1:]] == [(left, right, str(i)) for left, right, i in rows]
+    expected = training.predict(TwoTowers.load(folder), pairs, device="cpu")
+    assert [float(row[3]) for row in written[1:]] == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_on_a_terminal_there_is_a_bar_and_ctrl_c_ends_it_all(tmp_path):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    with subprocess.Popen(
+        [COMMAND, "fit", "--epochs", "50", "--batch-size", "50"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    ) as run:
+        os.close(theirs)
+        assert run.stdout is not None
+        for line in run.stdout:
+            if line.startswith("epoch  2/50"):
+                break
+        run.send_signal(signal.SIGINT)
+        seen = read_all(ours)
+        rest = run.stdout.read()
+    assert run.returncode == 130
+    assert "epoch 1/50" in seen
+    assert "loss=" in seen
+    assert "towers: interrupted" in seen
+    assert "Traceback" not in seen + rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def read_all(terminal):
+    text = b""
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        text += part
+    os.close(terminal)
+    return text.decode()
+
+
+def test_help_and_version_need_nothing_heavy(capsys):
+    code = """
+import sys
+from towers.cli import main
+for arguments in (["--help"], ["fit", "--help"], ["predict", "--help"], ["--version"]):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert not end.code
+assert not {"torch", "polars", "lightning"} & set(sys.modules), "heavy"
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.stderr == ""
+    for shown in ("towers fit", "$ towers fit --train", "$ towers predict --model", "--fit-length", "towers 0."):
+        assert shown in run.stdout
+
+
+def test_output_cut_off_by_the_reader_is_no_traceback(files):
+    write_pairs("train.tsv", [("the dog runs", "the cat sleeps fast well", i % 2) for i in range(2)])
+    command = f"'{COMMAND}' fit --train train.tsv --vectors vectors.txt --epochs 3 | true"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert run.stderr == ""
+
+
+# Fit.
+
+
+def test_fit_on_files(files, capsys):
+    code = fit("--dev", "dev.tsv", "--test", "test.tsv", "--out", "run", "--hidden", "3", "--dense", "5")
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "pairs: train 24, dev 8, test 8" in out
+    assert "vectors.txt, 10 numbers a word; 100.00 % of 320 tokens and 7 of 7 words have a vector" in out
+    config = json.loads(Path("run/config.json").read_text("utf8"))
+    assert config["vectors"] == {"source": str(files / "vectors.txt"), "missing": "hash"}
+    assert config["data"] == {
+        "left_column": "sentence1",
+        "right_column": "sentence2",
+        "split": "rule",
+        "label_column": "label",
+        "label_range": [0.0, 1.0],
+        "fit_length": None,
+    }
+    metrics = json.loads(Path("run/metrics.json").read_text("utf8"))
+    assert metrics["test"]["pairs"] == 8
+    assert metrics["test"]["majority"] == 0.5
+    model = TwoTowers.load("run")
+    assert (model.hidden, model.left.words, model.right.words) == (3, None, 5)
+    pairs = SentencePairs.load("test.tsv").with_vectors(WordVectors.load("vectors.txt"))
+    assert training.evaluate(model, pairs)["loss"] == pytest.approx(metrics["test"]["loss"], rel=1e-6)
+
+
+def test_fit_with_soft_labels_and_one_tower(files, capsys):
+    for name in ("train", "dev", "test"):
+        rows = [("the dog runs", " ".join(WORDS[: 2 + i % 4]), 1 + i % 5) for i in range(12)]
+        write_pairs(f"{name}.tsv", rows, "a\tb\trelatedness")
+    columns = ["--left-column", "a", "--right-column", "b", "--label-column", "relatedness", "--label-range", "1", "5"]
+    code = fit("--test", "test.tsv", *columns, "--shared", "--out", "run")
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "network: one tower, left any number of words, right any number of words" in out
+    assert "Pearson's r" in out
+    assert "kept epoch 1, the last; --dev would choose" in out
+    model = TwoTowers.load("run")
+    assert model.left is model.right
+    assert main(["predict", "--model", "run", "--pairs", "test.tsv", "--out", "out.tsv"]) == 0
+
+
+def test_the_seed_decides_the_weights(files):
+    for seed, out in (("1", "a"), ("1", "b"), ("2", "c")):
+        assert fit("--seed", seed, "--out", out) == 0
+    first, again, other = (TwoTowers.load(name).state_dict() for name in "abc")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["left.conv.weight"], other["left.conv.weight"])
+
+
+def test_runs_take_the_next_free_name(files):
+    assert fit() == fit() == 0
+    assert {path.name for path in files.glob("towers-run*")} == {"towers-run", "towers-run-2"}
+
+
+@pytest.mark.parametrize("options", [["--right-words", "any"], ["--fit-length", "pad-or-cut"]], ids=lambda o: o[0])
+def test_both_ways_out_of_a_wrong_number_of_words(files, options, capsys):
+    rows = [("the dog runs", " ".join(WORDS[: 2 + i % 5]), i % 2) for i in range(12)]
+    write_pairs("train.tsv", rows)
+    write_pairs("test.tsv", rows)
+    message = refused(capsys, fit("--out", "run"))
+    assert (
+        "train.tsv, line 2: the right sentence has 2 words (as 10 of 12 lines); this tower takes exactly 5" in message
+    )
+    assert " ".join(options) in message
+    assert not Path("run").exists()
+    assert fit("--out", "run", *options) == 0
+    assert predict() == 0
+    assert len(Path("out.tsv").read_text("utf8").splitlines()) == 13
+
+
+def test_a_sentence_shorter_than_a_phrase(files, capsys):
+    write_pairs("dev.tsv", [("the dog runs", "the cat sleeps fast well", 0), ("dog", "the cat sleeps fast well", 1)])
+    message = refused(capsys, fit("--dev", "dev.tsv"))
+    assert "dev.tsv, line 3: the left sentence has 1 word; this tower takes at least 2" in message
+    assert "--kernel-words 1" in message
+    assert fit("--dev", "dev.tsv", "--kernel-words", "1") == 0
+
+
+def test_a_left_tower_of_a_fixed_number_of_words(files, capsys):
+    message = refused(capsys, fit("--left-words", "4"))
+    assert "train.tsv, line 2: the left sentence has 3 words (as 24 of 24 lines); this tower takes exactly 4" in message
+    assert "--left-words any" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pool", "5"], "pool (5) must divide filters (32)"),
+        (["--chunk", "3"], "chunk (3) must divide steps (4"),
+        (["--hidden", "0"], "hidden (0)"),
+        (["--shared", "--left-words", "any", "--right-words", "5"], "--shared is one tower for both sides"),
+        (["--lr", "-1"], "lr (-1.0) must be a finite number above 0"),
+        (["--device", "toaster"], "device ('toaster') is none that torch knows"),
+        (["--keep-best", "pearson"], "keep_best ('pearson') must be one of 'loss', 'accuracy', 'auc'"),
+        (["--train", "absent.tsv"], "absent.tsv: No such file or directory"),
+        (["--vectors", "absent.txt"], "absent.txt: No such file or directory"),
+        (["--left-column", "sentence"], "train.tsv has no column 'sentence'"),
+        (["--label-range", "5", "1"], "label_range (5.0, 1.0)"),
+        (["--out", "."], "holds something already; name another folder"),
+        (["--out", "dev.tsv"], "dev.tsv: is a file; name another folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_fit_refuses(files, capsys, options, message):
+    before = sorted(files.iterdir())
+    assert message in refused(capsys, fit(*options))
+    assert sorted(files.iterdir()) == before
+
+
+def test_files_without_vectors_and_options_without_files(capsys):
+    assert "--train needs --vectors" in refused(capsys, main(["fit", "--train", "x.tsv"]))
+    assert "--label-column goes with --train" in refused(capsys, main(["fit", "--label-column", "x"]))
+    assert "--dev goes with --train" in refused(capsys, main(["fit", "--dev", "x.tsv"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["fit", "--epochs", "0"], "--epochs: 0 is less than 1"),
+        (["fit", "--epochs", "two"], "--epochs: 'two' is no whole number"),
+        (["fit", "--seed", "-1"], "--seed: -1 is less than 0"),
+        (["fit", "--seed", "4294967296"], "--seed: 4294967296 is more than 4294967295"),
+        (["fit", "--right-words", "some"], "--right-words: 'some' is neither 'any' nor a number"),
+        (["fit", "--epoch", "2"], "unrecognized arguments: --epoch 2"),
+        (["predict"], "the following arguments are required: --model, --pairs, --out"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_the_parser_refuses(capsys, options, message):
+    with pytest.raises(SystemExit) as ended:
+        main(options)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_package_names_the_install_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    assert 'lightning is not installed: pip install "towers[train]"' in refused(capsys, main(["fit"]))
+
+
+# Predict.
+
+
+@pytest.fixture
+def run(files, capsys):
+    """A saved run of one epoch."""
+    assert fit("--right-words", "any", "--out", "run") == 0
+    capsys.readouterr()
+    return files
+
+
+TRICKY = [('the " dog', "the 'cat' runs, well", "1"), ("le garçon dort", " the  cat ", "x"), ("the dog", "a b c", "")]
+
+
+def read_back(path):
+    """Rows by another reader than ours, as lists of strings."""
+    if path.suffix == ".tsv":
+        return [line.split("\t") for line in path.read_text("utf8").split("\n")[:-1]]
+    if path.suffix == ".csv":
+        return list(csv.reader(path.read_text("utf8").splitlines(keepends=True)))
+    if path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in path.read_text("utf8").splitlines()]
+    else:
+        rows = polars.read_parquet(path).to_dicts()
+    return [list(rows[0]), *(list(map(str, row.values())) for row in rows)]
+
+
+def write_as(path, rows):
+    names = ["id", "sentence1", "sentence2", "note"]
+    rows = [[str(i), *row] for i, row in enumerate(rows)]
+    if path.suffix == ".tsv":
+        path.write_text("\n".join("\t".join(row) for row in [names, *rows]) + "\n", encoding="utf8")
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf8", newline="") as file:
+            csv.writer(file).writerows([names, *rows])
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows), encoding="utf8")
+    else:
+        polars.DataFrame(rows, schema=names, orient="row").write_parquet(path)
+    return [names, *rows]
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv", "jsonl", "parquet"])
+def test_predict_keeps_columns_order_and_format(run, ending):
+    written = write_as(Path(f"pairs.{ending}"), TRICKY)
+    assert main(["predict", "--model", "run", "--pairs", f"pairs.{ending}", "--out", f"out.{ending}"]) == 0
+    read = read_back(Path(f"out.{ending}"))
+    assert [row[:4] for row in read] == written
+    assert read[0][4] == "probability"
+    assert all(0 < float(row[4]) < 1 for row in read[1:])
+    assert not list(run.glob(".*"))
+
+
+def test_predict_with_other_columns_and_vectors_than_in_training(run, capsys):
+    write_pairs("test.tsv", [("the dog runs", "the cat")] * 3, "links\trechts")
+    Path("vectors.txt").rename("moved.txt")
+    assert "vectors.txt, the word vectors of the model's training, is gone" in refused(
+        capsys, predict("--left-column", "links", "--right-column", "rechts")
+    )
+    assert predict("--left-column", "links", "--right-column", "rechts", "--vectors", "moved.txt") == 0
+    assert "out.tsv; 100.00 % of 15 tokens" in capsys.readouterr().out
+
+
+def test_predict_may_replace_its_own_input(run):
+    assert main(["predict", "--model", "run", "--pairs", "test.tsv", "--out", "test.tsv"]) == 0
+    assert Path("test.tsv").read_text("utf8").startswith("sentence1\tsentence2\tlabel\tprobability\n")
+
+
+def test_a_model_saved_by_the_library_needs_vectors(run, capsys):
+    TwoTowers.load("run").save("plain")
+    arguments = ["predict", "--model", "plain", "--pairs", "test.tsv", "--out", "out.tsv"]
+    assert "plain does not say which word vectors" in refused(capsys, main(arguments))
+    assert main([*arguments, "--vectors", "vectors.txt"]) == 0
+
+
+def test_predict_for_a_fixed_tower(files, capsys):
+    assert fit("--out", "run") == 0
+    capsys.readouterr()
+    write_pairs("test.tsv", [("the dog runs", "the cat", 0)])
+    message = refused(capsys, predict())
+    assert "test.tsv, line 2: the right sentence has 2 words; this tower takes exactly 5" in message
+    assert "--fit-length pad-or-cut" in message
+    assert predict("--fit-length", "pad-or-cut") == 0
+
+
+def narrow_vectors():
+    Path("narrow.txt").write_text("the 1 2 3\ndog 4 5 6\n", encoding="utf8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "absent"], "absent: no folder"),
+        (["--pairs", "absent.tsv"], "absent.tsv: No such file or directory"),
+        (["--out", "absent/out.tsv"], "there is no folder absent"),
+        (["--out", "run"], "is a folder; name a file"),
+        (["--out", "out.csv"], "its ending says csv, but the rows of test.tsv stay tsv"),
+        (["--vectors", "narrow.txt"], "narrow.txt has 3 numbers a word; the model takes 10"),
+        (["--right-column", "sentence3"], "test.tsv has no column 'sentence3'"),
+        (["--pairs", "again.tsv"], "again.tsv has a column 'probability' already"),
+        (["--pairs", "short.tsv"], "short.tsv, line 2: the right sentence has 1 word; this tower takes at least 2"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_predict_refuses(run, capsys, options, message):
+    narrow_vectors()
+    write_pairs("again.tsv", [("the dog", "the cat", "0.5")], "sentence1\tsentence2\tprobability")
+    write_pairs("short.tsv", [("the dog", "cat", "0.5")])
+    Path("out.tsv").write_text("mine")
+    assert message in refused(capsys, predict(*options))
+    assert Path("out.tsv").read_text() == "mine"
+
+
+# Real sentences.
+
+
+@pytest.mark.slow
+def test_sick_end_to_end(shared, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sick, started = shared / "data" / "sick", time.perf_counter()
+    columns = ["--left-column", "tokens1", "--right-column", "tokens2", "--split", "spaces", "--right-words", "any"]
+    files = [f"--{name}={sick / f'sick.{name}.tsv'}" for name in ("train", "dev", "test")]
+    vectors = f"--vectors={shared / 'data' / 'vectors' / 'glove.840B.300d.sick.txt'}"
+    labels = ["--label-column", "relatedness", "--label-range", "1", "5", "--shared"]
+    assert main(["fit", *files, vectors, *columns, *labels, "--epochs", "3", "--out", "run"]) == 0
+    assert "99.99 % of" in capsys.readouterr().out
+    assert json.loads(Path("run/metrics.json").read_text("utf8"))["test"]["pearson"] > 0.5
+    test = sick / "sick.test.tsv"
+    assert main(["predict", "--model", "run", "--pairs", str(test), "--out", "out.tsv"]) == 0
+    lines = Path("out.tsv").read_text("utf8").split("\n")
+    assert [line.rsplit("\t", 1)[0] for line in lines] == test.read_text("utf8").split("\n")
+    print(time.perf_counter() - started)

@@ -1,0 +1,441 @@
+import copy
+import json
+import logging
+import math
+import random
+import signal
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from towers import Tower, TwoTowers, training
+from towers.data import SentencePairs, WordVectors
+from towers.optim import KerasAdam
+from towers.training.history import Epoch, History
+from towers.training.metrics import majority, measure
+from towers.training.saving import draw_curves
+
+WORDS = ("yes", "no", "well", "then", "now", "here")
+WIDTH = 12
+
+
+def vectors():
+    return WordVectors(WORDS, torch.randn(len(WORDS), WIDTH, generator=torch.Generator().manual_seed(7)), source="test")
+
+
+def some_pairs(count=60, *, seed=0, soft=False, labelled=True):
+    """Sentences of 2 to 7 words and statements of five; true if the sentence begins with "yes", half with "no"."""
+    numbers = random.Random(seed)
+    left = [(numbers.choice(WORDS[:2]), *numbers.choices(WORDS[2:], k=numbers.randint(1, 6))) for _ in range(count)]
+    right = [tuple(numbers.choices(WORDS[2:], k=5)) for _ in range(count)]
+    truth = [float(sentence[0] == "yes") for sentence in left]
+    labels = [0.1 + 0.7 * label + 0.02 * len(sentence) for label, sentence in zip(truth, left, strict=True)]
+    return SentencePairs(left, right, (labels if soft else truth) if labelled else None).with_vectors(vectors())
+
+
+def small_model(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        sizes = {"vector_width": WIDTH, "filters": 8, "pool": 2, "hidden": 3}
+        return TwoTowers(Tower(**sizes), Tower(5, **sizes), dense=4)
+
+
+def weights_of(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same_weights(first, second):
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+# Learning.
+
+
+def test_learns_and_measures():
+    model, dev = small_model(), some_pairs(40, seed=1)
+    history = training.fit(model, some_pairs(200), dev, epochs=6, lr=0.02)
+    assert training.evaluate(model, dev)["accuracy"] == 1
+    assert [epoch.number for epoch in history.epochs] == [1, 2, 3, 4, 5, 6]
+    assert history.epochs[-1].train["loss"] < history.epochs[0].train["loss"] / 2
+    assert history.majority == majority(dev.labels)
+    assert set(history.epochs[0].dev) == {"loss", "accuracy", "auc"}
+
+
+def test_soft_labels_are_measured_by_pearsons_r():
+    model, dev = small_model(), some_pairs(40, seed=1, soft=True)
+    history = training.fit(model, some_pairs(200, soft=True), dev, epochs=4, lr=0.02)
+    measured = training.evaluate(model, dev)
+    assert set(measured) == set(history.epochs[0].train) == {"loss", "pearson"}
+    assert measured["pearson"] > 0.9
+    assert (history.keep_best, history.majority) == ("pearson", None)
+
+
+def test_is_the_plain_loop():
+    """The same batches, loss and optimizer by hand; sums are not in the same order, so not bit for bit."""
+    from towers.training.loop import Batches
+
+    model, train = small_model(), some_pairs(33)
+    by_hand = copy.deepcopy(model)
+    history = training.fit(model, train, epochs=3, batch_size=5, lr=0.01, seed=4)
+    optimizer, losses, batches = KerasAdam(by_hand.parameters(), lr=0.01), [], Batches(train, 5, seed=4)
+    for epoch in range(3):
+        batches.epoch, total = epoch, 0.0
+        for batch in batches:
+            loss = binary_cross_entropy_with_logits(by_hand(batch.left, batch.right), batch.labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(batch.index) / len(train)
+        losses.append(total)
+    assert [epoch.train["loss"] for epoch in history.epochs] == pytest.approx(losses, rel=1e-4)
+    for name, value in by_hand.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_every_epoch_has_each_pair_once_in_an_order_of_its_own():
+    from towers.training.loop import Batches
+
+    batches = Batches(some_pairs(23), 5, seed=1)
+    orders = []
+    for batches.epoch in range(3):
+        epoch = [batch.index for batch in batches]
+        assert len(epoch) == len(batches) == 5
+        orders.append(torch.cat(epoch).tolist())
+    assert all(sorted(order) == list(range(23)) for order in orders)
+    assert len(set(map(tuple, orders))) == 3
+
+
+def test_same_seed_same_weights_bit_for_bit():
+    results = {}
+    for run, seed in (("first", 3), ("second", 3), ("other", 4)):
+        model = small_model()
+        torch.manual_seed(hash(run) % 1000)  # the caller's random state has no say
+        training.fit(model, some_pairs(40), epochs=2, seed=seed)
+        results[run] = weights_of(model)
+    assert same_weights(results["first"], results["second"])
+    assert not same_weights(results["first"], results["other"])
+
+
+class Forgetful(TwoTowers):
+    """Towers with dropout, which draws from torch's random state."""
+
+    def compare(self, left_state, right_state):
+        return super().compare(nn.functional.dropout(left_state, 0.5, self.training), right_state)
+
+
+def test_dropout_starts_from_the_seed():
+    results = []
+    for _ in range(2):
+        base = small_model()
+        model = Forgetful(base.left, base.right, dense=4)
+        model.load_state_dict(base.state_dict())
+        training.fit(model, some_pairs(40), epochs=2)
+        results.append(weights_of(model))
+    assert same_weights(*results)
+
+
+def test_the_same_tower_twice_stays_one():
+    base = small_model()
+    model = TwoTowers(base.left, base.left, dense=4)
+    training.fit(model, some_pairs(20), epochs=1)
+    assert model.left is model.right
+    assert len(list(model.parameters())) == 5 + 4
+
+
+# The best epoch.
+
+
+@pytest.mark.parametrize(("keep_best", "best"), [("loss", min), ("accuracy", max), ("auc", max)])
+def test_the_best_epoch_on_dev_is_kept(keep_best, best):
+    model, dev = small_model(), some_pairs(20, seed=1)
+    history = training.fit(model, some_pairs(20), dev, epochs=5, lr=0.2, keep_best=keep_best)
+    values = [epoch.dev[keep_best] for epoch in history.epochs]
+    assert len(set(values)) > 1
+    assert values.index(best(values)) + 1 == history.best
+    assert training.evaluate(model, dev)[keep_best] == pytest.approx(best(values), rel=1e-6)
+
+
+def test_without_dev_the_last_epoch_is_kept():
+    model, train = small_model(), some_pairs(20)
+    history = training.fit(model, train, epochs=3)
+    assert history.best == 3
+    assert all(epoch.dev == {} for epoch in history.epochs)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "best"),
+    [
+        ("loss", [3.0, 1.0, 2.0], 2),
+        ("loss", [1.0, 1.0], 1),
+        ("auc", [0.5, 0.7, 0.7], 2),
+        ("auc", [math.nan, 0.4, math.nan], 2),
+        ("loss", [math.nan, math.nan], 1),
+    ],
+    ids=["lower", "first of equals", "higher", "a number beats nan", "only nan"],
+)
+def test_history_knows_the_best(metric, values, best):
+    history = History(metric)
+    for number, value in enumerate(values, 1):
+        history.add(Epoch(number, {"loss": 1.0}, {metric: value}, 0.0))
+    assert history.best == best
+
+
+# What it leaves behind.
+
+
+def process_state():
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": str(np.random.get_state()),
+        "random": random.getstate(),
+        "dtype": torch.get_default_dtype(),
+        "gradients": torch.is_grad_enabled(),
+        "threads": torch.get_num_threads(),
+        "warnings": list(warnings.filters),
+        "levels": [logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric", "")],
+        "signals": signal.getsignal(signal.SIGINT),
+    }
+
+
+def test_leaves_the_process_as_it_was(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    training.predict(small_model(), some_pairs(5))  # what importing Lightning changes is changed by now
+    before = process_state()
+    training.fit(small_model(), some_pairs(20), some_pairs(9, seed=1), epochs=2)
+    training.evaluate(small_model(), some_pairs(9))
+    assert process_state() == before
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+def test_leaves_the_model_where_and_what_it_was(precision):
+    model = small_model()
+    model.left.eval()
+    modes = [module.training for module in model.modules()]
+    history = training.fit(model, some_pairs(100), epochs=3, lr=0.02, precision=precision)
+    assert history.epochs[-1].train["loss"] < history.epochs[0].train["loss"] < 1
+    training.predict(model, some_pairs(5), precision=precision)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_a_model_of_another_dtype_keeps_it():
+    model = small_model().double()
+    training.fit(model, some_pairs(20), epochs=1)
+    assert training.predict(model, some_pairs(3)).dtype == torch.float32
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+
+
+def test_a_bar_only_if_asked_for(capfd):
+    lines = []
+    training.fit(small_model(), some_pairs(60), epochs=2, progress=True, on_epoch=lines.append)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "epoch 2/2" in err
+    assert "loss=" in err
+    assert [line.number for line in lines] == [1, 2]
+
+
+def test_ctrl_c_reaches_the_caller_and_works_again(tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
+
+    def press(_):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(small_model(), some_pairs(20), on_epoch=press, out=tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_caller_passes_through(tmp_path):
+    model = small_model().eval()
+
+    def fail(_):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        training.fit(model, some_pairs(20), on_epoch=fail, out=tmp_path / "run")
+    assert not model.training
+    assert list(tmp_path.iterdir()) == []
+
+
+# A run on disk.
+
+
+def test_a_run_is_four_files(tmp_path):
+    model, dev = small_model(), some_pairs(20, seed=1)
+    history = training.fit(model, some_pairs(40), dev, epochs=2, out=tmp_path / "a" / "run")
+    folder = tmp_path / "a" / "run"
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "metrics.json",
+        "curves.png",
+    }
+    assert torch.equal(training.predict(TwoTowers.load(folder), dev), training.predict(model, dev))
+    metrics = json.loads((folder / "metrics.json").read_text("utf8"))
+    assert metrics["best_epoch"] == history.best
+    assert metrics["epochs"][1]["dev"] == history.epochs[1].dev
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_carries_what_the_caller_adds(tmp_path):
+    history = History()
+    history.add(Epoch(1, {"loss": 1.0, "accuracy": math.nan}, {}, 0.0))
+    training.save_run(
+        tmp_path / "run", small_model(), history, metrics={"test": {"auc": math.nan}}, extra={"vectors": {"x": 1}}
+    )
+    text = (tmp_path / "run" / "metrics.json").read_text("utf8")
+    assert json.loads(text)["test"] == {"auc": None}
+    assert json.loads(text)["epochs"][0]["train"] == {"loss": 1.0, "accuracy": None}
+    assert json.loads((tmp_path / "run" / "config.json").read_text("utf8"))["vectors"] == {"x": 1}
+
+
+def test_a_run_that_cannot_be_saved_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(TwoTowers, "save", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        training.fit(small_model(), some_pairs(20), epochs=1, out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_refused_before_training(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"holds something already; name another folder"):
+        training.fit(small_model(), some_pairs(20), out=tmp_path)
+    with pytest.raises(FileExistsError, match="is a file"):
+        training.fit(small_model(), some_pairs(20), out=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_next_free_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for _ in range(3):
+        with training.run_folder(None) as folder:
+            names.append(str(folder))
+    assert names == ["towers-run", "towers-run-2", "towers-run-3"]
+
+
+@pytest.mark.parametrize("dev", [{}, {"loss": 0.5, "accuracy": 0.8, "auc": math.nan}], ids=["train", "dev"])
+def test_curves_of_one_epoch(tmp_path, dev):
+    history = History(majority=0.7)
+    history.add(Epoch(1, {"loss": 0.6, "accuracy": 0.7, "auc": 0.7}, dev, 0.0))
+    draw_curves(history, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+# Measuring and predicting.
+
+
+def test_measures_as_by_hand():
+    numbers = np.random.default_rng(0)
+    logits, labels = numbers.normal(size=200) * 3, numbers.integers(0, 2, 200)
+    p = 1 / (1 + np.exp(-logits))
+    above = logits[labels == 1][:, None] > logits[labels == 0]
+    measured = measure(torch.tensor(logits), torch.tensor(labels))
+    assert measured["loss"] == pytest.approx(-np.log(np.where(labels == 1, p, 1 - p)).mean(), rel=1e-9)
+    assert measured["accuracy"] == pytest.approx(((logits > 0) == labels).mean(), abs=1e-6)
+    assert measured["auc"] == pytest.approx(above.mean(), abs=1e-6)
+    soft = measure(torch.tensor(logits), torch.tensor(labels * 0.5 + 0.1))
+    assert soft["pearson"] == pytest.approx(np.corrcoef(p, labels)[0, 1], rel=1e-9)
+
+
+def test_pearsons_r_of_numbers_that_hardly_differ():
+    logits = torch.linspace(0, 1e-6, 9, dtype=torch.float64)
+    assert measure(logits, torch.linspace(0.1, 0.9, 9))["pearson"] == pytest.approx(1, abs=1e-6)
+
+
+def test_what_is_not_defined_is_nan():
+    assert math.isnan(measure(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0]))["auc"])
+    assert math.isnan(measure(torch.tensor([1.0, 1.0]), torch.tensor([0.2, 0.4]))["pearson"])
+    assert math.isnan(measure(torch.tensor([1.0]), torch.tensor([0.2]))["pearson"])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 256])
+def test_predicts_in_order_whatever_the_batches(batch_size):
+    model, pairs = small_model(), some_pairs(30, labelled=False)
+    alone = [training.predict(model, pairs.select([i])).item() for i in range(30)]
+    assert training.predict(model, pairs, batch_size=batch_size).tolist() == pytest.approx(alone, rel=1e-5)
+
+
+def test_predictions_can_be_computed_with():
+    model, pairs = small_model(), some_pairs(5)
+    predicted = training.predict(model, pairs)
+    weight = torch.ones(5, requires_grad=True)
+    (weight * predicted).sum().backward()
+    training.fit(model, pairs, epochs=1)  # nothing was left behind that cannot be trained
+    assert predicted.shape == (5,)
+
+
+def test_nothing_to_predict():
+    assert training.predict(small_model(), some_pairs(3).select([])).shape == (0,)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, r"epochs \(0\) must be at least 1"),
+        ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),
+        ({"lr": 0.0}, r"lr \(0.0\) must be a finite number above 0"),
+        ({"lr": math.inf}, r"lr \(inf\) must be a finite number above 0"),
+        ({"seed": -1}, r"seed \(-1\) must be from 0 to"),
+        ({"keep_best": "pearson"}, r"keep_best \('pearson'\) must be one of 'loss', 'accuracy', 'auc'"),
+        ({"precision": "16"}, r"precision \('16'\) must be one of '32-true'"),
+        ({"device": "toaster"}, r"device \('toaster'\) is none that torch knows"),
+        ({"device": "cuda:99"}, r"device \(cuda:99\): torch finds \d+ CUDA devices"),
+    ],
+)
+def test_senseless_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        training.fit(small_model(), some_pairs(5), **options)
+
+
+def test_pairs_without_labels_or_without_anything():
+    with pytest.raises(ValueError, match=r"dev: the pairs of memory have no labels; load them with label_column"):
+        training.fit(small_model(), some_pairs(5), some_pairs(5, labelled=False))
+    with pytest.raises(ValueError, match="pairs: there are no pairs in memory"):
+        training.evaluate(small_model(), some_pairs(5).select([]))
+
+
+@pytest.mark.parametrize("package", ["lightning", "torchmetrics", "matplotlib", "safetensors"])
+def test_a_missing_package_names_the_install_line(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf'{package} is not installed: pip install "towers\[train\]"'):
+        training.fit(small_model(), some_pairs(5))
+
+
+def test_importing_training_does_not_import_lightning():
+    code = "import sys, towers.training; print('lightning' in sys.modules, 'torchmetrics' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_on_cuda_and_back(precision):
+    state = torch.cuda.get_rng_state()
+    model, train, dev = small_model(), some_pairs(200), some_pairs(40, seed=1)
+    on_cpu = small_model()
+    history = training.fit(model, train, dev, epochs=3, lr=0.02, device="cuda", precision=precision)
+    expected = training.fit(on_cpu, train, dev, epochs=3, lr=0.02, device="cpu", precision=precision)
+    assert next(model.parameters()).device.type == "cpu"
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    tolerance = 1e-3 if precision == "32-true" else 0.1
+    assert history.epochs[-1].dev["loss"] == pytest.approx(expected.epochs[-1].dev["loss"], abs=tolerance)
+    predicted = training.predict(model.cuda(), dev, device="cuda")
+    assert predicted.device.type == "cpu"
+    assert next(model.parameters()).device.type == "cuda"
