@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 
 import polars
@@ -422,7 +421,7 @@ def test_what_predict_refuses(run, capsys, options, message):
 @pytest.mark.slow
 def test_sick_end_to_end(shared, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    sick, started = shared / "data" / "sick", time.perf_counter()
+    sick = shared / "data" / "sick"
     columns = ["--left-column", "tokens1", "--right-column", "tokens2", "--split", "spaces", "--right-words", "any"]
     files = [f"--{name}={sick / f'sick.{name}.tsv'}" for name in ("train", "dev", "test")]
     vectors = f"--vectors={shared / 'data' / 'vectors' / 'glove.840B.300d.sick.txt'}"
@@ -434,4 +433,3 @@ def test_sick_end_to_end(shared, tmp_path, monkeypatch, capsys):
     assert main(["predict", "--model", "run", "--pairs", str(test), "--out", "out.tsv"]) == 0
     lines = Path("out.tsv").read_text("utf8").split("\n")
     assert [line.rsplit("\t", 1)[0] for line in lines] == test.read_text("utf8").split("\n")
-    print(time.perf_counter() - started)

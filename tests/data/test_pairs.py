@@ -35,7 +35,7 @@ def test_what_it_holds() -> None:
 @pytest.mark.parametrize("bound", [False, True], ids=["unbound", "bound"])
 def test_select_takes_positions_in_their_order(bound: bool) -> None:
     pairs = numbered(10)
-    chosen = (pairs.with_vectors(VECTORS) if bound else pairs).select([7, 2, 7])
+    chosen = (pairs.with_vectors(VECTORS) if bound else pairs).select([7, 2, -3])
     assert chosen.left == [pairs.left[7], pairs.left[2], pairs.left[7]]
     assert chosen.right == [pairs.right[7], pairs.right[2], pairs.right[7]]
     assert chosen.lines == [14, 4, 14]

@@ -131,6 +131,7 @@ def test_header_alone_is_a_table_without_rows(tmp_path: Path) -> None:
         pytest.param(
             "t.jsonl", '{"a": "\\ud800"}\n', r"t\.jsonl: .*surrogates not allowed", id="jsonl, half a character"
         ),
+        pytest.param("t.parquet", "a,b", r"t\.parquet: ", id="no parquet"),
         pytest.param("t.txt", "a\tb\n", r"the ending '\.txt' is none of \.tsv, .*; give the format", id="ending"),
     ],
 )

@@ -12,12 +12,18 @@ from towers.data.words import split_spaces, split_words
     [
         pytest.param("A dog, a cat.", ["A", "dog", ",", "a", "cat", "."], id="punctuation by itself"),
         pytest.param("wait...?!", ["wait", ".", ".", ".", "?", "!"], id="each mark by itself"),
-        pytest.param("don't O'Neill's", ["don't", "O'Neill's"], id="apostrophe inside"),
-        pytest.param("don\u2019t", ["don\u2019t"], id="typographic apostrophe inside"),
+        pytest.param("O'Neill rock'n'roll", ["O'Neill", "rock'n'roll"], id="apostrophe inside"),
+        pytest.param("don't CAN'T won't", ["do", "n't", "CA", "N'T", "wo", "n't"], id="negation"),
+        pytest.param("dog's we'll I'm", ["dog", "'s", "we", "'ll", "I", "'m"], id="clitic"),
+        pytest.param(
+            "don\u2019t O\u2019Neill\u2019s", ["do", "n\u2019t", "O\u2019Neill", "\u2019s"], id="typographic apostrophe"
+        ),
+        pytest.param("a dog 's bone is n't", ["a", "dog", "'s", "bone", "is", "n't"], id="divided already"),
         pytest.param("'the dogs'", ["'", "the", "dogs", "'"], id="apostrophe outside"),
         pytest.param("3.5 1,000,000 2nd 7.", ["3.5", "1,000,000", "2nd", "7", "."], id="numbers"),
         pytest.param("3.5kg", ["3.5", "kg"], id="number and unit"),
-        pytest.param("well-known e-mail", ["well", "-", "known", "e", "-", "mail"], id="hyphen"),
+        pytest.param("well-known e-mail", ["well-known", "e-mail"], id="hyphen inside"),
+        pytest.param("this - or that", ["this", "-", "or", "that"], id="hyphen between"),
         pytest.param("$5 & 10%", ["$", "5", "&", "10", "%"], id="signs"),
         pytest.param("Größe naïve 東京", ["Größe", "naïve", "東京"], id="letters of other scripts"),
         pytest.param(" \t\n\u00a0 ", [], id="blanks only"),

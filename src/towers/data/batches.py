@@ -47,7 +47,7 @@ def reorder(ids: Ragged, index: Tensor) -> Ragged:
     """The sentences of `ids` that `index` names, in that order."""
     lengths = ids.lengths[index]
     offsets = offsets_of(lengths)
-    starts = ids.offsets[index] - offsets[:-1]
+    starts = ids.offsets[:-1][index] - offsets[:-1]
     places = torch.arange(int(offsets[-1])) + starts.repeat_interleave(lengths)
     return Ragged.unchecked(ids.values[places], offsets)
 

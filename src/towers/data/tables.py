@@ -8,6 +8,7 @@ into text, both without a word, and does not say on which line a mistake is.
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -33,7 +34,7 @@ class Table(NamedTuple):
     lines: list[int]
 
 
-def read_table(path: str, format: TableFormat | None = None) -> Table:
+def read_table(path: str | PathLike[str], format: TableFormat | None = None) -> Table:
     """Read a table in the given format, or in the one that the file's ending says. Blank lines are passed over.
 
     TSV and CSV begin with a line of column names, and all their columns are strings. TSV knows no quoting: a `"` is a
@@ -42,9 +43,10 @@ def read_table(path: str, format: TableFormat | None = None) -> Table:
     Raises:
         ValueError: the format is neither given nor told by the ending.
         ValueError: a line is bad (not UTF-8, another number of fields than the header, no JSON object, a column of
-            mixed types); file and line are named.
+            mixed types), or a Parquet file is damaged; file and line are named.
         ImportError: polars is not installed.
     """
+    path = fspath(path)
     format = format_of(path) if format is None else format
     readers = {"tsv": _read_tsv, "csv": _read_csv, "jsonl": _read_json_lines, "parquet": _read_parquet}
     if format not in readers:
@@ -78,7 +80,11 @@ def _read_csv(path: str) -> Table:
 
 
 def _read_parquet(path: str) -> Table:
-    frame = _polars().read_parquet(path)
+    polars = _polars()
+    try:
+        frame = polars.read_parquet(path)
+    except polars.exceptions.PolarsError as error:
+        raise ValueError(f"{path}: {error}") from None
     return Table(frame, list(range(1, len(frame) + 1)))
 
 

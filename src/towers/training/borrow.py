@@ -18,6 +18,9 @@ _REMARKS = (
     "You defined a `validation_step` but have no `val_dataloader`",
 )
 
+SMALL_BATCH = 128
+"""Pairs of a step up to which a second thread costs more than it gives (two cores, sentences of some ten words)."""
+
 
 @contextmanager
 def borrowed(model: nn.Module) -> Generator[None]:
@@ -44,6 +47,18 @@ def own_random_state(seed: int, device: torch.device) -> Generator[None]:
             if on_cuda:
                 torch.cuda.manual_seed(seed)
             yield
+
+
+@contextmanager
+def fitting_threads(batch_size: int) -> Generator[None]:
+    """Compute small batches by one thread: two would mostly wait for each other, and on a busy machine for long."""
+    before = torch.get_num_threads()
+    try:
+        if batch_size <= SMALL_BATCH:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

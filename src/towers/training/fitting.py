@@ -12,7 +12,7 @@ from torch import Tensor
 
 from towers.data import SentencePairs
 from towers.model import TwoTowers
-from towers.training.borrow import borrowed, own_random_state, quiet_lightning
+from towers.training.borrow import borrowed, fitting_threads, own_random_state, quiet_lightning
 from towers.training.extras import PACKAGES, require
 from towers.training.history import Epoch, History
 from towers.training.metrics import are_soft, majority, measure, metric_names
@@ -79,7 +79,7 @@ def fit(
     measured = None if dev is None else loop.Batches(dev, MEASURING_BATCH)
     with nullcontext() if out is None else run_folder(out) as folder:
         callback = loop.Epochs(history, batches, dev, soft=soft, on_epoch=on_epoch)
-        with borrowed(model), own_random_state(seed, place), quiet_lightning():
+        with borrowed(model), own_random_state(seed, place), fitting_threads(batch_size), quiet_lightning():
             trainer = loop.trainer(place, precision, epochs=epochs, bar=_bar(progress), callback=callback)
             trainer.fit(loop.TowersModule(model.train(), lr), batches, measured)
             if callback.best_weights:
