@@ -1,6 +1,7 @@
 """What every test shares: the option --slow, the markers, and the folder of reference data beside the repository."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ def pytest_configure() -> None:
     # cores wait for each other, tens of times slower.
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    # A job in the background inherits an ignored Ctrl-C; the tests that press it need what a person has.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

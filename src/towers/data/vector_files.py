@@ -1,8 +1,7 @@
-"""Files of word vectors: which format a file has, and what any of them is read into."""
+"""Files of word vectors: which format a file has, and what every reader of them needs and gives."""
 
 import re
-from collections.abc import Collection
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,19 +20,6 @@ class VectorFile(NamedTuple):
     """The root mean square of the file's head, kept or not: no choice of vocabulary changes it."""
     duplicates: int
     """How many words were left out because they had stood in the file before."""
-
-
-def read_vectors(path: str, wanted: Collection[str] | None, format: Format | None) -> VectorFile:
-    """Read the `wanted` words of a file (absent: all) in the given or the detected format."""
-    from towers.data.vector_text import read_text
-    from towers.data.word2vec_binary import read_binary
-
-    if format is not None and format not in get_args(Format):
-        raise ValueError(f"format ({format!r}) must be one of {', '.join(get_args(Format))}")
-    format = detect(path) if format is None else format
-    if format == "word2vec-binary":
-        return read_binary(path, wanted)
-    return read_text(path, wanted, header=format != "glove")
 
 
 def detect(path: str) -> Format:

@@ -3,14 +3,16 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from os import PathLike, fspath
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
 
-from towers.data.vector_files import Format, read_vectors, root_mean_square
+from towers.data.vector_files import Format, VectorFile, detect, root_mean_square
+from towers.data.vector_text import read_text
+from towers.data.word2vec_binary import read_binary
 
 BLANK = ""
 """The blank word: all zeros, and never counted as missing."""
@@ -110,7 +112,7 @@ class WordVectors:
         """
         wanted = None if vocabulary is None else {form for word in vocabulary for form in (word, word.lower())}
         source = fspath(path)
-        words, table, scale, duplicates = read_vectors(source, wanted, format)
+        words, table, scale, duplicates = _read(source, wanted, format)
         return cls(words, table, missing=missing, source=source, scale=scale, duplicates=duplicates)
 
     @property
@@ -171,6 +173,16 @@ class WordVectors:
 
     def __repr__(self) -> str:
         return f"WordVectors({self._known} words of {self.width} numbers, source={self.source!r})"
+
+
+def _read(path: str, wanted: Collection[str] | None, format: Format | None) -> VectorFile:
+    """The `wanted` words of a file (absent: all) in the given or the detected format."""
+    if format is not None and format not in get_args(Format):
+        raise ValueError(f"format ({format!r}) must be one of {', '.join(get_args(Format))}")
+    format = detect(path) if format is None else format
+    if format == "word2vec-binary":
+        return read_binary(path, wanted)
+    return read_text(path, wanted, header=format != "glove")
 
 
 def hashed(text: str, width: int) -> Tensor:
