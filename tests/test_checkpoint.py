@@ -40,6 +40,8 @@ def test_there_and_back(make, tmp_path):
 
 def test_a_folder_holds_two_files_and_nothing_half_written(folder):
     assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
+    modes = {path.stat().st_mode for path in folder.iterdir()}
+    assert len(modes) == 1, "both may be read by the same people"
     TwoTowers(dense=4).save(folder)
     assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
     assert TwoTowers.load(folder).dense.out_features == 4

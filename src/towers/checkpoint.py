@@ -21,11 +21,11 @@ def write(folder: str | PathLike[str], config: Mapping[str, Any], weights: Mappi
         ImportError: safetensors is not installed.
         OSError: the folder cannot be written.
     """
-    save_file = _safetensors().save_file
+    as_bytes = _safetensors().save  # its save_file makes files that only their owner can read
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     contiguous = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-    replace(folder / WEIGHTS, lambda path: save_file(contiguous, path))
+    replace(folder / WEIGHTS, lambda path: path.write_bytes(as_bytes(contiguous)))
     text = json.dumps({"format": FORMAT, **config}, indent=2) + "\n"
     replace(folder / CONFIG, lambda path: path.write_text(text, encoding="utf8"))
 
