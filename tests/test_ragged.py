@@ -160,6 +160,13 @@ def test_what_does_not_fit_is_refused(make, error, text):
         make()
 
 
+@pytest.mark.parametrize(("offsets", "kept"), [([9, 1, 0, 5, 99], [0, 1, 1, 3, 3]), ([-4, 2], [0, 3]), ([7], [0])])
+def test_unchecked_offsets_are_made_to_rise_to_the_number_of_tokens(offsets, kept):
+    with checks("off"):
+        ragged = Ragged(torch.ones(3 if len(offsets) > 1 else 0, 2), torch.tensor(offsets))
+    assert ragged.offsets.tolist() == kept
+
+
 def test_unchecked_lengths_are_clamped_so_that_nothing_is_read_out_of_bounds():
     with checks("off"):
         ragged = Ragged.from_padded(torch.ones(2, 3), torch.tensor([-5, 99]))
