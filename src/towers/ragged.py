@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar, cast
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from towers.contracts import ShapeContractError, contract
@@ -305,9 +306,11 @@ def _check_offsets(offsets: Tensor, tokens: int) -> None:
 
 def _clamped(offsets: Tensor, tokens: int) -> Tensor:
     """Offsets that nobody looked at, made to rise from 0 to the number of tokens: nothing is read out of bounds."""
-    inner = offsets[1:-1].clamp(0, tokens).cummax(0).values if len(offsets) > 2 else offsets[1:-1]
-    ends = offsets.new_tensor([0, tokens])
-    return torch.cat([ends[:1], inner, ends[1:]]) if len(offsets) > 1 else offsets.new_zeros(1)
+    if len(offsets) == 1:
+        return torch.zeros_like(offsets)
+    inner = offsets[1:-1].to(torch.int64).clamp(0, tokens)
+    rising = inner.cummax(0).values if len(inner) else inner
+    return F.pad(F.pad(rising, (1, 0)), (0, 1), value=tokens)
 
 
 def _check_list(sentences: Iterable[object]) -> None:
