@@ -312,3 +312,21 @@ def test_a_nested_tensor_of_the_other_layout_is_refused():
         ShapeContractError, match=r"is a nested tensor of layout torch.strided[\s\S]*layout=torch.jagged"
     ):
         Tower()(strided)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("lengths_on", ["cpu", "cuda"])
+@pytest.mark.parametrize("method", ["auto", "packed", "padded"])
+def test_on_a_gpu_it_is_what_it_is_on_the_cpu(lengths_on, method):
+    model, there = small_model(), small_model().cuda()
+    for tower in (there.left, there.right):
+        tower.lstm.method = method
+    left, right = pairs([3, 7, 2, 4])
+    padded, lengths = reference.pad(left)
+    logits = there(padded.cuda(), torch.stack(right).cuda(), lengths.to(lengths_on))
+    close(logits.cpu(), model(padded, torch.stack(right), lengths))
+    close(there(Ragged.from_list(left).to("cuda"), Ragged.from_list(right).to("cuda")), logits)
+    logits.square().sum().backward()
+    model(padded, torch.stack(right), lengths).square().sum().backward()
+    for one, other in zip(there.parameters(), model.parameters(), strict=True):
+        close(one.grad.cpu(), other.grad, 1e-11)
