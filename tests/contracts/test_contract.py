@@ -79,7 +79,60 @@ def result(a: Float[Tensor, "batch width"], kind: str) -> tuple[Float[Tensor, "b
     return {"right": (a.sum(1), a.sum(0)), "swapped": (a.sum(0), a.sum(1)), "no tuple": a}[kind]
 
 
+@contract
+def shapes(a: Float[Tensor, "n 3"] | Float[Tensor, "n 4"], b: Float[Tensor, "n"] | None = None) -> None: ...
+
+
+@contract
+def keywords(a: Float[Tensor, "out in"], b: Float[Tensor, "in"]) -> None: ...
+
+
+@contract
+def named(a: Float[Tensor, "rows=4 n"], len: int = 3, *, any: int = 2) -> int:
+    return len + any
+
+
+@contract
+def both_kinds(a: Float[Tensor, "*a"], b: Float[Tensor, "a"]) -> None: ...
+
+
+@contract
+def doubled(a: Float[Tensor, "2*n"]) -> None: ...
+
+
+@contract(where="0 <= ids < n")
+def table(a: Float[Tensor, "n"], ids: Int[Tensor, "k m"]) -> None: ...
+
+
+class Static:
+    @contract
+    @staticmethod
+    def under(a: Float[Tensor, "3"]) -> None: ...
+
+    @staticmethod
+    @contract
+    def over(a: Float[Tensor, "3"]) -> None: ...
+
+    @contract
+    @classmethod
+    def of_class(cls, a: Float[Tensor, "3"]) -> "Static":
+        return cls()
+
+    @contract
+    def of_its_own_class(self, other: "Static | None", a: Float[Tensor, "3"]) -> "Static":
+        return self
+
+
 ACCEPTED = {
+    "either shape, first": lambda: shapes(f(2, 3)),
+    "either shape, second": lambda: shapes(f(2, 4), f(2)),
+    "keywords of Python": lambda: keywords(f(2, 3), f(3)),
+    "a named number, and parameters that hide builtins": lambda: named(f(4, 2), 3, any=1),
+    "one name for one axis and for several": lambda: both_kinds(f(2, 3), f(5)),
+    "two of something": lambda: doubled(f(6)),
+    "static, either order": lambda: (Static.under(f(3)), Static.over(f(3)), Static().under(f(3))),
+    "class method": lambda: Static.of_class(f(3)),
+    "its own class": lambda: Static().of_its_own_class(Static(), f(3)),
     "shared names": lambda: names(f(2, 3), f(3, 2)),
     "fixed": lambda: fixed(f(9, 3)),
     "anonymous": lambda: anything(f(9, 3, 1, 1, dtype=torch.int8)),
@@ -108,6 +161,16 @@ ACCEPTED = {
 }
 
 REFUSED = {
+    "either shape": (lambda: shapes(f(2, 5)), r"a: 3 is 5; expected 3 \(as annotated\)"),
+    "either shape, then a name": (lambda: shapes(f(2, 4), f(3)), r"b: n is 3; expected 2 \(as in a\)"),
+    "keywords of Python": (lambda: keywords(f(2, 3), f(2)), r"b: in is 2; expected 3 \(as in a\)"),
+    "a named number": (lambda: named(f(3, 2)), r"a: 4 is 3; expected 4|a: rows=4 is 3; expected 4"),
+    "no half": (lambda: doubled(f(5)), r"a: 2\*n is 5, which it is for no whole n"),
+    "numbers": (lambda: fixed([1, 2]), r"a is a list; expected Float\[Tensor, \"batch 3\"\]\nhint: torch.tensor makes one of numbers"),
+    "static": (lambda: Static.under(f(2)), r"Static.under: a: 3 is 2; expected 3"),
+    "static, the other order": (lambda: Static.over(f(2)), r"Static.over: a: 3 is 2; expected 3"),
+    "class method": (lambda: Static.of_class(f(2)), r"Static.of_class: a: 3 is 2"),
+    "its own class": (lambda: Static().of_its_own_class(3, f(3)), r"other is a int; expected"),
     "shared names": (lambda: names(f(2, 3), f(2, 3)), r"names: b: time is 2; expected 3 \(as in a\)"),
     "fixed": (lambda: fixed(f(3, 9)), r"a: 3 is 9; expected 3 \(as annotated\)[\s\S]*transpose\(0, 1\) would fit"),
     "rank": (lambda: fixed(f(3)), r"a has 1 axes \(3\); expected 2: \(batch, 3\)[\s\S]*batch axis is missing"),
@@ -152,6 +215,31 @@ def test_a_value_in_a_tensor_is_named_by_its_position(ids, text):
     with pytest.raises(ValueError, match=text) as caught:
         bounded(f(8), torch.tensor(ids))
     assert not isinstance(caught.value, ShapeContractError)
+
+
+def test_a_value_in_a_table_is_named_by_both_positions():
+    with pytest.raises(ValueError, match=r"ids\[1, 0\] is 5; table needs less than 3 n"):
+        table(f(3), torch.tensor([[0, 1], [5, 2]]))
+
+
+def test_options_that_could_never_apply_are_refused_when_decorating():
+    with pytest.raises(ValueError, match=r"'out <= 5': out is none of n, x"):
+
+        @contract(where=("out <= 5",))
+        def only_in_the_result(x: Float[Tensor, "n"]) -> Float[Tensor, "out"]: ...
+
+    with pytest.raises(ValueError, match=r"dtype_of \('weight'\) is a path from `self`"):
+
+        @contract(dtype_of="weight")
+        def function(x: Float[Tensor, "n"]) -> None: ...
+
+
+def test_a_name_that_is_nowhere_is_pythons_own_error():
+    @contract
+    def function(x: "Nowhere") -> None: ...
+
+    with pytest.raises(NameError, match="Nowhere"):
+        function(1)
 
 
 def test_python_itself_refuses_what_is_no_call():

@@ -44,7 +44,10 @@ class Bindings:
             return None
 
     def solve(self, axis: Axis, size: int, source: str) -> bool:
-        """Let a linear expression of one unknown name bind that name, as `batch+1` does `batch`; whether it did."""
+        """Let a linear expression of one unknown name bind that name, as `batch+1` does `batch`; whether it did.
+
+        Where no whole number fits, the name gets the next smaller one, and the expression another size.
+        """
         assert axis.size is not None
         unknown = {name for name in axis.size.names if name not in self.axes}
         if len(unknown) != 1:
@@ -59,7 +62,7 @@ class Bindings:
         except Unknown:
             return False
         slope = one - zero
-        if slope == 0 or two - one != slope or (size - zero) % slope:
+        if slope == 0 or two - one != slope:
             return False
         self.axes[unknown.pop()] = Bound((size - zero) // slope, source)
         return True

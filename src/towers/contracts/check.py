@@ -11,6 +11,7 @@ from torch import Tensor
 from towers.contracts import modes
 from towers.contracts.bindings import Bindings, Bound, Unknown
 from towers.contracts.compiled import NotCompiled, compile_check
+from towers.contracts.errors import ShapeContractError
 from towers.contracts.expressions import Condition, read_path
 from towers.contracts.layouts import RaggedAxis, Size, layout
 from towers.contracts.refusals import (
@@ -19,10 +20,11 @@ from towers.contracts.refusals import (
     refuse_kind,
     refuse_rank,
     refuse_size,
+    refuse_unsolvable,
     refuse_variadic,
 )
 from towers.contracts.signature import read_signature
-from towers.contracts.specs import Axis, PlainSpec, Spec, TensorSpec, TupleSpec, is_kind, pair
+from towers.contracts.specs import Alternative, Axis, PlainSpec, Spec, TensorSpec, TupleSpec, is_kind, pair
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,7 +62,15 @@ def contract(function: Any = None, /, *, where: Sequence[str] = (), dtype_of: st
 
 
 def _enforce(function: Callable[P, R], *, where: Sequence[str], dtype_of: str | None) -> Callable[P, R]:
-    signature = read_signature(function, where, dtype_of)
+    if isinstance(function, (staticmethod, classmethod)):
+        inner: Any = type(function)(_enforce(function.__func__, where=where, dtype_of=dtype_of))
+        return inner
+    if isinstance(where, str):
+        where = (where,)
+    try:
+        signature = read_signature(function, where, dtype_of)
+    except NameError:
+        return _when_called(function, where, dtype_of)
 
     def look_again(arguments: Mapping[str, Any]) -> Check:
         return Check(Bindings(signature, arguments))
@@ -79,6 +89,20 @@ def _enforce(function: Callable[P, R], *, where: Sequence[str], dtype_of: str | 
         result = function(*args, **kwargs)
         careful.check_result(result)
         return result
+
+    return checked
+
+
+def _when_called(function: Callable[P, R], where: Sequence[str], dtype_of: str | None) -> Callable[P, R]:
+    """For annotations that name what is defined further down, such as their own class: read at the first call."""
+    found: list[Callable[P, R]] = []
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not found:
+            read_signature(function, where, dtype_of)  # raises the NameError of what is not defined even now
+            found.append(_enforce(function, where=where, dtype_of=dtype_of))
+        return found[0](*args, **kwargs)
 
     return checked
 
@@ -112,8 +136,8 @@ class Check:
         options = [option for option in spec if is_kind(value, option)]
         if not options:
             refuse_kind(self.names, name, value, spec)
-        if len(options) > 1:  # several tensors of one type: the first of the right dtype and rank, else the first
-            options.sort(key=lambda option: not _looks_right(value, option))
+        if len(options) > 1:
+            options = [self.first_that_fits(name, value, options)]
         match options[0]:
             case TensorSpec() as tensor:
                 self.check_tensor(name, value, tensor)
@@ -122,6 +146,21 @@ class Check:
                     self.check(f"{name}[{index}]", item, inner)
             case PlainSpec():
                 pass
+
+    def first_that_fits(self, name: str, value: object, options: list[Alternative]) -> Alternative:
+        """Of several alternatives of one type the first that fits; else the likeliest, to say what is wrong with it."""
+        axes, waiting = self.names.axes, self.waiting
+        for option in options:
+            self.names.axes, self.waiting = dict(axes), list(waiting)
+            try:
+                self.check(name, value, (option,))
+                self.compare_waiting()
+            except ShapeContractError:
+                continue
+            finally:
+                self.names.axes, self.waiting = axes, waiting
+            return option
+        return next((option for option in options if _looks_right(value, option)), options[0])
 
     def check_tensor(self, name: str, value: object, spec: TensorSpec) -> None:
         """Dtype and rank, then axis by axis."""
@@ -165,7 +204,8 @@ class Check:
         """Give a name its several sizes, or compare or broadcast with those that it has."""
         if axis.name is None:
             return
-        bound = self.names.axes.setdefault(axis.name, Bound(size, name, axis.broadcast))
+        key = f"*{axis.name}"  # one name may stand for one axis and for several
+        bound = self.names.axes.setdefault(key, Bound(size, name, axis.broadcast))
         known = cast(tuple[int, ...], bound.size)
         try:
             both = tuple(torch.broadcast_shapes(known, size)) if axis.broadcast or bound.broadcast else size
@@ -173,7 +213,7 @@ class Check:
             both = None
         if both is None or (not bound.broadcast and both != known) or (not axis.broadcast and both != size):
             refuse_variadic(self.names, name, axis, bound, size)
-        self.names.axes[axis.name] = Bound(both, bound.source, bound.broadcast and axis.broadcast)
+        self.names.axes[key] = Bound(both, bound.source, bound.broadcast and axis.broadcast)
 
     def compare_waiting(self) -> None:
         """Compare the axes that are expressions; those of unknown names go on waiting."""
@@ -185,6 +225,8 @@ class Check:
             if expected is None:
                 if not self.names.solve(axis, size, name):
                     self.waiting.append((name, spec, came, axis, index))
+                elif self.names.expected(axis) != size:
+                    refuse_unsolvable(self.names, name, axis, size)
             elif size != expected:
                 refuse_size(self.names, name, spec, came, index, expected, axis.origin)
 
@@ -200,12 +242,12 @@ class Check:
             if not fine:
                 refuse_condition(self.names, condition, value, bound, None)
         elif not bool(fine.all()):
-            position = int((~fine).nonzero()[0, 0])
+            position = tuple((~fine).nonzero()[0].tolist())
             bound = int(bound[position]) if isinstance(bound, Tensor) else bound
             refuse_condition(self.names, condition, int(value[position]), bound, position)
 
 
-def _looks_right(value: object, option: TensorSpec | TupleSpec | PlainSpec) -> bool:
+def _looks_right(value: object, option: Alternative) -> bool:
     if not isinstance(option, TensorSpec):
         return True
     came, dtype, _ = layout(value)

@@ -20,6 +20,9 @@ from towers.contracts.layouts import RaggedAxis, layout
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Axis, PlainSpec, Spec, TensorSpec, TupleSpec, is_kind
 
+_SPOKEN = frozenset({"Tensor", "any", "isinstance", "len", "option", "tuple"})
+"""What the source takes from Python and torch under its own name; its other names begin with an underscore."""
+
 
 class NotCompiled(Exception):
     """The signature says something that is left to `towers.contracts.check`, such as axes that broadcast."""
@@ -68,6 +71,8 @@ class _Source:
         """Three functions: the check of the arguments, that of the result, and the call between them."""
         if any(parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) for parameter in self.parameters):
             raise NotCompiled
+        if any(name.startswith("_") or name in _SPOKEN for name in self.names):  # they would hide what is meant
+            raise NotCompiled
         arguments = self._arguments()
         result = self._result()
         axes = ", ".join(f"_axis_{name}" for name in self.axes)
@@ -111,10 +116,10 @@ class _Source:
         """The function's own parameters, so that Python itself binds them and refuses what is no call."""
         parts: list[str] = []
         for before, parameter in zip([None, *self.parameters], self.parameters, strict=False):
-            if parameter.kind == parameter.KEYWORD_ONLY and (before is None or before.kind != parameter.KEYWORD_ONLY):
-                parts.append("*")
             if before is not None and before.kind == before.POSITIONAL_ONLY != parameter.kind:
                 parts.append("/")
+            if parameter.kind == parameter.KEYWORD_ONLY and (before is None or before.kind != parameter.KEYWORD_ONLY):
+                parts.append("*")
             default = ""
             if parameter.default is not parameter.empty:
                 default = f"={self._constant(parameter.default)}"
@@ -197,7 +202,7 @@ class _Source:
     def _axis(self, size: str, axis: Axis, no: str, *, ragged: bool) -> None:
         assert axis.size is not None
         if axis.name is None and not axis.size.names and not axis.size.braces:
-            self._line(f"if {size} != {axis.text}: {no}")
+            self._line(f"if {size} != {axis.size.text}: {no}")
         elif axis.name is None:
             local = f"_size_{next(self.fresh)}"
             self._line(f"{local} = {size}", before=f"{local} = None")

@@ -75,6 +75,8 @@ def expression(text: str) -> Expression:
     Raises:
         ValueError: the text is no expression of ints, names, names in braces and `+ - * // %`.
     """
+    if text.isidentifier():  # a Python keyword is a good name for an axis too: "out in"
+        return _checked(text, ast.Name(text), {})
     tree, braces = _parse(text)
     return _checked(text, tree, braces)
 

@@ -44,7 +44,7 @@ def _other_order(expected: Sizes, came: Sizes) -> str | None:
 def _flattened(expected: Sizes, came: Sizes) -> str | None:
     for axis in range(len(expected) - 1):
         first, second = expected[axis], expected[axis + 1]
-        merged = None if first is None or second is None else first * second
+        merged = None if first is None or second is None or 1 in (first, second) else first * second
         if merged is not None and _fits([*expected[:axis], merged, *expected[axis + 2 :]], came):
             return f"perhaps two axes were flattened into one: {merged} = {first} x {second}"
     return None

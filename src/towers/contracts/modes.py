@@ -18,14 +18,15 @@ def _valid(mode: str, source: str) -> Mode:
     return cast(Mode, mode)
 
 
-_mode = _valid(os.environ.get("TOWERS_CONTRACTS", "on"), "the environment variable TOWERS_CONTRACTS")
+_mode = _valid(os.environ.get("TOWERS_CONTRACTS") or "on", "the environment variable TOWERS_CONTRACTS")
 
 
 class checks:
     """Set how much every contract checks; as a context, until its end.
 
     "off" checks nothing. "on", the default, checks shapes and dtypes always, and values (of lengths) where they lie
-    on the CPU in plain eager code. "strict" also reads values that lie on a device, which waits for it.
+    on the CPU in plain eager code. "strict" also reads values that lie on a device, which waits for it. The mode is
+    one for the whole process, all its threads included; an object that no `with` ends stays in force.
 
     Raises:
         ValueError: the mode is none of the three.

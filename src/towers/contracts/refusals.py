@@ -2,7 +2,7 @@
 """What is said when something does not fit: one function for each way not to."""
 
 from collections.abc import Sequence
-from typing import Any, Never
+from typing import Any, Never, cast, get_args
 
 import torch
 
@@ -20,8 +20,11 @@ def refuse_kind(call: Bindings, name: str, value: object, spec: Spec) -> Never:
     """Something that is not of a type named in the annotation."""
     wanted = " or ".join(_describe(option) for option in spec)
     hint = None
-    if isinstance(value, (list, tuple)) and any(isinstance(option, TensorSpec) for option in spec):
+    if type(value) in (list, tuple) and any(isinstance(option, TensorSpec) for option in spec):
+        items = cast(Sequence[object], value)
+        tensors = bool(items) and all(isinstance(item, torch.Tensor) for item in items)
         hint = "torch.stack joins tensors of one length, Ragged.from_list those of different lengths"
+        hint = hint if tensors else "torch.tensor makes one of numbers"
     kind = type(value).__name__
     if not has_layout(value):
         kind, hint = "nested tensor of layout torch.strided", "torch.nested.nested_tensor(…, layout=torch.jagged)"
@@ -76,6 +79,14 @@ def refuse_size(
     _refuse(call, name, problem, axis.text, expected, actual, hint, rows)
 
 
+def refuse_unsolvable(call: Bindings, name: str, axis: Axis, size: int) -> Never:
+    """A size that an expression of one unknown name has for no whole number, such as 5 for `2*n`."""
+    problem = (
+        f"{_subject(name)}: {axis.label} is {size}, which it is for no whole {axis.size.names[0] if axis.size else ''}"
+    )
+    _refuse(call, name, problem, axis.text, None, size)
+
+
 def refuse_variadic(call: Bindings, name: str, axis: Axis, known: Bound, came: tuple[int, ...]) -> Never:
     """Several axes at once that are not, or do not broadcast with, those of another argument."""
     how = "broadcastable with" if axis.broadcast else "as in"
@@ -83,7 +94,9 @@ def refuse_variadic(call: Bindings, name: str, axis: Axis, known: Bound, came: t
     _refuse(call, name, problem, axis.text, known.size, came)
 
 
-def refuse_condition(call: Bindings, condition: Condition, value: int, bound: int, position: int | None) -> Never:
+def refuse_condition(
+    call: Bindings, condition: Condition, value: int, bound: int, position: tuple[int, ...] | None
+) -> Never:
     """A size, or (`position`) a value in a tensor, that breaks a condition."""
     subject, source = condition.subject.text, condition.subject.text
     unit = condition.unit
@@ -92,7 +105,7 @@ def refuse_condition(call: Bindings, condition: Condition, value: int, bound: in
         unit, source = subject, axis.source
         subject = f"{source}.lengths" if isinstance(axis.size, RaggedAxis) else f"{source}: {subject}"
     if position is not None:
-        subject = f"{subject}[{position}]"
+        subject = f"{subject}{list(position)}"
     unit = unit.removesuffix("s") if bound == 1 else unit
     relation = {"<=": "at most", "<": "less than", ">=": "at least", ">": "more than", "==": "exactly"}
     problem = f"{subject} is {value}; {call.owner()} needs {relation[condition.relation]} {bound} {unit}".rstrip()
@@ -133,4 +146,5 @@ def _describe(option: TensorSpec | TupleSpec | PlainSpec) -> str:
         case TupleSpec(items):
             return f"({', '.join(' or '.join(_describe(inner) for inner in item) for item in items)})"
         case PlainSpec(hint):
-            return "None" if hint is type(None) else getattr(hint, "__name__", str(hint))
+            plain = isinstance(hint, type) and not get_args(hint)
+            return "None" if hint is type(None) else hint.__name__ if plain else str(hint).replace("typing.", "")

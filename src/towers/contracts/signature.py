@@ -37,7 +37,11 @@ def read_signature(function: Callable[..., Any], where: Sequence[str], dtype_of:
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     bounds = tuple(condition for text in where for condition in conditions(text))
-    _check_names(function, bounds, [*hints.values(), result or ()], parameters)
+    _check_names(function, bounds, hints.values(), parameters)
+    if dtype_of is not None and "self" not in parameters:
+        raise ValueError(
+            f"{function.__qualname__}: dtype_of ({dtype_of!r}) is a path from `self`, which it does not have"
+        )
     return Signature(
         name=function.__qualname__.rpartition("<locals>.")[2],
         parameters=tuple(name for name, parameter in parameters.items() if parameter.kind != parameter.KEYWORD_ONLY),
@@ -52,7 +56,7 @@ def read_signature(function: Callable[..., Any], where: Sequence[str], dtype_of:
 def _check_names(
     function: Callable[..., Any], bounds: Iterable[Condition], specs: Iterable[Spec], parameters: Iterable[str]
 ) -> None:
-    """Refuse a condition that speaks of something that the signature does not have: it would never apply."""
+    """Refuse a condition that speaks of what no argument has: it would never apply."""
     known = {*parameters, *(name for spec in specs for name in axis_names(spec))}
     for condition in bounds:
         for name in (*condition.subject.names, *condition.bound.names):

@@ -71,7 +71,8 @@ class PlainSpec:
     hint: Any
 
 
-Spec: TypeAlias = tuple[TensorSpec | TupleSpec | PlainSpec, ...]
+Alternative: TypeAlias = TensorSpec | TupleSpec | PlainSpec
+Spec: TypeAlias = tuple[Alternative, ...]
 """The alternatives of a union, in order."""
 
 
@@ -121,7 +122,7 @@ def axis_names(spec: Spec) -> Iterator[str]:
     for option in spec:
         if isinstance(option, TensorSpec):
             for axis in option.axes:
-                yield from axis.size.names if axis.size is not None else ()
+                yield from axis.size.names if axis.size is not None and not axis.variadic else ()
         elif isinstance(option, TupleSpec):
             for item in option.items:
                 yield from axis_names(item)
