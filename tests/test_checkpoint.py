@@ -16,6 +16,7 @@ MODELS = {
         Tower(vector_width=4, kernel_words=3, filters=6, pool=2, hidden=5, chunk=2), Tower(words=4, hidden=5), dense=9
     ),
     "float64": lambda: TwoTowers(dtype=torch.float64),
+    "of two dtypes": lambda: TwoTowers(Tower(dtype=torch.float64), Tower(), dtype=torch.bfloat16),
 }
 
 
@@ -35,6 +36,7 @@ def test_there_and_back(make, tmp_path):
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
         assert loaded.state_dict()[name].dtype == value.dtype
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
     assert checkpoint.read_config(tmp_path / "a" / "model")["vectors"] == {"source": "sample"}
 
 
@@ -78,7 +80,7 @@ def sizes(folder):
         (lambda f: change(f, format=2), ValueError, r"has format 2; this version of towers reads up to 1: update towers"),
         (lambda f: change(f, model=sizes(f) | {"dense": 4}), ValueError, r"do not fit each other[\s\S]*dense.weight"),
         (lambda f: change(f, model=sizes(f) | {"left": {"wings": 2}}), ValueError, r"do not fit each other[\s\S]*wings"),
-        (lambda f: change(f, model={"left": {}}), ValueError, r"do not fit each other: no entry 'dtype'"),
+        (lambda f: change(f, model={"left": {}}), ValueError, r"do not fit each other: no entry 'right'"),
         (lambda f: change(f, model=sizes(f) | {"left": sizes(f)["left"] | {"pool": 5}}), ValueError, r"pool \(5\) must divide filters \(32\)"),
     ],
 )  # fmt: skip

@@ -194,6 +194,12 @@ def test_under_autocast_the_states_are_float32(shape):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+def test_float64_under_autocast_is_taken_into_the_weights_dtype():
+    tower, rows = small_tower(dtype=torch.float32), reference.sentences([3, 4], 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert tower(Ragged.from_list(rows)).dtype == torch.float32
+
+
 def test_it_is_made_on_meta_moved_copied_pickled_and_run_with_other_weights():
     assert all(parameter.is_meta for parameter in TwoTowers(device="meta").parameters())
     assert TwoTowers(device="meta")(
@@ -234,6 +240,7 @@ def test_unchecked_lengths_read_nothing_out_of_bounds():
         (lambda: Tower(hidden=0), r"Tower: hidden \(0\) must be an int of at least 1"),
         (lambda: Tower(chunk=-1), r"Tower: chunk \(-1\) must be an int of at least 1"),
         (lambda: TwoTowers(Tower(hidden=6), Tower(hidden=8)), r"TwoTowers: left.hidden \(6\) and right.hidden \(8\) must be equal"),
+        (lambda: TwoTowers(5), r"TwoTowers: left \(5\) must be a Tower, or None for the usual one"),
         (lambda: TwoTowers(dense=0), r"TwoTowers: dense \(0\) must be an int of at least 1"),
     ],
 )  # fmt: skip

@@ -22,6 +22,7 @@ PUBLIC = {
     "TwoTowers",
     "contracts",
     "data",
+    "optim",
     "training",
 }
 

@@ -145,6 +145,7 @@ def test_an_empty_batch_is_a_batch():
         (lambda: Ragged.from_padded(torch.zeros(2, 3), torch.tensor([1, 4])), ValueError, r"lengths\[1\] is 4; Ragged.from_padded needs at most 3 words"),
         (lambda: Ragged.from_padded(torch.zeros(2, 3), torch.tensor([-1, 3])), ValueError, r"lengths\[0\] is -1; Ragged.from_padded needs at least 0 words"),
         (lambda: Ragged.from_padded(torch.zeros(2, 3), torch.tensor([1])), ShapeContractError, r"lengths: batch is 1; expected 2 \(as in padded\)"),
+        (lambda: Ragged.from_list(iter([])), ValueError, r"sentences is empty"),
         (lambda: Ragged.from_list([]), ValueError, r"sentences is empty"),
         (lambda: Ragged.from_list([torch.zeros(2, 3), torch.zeros(2, 4)]), ShapeContractError, r"sentences\[1\] has words of \(4,\)"),
         (lambda: Ragged.from_list([torch.zeros(2), [1.0]]), ShapeContractError, r"sentences\[1\] is a list"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from os import PathLike
+from types import NoneType
 from typing import Any, Self
 
 import torch
@@ -107,7 +108,7 @@ class Tower(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or the number of words is not one it takes.
             ValueError: a length is not one it takes.
         """
-        features = self.pool(self.conv(enter(sentences, lengths)))
+        features = self.pool(self.conv(enter(sentences, lengths, owner=self)))
         state: tuple[Tensor, Tensor] | None = None
         for part in features.chunks(self.chunk):
             _, state = self.lstm(part, state)
@@ -157,6 +158,9 @@ class TwoTowers(nn.Module):
     ) -> None:
         super().__init__()
         at_least_one(self, dense=dense)
+        for name, tower in (("left", left), ("right", right)):
+            if not isinstance(tower, (Tower, NoneType)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                refuse(self, f"{name} ({tower!r}) must be a Tower, or None for the usual one")
         self.left = Tower(device=device, dtype=dtype) if left is None else left
         self.right = Tower(words=5, device=device, dtype=dtype) if right is None else right
         self.hidden = self.left.hidden
@@ -252,7 +256,6 @@ class TwoTowers(nn.Module):
             "left": self.left.config(),
             "right": "left" if shared else self.right.config(),
             "dense": self.dense.out_features,
-            "dtype": str(self.dense.weight.dtype).removeprefix("torch."),
         }
         weights = {name: value for name, value in self.state_dict().items() if not (shared and "right." in name)}
         checkpoint.write(folder, {**(extra or {}), "model": config}, weights)
@@ -269,12 +272,11 @@ class TwoTowers(nn.Module):
         config, weights = checkpoint.read(folder)
         with checkpoint.explained(folder):
             sizes = config["model"]
-            dtype = getattr(torch, sizes["dtype"])
-            left = Tower(**sizes["left"], device=device, dtype=dtype)
+            left = Tower(**sizes["left"], device="meta")
             shared = sizes["right"] == "left"
-            right = left if shared else Tower(**sizes["right"], device=device, dtype=dtype)
+            right = left if shared else Tower(**sizes["right"], device="meta")
             model = cls(left, right, dense=sizes["dense"])
             if shared:
                 weights |= {"right." + name[5:]: value for name, value in weights.items() if name.startswith("left.")}
-            model.load_state_dict(weights)
-        return model
+            model.load_state_dict(weights, assign=True)  # each weight in the dtype in which it was saved
+        return model if device is None else model.to(device)

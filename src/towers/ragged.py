@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from towers.contracts import ShapeContractError, contract
-from towers.contracts.errors import complaint
+from towers.contracts.errors import complaint, module_path
 from towers.contracts.modes import may_read
 from towers.kernels.order import offsets_of, time_order
 
@@ -190,13 +190,14 @@ class Ragged:
             ValueError: the list is empty (it would say neither width nor dtype).
             ShapeContractError: an item is no tensor, or its width or dtype is not that of the first.
         """
+        sentences = list(sentences)
         if not sentences:
             raise ValueError(
                 complaint("Ragged.from_list", "sentences is empty; Ragged(values, offsets) makes an empty batch")
             )
         _check_list(sentences)
         lengths = torch.tensor([len(sentence) for sentence in sentences])
-        return cls.unchecked(torch.cat(list(sentences)), offsets_of(lengths).to(sentences[0].device))
+        return cls.unchecked(torch.cat(sentences), offsets_of(lengths).to(sentences[0].device))
 
     def to_list(self) -> list[Tensor]:
         """One tensor for each sentence, views of the values."""
@@ -254,7 +255,9 @@ class Ragged:
         return torch.nested.nested_tensor_from_jagged(self.values, self.offsets)
 
 
-def enter(sentences: Tensor | Ragged | PackedSequence, lengths: Tensor | None = None) -> Ragged:
+def enter(
+    sentences: Tensor | Ragged | PackedSequence, lengths: Tensor | None = None, *, owner: object = None
+) -> Ragged:
     """What every layer does first: padded (with lengths), jagged, packed or Ragged in, Ragged out.
 
     Raises:
@@ -264,7 +267,7 @@ def enter(sentences: Tensor | Ragged | PackedSequence, lengths: Tensor | None = 
     padded = isinstance(sentences, Tensor) and not sentences.is_nested
     if lengths is not None and not padded:
         problem = "lengths is given beside sentences that carry their own; only padded input takes lengths"
-        raise ShapeContractError(complaint("lengths", problem))
+        raise ShapeContractError(complaint(module_path(owner), problem))
     if isinstance(sentences, Ragged):
         return sentences
     if isinstance(sentences, PackedSequence):

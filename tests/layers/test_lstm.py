@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from towers import Ragged, RaggedLSTM, ShapeContractError
+from towers.contracts import checks
 
 from .. import reference
 
@@ -270,6 +271,11 @@ def test_it_is_made_on_meta_and_shows_its_sizes():
         (lambda: RaggedLSTM(3, 5, bias="two"), ValueError, r"bias \('two'\) must be True, False or \"single\""),
         (lambda: RaggedLSTM(3, 5, dropout=1.5), ValueError, r"dropout \(1.5\) must be a probability"),
         (lambda: RaggedLSTM(3, 5, proj_size=5), ValueError, r"proj_size \(5\) must be less than hidden_size \(5\)"),
+        (lambda: RaggedLSTM(3, 5, bias=1), ValueError, r"bias \(1\) must be True, False"),
+        (lambda: RaggedLSTM(3, 5, bidirectional=2), ValueError, r"bidirectional \(2\) must be True or False"),
+        (lambda: RaggedLSTM(3, 5, dropout="x"), ValueError, r"dropout \('x'\) must be a probability"),
+        (lambda: RaggedLSTM.from_torch(nn.GRU(3, 5)), ValueError, r"lstm is a GRU; expected an nn.LSTM"),
+        (lambda: layer(bias="single").load_state_dict({"bias_hh_l0": torch.zeros(20)}), RuntimeError, r"Missing key.*bias_ih_l0"),
         (lambda: RaggedLSTM(3, 5, method="fast"), ValueError, r"method \('fast'\) must be one of 'auto', 'packed', 'padded'"),
         (lambda: RaggedLSTM.from_torch(nn.LSTM(3, 5, bias=False), bias="single"), ValueError, r"does not fit an nn.LSTM with bias=False"),
         (lambda: layer()(torch.zeros(4, 3).double()), ShapeContractError, r"input has 2 axes \(4, 3\); expected 3: \(batch, steps, input_size=3\)"),
@@ -290,3 +296,16 @@ def test_it_is_made_on_meta_and_shows_its_sizes():
 def test_what_does_not_fit_is_refused(make, error, text):
     with pytest.raises(error, match=text):
         make()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda lstm: lstm(torch.zeros(2, 4, 32)), r"RaggedLSTM.forward: input is \(32,\); expected \(3,\)"),
+        (lambda lstm: lstm(torch.zeros(2, 4, 3), (torch.zeros(1, 1, 5),) * 2), r"hx\[0\] is \(1, 1, 5\); expected \(1, 2, 5\)"),
+        (lambda lstm: lstm(torch.zeros(2, 4, 3), (torch.zeros(1, 2, 5), torch.zeros(1, 2, 6))), r"hx\[1\] is \(1, 2, 6\)"),
+    ],
+)  # fmt: skip
+def test_with_contracts_off_nothing_is_read_out_of_bounds(call, text):
+    with checks("off"), pytest.raises(ShapeContractError, match=text):
+        call(RaggedLSTM(3, 5))

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from towers.contracts import contract
+from towers.contracts import ShapeContractError, contract
+from towers.contracts.errors import complaint
 from towers.contracts.modes import autocast
 from towers.kernels import State, Weights, packed, padded
 from towers.kernels.order import offsets_of
@@ -34,8 +35,8 @@ class RaggedLSTM(nn.Module):
         bias: True for nn.LSTM's two biases, which are added; "single" for one trainable bias, as in Keras (then only
             `bias_ih_l{k}` exists, and loading a state_dict with two sums them); False for none.
         batch_first: must be True.
-        method: "packed" or "padded" (sentences of equal length together) name a way of `towers.kernels`;
-            "auto" takes the one that should be faster.
+        method: "packed" or "padded" (sentences of equal length together) name a way of `towers.kernels`, torch's own
+            code both; "auto" takes the one of the two that should be faster.
 
     Raises:
         ValueError: an argument is none of those, or sizes do not fit.
@@ -64,10 +65,12 @@ class RaggedLSTM(nn.Module):
         at_least_one(self, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         if not batch_first:
             refuse(self, "batch_first (False) must be True: input is (batch, steps, input_size); transpose(0, 1)")
-        if bias not in (True, False, "single"):
+        if not (isinstance(bias, bool) or bias == "single"):
             refuse(self, f'bias ({bias!r}) must be True, False or "single"')
-        if not 0 <= dropout <= 1:
-            refuse(self, f"dropout ({dropout}) must be a probability, from 0 to 1")
+        if type(bidirectional) is not bool:
+            refuse(self, f"bidirectional ({bidirectional!r}) must be True or False")
+        if type(dropout) not in (int, float) or not 0 <= dropout <= 1:
+            refuse(self, f"dropout ({dropout!r}) must be a probability, from 0 to 1")
         if type(proj_size) is not int or not 0 <= proj_size < hidden_size:
             refuse(self, f"proj_size ({proj_size}) must be less than hidden_size ({hidden_size}), or 0 for none")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
@@ -171,7 +174,7 @@ class RaggedLSTM(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or lengths stand beside input that has its own.
             ValueError: a length is negative or above `steps`.
         """
-        ragged = enter(input, lengths)
+        ragged = enter(input, lengths, owner=self)
         weight = self.weight_ih_l0
         values = ragged.values.to(weight.dtype)
         if hx is None:
@@ -183,6 +186,7 @@ class RaggedLSTM(nn.Module):
 
     def _run(self, ragged: Ragged, state: State) -> tuple[Tensor, State]:
         """Settle what no path can run (an empty batch, sentences of length 0), then choose a path."""
+        self._guard(ragged.values, len(ragged), state)
         if ragged.values.shape[0] == 0:
             return ragged.values.new_zeros(0, self.output_width), state
         if ragged.uniform is not None and self.method != "packed":
@@ -196,6 +200,19 @@ class RaggedLSTM(nn.Module):
         start = (state[0].index_select(1, rows), state[1].index_select(1, rows))
         output, end = self._way(lengths).run(ragged.values, offsets_of(lengths), start, self._weights())
         return output, (state[0].index_copy(1, rows, end[0]), state[1].index_copy(1, rows, end[1]))
+
+    def _guard(self, values: Tensor, batch: int, state: State) -> None:
+        """Refuse sizes that do not fit even where contracts are off: torch's CPU path would read out of bounds."""
+        sizes = {
+            "input": (values.shape[1:], (self.input_size,)),
+            "hx[0]": (state[0].shape, (self.state_rows, batch, self.state_width)),
+            "hx[1]": (state[1].shape, (self.state_rows, batch, self.hidden_size)),
+        }
+        for name, (came, expected) in sizes.items():
+            if came != expected:
+                raise ShapeContractError(
+                    complaint("RaggedLSTM.forward", f"{name} is {tuple(came)}; expected {expected}")
+                )
 
     def _way(self, lengths: Int[Tensor, "batch"]) -> ModuleType:
         if self.method == "auto":
@@ -221,8 +238,10 @@ class RaggedLSTM(nn.Module):
         """With the sizes and a copy of the weights of an nn.LSTM, whatever its `batch_first`; `bias="single"` sums two.
 
         Raises:
-            ValueError: `bias` asks for biases that the nn.LSTM lacks, or drops those that it has.
+            ValueError: `lstm` is no nn.LSTM, or `bias` asks for biases that it lacks, or drops those that it has.
         """
+        if type(lstm) is not nn.LSTM:
+            raise ValueError(f"RaggedLSTM.from_torch: lstm is a {type(lstm).__name__}; expected an nn.LSTM")
         kept = lstm.bias if bias is None else bias
         if bool(kept) != lstm.bias:
             raise ValueError(f"RaggedLSTM.from_torch: bias ({bias!r}) does not fit an nn.LSTM with bias={lstm.bias}")
@@ -267,7 +286,8 @@ class RaggedLSTM(nn.Module):
         if self.bias == "single":
             for name in [name for name in state_dict if name.startswith(f"{prefix}bias_hh_l")]:
                 kept = name.replace("bias_hh_l", "bias_ih_l")
-                state_dict[kept] = state_dict[kept] + state_dict.pop(name)
+                if kept in state_dict:
+                    state_dict[kept] = state_dict[kept] + state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -74,9 +74,11 @@ class PhraseConv(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or there are fewer words than `kernel_words`.
             ValueError: a length is below `kernel_words` or above `words`.
         """
-        ragged, places = enter(sentences, lengths), self.kernel_words
+        ragged, places = enter(sentences, lengths, owner=self), self.kernel_words
         starts, offsets = ragged.runs(places)
-        shares = F.linear(ragged.values, self.weight.flatten(0, 1)).unflatten(1, (places, self.filters))
+        shares = F.linear(ragged.values.to(self.weight.dtype), self.weight.flatten(0, 1)).unflatten(
+            1, (places, self.filters)
+        )
         # Phrase t adds up share 0 of word t, share 1 of word t + 1, … Phrases across two sentences are added up too,
         # which is cheaper than to avoid it, and then left out by `starts`.
         phrases = max(len(shares) - places + 1, 0)

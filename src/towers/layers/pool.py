@@ -42,7 +42,7 @@ class FeaturePool(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated.
             ValueError: a length is negative or above `steps`.
         """
-        ragged = enter(phrases, lengths)
+        ragged = enter(phrases, lengths, owner=self)
         pooled = F.max_pool1d(ragged.values.unsqueeze(1), self.size).squeeze(1)
         return leave(ragged.with_values(pooled), phrases)
 
