@@ -41,7 +41,11 @@ def contract(function: Any = None, /, *, where: Sequence[str] = (), dtype_of: st
 
     Axis names are shared by all arguments and the result; `{self.hidden}` and `{argument}` are read at the call.
     Beside tensors, `Float[Ragged, …]`, `Float[PackedSequence, …]` and jagged nested tensors are understood: their
-    second axis is ragged and has no size of its own.
+    second axis is ragged and has no size of its own. Unions, None, and tuples of a fixed number of items are read too.
+
+    What is no tensor is checked by beartype; that goes for lists, dicts and tuples of any length with tensors in them
+    too, whose axes are not shared with other arguments. `*args`, `**kwargs`, results without tensors, and array types
+    other than torch's are not checked.
 
     Args:
         function: what is decorated, when no option is given.
