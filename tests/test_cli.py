@@ -120,6 +120,22 @@ def test_on_a_terminal_there_is_a_bar_and_ctrl_c_ends_it_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sigterm_ends_as_ctrl_c_does(tmp_path):
+    command = [COMMAND, "fit", "--epochs", "50", "--batch-size", "50"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        for line in run.stdout:
+            if line.startswith("epoch  2/50"):
+                break
+        run.send_signal(signal.SIGTERM)
+        run.stdout.read()
+        said = run.stderr.read()
+    assert run.returncode == 143
+    assert said.strip() == "towers: terminated"
+    assert list(tmp_path.iterdir()) == []
+
+
 def read_all(terminal):
     text = b""
     while True:
@@ -202,6 +218,24 @@ def test_fit_with_soft_labels_and_one_tower(files, capsys):
     assert main(["predict", "--model", "run", "--pairs", "test.tsv", "--out", "out.tsv"]) == 0
 
 
+def test_labels_outside_the_range_name_the_way_out(files, capsys):
+    write_pairs("train.tsv", [("the dog", "the cat", 1 + i % 5) for i in range(12)])
+    message = refused(capsys, fit("--shared"))
+    assert "train.tsv, line 3: label is 2; the label range is 0 to 1" in message
+    assert "say --label-range 1 5, or label_range=(1, 5) in Python" in message
+    assert fit("--shared", "--label-range", "1", "5") == 0
+    write_pairs("train.tsv", [("the dog", "the cat", 2)])
+    assert "--label-range LOW HIGH" in refused(capsys, fit("--shared"))
+
+
+def test_vectors_of_other_words_are_warned_of(files, capsys):
+    Path("vectors.txt").write_text("le 1 2 3\nthe 4 5 6\n", encoding="utf8")
+    assert fit() == 0
+    err = capsys.readouterr().err
+    assert "towers fit: warning: only 1 of 7 different words have a vector in vectors.txt" in err
+    assert err.count("\n") == 1
+
+
 def test_the_seed_decides_the_weights(files):
     for seed, out in (("1", "a"), ("1", "b"), ("2", "c")):
         assert fit("--seed", seed, "--out", out) == 0
@@ -222,7 +256,8 @@ def test_both_ways_out_of_a_wrong_number_of_words(files, options, capsys):
     write_pairs("test.tsv", rows)
     message = refused(capsys, fit("--out", "run"))
     assert (
-        "train.tsv, line 2: the right sentence has 2 words (as 10 of 12 lines); this tower takes exactly 5" in message
+        "train.tsv, line 2: the right sentence has 2 words; this tower takes exactly 5 (10 of 12 pairs do not fit)"
+        in message
     )
     assert " ".join(options) in message
     assert not Path("run").exists()
@@ -241,8 +276,16 @@ def test_a_sentence_shorter_than_a_phrase(files, capsys):
 
 def test_a_left_tower_of_a_fixed_number_of_words(files, capsys):
     message = refused(capsys, fit("--left-words", "4"))
-    assert "train.tsv, line 2: the left sentence has 3 words (as 24 of 24 lines); this tower takes exactly 4" in message
-    assert "--left-words any" in message
+    assert "the left sentence has 3 words; this tower takes exactly 4 (24 of 24 pairs do not fit)" in message
+    assert "Use --left-words any for" in message
+
+
+@pytest.mark.parametrize(("words", "side"), [("5", "left"), ("3", "right")])
+def test_the_way_out_of_one_tower_with_a_fixed_number_of_words(files, capsys, words, side):
+    message = refused(capsys, fit("--shared", "--right-words", words))
+    assert f"the {side} sentence has" in message
+    assert "Use --left-words any --right-words any for sentences of any length" in message
+    assert fit("--shared", "--right-words", words, "--left-words", "any", "--right-words", "any") == 0
 
 
 @pytest.mark.parametrize(
@@ -253,7 +296,11 @@ def test_a_left_tower_of_a_fixed_number_of_words(files, capsys):
         (["--hidden", "0"], "hidden (0)"),
         (["--shared", "--left-words", "any", "--right-words", "5"], "--shared is one tower for both sides"),
         (["--lr", "-1"], "lr (-1.0) must be a finite number above 0"),
+        (["--lr", "nan", "--train", "absent.tsv"], "lr (nan) must be a finite number above 0"),
         (["--device", "toaster"], "device ('toaster') is none that torch knows"),
+        (["--device", "mps", "--train", "absent.tsv"], "device ('mps') is none that towers trains on"),
+        (["--device", "cuda:99", "--train", "absent.tsv"], "device (cuda:99): torch finds"),
+        (["--train", "train.txt"], "train.txt: the ending '.txt' is not known, only .tsv, .csv, .jsonl"),
         (["--keep-best", "pearson"], "keep_best ('pearson') must be one of 'loss', 'accuracy', 'auc'"),
         (["--train", "absent.tsv"], "absent.tsv: No such file or directory"),
         (["--vectors", "absent.txt"], "absent.txt: No such file or directory"),
@@ -365,9 +412,41 @@ def test_predict_with_other_columns_and_vectors_than_in_training(run, capsys):
     assert "out.tsv; 100.00 % of 15 tokens" in capsys.readouterr().out
 
 
-def test_predict_may_replace_its_own_input(run):
-    assert main(["predict", "--model", "run", "--pairs", "test.tsv", "--out", "test.tsv"]) == 0
-    assert Path("test.tsv").read_text("utf8").startswith("sentence1\tsentence2\tlabel\tprobability\n")
+@pytest.mark.parametrize("out", ["test.tsv", "link.tsv", "./run/../test.tsv"])
+def test_predict_does_not_replace_its_own_input(run, capsys, out):
+    before = Path("test.tsv").read_text("utf8")
+    Path("link.tsv").symlink_to("test.tsv")
+    assert "is the file of --pairs" in refused(capsys, predict("--out", out))
+    assert Path("test.tsv").read_text("utf8") == before
+
+
+def test_predict_replaces_what_a_link_points_to(run):
+    Path("there").mkdir()
+    Path("there/out.tsv").write_text("old")
+    Path("out.tsv").symlink_to("there/out.tsv")
+    assert predict() == 0
+    assert Path("out.tsv").is_symlink()
+    assert Path("there/out.tsv").read_text("utf8").startswith("sentence1\tsentence2\tlabel\tprobability\n")
+
+
+def test_predict_writes_to_nothing_but_files(run, capsys):
+    os.mkfifo("fifo")
+    for out in ("fifo", "/dev/null"):
+        assert f"--out {out}: is no regular file; name a file" in refused(capsys, predict("--out", out))
+    command = [COMMAND, "predict", "--model", "run", "--pairs", "test.tsv", "--out", "/dev/stdout"]
+    with open("redirected", "w") as output:
+        ended = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "--out /dev/stdout: is no regular file; name a file" in ended.stderr
+
+
+def test_a_model_that_computes_no_numbers_is_refused(run, capsys):
+    model = TwoTowers.load("run")
+    torch.nn.init.constant_(model.dense.weight, float("nan"))
+    config = json.loads(Path("run/config.json").read_text("utf8"))
+    model.save("run", extra={name: config[name] for name in ("vectors", "data")})
+    assert "run: the model gives no number for 8 of 8 pairs; are its weights finite?" in refused(capsys, predict())
+    assert not Path("out.tsv").exists()
 
 
 def test_a_model_saved_by_the_library_needs_vectors(run, capsys):
@@ -398,6 +477,8 @@ def narrow_vectors():
         (["--pairs", "absent.tsv"], "absent.tsv: No such file or directory"),
         (["--out", "absent/out.tsv"], "there is no folder absent"),
         (["--out", "run"], "is a folder; name a file"),
+        (["--out", "-"], "--out -: rows are not written to standard output; name a file"),
+        (["--device", "mps", "--model", "absent"], "device ('mps') is none that towers trains on"),
         (["--out", "out.csv"], "its ending says csv, but the rows of test.tsv stay tsv"),
         (["--vectors", "narrow.txt"], "narrow.txt has 3 numbers a word; the model takes 10"),
         (["--right-column", "sentence3"], "test.tsv has no column 'sentence3'"),

@@ -1,4 +1,5 @@
 import copy
+import errno
 import json
 import logging
 import math
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,7 +201,7 @@ def process_state():
         "threads": torch.get_num_threads(),
         "warnings": list(warnings.filters),
         "levels": [logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric", "")],
-        "signals": signal.getsignal(signal.SIGINT),
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
     }
 
 
@@ -257,6 +259,27 @@ def test_ctrl_c_reaches_the_caller_and_works_again(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("handled", [False, True], ids=["no handler", "a handler that goes on"])
+def test_sigterm_ends_with_its_exit_code(tmp_path, handled):
+    calls, before = [], signal.getsignal(signal.SIGTERM)
+    handler = (lambda *_: calls.append(1)) if handled else signal.SIG_DFL
+    try:
+        signal.signal(signal.SIGTERM, handler)
+        with pytest.raises(SystemExit) as ended:
+            training.fit(
+                small_model(),
+                some_pairs(20),
+                on_epoch=lambda _: signal.raise_signal(signal.SIGTERM),
+                out=tmp_path / "run",
+            )
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143
+    assert len(calls) == handled
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_error_of_the_caller_passes_through(tmp_path):
     model = small_model().eval()
 
@@ -307,6 +330,55 @@ def test_a_run_that_cannot_be_saved_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         training.fit(small_model(), some_pairs(20), epochs=1, out=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+RUN_FILES = ["config.json", "curves.png", "metrics.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("out", [".", "link", "dangling"])
+def test_an_empty_folder_stays_the_folder_that_it_is(tmp_path, monkeypatch, out):
+    """Nothing is made beside it: its parent may be unwritable, or it a mount point."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    inode = empty.stat().st_ino
+    (tmp_path / "link").symlink_to(empty)
+    (tmp_path / "dangling").symlink_to(tmp_path / "new")
+    training.fit(small_model(), some_pairs(20), epochs=1, out=out if out == "." else tmp_path / out)
+    folder = tmp_path / "new" if out == "dangling" else empty
+    assert sorted(path.name for path in folder.iterdir()) == RUN_FILES
+    assert empty.stat().st_ino == inode
+    assert (tmp_path / "link").is_symlink()
+    TwoTowers.load(folder)
+
+
+def test_the_config_is_moved_last_and_a_failure_leaves_the_empty_folder(tmp_path, monkeypatch):
+    moved, replace = [], Path.replace
+
+    def fail_at_the_config(self, target):
+        if Path(target).parent == tmp_path:
+            moved.append(self.name)
+            if self.name == "config.json":
+                raise OSError("disk full")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail_at_the_config)
+    with pytest.raises(OSError, match="disk full"):
+        training.fit(small_model(), some_pairs(20), epochs=1, out=tmp_path)
+    assert sorted(moved) == RUN_FILES
+    assert moved[-1] == "config.json"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "x")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(
+        PermissionError, match=r"nothing can be written there \(Permission denied\); name another folder"
+    ):
+        training.fit(small_model(), some_pairs(20), out=tmp_path, on_epoch=lambda _: pytest.fail("too late"))
 
 
 def test_a_folder_that_holds_something_is_refused_before_training(tmp_path):
@@ -388,20 +460,38 @@ def test_nothing_to_predict():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, r"epochs \(0\) must be at least 1"),
-        ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),
+        ({"epochs": 0}, r"epochs \(0\) must be an int of at least 1"),
+        ({"epochs": 1.5}, r"epochs \(1.5\) must be an int of at least 1"),
+        ({"batch_size": 0}, r"batch_size \(0\) must be an int of at least 1"),
+        ({"batch_size": 2.5}, r"batch_size \(2.5\) must be an int of at least 1"),
         ({"lr": 0.0}, r"lr \(0.0\) must be a finite number above 0"),
         ({"lr": math.inf}, r"lr \(inf\) must be a finite number above 0"),
-        ({"seed": -1}, r"seed \(-1\) must be from 0 to"),
+        ({"lr": math.nan}, r"lr \(nan\) must be a finite number above 0"),
+        ({"lr": "fast"}, r"lr \(fast\) must be a finite number above 0"),
+        ({"seed": -1}, r"seed \(-1\) must be an int from 0 to"),
+        ({"seed": 0.5}, r"seed \(0.5\) must be an int from 0 to"),
         ({"keep_best": "pearson"}, r"keep_best \('pearson'\) must be one of 'loss', 'accuracy', 'auc'"),
         ({"precision": "16"}, r"precision \('16'\) must be one of '32-true'"),
         ({"device": "toaster"}, r"device \('toaster'\) is none that torch knows"),
+        ({"device": "mps"}, r"device \('mps'\) is none that towers trains on; say auto, cpu or cuda"),
+        ({"device": "meta"}, r"device \('meta'\) is none that towers trains on"),
         ({"device": "cuda:99"}, r"device \(cuda:99\): torch finds \d+ CUDA devices"),
     ],
 )
 def test_senseless_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         training.fit(small_model(), some_pairs(5), **options)
+
+
+def test_pairs_of_another_type():
+    pairs = [(("yes", "no"), ("well", "now"), 1.0)]
+    with pytest.raises(TypeError, match=r"train must be towers.data.SentencePairs, not list"):
+        training.fit(small_model(), pairs)
+    with pytest.raises(TypeError, match=r"dev must be towers.data.SentencePairs, not list"):
+        training.fit(small_model(), some_pairs(5), pairs)
+    for measured in (training.evaluate, training.predict):
+        with pytest.raises(TypeError, match=r"pairs must be towers.data.SentencePairs, not list"):
+            measured(small_model(), pairs)
 
 
 def test_pairs_without_labels_or_without_anything():

@@ -132,7 +132,9 @@ def test_header_alone_is_a_table_without_rows(tmp_path: Path) -> None:
             "t.jsonl", '{"a": "\\ud800"}\n', r"t\.jsonl: .*surrogates not allowed", id="jsonl, half a character"
         ),
         pytest.param("t.parquet", "a,b", r"t\.parquet: ", id="no parquet"),
-        pytest.param("t.txt", "a\tb\n", r"the ending '\.txt' is none of \.tsv, .*; give the format", id="ending"),
+        pytest.param(
+            "t.txt", "a\tb\n", r"the ending '\.txt' is not known, only \.tsv, .*\.parquet; rename the file", id="ending"
+        ),
     ],
 )
 def test_bad_table_is_named(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:

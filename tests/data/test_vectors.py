@@ -145,3 +145,16 @@ def test_bad_table_is_refused(arguments: tuple[list[str], torch.Tensor], message
 def test_bad_choice_of_missing_is_refused() -> None:
     with pytest.raises(ValueError, match=r'missing \(\'random\'\) must be "hash" or "zero"'):
         WordVectors(["a"], torch.ones(1, 2), missing="random")  # type: ignore[arg-type]
+
+
+def test_one_string_is_no_collection_of_words(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("dog 1 2\n", encoding="utf8")
+    with pytest.raises(
+        ValueError, match=r"vocabulary \('dog'\) is one string; give a collection of words, such as \['dog'\]"
+    ):
+        WordVectors.load(path, "dog")
+    vectors = WordVectors.load(path, ["dog"])
+    for look_up in (vectors.look_up, vectors.ids):
+        with pytest.raises(ValueError, match=r"words \('dog'\) is one string"):
+            look_up("dog")

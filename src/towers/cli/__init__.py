@@ -1,23 +1,35 @@
 """The command `towers`."""
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from towers.cli.options import parser
 
 
+class _Terminated(BaseException):
+    """The process was told to terminate."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C.
+    """Run a subcommand; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM.
 
     What the user can mend is told in a line on standard error, without a traceback.
     """
     arguments = parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with _terminable():
+            arguments.run(arguments)
     except KeyboardInterrupt:
         print("\ntowers: interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
+    except _Terminated:
+        print("\ntowers: terminated", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except BrokenPipeError:  # whoever read the output has gone: `towers fit | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -25,6 +37,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"towers {arguments.command}: {_told(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def _terminable() -> Generator[None]:
+    """Let SIGTERM be an exception, as Ctrl-C is: nothing half done stays behind."""
+    if threading.current_thread() is not threading.main_thread():  # signals come to the main thread only
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def _told(error: Exception) -> str:

@@ -10,19 +10,25 @@ import torch
 
 from towers import training
 from towers.cli import pairs
+from towers.data import WordVectors
 from towers.model import Tower, TwoTowers
 from towers.training.extras import PACKAGES, require
+from towers.training.fitting import check_arguments
 from towers.training.metrics import are_soft, majority
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Load, train, measure, save."""
     require(*PACKAGES)
-    sizes = build(arguments, vector_width=1)  # what does not fit is refused before any file is read
+    # What does not fit is refused before any file is read.
+    names = ("epochs", "batch_size", "lr", "seed", "device", "precision")
+    check_arguments(**{name: getattr(arguments, name) for name in names})
+    sizes = build(arguments, vector_width=1)
     with training.run_folder(arguments.out) as folder:
         data = pairs.load(arguments, sizes)
         model = build(arguments, data.vectors.width)
         _introduce(data, model)
+        _warn_of_missing(data.vectors)
         history = training.fit(
             model,
             data.parts["train"],
@@ -72,6 +78,14 @@ def _introduce(data: pairs.Data, model: TwoTowers) -> None:
     towers = "one tower" if model.left is model.right else "two towers"
     weights = sum(weight.numel() for weight in model.parameters())
     print(f"network: {towers}, left {left} words, right {right} words, {weights:,} parameters", flush=True)
+
+
+def _warn_of_missing(vectors: WordVectors) -> None:
+    """Say it where most words have no vector: the training would go on, and learn little."""
+    found, words = vectors.coverage.types_found, vectors.coverage.types
+    if 2 * found < words:
+        problem = f"only {found} of {words} different words have a vector in {vectors.source}"
+        print(f"towers fit: warning: {problem}; are these the vectors that you meant?", file=sys.stderr, flush=True)
 
 
 def _print_epoch(epoch: training.Epoch, epochs: int) -> None:

@@ -16,27 +16,41 @@ def fitted(pairs: SentencePairs, model: TwoTowers, fit_length: str | None, comma
     """
     if fit_length is not None and model.right.words is not None:
         pairs = pairs.fit_right(model.right.words)
-    for side, sentences, tower in (("left", pairs.left, model.left), ("right", pairs.right, model.right)):
-        wrong = [index for index, sentence in enumerate(sentences) if not _takes(tower, len(sentence))]
-        if wrong:
-            count = len(sentences[wrong[0]])
-            others = f" (as {len(wrong)} of {len(pairs)} lines)" if len(wrong) > 1 else ""
-            problem = f"the {side} sentence has {_words(count)}{others}; this tower takes {_range(tower)}"
-            way_out = _WAYS_OUT[command, "any" if tower.words is None else side].format(words=tower.words, count=count)
-            raise ValueError(f"{pairs.source}, line {pairs.lines[wrong[0]]}: {problem}. {way_out}")
+    sides = (("left", pairs.left, model.left), ("right", pairs.right, model.right))
+    wrong = {
+        side: [index for index, sentence in enumerate(sentences) if not _takes(tower, len(sentence))]
+        for side, sentences, tower in sides
+    }
+    misfits = len(set(wrong["left"]) | set(wrong["right"]))
+    for side, sentences, tower in sides:
+        if wrong[side]:
+            first = wrong[side][0]
+            count = len(sentences[first])
+            others = f" ({misfits} of {len(pairs)} pairs do not fit)" if misfits > 1 else ""
+            problem = f"the {side} sentence has {_words(count)}; this tower takes {_range(tower)}{others}"
+            way_out = _WAYS_OUT[command, "any" if tower.words is None else side].format(
+                words=tower.words, count=count, any=_ANY[model.left is model.right, side]
+            )
+            raise ValueError(f"{pairs.source}, line {pairs.lines[first]}: {problem}. {way_out}")
     return pairs
 
 
+_ANY = {
+    (False, "left"): "--left-words any",
+    (False, "right"): "--right-words any",
+    (True, "left"): "--left-words any --right-words any",  # one tower: both options must say the same
+    (True, "right"): "--left-words any --right-words any",
+}
+
+
 _WAYS_OUT = {
-    ("fit", "left"): "Use --left-words any for sentences of any length",
+    ("fit", "left"): "Use {any} for sentences of any length",
     ("fit", "right"): (
-        "Use --right-words any for sentences of any length, or --fit-length pad-or-cut to make them {words} words long"
+        "Use {any} for sentences of any length, or --fit-length pad-or-cut to make them {words} words long"
     ),
     ("fit", "any"): "Leave such pairs out, or use --kernel-words {count}",
-    ("predict", "left"): "Leave such pairs out, or train with --left-words any",
-    ("predict", "right"): (
-        "Use --fit-length pad-or-cut to make sentences {words} words long, or train with --right-words any"
-    ),
+    ("predict", "left"): "Leave such pairs out, or train with {any}",
+    ("predict", "right"): "Use --fit-length pad-or-cut to make sentences {words} words long, or train with {any}",
     ("predict", "any"): "Leave such pairs out, or train with --kernel-words {count}",
 }
 

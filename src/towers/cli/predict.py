@@ -2,7 +2,9 @@
 """`towers predict`."""
 
 import argparse
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from towers.data.sample import sample_vectors
 from towers.data.tables import ENDINGS, TableFormat, format_of
 from towers.model import TwoTowers
 from towers.training.extras import PACKAGES, require
+from towers.training.fitting import check_arguments
 
 if TYPE_CHECKING:
     import polars
@@ -30,6 +33,8 @@ OPTIONS: dict[str, Any] = {**COLUMNS, "fit_length": None}
 def run(arguments: argparse.Namespace) -> None:
     """Read, predict, write."""
     require(*PACKAGES)
+    check_arguments(batch_size=arguments.batch_size, device=arguments.device, precision=arguments.precision)
+    out = _output(arguments.pairs, arguments.out)
     format = _output_format(arguments.pairs, arguments.out)
     config = read_config(arguments.model)
     model = TwoTowers.load(arguments.model)
@@ -45,17 +50,38 @@ def run(arguments: argparse.Namespace) -> None:
     probabilities = training.predict(
         model, pairs, batch_size=arguments.batch_size, device=arguments.device, precision=arguments.precision
     )
-    _write(frame, probabilities, format, arguments.out)
+    if wrong := int((~probabilities.isfinite()).sum()):
+        problem = f"gives no number for {wrong} of {len(pairs)} pairs; are its weights finite? Train it again"
+        raise ValueError(f"{arguments.model}: the model {problem}")
+    _write(frame, probabilities, format, out)
     print(f"{len(pairs)} pairs with {COLUMN} in {arguments.out}; {vectors.coverage}", flush=True)
 
 
-def _output_format(pairs: Path, out: Path) -> TableFormat:
-    """The input's format; an output that could not be written, or whose name says another, is refused at once."""
-    format = format_of(str(pairs))
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}")
-    if out.is_dir():
+def _output(pairs: Path, out: Path) -> Path:
+    """The file to write, links followed; one that could not be written, or had better not be, is refused at once."""
+    if str(out) == "-":
+        raise ValueError("--out -: rows are not written to standard output; name a file")
+    place = Path(os.path.realpath(out))
+    if not place.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent if place == out.absolute() else place.parent}")
+    if place.is_dir():
         raise ValueError(f"--out {out}: is a folder; name a file")
+    if out.exists() and (not place.is_file() or _is_standard_output(place)):
+        raise ValueError(f"--out {out}: is no regular file; name a file")
+    if out.exists() and pairs.exists() and out.samefile(pairs):
+        raise ValueError(f"--out {out}: is the file of --pairs, which stays as it is; name another file")
+    return place
+
+
+def _is_standard_output(file: Path) -> bool:
+    with suppress(OSError):  # there may be none
+        return os.path.samestat(os.fstat(1), file.stat())
+    return False
+
+
+def _output_format(pairs: Path, out: Path) -> TableFormat:
+    """The input's format; an output whose name says another is refused at once."""
+    format = format_of(str(pairs))
     said = ENDINGS.get(out.suffix.lower(), format)
     if said != format:
         raise ValueError(f"--out {out}: its ending says {said}, but the rows of {pairs} stay {format}")

@@ -39,7 +39,8 @@ class Columns(NamedTuple):
         numbers = [self._number(name, row, cell) for row, cell in enumerate(self._column(name))]
         for row, number in enumerate(numbers):
             if not low <= number <= high:
-                raise self._mistake(row, f"{name} is {number:g}; the label range is {low:g} to {high:g}")
+                problem = f"{name} is {number:g}; the label range is {low:g} to {high:g}"
+                raise self._mistake(row, f"{problem}. {_range_hint(numbers)}")
         return [(number - low) / (high - low) for number in numbers]
 
     def _column(self, name: str) -> list[Any]:
@@ -66,3 +67,13 @@ class Columns(NamedTuple):
 
     def _mistake(self, row: int, problem: str) -> ValueError:
         return ValueError(f"{self.path}, line {self.table.lines[row]}: {problem}")
+
+
+def _range_hint(numbers: Sequence[float]) -> str:
+    """How to give the range that labels have."""
+    finite = [number for number in numbers if isfinite(number)] or [0.0]
+    low, high = (f"{number:g}" for number in (min(finite), max(finite)))
+    if low == high:
+        return "Say what its labels mean with --label-range LOW HIGH, or label_range=(LOW, HIGH) in Python"
+    option = f"--label-range {low} {high}, or label_range=({low}, {high}) in Python"
+    return f"If its labels are meant to go from {low} to {high}, say {option}"

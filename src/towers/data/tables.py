@@ -58,7 +58,7 @@ def format_of(path: str) -> TableFormat:
     """The format that a file's ending says."""
     ending = Path(path).suffix.lower()
     if ending not in ENDINGS:
-        raise ValueError(f"{path}: the ending {ending!r} is none of {', '.join(ENDINGS)}; give the format")
+        raise ValueError(f"{path}: the ending {ending!r} is not known, only {', '.join(ENDINGS)}; rename the file")
     return ENDINGS[ending]
 
 

@@ -106,10 +106,12 @@ class WordVectors:
 
         Raises:
             ValueError: a line is bad (too few numbers, no number, NaN or infinite, not UTF-8); file and line are named.
+            ValueError: `vocabulary` is one string.
             ValueError: the file is empty, compressed, or ends before as many words as its header says.
             ValueError: `format` or `missing` is none of its choices.
             ImportError: the file is word2vec binary and gensim is not installed.
         """
+        _refuse_string("vocabulary", vocabulary)
         wanted = None if vocabulary is None else {form for word in vocabulary for form in (word, word.lower())}
         source = fspath(path)
         words, table, scale, duplicates = _read(source, wanted, format)
@@ -141,7 +143,11 @@ class WordVectors:
         """Row in `table` of each word, to be read afterwards: a word without one is given one, and `table` grows.
 
         A missing word is counted in `missing_counts`.
+
+        Raises:
+            ValueError: `words` is one string.
         """
+        _refuse_string("words", words)
         words = list(words)
         counts = Counter(words)
         self._add([word for word in counts if word not in self._rows])
@@ -150,7 +156,11 @@ class WordVectors:
         return [self._rows[word] for word in words]
 
     def look_up(self, words: Iterable[str]) -> Tensor:
-        """The vectors of the words, "words width"."""
+        """The vectors of the words, "words width".
+
+        Raises:
+            ValueError: `words` is one string.
+        """
         ids = self.ids(words)
         return self.table[ids]
 
@@ -173,6 +183,12 @@ class WordVectors:
 
     def __repr__(self) -> str:
         return f"WordVectors({self._known} words of {self.width} numbers, source={self.source!r})"
+
+
+def _refuse_string(name: str, words: Iterable[str] | None) -> None:
+    """A string is a collection of its letters, which nobody means."""
+    if isinstance(words, str):
+        raise ValueError(f"{name} ({words[:40]!r}) is one string; give a collection of words, such as [{words[:40]!r}]")
 
 
 def _read(path: str, wanted: Collection[str] | None, format: Format | None) -> VectorFile:

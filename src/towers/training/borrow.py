@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
+from types import FrameType
 
 import torch
 from torch import nn
@@ -17,6 +18,9 @@ _REMARKS = (
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     "You defined a `validation_step` but have no `val_dataloader`",
 )
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code of a process that was asked to end, as shells count."""
 
 SMALL_BATCH = 128
 """Pairs of a step up to which a second thread costs more than it gives (two cores, sentences of some ten words)."""
@@ -76,10 +80,15 @@ def quiet(*loggers: str, level: int = logging.WARNING) -> Generator[None]:
 
 @contextmanager
 def quiet_lightning() -> Generator[None]:
-    """Run Lightning without its remarks, and take back Ctrl-C, which it leaves switched off once it was pressed."""
+    """Run Lightning without its remarks and without its ideas of signals.
+
+    It leaves Ctrl-C switched off once it was pressed, and ends with exit code 0 on SIGTERM.
+    """
     main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if main else None
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
     try:
+        if handlers.get(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _terminate)  # Lightning calls the handler that it finds
         with quiet("lightning.pytorch", "lightning.fabric"), warnings.catch_warnings():
             for remark in _REMARKS:
                 warnings.filterwarnings("ignore", remark, module=r"lightning\.")
@@ -87,7 +96,14 @@ def quiet_lightning() -> Generator[None]:
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns the one into the other
             raise KeyboardInterrupt from None
+        if type(error).__name__ == "SIGTERMException":  # the caller's own handler let the work go on; Lightning did not
+            raise SystemExit(TERMINATED) from None
         raise
     finally:
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            if handler is not None:  # None: it was not set from Python, and cannot be
+                signal.signal(number, handler)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)

@@ -4,8 +4,9 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from numbers import Integral, Real
 from os import PathLike
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -64,17 +65,17 @@ def fit(
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed.
+        TypeError: `train` or `dev` is no SentencePairs.
         ValueError: pairs are empty or without labels, a number is out of range, the device is not there, `keep_best`
             or `precision` is unknown.
         FileExistsError: `out` holds something.
+        OSError: `out` cannot be written.
     """
     require(*PACKAGES)
     from towers.training import loop
 
-    _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)
-    _check_choice("precision", precision, Precision.__args__)
+    place = check_arguments(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, device=device, precision=precision)
     history, soft = _new_history(train, dev, keep_best)
-    place = _device(device)
     batches = loop.Batches(train, batch_size, seed)
     measured = None if dev is None else loop.Batches(dev, MEASURING_BATCH)
     with nullcontext() if out is None else run_folder(out) as folder:
@@ -104,6 +105,7 @@ def evaluate(
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed.
+        TypeError: `pairs` is no SentencePairs.
         ValueError: the pairs are empty or without labels, or an argument is out of range.
     """
     labels = _labels("pairs", pairs)
@@ -125,6 +127,7 @@ def predict(
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed.
+        TypeError: `pairs` is no SentencePairs.
         ValueError: an argument is out of range.
     """
     return _logits(model, pairs, batch_size, device, precision, progress).sigmoid()
@@ -141,9 +144,8 @@ def _logits(
     require(*PACKAGES)
     from towers.training import loop
 
-    _check_numbers(batch_size=batch_size)
-    _check_choice("precision", precision, Precision.__args__)
-    place = _device(device)
+    place = check_arguments(batch_size=batch_size, device=device, precision=precision)
+    _check_pairs("pairs", pairs)
     if len(pairs) == 0:
         return torch.empty(0)
     with borrowed(model), own_random_state(0, place), quiet_lightning():
@@ -162,7 +164,13 @@ def _new_history(train: SentencePairs, dev: SentencePairs | None, keep_best: str
     return History(keep_best, majority=None if soft else majority(labels[-1])), soft
 
 
+def _check_pairs(name: str, pairs: object) -> None:
+    if not isinstance(pairs, SentencePairs):
+        raise TypeError(f"{name} must be towers.data.SentencePairs, not {type(pairs).__name__}")
+
+
 def _labels(name: str, pairs: SentencePairs) -> Tensor:
+    _check_pairs(name, pairs)
     if len(pairs) == 0:
         raise ValueError(f"{name}: there are no pairs in {pairs.source}")
     if pairs.labels is None:
@@ -170,14 +178,33 @@ def _labels(name: str, pairs: SentencePairs) -> Tensor:
     return pairs.labels
 
 
-def _check_numbers(*, batch_size: int, epochs: int = 1, lr: float = 1.0, seed: int = 0) -> None:
+def check_arguments(
+    *,
+    batch_size: Any,
+    device: str | torch.device,
+    precision: str,
+    epochs: Any = 1,
+    lr: Any = 1.0,
+    seed: Any = 0,
+) -> torch.device:
+    """The device that is meant, after all that can be said of these arguments without any pairs.
+
+    Raises:
+        ValueError: a number is out of range, the device is not there, `precision` is unknown.
+    """
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} ({value}) must be at least 1")
-    if not (math.isfinite(lr) and lr > 0):
+        if not _is_whole(value, 1, math.inf):
+            raise ValueError(f"{name} ({value}) must be an int of at least 1")
+    if not (isinstance(lr, Real) and 0 < float(lr) < math.inf):
         raise ValueError(f"lr ({lr}) must be a finite number above 0")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed ({seed}) must be from 0 to 2**32 - 1")
+    if not _is_whole(seed, 0, 2**32 - 1):
+        raise ValueError(f"seed ({seed}) must be an int from 0 to 2**32 - 1")
+    _check_choice("precision", precision, Precision.__args__)
+    return _device(device)
+
+
+def _is_whole(value: object, low: int, high: float) -> bool:
+    return isinstance(value, Integral) and low <= int(value) <= high
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -192,6 +219,8 @@ def _device(device: str | torch.device) -> torch.device:
         place = torch.device(device)
     except RuntimeError:
         raise ValueError(f"device ({device!r}) is none that torch knows; say auto, cpu or cuda") from None
+    if place.type not in ("cpu", "cuda"):
+        raise ValueError(f"device ({str(place)!r}) is none that towers trains on; say auto, cpu or cuda")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device ({place}): torch finds {torch.cuda.device_count()} CUDA devices here; say auto or cpu"

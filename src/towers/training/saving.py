@@ -1,5 +1,5 @@
 # pyright: reportUnknownMemberType=false
-"""A run on disk: the model, its metrics, its curves, in a folder that appears whole."""
+"""A run on disk: the model, its metrics, its curves, in a new folder that appears whole, or in an empty one."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
-from towers.checkpoint import replace
+from towers.checkpoint import CONFIG, replace
 from towers.model import TwoTowers
 from towers.training.borrow import quiet
 from towers.training.extras import require
@@ -22,25 +22,35 @@ from towers.training.history import History
 
 DEFAULT_FOLDER = "towers-run"
 
+_reserved: set[Path] = set()
+"""What an open `run_folder` made: nobody uses these folders yet, so that a finished one may take their place."""
+
 
 @contextmanager
 def run_folder(folder: str | PathLike[str] | None) -> Generator[Path]:
     """Take a folder for a run before the work begins, and let go of it if the work fails.
 
     None takes `towers-run` or the next free `towers-run-N` in the current folder. The folder is empty until `save_run`
-    puts a run in its place.
+    puts a run in its place. One that was there before stays there if the work fails.
 
     Raises:
         FileExistsError: the folder exists and is not empty.
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be made, or nothing can be written to it.
     """
-    path = _next_free() if folder is None else _take(Path(folder))
+    path = _next_free() if folder is None else Path(folder)
+    place = path.resolve()  # a link stays a link: the run goes to where it points
+    made = folder is None or _take(place, path)
+    if made:
+        _reserved.add(place)
     try:
         yield path
     except BaseException:
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+        if made and place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
         raise
+    finally:
+        if made:
+            _reserved.discard(place)
 
 
 def save_run(
@@ -53,7 +63,8 @@ def save_run(
 ) -> None:
     """Save config.json, model.safetensors, metrics.json and curves.png: all four, or nothing.
 
-    They are written beside the folder, which must be absent or empty, and then renamed.
+    A new folder is written beside its place and then renamed. Into an empty one, which may be the current folder or a
+    mount point, the files are moved one by one, config.json last: a folder with a config is complete.
 
     Args:
         folder: where the run will be.
@@ -67,20 +78,25 @@ def save_run(
         FileExistsError: the folder holds something.
         OSError: it cannot be written.
     """
-    folder = _take(Path(folder))
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    try:
-        partial.chmod(folder.stat().st_mode)  # mkdtemp makes folders that only their owner may open
-        model.save(partial, extra=extra)
-        text = json.dumps(_without_nan({**history.as_dict(), **(metrics or {})}), indent=2)
-        replace(partial / "metrics.json", lambda path: path.write_text(text + "\n", encoding="utf8"))
-        with quiet("matplotlib.font_manager", level=logging.ERROR):  # it announces that it is slow the first time
-            replace(partial / "curves.png", lambda path: draw_curves(history, path))
-        folder.rmdir()
-        os.rename(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with run_folder(folder) as path:
+        place = path.resolve()
+        new = place in _reserved
+        beside = place.parent if new else place
+        partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=beside))
+        try:
+            partial.chmod(place.stat().st_mode)  # mkdtemp makes folders that only their owner may open
+            model.save(partial, extra=extra)
+            text = json.dumps(_without_nan({**history.as_dict(), **(metrics or {})}), indent=2)
+            replace(partial / "metrics.json", lambda path: path.write_text(text + "\n", encoding="utf8"))
+            with quiet("matplotlib.font_manager", level=logging.ERROR):  # it announces that it is slow the first time
+                replace(partial / "curves.png", lambda path: draw_curves(history, path))
+            if new:
+                place.rmdir()
+                os.rename(partial, place)
+            else:
+                _move_files(partial, place)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def draw_curves(history: History, path: Path) -> None:
@@ -126,15 +142,37 @@ def _figure() -> Any:
     return figure
 
 
-def _take(folder: Path) -> Path:
-    if folder.is_dir() and not any(folder.iterdir()):
-        return folder
+def _take(place: Path, path: Path) -> bool:
+    """Whether the folder had to be made. Errors call it `path`, as the caller does."""
+    if place.is_dir() and not any(place.iterdir()):
+        _check_writable(place, path)
+        return False
     try:
-        folder.mkdir(parents=True)
+        place.mkdir(parents=True)
     except FileExistsError:
-        kind = "holds something already" if folder.is_dir() else "is a file"
-        raise FileExistsError(f"{folder}: {kind}; name another folder, or remove it first") from None
-    return folder
+        kind = "holds something already" if place.is_dir() else "is a file"
+        raise FileExistsError(f"{path}: {kind}; name another folder, or remove it first") from None
+    return True
+
+
+def _check_writable(place: Path, path: Path) -> None:
+    """Try it out: the permissions alone do not tell (access lists, read-only mounts)."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=place))
+    except OSError as error:
+        raise type(error)(f"{path}: nothing can be written there ({error.strerror}); name another folder") from None
+
+
+def _move_files(partial: Path, place: Path) -> None:
+    """All files, or none; the config last."""
+    moved: list[Path] = []
+    try:
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == CONFIG):
+            moved.append(file.replace(place / file.name))
+    except BaseException:
+        for file in moved:
+            file.unlink(missing_ok=True)
+        raise
 
 
 def _next_free() -> Path:
