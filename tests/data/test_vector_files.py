@@ -2,7 +2,6 @@
 
 import gzip
 import struct
-import time
 import tracemalloc
 from pathlib import Path
 from typing import Any, get_args
@@ -287,19 +286,3 @@ def test_what_is_not_wanted_takes_no_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert vectors.table.shape == (100, 300)
     assert peak < 8e6  # 1 MB is the file's buffer, 2 MB are the first 1,000 lines
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("binary", [False, True], ids=["text", "binary"])
-def test_large_file_is_cut_quickly(tmp_path: Path, binary: bool) -> None:
-    """200,000 words cut to 2,000 in 6 s: 2 million in a minute."""
-    encode = as_binary if binary else as_text
-    rows = [encode(["x"], row.unsqueeze(0)).split(b"x ", 1)[1] for row in torch.randn(500, 300)]
-    path = tmp_path / "large"
-    with path.open("wb") as file:
-        file.write(b"200000 300\n")
-        file.writelines(b"word%d " % number + rows[number % 500] for number in range(200_000))
-    start = time.perf_counter()
-    vectors = WordVectors.load(path, {f"word{number}" for number in range(0, 200_000, 100)})
-    assert time.perf_counter() - start < 6
-    assert len(vectors.words) == 2000
