@@ -22,8 +22,8 @@ _REMARKS = (
 TERMINATED = 128 + signal.SIGTERM
 """The exit code of a process that was asked to end, as shells count."""
 
-SMALL_BATCH = 128
-"""Pairs of a step up to which a second thread costs more than it gives (two cores, sentences of some ten words)."""
+SMALL_BATCH = 32
+"""Pairs of a step up to which a second thread gives less than a tenth (two cores, sentences of some ten words)."""
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def own_random_state(seed: int, device: torch.device) -> Generator[None]:
 
 @contextmanager
 def fitting_threads(batch_size: int) -> Generator[None]:
-    """Compute small batches by one thread: two would mostly wait for each other, and on a busy machine for long."""
+    """Compute small batches by one thread: a second gives next to nothing, and on a busy machine both wait for long."""
     before = torch.get_num_threads()
     try:
         if batch_size <= SMALL_BATCH:
