@@ -3,6 +3,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 import torch
@@ -80,20 +81,28 @@ def _enforce(function: Callable[P, R], *, where: Sequence[str], dtype_of: str | 
         return Check(Bindings(signature, arguments))
 
     try:
-        return functools.wraps(function)(compile_check(function, signature, look_again))
+        compiled = functools.wraps(function)(compile_check(function, signature, look_again))
     except NotCompiled:
         pass
+    else:
+        compiled.__contract__ = signature  # pyright: ignore[reportAttributeAccessIssue]
+        return compiled
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not modes.enabled():
+        state = modes.enabled()
+        if not state:
             return function(*args, **kwargs)
-        careful = look_again({**dict(zip(signature.parameters, args, strict=False)), **kwargs})
+        arguments = {**dict(zip(signature.parameters, args, strict=False)), **kwargs}
+        if state is not True:
+            return state(signature, arguments, lambda: function(*args, **kwargs))
+        careful = look_again(arguments)
         careful.check_arguments()
         result = function(*args, **kwargs)
         careful.check_result(result)
         return result
 
+    checked.__contract__ = signature  # pyright: ignore[reportAttributeAccessIssue]
     return checked
 
 
@@ -168,7 +177,7 @@ class Check:
 
     def check_tensor(self, name: str, value: object, spec: TensorSpec) -> None:
         """Dtype and rank, then axis by axis."""
-        came, dtype, device = layout(value)
+        came, dtype, device = self.layout(value)
         wanted = None if name.startswith("return") else self.parameter_dtype(dtype)
         if (spec.dtypes is not None and dtype not in spec.dtypes) or (
             wanted not in (None, dtype) and not modes.autocast(device)
@@ -185,6 +194,10 @@ class Check:
                 self.waiting.append((name, spec, came, axis, index))
             else:
                 self.bind(name, spec, came, axis.name, index)
+
+    def layout(self, value: object) -> tuple[Sequence[Size], torch.dtype, torch.device]:
+        """The sizes, the dtype and the device of a value; `verify` gives symbols in place of the sizes."""
+        return layout(value)
 
     def parameter_dtype(self, dtype: torch.dtype) -> torch.dtype | None:
         """The dtype that a floating argument must have; None where any will do."""
@@ -211,10 +224,7 @@ class Check:
         key = f"*{axis.name}"  # one name may stand for one axis and for several
         bound = self.names.axes.setdefault(key, Bound(size, name, axis.broadcast))
         known = cast(tuple[int, ...], bound.size)
-        try:
-            both = tuple(torch.broadcast_shapes(known, size)) if axis.broadcast or bound.broadcast else size
-        except RuntimeError:
-            both = None
+        both = _broadcast(known, size) if axis.broadcast or bound.broadcast else size
         if both is None or (not bound.broadcast and both != known) or (not axis.broadcast and both != size):
             refuse_variadic(self.names, name, axis, bound, size)
         self.names.axes[key] = Bound(both, bound.source, bound.broadcast and axis.broadcast)
@@ -249,6 +259,14 @@ class Check:
             position = tuple((~fine).nonzero()[0].tolist())
             bound = int(bound[position]) if isinstance(bound, Tensor) else bound
             refuse_condition(self.names, condition, int(value[position]), bound, position)
+
+
+def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The sizes that two of them broadcast to; None if they do not."""
+    pairs = list(zip_longest(reversed(first), reversed(second), fillvalue=1))
+    if any(one != 1 and other != 1 and one != other for one, other in pairs):
+        return None
+    return tuple(other if one == 1 else one for one, other in reversed(pairs))
 
 
 def _looks_right(value: object, option: Alternative) -> bool:

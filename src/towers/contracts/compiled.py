@@ -40,7 +40,8 @@ def compile_check(function: Callable[..., Any], signature: Signature, look_again
     text = source.text()
     name = f"<contract of {function.__module__}.{function.__qualname__}>"
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-    space = {**source.constants, "_function": function, "_look_again": look_again, "_enabled": modes.enabled}
+    given = {"_function": function, "_signature": signature, "_look_again": look_again, "_enabled": modes.enabled}
+    space = {**source.constants, **given}
     exec(compile(text, name, "exec"), space)
     return space["checked"]
 
@@ -93,8 +94,11 @@ class _Source:
                 "    return True",
                 "",
                 f"def checked({self._header()}):",
-                "    if not _enabled():",
-                f"        return _function({passed})",
+                "    _state = _enabled()",
+                "    if _state is not True:",
+                "        if not _state:",
+                f"            return _function({passed})",
+                f"        return _state(_signature, {{{wanted}}}, lambda: _function({passed}))",
                 f"    _axes = arguments_fit({given})",
                 "    if _axes is None:",
                 f"        _careful = _look_again({{{wanted}}})",

@@ -2,8 +2,10 @@
 """How much is checked: `checks("off" | "on" | "strict")`, or the environment variable TOWERS_CONTRACTS."""
 
 import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +20,10 @@ def _valid(mode: str, source: str) -> Mode:
     return cast(Mode, mode)
 
 
+Witness = Callable[[Any, dict[str, Any], Callable[[], Any]], Any]
+"""What sees every contracted call in place of the check: `witness(signature, arguments, call)` gives its result."""
+
+_witness: Witness | None = None
 _mode = _valid(os.environ.get("TOWERS_CONTRACTS") or "on", "the environment variable TOWERS_CONTRACTS")
 
 
@@ -45,9 +51,20 @@ class checks:
         _mode = self._previous
 
 
-def enabled() -> bool:
-    """Whether anything is checked at all."""
-    return _mode != "off"
+def enabled() -> bool | Witness:
+    """Whether anything is checked at all; or who looks at the calls instead (`verify`, while it runs)."""
+    return _mode != "off" if _witness is None else _witness
+
+
+@contextmanager
+def watched(witness: Witness) -> Generator[None]:
+    """Give every contracted call to a witness, whatever the mode is."""
+    global _witness
+    before, _witness = _witness, witness
+    try:
+        yield
+    finally:
+        _witness = before
 
 
 def may_read(values: Tensor) -> bool:
