@@ -108,7 +108,7 @@ class Tower(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or the number of words is not one it takes.
             ValueError: a length is not one it takes.
         """
-        features = self.pool(self.conv(enter(sentences, lengths, owner=self)))
+        features = self.pool(self.conv(enter(sentences, lengths, owner=self, keep_ids=True)))
         state: tuple[Tensor, Tensor] | None = None
         for part in features.chunks(self.chunk):
             _, state = self.lstm(part, state)

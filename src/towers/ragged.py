@@ -1,19 +1,19 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Sentences of different lengths end to end, with no padding between them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self, TypeVar, cast
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from towers.contracts import ShapeContractError, contract
 from towers.contracts.errors import complaint, module_path
 from towers.contracts.modes import may_read
 from towers.kernels.order import offsets_of, time_order
+from towers.tokens import check_ids, check_list, check_offsets, clamped, distinct, is_plain
 
 
 class Ragged:
@@ -22,33 +22,54 @@ class Ragged:
     The layout of jagged nested tensors and of torch's EmbeddingBag. A contract writes it as
     `Float[Ragged, "batch words width"]`: its second axis has a length of its own in every sentence.
 
+    With a table, values are word ids ("tokens") and each stands for a row of the table: a contract reads the sentences
+    with the table's width and dtype, every layer takes them as it takes the vectors themselves, and `PhraseConv`
+    multiplies each word once instead of each token. The table may be fixed, or trained (`nn.Embedding.weight`): its
+    gradient is dense. `to_padded`, `to_list` and their like give the ids; `vectors()` looks them up.
+
     Args:
         values: all tokens; vectors ("tokens width"), or word ids ("tokens").
         offsets: where each sentence starts, and after the last where it ends; from 0 to the number of tokens.
+        table: the vectors that the ids stand for, one a row; None: the values stand for themselves.
 
     Raises:
-        ShapeContractError: values has no axis; offsets is not one axis of at least one int.
-        ValueError: offsets does not rise from 0 to the number of tokens (looked at as `towers.contracts.checks` says).
+        ShapeContractError: values has no axis; offsets is not one axis of at least one int; beside a table, values
+            is not one axis of ints.
+        ValueError: offsets does not rise from 0 to the number of tokens, or an id is not a row of the table (looked at
+            as `towers.contracts.checks` says).
     """
 
     values: Tensor
     offsets: Tensor
     uniform: int | None
     """The number of words of every sentence, where that is known without looking at the offsets."""
+    table: Tensor | None
+    """The vectors that the values stand for, where these are word ids."""
 
     @contract(where=("batch >= 0",))
-    def __init__(self, values: Shaped[Tensor, "tokens ..."], offsets: Int[Tensor, "batch+1"]) -> None:
+    def __init__(
+        self,
+        values: Shaped[Tensor, "tokens ..."],
+        offsets: Int[Tensor, "batch+1"],
+        *,
+        table: Float[Tensor, "vocabulary width"] | None = None,
+    ) -> None:
         if may_read(offsets):
-            _check_offsets(offsets, values.shape[0])
+            check_offsets(offsets, values.shape[0])
         else:
-            offsets = _clamped(offsets, values.shape[0])
+            offsets = clamped(offsets, values.shape[0])
+        if table is not None:
+            values = check_ids("Ragged", values, table)
         self.values, self.offsets, self.uniform = values, offsets.to(values.device, torch.int64), None
+        self.table = table
 
     @classmethod
-    def unchecked(cls, values: Tensor, offsets: Tensor, uniform: int | None = None) -> Self:
+    def unchecked(
+        cls, values: Tensor, offsets: Tensor, uniform: int | None = None, table: Tensor | None = None
+    ) -> Self:
         """Of offsets that are known to be right, and to lie beside the values: no check, no wait for a device."""
         ragged = cls.__new__(cls)
-        ragged.values, ragged.offsets, ragged.uniform = values, offsets, uniform
+        ragged.values, ragged.offsets, ragged.uniform, ragged.table = values, offsets, uniform, table
         return ragged
 
     # What it holds.
@@ -58,9 +79,11 @@ class Ragged:
         return self.offsets.shape[0] - 1
 
     def __repr__(self) -> str:
-        shape = ", ".join(str(size) for size in self.values.shape[1:])
-        kind = str(self.values.dtype).removeprefix("torch.")
-        return f"Ragged({len(self)} sentences, {self.values.shape[0]} tokens, each ({shape}), {kind})"
+        words = self.values if self.table is None else self.table
+        shape = ", ".join(str(size) for size in words.shape[1:])
+        kind = str(words.dtype).removeprefix("torch.")
+        table = "" if self.table is None else f", ids of {len(self.table)} words"
+        return f"Ragged({len(self)} sentences, {self.values.shape[0]} tokens, each ({shape}), {kind}{table})"
 
     @property
     def lengths(self) -> Int[Tensor, "batch"]:
@@ -74,16 +97,52 @@ class Ragged:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the values."""
-        return self.values.dtype
+        """The dtype of the values, or of the vectors that they stand for."""
+        return self.values.dtype if self.table is None else self.table.dtype
 
     def to(self, *args: Any, **kwargs: Any) -> "Ragged":
-        """As `Tensor.to`: another device, and for the values another dtype."""
+        """As `Tensor.to`: another device, and for the vectors another dtype; beside ids it is the table's."""
+        if self.table is not None:
+            table = self.table.to(*args, **kwargs)
+            return Ragged.unchecked(self.values.to(table.device), self.offsets.to(table.device), self.uniform, table)
         values = self.values.to(*args, **kwargs)
         return Ragged.unchecked(values, self.offsets.to(values.device), self.uniform)
 
+    # Word ids.
+
+    def with_table(self, table: Float[Tensor, "vocabulary width"]) -> "Ragged":
+        """The same sentences, their values being ids of the rows of a table.
+
+        Raises:
+            ShapeContractError: values is not one axis of ints, or table not two axes of floats.
+            ValueError: an id is not a row of the table (looked at as `towers.contracts.checks` says).
+        """
+        if table.dim() != 2 or not table.is_floating_point():
+            came = f"{tuple(table.shape)} {str(table.dtype).removeprefix('torch.')}"
+            raise ShapeContractError(complaint("Ragged.with_table", f"table is {came}; expected (words, width) floats"))
+        ids = check_ids("Ragged.with_table", self.values, table)
+        return Ragged.unchecked(ids, self.offsets, self.uniform, table)
+
+    def vectors(self) -> "Ragged":
+        """The same sentences with the vectors of their words for values; itself where these are vectors already."""
+        if self.table is None:
+            return self
+        return Ragged.unchecked(self.table.index_select(0, self.values), self.offsets, self.uniform)
+
+    def distinct(self) -> "Ragged":
+        """The same sentences of ids, with a table that has each of their words once and no others.
+
+        On a device this waits for it. Without a table it is itself.
+        """
+        if self.table is None:
+            return self
+        words, ids = distinct(self.values, len(self.table))
+        return Ragged.unchecked(ids, self.offsets, self.uniform, self.table.index_select(0, words))
+
+    # Other values, other cuts.
+
     def with_values(self, values: Tensor) -> "Ragged":
-        """The same sentences with other values, one for each token."""
+        """The same sentences with other values, one for each token, that stand for themselves."""
         if values.shape[0] != self.values.shape[0]:
             raise ShapeContractError(
                 complaint("Ragged.with_values", f"values has {values.shape[0]} tokens; expected {self.values.shape[0]}")
@@ -110,8 +169,17 @@ class Ragged:
             first = torch.arange(len(self), device=self.device).unsqueeze(1) * self.uniform
             index = (first + torch.arange(steps, device=self.device)).flatten()
             return index, torch.arange(len(self) + 1, device=self.device) * steps
-        left = self.offsets[1:][self.token_sentences()] - torch.arange(self.values.shape[0], device=self.device)
-        return (left >= length).nonzero().squeeze(1), offsets_of((self.lengths - length + 1).clamp(min=0))
+        steps = (self.lengths - length + 1).clamp(min=0)
+        offsets = offsets_of(steps)
+        runs = None  # the CPU counts for itself
+        if is_plain(offsets) and not offsets.is_cpu:
+            # To count would wait for the device. The sizes say it too, if no sentence is shorter than `length - 1`;
+            # offsets that say otherwise are made to end there, so that nothing is written out of bounds.
+            runs = max(self.values.shape[0] - len(self) * (length - 1), 0)
+            offsets = offsets.clamp(max=runs)
+            steps = offsets.diff()
+        shifts = (self.offsets[:-1] - offsets[:-1]).repeat_interleave(steps, output_size=runs)
+        return torch.arange(shifts.shape[0], device=self.device) + shifts, offsets
 
     def slice_words(self, start: int, stop: int) -> "Ragged":
         """Words start, start + 1, … stop - 1 of each sentence; fewer, or none, of those that end before."""
@@ -119,11 +187,11 @@ class Ragged:
             start, stop = min(start, self.uniform), min(stop, self.uniform)
             values = self.values.unflatten(0, (len(self), self.uniform))[:, start:stop].flatten(0, 1)
             offsets = torch.arange(len(self) + 1, device=self.device) * (stop - start)
-            return Ragged.unchecked(values, offsets, stop - start)
+            return Ragged.unchecked(values, offsets, stop - start, self.table)
         positions = self.token_positions()
         index = ((positions >= start) & (positions < stop)).nonzero().squeeze(1)
         lengths = self.lengths.clamp(max=stop) - self.lengths.clamp(max=start)
-        return Ragged.unchecked(self.values.index_select(0, index), offsets_of(lengths))
+        return Ragged.unchecked(self.values.index_select(0, index), offsets_of(lengths), table=self.table)
 
     def chunks(self, size: int | None) -> "Iterator[Ragged]":
         """Walk the sentences `size` words at a time, as `slice_words` cuts them; None: all at once."""
@@ -195,7 +263,7 @@ class Ragged:
             raise ValueError(
                 complaint("Ragged.from_list", "sentences is empty; Ragged(values, offsets) makes an empty batch")
             )
-        _check_list(sentences)
+        check_list(sentences)
         lengths = torch.tensor([len(sentence) for sentence in sentences])
         return cls.unchecked(torch.cat(sentences), offsets_of(lengths).to(sentences[0].device))
 
@@ -256,9 +324,15 @@ class Ragged:
 
 
 def enter(
-    sentences: Tensor | Ragged | PackedSequence, lengths: Tensor | None = None, *, owner: object = None
+    sentences: Tensor | Ragged | PackedSequence,
+    lengths: Tensor | None = None,
+    *,
+    owner: object = None,
+    keep_ids: bool = False,
 ) -> Ragged:
     """What every layer does first: padded (with lengths), jagged, packed or Ragged in, Ragged out.
+
+    Word ids are looked up, unless the layer keeps them.
 
     Raises:
         ShapeContractError: lengths beside sentences that carry their own.
@@ -269,7 +343,7 @@ def enter(
         problem = "lengths is given beside sentences that carry their own; only padded input takes lengths"
         raise ShapeContractError(complaint(module_path(owner), problem))
     if isinstance(sentences, Ragged):
-        return sentences
+        return sentences if keep_ids else sentences.vectors()
     if isinstance(sentences, PackedSequence):
         return Ragged.from_packed(sentences)
     return Ragged.from_padded(sentences, lengths) if padded else Ragged.from_jagged(sentences)
@@ -294,36 +368,3 @@ def leave(result: Ragged, like: Kind, *, fewer: int = 0) -> Kind:
     else:
         same = result.to_padded(words=kind.shape[1] - fewer)[0]
     return same
-
-
-def _check_offsets(offsets: Tensor, tokens: int) -> None:
-    if int(offsets[0]) != 0 or int(offsets[-1]) != tokens:
-        problem = f"offsets runs from {int(offsets[0])} to {int(offsets[-1])}; expected 0 to the {tokens} tokens"
-        raise ValueError(complaint("Ragged", problem))
-    falling = (offsets.diff() < 0).nonzero()
-    if len(falling):
-        at = int(falling[0, 0]) + 1
-        problem = f"offsets[{at}] is {int(offsets[at])}; it must not be less than offsets[{at - 1}]"
-        raise ValueError(complaint("Ragged", f"{problem}, {int(offsets[at - 1])}"))
-
-
-def _clamped(offsets: Tensor, tokens: int) -> Tensor:
-    """Offsets that nobody looked at, made to rise from 0 to the number of tokens: nothing is read out of bounds."""
-    if len(offsets) == 1:
-        return torch.zeros_like(offsets)
-    inner = offsets[1:-1].to(torch.int64).clamp(0, tokens)
-    rising = inner.cummax(0).values if len(inner) else inner
-    return F.pad(F.pad(rising, (1, 0)), (0, 1), value=tokens)
-
-
-def _check_list(sentences: Iterable[object]) -> None:
-    first: Tensor | None = None
-    for index, item in enumerate(sentences):
-        if not isinstance(item, Tensor) or item.dim() == 0:
-            problem = f"sentences[{index}] is a {type(item).__name__}; expected a tensor with an axis of words"
-            raise ShapeContractError(complaint("Ragged.from_list", problem))
-        first = item if first is None else first
-        if item.shape[1:] != first.shape[1:] or item.dtype != first.dtype:
-            came, wanted = (f"{tuple(t.shape[1:])} {t.dtype}" for t in (item, first))
-            problem = f"sentences[{index}] has words of {came}; expected {wanted}, as in sentences[0]"
-            raise ShapeContractError(complaint("Ragged.from_list", problem))

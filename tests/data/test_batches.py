@@ -50,7 +50,7 @@ def test_every_pair_comes_once_with_its_own_vectors_and_label(
         assert torch.equal(batch.labels, pairs.labels[batch.index])
         for side, sentences in ((batch.left, pairs.left), (batch.right, pairs.right)):
             assert len(side) == len(batch.index)
-            for i, vectors in zip(batch.index.tolist(), side.to_list(), strict=True):
+            for i, vectors in zip(batch.index.tolist(), side.vectors().to_list(), strict=True):
                 assert torch.equal(vectors, torch.stack([row[word] for word in sentences[i]]))
 
 
@@ -114,7 +114,7 @@ def test_words_that_came_later_into_the_table_change_nothing() -> None:
     (before,) = pairs.batches(1)
     vectors.ids(["y", "z"])
     (after,) = pairs.batches(1)
-    assert torch.equal(before.left.values, after.left.values)
+    assert torch.equal(before.left.vectors().values, after.left.vectors().values)
 
 
 def test_no_vectors_is_refused_before_the_walk() -> None:

@@ -45,7 +45,7 @@ def test_select_takes_positions_in_their_order(bound: bool) -> None:
     if bound:
         (batch,) = chosen.batches(3)
         rows = [VECTORS.look_up(chosen.left[i]) for i in batch.index.tolist()]
-        assert all(torch.equal(came, row) for came, row in zip(batch.left.to_list(), rows, strict=True))
+        assert all(torch.equal(came, row) for came, row in zip(batch.left.vectors().to_list(), rows, strict=True))
 
 
 def test_select_of_none_and_by_tensor() -> None:
@@ -93,7 +93,7 @@ def test_fit_right_cuts_and_fills_up(bound: bool) -> None:
     assert pairs.right[0] == ("a", "b", "c")
     assert (fitted.vectors is VECTORS) == bound
     batch = next(fitted.with_vectors(VECTORS).batches(3))
-    assert batch.right.to_padded()[0][1].tolist() == [[0, 1, 0], [0, 0, 0]]
+    assert batch.right.vectors().to_padded()[0][1].tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
 def test_fit_right_refuses_no_words() -> None:

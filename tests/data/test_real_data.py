@@ -52,7 +52,7 @@ def test_nearly_every_token_has_a_vector(test_split: SentencePairs, glove: Path)
     assert coverage.tokens == sum(map(len, [*bound.left, *bound.right]))
     assert coverage.tokens_found / coverage.tokens == pytest.approx(0.9999, abs=1e-4)
     (batch,) = bound.select([0]).batches(1)
-    assert batch.left.values.shape == (len(bound.left[0]), 300)
+    assert batch.left.vectors().values.shape == (len(bound.left[0]), 300)
 
 
 def test_vectors_are_those_of_a_plain_reading(glove: Path) -> None:

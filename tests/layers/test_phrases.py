@@ -97,3 +97,24 @@ def test_initial_values_are_glorots_over_the_field_of_the_kernel():
 def test_what_does_not_fit_is_refused(make, error, text):
     with pytest.raises(error, match=text):
         make()
+
+
+@pytest.mark.parametrize("kind", ["vectors", "ids", "ids, learning"])
+def test_a_product_in_bfloat16_is_as_exact_as_its_docstring_says(kind):
+    torch.manual_seed(0)
+    conv, table = PhraseConv(), torch.randn(2000, 300)
+    sentences = Ragged(torch.arange(2000), torch.arange(0, 2001, 10), table=table)
+    sentences = sentences.vectors() if kind == "vectors" else sentences
+    with torch.set_grad_enabled("learning" in kind):
+        exact = conv(sentences).values
+        conv.product_dtype = torch.bfloat16
+        found = conv(sentences).values
+    assert found.dtype == torch.float32
+    error = (found - exact).detach()
+    assert 0 < error.square().mean().sqrt() < 0.0035 * exact.std()
+    assert error.abs().max() < 0.005 * exact.abs().max()
+    if "learning" in kind:
+        coarse = torch.autograd.grad(found.square().sum(), conv.weight)[0]
+        conv.product_dtype = None
+        wanted = torch.autograd.grad(conv(sentences).values.square().sum(), conv.weight)[0]
+        assert (coarse - wanted).abs().max() < 0.01 * wanted.abs().max()

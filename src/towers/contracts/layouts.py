@@ -27,12 +27,16 @@ Size = int | RaggedAxis
 
 
 def layout(value: Any) -> tuple[Sequence[Size], torch.dtype, torch.device]:
-    """The sizes, the dtype and the device. Rank, batch and widths of ragged rows come from values and offsets."""
+    """The sizes, the dtype and the device. Rank, batch and widths of ragged rows come from values and offsets.
+
+    Values that are ids of the rows of a `table` have the table's width and dtype: what the ids stand for is meant.
+    """
     if isinstance(value, PackedSequence):
         batch = int(value.batch_sizes[0]) if len(value.batch_sizes) else 0
         return [batch, RaggedAxis(None), *value.data.shape[1:]], value.data.dtype, value.data.device
     if not isinstance(value, Tensor):
-        values, offsets = value.values, value.offsets
+        table = getattr(value, "table", None)
+        values, offsets = value.values if table is None else table, value.offsets
     elif value.layout is torch.jagged:
         values, offsets = value.values(), cast(Any, value).offsets()
     else:

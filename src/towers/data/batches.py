@@ -15,7 +15,7 @@ WINDOW = 50
 
 
 class Batch(NamedTuple):
-    """Some pairs: vectors of both sides ("tokens width"), labels if there are any, and which pairs they are."""
+    """Some pairs: word ids of both sides with the table of their vectors, labels if any, and which pairs they are."""
 
     left: Ragged
     right: Ragged
@@ -53,13 +53,12 @@ def reorder(ids: Ragged, index: Tensor) -> Ragged:
 
 
 def cut(ids: Ragged, table: Tensor, sizes: list[int]) -> Iterator[Ragged]:
-    """Word vectors of the next so many sentences, for each of the sizes."""
+    """The next so many sentences, for each of the sizes: their ids, and the table in which these stand for vectors."""
     lengths = ids.lengths
     uniform = int(lengths[0]) if bool((lengths == lengths[:1]).all()) and len(lengths) else None
     ends, first = ids.offsets.tolist(), 0
     for size in sizes:
         last = first + size
         offsets = ids.offsets[first : last + 1] - ends[first]
-        vectors = table.index_select(0, ids.values[ends[first] : ends[last]])
-        yield Ragged.unchecked(vectors, offsets, uniform)
+        yield Ragged.unchecked(ids.values[ends[first] : ends[last]], offsets, uniform, table)
         first = last

@@ -2,7 +2,6 @@
 """PhraseConv: neighbouring words become phrase features."""
 
 import math
-from functools import reduce
 
 import torch
 from jaxtyping import Float, Int
@@ -10,19 +9,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from towers.contracts import contract
+from towers.contracts.modes import autocast
+from towers.layers.kept import Kept, can_keep
+from towers.layers.neighbours import add_neighbours
 from towers.layers.sizes import at_least_one
 from towers.ragged import Ragged, enter, leave
+from towers.tokens import is_plain
 
 
 class PhraseConv(nn.Module):
     """A convolution over neighbouring words: Keras's `Conv2D(filters, (kernel_words, vector_width))`, no activation.
 
-    Run as matrix products over words: each real word is multiplied once by the weights of every place that it can
+    Run as one matrix product over words: each real word is multiplied once by the weights of every place that it can
     take in a phrase, then neighbours of one sentence are added. Padding is left out before the product.
+
+    Of word ids with a table, each distinct word of a batch is multiplied once. Where no gradient is wanted, every word
+    of the table is, once for all batches: the product is kept until the table or the weights change, and takes
+    kernel_words x filters numbers for each word of the table (256 bytes as in Keras's network: 100 MB for 400,000
+    words). A change is one that torch counts: what is written through `table.data` is not seen, and
+    `forget_vocabulary` is for that.
 
     Attributes:
         weight: (kernel_words, filters, vector_width); Keras's kernel is (kernel_words, vector_width, 1, filters).
         bias: (filters,).
+        product_dtype: in which dtype the product is computed, if not in that of the weights; may be set at any time.
+            With torch.bfloat16, phrase features are off by .3 % of their spread on average, and by at most .4 % of the
+            largest; the last states of a tower by at most .0011 (measured: 50,000 random words, initial weights).
 
     Args:
         vector_width: numbers of a word vector.
@@ -50,6 +62,8 @@ class PhraseConv(nn.Module):
         self.vector_width, self.filters, self.kernel_words = vector_width, filters, kernel_words
         self.weight = nn.Parameter(torch.empty(kernel_words, filters, vector_width, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(filters, device=device, dtype=dtype))
+        self.product_dtype: torch.dtype | None = None
+        self._kept = Kept()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -74,18 +88,42 @@ class PhraseConv(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or there are fewer words than `kernel_words`.
             ValueError: a length is below `kernel_words` or above `words`.
         """
-        ragged, places = enter(sentences, lengths, owner=self), self.kernel_words
-        starts, offsets = ragged.runs(places)
-        shares = F.linear(ragged.values.to(self.weight.dtype), self.weight.flatten(0, 1)).unflatten(
-            1, (places, self.filters)
-        )
-        # Phrase t adds up share 0 of word t, share 1 of word t + 1, … Phrases across two sentences are added up too,
-        # which is cheaper than to avoid it, and then left out by `starts`.
-        phrases = max(len(shares) - places + 1, 0)
-        total = reduce(torch.add, [shares[place : place + phrases, place] for place in range(places)])
-        uniform = None if ragged.uniform is None else max(ragged.uniform - places + 1, 0)
-        features = Ragged.unchecked(total.index_select(0, starts) + self.bias, offsets, uniform)
-        return leave(features, sentences, fewer=places - 1)
+        ragged = enter(sentences, lengths, owner=self, keep_ids=True)
+        starts, offsets = ragged.runs(self.kernel_words)
+        uniform = None if ragged.uniform is None else max(ragged.uniform - self.kernel_words + 1, 0)
+        phrases = add_neighbours(*self._shares(ragged, starts)) + self.bias
+        return leave(Ragged.unchecked(phrases, offsets, uniform), sentences, fewer=self.kernel_words - 1)
+
+    def _shares(self, ragged: Ragged, starts: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What `add_neighbours` takes: the shares of all tokens, or of words with the id of each token."""
+        tokens, table = ragged.values, ragged.table
+        if table is None or not is_plain(table, self.weight):
+            return self.project(ragged.vectors().values), starts, None
+        if can_keep(table, self.weight):
+            how = (self.product_dtype, autocast(table.device) and torch.get_autocast_dtype(table.device.type))
+            kept = self._kept.get(lambda: self.project(table), large=[table], small=[self.weight], how=how)
+            return kept, starts, tokens
+        if table.is_cpu:
+            ragged = ragged.distinct()
+        elif len(table) > len(tokens):  # to look for distinct words would wait for the device
+            return self.project(ragged.vectors().values), starts, None
+        assert ragged.table is not None
+        return self.project(ragged.table), starts, ragged.values
+
+    def project(
+        self, vectors: Float[Tensor, "words {self.vector_width}"]
+    ) -> Float[Tensor, "words {self.kernel_words} {self.filters}"]:
+        """The share of each word in a phrase, for every place where it can stand in one: one matrix product."""
+        weight = self.weight.flatten(0, 1)
+        if self.product_dtype is None:
+            product = F.linear(vectors.to(weight.dtype), weight)
+        else:
+            product = F.linear(vectors.to(self.product_dtype), weight.to(self.product_dtype)).to(weight.dtype)
+        return product.unflatten(1, (self.kernel_words, self.filters))
+
+    def forget_vocabulary(self) -> None:
+        """Free the kept product of a table with the weights; the next call that wants it makes it again."""
+        self._kept.clear()
 
     def extra_repr(self) -> str:
         """Its sizes, for `repr`."""

@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from towers.data import Batch, SentencePairs
 from towers.optim import KerasAdam
+from towers.ragged import Ragged
 from towers.training.history import Epoch, History
 from towers.training.metrics import measure
 
@@ -67,6 +68,7 @@ class TowersModule(pl.LightningModule):
         super().__init__()
         self.model, self.lr = model, lr
         self.loss: Tensor | None = None
+        self._tables: dict[int, tuple[Tensor, Tensor]] = {}  # by the id of a table: itself, and as it lies here
         self.train_logits = Collected()
         """Of the pairs learned from, in this epoch."""
         self.logits = Collected()
@@ -78,11 +80,21 @@ class TowersModule(pl.LightningModule):
         return KerasAdam([{"params": list(self.model.parameters()), "fused": fused}], lr=self.lr)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move the sentences beside the weights, into their dtype; the index stays where it is."""
+        """Move the sentences beside the weights, their vectors into their dtype; the index stays where it is."""
         dtype = next(self.model.parameters()).dtype
-        left, right = (side.to(device).to(dtype) for side in (batch.left, batch.right))
+        left, right = (self._beside(side, device, dtype) for side in (batch.left, batch.right))
         labels = None if batch.labels is None else batch.labels.to(device)
         return Batch(left, right, labels, batch.index)
+
+    def _beside(self, side: Ragged, device: torch.device, dtype: torch.dtype) -> Ragged:
+        """A side's ids and table beside the weights: the table whole, once; to learn, what the batch has of it."""
+        assert side.table is not None
+        if self.training and device.type != "cpu":
+            return side.distinct().to(device).to(dtype)
+        if id(side.table) not in self._tables:
+            self._tables[id(side.table)] = (side.table, side.table.to(device, dtype))
+        table = self._tables[id(side.table)][1]
+        return Ragged.unchecked(side.values.to(device), side.offsets.to(device), side.uniform, table)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean binary cross-entropy of a batch."""
