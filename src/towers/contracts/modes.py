@@ -56,6 +56,11 @@ def enabled() -> bool | Witness:
     return _mode != "off" if _witness is None else _witness
 
 
+def proving() -> bool:
+    """Whether a symbolic run of `verify` is under way."""
+    return _witness is not None
+
+
 @contextmanager
 def watched(witness: Witness) -> Generator[None]:
     """Give every contracted call to a witness, whatever the mode is."""

@@ -1,0 +1,106 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""A module without its data: the same tree, hooks and attributes, in which every tensor is fake and lies on meta."""
+
+import copy
+import inspect
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+from towers.contracts.check import contract
+from towers.contracts.signature import Signature, read_signature
+from towers.contracts.specs import holds_tensors
+
+
+class _Emptied(TorchFunctionMode):
+    """Copies tensors as fake ones, wherever in the tree's attributes they hang."""
+
+    def __init__(self, fake: FakeTensorMode) -> None:
+        super().__init__()
+        self.fake = fake
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__:
+            tensor, memo = args
+            if id(tensor) not in memo:
+                memo[id(tensor)] = faked(tensor, self.fake)
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def faked(tensor: Tensor, fake: FakeTensorMode) -> Tensor:
+    """A tensor of the same shape and dtype without data."""
+    if type(tensor) is not Tensor and isinstance(tensor, nn.Parameter):
+        inner = fake.from_tensor(tensor.detach().to("meta"), static_shapes=True)
+        return nn.Parameter(inner, requires_grad=tensor.requires_grad)
+    return fake.from_tensor(tensor.detach().to("meta"), static_shapes=True)
+
+
+class Emptied:
+    """Makes copies of one module; they share their fake parameters."""
+
+    def __init__(self, module: nn.Module, fake: FakeTensorMode) -> None:
+        self.module, self.fake = module, fake
+        tensors = [*module.parameters(), *module.buffers()]
+        self.memo: dict[int, Any] = {id(tensor): faked(tensor, fake) for tensor in tensors}
+
+    def copy(self) -> nn.Module:
+        """A copy that nobody has run yet.
+
+        Raises:
+            ValueError: something in the module cannot be copied.
+        """
+        try:
+            with _Emptied(self.fake):
+                twin = copy.deepcopy(self.module, dict(self.memo))
+        except Exception as error:
+            kind = type(self.module).__name__
+            raise ValueError(f"{kind}: verify runs a copy, and this module cannot be copied: {error}") from error
+        for part in twin.modules():
+            _read_bare_annotations(part)
+        return twin
+
+
+def _read_bare_annotations(module: nn.Module) -> None:
+    """Let jaxtyping annotations without `@contract` be contracts too: those of forward, whoever checks them else."""
+    if own_signature(module) is None and (function := annotated_forward(module)) is not None:
+        module.forward = MethodType(contract(function), module)
+
+
+def annotated_forward(module: nn.Module) -> Any:
+    """The plain forward of a module, if its annotations speak of tensor shapes; else None."""
+    function = inspect.unwrap(type(module).forward)
+    if not getattr(function, "__annotations__", None) or type(module).__module__.startswith("torch."):
+        return None
+    try:
+        signature = read_signature(function, (), None)
+    except (NameError, TypeError, ValueError):
+        return None
+    specs = [*signature.arguments.values(), *([signature.result] if signature.result else [])]
+    return function if any(holds_tensors(spec) for spec in specs) else None
+
+
+def own_signature(module: nn.Module) -> Signature | None:
+    """The contract of a module's forward: one of `@contract` or of `attach`; None if there is neither."""
+    found: Any = getattr(module.forward, "__contract__", None)
+    return found if isinstance(found, Signature) else None
+
+
+def real_copy(module: nn.Module) -> nn.Module:
+    """A copy with data on the CPU, to be run on small tensors; what has no data gets small random numbers."""
+    twin = copy.deepcopy(module)
+    if any(tensor.is_meta for tensor in [*twin.parameters(), *twin.buffers()]):
+        twin = twin.to_empty(device="cpu")
+        with torch.no_grad():
+            for tensor in [*twin.parameters(), *twin.buffers()]:
+                if tensor.is_floating_point():
+                    tensor.normal_(std=0.1)
+                else:
+                    tensor.zero_()
+    for part in twin.modules():
+        _read_bare_annotations(part)
+    return twin.to("cpu")

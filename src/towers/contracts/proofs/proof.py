@@ -1,0 +1,141 @@
+"""What `verify` says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from textwrap import indent, wrap
+from typing import Any
+
+from towers.contracts.proofs.shapes import ShapeTrace
+from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, Verdict
+
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class ContractVerdict:
+    """What is known of one contract that was met on the way."""
+
+    path: str
+    """The module's path in the tree; empty for the module itself."""
+    contract: str
+    """The function that has it: "RaggedLSTM.forward"."""
+    verdict: Verdict
+    calls: int
+    """How often it was checked, over all runs."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The verdict on a module, true only where it is "proven".
+
+    `verdict` is one of
+    "proven": every contract holds for all sizes;
+    "holds if": only under `conditions`;
+    "specialised": the code fixed an axis, said by `conditions`;
+    "failed": `message` is what a run-time check says, with axis names in place of numbers;
+    "not provable": torch cannot run it on symbolic sizes; `message` says which operation and where, and how it fared
+    in real runs.
+    """
+
+    module: str
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    contracts: tuple[ContractVerdict, ...]
+    axes: dict[str, str]
+    """Each axis with the sizes that it can have."""
+    trace: ShapeTrace
+    runs: int
+    seconds: float
+    samples: str = field(default="")
+    """What was run where nothing could be proven."""
+
+    def __bool__(self) -> bool:
+        return self.verdict == "proven"
+
+    @property
+    def worst(self) -> Finding:
+        """The finding that decides."""
+        return min(self.findings, key=lambda finding: WORST_FIRST.index(finding.verdict))
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Under which it holds."""
+        return self.worst.conditions
+
+    @property
+    def message(self) -> str:
+        """Why it is not proven; empty if it is."""
+        return self.worst.message
+
+    @property
+    def place(self) -> str:
+        """Where that shows: module, file and line."""
+        return self.worst.place
+
+    def __str__(self) -> str:
+        lines = [f"{self.module}: {self.headline()}"]
+        lines += _wrapped(f"for all {', '.join(self.axes.values())}" if self.axes else "for the one size that it takes")
+        lines += _table(self.contracts)
+        if self.verdict != "proven":
+            lines += self._why()
+        lines.append(f"{self.runs} runs, {self.seconds:.2f} s")
+        return "\n".join(lines)
+
+    def headline(self) -> str:
+        """The verdict in one line."""
+        worst = self.worst
+        told = f" {' and '.join(worst.conditions)}" if worst.conditions else ""
+        return f"{self.verdict}{told}" + (f" ({worst.label})" if worst.label and not self else "")
+
+    def _why(self) -> list[str]:
+        worst = self.worst
+        at = f"at {worst.place}: " if worst.place and worst.verdict != "not provable" else ""
+        lines = [*_wrapped(at + worst.message), *_wrapped(self.samples)]
+        if worst.verdict in ("failed", "holds if", "specialised"):
+            lines += ["shapes up to there:", indent(str(self.trace), "  ")]
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {
+            "module": self.module,
+            "verdict": self.verdict,
+            "proven": bool(self),
+            "axes": self.axes,
+            "conditions": list(self.conditions),
+            "message": self.message,
+            "place": self.place,
+            "samples": self.samples,
+            "cases": [
+                {
+                    "arguments": finding.label,
+                    "verdict": finding.verdict,
+                    "conditions": list(finding.conditions),
+                    "message": finding.message,
+                    "place": finding.place,
+                    "runs": finding.runs,
+                }
+                for finding in self.findings
+            ],
+            "contracts": [
+                {"path": each.path, "contract": each.contract, "verdict": each.verdict, "calls": each.calls}
+                for each in self.contracts
+            ],
+            "trace": self.trace.to_json(),
+            "runs": self.runs,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+def _wrapped(text: str) -> list[str]:
+    return [piece for line in text.splitlines() for piece in (wrap(line, WIDTH, subsequent_indent="    ") or [""])]
+
+
+def _table(contracts: Sequence[ContractVerdict]) -> list[str]:
+    rows = [("module", "contract", "verdict"), *((c.path or "(itself)", c.contract, c.verdict) for c in contracts)]
+    widths = [min(max(len(row[at]) for row in rows), 40) for at in range(2)]
+    return [f"  {_cut(row[0], widths[0])}  {_cut(row[1], widths[1])}  {row[2]}" for row in rows]
+
+
+def _cut(text: str, width: int) -> str:
+    return (text if len(text) <= width else "…" + text[1 - width :]).ljust(width)

@@ -1,0 +1,66 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
+"""What torch cannot do on symbolic sizes: everything lies on meta, and some operations get a rule for their shapes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
+
+from towers.contracts.proofs import packing, pooling, recurrent
+from towers.contracts.proofs.symbols import Symbols
+
+Rule = Callable[..., Any]
+
+RULES: dict[Any, Rule] = {
+    torch.lstm: recurrent.lstm,
+    torch.gru: recurrent.gru,
+    torch.rnn_tanh: recurrent.rnn,
+    torch.rnn_relu: recurrent.rnn,
+    torch._pack_padded_sequence: packing.pack,
+    torch._pad_packed_sequence: packing.pad,
+    Tensor.__getitem__: packing.first_batch_size,
+    F.max_pool1d: pooling.max_pool1d,
+    torch.max_pool1d: pooling.max_pool1d,
+    F.max_pool1d_with_indices: pooling.max_pool1d_with_indices,
+}
+"""Each is called with the symbols of the run and the operation's own arguments; NotImplemented leaves it to torch."""
+
+
+class Rules(TorchFunctionMode):
+    """While it is on, operations follow RULES, and nothing lies on another device than meta."""
+
+    def __init__(self, symbols: Symbols) -> None:
+        super().__init__()
+        self.symbols = symbols
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        rule = RULES.get(func)
+        if rule is not None:
+            result = rule(self.symbols, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        if func in (Tensor.cuda, Tensor.cpu, Tensor.pin_memory):
+            return args[0]
+        if func is Tensor.to:
+            return _moved(*args, **kwargs)
+        if "device" in kwargs or func in _device_constructors():
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def _moved(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """`Tensor.to` without the device."""
+    kwargs.pop("device", None)
+    other = kwargs.pop("other", None)
+    dtypes = [each for each in args if isinstance(each, torch.dtype)]
+    dtypes += [each.dtype for each in (*args, other) if isinstance(each, Tensor)]
+    if dtypes:
+        kwargs["dtype"] = dtypes[0]
+    kwargs.pop("non_blocking", None)
+    return Tensor.to(tensor, **kwargs) if kwargs else tensor

@@ -1,0 +1,289 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""One run of a module on symbolic sizes: what came out, what every boundary saw, and what torch had to ask."""
+
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.nn.utils.rnn import PackedSequence
+
+from towers.contracts import modes
+from towers.contracts.bindings import Bindings, Unknown
+from towers.contracts.check import Check
+from towers.contracts.errors import ShapeContractError
+from towers.contracts.layouts import RaggedAxis, Size, layout
+from towers.contracts.proofs.copies import Emptied
+from towers.contracts.proofs.inputs import Case
+from towers.contracts.proofs.packing import batch_sizes_of
+from towers.contracts.proofs.rules import Rules
+from towers.contracts.proofs.sizes import renamed
+from towers.contracts.proofs.spans import Spans
+from towers.contracts.proofs.symbols import Guard, Symbols, Undecidable
+from towers.contracts.signature import Signature
+from towers.contracts.specs import Spec, TensorSpec, TupleSpec
+
+UNPROVABLE = (
+    Undecidable,
+    GuardOnDataDependentSymNode,
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+    NotImplementedError,
+)
+"""What torch or a rule raises for operations whose shapes cannot be known."""
+
+_TORCH = str(Path(torch.__file__).parent)
+_CONTRACTS = str(Path(__file__).parent.parent)
+
+
+@dataclass
+class Step:
+    """What one module or contract saw."""
+
+    path: str
+    kind: str
+    came: Any
+    """Shapes of the arguments, in symbols."""
+    went: Any = None
+    """Shapes of the result; None where it never came to one."""
+    demand: str = ""
+    """What the contract says; empty for a module without one."""
+    contract: str = ""
+    """The function that has it."""
+    failed: bool = False
+
+
+@dataclass
+class Outcome:
+    """What one run showed."""
+
+    case: Case
+    spans: Spans
+    steps: list[Step] = field(default_factory=list)
+    guards: list[Guard] = field(default_factory=list)
+    error: Exception | None = None
+    message: str = ""
+    place: str = ""
+    unprovable: bool = False
+    sizes: set[Any] = field(default_factory=set)
+    """Every size in axis names that a module passed on."""
+
+    @cached_property
+    def open(self) -> list[Guard]:
+        """The guards, each once."""
+        return list({guard.text(): guard for guard in self.guards}.values())
+
+
+class _Names(Bindings):
+    def __init__(self, signature: Signature, arguments: Mapping[str, Any], run: "_Run") -> None:
+        super().__init__(signature, arguments)
+        self.run = run
+
+    def braces(self, path: str) -> Any:
+        return self.run.symbols.shown(super().braces(path))
+
+    def axis_or_values(self, name: str) -> Any:
+        return self.run.symbols.shown(super().axis_or_values(name))
+
+    def module_path(self) -> str:
+        owner = self.arguments.get("self")
+        path = self.run.paths.get(id(owner), "")
+        return f"{path} in {self.run.root}" if path else type(owner).__name__
+
+
+class _SymbolicCheck(Check):
+    """The check that every call gets, on sizes that are symbols."""
+
+    def __init__(self, names: Bindings, symbols: Symbols) -> None:
+        super().__init__(names)
+        self.symbols = symbols
+
+    def layout(self, value: object) -> tuple[Sequence[Size], torch.dtype, torch.device]:
+        if isinstance(value, PackedSequence) and id(value.batch_sizes) in self.symbols.packed:
+            batch = batch_sizes_of(self.symbols, value.batch_sizes)
+            sizes: Sequence[Any] = [batch, RaggedAxis(None), *value.data.shape[1:]]
+            dtype, device = value.data.dtype, value.data.device
+        else:
+            sizes, dtype, device = layout(value)
+        return [self.symbols.shown(size) for size in sizes], dtype, device
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, module: nn.Module, case: Case, spans: Spans) -> None:
+        self.symbols = Symbols(spans, self.place, case.fits)
+        self.root = type(module).__name__
+        self.paths = {id(part): path for path, part in module.named_modules()}
+        self.inside: list[nn.Module] = []
+        self.outcome = Outcome(case, spans)
+        self.thread = threading.get_ident()
+        self.hooks = [
+            hook
+            for part in module.modules()
+            for hook in (
+                part.register_forward_pre_hook(self.enter, with_kwargs=True),
+                part.register_forward_hook(self.leave, with_kwargs=True),
+            )
+        ]
+        self.open: list[Step] = []
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """A module is called."""
+        self.inside.append(module)
+        came = self.shapes([*args, *kwargs.values()])
+        self.open.append(Step(self.paths.get(id(module), "?"), type(module).__name__, came))
+        self.outcome.steps.append(self.open[-1])
+
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        """A module has returned."""
+        self.inside.pop()
+        self.open.pop().went = self.shapes(result)
+
+    def witness(self, signature: Signature, arguments: dict[str, Any], call: Callable[[], Any]) -> Any:
+        """A contracted call, checked on symbols."""
+        names = _Names(signature, arguments, self)
+        check = _SymbolicCheck(names, self.symbols)
+        owner = arguments.get("self")
+        if self.open and self.inside[-1] is owner and not self.open[-1].demand:
+            step = self.open[-1]
+        else:
+            came = self.shapes([value for name, value in arguments.items() if name != "self"])
+            step = Step(self.paths.get(id(owner), ""), signature.name, came)
+            self.outcome.steps.append(step)
+        step.demand, step.contract = demanded(signature), signature.name
+        try:
+            check.check_arguments()
+            result = call()
+            step.went = self.shapes(result)
+            check.check_result(result)
+        except (ShapeContractError, ValueError):
+            step.failed = True
+            raise
+        return result
+
+    # What is told.
+
+    def shapes(self, value: Any) -> Any:
+        """The shapes of tensors wherever they stand in a value, in axis names."""
+        if isinstance(value, Tensor):
+            sizes = [self.symbols.shown(size) for size in value.shape] if not value.is_nested else ["…"]
+            expressions = (self.symbols.in_axes(s.node.expr) for s in value.shape if isinstance(s, torch.SymInt))
+            self.outcome.sizes.update(expressions)
+            return tuple(str(size) for size in sizes)
+        if isinstance(value, PackedSequence):
+            return self.shapes(value.data)
+        if isinstance(value, (list, tuple)):
+            found = [self.shapes(item) for item in value]
+            return [shape for shape in found if shape is not None]
+        if isinstance(value, dict):
+            return self.shapes(list(value.values()))
+        inner = getattr(value, "values", None)
+        return self.shapes(inner) if isinstance(inner, Tensor) else None
+
+    def place(self) -> str:
+        """Where in the user's code, and in which module, something happens now."""
+        frame = sys._getframe(1)
+        inside = ""
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if file == __file__ and frame.f_code.co_name == "run":
+                break
+            if not file.startswith((_CONTRACTS, "<")) and (
+                not file.startswith(_TORCH) or (_LAYERS in file and not inside and not file.endswith("module.py"))
+            ):
+                inside = f"{Path(file).name}:{frame.f_lineno}"
+                if not file.startswith(_TORCH):
+                    break
+            frame = frame.f_back
+        return self.in_module(inside)
+
+    def in_module(self, text: str) -> str:
+        """Text with the module that is running: "left.lstm (lstm.py:120)"."""
+        path = self.paths.get(id(self.inside[-1]), "") if self.inside else ""
+        return f"{path} ({text})" if path and text else text or path
+
+    def failed(self, error: Exception) -> None:
+        """Take down an error: the text in axis names, the place in the user's code."""
+        outcome = self.outcome
+        outcome.error, outcome.unprovable = error, isinstance(error, UNPROVABLE)
+        for step in self.open:
+            step.failed = True
+        outcome.place = self.in_module(_raised_at(error.__traceback__))
+        names = self.symbols.spelling()
+        text = renamed(str(error), names).strip()
+        if isinstance(error, (ShapeContractError, ValueError)) and not outcome.unprovable:
+            outcome.message = text
+        elif isinstance(error, Undecidable):
+            outcome.message = f"whether {text} depends on the values of a tensor"
+        elif outcome.unprovable:
+            outcome.message = f"{_first_line(text) or type(error).__name__}"
+        else:
+            outcome.message = f"{type(error).__name__}: {text}"
+
+
+_LAYERS = str(Path("torch", "nn", "modules"))
+
+
+def demanded(signature: Signature) -> str:
+    """What a contract demands and promises: "batch words 300 -> batch 6"."""
+    arguments = [text for name, spec in signature.arguments.items() if (text := _axes(spec)) and name != "self"]
+    result = f" -> {_axes(signature.result)}" if signature.result else ""
+    return ", ".join(arguments) + result
+
+
+def _axes(spec: Spec) -> str:
+    tensors = [option.text for option in spec if isinstance(option, TensorSpec)]
+    tuples = [f"({', '.join(map(_axes, option.items))})" for option in spec if isinstance(option, TupleSpec)]
+    return " or ".join(dict.fromkeys([*tensors, *tuples]))
+
+
+def run(emptied: Emptied, fake: FakeTensorMode, case: Case, spans: Spans) -> Outcome:
+    """Run a module on one region of sizes."""
+    module = emptied.copy()
+    one = _Run(module, case, spans)
+    fake.shape_env = one.symbols.env
+    try:
+        with fake, Rules(one.symbols), modes.watched(one.witness):
+            for truth in case.truths(one.symbols.sizes):
+                one.symbols.assume(truth)
+            inputs = case.arguments(one.symbols.sizes, lambda shape, dtype: torch.empty(*shape, dtype=dtype))
+            module(**inputs)
+    except Unknown:
+        raise
+    except Exception as error:
+        one.failed(error)
+    finally:
+        for hook in one.hooks:
+            hook.remove()
+        fake.shape_env = None
+    one.outcome.guards = one.symbols.guards()
+    return one.outcome
+
+
+def _raised_at(trace: TracebackType | None) -> str:
+    found = ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith((_TORCH, _CONTRACTS, "<")):
+            found = f"{Path(file).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else ""

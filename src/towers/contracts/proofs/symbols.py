@@ -1,0 +1,191 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
+"""The symbols of one run: a torch.SymInt for each axis, what torch asked about them, and how they are called."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch import SymInt
+from torch._dynamo.source import ConstantSource
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, statically_known_true
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from towers.contracts.proofs.sizes import SymbolicSize, spelled
+from towers.contracts.proofs.spans import PRIMES, Span, Spans
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A question about sizes that the examples alone answered: the answer as a condition on axes, and where it arose."""
+
+    relation: Any
+    place: str
+    fixed: str | None = None
+    """The axis that was made a number, where that is what happened."""
+
+    def text(self) -> str:
+        """In axis names: "time % 2 == 0"."""
+        return spelled(self.relation)
+
+
+class Undecidable(Exception):
+    """A contract depends on a size that only the values of a tensor tell."""
+
+
+class _Watched(ShapeEnv):
+    """A ShapeEnv that says where each guard arose."""
+
+    places: list[str]
+    locate: Callable[[], str]
+
+    def evaluate_sym_node(self, *args: Any, **kwargs: Any) -> Any:
+        before = len(self.guards)
+        answer = super().evaluate_sym_node(*args, **kwargs)
+        if len(self.guards) > before:
+            self.places += [self.locate()] * (len(self.guards) - before)
+        return answer
+
+
+class Symbols:
+    """The axes of one run."""
+
+    def __init__(self, spans: Spans, locate: Callable[[], str], fits: Callable[[Mapping[str, int]], bool]) -> None:
+        self.env = _Watched(duck_shape=False)
+        self.env.places, self.env.locate = [], locate
+        self.locate = locate
+        self.examples = examples(spans, fits)
+        self.names: dict[Any, Any] = {}
+        """What each of torch's symbols is in axes: itself, or (time-1)/2 where time is odd."""
+        self.axes = {name: sympy.Symbol(name, integer=True, positive=True) for name in spans}
+        self.labels: dict[str, str] = {}
+        """How sizes that arose on the way are called."""
+        self.any_value: set[Any] = set()
+        """Sizes that arose on the way and can have every value of their range."""
+        self.sizes: dict[str, int | SymInt] = {name: self._size(name, span) for name, span in spans.items()}
+        self.packed: dict[int, tuple[Any, Any]] = {}
+        """The batch sizes of packed sequences by their id, each with the number of its sentences."""
+        self.own: list[Guard] = []
+        self.assumed = 0
+
+    def _size(self, name: str, span: Span) -> int | SymInt:
+        if span.single:
+            return span.first
+        offset = span.first - span.step if span.step > 1 else 0
+        value = (self.examples[name] - offset) // span.step
+        source = ConstantSource(name)
+        symbol = self.env.create_symbol(value, source, dynamic_dim=DimDynamic.DYNAMIC, do_not_specialize_zero_one=True)
+        low = (span.first - offset) // span.step
+        high = int_oo if span.last is None else (span.last - offset) // span.step
+        self.env.var_to_range[symbol] = ValueRanges(low, high)
+        self.names[symbol] = (self.axes[name] - offset) / span.step
+        size = self.env.create_symintnode(symbol, hint=value, source=source)
+        return size * span.step + offset if span.step > 1 else size
+
+    def fresh(self, label: str, low: int, high: Any) -> SymInt:
+        """A size that the values of a tensor decide; it can be any from low to high."""
+        size: SymInt = self.env.create_unbacked_symint()
+        torch._check(size >= low)
+        torch._check(size <= high)
+        symbol = size.node.expr
+        self.labels[str(symbol)] = label
+        self.any_value.add(symbol)
+        return size
+
+    # What was asked.
+
+    def assume(self, truth: bool | torch.SymBool) -> None:
+        """Take a condition on the inputs for granted."""
+        torch._check(truth)
+        self.assumed = len(self.env.guards)
+
+    def decide(self, truth: torch.SymBool) -> bool:
+        """Whether sizes compare so; where torch cannot prove it the examples answer, and a guard is taken down.
+
+        Raises:
+            Undecidable: there is no example, since only the values of a tensor tell.
+        """
+        if statically_known_true(truth):
+            return True
+        if statically_known_true(torch.sym_not(truth)):  # pyright: ignore[reportArgumentType]
+            return False
+        expression = truth.node.expr
+        known = expression.xreplace(self.env.backed_var_to_val)
+        if known.free_symbols - self.any_value:
+            raise Undecidable(self.spell(expression))
+        answer = not known.free_symbols and bool(known)
+        if not known.free_symbols and not _explaining():
+            relation = expression if answer else sympy.Not(expression)
+            self.own.append(Guard(self.in_axes(relation), self.locate()))
+        return answer
+
+    def guards(self) -> list[Guard]:
+        """Everything that only the examples answered."""
+        pairs = zip(self.env.guards[self.assumed :], self.env.places[self.assumed :], strict=False)
+        found = [self._guard(guard.expr, place) for guard, place in pairs]
+        return [guard for guard in [*found, *self.own] if guard is not None]
+
+    def _guard(self, expression: Any, place: str) -> Guard | None:
+        relation = self.in_axes(expression)
+        if relation == True or not relation.free_symbols:  # noqa: E712
+            return None
+        fixed = None
+        if isinstance(relation, sympy.Eq) and len(relation.free_symbols) == 1:
+            [axis] = relation.free_symbols
+            difference = relation.args[0] - relation.args[1]
+            if difference.is_polynomial(axis) and difference.subs(axis, self.examples[str(axis)]) == 0:
+                fixed = str(axis)
+        return Guard(relation, place, fixed)
+
+    # How it is told.
+
+    def in_axes(self, expression: Any) -> Any:
+        """A sympy expression over axis names."""
+        return expression.xreplace(self.names)
+
+    def spell(self, expression: Any) -> str:
+        """A sympy expression as text in axis names."""
+        named = {symbol: sympy.Symbol(self.labels.get(str(symbol), str(symbol))) for symbol in expression.free_symbols}
+        return spelled(sympy.sympify(self.in_axes(expression)).xreplace(named))
+
+    def spelling(self) -> dict[str, str]:
+        """The text of each of torch's symbols, for torch's own messages."""
+        return {str(symbol): spelled(meaning) for symbol, meaning in self.names.items()} | self.labels
+
+    def shown(self, size: Any) -> Any:
+        """A size as contracts meet it: an int, or symbolic."""
+        return SymbolicSize(size, self.decide, self.spell) if isinstance(size, SymInt) else size
+
+
+def examples(spans: Spans, fits: Callable[[Mapping[str, int]], bool]) -> dict[str, int]:
+    """A size for each axis, far from each other, that the conditions allow.
+
+    Raises:
+        ValueError: none was found.
+    """
+    names = list(spans)
+    for turn in range(len(PRIMES)):
+        order = [PRIMES[(turn + place) % len(PRIMES)] for place in range(len(names))]
+        for choice in (order, sorted(order), sorted(order, reverse=True)):
+            found = {name: spans[name].example(prime) for name, prime in zip(names, choice, strict=True)}
+            if fits(found):
+                return found
+    raise ValueError(f"no sizes of {', '.join(names)} were found that the conditions allow")
+
+
+def _explaining() -> bool:
+    """Whether someone only looks for the likely cause of a failure."""
+    frame: Any = sys._getframe(3)
+    files = [frame.f_code.co_filename]
+    while len(files) < 4 and (frame := frame.f_back) is not None:
+        files.append(frame.f_code.co_filename)
+    return any(file.endswith(("hints.py", "refusals.py")) for file in files)
+
+
+def shape_text(shape: Sequence[Any], symbols: Symbols) -> tuple[str, ...]:
+    """A shape in axis names."""
+    return tuple(symbols.spell(size.node.expr) if isinstance(size, SymInt) else str(size) for size in shape)

@@ -1,0 +1,104 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""From all runs of a module to a verdict and the conditions that it stands under."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from towers.contracts.proofs.explore import Coverage
+from towers.contracts.proofs.run import Outcome
+from towers.contracts.proofs.spans import Span, Spans
+
+Verdict = Literal["proven", "holds if", "specialised", "failed", "not provable"]
+WORST_FIRST: tuple[Verdict, ...] = ("failed", "specialised", "holds if", "not provable", "proven")
+
+
+@dataclass
+class Finding:
+    """What is known of one way to call a module."""
+
+    verdict: Verdict
+    label: str
+    """Which optional arguments were given."""
+    conditions: tuple[str, ...] = ()
+    """Where it holds, in axis names; empty where it holds everywhere or nowhere."""
+    message: str = ""
+    """Why it is not proven."""
+    place: str = ""
+    outcome: Outcome | None = None
+    """The run that shows it."""
+    runs: int = 0
+
+
+def judged(coverage: Coverage) -> Finding:
+    """The verdict of all runs of one case."""
+    label, runs = coverage.case.label, coverage.runs
+    if not coverage.failed:
+        if not coverage.open:
+            return Finding("proven", label, outcome=coverage.first, runs=runs)
+        outcome, reason = coverage.open[0]
+        return Finding("not provable", label, (), reason, outcome.place, outcome, runs)
+    worst = max(coverage.failed, key=lambda each: sum(not span.single for span in each.spans.values()))
+    general = [each for each in coverage.passed if not _special(each.spans, coverage.whole)]
+    found = Finding("failed", label, (), worst.message, worst.place, worst, runs)
+    if coverage.passed and (general or not _everywhere(worst.spans, coverage.whole)):
+        fixed = _fixed(coverage)
+        found.verdict = "specialised" if fixed else "holds if"
+        found.conditions = fixed or negated([each.spans for each in coverage.failed], coverage.whole)
+    return found
+
+
+def _special(spans: Spans, whole: Spans) -> bool:
+    """Whether only single sizes of some axis were run."""
+    return any(span.single and not whole[name].single for name, span in spans.items())
+
+
+def _everywhere(spans: Spans, whole: Spans) -> bool:
+    """Whether a region is the most general one of all."""
+    return all(span == (whole[name].part(2, None) or whole[name]) for name, span in spans.items())
+
+
+def _fixed(coverage: Coverage) -> tuple[str, ...]:
+    """The axes of which one single size holds and all others fail."""
+    found: list[str] = []
+    for name, whole in coverage.whole.items():
+        holds = {each.spans[name] for each in coverage.passed}
+        if len(holds) == 1 and next(iter(holds)).single and not whole.single:
+            found.append(next(iter(holds)).text(name))
+    return tuple(found)
+
+
+def negated(failed: Sequence[Spans], whole: Spans) -> tuple[str, ...]:
+    """Where none of some regions is, as conditions: "time % 2 == 0", "batch != 1", "time <= 200"."""
+    alone: dict[str, list[Span]] = {}
+    several: list[str] = []
+    for spans in failed:
+        narrow = [name for name, span in spans.items() if span not in (whole[name], whole[name].part(2, None))]
+        if len(narrow) == 1:
+            alone.setdefault(narrow[0], []).append(spans[narrow[0]])
+        elif narrow:
+            several.append("not (" + " and ".join(spans[name].text(name) for name in narrow) + ")")
+    found = [text for name, spans in alone.items() for text in _without(name, spans, whole[name])]
+    several = [text for text in several if not any(name in text for name in alone)]
+    return tuple(dict.fromkeys([*found, *several]))
+
+
+def _without(name: str, spans: Sequence[Span], whole: Span) -> list[str]:
+    step = max(span.step for span in spans)
+    if step > whole.step:
+        failing = {span.first % step for span in spans if span.step == step}
+        start = range(whole.first, whole.first + step, whole.step)
+        left = [size % step for size in start if size % step not in failing]
+        return [" or ".join(f"{name} % {step} == {rest}" for rest in sorted(left))]
+    texts: list[str] = []
+    reach = whole.first
+    for span in sorted(spans, key=lambda span: span.first):
+        if span.last is None:
+            texts.append(f"{name} <= {span.first - whole.step}")
+        elif span.first <= reach:
+            reach = max(reach, span.last + whole.step)
+        elif span.single:
+            texts.append(f"{name} != {span.first}")
+        else:
+            texts.append(f"not {span.first} <= {name} <= {span.last}")
+    return [*([f"{name} >= {reach}"] if reach > whole.first else []), *texts]
