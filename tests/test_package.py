@@ -137,6 +137,7 @@ FLOORS = [
     {"contracts", "kernels"},
     {"tokens"},
     {"ragged"},
+    {"kinds", "slices"},
     {"layers"},
     {"model", "checkpoint", "optim"},
     {"data", "training", "keras"},

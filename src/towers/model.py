@@ -12,11 +12,23 @@ from torch.nn import functional as F
 
 from towers import checkpoint
 from towers.contracts import contract
+from towers.kinds import enter
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
 from towers.layers.sizes import at_least_one, refuse
-from towers.ragged import Ragged, enter
+from towers.ragged import Ragged
+from towers.slices import WORKING_BYTES, slices
+
+_takes_sentences = contract(
+    where=(
+        "words == {self.words}",
+        "words >= {self.kernel_words}",
+        "lengths == {self.words}",
+        "{self.kernel_words} <= lengths <= words",
+    ),
+    dtype_of="conv.weight",
+)
 
 
 class Tower(nn.Module):
@@ -84,15 +96,7 @@ class Tower(nn.Module):
         with torch.no_grad():
             self.lstm.bias_ih_l0[self.hidden : 2 * self.hidden] = 1
 
-    @contract(
-        where=(
-            "words == {self.words}",
-            "words >= {self.kernel_words}",
-            "lengths == {self.words}",
-            "{self.kernel_words} <= lengths <= words",
-        ),
-        dtype_of="conv.weight",
-    )
+    @_takes_sentences
     def forward(
         self,
         sentences: Float[Tensor | Ragged, "batch words {self.vector_width}"],
@@ -114,6 +118,26 @@ class Tower(nn.Module):
             _, state = self.lstm(part, state)
         assert state is not None
         return state[0][-1]
+
+    @_takes_sentences
+    def encode(
+        self,
+        sentences: Float[Tensor | Ragged, "batch words {self.vector_width}"],
+        lengths: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "batch {self.hidden}"]:
+        """As `forward`, of any number of sentences: where no gradient is wanted, in slices.
+
+        A slice is so many sentences that what is computed on the way takes some 32 MB, and at most 64, beyond input and
+        output (and the kept product of a table of vectors); a sentence is never cut.
+        """
+        parts = list(slices(sentences, lengths, WORKING_BYTES // self._bytes_a_word()))
+        return self(*parts[0]) if len(parts) == 1 else torch.cat([self(*part) for part in parts])
+
+    def _bytes_a_word(self) -> int:
+        """What a word takes on its way through the tower, all together."""
+        shares = (self.kernel_words + 1) * self.conv.filters
+        numbers = self.vector_width + shares + self.pool.features + 12 * self.hidden
+        return numbers * self.conv.weight.element_size() + 64
 
     def config(self) -> dict[str, int | None]:
         """The arguments that make another tower of these sizes."""
@@ -197,7 +221,7 @@ class TwoTowers(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or a number of words is not one a tower takes.
             ValueError: a length is not one a tower takes.
         """
-        return self.compare(self.encode_left(left, left_lengths), self.encode_right(right, right_lengths))
+        return self.compare(self.left(left, left_lengths), self.right(right, right_lengths))
 
     def probability(
         self,
@@ -214,16 +238,16 @@ class TwoTowers(nn.Module):
         sentences: Float[Tensor | Ragged, "batch words {self.left.vector_width}"],
         lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch {self.hidden}"]:
-        """States of left sentences, to be compared with many right ones. Raises what `Tower.forward` does."""
-        return self.left(sentences, lengths)
+        """States of left sentences, to be compared with many right ones, by `Tower.encode`. Raises what that does."""
+        return self.left.encode(sentences, lengths)
 
     def encode_right(
         self,
         sentences: Float[Tensor | Ragged, "batch words {self.right.vector_width}"],
         lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch {self.hidden}"]:
-        """States of right sentences, to be compared with many left ones. Raises what `Tower.forward` does."""
-        return self.right(sentences, lengths)
+        """States of right sentences, to be compared with many left ones, by `Tower.encode`. Raises what that does."""
+        return self.right.encode(sentences, lengths)
 
     @contract(dtype_of="dense.weight")
     def compare(

@@ -2,7 +2,7 @@
 """Sentences of different lengths end to end, with no padding between them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from towers.contracts import ShapeContractError, contract
-from towers.contracts.errors import complaint, module_path
+from towers.contracts.errors import complaint
 from towers.contracts.modes import may_read
 from towers.kernels.order import offsets_of, time_order
 from towers.tokens import check_ids, check_list, check_offsets, clamped, distinct, is_plain
@@ -88,7 +88,7 @@ class Ragged:
     @property
     def lengths(self) -> Int[Tensor, "batch"]:
         """The number of tokens of each sentence."""
-        return self.offsets.diff()
+        return self.offsets[1:] - self.offsets[:-1]
 
     @property
     def device(self) -> torch.device:
@@ -180,6 +180,13 @@ class Ragged:
             steps = offsets.diff()
         shifts = (self.offsets[:-1] - offsets[:-1]).repeat_interleave(steps, output_size=runs)
         return torch.arange(shifts.shape[0], device=self.device) + shifts, offsets
+
+    def sentences(self, first: int, last: int) -> "Ragged":
+        """Sentences first, first + 1, … last - 1: a view; on a device this waits for it."""
+        start, stop = self.offsets[[first, last]].tolist()
+        return Ragged.unchecked(
+            self.values[start:stop], self.offsets[first : last + 1] - start, self.uniform, self.table
+        )
 
     def slice_words(self, start: int, stop: int) -> "Ragged":
         """Words start, start + 1, … stop - 1 of each sentence; fewer, or none, of those that end before."""
@@ -321,50 +328,3 @@ class Ragged:
     def to_jagged(self) -> Tensor:
         """As a nested tensor of layout torch.jagged, a view of the values."""
         return torch.nested.nested_tensor_from_jagged(self.values, self.offsets)
-
-
-def enter(
-    sentences: Tensor | Ragged | PackedSequence,
-    lengths: Tensor | None = None,
-    *,
-    owner: object = None,
-    keep_ids: bool = False,
-) -> Ragged:
-    """What every layer does first: padded (with lengths), jagged, packed or Ragged in, Ragged out.
-
-    Word ids are looked up, unless the layer keeps them.
-
-    Raises:
-        ShapeContractError: lengths beside sentences that carry their own.
-        ValueError: a length is negative or larger than `words`.
-    """
-    padded = isinstance(sentences, Tensor) and not sentences.is_nested
-    if lengths is not None and not padded:
-        problem = "lengths is given beside sentences that carry their own; only padded input takes lengths"
-        raise ShapeContractError(complaint(module_path(owner), problem))
-    if isinstance(sentences, Ragged):
-        return sentences if keep_ids else sentences.vectors()
-    if isinstance(sentences, PackedSequence):
-        return Ragged.from_packed(sentences)
-    return Ragged.from_padded(sentences, lengths) if padded else Ragged.from_jagged(sentences)
-
-
-Kind = TypeVar("Kind", bound=Tensor | Ragged | PackedSequence)
-
-
-def leave(result: Ragged, like: Kind, *, fewer: int = 0) -> Kind:
-    """What every layer does last: the result as the same kind as its input; padding is 0.
-
-    `fewer` is by how many words a sentence got shorter on the way.
-    """
-    kind: Any = like
-    if isinstance(kind, Ragged):
-        same: Any = result
-    elif isinstance(kind, PackedSequence):
-        index, _, _ = time_order(result.offsets.cpu(), kind.sorted_indices)
-        same = kind._replace(data=result.values.index_select(0, index.to(result.device)))
-    elif kind.is_nested:
-        same = result.to_jagged()
-    else:
-        same = result.to_padded(words=kind.shape[1] - fewer)[0]
-    return same

@@ -18,8 +18,9 @@ from towers.contracts.errors import complaint
 from towers.contracts.modes import autocast
 from towers.kernels import State, Weights, packed, padded
 from towers.kernels.order import offsets_of
+from towers.kinds import enter, leave
 from towers.layers.sizes import at_least_one, refuse
-from towers.ragged import Ragged, enter, leave
+from towers.ragged import Ragged
 
 Method = Literal["auto", "packed", "padded"]
 

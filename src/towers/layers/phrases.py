@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 from towers.contracts import contract
 from towers.contracts.modes import autocast
+from towers.kinds import enter, leave
 from towers.layers.kept import Kept, can_keep
 from towers.layers.neighbours import add_neighbours
 from towers.layers.sizes import at_least_one
-from towers.ragged import Ragged, enter, leave
+from towers.ragged import Ragged
 from towers.tokens import is_plain
 
 

@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from towers.contracts import contract
+from towers.kinds import enter, leave
 from towers.layers.sizes import at_least_one, refuse
-from towers.ragged import Ragged, enter, leave
+from towers.ragged import Ragged
 
 
 class FeaturePool(nn.Module):
