@@ -179,22 +179,22 @@ def test_every_float(dtype):
 
 
 @pytest.mark.parametrize("shape", ["ragged", "padded"])
-def test_under_autocast_the_states_are_float32(shape):
+def test_under_autocast_the_states_have_its_dtype(shape):
     model = small_model(torch.float32)
     left, right = pairs([3, 6, 2], torch.float32)
     sentences, lengths = (Ragged.from_list(left), None) if shape == "ragged" else reference.pad(left)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert model.encode_left(sentences, lengths).dtype == torch.float32
+        assert model.encode_left(sentences, lengths).dtype == torch.bfloat16
         logits = model(sentences, torch.stack(right), lengths)
     close(logits.float(), model(sentences, torch.stack(right), lengths), 0.1)
     logits.float().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_float64_under_autocast_is_taken_into_the_weights_dtype():
+def test_float64_under_autocast_is_taken_in_too():
     tower, rows = small_tower(dtype=torch.float32), reference.sentences([3, 4], 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert tower(Ragged.from_list(rows)).dtype == torch.float32
+        assert tower(Ragged.from_list(rows)).dtype == torch.bfloat16
 
 
 def test_it_is_made_on_meta_moved_copied_pickled_and_run_with_other_weights():

@@ -32,7 +32,7 @@ LENGTHS = {
     "all none": [0, 0],
 }
 variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-methods = pytest.mark.parametrize("method", ["auto", "packed", "padded"])
+methods = pytest.mark.parametrize("method", ["auto", "buckets", "steps"])
 
 
 def layer(dtype=torch.float64, **options) -> RaggedLSTM:
@@ -235,9 +235,12 @@ def test_bfloat16_and_autocast(method):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output, state = lstm(full)
         half_output, half_state = lstm(full.to(torch.bfloat16))
-    for part in (output.values, *state, half_output.values, *half_state):
-        assert part.dtype == torch.float32
-    assert torch.equal(output.values, lstm(full)[0].values)
+    whole, (h_n, c_n) = lstm(full)
+    for found, (h, c) in ((output, state), (half_output, half_state)):
+        assert (found.values.dtype, h.dtype, c.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+    assert torch.equal(output.values, whole.values.to(torch.bfloat16)), "the recurrence itself is float32"
+    assert torch.equal(state[0], h_n.to(torch.bfloat16))
+    assert torch.equal(state[1], c_n)
 
 
 def test_it_copies_pickles_and_runs_with_other_weights():
@@ -276,7 +279,7 @@ def test_it_is_made_on_meta_and_shows_its_sizes():
         (lambda: RaggedLSTM(3, 5, dropout="x"), ValueError, r"dropout \('x'\) must be a probability"),
         (lambda: RaggedLSTM.from_torch(nn.GRU(3, 5)), ValueError, r"lstm is a GRU; expected an nn.LSTM"),
         (lambda: layer(bias="single").load_state_dict({"bias_hh_l0": torch.zeros(20)}), RuntimeError, r"Missing key.*bias_ih_l0"),
-        (lambda: RaggedLSTM(3, 5, method="fast"), ValueError, r"method \('fast'\) must be one of 'auto', 'packed', 'padded'"),
+        (lambda: RaggedLSTM(3, 5, method="fast"), ValueError, r"method \('fast'\) must be one of 'auto', 'buckets', 'steps'"),
         (lambda: RaggedLSTM.from_torch(nn.LSTM(3, 5, bias=False), bias="single"), ValueError, r"does not fit an nn.LSTM with bias=False"),
         (lambda: layer()(torch.zeros(4, 3).double()), ShapeContractError, r"input has 2 axes \(4, 3\); expected 3: \(batch, steps, input_size=3\)"),
         (lambda: layer()(torch.zeros(2, 4, 12).double()), ShapeContractError, r"input: input_size is 12; expected 3 \(self.input_size\)[\s\S]*not pooled yet: 12 = 3 x 4"),

@@ -1,25 +1,24 @@
-"""The ways to run an LSTM over sentences end to end, one file each, behind one interface.
+"""The ways to run an LSTM over sentences of different lengths, behind one interface.
 
-Each file has `run(values, offsets, state, weights) -> (output, (h_n, c_n))`:
-values "tokens input_size", offsets "batch+1" on the CPU with no empty sentence and at least one sentence,
-state (h_0, c_0) as nn.LSTM's, output "tokens output_size", h_n and c_n at each sentence's own end.
+`run(batch, state, weights, outputs=…, method=…) -> (output, (h_n, c_n))` is all that others need; see `Batch` and
+`Weights` for what goes in. `state` is (h_0, c_0) as nn.LSTM's, in the order of the batch, and so are h_n and c_n, each
+sentence's at its own end (a sentence of length 0 keeps its state). `output` has a row for each row of the values, 0
+where that belongs to no sentence; with `outputs=False`, when only the last states are wanted, it is None.
+
+Which code runs:
+
+- `device_ways`, for tensors that do not lie on the CPU: the first module whose `serves(batch, weights)` is true. Such a
+  module has `serves`, which looks at devices, dtypes and sizes only, and `run(batch, state, weights, *, outputs)` with
+  the results above, differentiable. It must neither read `starts` and `lengths` on the host nor wait for the device,
+  and, being made of custom operations, takes fake tensors, `torch.compile` and export itself. To add one, write the
+  module and enter it in `device_ways`, before `padded`, which serves everything.
+- On the CPU, plain tensors in eager code go to `stack`, which has a plan made (`plan`, by the model in `costs`), lays
+  it out (`layout`), and walks over it, a layer and direction at a time (`walk`), each segment of the plan in one of
+  the ways: `buckets` or `steps`.
+- Fake, functional and compiled tensors on the CPU go through one custom operation (`operator`), which runs the same.
 """
 
-from dataclasses import dataclass
-
-from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Weights:
-    """An LSTM's parameters in the order of nn.LSTM (two biases each, or none), and how they are used."""
-
-    flat: list[Tensor]
-    biases: bool
-    num_layers: int
-    dropout: float
-    training: bool
-    bidirectional: bool
-
-
-State = tuple[Tensor, Tensor]
+from towers.kernels.batch import Batch as Batch
+from towers.kernels.batch import State as State
+from towers.kernels.batch import Weights as Weights
+from towers.kernels.dispatch import run as run

@@ -1,46 +1,77 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Sentences of equal length together, through torch's own padded path: one call for each length, no padding."""
+"""For devices: padded to the longest sentence, through torch's own LSTM (cuDNN on CUDA); it does not wait for them.
+
+As in `buckets`, one more input closes the input gate and opens the forget gate in padding, so that a cell stays as it
+is behind its sentence's end. Sentences are read backwards by their index, not by torch's own second direction.
+"""
 
 import torch
 from torch import Tensor
 
-from towers.kernels import State, Weights
+from towers.kernels.batch import Batch, State, Weights
+
+_SHUT = 1e30
 
 
-def run(values: Tensor, offsets: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
-    """See `towers.kernels`."""
-    lengths = offsets.diff()
-    order = lengths.argsort(stable=True)
-    sizes, counts = lengths[order].unique_consecutive(return_counts=True)
-    rows = order.split(counts.tolist())
-    tokens = [
-        (offsets[group].unsqueeze(1) + torch.arange(size)).flatten()
-        for group, size in zip(rows, sizes.tolist(), strict=True)
-    ]
-    outputs: list[Tensor] = []
-    states: list[State] = []
-    for group, index, size in zip(rows, tokens, sizes.tolist(), strict=True):
-        group, index = group.to(values.device), index.to(values.device)
-        start = (state[0].index_select(1, group), state[1].index_select(1, group))
-        output, end = run_equal(values.index_select(0, index), size, start, weights)
-        outputs.append(output)
-        states.append(end)
-    back, token_back = order.argsort().to(values.device), torch.cat(tokens).argsort().to(values.device)
-    h_n, c_n = (torch.cat(parts, 1).index_select(1, back) for parts in zip(*states, strict=True))
-    return torch.cat(outputs).index_select(0, token_back), (h_n, c_n)
+def serves(batch: Batch, weights: Weights) -> bool:
+    """Everything."""
+    return True
 
 
-def run_equal(values: Tensor, words: int, state: State, weights: Weights) -> tuple[Tensor, State]:
-    """All sentences have the same number of words: nothing to sort, and no offsets to read."""
-    output, h_n, c_n = torch.lstm(
-        values.unflatten(0, (-1, words)),
-        state,
-        weights.flat,
-        weights.biases,
-        weights.num_layers,
-        weights.dropout,
-        weights.training,
-        weights.bidirectional,
-        True,
-    )
-    return output.flatten(0, 1), (h_n, c_n)
+def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
+    """See `towers.kernels`; where nobody knows the longest sentence, this waits for the device once."""
+    values, starts, lengths, longest = batch
+    count, device = state[0].shape[1], values.device
+    if lengths is None or starts is None:
+        longest = longest or 0
+        starts = torch.arange(count, device=device) * longest
+        lengths = torch.full((count,), longest, device=device)
+    longest = int(lengths.max()) if longest is None and count else longest
+    if not longest or not count or not len(values):
+        width = state[0].shape[2] * (1 + weights.bidirectional)
+        return (values.new_zeros(len(values), width) if outputs else None), state
+    step = torch.arange(longest, device=device)
+    real = step < lengths.unsqueeze(1)
+    rows, directions, ends = len(values), 1 + weights.bidirectional, list[tuple[Tensor, Tensor]]()
+    for layer in range(weights.num_layers):
+        parts: list[Tensor] = []
+        for direction in range(directions):
+            place = starts.unsqueeze(1) + (lengths.unsqueeze(1) - 1 - step if direction else step)
+            place = torch.where(real, place, rows)
+            row = layer * directions + direction
+            y, h_n, c_n = _direction(values, place, real, lengths, (state[0][row], state[1][row]), weights, row)
+            back = torch.full((rows + 1,), place.numel(), device=device)
+            back = back.scatter(0, place.flatten(), torch.arange(place.numel(), device=device))[:-1]
+            y = torch.nn.functional.pad(y.flatten(0, 1), (0, 0, 0, 1))
+            parts.append(y.index_select(0, back))
+            ends.append((h_n, c_n))
+        values = torch.cat(parts, 1)
+        if layer < weights.num_layers - 1:
+            values = torch.nn.functional.dropout(values, weights.dropout, weights.dropout > 0)
+    h_n, c_n = (torch.stack(parts) for parts in zip(*ends, strict=True))
+    return values if outputs else None, (h_n, c_n)
+
+
+def _direction(
+    values: Tensor, place: Tensor, real: Tensor, lengths: Tensor, state: State, weights: Weights, row: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y ("batch longest state"), and the states at each sentence's own end."""
+    directions = 1 + weights.bidirectional
+    w_ih, w_hh, bias, w_hr = weights.of(row // directions, row % directions)
+    hidden = w_ih.shape[0] // 4
+    x = values.index_select(0, place.clamp(max=len(values) - 1).flatten()).unflatten(0, place.shape)
+    x = torch.cat((x.masked_fill(~real.unsqueeze(2), 0), (~real).to(x.dtype).unsqueeze(2)), 2)
+    shut = w_ih.new_zeros(4, hidden)
+    shut[0], shut[1] = -_shut(w_ih), _shut(w_ih)
+    bias = w_ih.new_zeros(4 * hidden) if bias is None else bias
+    flat = [torch.cat((w_ih, shut.view(-1, 1)), 1), w_hh, bias, torch.zeros_like(bias)]
+    flat += [] if w_hr is None else [w_hr]
+    h, c = (part.unsqueeze(0) for part in state)
+    y, _, c_n = torch.lstm(x, (h, c), flat, True, 1, 0.0, torch.is_grad_enabled(), False, True)
+    last = (lengths - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, y.shape[2])
+    h_n = torch.where((lengths > 0).unsqueeze(1), y.gather(1, last).squeeze(1), state[0])
+    return y, h_n, c_n[0]
+
+
+def _shut(like: Tensor) -> float:
+    return 3e4 if like.dtype == torch.float16 else _SHUT

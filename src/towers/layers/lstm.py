@@ -5,7 +5,6 @@ import math
 import warnings
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from types import ModuleType
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -15,29 +14,31 @@ from torch.nn.utils.rnn import PackedSequence
 
 from towers.contracts import ShapeContractError, contract
 from towers.contracts.errors import complaint
-from towers.contracts.modes import autocast
-from towers.kernels import State, Weights, packed, padded
-from towers.kernels.order import offsets_of
+from towers.contracts.modes import autocast, may_read
+from towers.kernels import Batch, State, Weights, run
+from towers.kernels.plan import Plan
+from towers.kernels.stack import choose
 from towers.kinds import enter, leave
 from towers.layers.sizes import at_least_one, refuse
 from towers.ragged import Ragged
 
-Method = Literal["auto", "packed", "padded"]
+Method = Literal["auto", "buckets", "steps"]
 
 
 class RaggedLSTM(nn.Module):
     """nn.LSTM for sentences of different lengths: its parameters, initial values and results; batch first.
 
     Takes padded input (with lengths), a PackedSequence, a jagged nested tensor or Ragged, and returns the same kind.
-    Under autocast it computes and returns its weights' dtype, whatever the path: a state loses too much otherwise.
+    It computes in float32 at least; under autocast output and h_n have autocast's dtype, c_n stays float32.
 
     Args:
         input_size, hidden_size, num_layers, dropout, bidirectional, proj_size: as nn.LSTM's.
         bias: True for nn.LSTM's two biases, which are added; "single" for one trainable bias, as in Keras (then only
             `bias_ih_l{k}` exists, and loading a state_dict with two sums them); False for none.
         batch_first: must be True.
-        method: "packed" or "padded" (sentences of equal length together) name a way of `towers.kernels`, torch's own
-            code both; "auto" takes the one of the two that should be faster.
+        method: on the CPU, "buckets" (padded to a few common ends, through oneDNN) or "steps" (one by one, over the
+            sentences that still run) name a way of `towers.kernels`; "auto" cuts each batch where its model of costs
+            says, and takes the cheaper of the two for each part: see `plan`.
 
     Raises:
         ValueError: an argument is none of those, or sizes do not fit.
@@ -85,7 +86,7 @@ class RaggedLSTM(nn.Module):
 
     @property
     def method(self) -> Method:
-        """How it runs: "auto", "packed" or "padded"."""
+        """How it runs on the CPU: "auto", "buckets" or "steps"."""
         return self._method
 
     @method.setter
@@ -175,32 +176,70 @@ class RaggedLSTM(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or lengths stand beside input that has its own.
             ValueError: a length is negative or above `steps`.
         """
-        ragged = enter(input, lengths, owner=self)
-        weight = self.weight_ih_l0
-        values = ragged.values.to(weight.dtype)
-        if hx is None:
-            rows, batch = self.state_rows, len(ragged)
-            hx = (weight.new_zeros(rows, batch, self.state_width), weight.new_zeros(rows, batch, self.hidden_size))
-        with _as_it_is(weight):
-            output, state = self._run(ragged.with_values(values), (hx[0].to(weight.dtype), hx[1].to(weight.dtype)))
-        return leave(ragged.with_values(output), input), state
+        return self._run(input, hx, lengths, outputs=True)
 
-    def _run(self, ragged: Ragged, state: State) -> tuple[Tensor, State]:
-        """Settle what no path can run (an empty batch, sentences of length 0), then choose a path."""
-        self._guard(ragged.values, len(ragged), state)
-        if ragged.values.shape[0] == 0:
-            return ragged.values.new_zeros(0, self.output_width), state
-        if ragged.uniform is not None and self.method != "packed":
-            return padded.run_equal(ragged.values, ragged.uniform, state, self._weights())
-        offsets = ragged.offsets.cpu()
-        lengths = offsets.diff()
-        real = lengths.nonzero().squeeze(1)
-        if len(real) == len(lengths):
-            return self._way(lengths).run(ragged.values, offsets, state, self._weights())
-        rows, lengths = real.to(ragged.device), lengths[real]
-        start = (state[0].index_select(1, rows), state[1].index_select(1, rows))
-        output, end = self._way(lengths).run(ragged.values, offsets_of(lengths), start, self._weights())
-        return output, (state[0].index_copy(1, rows, end[0]), state[1].index_copy(1, rows, end[1]))
+    @contract(where=("0 <= lengths <= steps",), dtype_of="weight_ih_l0")
+    def last(
+        self,
+        input: Float[Tensor | Ragged | PackedSequence, "batch steps {self.input_size}"],
+        hx: tuple[
+            Float[Tensor, "{self.state_rows} batch {self.state_width}"],
+            Float[Tensor, "{self.state_rows} batch {self.hidden_size}"],
+        ]
+        | None = None,
+        *,
+        lengths: Int[Tensor, "batch"] | None = None,
+    ) -> tuple[
+        Float[Tensor, "{self.state_rows} batch {self.state_width}"],
+        Float[Tensor, "{self.state_rows} batch {self.hidden_size}"],
+    ]:
+        """Only the states at each sentence's own end, as `forward` has them: no output is written.
+
+        Raises:
+            ShapeContractError: a shape or dtype is not as annotated, or lengths stand beside input that has its own.
+            ValueError: a length is negative or above `steps`.
+        """
+        return self._run(input, hx, lengths, outputs=False)[1]
+
+    def plan(self, lengths: Int[Tensor, "batch"], *, training: bool | None = None) -> Plan:
+        """How a batch of these lengths will be walked over on the CPU; `print` it.
+
+        `training`: whether gradients are wanted; None: as `self.training` says.
+        """
+        training = self.training if training is None else training
+        weights = self._weights()
+        return choose(
+            lengths.cpu().to(torch.int64), len(lengths), weights, self.method, training=training, like=weights.flat[0]
+        )
+
+    def _run(self, input: Any, hx: State | None, lengths: Tensor | None, *, outputs: bool) -> tuple[Any, State]:
+        """From any kind of input to a batch for the kernels, and back to the same kind."""
+        weight = self.weight_ih_l0
+        plain = isinstance(input, Tensor) and not input.is_nested
+        if plain:
+            ragged, batch = None, _batch_of_padded(input, lengths)
+            count = input.shape[0]
+        else:
+            ragged = enter(input, lengths, owner=self)
+            batch, count = _batch_of_ragged(ragged), len(ragged)
+        dtype = torch.promote_types(weight.dtype, torch.float32)  # a state loses too much in less
+        if hx is None:
+            rows = self.state_rows
+            zeros = weight.new_zeros(rows, count, self.hidden_size, dtype=dtype)
+            hx = (zeros[..., : self.state_width], zeros)
+        self._guard(batch.values, count, hx)
+        with no_autocast(weight.device):
+            batch = batch._replace(values=batch.values.to(dtype))
+            state = (hx[0].to(dtype), hx[1].to(dtype))
+            output, (h_n, c_n) = run(batch, state, self._weights(dtype), outputs=outputs, method=self.method)
+        small = torch.get_autocast_dtype(weight.device.type) if autocast(weight.device) else weight.dtype
+        h_n, c_n = h_n.to(small), c_n.to(dtype if autocast(weight.device) else small)
+        if output is None:
+            return None, (h_n, c_n)
+        output = output.to(small)
+        if ragged is None:
+            return output.unflatten(0, input.shape[:2]), (h_n, c_n)
+        return leave(ragged.with_values(output), input), (h_n, c_n)
 
     def _guard(self, values: Tensor, batch: int, state: State) -> None:
         """Refuse sizes that do not fit even where contracts are off: torch's CPU path would read out of bounds."""
@@ -215,22 +254,13 @@ class RaggedLSTM(nn.Module):
                     complaint("RaggedLSTM.forward", f"{name} is {tuple(came)}; expected {expected}")
                 )
 
-    def _way(self, lengths: Int[Tensor, "batch"]) -> ModuleType:
-        if self.method == "auto":
-            few = max(_FEW_LENGTHS, len(lengths) // _SENTENCES_A_LENGTH)
-            return padded if len(lengths.unique()) <= few else packed
-        return {"padded": padded, "packed": packed}[self.method]
-
-    def _weights(self) -> Weights:
-        flat: list[Tensor] = []
-        for names in self._names():
-            block = [getattr(self, name) for name in names]
-            if self.bias == "single":  # torch adds two biases: the second is zero, and no parameter
-                block.insert(3, torch.zeros_like(block[2]))
-            flat += block
-        training = self.training or torch.is_grad_enabled()  # cuDNN gives no gradients otherwise
+    def _weights(self, dtype: torch.dtype | None = None) -> Weights:
+        flat = [getattr(self, name) for names in self._names() for name in names]
+        if dtype not in (None, flat[0].dtype):
+            flat = [part.to(dtype) for part in flat]
+        biases = {True: 2, "single": 1, False: 0}[self.bias]
         dropout = self.dropout if self.training else 0.0
-        return Weights(flat, bool(self.bias), self.num_layers, dropout, training, self.bidirectional)
+        return Weights(tuple(flat), biases, self.proj_size > 0, self.num_layers, self.bidirectional, dropout)
 
     # To and from nn.LSTM.
 
@@ -292,19 +322,30 @@ class RaggedLSTM(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-# Where a padded call for each length beats one packed call in training, on a CPU core: hidden 6 and 64, batches of 5 to
-# 256. Up to three different lengths always, and as long as each has some 24 sentences.
-_FEW_LENGTHS = 3
-_SENTENCES_A_LENGTH = 24
+def _batch_of_padded(input: Tensor, lengths: Tensor | None) -> Batch:
+    count, words = input.shape[:2]
+    values = input.flatten(0, 1)
+    if lengths is None:
+        return Batch(values, None, None, words)
+    lengths = lengths.to(input.device, torch.int64)
+    if not may_read(lengths):
+        lengths = lengths.clamp(0, words)  # nobody looked at them: nothing is read out of bounds
+    return Batch(values, torch.arange(count, device=input.device) * words, lengths, words)
+
+
+def _batch_of_ragged(ragged: Ragged) -> Batch:
+    if ragged.uniform is not None:
+        return Batch(ragged.values, None, None, ragged.uniform)
+    return Batch(ragged.values, ragged.offsets[:-1], ragged.offsets.diff(), None)
 
 
 @contextmanager
-def _as_it_is(weight: Tensor) -> Generator[None]:
+def no_autocast(device: torch.device) -> Generator[None]:
     """Without autocast; and without cuDNN's warning that its weights could lie in one block of memory."""
     with ExitStack() as stack:
-        if autocast(weight.device):
-            stack.enter_context(torch.autocast(weight.device.type, enabled=False))
-        if weight.is_cuda:
+        if autocast(device):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda":
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
         yield

@@ -1,0 +1,35 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Which code runs, by where the tensors lie and what they are."""
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
+
+from towers.kernels import operator, padded, stack
+from towers.kernels.batch import Batch, State, Weights
+
+device_ways: list[ModuleType] = [padded]
+
+
+def run(
+    batch: Batch, state: State, weights: Weights, *, outputs: bool = True, method: str = "auto"
+) -> tuple[Tensor | None, State]:
+    """See `towers.kernels`."""
+    if batch.values.device.type not in ("cpu", "meta"):
+        way = next(way for way in device_ways if way.serves(batch, weights))
+        return way.run(batch, state, weights, outputs=outputs)
+    if _plain(batch.values) and _plain(weights.flat[0]) and _plain(state[0]):
+        return stack.run(batch, state, weights, outputs=outputs, method=method)
+    return operator.run(batch, state, weights, outputs=outputs, method=method)
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Real numbers in memory, that no transformation looks at."""
+    return (
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not is_functorch_wrapped_tensor(tensor)
+    )
