@@ -81,7 +81,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
     )
     result.add_column("", no_wrap=True)
     for phase in phases:
-        for heading in (f"{phase} ms", *["words/s"] * with_words, "ratio"):
+        for heading in (phase, *["words/s"] * with_words, "ratio"):
             result.add_column(heading, justify="right")
     for case, of_case in groupby(rows, lambda row: row.case):
         result.add_section()
@@ -96,8 +96,13 @@ def table(rows: Sequence[Row], title: str) -> Table:
 
 def _cells(row: Row, with_words: bool) -> list[str]:
     words = f"{(row.words_per_second or 0) / 1e6:.3g} M"
-    milliseconds = f"{row.milliseconds:.3g}" if row.milliseconds < 1000 else f"{row.milliseconds:.0f}"
-    return [milliseconds, *[words] * with_words, f"{row.time_ratio:.2f}"]
+    return [_shown(row.milliseconds), *[words] * with_words, f"{row.time_ratio:.2f}"]
+
+
+def _shown(milliseconds: float) -> str:
+    if milliseconds < 0.1:
+        return f"{1e3 * milliseconds:.3g} µs"
+    return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds:.0f} ms"
 
 
 def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) -> None:

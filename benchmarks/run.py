@@ -13,7 +13,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-SUITES = {"lstm": "lstm", "import": "imports", "reading": "reading"}
+SUITES = {"lstm": "lstm", "contracts": "contracts", "import": "imports", "reading": "reading"}
 RESULTS = Path(__file__).parent / "results"
 
 try:

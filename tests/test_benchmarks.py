@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-MODULES = ("lstm", "imports", "report", "run", "timing")
+MODULES = ("contracts", "lstm", "imports", "report", "run", "timing")
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
 
 
@@ -68,6 +68,27 @@ def test_a_wrong_result_is_refused_before_timing(benchmarks: dict[str, ModuleTyp
         lstm.check(case, paths, weights, torch.randn(4, lstm.LONGEST, case.input_size))
 
 
+def test_smallest_cases_of_contracts(benchmarks: dict[str, ModuleType]):
+    contracts, device = benchmarks["contracts"], torch.device("cpu")
+    for case in ("3 tensors + result", "1 tensor, refused"):
+        candidates, _, _ = contracts.eager(case, device, True)
+        names = ["plain", "towers.contracts", "hand-written ifs", "jaxtyping + beartype"]
+        assert list(candidates) == names
+    assert contracts.operations_of(contracts.linear, [torch.ones(2, 3, 32), torch.ones(4, 32)]) > 0
+    rows = contracts.measure("off", device, quick=True)
+    assert [row.implementation for row in rows] == ["plain", "towers.contracts"]
+    assert rows[0].details["over_plain_us"] == 0
+
+
+def test_a_check_that_refuses_nothing_is_not_timed(benchmarks: dict[str, ModuleType]):
+    contracts = benchmarks["contracts"]
+    fits, wrong = [torch.zeros(1, 2, 32)], [torch.zeros(1, 2, 31)]
+    with pytest.raises(AssertionError, match=r"ours accepts a tensor of \(1, 2, 31\)"):
+        contracts.check({"plain": contracts.one, "ours": contracts.one}, fits, wrong)
+    with pytest.raises(AssertionError, match=r"plain: not the function's own result"):
+        contracts.check({"plain": lambda x: x + 1}, fits, wrong)
+
+
 def test_ratios_are_taken_within_rounds(benchmarks: dict[str, ModuleType]):
     # The machine slows down tenfold halfway: the medians of the times would say 10, each round says 2.
     rounds = [{"base": 1.0, "other": 2.0}] * 3 + [{"base": 10.0, "other": 20.0}] * 2
@@ -104,7 +125,7 @@ def test_machine_names_a_folder(benchmarks: dict[str, ModuleType]):
 def test_unknown_suite(script: Path):
     refused = run(script, "lstn")
     assert refused.returncode == 2
-    assert "no suite lstn; there are lstm, import" in refused.stderr
+    assert "no suite lstn; there are lstm, contracts, import" in refused.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -127,7 +148,7 @@ def test_missing_package_names_the_install_line(script: Path):
 def test_quick_run_of_all_suites(script: Path, tmp_path: Path):
     done = run(script, "--quick", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
-    for suite in ("lstm", "import", "reading"):
+    for suite in ("lstm", "contracts", "import", "reading"):
         rows = json.loads((tmp_path / f"{suite}.json").read_text())["rows"]
         assert rows
         assert all(row.keys() >= COLUMNS and row["suite"] == suite for row in rows)
