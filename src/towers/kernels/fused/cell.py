@@ -1,0 +1,97 @@
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUntypedFunctionDecorator=false
+"""What the LSTM's kernels share: the two nonlinear functions, products of a small tile, and the reading of weights."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)), by the exponential that cannot overflow."""
+    e = tl.exp(-tl.abs(x))
+    return tl.where(x < 0, e, 1.0) / (1.0 + e)
+
+
+@triton.jit
+def tanh(x):
+    """sign(x) (1 - e) / (1 + e) with e = exp(-2|x|): the usual form is NaN below -44."""
+    e = tl.exp(-2.0 * tl.abs(x))
+    size = (1.0 - e) / (1.0 + e)
+    return tl.where(x < 0, -size, size)
+
+
+@triton.jit
+def product(rows, matrix, PRECISION: tl.constexpr):
+    """rows "B K" by matrix "K N" -> "B N": on the matrix units, or by plain multiplications ("registers").
+
+    For the latter K is the slowest axis: it lies in one thread's registers, so that no sum leaves its thread.
+    """
+    if PRECISION == "registers":
+        total = tl.sum(tl.trans(rows)[:, :, None] * matrix[:, None, :], 0)
+    else:
+        total = tl.dot(rows, matrix, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def gate_weight(weight, gate, j, k, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
+    """One gate's part of a weight "4*HIDDEN WIDTH": units `j` by inputs `k`, in the order that their shapes give."""
+    return tl.load(weight + (gate * HIDDEN + j) * WIDTH + k, (j < HIDDEN) & (k < WIDTH), 0.0).to(tl.float32)
+
+
+@triton.jit
+def four_weights(weight, j, k, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
+    """`gate_weight` of the gates i, f, g, o."""
+    return (
+        gate_weight(weight, 0, j, k, HIDDEN, WIDTH),
+        gate_weight(weight, 1, j, k, HIDDEN, WIDTH),
+        gate_weight(weight, 2, j, k, HIDDEN, WIDTH),
+        gate_weight(weight, 3, j, k, HIDDEN, WIDTH),
+    )
+
+
+@triton.jit
+def four_gates(gates, place, live, HIDDEN: tl.constexpr):
+    """What stands at `place` in the rows "4*HIDDEN" of the gates i, f, g, o; 0 where not `live`."""
+    return (
+        tl.load(gates + place, live, 0.0).to(tl.float32),
+        tl.load(gates + place + HIDDEN, live, 0.0).to(tl.float32),
+        tl.load(gates + place + 2 * HIDDEN, live, 0.0).to(tl.float32),
+        tl.load(gates + place + 3 * HIDDEN, live, 0.0).to(tl.float32),
+    )
+
+
+@triton.jit
+def sentences(starts, lengths, batch, direction, B: tl.constexpr):
+    """This program's sentences: their numbers, lengths, the row of the first step and the way to the next.
+
+    The second direction begins at a sentence's last row and walks back. Sentences beyond the batch have length 0.
+    """
+    sentence = tl.program_id(0) * B + tl.arange(0, B)
+    length = tl.load(lengths + sentence, sentence < batch, 0)
+    start = tl.load(starts + sentence, sentence < batch, 0).to(tl.int64)
+    first = tl.where(direction == 0, start, start + length - 1)
+    return sentence.to(tl.int64), length.to(tl.int32), first, (1 - 2 * direction).to(tl.int64)
+
+
+@triton.jit
+def state_or_zero(state, place, real, B: tl.constexpr, H: tl.constexpr):
+    """A state "batch HIDDEN" in float32; zero where none is given."""
+    if state is None:
+        value = tl.zeros((B, H), tl.float32)
+    else:
+        value = tl.load(state + place, real, 0.0).to(tl.float32)
+    return value
+
+
+@triton.jit
+def gate_gradients(i, f, g, o, before, d_h, d_c, live):
+    """Of one step, from those of its two states; `before` is c before it. Where not `live`, d_c stays as it is."""
+    end = tanh(f * before + i * g)
+    d_c_t = d_c + d_h * o * (1 - end * end)
+    d_i = tl.where(live, d_c_t * g * i * (1 - i), 0.0)
+    d_f = tl.where(live, d_c_t * before * f * (1 - f), 0.0)
+    d_g = tl.where(live, d_c_t * i * (1 - g * g), 0.0)
+    d_o = tl.where(live, d_h * end * o * (1 - o), 0.0)
+    return d_i, d_f, d_g, d_o, tl.where(live, d_c_t * f, d_c)
