@@ -40,12 +40,10 @@ def run(
     Nothing here waits for the device. As `towers::ragged_lstm`, which has more on the arguments; without `outputs`
     the output has no rows. Results are of float32.
     """
-    from towers.kernels.fused.ops import ragged_lstm  # registers the operator
+    from towers.kernels.fused.lstm_ops import ragged_lstm  # registers the operator
 
     directions, ends = 1 + weights.bidirectional, list[State]()
-    keep = torch.is_grad_enabled() and any(
-        part.requires_grad for part in (values, *weights.flat, *(state or ()))
-    )
+    keep = torch.is_grad_enabled() and any(part.requires_grad for part in (values, *weights.flat, *(state or ())))
     for layer in range(weights.num_layers):
         weight_ih, weight_hh, bias = _block(weights, layer)
         if max(weight_ih.shape[2], weight_hh.shape[2]) > NARROW:
@@ -65,12 +63,12 @@ def run(
 
 
 def _block(weights: Weights, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A layer's weights, its directions stacked; the two biases added."""
+    """A layer's weights, its directions stacked; the two biases added, in float32."""
     each, directions = 4 if weights.biases else 2, 1 + weights.bidirectional
     first = layer * directions * each
     kinds = [weights.flat[first + kind : first + directions * each : each] for kind in range(each)]
     weight_ih, weight_hh, *biases = (_stacked(kind) for kind in kinds)
-    return weight_ih, weight_hh, biases[0] + biases[1] if biases else None
+    return weight_ih, weight_hh, biases[0].float() + biases[1].float() if biases else None
 
 
 def _stacked(parts: list[Tensor]) -> Tensor:
@@ -84,4 +82,4 @@ def _by_input(
     values = values.to(weight_ih.dtype)
     if clean:  # the weights' gradients multiply all rows, and 0 * NaN is NaN
         values = values.masked_fill(~covered(starts, lengths, values.shape[0]).unsqueeze(1), 0.0)
-    return F.linear(values, weight_ih.flatten(0, 1), None if bias is None else bias.flatten())
+    return F.linear(values, weight_ih.flatten(0, 1), None if bias is None else bias.flatten().to(weight_ih.dtype))

@@ -1,5 +1,4 @@
-# pyright: reportUnknownParameterType=false, reportMissingParameterType=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUntypedFunctionDecorator=false
+# type: ignore  # Triton's own language, which no type checker knows
 """What the LSTM's kernels share: the two nonlinear functions, products of a small tile, and the reading of weights."""
 
 import triton
@@ -78,7 +77,7 @@ def sentences(starts, lengths, batch, direction, B: tl.constexpr):
 @triton.jit
 def state_or_zero(state, place, real, B: tl.constexpr, H: tl.constexpr):
     """A state "batch HIDDEN" in float32; zero where none is given."""
-    if state is None:
+    if state is None:  # noqa: SIM108
         value = tl.zeros((B, H), tl.float32)
     else:
         value = tl.load(state + place, real, 0.0).to(tl.float32)

@@ -12,7 +12,7 @@ def forward(
     values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
     h_0: Tensor | None, c_0: Tensor | None, precision: str, keep: bool, outputs: bool, gaps: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """See `towers.kernels.fused.ops`."""
+    """See `towers.kernels.fused.lstm_ops`."""
     directions, _, hidden = weight_hh.shape
     output, before_h, before_c = (torch.zeros(len(values), directions, hidden, device=values.device) for _ in range(3))
     h_n, c_n = (
@@ -53,7 +53,7 @@ def backward(
     h_0: Tensor | None, c_0: Tensor | None, before_h: Tensor, before_c: Tensor,
     d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, precision: str, gaps: bool,
 ) -> list[Tensor]:  # fmt: skip
-    """See `towers.kernels.fused.ops`."""
+    """See `towers.kernels.fused.lstm_ops`."""
     directions, _, hidden = weight_hh.shape
     d_gates = torch.zeros(len(values), directions, 4 * hidden, device=values.device)
     d_h_0, d_c_0 = (

@@ -1,5 +1,4 @@
-# pyright: reportUnknownParameterType=false, reportMissingParameterType=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUntypedFunctionDecorator=false
+# type: ignore  # Triton's own language, which no type checker knows
 """The LSTM from its inputs, for at most 8 units and 16 inputs: the input product is a part of each step.
 
 One warp walks a tile of B sentences; a thread is one unit of one sentence and holds that unit's weights, its state and,
@@ -9,7 +8,15 @@ in the backward pass, the sums of its weights' gradients. Nothing but inputs and
 import triton
 import triton.language as tl
 
-from towers.kernels.fused.cell import four_weights, gate_gradients, product, sentences, sigmoid, state_or_zero, tanh
+from towers.kernels.fused.lstm_cell import (
+    four_weights,
+    gate_gradients,
+    product,
+    sentences,
+    sigmoid,
+    state_or_zero,
+    tanh,
+)
 
 
 @triton.jit
@@ -121,12 +128,13 @@ def backward(
     dw_f, dw_g, dw_o = dw_i, dw_i, dw_i
     db_i = tl.zeros((B, H), tl.float32)
     db_f, db_g, db_o = db_i, db_i, db_i
-    last = tl.max(length, 0) - 1
+    longest = tl.max(length, 0)
+    last = tl.maximum(longest - 1, 0)
     live = real & (last < length)[:, None]
     x_1 = _fetch(values, row + last * step, last < length, inputs, INPUT)
     h_1 = tl.load(before_h + place + last * move, live, 0.0)
     c_1 = tl.load(before_c + place + last * move, live, 0.0)
-    for back in range(last + 1):
+    for back in range(longest):
         t = last - back
         live = real & (t < length)[:, None]
         x, h, before_state = x_1, tl.trans(h_1), c_1

@@ -1,5 +1,4 @@
-# pyright: reportUnknownParameterType=false, reportMissingParameterType=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUntypedFunctionDecorator=false
+# type: ignore  # Triton's own language, which no type checker knows
 """The LSTM from its gates' inputs: what the steps contribute was multiplied for all rows at once.
 
 One program walks a tile of B sentences, with weights and state in registers; weights too large for that (STREAM > 0)
@@ -10,7 +9,7 @@ the gates i, f, g, o; HIDDEN is padded to H with zeros, which stay zeros.
 import triton
 import triton.language as tl
 
-from towers.kernels.fused.cell import (
+from towers.kernels.fused.lstm_cell import (
     four_gates,
     four_weights,
     gate_gradients,
@@ -62,7 +61,9 @@ def forward(
             g_h, o_h = product(h, w_g, PRECISION), product(h, w_o, PRECISION)
         else:
             tl.store(h_n + state, h, real)
-            i_h, f_h, g_h, o_h = _streamed(h_n + state_row, weight, HIDDEN, H, B, PRECISION, STREAM)
+            i_h, f_h, g_h, o_h = _streamed(
+                h_n + state_row, (sentence < batch)[:, None], weight, HIDDEN, H, B, PRECISION, STREAM
+            )
         i, f, g, o = sigmoid(i_t + i_h), sigmoid(f_t + f_h), tanh(g_t + g_h), sigmoid(o_t + o_h)
         c = tl.where(live, f * c + i * g, c)
         h = tl.where(live, o * tanh(c), h)
@@ -94,11 +95,12 @@ def backward(
     d_c = tl.load(d_c_n + state, real, 0.0)
     row, move = (first * directions + direction)[:, None], step * directions
     place, gate_place = row * HIDDEN + unit, row * 4 * HIDDEN + unit
-    last = tl.max(length, 0) - 1
+    longest = tl.max(length, 0)
+    last = tl.maximum(longest - 1, 0)
     live = real & (last < length)[:, None]
     i_1, f_1, g_1, o_1 = four_gates(gates, gate_place + last * move * 4 * HIDDEN, live, HIDDEN)
     b_1 = tl.load(before_c + place + last * move * HIDDEN, live, 0.0)
-    for back in range(last + 1):
+    for back in range(longest):
         t = last - back
         live = real & (t < length)[:, None]
         here, gate_here = place + t * move * HIDDEN, gate_place + t * move * 4 * HIDDEN
@@ -127,7 +129,16 @@ def backward(
 
 
 @triton.jit
-def _streamed(state, weight, HIDDEN: tl.constexpr, H: tl.constexpr, B: tl.constexpr, PRECISION: tl.constexpr, STREAM: tl.constexpr):
+def _streamed(
+    state,
+    real,
+    weight,
+    HIDDEN: tl.constexpr,
+    H: tl.constexpr,
+    B: tl.constexpr,
+    PRECISION: tl.constexpr,
+    STREAM: tl.constexpr,
+):
     """What the states in memory, "B HIDDEN", contribute to the four gates."""
     tl.debug_barrier()  # the states were written by other threads
     i, f = tl.zeros((B, H), tl.float32), tl.zeros((B, H), tl.float32)
@@ -135,7 +146,7 @@ def _streamed(state, weight, HIDDEN: tl.constexpr, H: tl.constexpr, B: tl.conste
     unit, chunk = tl.arange(0, H)[None, :], tl.arange(0, STREAM)
     for first in range(0, HIDDEN, STREAM):
         k = first + chunk
-        h = tl.load(state + k[None, :], (k < HIDDEN)[None, :], 0.0)
+        h = tl.load(state + k[None, :], real & (k < HIDDEN)[None, :], 0.0)
         w_i, w_f, w_g, w_o = four_weights(weight, unit, k[:, None], HIDDEN, HIDDEN)
         i += product(h, w_i, PRECISION)
         f += product(h, w_f, PRECISION)
@@ -146,7 +157,16 @@ def _streamed(state, weight, HIDDEN: tl.constexpr, H: tl.constexpr, B: tl.conste
 
 
 @triton.jit
-def _streamed_back(gates, live, weight, HIDDEN: tl.constexpr, H: tl.constexpr, B: tl.constexpr, PRECISION: tl.constexpr, STREAM: tl.constexpr):
+def _streamed_back(
+    gates,
+    live,
+    weight,
+    HIDDEN: tl.constexpr,
+    H: tl.constexpr,
+    B: tl.constexpr,
+    PRECISION: tl.constexpr,
+    STREAM: tl.constexpr,
+):
     """From the gates' gradients in memory, "B 4*HIDDEN", to those of the states before."""
     tl.debug_barrier()
     d_h = tl.zeros((B, H), tl.float32)

@@ -1,8 +1,8 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The fused LSTM as one operator that compile, export and autograd know: `ragged_lstm`, one layer, all sentences.
 
-On CUDA it starts the kernels; elsewhere `plain` does the same, slowly. Sentence i is the `lengths[i]` rows from row
-`starts[i]`: of values end to end, or of padded ones, in any order. Sentences share no row.
+On CUDA it starts the kernels; elsewhere `lstm_plain` does the same, slowly. Sentence i is the `lengths[i]` rows from
+row `starts[i]`: of values end to end, or of padded ones, in any order. Sentences share no row.
 """
 
 from types import ModuleType
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from towers.kernels.fused import plain
+from towers.kernels.fused import lstm_plain
 from towers.kernels.fused.rows import contiguous
 
 
 def _way(values: Tensor) -> ModuleType:
     if values.is_cuda:
-        from towers.kernels.fused import launch  # needs Triton
+        from towers.kernels.fused import lstm_launch  # needs Triton
 
-        return launch
-    return plain
+        return lstm_launch
+    return lstm_plain
 
 
 @torch.library.custom_op("towers::ragged_lstm", mutates_args=())
@@ -89,9 +89,7 @@ def _(
 ) -> list[Tensor]:  # fmt: skip
     state = (weight_hh.shape[0], lengths.shape[0], weight_hh.shape[2])
     parts = [values, weight_ih, weight_hh, bias]
-    found = [
-        values.new_empty(0, dtype=torch.float32) if part is None else part.new_empty(part.shape) for part in parts
-    ]
+    found = [values.new_empty(0, dtype=torch.float32) if part is None else part.new_empty(part.shape) for part in parts]
     return [*found, *(values.new_empty(state, dtype=torch.float32) for _ in range(2))]
 
 
@@ -110,8 +108,7 @@ def _backward(ctx: Any, d_output: Tensor | None, _h: None, _c: None, d_h_n: Tens
     tensors = ctx.saved_tensors
     found = ragged_lstm_backward(*tensors, d_output, d_h_n, d_c_n, ctx.precision, ctx.gaps)
     d_values, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_c_0 = (
-        None if tensor is None else part
-        for tensor, part in zip((*tensors[:4], *tensors[6:8]), found, strict=True)
+        None if tensor is None else part for tensor, part in zip((*tensors[:4], *tensors[6:8]), found, strict=True)
     )
     return d_values, d_weight_ih, d_weight_hh, d_bias, None, None, d_h_0, d_c_0, None, None, None, None
 

@@ -1,4 +1,5 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Starts the LSTM's kernels: which one, on tiles of which size, with which memory."""
 
 from typing import Any
@@ -7,11 +8,11 @@ import torch
 import triton
 from torch import Tensor
 
-from towers.kernels.fused import narrow, wide
+from towers.kernels.fused import lstm_narrow, lstm_wide
 from towers.kernels.fused.rows import covered
+from towers.kernels.fused.start import start, torch_precision
 
-# What is not known when a kernel is built, batch, lengths and rows, is in no kernel's type: none is ever built again.
-ONE_WARP = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": True}
+ONE_WARP = {"num_warps": 1, "num_stages": 1}
 
 
 def tile(hidden: int, precision: str, shared_memory: int) -> dict[str, Any]:
@@ -29,15 +30,7 @@ def tile(hidden: int, precision: str, shared_memory: int) -> dict[str, Any]:
         options = {"STREAM": 0, "num_warps": width // 8, "num_stages": 1}
     else:
         options = {"STREAM": 16, "num_warps": 8, "num_stages": 3}
-    return {"H": width, "B": 16, "PRECISION": precision, "enable_fp_fusion": True, **options}
-
-
-def torch_precision() -> str:
-    """As torch's own products are set: three products of TF32 parts for "ieee", which is the default, or one."""
-    setting = torch.backends.cuda.matmul.fp32_precision
-    if setting == "none":
-        setting = torch.backends.fp32_precision
-    return "tf32" if setting == "tf32" else "tf32x3"
+    return {"H": width, "B": 16, "PRECISION": precision, **options}
 
 
 def _tile(weight_hh: Tensor, precision: str) -> dict[str, Any]:
@@ -53,28 +46,25 @@ def forward(
     values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
     h_0: Tensor | None, c_0: Tensor | None, precision: str, keep: bool, outputs: bool, gaps: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """See `towers.kernels.fused.ops`."""
+    """See `towers.kernels.fused.lstm_ops`."""
     directions, _, hidden = weight_hh.shape
     batch, shape, options = len(lengths), (len(values), directions, hidden), _tile(weight_hh, precision)
-    make = torch.zeros if gaps else torch.empty
 
-    def rows(wanted: bool) -> Tensor:
-        return make(shape if wanted else (0, *shape[1:]), device=values.device)
+    def rows(wanted: bool, *, zero: bool) -> Tensor:
+        return (torch.zeros if zero else torch.empty)(shape if wanted else (0, *shape[1:]), device=values.device)
 
-    output, before_h, before_c = rows(outputs), rows(keep), rows(keep)
+    output, before_c = rows(outputs, zero=gaps), rows(keep, zero=False)
+    before_h = rows(keep, zero=gaps and weight_ih is None)  # a product of all its rows is to come
     h_n = torch.empty(directions, batch, hidden, device=values.device)
     c_n = torch.empty_like(h_n)
     kept = (before_h, before_c) if keep else (None, None)
     sentences = (starts, lengths, h_0, c_0, output if outputs else None, *kept, h_n, c_n, batch)
     grid = (triton.cdiv(batch, options["B"]), directions)
-    with torch.cuda.device_of(values):
-        if batch and weight_ih is None:
-            wide.forward[grid](values, weight_hh, *sentences, HIDDEN=hidden, **options)
-        elif batch and weight_ih is not None:
-            narrow.forward[grid](
-                values, weight_ih, weight_hh, bias, *sentences,
-                INPUT=weight_ih.shape[2], K=8, HIDDEN=hidden, H=8, B=options["B"], **ONE_WARP,
-            )  # fmt: skip
+    if weight_ih is None:
+        start(lstm_wide.forward, grid, values, weight_hh, *sentences, HIDDEN=hidden, **options)
+    else:
+        sizes = {"INPUT": weight_ih.shape[2], "K": 8, "HIDDEN": hidden, "H": 8, "B": options["B"]}
+        start(lstm_narrow.forward, grid, values, weight_ih, weight_hh, bias, *sentences, **sizes, **ONE_WARP)
     return output.flatten(1), before_h, before_c, h_n, c_n
 
 
@@ -83,7 +73,7 @@ def backward(
     h_0: Tensor | None, c_0: Tensor | None, before_h: Tensor, before_c: Tensor,
     d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, precision: str, gaps: bool,
 ) -> list[Tensor]:  # fmt: skip
-    """See `towers.kernels.fused.ops`."""
+    """See `towers.kernels.fused.lstm_ops`."""
     directions, _, hidden = weight_hh.shape
     state = (directions, len(lengths), hidden)
     d_h_n, d_c_n = (
@@ -92,11 +82,11 @@ def backward(
     d_output = None if d_output is None else d_output.contiguous()
     d_state = (torch.empty_like(d_h_n), torch.empty_like(d_c_n))
     after = (starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n)
-    with torch.cuda.device_of(values), torch.autocast(values.device.type, enabled=False):
-        if weight_ih is None:
+    if weight_ih is not None:
+        found = _backward_narrow(values, weight_ih, weight_hh, bias, after, d_state, gaps)
+    else:
+        with torch.autocast(values.device.type, enabled=False):
             found = _backward_wide(values, weight_hh, after, d_state, _tile(weight_hh, precision), gaps)
-        else:
-            found = _backward_narrow(values, weight_ih, weight_hh, bias, after, d_state, gaps)
     return [*found, *d_state]
 
 
@@ -109,11 +99,12 @@ def _backward_narrow(
     make = torch.zeros if gaps else torch.empty
     d_values = make(len(values), directions, width, device=values.device)
     sums = [torch.empty(tiles, directions, 4 * hidden, n, device=values.device) for n in (width, hidden, 1)]
-    if batch:
-        narrow.backward[tiles, directions](
-            values, weight_ih, weight_hh, bias, *after, d_values, *sums, *d_state,
-            batch, INPUT=width, K=8, HIDDEN=hidden, H=8, B=4, **ONE_WARP,
-        )  # fmt: skip
+    sizes = {"INPUT": width, "K": 8, "HIDDEN": hidden, "H": 8, "B": 4}
+    results = (d_values, *sums, *d_state)
+    start(
+        lstm_narrow.backward, (tiles, directions), values, weight_ih, weight_hh, bias, *after, *results, batch,
+        **sizes, **ONE_WARP,
+    )  # fmt: skip
     d_weight_ih, d_weight_hh, d_bias = (part.sum(0) for part in sums)
     return [
         (d_values.squeeze(1) if directions == 1 else d_values.sum(1)).to(values.dtype),
@@ -129,20 +120,19 @@ def _backward_wide(
 ) -> list[Tensor]:  # fmt: skip
     """What the states contribute to the gates is off the chain of steps: one product for all rows, as are weights'."""
     starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n = after
-    assert starts is not None and lengths is not None and before_h is not None
+    assert starts is not None
+    assert lengths is not None
+    assert before_h is not None
     directions, batch, hidden = d_state[0].shape
     complete = torch.empty(len(gates), directions, 4 * hidden, device=gates.device)
     exact, gates_by_direction = weight.float(), gates.view_as(complete).float()
     for d in range(directions):
         torch.addmm(gates_by_direction[:, d], before_h[:, d], exact[d].t(), out=complete[:, d])
-    if batch:
-        wide.backward[triton.cdiv(batch, options["B"]), directions](
-            complete, weight, starts, lengths, before_c, d_output, d_h_n, d_c_n, *d_state,
-            batch, HIDDEN=hidden, **options,
-        )  # fmt: skip
+    grid = (triton.cdiv(batch, options["B"]), directions)
+    arguments = (weight, starts, lengths, before_c, d_output, d_h_n, d_c_n, *d_state, batch)
+    start(lstm_wide.backward, grid, complete, *arguments, HIDDEN=hidden, **options)
     if gaps:
         complete.masked_fill_(~covered(starts, lengths, len(gates))[:, None, None], 0.0)
     d_weight = torch.stack([complete[:, d].t() @ before_h[:, d] for d in range(directions)])
     nothing = d_weight.new_empty(0)
     return [complete.flatten(1).to(gates.dtype), nothing, d_weight.to(weight.dtype), nothing.clone()]
-
