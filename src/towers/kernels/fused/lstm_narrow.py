@@ -26,6 +26,12 @@ def _share(inputs, matrix):
 
 
 @triton.jit
+def _spread(d_gate, matrix):
+    """A gate's gradients "B H" times its weights "K H" -> "K B H", within each thread."""
+    return d_gate[None] * matrix[:, None, :]
+
+
+@triton.jit
 def _bias(bias, gate, unit, HIDDEN: tl.constexpr):
     if bias is None:
         value = tl.zeros(unit.shape, tl.float32)
@@ -108,8 +114,6 @@ def backward(
     weight_hh += direction * 4 * HIDDEN * HIDDEN
     u_i, u_f, u_g, u_o = four_weights(weight_ih, unit, inputs, HIDDEN, INPUT)
     w_i, w_f, w_g, w_o = four_weights(weight_hh, unit, from_unit, HIDDEN, HIDDEN)
-    column = tl.arange(0, K)[None, :]
-    v_i, v_f, v_g, v_o = four_weights(weight_ih, from_unit, column, HIDDEN, INPUT)
     r_i, r_f, r_g, r_o = four_weights(weight_hh, from_unit, unit, HIDDEN, HIDDEN)
     if bias is not None:
         bias += direction * 4 * HIDDEN
@@ -120,7 +124,7 @@ def backward(
     d_h = tl.load(d_h_n + state, real, 0.0)
     d_c = tl.load(d_c_n + state, real, 0.0)
     place, move = (first * directions + direction)[:, None] * HIDDEN + unit, step * directions * HIDDEN
-    row, input_row = first[None, :], (first * directions + direction)[:, None] * INPUT + column
+    row, input_row = first[None, :], (first * directions + direction)[None, :] * INPUT + inputs
     # The gradients of u_i … w_o, each sentence's own until the end: "K B H", "H B H".
     du_i = tl.zeros((K, B, H), tl.float32)
     du_f, du_g, du_o = du_i, du_i, du_i
@@ -156,9 +160,10 @@ def backward(
         du_f, dw_f, db_f = du_f + x[:, :, None] * d_f[None], dw_f + h[:, :, None] * d_f[None], db_f + d_f
         du_g, dw_g, db_g = du_g + x[:, :, None] * d_g[None], dw_g + h[:, :, None] * d_g[None], db_g + d_g
         du_o, dw_o, db_o = du_o + x[:, :, None] * d_o[None], dw_o + h[:, :, None] * d_o[None], db_o + d_o
-        d_x = product(d_i, v_i, "registers") + product(d_f, v_f, "registers")
-        d_x += product(d_g, v_g, "registers") + product(d_o, v_o, "registers")
-        tl.store(d_values + input_row + t * step * directions * INPUT, d_x, (t < length)[:, None] & (column < INPUT))
+        # A thread has its unit's part of the inputs' gradients: these alone are added up over threads.
+        d_x = tl.sum(_spread(d_i, u_i) + _spread(d_f, u_f) + _spread(d_g, u_g) + _spread(d_o, u_o), 2)
+        d_x_row = input_row + t * step * directions * INPUT
+        tl.store(d_values + d_x_row, d_x, (t < length)[None, :] & (inputs < INPUT))
         d_h_t = product(d_i, r_i, "registers") + product(d_f, r_f, "registers")
         d_h_t += product(d_g, r_g, "registers") + product(d_o, r_o, "registers")
         d_h = tl.where(live, d_h_t, d_h)

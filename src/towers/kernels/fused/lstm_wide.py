@@ -44,27 +44,28 @@ def forward(
     c = state_or_zero(c_0, state, real, B, H)
     row, move = (first * directions + direction)[:, None], step * directions
     place, gate_place = row * HIDDEN + unit, row * 4 * HIDDEN + unit
-    i_1, f_1, g_1, o_1 = four_gates(gates, gate_place, real & (length > 0)[:, None], HIDDEN)
-    i_2, f_2, g_2, o_2 = four_gates(gates, gate_place + move * 4 * HIDDEN, real & (length > 1)[:, None], HIDDEN)
+    if STREAM == 0:  # two steps ahead: a step is shorter than what memory takes to answer
+        i_1, f_1, g_1, o_1 = four_gates(gates, gate_place, real & (length > 0)[:, None], HIDDEN)
+        i_2, f_2, g_2, o_2 = four_gates(gates, gate_place + move * 4 * HIDDEN, real & (length > 1)[:, None], HIDDEN)
     for t in range(tl.max(length, 0)):
         live = real & (t < length)[:, None]
-        here = place + t * move * HIDDEN
+        here, gate_here = place + t * move * HIDDEN, gate_place + t * move * 4 * HIDDEN
         if before_h is not None:
             tl.store(before_h + here, h, live)
             tl.store(before_c + here, c, live)
-        i_t, f_t, g_t, o_t = i_1, f_1, g_1, o_1
-        i_1, f_1, g_1, o_1 = i_2, f_2, g_2, o_2
-        ahead = gate_place + (t + 2) * move * 4 * HIDDEN
-        i_2, f_2, g_2, o_2 = four_gates(gates, ahead, real & (t + 2 < length)[:, None], HIDDEN)
         if STREAM == 0:
-            i_h, f_h = product(h, w_i, PRECISION), product(h, w_f, PRECISION)
-            g_h, o_h = product(h, w_g, PRECISION), product(h, w_o, PRECISION)
+            i_t, f_t = i_1 + product(h, w_i, PRECISION), f_1 + product(h, w_f, PRECISION)
+            g_t, o_t = g_1 + product(h, w_g, PRECISION), o_1 + product(h, w_o, PRECISION)
+            i_1, f_1, g_1, o_1 = i_2, f_2, g_2, o_2
+            ahead = gate_here + 2 * move * 4 * HIDDEN
+            i_2, f_2, g_2, o_2 = four_gates(gates, ahead, real & (t + 2 < length)[:, None], HIDDEN)
         else:
             tl.store(h_n + state, h, real)
-            i_h, f_h, g_h, o_h = _streamed(
-                h_n + state_row, (sentence < batch)[:, None], weight, HIDDEN, H, B, PRECISION, STREAM
+            i_t, f_t, g_t, o_t = four_gates(gates, gate_here, live, HIDDEN)
+            i_t, f_t, g_t, o_t = _streamed(
+                i_t, f_t, g_t, o_t, h_n + state_row, (sentence < batch)[:, None], weight, HIDDEN, H, PRECISION, STREAM
             )
-        i, f, g, o = sigmoid(i_t + i_h), sigmoid(f_t + f_h), tanh(g_t + g_h), sigmoid(o_t + o_h)
+        i, f, g, o = sigmoid(i_t), sigmoid(f_t), tanh(g_t), sigmoid(o_t)
         c = tl.where(live, f * c + i * g, c)
         h = tl.where(live, o * tanh(c), h)
         if output is not None:
@@ -130,19 +131,11 @@ def backward(
 
 @triton.jit
 def _streamed(
-    state,
-    real,
-    weight,
-    HIDDEN: tl.constexpr,
-    H: tl.constexpr,
-    B: tl.constexpr,
-    PRECISION: tl.constexpr,
-    STREAM: tl.constexpr,
-):
-    """What the states in memory, "B HIDDEN", contribute to the four gates."""
+    i, f, g, o, state, real, weight,
+    HIDDEN: tl.constexpr, H: tl.constexpr, PRECISION: tl.constexpr, STREAM: tl.constexpr,
+):  # fmt: skip
+    """The gates' inputs, and what the states in memory, "B HIDDEN", add to them."""
     tl.debug_barrier()  # the states were written by other threads
-    i, f = tl.zeros((B, H), tl.float32), tl.zeros((B, H), tl.float32)
-    g, o = tl.zeros((B, H), tl.float32), tl.zeros((B, H), tl.float32)
     unit, chunk = tl.arange(0, H)[None, :], tl.arange(0, STREAM)
     for first in range(0, HIDDEN, STREAM):
         k = first + chunk

@@ -46,11 +46,11 @@ def forward(
     shares = tl.zeros((TILE, P * FILTERS), tl.float32)
     for first in range(0, WIDTH, CHUNK):
         k = first + tl.arange(0, CHUNK)
-        known = (k < WIDTH) & (k >= 0)
+        known = k < WIDTH
         x = tl.load(values + row[:, None] * WIDTH + k[None, :], live[:, None] & known[None, :], 0.0)
         inside = known[:, None] & (share < PLACES * FILTERS)[None, :]
         w = tl.load(weight + share[None, :] * WIDTH + k[:, None], inside, 0.0)
-        shares = tl.dot(x.to(w.dtype), w, shares, input_precision=PRECISION)
+        shares = tl.dot(x.to(tl.float32), w.to(tl.float32), shares, input_precision=PRECISION)
     # "tile place filter"; a share of place p goes to the phrase p rows before.
     shares = tl.reshape(shares, (TILE, P, FILTERS))
     at = tl.minimum(local[:, None, None] + tl.arange(0, P)[None, :, None], TILE - 1)

@@ -19,10 +19,11 @@ PROGRAMS = 128
 """How many programs at most add up the weights' gradients, each its part of the tokens."""
 
 
-def _sizes(weight: Tensor, pool: int, precision: str) -> dict[str, Any]:
+def _sizes(values: Tensor, weight: Tensor, pool: int, precision: str) -> dict[str, Any]:
     places, filters, width = weight.shape
-    p = triton.next_power_of_2(places)
-    sizes = {"WIDTH": width, "PLACES": places, "P": p, "FILTERS": filters, "POOL": pool}
+    if values.dtype == weight.dtype == torch.bfloat16:
+        precision = precision or "tf32"  # which holds all of a bfloat16
+    sizes = {"WIDTH": width, "PLACES": places, "P": triton.next_power_of_2(places), "FILTERS": filters, "POOL": pool}
     return sizes | {"PRECISION": precision or torch_precision()}
 
 
@@ -37,7 +38,7 @@ def forward(
     start(
         phrase_kernels.forward, (triton.cdiv(rows, FORWARD["TILE"] - places + 1),),
         values, ids, weight, bias, real, features, winners if keep else None, rows,
-        **_sizes(weight, pool, precision), **FORWARD,
+        **_sizes(values, weight, pool, precision), **FORWARD,
     )  # fmt: skip
     return features, winners
 
@@ -71,7 +72,7 @@ def backward(
     rows, tile = len(winners), BACKWARD["TILE"]
     programs = max(1, min(PROGRAMS, triton.cdiv(rows, tile)))
     span = triton.cdiv(triton.cdiv(rows, programs), tile) * tile
-    sizes = _sizes(weight, filters // winners.shape[1], precision)
+    sizes = _sizes(values, weight, filters // winners.shape[1], precision)
     chunks = triton.cdiv(width, BACKWARD["CHUNK"])
     d_weight = torch.empty(programs, places, filters, width, device=values.device)
     d_bias = torch.empty(programs, filters, device=values.device)

@@ -1,0 +1,27 @@
+"""The kernels themselves, without a GPU: Triton's interpreter runs the tests of this folder in a process of its own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+HERE = Path(__file__).parent
+LEAST = 60  # tests; fewer means that some did not run
+
+
+def test_every_kernel_under_the_interpreter():
+    files = [HERE / "test_lstm.py", HERE / "test_phrases.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    run = subprocess.run(
+        command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=900
+    )
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+    outcome = run.stdout.strip().splitlines()[-1]
+    passed = re.fullmatch(r"(\d+) passed in .*", outcome)
+    assert passed, f"none may be skipped: {outcome}"
+    assert int(passed[1]) >= LEAST
