@@ -11,7 +11,7 @@ Which code runs:
   module has `serves`, which looks at devices, dtypes and sizes only, and `run(batch, state, weights, *, outputs)` with
   the results above, differentiable. It must neither read `starts` and `lengths` on the host nor wait for the device,
   and, being made of custom operations, takes fake tensors, `torch.compile` and export itself. To add one, write the
-  module and enter it in `device_ways`, before `padded`, which serves everything.
+  module and enter it in `device_ways`, before `padded`, which serves everything. `fused` is the first.
 - On the CPU, plain tensors in eager code go to `stack`, which has a plan made (`plan`, by the model in `costs`), lays
   it out (`layout`), and walks over it, a layer and direction at a time (`walk`), each segment of the plan in one of
   the ways: `buckets` or `steps`.
@@ -21,4 +21,5 @@ Which code runs:
 from towers.kernels.batch import Batch as Batch
 from towers.kernels.batch import State as State
 from towers.kernels.batch import Weights as Weights
+from towers.kernels.dispatch import reads_as_they_are as reads_as_they_are
 from towers.kernels.dispatch import run as run

@@ -20,6 +20,7 @@ class Batch(NamedTuple):
     starts: Tensor | None  # "batch": the row of each sentence's first word
     lengths: Tensor | None  # "batch"
     longest: int | None  # no sentence is longer, as far as is known without a look at the lengths
+    dense: bool = False  # whether every row is known to belong to a sentence
 
 
 class Weights(NamedTuple):

@@ -7,22 +7,31 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 
-from towers.kernels import operator, padded, stack
+from towers.kernels import fused, operator, padded, stack
 from towers.kernels.batch import Batch, State, Weights
 
-device_ways: list[ModuleType] = [padded]
+device_ways: list[ModuleType] = [fused, padded]
 
 
 def run(
     batch: Batch, state: State, weights: Weights, *, outputs: bool = True, method: str = "auto"
 ) -> tuple[Tensor | None, State]:
     """See `towers.kernels`."""
-    if batch.values.device.type not in ("cpu", "meta"):
+    if _on_device(batch):
         way = next(way for way in device_ways if way.serves(batch, weights))
         return way.run(batch, state, weights, outputs=outputs)
     if _plain(batch.values) and _plain(weights.flat[0]) and _plain(state[0]):
         return stack.run(batch, state, weights, outputs=outputs, method=method)
     return operator.run(batch, state, weights, outputs=outputs, method=method)
+
+
+def reads_as_they_are(batch: Batch, weights: Weights) -> bool:
+    """Whether values and weights may have less than float32's precision; the state never does."""
+    return _on_device(batch) and fused.serves(batch, weights)
+
+
+def _on_device(batch: Batch) -> bool:
+    return batch.values.device.type not in ("cpu", "meta")
 
 
 def _plain(tensor: Tensor) -> bool:

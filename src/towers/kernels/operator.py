@@ -18,7 +18,7 @@ from towers.kernels.batch import Batch, State, Weights
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool, method: str) -> tuple[Tensor | None, State]:
     """See `towers.kernels`."""
-    values, starts, lengths, longest = batch
+    values, starts, lengths, longest, _ = batch
     seed = torch.randint(2**31, (1,)) if weights.dropout else None
     how = (weights.biases, weights.projected, weights.num_layers, weights.bidirectional, float(weights.dropout))
     longest = 0 if longest is None or lengths is not None else longest

@@ -20,7 +20,7 @@ def serves(batch: Batch, weights: Weights) -> bool:
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
     """See `towers.kernels`; where nobody knows the longest sentence, this waits for the device once."""
-    values, starts, lengths, longest = batch
+    values, starts, lengths, longest, _ = batch
     count, device = state[0].shape[1], values.device
     if lengths is None or starts is None:
         longest = longest or 0

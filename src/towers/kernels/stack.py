@@ -48,7 +48,7 @@ def prepare(
     training: bool,
 ) -> "How":
     """Plan a batch of `count` sentences and lay it out."""
-    values, starts, lengths, longest = batch
+    values, starts, lengths, longest, _ = batch
     if lengths is not None and starts is not None:
         lengths, starts = lengths.cpu(), starts.cpu()
     same = longest or 0

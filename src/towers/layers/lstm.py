@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from towers.contracts import ShapeContractError, contract
 from towers.contracts.errors import complaint
 from towers.contracts.modes import autocast, may_read
-from towers.kernels import Batch, State, Weights, run
+from towers.kernels import Batch, State, Weights, reads_as_they_are, run
 from towers.kernels.plan import Plan
 from towers.kernels.stack import choose
 from towers.kinds import enter, leave
@@ -229,9 +229,11 @@ class RaggedLSTM(nn.Module):
             hx = (zeros[..., : self.state_width], zeros)
         self._guard(batch.values, count, hx)
         with no_autocast(weight.device):
-            batch = batch._replace(values=batch.values.to(dtype))
+            weights = self._weights()
+            if not reads_as_they_are(batch, weights):
+                batch, weights = batch._replace(values=batch.values.to(dtype)), self._weights(dtype)
             state = (hx[0].to(dtype), hx[1].to(dtype))
-            output, (h_n, c_n) = run(batch, state, self._weights(dtype), outputs=outputs, method=self.method)
+            output, (h_n, c_n) = run(batch, state, weights, outputs=outputs, method=self.method)
         small = torch.get_autocast_dtype(weight.device.type) if autocast(weight.device) else weight.dtype
         h_n, c_n = h_n.to(small), c_n.to(dtype if autocast(weight.device) else small)
         if output is None:
@@ -336,7 +338,7 @@ def _batch_of_padded(input: Tensor, lengths: Tensor | None) -> Batch:
 def _batch_of_ragged(ragged: Ragged) -> Batch:
     if ragged.uniform is not None:
         return Batch(ragged.values, None, None, ragged.uniform)
-    return Batch(ragged.values, ragged.offsets[:-1], ragged.offsets.diff(), None)
+    return Batch(ragged.values, ragged.offsets[:-1], ragged.offsets.diff(), None, dense=True)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from towers import RaggedLSTM
-from towers.kernels import Weights, fused
+from towers.kernels import Batch, Weights, fused
 
 from ... import reference
 
@@ -49,15 +49,15 @@ class Result:
 
 
 def weights_of(layer: RaggedLSTM, parameters: dict[str, Tensor]) -> Weights:
-    """In the order of nn.LSTM, whose second bias is zero where there is a single one."""
-    flat: list[Tensor] = []
-    for depth in range(layer.num_layers):
-        for end in ["", "_reverse"][: 1 + layer.bidirectional]:
-            flat += [parameters[f"{kind}_l{depth}{end}"] for kind in ("weight_ih", "weight_hh")]
-            if layer.bias:
-                first = parameters[f"bias_ih_l{depth}{end}"]
-                flat += [first, parameters.get(f"bias_hh_l{depth}{end}", torch.zeros_like(first))]
-    return Weights(flat, bool(layer.bias), layer.num_layers, 0.0, True, layer.bidirectional)
+    """In the order of nn.LSTM."""
+    biases = {True: ("bias_ih", "bias_hh"), "single": ("bias_ih",), False: ()}[layer.bias]
+    flat = [
+        parameters[f"{kind}_l{depth}{end}"]
+        for depth in range(layer.num_layers)
+        for end in ["", "_reverse"][: 1 + layer.bidirectional]
+        for kind in ("weight_ih", "weight_hh", *biases)
+    ]
+    return Weights(tuple(flat), len(biases), False, layer.num_layers, layer.bidirectional, 0.0)
 
 
 def place(case: Case, rows: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,12 +84,13 @@ def run(case: Case, device: torch.device) -> Result:
     values = values.to(device, case.dtype).requires_grad_()
     hx = case.hx(layer)
     hx = None if hx is None else tuple(part.to(device, torch.float32).requires_grad_() for part in hx)
+    batch = Batch(values, starts.to(device), lengths.to(device), None, dense=not case.gaps)
     output, (h_n, c_n) = fused.run(
-        values, starts.to(device), lengths.to(device), hx, weights_of(layer, parameters),
-        outputs=case.outputs, gaps=case.gaps, precision=case.precision,
-    )  # fmt: skip
-    assert output.dtype == h_n.dtype == c_n.dtype == torch.float32
-    assert output.shape == (len(values) if case.outputs else 0, layer.output_width)
+        batch, hx, weights_of(layer, parameters), outputs=case.outputs, precision=case.precision
+    )
+    assert h_n.dtype == c_n.dtype == torch.float32
+    assert (output is None) is not case.outputs
+    assert output is None or (output.dtype, output.shape) == (torch.float32, (len(values), layer.output_width))
     spans = [slice(start, start + length) for start, length in zip(starts, case.lengths, strict=True)]
     outputs = [output[span] for span in spans] if case.outputs else []
     parts = [*outputs, h_n, c_n]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from towers.kernels import fused
+from towers.kernels import Batch, fused
 
 from .cases import Case, compare, expect, run, weights_of
 
@@ -70,12 +70,28 @@ def test_sentences_in_any_order_and_place(hidden, device):
         values[starts[index] : starts[index] + len(rows[index])] = rows[index].float()
     lengths = torch.tensor(MIXED)
     ended = [part.to(device) for part in (values, starts, lengths)]
-    output, (h_n, _) = fused.run(*ended, None, weights)
+    output, (h_n, _) = fused.run(Batch(*ended, None), None, weights)
     wanted = expect(case)
     torch.testing.assert_close(h_n.cpu().double(), wanted.h_n, rtol=0, atol=1e-5)
     for index, start in enumerate(starts.tolist()):
         found = output[start : start + MIXED[index]].cpu().double()
         torch.testing.assert_close(found, wanted.outputs[index], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("words", [4, 0])
+@pytest.mark.parametrize("hidden", [6, 20])
+def test_sentences_of_one_length(hidden, words, device):
+    """Where no starts and lengths are given."""
+    case = Case(hidden, (words,) * 3, state=True)
+    layer = case.layer()
+    weights = weights_of(layer, {name: value.detach().float().to(device) for name, value in layer.named_parameters()})
+    hx = tuple(part.float().to(device) for part in case.hx(layer))
+    values = torch.cat(case.rows()).float().to(device)
+    output, state = fused.run(Batch(values, None, None, words), hx, weights)
+    wanted = expect(case)
+    assert output.shape == (3 * words, hidden)
+    for found, part in zip((output, *state), (torch.cat(wanted.outputs), wanted.h_n, wanted.c_n), strict=True):
+        torch.testing.assert_close(found.cpu().double(), part, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("hidden", [6, 20])
@@ -85,7 +101,7 @@ def test_numbers_far_out(hidden, device):
     weights = weights_of(layer, {name: value.detach().float().to(device) for name, value in layer.named_parameters()})
     values = torch.tensor([300.0, -300.0, 1e4]).unsqueeze(1).expand(3, 8).contiguous().to(device).requires_grad_()
     starts, lengths = torch.zeros(1, dtype=torch.int64, device=device), torch.tensor([3], device=device)
-    output, (h_n, c_n) = fused.run(values, starts, lengths, None, weights)
+    output, (h_n, c_n) = fused.run(Batch(values, starts, lengths, 3), None, weights)
     (output.sum() + h_n.sum() + c_n.sum()).backward()
     for part in (output, h_n, c_n, values.grad):
         assert part.isfinite().all()
@@ -97,7 +113,7 @@ def test_an_empty_batch(hidden, device):
     layer = case.layer()
     parameters = {name: value.detach().float().to(device).requires_grad_() for name, value in layer.named_parameters()}
     values, none = torch.zeros(0, 5, device=device), torch.zeros(0, dtype=torch.int64, device=device)
-    output, (h_n, c_n) = fused.run(values, none, none, None, weights_of(layer, parameters))
+    output, (h_n, c_n) = fused.run(Batch(values, none, none, None), None, weights_of(layer, parameters))
     assert output.shape == (0, hidden)
     assert h_n.shape == c_n.shape == (1, 0, hidden)
     (output.sum() + h_n.sum()).backward()
@@ -106,7 +122,7 @@ def test_an_empty_batch(hidden, device):
 
 @pytest.mark.parametrize("hidden", [6, 20])
 def test_without_gradients_nothing_is_kept(hidden, device):
-    from towers.kernels.fused.lstm_ops import ragged_lstm
+    from towers.kernels.fused.lstm_ops import fused_lstm
 
     case = Case(hidden, MIXED, input_size=8)
     layer = case.layer()
@@ -115,13 +131,13 @@ def test_without_gradients_nothing_is_kept(hidden, device):
     lengths = torch.tensor(MIXED, device=device)
     starts = lengths.cumsum(0) - lengths
     with torch.no_grad():
-        wanted = fused.run(rows, starts, lengths, None, weights)[1][0]
+        wanted = fused.run(Batch(rows, starts, lengths, None), None, weights)[1][0]
     weight_ih, weight_hh, first, second = (part.unsqueeze(0).requires_grad_() for part in weights.flat)
     inputs = (rows, weight_ih, weight_hh, first + second) if hidden == 6 else None
     if inputs is None:
         gates = torch.nn.functional.linear(rows, weight_ih[0], (first + second)[0])
         inputs = (gates, None, weight_hh, None)
-    output, before_h, before_c, h_n, _ = ragged_lstm(*inputs, starts, lengths, None, None, "ieee", False, False, False)
+    output, before_h, before_c, h_n, _ = fused_lstm(*inputs, starts, lengths, None, None, "ieee", False, False, False)
     assert len(output) == len(before_h) == len(before_c) == 0
     torch.testing.assert_close(h_n, wanted, rtol=0, atol=1e-6)
     with pytest.raises(RuntimeError, match="no gradients after keep=False"):
@@ -134,7 +150,8 @@ def test_a_second_derivative_is_refused(device):
     parameters = {name: value.detach().float().to(device).requires_grad_() for name, value in layer.named_parameters()}
     lengths = torch.tensor([2, 3], device=device)
     rows = torch.cat(case.rows()).float().to(device).requires_grad_()
-    _, (h_n, _) = fused.run(rows, lengths.cumsum(0) - lengths, lengths, None, weights_of(layer, parameters))
+    batch = Batch(rows, lengths.cumsum(0) - lengths, lengths, None)
+    _, (h_n, _) = fused.run(batch, None, weights_of(layer, parameters))
     (slope,) = torch.autograd.grad(h_n.square().sum(), rows, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula"):
         slope.sum().backward()

@@ -32,7 +32,7 @@ def lstm_arguments(narrow: bool, state: bool, device: str, gaps: bool = False) -
 @pytest.mark.parametrize("state", [False, True], ids=["from zero", "from a state"])
 @pytest.mark.parametrize("narrow", [True, False], ids=["few units", "many units"])
 def test_the_lstm(narrow, state, gaps, device):
-    opcheck(lstm_ops.ragged_lstm, lstm_arguments(narrow, state, device, gaps))
+    opcheck(lstm_ops.fused_lstm, lstm_arguments(narrow, state, device, gaps))
 
 
 @on_devices
@@ -40,10 +40,10 @@ def test_the_lstm(narrow, state, gaps, device):
 def test_the_lstms_backward(narrow, device):
     *tensors, precision, _, _, gaps = lstm_arguments(narrow, False, device)
     with torch.no_grad():
-        output, before_h, before_c, h_n, c_n = lstm_ops.ragged_lstm(*tensors, precision, True, True, gaps)
+        output, before_h, before_c, h_n, c_n = lstm_ops.fused_lstm(*tensors, precision, True, True, gaps)
         tensors = [None if tensor is None else tensor.detach() for tensor in tensors]
         arguments = (*tensors, before_h, before_c, output, h_n, c_n, precision, gaps)
-        opcheck(lstm_ops.ragged_lstm_backward, arguments)
+        opcheck(lstm_ops.fused_lstm_backward, arguments)
 
 
 def phrase_arguments(device: str, gradient: bool = True) -> list[torch.Tensor]:

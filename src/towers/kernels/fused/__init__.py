@@ -1,14 +1,19 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""An LSTM over sentences of different lengths in a few kernels of our own, on NVIDIA GPUs with Triton."""
+"""On NVIDIA GPUs with Triton: kernels of our own, which go over sentences of different lengths without padding them.
 
-from functools import lru_cache
+A small LSTM on a GPU is bound by the latency of its steps: here a step never leaves the registers of one warp, or of
+one block where the units are many. `lstm_narrow` multiplies the inputs within the steps, for at most 8 units and
+inputs; `lstm_wide` finds them multiplied. Both go over rows by start and length, so that padded and jagged batches are
+the same to them. `lstm_ops` makes operators of them; `phrase_ops` does the same for a tower's convolution and pool.
+"""
+
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from towers.kernels import State, Weights
+from towers.kernels.batch import Batch, State, Weights
 from towers.kernels.fused.rows import covered
 
 WIDEST = 128
@@ -17,8 +22,18 @@ WIDEST = 128
 NARROW = 8
 """Up to this many units and inputs, the product with the inputs is a part of each step."""
 
+DTYPES = (torch.float32, torch.bfloat16)
+"""Of values and weights, read as they are; the state is of float32."""
 
-@lru_cache
+
+def serves(batch: Batch, weights: Weights) -> bool:
+    """An LSTM without projection, of at most 128 units, in float32 or bfloat16, on a GPU for which Triton compiles."""
+    dtypes = (batch.values.dtype, weights.flat[0].dtype)
+    fits = weights.hidden <= WIDEST and not weights.projected and all(dtype in DTYPES for dtype in dtypes)
+    return fits and runs_on(batch.values.device)
+
+
+@torch.compiler.assume_constant_result
 def runs_on(device: torch.device) -> bool:
     """Whether there is an NVIDIA GPU of compute capability 8.0 or more, and Triton."""
     if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
@@ -26,52 +41,57 @@ def runs_on(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def takes(hidden: int, proj_size: int, dtype: torch.dtype) -> bool:
-    """Whether there is a kernel for an LSTM of this kind."""
-    return hidden <= WIDEST and proj_size == 0 and dtype in (torch.float32, torch.bfloat16)
-
-
 def run(
-    values: Tensor, starts: Tensor, lengths: Tensor, state: State | None, weights: Weights,
-    *, outputs: bool = True, gaps: bool = True, precision: str = "",
-) -> tuple[Tensor, State]:  # fmt: skip
-    """An LSTM's layers over sentences of which number i is the `lengths[i]` rows of values from row `starts[i]`.
+    batch: Batch, state: State | None, weights: Weights, *, outputs: bool = True, precision: str = ""
+) -> tuple[Tensor | None, State]:
+    """See `towers.kernels`; results are of float32. Nothing here waits for the device.
 
-    Nothing here waits for the device. As `towers::ragged_lstm`, which has more on the arguments; without `outputs`
-    the output has no rows. Results are of float32.
+    `state` may be None for zeros; `precision` is that of the products on the matrix units, see `lstm_ops`.
     """
-    from towers.kernels.fused.lstm_ops import ragged_lstm  # registers the operator
+    from towers.kernels.fused.lstm_ops import fused_lstm  # registers the operator
 
+    values, starts, lengths, gaps = _rows(batch, state)
     directions, ends = 1 + weights.bidirectional, list[State]()
     keep = torch.is_grad_enabled() and any(part.requires_grad for part in (values, *weights.flat, *(state or ())))
     for layer in range(weights.num_layers):
         weight_ih, weight_hh, bias = _block(weights, layer)
         if max(weight_ih.shape[2], weight_hh.shape[2]) > NARROW:
-            values, weight_ih, bias = _by_input(values, starts, lengths, weight_ih, bias, gaps and keep), None, None
+            clean = gaps and keep and layer == 0  # between layers, rows of no sentence are 0
+            values, weight_ih, bias = _by_input(values, starts, lengths, weight_ih, bias, clean), None, None
         part = slice(layer * directions, (layer + 1) * directions)
         h_0, c_0 = (None, None) if state is None else (state[0][part], state[1][part])
         last = layer == weights.num_layers - 1
-        values, _, _, h_n, c_n = ragged_lstm(
+        values, _, _, h_n, c_n = fused_lstm(
             values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0, precision, keep, outputs or not last, gaps
         )
         ends.append((h_n, c_n))
         if not last and weights.dropout:
-            values = F.dropout(values, weights.dropout, weights.training)
-    if len(ends) == 1:
-        return values, ends[0]
-    return values, (torch.cat([h_n for h_n, _ in ends]), torch.cat([c_n for _, c_n in ends]))
+            values = F.dropout(values, weights.dropout)
+    state = ends[0] if len(ends) == 1 else (torch.cat([h for h, _ in ends]), torch.cat([c for _, c in ends]))
+    return values if outputs else None, state
+
+
+def _rows(batch: Batch, state: State | None) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """Values, starts, lengths, and whether some rows may belong to no sentence."""
+    values, starts, lengths, longest, dense = batch
+    if starts is not None and lengths is not None:
+        return values, starts, lengths, not dense
+    longest = longest or 0
+    count = values.shape[0] // max(longest, 1) if state is None else state[0].shape[1]
+    lengths = torch.full((count,), longest, device=values.device)
+    return values, torch.arange(count, device=values.device) * longest, lengths, False
 
 
 def _block(weights: Weights, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A layer's weights, its directions stacked; the two biases added, in float32."""
-    each, directions = 4 if weights.biases else 2, 1 + weights.bidirectional
-    first = layer * directions * each
-    kinds = [weights.flat[first + kind : first + directions * each : each] for kind in range(each)]
-    weight_ih, weight_hh, *biases = (_stacked(kind) for kind in kinds)
-    return weight_ih, weight_hh, biases[0].float() + biases[1].float() if biases else None
+    """A layer's weights, its directions stacked; two biases added, in float32."""
+    each, directions = 2 + weights.biases, 1 + weights.bidirectional
+    flat = weights.flat[layer * directions * each :][: directions * each]
+    weight_ih, weight_hh, *biases = (_stacked(flat[kind::each]) for kind in range(each))
+    bias = biases[0].float() + biases[1].float() if len(biases) == 2 else biases[0] if biases else None
+    return weight_ih, weight_hh, bias
 
 
-def _stacked(parts: list[Tensor]) -> Tensor:
+def _stacked(parts: tuple[Tensor, ...]) -> Tensor:
     return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
 
 

@@ -1,5 +1,5 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""The fused LSTM as one operator that compile, export and autograd know: `ragged_lstm`, one layer, all sentences.
+"""The fused LSTM as one operator that compile, export and autograd know: `fused_lstm`, one layer, all sentences.
 
 On CUDA it starts the kernels; elsewhere `lstm_plain` does the same, slowly. Sentence i is the `lengths[i]` rows from
 row `starts[i]`: of values end to end, or of padded ones, in any order. Sentences share no row.
@@ -23,8 +23,8 @@ def _way(values: Tensor) -> ModuleType:
     return lstm_plain
 
 
-@torch.library.custom_op("towers::ragged_lstm", mutates_args=())
-def ragged_lstm(
+@torch.library.custom_op("towers::fused_lstm", mutates_args=())
+def fused_lstm(
     values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
     h_0: Tensor | None, c_0: Tensor | None, precision: str, keep: bool, outputs: bool, gaps: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
@@ -49,7 +49,7 @@ def ragged_lstm(
     return _way(values).forward(*tensors, precision, keep, outputs, gaps)
 
 
-@ragged_lstm.register_fake
+@fused_lstm.register_fake
 def _(
     values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
     h_0: Tensor | None, c_0: Tensor | None, precision: str, keep: bool, outputs: bool, gaps: bool,
@@ -70,8 +70,8 @@ def _(
     )
 
 
-@torch.library.custom_op("towers::ragged_lstm_backward", mutates_args=())
-def ragged_lstm_backward(
+@torch.library.custom_op("towers::fused_lstm_backward", mutates_args=())
+def fused_lstm_backward(
     values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
     h_0: Tensor | None, c_0: Tensor | None, before_h: Tensor, before_c: Tensor,
     d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, precision: str, gaps: bool,
@@ -81,7 +81,7 @@ def ragged_lstm_backward(
     return _way(values).backward(*tensors, *contiguous(d_output, d_h_n, d_c_n), precision, gaps)
 
 
-@ragged_lstm_backward.register_fake
+@fused_lstm_backward.register_fake
 def _(
     values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
     h_0: Tensor | None, c_0: Tensor | None, before_h: Tensor, before_c: Tensor,
@@ -102,15 +102,15 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, d_output: Tensor | None, _h: None, _c: None, d_h_n: Tensor | None, d_c_n: Tensor | None) -> Any:
     if not ctx.kept:
-        raise RuntimeError("towers::ragged_lstm: there are no gradients after keep=False")
+        raise RuntimeError("towers::fused_lstm: there are no gradients after keep=False")
     if d_output is None and d_h_n is None and d_c_n is None:
         return (None,) * 12
     tensors = ctx.saved_tensors
-    found = ragged_lstm_backward(*tensors, d_output, d_h_n, d_c_n, ctx.precision, ctx.gaps)
+    found = fused_lstm_backward(*tensors, d_output, d_h_n, d_c_n, ctx.precision, ctx.gaps)
     d_values, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_c_0 = (
         None if tensor is None else part for tensor, part in zip((*tensors[:4], *tensors[6:8]), found, strict=True)
     )
     return d_values, d_weight_ih, d_weight_hh, d_bias, None, None, d_h_0, d_c_0, None, None, None, None
 
 
-ragged_lstm.register_autograd(_backward, setup_context=_setup_context)
+fused_lstm.register_autograd(_backward, setup_context=_setup_context)
