@@ -119,7 +119,7 @@ def project() -> dict[str, Any]:
 
 OPTIONAL = sorted(
     {"lightning", "pytorch_lightning", "torchmetrics", "safetensors", "gensim", "polars", "matplotlib"}
-    | {"h5py", "rich", "pytest", "hypothesis", "onnx", "onnxscript", "onnxruntime"}
+    | {"h5py", "rich", "pytest", "hypothesis", "onnx", "onnxscript", "onnxruntime", "triton"}
 )
 
 
