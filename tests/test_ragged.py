@@ -139,7 +139,7 @@ def test_an_empty_batch_is_a_batch():
         (lambda: Ragged(torch.zeros(3, 2), torch.tensor([1, 3])), ValueError, r"offsets runs from 1 to 3; expected 0 to the 3 tokens"),
         (lambda: Ragged(torch.zeros(3, 2), torch.tensor([0, 2])), ValueError, r"offsets runs from 0 to 2"),
         (lambda: Ragged(torch.zeros(3), torch.tensor([0, 2, 1, 3])), ValueError, r"offsets\[2\] is 1; it must not be less than offsets\[1\], 2"),
-        (lambda: Ragged(torch.zeros(3), torch.zeros(0, dtype=torch.int64)), ShapeContractError, r"batch is -1; this ragged needs at least 0"),
+        (lambda: Ragged(torch.zeros(3), torch.zeros(0, dtype=torch.int64)), ShapeContractError, r"offsets: batch\+1 is 0, which it is for no whole batch of at least 0"),
         (lambda: Ragged(torch.zeros(3), torch.tensor([0.0, 3.0])), ShapeContractError, r"offsets is float32; expected Int"),
         (lambda: Ragged(torch.tensor(1.0), torch.tensor([0])), ShapeContractError, r"values has 0 axes"),
         (lambda: Ragged.from_padded(torch.zeros(2, 3), torch.tensor([1, 4])), ValueError, r"lengths\[1\] is 4; Ragged.from_padded needs at most 3 words"),

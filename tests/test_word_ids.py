@@ -304,7 +304,7 @@ def test_compiled_and_mapped_towers_give_the_same():
         (lambda: Ragged(torch.tensor([0, -1]), torch.tensor([0, 2]), table=table()), ValueError, r"values\[1\] is -1; the table has 11 rows"),
         (lambda: Ragged(torch.tensor([0.0]), torch.tensor([0, 1]), table=table()), ShapeContractError, r"values is \(1,\) float32; beside a table it must be word ids: one axis of int64"),
         (lambda: Ragged(torch.zeros(2, 3).long(), torch.tensor([0, 2]), table=table()), ShapeContractError, r"values is \(2, 3\) int64; beside a table"),
-        (lambda: Ragged(torch.tensor([0]), torch.tensor([0, 1]), table=torch.zeros(3)), ShapeContractError, r"table has 1 axes"),
+        (lambda: Ragged(torch.tensor([0]), torch.tensor([0, 1]), table=torch.zeros(3)), ShapeContractError, r"table has 1 axis"),
         (lambda: Ragged(torch.tensor([0]), torch.tensor([0, 1])).with_table(torch.zeros(3)), ShapeContractError, r"^Ragged.with_table: table is \(3,\) float32; expected \(words, width\) floats"),
         (lambda: Ragged(torch.tensor([4]), torch.tensor([0, 1])).with_table(torch.zeros(3, 2)), ValueError, r"^Ragged.with_table: values\[0\] is 4; the table has 3 rows"),
         (lambda: Ragged(torch.zeros(1, device="meta").long(), torch.zeros(2, device="meta").long(), table=table()), ShapeContractError, r"values is on meta; its table on cpu"),

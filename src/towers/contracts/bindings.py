@@ -9,6 +9,7 @@ from torch import Tensor
 from towers.contracts import modes
 from towers.contracts.errors import module_path
 from towers.contracts.expressions import read_path
+from towers.contracts.generated.sizes import NUMBERS
 from towers.contracts.layouts import RaggedAxis
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Axis
@@ -17,13 +18,24 @@ from towers.contracts.specs import Axis
 class Bound(NamedTuple):
     """The size that an axis name has in this call, and the argument that gave it."""
 
-    size: int | tuple[int, ...] | RaggedAxis
+    size: int | tuple[int | None, ...] | RaggedAxis
     source: str
     broadcast: bool = False
+    solved: bool = False
+    """Whether it was worked out from an expression, as `batch` from `batch+1`."""
 
 
 class Unknown(Exception):
     """An expression speaks of an axis without a size in this call, or of something that is None."""
+
+
+class Impossible(Exception):
+    """An expression has no value: something in braces is no number, or it divides by 0."""
+
+
+def is_result(name: str) -> bool:
+    """Whether what is called so is (in) the result."""
+    return name == "return" or name.startswith(("return[", "return.", "a key of return"))
 
 
 class Bindings:
@@ -35,12 +47,25 @@ class Bindings:
         self.axes: dict[str, Bound] = {}
 
     def expected(self, axis: Axis) -> int | None:
-        """The size that an axis must have; None while it can have any."""
+        """The size that an axis must have; None while it can have any.
+
+        Raises:
+            Impossible: it can have none.
+        """
         if axis.size is None:
             return None
         try:
-            return axis.size.evaluate(self.axis_size, self.braces)
+            return axis.size.evaluate(self.axis_size, self.number)
         except Unknown:
+            return None
+        except ZeroDivisionError:
+            raise Impossible(f"{axis.size.text} divides by 0") from None
+
+    def expected_or_any(self, axis: Axis) -> int | None:
+        """The size that an axis must have; None where it can have any, or none."""
+        try:
+            return self.expected(axis)
+        except Impossible:
             return None
 
     def solve(self, axis: Axis, size: int, source: str) -> bool:
@@ -49,23 +74,25 @@ class Bindings:
         Where no whole number fits, the name gets the next smaller one, and the expression another size.
         """
         assert axis.size is not None
-        unknown = {name for name in axis.size.names if name not in self.axes}
-        if len(unknown) != 1:
+        unknown = [name for name in axis.size.names if not self.is_known(name)]
+        if len(unknown) != 1 or not axis.size.linear_in(unknown[0]):
             return False
         expression = axis.size
 
         def at(value: int) -> int:
-            return expression.evaluate(lambda name: value if name in unknown else self.axis_size(name), self.braces)
+            return expression.evaluate(lambda name: value if name in unknown else self.axis_size(name), self.number)
 
-        try:
-            zero, one, two = at(0), at(1), at(2)
-        except Unknown:
+        zero = at(0)
+        slope = at(1) - zero
+        if slope == 0 and size == zero:
             return False
-        slope = one - zero
-        if slope == 0 or two - one != slope:
-            return False
-        self.axes[unknown.pop()] = Bound((size - zero) // slope, source)
+        self.axes[unknown[0]] = Bound((size - zero) // (slope or 1), source, solved=True)
         return True
+
+    def is_known(self, name: str) -> bool:
+        """Whether an axis name has one size."""
+        bound = self.axes.get(name)
+        return bound is not None and not isinstance(bound.size, (RaggedAxis, tuple))
 
     def axis_size(self, name: str) -> int:
         """The size of a named axis.
@@ -79,14 +106,25 @@ class Bindings:
         return bound.size
 
     def braces(self, path: str) -> Any:
-        """What stands in braces, such as `self.hidden`.
+        """What stands in braces in a condition, such as `self.hidden`.
 
         Raises:
-            Unknown: it is None, or no int, which is for its own annotation to refuse.
+            Unknown: it is None.
         """
         value = read_path(self.argument(path.partition(".")[0]), path)
-        if not isinstance(value, (int, torch.SymInt)):
+        if value is None:
             raise Unknown
+        return value
+
+    def number(self, path: str) -> Any:
+        """What stands in braces in the size of an axis.
+
+        Raises:
+            Impossible: it is no number.
+        """
+        value = read_path(self.argument(path.partition(".")[0]), path)
+        if not isinstance(value, NUMBERS):
+            raise Impossible(f"{path} is {value!r}, no number")
         return value
 
     def argument(self, name: str) -> Any:
@@ -112,7 +150,11 @@ class Bindings:
             value = self.argument(name)
         else:
             value = bound.size.lengths if isinstance(bound.size, RaggedAxis) else bound.size
-        if value is None or (isinstance(value, Tensor) and not modes.may_read(value)):
+        mode = modes.switch.of(self.signature.package, self.arguments.get("self"))
+        if isinstance(value, Tensor):
+            if not modes.may_read(value, mode):
+                raise Unknown
+        elif not isinstance(value, (int, torch.SymInt)):
             raise Unknown
         return value
 

@@ -1,123 +1,57 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""`@contract`: what the signature says in jaxtyping is checked at every call, arguments and result."""
+"""The careful check: name by name, to say what does not fit; on symbolic sizes, to prove that everything does."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from towers.contracts import modes
-from towers.contracts.bindings import Bindings, Bound, Unknown
-from towers.contracts.compiled import NotCompiled, compile_check
+from towers.contracts.bindings import Bindings, Bound, Impossible, Unknown, is_result
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.expressions import Condition, read_path
-from towers.contracts.layouts import RaggedAxis, Size, layout
+from towers.contracts.generated.sizes import merged
+from towers.contracts.layouts import RaggedAxis, Size, has_layout, layout, sized
+from towers.contracts.plain import is_plain
 from towers.contracts.refusals import (
     refuse_condition,
+    refuse_division,
     refuse_dtype,
+    refuse_impossible,
     refuse_kind,
     refuse_rank,
     refuse_size,
     refuse_unsolvable,
     refuse_variadic,
 )
-from towers.contracts.signature import read_signature
-from towers.contracts.specs import Alternative, Axis, PlainSpec, Spec, TensorSpec, TupleSpec, is_kind, pair
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-@overload
-def contract(function: Callable[P, R], /) -> Callable[P, R]: ...
-@overload
-def contract(
-    *, where: Sequence[str] = (), dtype_of: str | None = None
-) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-def contract(function: Any = None, /, *, where: Sequence[str] = (), dtype_of: str | None = None) -> Any:
-    """Enforce the jaxtyping annotations of a function or method at each call.
-
-    Axis names are shared by all arguments and the result; `{self.hidden}` and `{argument}` are read at the call.
-    Beside tensors, `Float[Ragged, …]`, `Float[PackedSequence, …]` and jagged nested tensors are understood: their
-    second axis is ragged and has no size of its own. Unions, None, and tuples of a fixed number of items are read too.
-
-    What is no tensor is checked by beartype; that goes for lists, dicts and tuples of any length with tensors in them
-    too, whose axes are not shared with other arguments. `*args`, `**kwargs`, results without tensors, and array types
-    other than torch's are not checked.
-
-    Args:
-        function: what is decorated, when no option is given.
-        where: conditions over axes, arguments and sizes of the instance, such as `"words >= {self.kernel_words}"`
-            or `"0 <= lengths <= words"`. One that meets a None does not apply. On an integer tensor or a ragged axis
-            it is a rule on every value (see `checks` for when values are read).
-        dtype_of: path of a parameter of the instance ("conv.weight"); every floating argument must have its dtype,
-            unless autocast is on.
-
-    Raises:
-        ValueError: an axis string or a condition cannot be read (when decorating); a value in a tensor breaks a
-            condition (at a call).
-        ShapeContractError: a shape, dtype or kind is not what the annotation says (at a call).
-    """
-    if function is None:
-        return functools.partial(_enforce, where=where, dtype_of=dtype_of)
-    return _enforce(function, where=where, dtype_of=dtype_of)
+from towers.contracts.signature import Signature
+from towers.contracts.specs import (
+    Alternative,
+    Axis,
+    ItemsSpec,
+    MappingSpec,
+    PlainSpec,
+    RecordSpec,
+    Spec,
+    TensorSpec,
+    TupleSpec,
+    pair,
+)
 
 
-def _enforce(function: Callable[P, R], *, where: Sequence[str], dtype_of: str | None) -> Callable[P, R]:
-    if isinstance(function, (staticmethod, classmethod)):
-        inner: Any = type(function)(_enforce(function.__func__, where=where, dtype_of=dtype_of))
-        return inner
-    if isinstance(where, str):
-        where = (where,)
+def refusal(signature: Signature, arguments: Mapping[str, Any]) -> Exception:
+    """The error of a call that does not fit, ready to be raised; "return" among the arguments is its result."""
+    names = Bindings(signature, arguments)
+    check = Check(names)
     try:
-        signature = read_signature(function, where, dtype_of)
-    except NameError:
-        return _when_called(function, where, dtype_of)
-
-    def look_again(arguments: Mapping[str, Any]) -> Check:
-        return Check(Bindings(signature, arguments))
-
-    try:
-        compiled = functools.wraps(function)(compile_check(function, signature, look_again))
-    except NotCompiled:
-        pass
-    else:
-        compiled.__contract__ = signature  # pyright: ignore[reportAttributeAccessIssue]
-        return compiled
-
-    @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        state = modes.enabled()
-        if not state:
-            return function(*args, **kwargs)
-        arguments = {**dict(zip(signature.parameters, args, strict=False)), **kwargs}
-        if state is not True:
-            return state(signature, arguments, lambda: function(*args, **kwargs))
-        careful = look_again(arguments)
-        careful.check_arguments()
-        result = function(*args, **kwargs)
-        careful.check_result(result)
-        return result
-
-    checked.__contract__ = signature  # pyright: ignore[reportAttributeAccessIssue]
-    return checked
-
-
-def _when_called(function: Callable[P, R], where: Sequence[str], dtype_of: str | None) -> Callable[P, R]:
-    """For annotations that name what is defined further down, such as their own class: read at the first call."""
-    found: list[Callable[P, R]] = []
-
-    @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not found:
-            read_signature(function, where, dtype_of)  # raises the NameError of what is not defined even now
-            found.append(_enforce(function, where=where, dtype_of=dtype_of))
-        return found[0](*args, **kwargs)
-
-    return checked
+        check.check_arguments()
+        if "return" in arguments:
+            check.check_result(arguments["return"])
+    except (ShapeContractError, ValueError) as error:
+        error.__traceback__ = error.__context__ = None  # nobody needs to see how the words were found
+        return error
+    return ShapeContractError(f"{names.place()}: the call does not fit its annotations")
 
 
 class Check:
@@ -128,6 +62,18 @@ class Check:
         self.signature = names.signature
         self.waiting: list[tuple[str, TensorSpec, Sequence[Size], Axis, int]] = []
         """Axes that are expressions: compared once every name has its size."""
+
+    # What `verify` does in another way: it has symbols in place of sizes.
+
+    def layout(self, value: object) -> tuple[Sequence[Size], torch.dtype | None, torch.device | None]:
+        """The sizes, the dtype and the device of a value."""
+        return layout(value)
+
+    def holds(self, fact: Any) -> bool:
+        """Whether a comparison of sizes is true."""
+        return bool(fact)
+
+    # The whole call.
 
     def check_arguments(self) -> None:
         """Everything that must hold before the call."""
@@ -144,30 +90,45 @@ class Check:
             self.check("return", result, self.signature.result)
             self.compare_waiting()
 
+    # One value.
+
     def check(self, name: str, value: object, spec: Spec) -> None:
         """One value against the alternatives of its annotation."""
         options = [option for option in spec if is_kind(value, option)]
         if not options:
             refuse_kind(self.names, name, value, spec)
+        if any(isinstance(option, PlainSpec) for option in options):
+            return
         if len(options) > 1:
             options = [self.first_that_fits(name, value, options)]
-        match options[0]:
-            case TensorSpec() as tensor:
-                self.check_tensor(name, value, tensor)
-            case TupleSpec(items):
-                for index, (item, inner) in enumerate(zip(cast(tuple[object, ...], value), items, strict=True)):
-                    self.check(f"{name}[{index}]", item, inner)
-            case PlainSpec():
-                pass
+        self.check_option(name, cast(Any, value), options[0])
+
+    def check_option(self, name: str, value: Any, option: Alternative) -> None:
+        """A value against the alternative whose kind it has; what it holds is checked whole."""
+        if isinstance(option, TensorSpec):
+            self.check_tensor(name, value, option)
+        elif isinstance(option, TupleSpec):
+            for index, inner in enumerate(option.items):
+                self.check(f"{name}[{index}]", value[index], inner)
+        elif isinstance(option, ItemsSpec):
+            for index, item in enumerate(value):
+                self.check(f"{name}[{index}]", item, option.item)
+        elif isinstance(option, MappingSpec):
+            for key, item in value.items():
+                self.check(f"a key of {name}", key, option.key)
+                self.check(f"{name}[{key!r}]", item, option.value)
+        elif isinstance(option, RecordSpec):
+            for field, inner in option.fields:
+                self.check(f"{name}.{field}", getattr(value, field), inner)
 
     def first_that_fits(self, name: str, value: object, options: list[Alternative]) -> Alternative:
         """Of several alternatives of one type the first that fits; else the likeliest, to say what is wrong with it."""
         axes, waiting = self.names.axes, self.waiting
         for option in options:
-            self.names.axes, self.waiting = dict(axes), list(waiting)
+            self.names.axes, self.waiting = dict(axes), []
             try:
-                self.check(name, value, (option,))
-                self.compare_waiting()
+                self.check_option(name, value, option)
+                self.compare_known()
             except ShapeContractError:
                 continue
             finally:
@@ -175,34 +136,32 @@ class Check:
             return option
         return next((option for option in options if _looks_right(value, option)), options[0])
 
+    # One tensor.
+
     def check_tensor(self, name: str, value: object, spec: TensorSpec) -> None:
         """Dtype and rank, then axis by axis."""
         came, dtype, device = self.layout(value)
-        wanted = None if name.startswith("return") else self.parameter_dtype(dtype)
+        wanted = None if is_result(name) else self.parameter_dtype(dtype)
         if (spec.dtypes is not None and dtype not in spec.dtypes) or (
-            wanted not in (None, dtype) and not modes.autocast(device)
+            wanted not in (None, dtype) and device is not None and not modes.autocast(device)
         ):
-            refuse_dtype(self.names, name, dtype, spec, wanted)
+            refuse_dtype(self.names, name, value, dtype, spec, wanted)
         if not spec.takes_rank(len(came)):
-            refuse_rank(self.names, name, spec, came)
+            refuse_rank(self.names, name, value, spec, came)
         for axis, size, index in pair(spec, came):
             if isinstance(size, tuple):
-                self.bind_variadic(name, axis, cast(tuple[int, ...], size))
-            elif axis.size is None or (axis.broadcast and size == 1):
+                self.bind_variadic(name, axis, sized(size))
+            elif axis.size is None or (axis.broadcast and not isinstance(size, RaggedAxis) and self.holds(size == 1)):
                 continue
             elif axis.name is None:
                 self.waiting.append((name, spec, came, axis, index))
             else:
                 self.bind(name, spec, came, axis.name, index)
 
-    def layout(self, value: object) -> tuple[Sequence[Size], torch.dtype, torch.device]:
-        """The sizes, the dtype and the device of a value; `verify` gives symbols in place of the sizes."""
-        return layout(value)
-
-    def parameter_dtype(self, dtype: torch.dtype) -> torch.dtype | None:
+    def parameter_dtype(self, dtype: torch.dtype | None) -> torch.dtype | None:
         """The dtype that a floating argument must have; None where any will do."""
         path = self.signature.dtype_of
-        if path is None or not dtype.is_floating_point:
+        if path is None or dtype is None or not dtype.is_floating_point:
             return None
         return read_path(self.names.arguments["self"], f"self.{path}").dtype
 
@@ -214,35 +173,65 @@ class Check:
             return
         if isinstance(bound.size, RaggedAxis):
             self.names.axes[axis] = Bound(size, name)
-        elif bound.size != size:
+        elif not self.holds(bound.size == size):
             refuse_size(self.names, name, spec, came, index, cast(int, bound.size), f"as in {bound.source}")
 
-    def bind_variadic(self, name: str, axis: Axis, size: tuple[int, ...]) -> None:
+    def bind_variadic(self, name: str, axis: Axis, size: Sequence[int | None]) -> None:
         """Give a name its several sizes, or compare or broadcast with those that it has."""
         if axis.name is None:
             return
         key = f"*{axis.name}"  # one name may stand for one axis and for several
-        bound = self.names.axes.setdefault(key, Bound(size, name, axis.broadcast))
-        known = cast(tuple[int, ...], bound.size)
-        both = _broadcast(known, size) if axis.broadcast or bound.broadcast else size
-        if both is None or (not bound.broadcast and both != known) or (not axis.broadcast and both != size):
-            refuse_variadic(self.names, name, axis, bound, size)
-        self.names.axes[key] = Bound(both, bound.source, bound.broadcast and axis.broadcast)
+        bound = self.names.axes.get(key)
+        known = None if bound is None else (cast(tuple[int | None, ...], bound.size), bound.broadcast)
+        both = merged(known, tuple(size), axis.broadcast)
+        if both is None:
+            refuse_variadic(self.names, name, axis, cast(Bound, bound), tuple(size))
+        self.names.axes[key] = Bound(both[0], name if bound is None else bound.source, both[1])
+
+    # Expressions and conditions.
 
     def compare_waiting(self) -> None:
-        """Compare the axes that are expressions; those of unknown names go on waiting."""
-        waiting, self.waiting = self.waiting, []
-        for name, spec, came, axis, index in waiting:
-            size, expected = came[index], self.names.expected(axis)
-            if isinstance(size, RaggedAxis):
-                continue
-            if expected is None:
-                if not self.names.solve(axis, size, name):
-                    self.waiting.append((name, spec, came, axis, index))
-                elif self.names.expected(axis) != size:
-                    refuse_unsolvable(self.names, name, axis, size)
-            elif size != expected:
-                refuse_size(self.names, name, spec, came, index, expected, axis.origin)
+        """Compare the axes that are expressions, letting them bind; those of unknown names go on waiting."""
+        bound = True
+        while bound:
+            bound = False
+            waiting, self.waiting = self.waiting, []
+            for item in waiting:
+                name, _, came, axis, index = item
+                size = came[index]
+                if isinstance(size, RaggedAxis):
+                    continue
+                if self.expected(name, axis) is None and not self.names.solve(axis, size, name):
+                    self.waiting.append(item)
+                    continue
+                bound = True
+                self.compare(item)
+
+    def compare_known(self) -> None:
+        """Compare the axes that are expressions of known names."""
+        for item in self.waiting:
+            if not isinstance(item[2][item[4]], RaggedAxis) and self.expected(item[0], item[3]) is not None:
+                self.compare(item)
+
+    def compare(self, item: tuple[str, TensorSpec, Sequence[Size], Axis, int]) -> None:
+        """Compare one axis with its expression."""
+        name, spec, came, axis, index = item
+        expected = cast(int, self.expected(name, axis))
+        solved = [self.names.axes[one] for one in axis.size.names] if axis.size is not None else []
+        if any(not isinstance(one.size, (tuple, RaggedAxis)) and not self.holds(one.size >= 0) for one in solved):
+            refuse_unsolvable(self.names, name, axis, cast(int, came[index]))
+        if self.holds(came[index] == expected):
+            return
+        if any(one.source == name and one.solved for one in solved):
+            refuse_unsolvable(self.names, name, axis, cast(int, came[index]))
+        refuse_size(self.names, name, spec, came, index, expected, axis.origin)
+
+    def expected(self, name: str, axis: Axis) -> int | None:
+        """The size that an axis must have; None while it can have any."""
+        try:
+            return self.names.expected(axis)
+        except Impossible as impossible:
+            refuse_impossible(self.names, name, axis, str(impossible))
 
     def check_condition(self, condition: Condition) -> None:
         """A bound on a size, or on every value of a tensor."""
@@ -251,22 +240,28 @@ class Check:
             bound = condition.bound.evaluate(self.names.axis_or_values, self.names.braces)
         except Unknown:
             return
+        except ZeroDivisionError:
+            refuse_division(self.names, condition)
         fine = condition.compare(value, bound)
         if not isinstance(fine, Tensor):
-            if not fine:
+            if not self.holds(fine):
                 refuse_condition(self.names, condition, value, bound, None)
         elif not bool(fine.all()):
             position = tuple((~fine).nonzero()[0].tolist())
             bound = int(bound[position]) if isinstance(bound, Tensor) else bound
-            refuse_condition(self.names, condition, int(value[position]), bound, position)
+            value = int(value[position]) if isinstance(value, Tensor) else value
+            refuse_condition(self.names, condition, value, bound, position)
 
 
-def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The sizes that two of them broadcast to; None if they do not."""
-    pairs = list(zip_longest(reversed(first), reversed(second), fillvalue=1))
-    if any(one != 1 and other != 1 and one != other for one, other in pairs):
-        return None
-    return tuple(other if one == 1 else one for one, other in reversed(pairs))
+def is_kind(value: object, option: Alternative) -> bool:
+    """Whether a value is of the type that an alternative names."""
+    if isinstance(option, TensorSpec):
+        return isinstance(value, option.carriers) and has_layout(value)
+    if isinstance(option, TupleSpec):
+        return isinstance(value, tuple) and len(cast(tuple[object, ...], value)) == len(option.items)
+    if isinstance(option, PlainSpec):
+        return is_plain(value, option.hint)
+    return isinstance(value, option.kind)
 
 
 def _looks_right(value: object, option: Alternative) -> bool:

@@ -1,13 +1,14 @@
-"""The small language of axis sizes and conditions: `words-1`, `{self.hidden}`, `2 <= lengths <= words`.
+"""The small language of axis sizes and conditions: `words-1`, `min(a,b)`, `{self.hidden}`, `2 <= lengths <= words`.
 
 Bare names are axes (or arguments), names in braces are read from the arguments: `{self.hidden}`, `{chunk}`.
 Text is parsed against a whitelist of syntax and never evaluated as code.
 """
 
 import ast
+import copy
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -16,9 +17,11 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
+    ast.Div: lambda left, right: left / right,
     ast.FloorDiv: lambda left, right: left // right,
     ast.Mod: operator.mod,
 }
+_CALLS: dict[str, Callable[..., Any]] = {"min": min, "max": max}
 _BRACES = re.compile(r"\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}")
 _RELATIONS: dict[type[ast.cmpop], str] = {ast.LtE: "<=", ast.Lt: "<", ast.GtE: ">=", ast.Gt: ">", ast.Eq: "=="}
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -28,7 +31,6 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     "==": operator.eq,
 }
-_NAMES = re.compile(r"\{([\w.]+)\}|([A-Za-z_]\w*)")
 _MIRROR = {"<=": ">=", ">=": "<=", "<": ">", ">": "<", "==": "=="}
 
 Lookup = Callable[[str], Any]
@@ -44,12 +46,21 @@ class Expression:
     """The bare names in it."""
     braces: tuple[str, ...]
     """The paths that stand in braces in it."""
+    divisors: tuple["Expression", ...]
+    """What it divides by, other than plain numbers."""
     evaluate: Evaluate
     """Its value, given the function that knows the axes and the one that knows what stands in braces."""
+    tree: ast.expr
+    paths: Mapping[str, str]
+    """The names in the tree that stand for paths in braces."""
 
     def spell(self, names: Mapping[str, str]) -> str:
         """As source, with other text in the place of each name and each path in braces."""
-        return _NAMES.sub(lambda match: names[match[1] or match[2]], self.text)
+        return ast.unparse(_Renamed(names, self.paths).visit(copy.deepcopy(self.tree)))
+
+    def linear_in(self, name: str) -> bool:
+        """Whether it is a number times that name plus what does not depend on it."""
+        return _degree(self.tree, name) == 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ def expression(text: str) -> Expression:
     """Parse the size of an axis.
 
     Raises:
-        ValueError: the text is no expression of ints, names, names in braces and `+ - * // %`.
+        ValueError: the text is no expression of ints, names, names in braces and `+ - * / // %`, min and max.
     """
     if text.isidentifier():  # a Python keyword is a good name for an axis too: "out in"
         return _checked(text, ast.Name(text), {})
@@ -97,7 +108,12 @@ def conditions(text: str) -> list[Condition]:
     ]
 
 
-def _turned(text: str, left: Expression, relation: str, right: Expression, sides: list[Expression]) -> Condition:
+def read_path(root: Any, path: str) -> Any:
+    """`self.left.hidden` read from `self`: the attributes after the first name."""
+    return reduce(getattr, path.split(".")[1:], root)
+
+
+def _turned(text: str, left: Expression, relation: str, right: Expression, sides: Sequence[Expression]) -> Condition:
     subject, relation, bound = (left, relation, right) if left.names else (right, _MIRROR[relation], left)
     others = [name for side in sides for name in side.names if name not in subject.names]
     inside = [path.rpartition(".")[2] for path in bound.braces]
@@ -117,16 +133,34 @@ def _parse(text: str) -> tuple[ast.expr, dict[str, str]]:
     try:
         return ast.parse(_BRACES.sub(stand_in, text), mode="eval").body, braces
     except SyntaxError:
-        raise ValueError(f"{text!r} cannot be read as an expression over axis names") from None
+        raise ValueError(
+            f"{text!r} cannot be read as an expression over axis names (which holds no space in an annotation)"
+        ) from None
 
 
 def _checked(text: str, tree: ast.expr, braces: Mapping[str, str]) -> Expression:
-    names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    evaluate = _evaluation(text, tree, braces)
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
     own = ast.unparse(tree)
     for name, path in braces.items():
         own = own.replace(name, "{" + path + "}")
-    inside = tuple(braces[name] for name in names if name in braces)
-    return Expression(own, tuple(name for name in names if name not in braces), inside, _evaluation(text, tree, braces))
+    divisors = tuple(
+        _checked(text, node.right, braces)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp)
+        and isinstance(node.op, (ast.Div, ast.FloorDiv, ast.Mod))
+        and not (isinstance(node.right, ast.Constant) and node.right.value)
+    )
+    return Expression(
+        text=own,
+        names=tuple(dict.fromkeys(name for name in names if name not in braces)),
+        braces=tuple(dict.fromkeys(braces[name] for name in names if name in braces)),
+        divisors=divisors,
+        evaluate=evaluate,
+        tree=tree,
+        paths=braces,
+    )
 
 
 def _evaluation(text: str, node: ast.expr, braces: Mapping[str, str]) -> Evaluate:
@@ -145,10 +179,33 @@ def _evaluation(text: str, node: ast.expr, braces: Mapping[str, str]) -> Evaluat
         case ast.UnaryOp(ast.USub(), operand):
             positive = _evaluation(text, operand, braces)
             return lambda axis, argument: -positive(axis, argument)
+        case ast.Call(ast.Name(name), [_, _, *_] as values, []) if name in _CALLS:
+            parts, choose = [_evaluation(text, value, braces) for value in values], _CALLS[name]
+            return lambda axis, argument: choose(*[part(axis, argument) for part in parts])
         case _:
-            raise ValueError(f"{text!r} may only hold ints, names, names in braces and + - * // %")
+            raise ValueError(f"{text!r} may only hold ints, names, names in braces and + - * / // %, min and max")
 
 
-def read_path(root: Any, path: str) -> Any:
-    """`self.left.hidden` read from `self`: the attributes after the first name."""
-    return reduce(getattr, path.split(".")[1:], root)
+def _degree(node: ast.expr, name: str) -> float:
+    """The degree of an expression in one name; infinite where it is no polynomial in it."""
+    match node:
+        case ast.Name(own):
+            return int(own == name)
+        case ast.BinOp(left, ast.Add() | ast.Sub(), right):
+            return max(_degree(left, name), _degree(right, name))
+        case ast.BinOp(left, ast.Mult(), right):
+            return _degree(left, name) + _degree(right, name)
+        case ast.UnaryOp(_, operand):
+            return _degree(operand, name)
+        case _:
+            inside = any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(node))
+            return float("inf") if inside else 0
+
+
+class _Renamed(ast.NodeTransformer):
+    def __init__(self, names: Mapping[str, str], paths: Mapping[str, str]) -> None:
+        self.names, self.paths = names, paths
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        name = self.paths.get(node.id, node.id)
+        return ast.parse(self.names[name], mode="eval").body if name in self.names else node

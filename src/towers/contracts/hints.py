@@ -1,15 +1,52 @@
-"""The likely cause of a shape that does not fit, from one table tried in order."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""The likely cause of what does not fit, from one table tried in order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 Sizes = Sequence[int | None]
 """What was demanded (None: any size) or what came (None: a ragged axis, which has no size of its own)."""
+Found = Mapping[str, object]
+"""What a test found, to be filled into its text."""
 
 
-def likely_cause(expected: Sizes, came: Sizes) -> str | None:
-    """The first hint of the table that explains why `came` does not fit `expected`; None if none does."""
-    return next((text for explain in _TABLE if (text := explain(expected, came))), None)
+@dataclass
+class Case:
+    """What came where something else was demanded; empty where it was no tensor, or of the wrong dtype."""
+
+    expected: Sizes = ()
+    came: Sizes = ()
+    value: object = None
+    kind: str = ""
+    """The dtype that was demanded, if another one came: `Float`, or `float32` for that of a parameter."""
+    parameter: str | None = None
+    """The parameter whose dtype was demanded."""
+    wants_tensor: bool = False
+    """Whether a tensor was demanded of what is none."""
+    devices: Sequence[tuple[str, torch.device]] = ()
+    """The other tensors of the call, and where they are."""
+
+
+def likely_cause(case: Case) -> str | None:
+    """The text of the first hint of the table whose test finds something; None if none does."""
+    for hint in TABLE:
+        found = hint.test(case)
+        if found is not None:
+            return hint.text.format(**found)
+    return None
+
+
+class Hint(NamedTuple):
+    """A likely cause: its name, the test that finds it, and what is said then."""
+
+    name: str
+    test: Callable[[Case], Found | None]
+    text: str
 
 
 def _fits(expected: Sizes, came: Sizes) -> bool:
@@ -17,52 +54,138 @@ def _fits(expected: Sizes, came: Sizes) -> bool:
     return len(expected) == len(came) and all(want is None or want == got for want, got in pairs)
 
 
-def _extra_axis_of_one(expected: Sizes, came: Sizes) -> str | None:
+def _extra_axis(case: Case) -> Found | None:
+    came = case.came
     for axis in reversed(range(len(came))):
-        if came[axis] == 1 and _fits(expected, [*came[:axis], *came[axis + 1 :]]):
-            where = -1 if axis == len(came) - 1 else axis
-            cause = " (Keras data carries such a trailing axis)" if where == -1 else ""
-            return f"there is an extra axis of 1{cause}: squeeze({where}) would fit"
+        if came[axis] == 1 and _fits(case.expected, [*came[:axis], *came[axis + 1 :]]):
+            last = axis == len(came) - 1
+            cause = " (Keras data carries such a trailing axis)" if last else ""
+            return {"cause": cause, "axis": -1 if last else axis}
     return None
 
 
-def _missing_batch(expected: Sizes, came: Sizes) -> str | None:
-    if _fits(expected, [None, *came]):
-        return "the batch axis is missing: unsqueeze(0) would fit"
+def _missing_batch(case: Case) -> Found | None:
+    return {} if len(case.expected) > 1 and _fits(case.expected, [None, *case.came]) else None
+
+
+def _missing_axis(case: Case) -> Found | None:
+    expected = case.expected
+    for axis in reversed(range(1, len(expected))):
+        if expected[axis] in (1, None) and _fits([*expected[:axis], *expected[axis + 1 :]], case.came):
+            return {"axis": -1 if axis == len(expected) - 1 else axis}
     return None
 
 
-def _other_order(expected: Sizes, came: Sizes) -> str | None:
-    for first, second in reversed(list(combinations(range(len(came)), 2))):
-        order = list(came)
-        order[first], order[second] = came[second], came[first]
-        if order != list(came) and _fits(expected, order):
-            return f"perhaps the axes are in another order: transpose({first}, {second}) would fit"
+def _swapped(case: Case, first: int, second: int) -> bool:
+    order = list(case.came)
+    order[first], order[second] = order[second], order[first]
+    return order != list(case.came) and _fits(case.expected, order)
+
+
+def _sequence_first(case: Case) -> Found | None:
+    rank = len(case.came)
+    if rank < 3 or not _swapped(case, 0, 1):
+        return None
+    return None if any(_swapped(case, *pair) for pair in combinations(range(rank), 2) if pair != (0, 1)) else {}
+
+
+def _other_order(case: Case) -> Found | None:
+    for first, second in reversed(list(combinations(range(len(case.came)), 2))):
+        if _swapped(case, first, second):
+            return {"way": f"transpose({first}, {second})"}
+    rank = len(case.came)
+    for move, order in (("-1, 1", [0, rank - 1, *range(1, rank - 1)]), ("1, -1", [0, *range(2, rank), 1])):
+        if rank > 3 and _fits(case.expected, [case.came[axis] for axis in order]):
+            return {"way": f"movedim({move})"}
     return None
 
 
-def _flattened(expected: Sizes, came: Sizes) -> str | None:
+def _flattened(case: Case) -> Found | None:
+    expected = case.expected
     for axis in range(len(expected) - 1):
         first, second = expected[axis], expected[axis + 1]
         merged = None if first is None or second is None or 1 in (first, second) else first * second
-        if merged is not None and _fits([*expected[:axis], merged, *expected[axis + 2 :]], came):
-            return f"perhaps two axes were flattened into one: {merged} = {first} x {second}"
+        if merged is not None and _fits([*expected[:axis], merged, *expected[axis + 2 :]], case.came):
+            return {"merged": merged, "first": first, "second": second}
     return None
 
 
-def _not_pooled(expected: Sizes, came: Sizes) -> str | None:
-    if len(expected) != len(came) or not expected:
+def _not_pooled(case: Case) -> Found | None:
+    if len(case.expected) != len(case.came) or not case.expected:
         return None
-    want, got = expected[-1], came[-1]
+    want, got = case.expected[-1], case.came[-1]
     if want and got and want > 1 and got > want and got % want == 0:
-        return f"perhaps these features are not pooled yet: {got} = {want} x {got // want}"
+        return {"got": got, "want": want, "times": got // want}
     return None
 
 
-_TABLE: tuple[Callable[[Sizes, Sizes], str | None], ...] = (
-    _extra_axis_of_one,
-    _missing_batch,
-    _other_order,
-    _flattened,
-    _not_pooled,
+def _other_parameter_dtype(case: Case) -> Found | None:
+    if case.parameter is None or not isinstance(case.value, Tensor):
+        return None
+    return {"wanted": case.kind, "came": str(case.value.dtype).removeprefix("torch.")}
+
+
+_CONVERTED = {"Float": "float()", "Inexact": "float()", "Int": "long()", "Integer": "long()", "Bool": "bool()"}
+
+
+def _wrong_dtype(case: Case) -> Found | None:
+    exact = getattr(torch, case.kind.lower(), None)
+    way = f"to(torch.{case.kind.lower()})" if isinstance(exact, torch.dtype) else None
+    way = _CONVERTED.get(case.kind, way)
+    return {"way": way} if way and case.parameter is None and isinstance(case.value, Tensor) else None
+
+
+def _list_of_tensors(case: Case) -> Found | None:
+    items: Any = case.value
+    return {} if _is_list(case) and items and all(isinstance(item, Tensor) for item in items) else None
+
+
+def _list_of_numbers(case: Case) -> Found | None:
+    return {} if _is_list(case) else None
+
+
+def _is_list(case: Case) -> bool:
+    return case.wants_tensor and isinstance(case.value, (list, tuple))
+
+
+def _strided(case: Case) -> Found | None:
+    value = case.value
+    return {} if isinstance(value, Tensor) and value.is_nested and value.layout is not torch.jagged else None
+
+
+def _other_device(case: Case) -> Found | None:
+    if not isinstance(case.value, Tensor) or not case.devices:
+        return None
+    name, device = case.devices[0]
+    return {"here": case.value.device, "name": name, "there": device} if device != case.value.device else None
+
+
+TABLE = (
+    Hint("extra axis of 1", _extra_axis, "there is an extra axis of 1{cause}: squeeze({axis}) would fit"),
+    Hint("missing batch axis", _missing_batch, "the batch axis is missing: unsqueeze(0) would fit"),
+    Hint("missing axis of 1", _missing_axis, "perhaps an axis of 1 is missing: unsqueeze({axis}) would fit"),
+    Hint(
+        "sequence first",
+        _sequence_first,
+        "perhaps the sequence comes first, the batch second (as of a module without batch_first=True): "
+        "transpose(0, 1) would fit",
+    ),
+    Hint("axes in another order", _other_order, "perhaps the axes are in another order: {way} would fit"),
+    Hint("two axes flattened", _flattened, "perhaps two axes were flattened into one: {merged} = {first} x {second}"),
+    Hint("not pooled", _not_pooled, "perhaps these features are not pooled yet: {got} = {want} x {times}"),
+    Hint(
+        "another dtype than a parameter",
+        _other_parameter_dtype,
+        "convert the input, .to(torch.{wanted}), or the module, .to(torch.{came})",
+    ),
+    Hint("wrong dtype", _wrong_dtype, ".{way} converts it"),
+    Hint(
+        "a list of tensors",
+        _list_of_tensors,
+        "torch.stack joins tensors of one length, Ragged.from_list those of different lengths",
+    ),
+    Hint("a list of numbers", _list_of_numbers, "torch.tensor makes one of numbers"),
+    Hint("nested, but not jagged", _strided, "torch.nested.nested_tensor(…, layout=torch.jagged)"),
+    Hint("another device", _other_device, "it is on {here}, {name} on {there}: perhaps a .to(…) is missing"),
 )
+"""Tried from top to bottom; a test that cannot be sure says "perhaps"."""

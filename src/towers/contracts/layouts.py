@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RaggedAxis:
     """An axis that has a length of its own in every row, and no size."""
 
@@ -26,27 +26,41 @@ class RaggedAxis:
 Size = int | RaggedAxis
 
 
-def layout(value: Any) -> tuple[Sequence[Size], torch.dtype, torch.device]:
+def layout(value: Any) -> tuple[Sequence[Size], torch.dtype | None, torch.device | None]:
     """The sizes, the dtype and the device. Rank, batch and widths of ragged rows come from values and offsets.
 
     Values that are ids of the rows of a `table` have the table's width and dtype: what the ids stand for is meant.
+    The dtype is None where torch has none of that name, the device where it is not one of torch's (a numpy array).
     """
     if isinstance(value, PackedSequence):
         batch = int(value.batch_sizes[0]) if len(value.batch_sizes) else 0
         return [batch, RaggedAxis(None), *value.data.shape[1:]], value.data.dtype, value.data.device
-    if not isinstance(value, Tensor):
+    if isinstance(value, Tensor):
+        if value.layout is not torch.jagged:
+            return value.shape, value.dtype, value.device
+        values, offsets = value.values(), cast(Any, value).offsets()
+    elif hasattr(value, "offsets"):
         table = getattr(value, "table", None)
         values, offsets = value.values if table is None else table, value.offsets
-    elif value.layout is torch.jagged:
-        values, offsets = value.values(), cast(Any, value).offsets()
     else:
-        return value.shape, value.dtype, value.device
+        dtype = getattr(torch, str(value.dtype).rpartition(".")[2], None)
+        return value.shape, dtype if isinstance(dtype, torch.dtype) else None, None
     return [offsets.shape[0] - 1, RaggedAxis(offsets), *values.shape[1:]], values.dtype, values.device
 
 
 def has_layout(value: object) -> bool:
     """Whether `layout` can read it: nested tensors of layout torch.strided do not say their sizes."""
-    return not (isinstance(value, Tensor) and value.is_nested and value.layout is not torch.jagged)
+    if isinstance(value, Tensor):
+        return not value.is_nested or value.layout is torch.jagged
+    ragged = hasattr(value, "values") and hasattr(value, "offsets")
+    return isinstance(value, PackedSequence) or ragged or (hasattr(value, "shape") and hasattr(value, "dtype"))
+
+
+def flat(value: Any, rows: RaggedAxis | None) -> tuple[list[int | None], torch.dtype | None, RaggedAxis | None]:
+    """The sizes, None for a ragged axis; the dtype; the ragged axis, if there is one, else `rows`."""
+    sizes, dtype, _ = layout(value)
+    found = next((size for size in sizes if isinstance(size, RaggedAxis)), rows)
+    return sized(sizes), dtype, found
 
 
 def sized(sizes: Sequence[Size]) -> list[int | None]:
@@ -54,6 +68,11 @@ def sized(sizes: Sequence[Size]) -> list[int | None]:
     return [None if isinstance(size, RaggedAxis) else size for size in sizes]
 
 
+def number(size: Any) -> Any:
+    """A size as a message shows it: in a program that is being compiled, the number of this call."""
+    return int(size) if torch.compiler.is_compiling() and not isinstance(size, float) else size
+
+
 def shown(size: Size) -> str:
     """A size as a message shows it."""
-    return "ragged" if isinstance(size, RaggedAxis) else str(size)
+    return "ragged" if isinstance(size, RaggedAxis) else str(number(size))

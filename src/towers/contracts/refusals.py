@@ -2,48 +2,75 @@
 """What is said when something does not fit: one function for each way not to."""
 
 from collections.abc import Sequence
-from typing import Any, Never, cast, get_args
+from dataclasses import dataclass
+from typing import Any, Never, get_args
 
 import torch
 
-from towers.contracts.bindings import Bindings, Bound
+from towers.contracts.bindings import Bindings, Bound, is_result
 from towers.contracts.errors import ShapeContractError, complaint
-from towers.contracts.expressions import Condition
-from towers.contracts.hints import likely_cause
-from towers.contracts.layouts import RaggedAxis, Size, has_layout, shown, sized
-from towers.contracts.specs import Axis, PlainSpec, Spec, TensorSpec, TupleSpec, pair
+from towers.contracts.expressions import Condition, read_path
+from towers.contracts.hints import Case, likely_cause
+from towers.contracts.layouts import RaggedAxis, Size, has_layout, number, shown, sized
+from towers.contracts.specs import (
+    Alternative,
+    Axis,
+    ItemsSpec,
+    MappingSpec,
+    PlainSpec,
+    RecordSpec,
+    Spec,
+    TensorSpec,
+    TupleSpec,
+    pair,
+)
 
-Rows = Sequence[tuple[str, str, str, str]]
+Row = tuple[str, str, str, str]
+
+
+@dataclass
+class Problem:
+    """One thing that does not fit, for the message and for programs."""
+
+    argument: str
+    text: str
+    axis: str | None
+    expected: Any
+    actual: Any
+    rows: Sequence[Row] = ()
 
 
 def refuse_kind(call: Bindings, name: str, value: object, spec: Spec) -> Never:
     """Something that is not of a type named in the annotation."""
     wanted = " or ".join(_describe(option) for option in spec)
-    hint = None
-    if type(value) in (list, tuple) and any(isinstance(option, TensorSpec) for option in spec):
-        items = cast(Sequence[object], value)
-        tensors = bool(items) and all(isinstance(item, torch.Tensor) for item in items)
-        hint = "torch.stack joins tensors of one length, Ragged.from_list those of different lengths"
-        hint = hint if tensors else "torch.tensor makes one of numbers"
-    kind = type(value).__name__
-    if not has_layout(value):
-        kind, hint = "nested tensor of layout torch.strided", "torch.nested.nested_tensor(…, layout=torch.jagged)"
-    _refuse(call, name, f"{_subject(name)} is a {kind}; expected {wanted}", None, wanted, type(value), hint)
+    kind = type(value).__name__ if has_layout(value) or not isinstance(value, torch.Tensor) else _STRIDED
+    case = Case(value=value, wants_tensor=any(isinstance(option, TensorSpec) for option in spec))
+    problem = f"{_subject(name)} is {_article(kind)} {kind}; expected {wanted}"
+    _refuse(call, Problem(name, problem, None, wanted, type(value)), case)
 
 
-def refuse_dtype(call: Bindings, name: str, dtype: torch.dtype, spec: TensorSpec, wanted: torch.dtype | None) -> Never:
+def refuse_dtype(
+    call: Bindings,
+    name: str,
+    value: object,
+    dtype: torch.dtype | None,
+    spec: TensorSpec,
+    wanted: torch.dtype | None,
+) -> Never:
     """A dtype that the annotation does not name, or (`wanted`) not that of the parameter named by `dtype_of`."""
-    came = dtype_name(dtype)
-    expected, why, hint = spec.kind, "", None
+    came = "of no dtype of torch" if dtype is None else dtype_name(dtype)
+    expected, why = spec.kind, ""
     if wanted is not None:
         expected, why = dtype_name(wanted), f" (the dtype of {call.signature.dtype_of})"
-        hint = f"convert the input, .to(torch.{expected}), or the module, .to(torch.{came})"
-    _refuse(call, name, f"{_subject(name)} is {came}; expected {expected}{why}", None, expected, came, hint)
+    parameter = None if wanted is None else call.signature.dtype_of
+    case = Case(value=value, kind=expected, parameter=parameter, devices=_devices(call, name))
+    problem = f"{_subject(name)} is {came}; expected {expected}{why}"
+    _refuse(call, Problem(name, problem, None, expected, came), case)
 
 
-def refuse_rank(call: Bindings, name: str, spec: TensorSpec, came: Sequence[Size]) -> Never:
+def refuse_rank(call: Bindings, name: str, value: object, spec: TensorSpec, came: Sequence[Size]) -> Never:
     """Too few or too many axes."""
-    expected = [call.expected(axis) for axis in spec.axes]
+    expected = [_expected(call, axis) for axis in spec.axes]
     count = len(spec.axes) - (spec.variadic is not None)
     least = "" if spec.variadic is None else "at least "
     axes = ", ".join(
@@ -51,47 +78,56 @@ def refuse_rank(call: Bindings, name: str, spec: TensorSpec, came: Sequence[Size
         for axis, size in zip(spec.axes, expected, strict=True)
     )
     sizes = ", ".join(shown(size) for size in came)
-    problem = f"{_subject(name)} has {len(came)} axes ({sizes}); expected {least}{count}: ({axes})"
-    hint = likely_cause(expected, sized(came)) if spec.variadic is None else None
-    _refuse(call, name, problem, None, len(spec.axes), len(came), hint)
+    had = f"{len(came)} axis" if len(came) == 1 else f"{len(came)} axes"
+    problem = f"{_subject(name)} has {had} ({sizes}); expected {least}{count}: ({axes})"
+    case = Case(value=value, devices=_devices(call, name))
+    if spec.variadic is None:
+        case.expected, case.came = expected, sized(came)
+    _refuse(call, Problem(name, problem, None, len(spec.axes), len(came)), case)
 
 
 def refuse_size(
     call: Bindings, name: str, spec: TensorSpec, came: Sequence[Size], index: int, expected: int, why: str
 ) -> Never:
     """An axis of another size than expected; `why` is who expects it."""
+    expected = number(expected)
     axes = {at: axis for axis, size, at in pair(spec, came) if not isinstance(size, tuple)}
     own = {axis for axis, bound in call.axes.items() if bound.source == name}
     free = {at for at, axis in axes.items() if axis.name in own and at != index}
-    wanted = {at: None if at in free else call.expected(axis) for at, axis in axes.items()} | {index: expected}
-    rows = [
-        (
-            axis.label,
-            "any" if wanted[at] is None else str(wanted[at]),
-            shown(came[at]),
-            f"<- {why}" if at == index else "",
-        )
-        for at, axis in axes.items()
-    ]
+    wanted = {at: None if at in free else _expected(call, axis) for at, axis in axes.items()} | {index: expected}
+    rows: list[Row] = []
+    for at, axis in axes.items():
+        size = wanted[at]
+        remark = f"<- {why}" if at == index else _origin(call, axis) if size is not None else ""
+        rows.append((axis.label, "any" if size is None else str(size), shown(came[at]), remark))
     axis, actual = axes[index], came[index]
-    hint = likely_cause([wanted.get(at) for at in range(len(came))], sized(came))
+    sizes = sized(came)
+    case = Case([wanted.get(at) for at in range(len(came))], [None if one is None else number(one) for one in sizes])
+    case.devices = _devices(call, name)
     problem = f"{_subject(name)}: {axis.label} is {shown(actual)}; expected {expected} ({why})"
-    _refuse(call, name, problem, axis.text, expected, actual, hint, rows)
+    _refuse(call, Problem(name, problem, axis.text, expected, actual, rows), case)
 
 
 def refuse_unsolvable(call: Bindings, name: str, axis: Axis, size: int) -> Never:
     """A size that an expression of one unknown name has for no whole number, such as 5 for `2*n`."""
-    problem = (
-        f"{_subject(name)}: {axis.label} is {size}, which it is for no whole {axis.size.names[0] if axis.size else ''}"
-    )
-    _refuse(call, name, problem, axis.text, None, size)
+    unknown = [one for one in axis.size.names if call.axes[one].solved] if axis.size is not None else []
+    whole = f"no whole {' and '.join(unknown)} of at least 0"
+    problem = f"{_subject(name)}: {axis.label} is {shown(size)}, which it is for {whole}"
+    _refuse(call, Problem(name, problem, axis.text, None, size))
 
 
-def refuse_variadic(call: Bindings, name: str, axis: Axis, known: Bound, came: tuple[int, ...]) -> Never:
+def refuse_impossible(call: Bindings, name: str, axis: Axis, why: str) -> Never:
+    """An expression that has no value in this call."""
+    problem = f"{_subject(name)}: {axis.label} can have no size: {why}"
+    _refuse(call, Problem(name, problem, axis.text, None, None))
+
+
+def refuse_variadic(call: Bindings, name: str, axis: Axis, known: Bound, came: Sequence[int | None]) -> Never:
     """Several axes at once that are not, or do not broadcast with, those of another argument."""
-    how = "broadcastable with" if axis.broadcast else "as in"
-    problem = f"{_subject(name)}: {axis.label} is {came}; expected {known.size} ({how} {known.source})"
-    _refuse(call, name, problem, axis.text, known.size, came)
+    how = "broadcastable with" if axis.broadcast or known.broadcast else "as in"
+    sizes, expected = (tuple(None if one is None else number(one) for one in many) for many in (came, _many(known)))
+    problem = f"{_subject(name)}: {axis.label} is {sizes}; expected {expected} ({how} {known.source})"
+    _refuse(call, Problem(name, problem, axis.text, expected, sizes))
 
 
 def refuse_condition(
@@ -99,10 +135,11 @@ def refuse_condition(
 ) -> Never:
     """A size, or (`position`) a value in a tensor, that breaks a condition."""
     subject, source = condition.subject.text, condition.subject.text
-    unit = condition.unit
-    axis = call.axes.get(subject)
+    unit, value, bound = condition.unit, number(value), number(bound)
+    named = condition.subject.names[0]
+    axis = call.axes.get(named)
     if axis is not None:
-        unit, source = subject, axis.source
+        unit, source = named if subject == named else "", axis.source
         subject = f"{source}.lengths" if isinstance(axis.size, RaggedAxis) else f"{source}: {subject}"
     if position is not None:
         subject = f"{subject}{list(position)}"
@@ -111,7 +148,13 @@ def refuse_condition(
     problem = f"{subject} is {value}; {call.owner()} needs {relation[condition.relation]} {bound} {unit}".rstrip()
     if position is not None:
         raise ValueError(complaint(call.place(), problem)) from None
-    _refuse(call, source, problem, condition.subject.text, bound, value)
+    _refuse(call, Problem(source, problem, condition.subject.text, bound, value))
+
+
+def refuse_division(call: Bindings, condition: Condition) -> Never:
+    """A condition that divides by 0."""
+    problem = f"{condition.text} divides by 0"
+    _refuse(call, Problem(condition.subject.names[0], problem, condition.subject.text, None, 0))
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -119,32 +162,64 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _refuse(
-    call: Bindings,
-    name: str,
-    problem: str,
-    axis: str | None,
-    expected: Any,
-    actual: Any,
-    hint: str | None = None,
-    rows: Rows = (),
-) -> Never:
-    error = ShapeContractError(complaint(call.place(), problem, rows, hint))
-    error.argument, error.axis, error.expected, error.actual, error.hint = name, axis, expected, actual, hint
+def _refuse(call: Bindings, problem: Problem, case: Case | None = None) -> Never:
+    hint = None if case is None else likely_cause(case)
+    error = ShapeContractError(complaint(call.place(), problem.text, problem.rows, hint))
+    error.argument, error.axis, error.hint = problem.argument, problem.axis, hint
+    error.expected, error.actual = problem.expected, problem.actual
     error.bindings, error.module_path = call.sizes(), call.module_path()
     raise error from None
 
 
+def _expected(call: Bindings, axis: Axis) -> int | None:
+    size = call.expected_or_any(axis)
+    return None if size is None else number(size)
+
+
+def _origin(call: Bindings, axis: Axis) -> str:
+    bound = call.axes.get(axis.name) if axis.name is not None else None
+    return axis.origin if bound is None else f"as in {bound.source}"
+
+
+def _many(bound: Bound) -> tuple[int | None, ...]:
+    return bound.size if isinstance(bound.size, tuple) else ()
+
+
+def _devices(call: Bindings, name: str) -> list[tuple[str, torch.device]]:
+    others = [(other, value.device) for other, value in call.arguments.items() if isinstance(value, torch.Tensor)]
+    path = call.signature.dtype_of
+    weight = [] if path is None else [(path, read_path(call.arguments["self"], f"self.{path}").device)]
+    return [*weight, *((other, device) for other, device in others if other != name)]
+
+
 def _subject(name: str) -> str:
-    return name.replace("return", "the result", 1) if name.startswith("return") else name
+    return name.replace("return", "the result", 1) if is_result(name) else name
 
 
-def _describe(option: TensorSpec | TupleSpec | PlainSpec) -> str:
+_STRIDED = "nested tensor of layout torch.strided"
+
+
+def _article(kind: str) -> str:
+    return "an" if kind[0].lower() in "aeio" else "a"
+
+
+def _describe(option: Alternative) -> str:
     match option:
         case TensorSpec():
-            return f'{option.kind}[{option.array_type.__name__}, "{option.text}"]'
+            carriers = " | ".join(carrier.__name__ for carrier in option.carriers)
+            return f'{option.kind}[{carriers}, "{option.text}"]'
         case TupleSpec(items):
-            return f"({', '.join(' or '.join(_describe(inner) for inner in item) for item in items)})"
+            return f"({', '.join(_either(item) for item in items)})"
+        case ItemsSpec(kind, item):
+            return f"{kind.__name__}[{_either(item)}{', ...' if kind is tuple else ''}]"
+        case MappingSpec(kind, key, value):
+            return f"{kind.__name__}[{_either(key)}, {_either(value)}]"
+        case RecordSpec(kind):
+            return kind.__name__
         case PlainSpec(hint):
             plain = isinstance(hint, type) and not get_args(hint)
             return "None" if hint is type(None) else hint.__name__ if plain else str(hint).replace("typing.", "")
+
+
+def _either(spec: Spec) -> str:
+    return " or ".join(_describe(option) for option in spec)

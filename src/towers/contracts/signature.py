@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """All that one signature demands, read once when the function is decorated."""
 
 import inspect
@@ -5,8 +6,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from towers.contracts.annotations import read_annotation
 from towers.contracts.expressions import Condition, conditions
-from towers.contracts.specs import Spec, axis_names, holds_tensors, read_annotation
+from towers.contracts.specs import ItemsSpec, MappingSpec, PlainSpec, Spec, axis_names, tensors
+from towers.contracts.spelling import check_spelling
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `contract` is told beside the annotations."""
+
+    where: tuple[str, ...] = ()
+    dtype_of: str | None = None
+    vocabulary: tuple[str, ...] = ()
+    scope: Mapping[str, Any] | None = None
+    """The names around the function, for annotations that are strings."""
 
 
 @dataclass(frozen=True)
@@ -14,52 +28,70 @@ class Signature:
     """What the annotations and the options of `contract` demand of a call."""
 
     name: str
-    parameters: tuple[str, ...]
-    """Those that may be given by position, in order."""
-    defaults: Mapping[str, Any]
+    parameters: tuple[inspect.Parameter, ...]
     arguments: Mapping[str, Spec]
     result: Spec | None
     where: tuple[Condition, ...]
     dtype_of: str | None
+    package: str
+    """The Python module of the function."""
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The values of parameters that a call leaves out."""
+        return {p.name: p.default for p in self.parameters if p.default is not p.empty}
 
 
-def read_signature(function: Callable[..., Any], where: Sequence[str], dtype_of: str | None) -> Signature:
+def read_signature(function: Callable[..., Any], options: Options) -> Signature:
     """Read the annotations of a function.
 
     Raises:
-        ValueError: an axis string or a condition cannot be read, or a condition names no axis and no parameter.
+        NameError: an annotation names what is not defined yet.
+        ValueError: an axis string or a condition cannot be read, names what the call does not have, or uses a word
+            outside of the vocabulary.
     """
-    hints = {name: read_annotation(hint) for name, hint in get_type_hints(function).items()}
-    result = hints.pop("return", None)
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    }
-    bounds = tuple(condition for text in where for condition in conditions(text))
-    _check_names(function, bounds, hints.values(), parameters)
-    if dtype_of is not None and "self" not in parameters:
-        raise ValueError(
-            f"{function.__qualname__}: dtype_of ({dtype_of!r}) is a path from `self`, which it does not have"
-        )
-    return Signature(
-        name=function.__qualname__.rpartition("<locals>.")[2],
-        parameters=tuple(name for name, parameter in parameters.items() if parameter.kind != parameter.KEYWORD_ONLY),
-        defaults={name: p.default for name, p in parameters.items() if p.default is not p.empty},
-        arguments={name: hint for name, hint in hints.items() if name in parameters},
-        result=result if result is not None and holds_tensors(result) else None,
-        where=bounds,
-        dtype_of=dtype_of,
-    )
+    where = function.__qualname__.rpartition("<locals>.")[2]
+    parameters = tuple(inspect.signature(function).parameters.values())
+    hints = get_type_hints(function, localns=dict(options.scope) if options.scope else None)
+    specs: dict[str, Spec] = {}
+    for parameter in parameters:
+        if parameter.name in hints:
+            specs[parameter.name] = _of_all(parameter, hints[parameter.name])
+    result = read_annotation(hints["return"], "return") if "return" in hints else None
+    everything = [*specs.values(), *([] if result is None else [result])]
+    bounds = tuple(condition for text in options.where for condition in conditions(text))
+    names = [parameter.name for parameter in parameters]
+    _check_names(where, bounds, specs.values(), names)
+    _check_braces(where, bounds, everything, names)
+    check_spelling(where, everything, options.vocabulary)
+    if options.dtype_of is not None and "self" not in names:
+        raise ValueError(f"{where}: dtype_of ({options.dtype_of!r}) is a path from `self`, which it does not have")
+    return Signature(where, parameters, specs, result, bounds, options.dtype_of, function.__module__)
 
 
-def _check_names(
-    function: Callable[..., Any], bounds: Iterable[Condition], specs: Iterable[Spec], parameters: Iterable[str]
-) -> None:
+def _of_all(parameter: inspect.Parameter, hint: Any) -> Spec:
+    """What one parameter demands; the annotation of `*args` and `**kwargs` is that of each."""
+    if parameter.kind == parameter.VAR_POSITIONAL:
+        return (ItemsSpec(tuple, read_annotation(hint, None)),)
+    if parameter.kind == parameter.VAR_KEYWORD:
+        return (MappingSpec(dict, (PlainSpec(Any),), read_annotation(hint, None)),)
+    return read_annotation(hint, parameter.name)
+
+
+def _check_names(where: str, bounds: Iterable[Condition], specs: Iterable[Spec], parameters: Sequence[str]) -> None:
     """Refuse a condition that speaks of what no argument has: it would never apply."""
     known = {*parameters, *(name for spec in specs for name in axis_names(spec))}
     for condition in bounds:
         for name in (*condition.subject.names, *condition.bound.names):
             if name not in known:
-                listed = ", ".join(sorted(known))
-                raise ValueError(f"{function.__qualname__}: {condition.text!r}: {name} is none of {listed}")
+                raise ValueError(f"{where}: {condition.text!r}: {name} is none of {', '.join(sorted(known))}")
+
+
+def _check_braces(where: str, bounds: Iterable[Condition], specs: Iterable[Spec], parameters: Sequence[str]) -> None:
+    """Refuse braces that start from what is no parameter."""
+    sizes = [axis.size for spec in specs for tensor in tensors(spec) for axis in tensor.axes if axis.size is not None]
+    for size in (*sizes, *(side for condition in bounds for side in (condition.subject, condition.bound))):
+        for path in size.braces:
+            if path.partition(".")[0] not in (*parameters, "return"):
+                listed = ", ".join(parameters)
+                raise ValueError(f"{where}: {{{path}}}: {path.partition('.')[0]} is none of the parameters {listed}")

@@ -1,18 +1,12 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""What an annotation demands, read once: `Float[Tensor, "batch words 300"]` -> axes, dtypes and the types allowed."""
+"""What an annotation demands, as data: tensors with their axes, containers and records of them, and plain types."""
 
-import re
-import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypeAlias, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, TypeAlias, TypeVar
 
 import torch
-from jaxtyping import AbstractArray
 
-from towers.contracts.expressions import Expression, expression
-from towers.contracts.layouts import has_layout
+from towers.contracts.expressions import Expression
 
 T = TypeVar("T")
 
@@ -43,7 +37,8 @@ class Axis:
 class TensorSpec:
     """A jaxtyping annotation."""
 
-    array_type: type
+    carriers: tuple[type, ...]
+    """The types of which one carries the sizes: Tensor, Ragged, PackedSequence, …"""
     kind: str
     dtypes: frozenset[torch.dtype] | None
     """None: any."""
@@ -56,12 +51,42 @@ class TensorSpec:
         """Whether a tensor may have so many axes."""
         return rank == len(self.axes) if self.variadic is None else rank >= len(self.axes) - 1
 
+    @property
+    def floating(self) -> bool:
+        """Whether it can be of a floating dtype."""
+        return self.dtypes is None or any(dtype.is_floating_point for dtype in self.dtypes)
+
 
 @dataclass(frozen=True)
 class TupleSpec:
-    """`tuple[…]` with a specification for each item."""
+    """`tuple[A, B]`: a specification for each item."""
 
     items: "tuple[Spec, ...]"
+
+
+@dataclass(frozen=True)
+class ItemsSpec:
+    """`list[X]`, `tuple[X, ...]`, `Sequence[X]`: the same for every item."""
+
+    kind: type
+    item: "Spec"
+
+
+@dataclass(frozen=True)
+class MappingSpec:
+    """`dict[K, X]`: the same for every value."""
+
+    kind: type
+    key: "Spec"
+    value: "Spec"
+
+
+@dataclass(frozen=True)
+class RecordSpec:
+    """A dataclass or NamedTuple: a specification for each field."""
+
+    kind: type
+    fields: "tuple[tuple[str, Spec], ...]"
 
 
 @dataclass(frozen=True)
@@ -71,24 +96,9 @@ class PlainSpec:
     hint: Any
 
 
-Alternative: TypeAlias = TensorSpec | TupleSpec | PlainSpec
+Alternative: TypeAlias = TensorSpec | TupleSpec | ItemsSpec | MappingSpec | RecordSpec | PlainSpec
 Spec: TypeAlias = tuple[Alternative, ...]
 """The alternatives of a union, in order."""
-
-
-def read_annotation(hint: Any) -> Spec:
-    """The alternatives that an annotation allows; `X | None` has two.
-
-    Raises:
-        ValueError: an axis string cannot be read.
-    """
-    if get_origin(hint) in (Union, types.UnionType):
-        return tuple(spec for option in get_args(hint) for spec in read_annotation(option))
-    if isinstance(hint, type) and issubclass(hint, AbstractArray):
-        return (_read_tensor(hint),)
-    if get_origin(hint) is tuple and Ellipsis not in get_args(hint):
-        return (TupleSpec(tuple(read_annotation(item) for item in get_args(hint))),)
-    return (PlainSpec(hint),)
 
 
 def pair(spec: TensorSpec, came: Sequence[T]) -> list[tuple[Axis, T | tuple[T, ...], int]]:
@@ -102,78 +112,37 @@ def pair(spec: TensorSpec, came: Sequence[T]) -> list[tuple[Axis, T | tuple[T, .
     return [*front, (spec.axes[at], tuple(came[at:end]), at), *back]
 
 
-def is_kind(value: object, option: TensorSpec | TupleSpec | PlainSpec) -> bool:
-    """Whether a value is of the type that an alternative names; what is no tensor is asked of beartype."""
-    if isinstance(option, TensorSpec):
-        return isinstance(value, option.array_type) and has_layout(value)
-    if isinstance(option, TupleSpec):
-        return isinstance(value, tuple) and len(cast(tuple[object, ...], value)) == len(option.items)
-    if option.hint is type(None):
-        return value is None
-    if option.hint is Any or torch.compiler.is_compiling():
-        return True
-    from beartype.door import is_bearable
+def parts(option: Alternative) -> list[Spec]:
+    """The specifications inside of a container's or a record's."""
+    match option:
+        case TupleSpec(items):
+            return list(items)
+        case ItemsSpec(_, item):
+            return [item]
+        case MappingSpec(_, key, value):
+            return [key, value]
+        case RecordSpec(_, fields):
+            return [spec for _, spec in fields]
+        case _:
+            return []
 
-    return is_bearable(value, option.hint)
+
+def tensors(spec: Spec) -> Iterator[TensorSpec]:
+    """Every specification of a tensor in it, in order."""
+    for option in spec:
+        if isinstance(option, TensorSpec):
+            yield option
+        for inner in parts(option):
+            yield from tensors(inner)
 
 
 def axis_names(spec: Spec) -> Iterator[str]:
     """The axis names that a specification binds or speaks of, each as often as it stands there."""
-    for option in spec:
-        if isinstance(option, TensorSpec):
-            for axis in option.axes:
-                yield from axis.size.names if axis.size is not None and not axis.variadic else ()
-        elif isinstance(option, TupleSpec):
-            for item in option.items:
-                yield from axis_names(item)
+    for tensor in tensors(spec):
+        for axis in tensor.axes:
+            yield from axis.size.names if axis.size is not None and not axis.variadic else ()
 
 
 def holds_tensors(spec: Spec) -> bool:
     """Whether a specification speaks of tensors anywhere."""
-    return any(
-        isinstance(option, TensorSpec)
-        or (isinstance(option, TupleSpec) and any(holds_tensors(item) for item in option.items))
-        for option in spec
-    )
-
-
-def _read_tensor(hint: Any) -> TensorSpec:
-    axes = tuple(_read_axis(text) for text in hint.dim_str.split())
-    variadic = [index for index, axis in enumerate(axes) if axis.variadic]
-    dtypes = _torch_dtypes(tuple(hint.dtypes)) if isinstance(hint.dtypes, (tuple, list)) else None
-    kind = hint.dtype.__name__
-    return TensorSpec(hint.array_type, kind, dtypes, hint.dim_str, axes, variadic[0] if variadic else None)
-
-
-@cache
-def _torch_dtypes(known: tuple[str | re.Pattern[str], ...]) -> frozenset[torch.dtype]:
-    """The dtypes of torch among those that jaxtyping knows by name or pattern."""
-    return frozenset(
-        dtype
-        for name, dtype in vars(torch).items()
-        if isinstance(dtype, torch.dtype)
-        and any(name == one if isinstance(one, str) else one.fullmatch(name) for one in known)
-    )
-
-
-_MODIFIERS = re.compile(r"(?P<modifiers>[*#_]*)(?P<rest>.*)")
-
-
-def _read_axis(text: str) -> Axis:
-    if text == "...":
-        return Axis(text, text, None, None, variadic=True, broadcast=False)
-    match = _MODIFIERS.fullmatch(text)
-    assert match is not None
-    modifiers, rest = match["modifiers"], match["rest"].split("=")[-1]
-    variadic, broadcast = "*" in modifiers, "#" in modifiers
-    if "_" in modifiers:
-        return Axis(text, text, None, None, variadic, broadcast)
-    size = expression(rest)
-    name = rest if rest.isidentifier() else None
-    return Axis(text, _label(size.braces, rest), size, name, variadic, broadcast)
-
-
-def _label(braces: Iterable[str], text: str) -> str:
-    for path in braces:
-        text = text.replace("{" + path + "}", path.rpartition(".")[2])
-    return text
+    return next(tensors(spec), None) is not None

@@ -1,0 +1,164 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Reads annotations: `Float[Tensor, "batch words 300"]` -> the types, dtypes and axes that it allows."""
+
+import collections.abc
+import dataclasses
+import re
+import types
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import torch
+from jaxtyping import AbstractArray
+
+from towers.contracts.expressions import expression
+from towers.contracts.specs import (
+    Alternative,
+    Axis,
+    ItemsSpec,
+    MappingSpec,
+    PlainSpec,
+    RecordSpec,
+    Spec,
+    TensorSpec,
+    TupleSpec,
+    holds_tensors,
+)
+
+
+def read_annotation(hint: Any, value: str | None, root: str | None = "self") -> Spec:
+    """The alternatives that an annotation allows; `X | None` has two.
+
+    Args:
+        hint: the annotation.
+        value: how what it annotates is reached: an argument's name, "return", or None inside of containers.
+        root: what `self` means in it: in the fields of an argument's class it is that argument.
+
+    Raises:
+        ValueError: an axis string cannot be read.
+    """
+    options = [option for alternative in _alternatives(hint) for option in _read(alternative, value, root)]
+    merged: list[Alternative] = []
+    for option in options:
+        last = merged[-1] if merged else None
+        if isinstance(option, TensorSpec) and isinstance(last, TensorSpec) and _same_sizes(option, last):
+            merged[-1] = dataclasses.replace(last, carriers=last.carriers + option.carriers)
+        else:
+            merged.append(option)
+    return tuple(merged)
+
+
+def _alternatives(hint: Any) -> Iterable[Any]:
+    if isinstance(hint, TypeVar):
+        return hint.__constraints__ or _alternatives(Any if hint.__bound__ is None else hint.__bound__)
+    if hasattr(hint, "__value__"):  # type X = …
+        return _alternatives(hint.__value__)
+    if get_origin(hint) in (Union, types.UnionType):
+        return [inner for option in get_args(hint) for inner in _alternatives(option)]
+    return (Any,) if hint is Self else (hint,)
+
+
+def _same_sizes(one: TensorSpec, other: TensorSpec) -> bool:
+    return (one.text, one.kind, one.dtypes) == (other.text, other.kind, other.dtypes)
+
+
+def _read(hint: Any, value: str | None, root: str | None) -> Spec:
+    if isinstance(hint, type) and issubclass(hint, AbstractArray):
+        return (_read_tensor(hint, root),)
+    fields = _fields(hint)
+    if fields:
+        return _unless_plain(hint, RecordSpec(hint, _read_fields(hint, fields, value)))
+    kind, inner = get_origin(hint), get_args(hint)
+    if not isinstance(kind, type):
+        return (PlainSpec(hint),)
+    if kind is tuple and Ellipsis not in inner:
+        return _unless_plain(hint, TupleSpec(tuple(read_annotation(item, None, root) for item in inner)))
+    if issubclass(kind, collections.abc.Mapping) and len(inner) == 2:
+        keys, values = (read_annotation(item, None, root) for item in inner)
+        return _unless_plain(hint, MappingSpec(kind, keys, values))
+    inner = tuple(item for item in inner if item is not Ellipsis)
+    if issubclass(kind, collections.abc.Collection) and len(inner) == 1:
+        return _unless_plain(hint, ItemsSpec(kind, read_annotation(inner[0], None, root)))
+    if any(isinstance(item, (list, tuple)) or holds_tensors(read_annotation(item, None, root)) for item in inner):
+        return (PlainSpec(kind),)  # a Callable, an Iterator: what it gives is not known before it is used up
+    return (PlainSpec(hint),)
+
+
+def _unless_plain(hint: Any, option: Alternative) -> Spec:
+    return (option,) if holds_tensors((option,)) else (PlainSpec(hint),)
+
+
+# Dataclasses and NamedTuples.
+
+_reading: list[type] = []
+"""The classes whose fields are being read: a class whose fields hold itself has no end."""
+
+
+def _fields(hint: Any) -> tuple[str, ...]:
+    if not isinstance(hint, type) or hint in _reading:
+        return ()
+    if dataclasses.is_dataclass(hint):
+        return tuple(field.name for field in dataclasses.fields(hint))
+    return cast(Any, hint)._fields if issubclass(hint, tuple) and hasattr(hint, "_fields") else ()
+
+
+def _read_fields(kind: type, names: Iterable[str], value: str | None) -> tuple[tuple[str, Spec], ...]:
+    _reading.append(kind)
+    try:
+        hints = get_type_hints(kind)
+        paths = {name: f"{value}.{name}" if value else None for name in names}
+        return tuple((name, read_annotation(hints.get(name, Any), paths[name], value)) for name in names)
+    finally:
+        _reading.pop()
+
+
+# Tensors.
+
+
+def _read_tensor(hint: Any, root: str | None) -> TensorSpec:
+    text = hint.dim_str
+    if root is None and "{self." in text:
+        raise ValueError(
+            f"{text!r}: `self`, the instance that holds this field, cannot be reached inside of a list or a dict"
+        )
+    axes = tuple(_read_axis(axis.replace("{self.", f"{{{root}.")) for axis in text.split())
+    variadic = [index for index, axis in enumerate(axes) if axis.variadic]
+    dtypes = _torch_dtypes(tuple(hint.dtypes)) if isinstance(hint.dtypes, (tuple, list)) else None
+    carrier = object if hint.array_type is Any else hint.array_type
+    return TensorSpec((carrier,), hint.dtype.__name__, dtypes, text, axes, variadic[0] if variadic else None)
+
+
+@cache
+def _torch_dtypes(known: tuple[str | re.Pattern[str], ...]) -> frozenset[torch.dtype]:
+    """The dtypes of torch among those that jaxtyping knows by name or pattern."""
+    return frozenset(
+        dtype
+        for name, dtype in vars(torch).items()
+        if isinstance(dtype, torch.dtype)
+        and any(name == one if isinstance(one, str) else one.match(name) for one in known)
+    )
+
+
+_AXIS = re.compile(r"(?P<modifiers>[*#_]*)([^=]*=(?P<more>[*#_]*))?(?P<rest>.*)")
+"""`name=4` is another way to write `4`, with modifiers on either side."""
+
+
+def _read_axis(text: str) -> Axis:
+    if text == "...":
+        return Axis(text, text, None, None, variadic=True, broadcast=False)
+    match = _AXIS.fullmatch(text)
+    assert match is not None
+    modifiers, rest = match["modifiers"] + (match["more"] or ""), match["rest"]
+    variadic, broadcast = "*" in modifiers, "#" in modifiers
+    if "_" in modifiers:
+        return Axis(text, text, None, None, variadic, broadcast)
+    size = expression(rest)
+    name = rest if rest.isidentifier() else None
+    return Axis(text, _label(size.braces, rest), size, name, variadic, broadcast)
+
+
+def _label(braces: Iterable[str], text: str) -> str:
+    for path in braces:
+        text = text.replace("{" + path + "}", path.rpartition(".")[2])
+    return text

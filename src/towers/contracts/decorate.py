@@ -1,0 +1,146 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""`@contract`: what the signature says in jaxtyping is checked at every call, arguments and result."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar, overload
+
+from towers.contracts import modes
+from towers.contracts.compiled import compile_check, compile_made, source_of
+from towers.contracts.signature import Options, read_signature
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=type)
+
+
+class Contract:
+    """The decorator `contract`, and what can be asked of what it decorated."""
+
+    @overload
+    def __call__(self, function: C, /) -> C: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+    @overload
+    def __call__(
+        self, /, *, where: str | Iterable[str] = (), dtype_of: str | None = None, vocabulary: str = ""
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+    def __call__(
+        self,
+        function: Any = None,
+        /,
+        *,
+        where: str | Iterable[str] = (),
+        dtype_of: str | None = None,
+        vocabulary: str = "",
+    ) -> Any:
+        """Enforce the jaxtyping annotations of a function, a method or a dataclass at each call.
+
+        Axis names are shared by all arguments and the result, by the items of tuples, lists and dicts, which are
+        checked whole, and by the fields of NamedTuples and dataclasses. `{self.hidden}` and `{argument}` are read at
+        the call. Expressions hold whatever the order of the arguments, and a linear one of one unknown name binds it.
+        Beside tensors, `Float[Ragged, …]`, `Float[PackedSequence, …]` and jagged nested tensors are understood: their
+        second axis is ragged and has no size of its own. What is no tensor is checked by beartype. A dataclass is
+        checked when it is made.
+
+        Args:
+            function: what is decorated, when no option is given.
+            where: conditions over axes, arguments and sizes of the instance, such as `"words >= {self.kernel_words}"`,
+                `"steps % chunk == 0"` or `"0 <= lengths <= words"`. One that meets a None does not apply. On an
+                integer tensor or a ragged axis it is a rule on every value (see `checks` for when values are read).
+            dtype_of: path of a parameter of the instance ("conv.weight"); every floating argument must have its
+                dtype, unless autocast is on.
+            vocabulary: the axis names of a project ("batch words hidden"); another name is an error. Where it ends
+                in "..." others are allowed, and one that is nearly one of these is a warning.
+
+        Raises:
+            ValueError: an axis string or a condition cannot be read (when decorating); a value in a tensor breaks a
+                condition (at a call).
+            TypeError: what is decorated is neither a function nor a dataclass.
+            ShapeContractError: a shape, dtype or kind is not what the annotation says (at a call).
+        """
+        scope = _names_around()
+        where = (where,) if isinstance(where, str) else tuple(where)
+        options = Options(where, dtype_of, tuple(vocabulary.split()), scope)
+        return _enforce(function, options) if function is not None else functools.partial(_enforce, options=options)
+
+    def source(self, function: Callable[..., Any], /) -> str:
+        """The source of the check that a contracted function, method or dataclass runs.
+
+        Raises:
+            TypeError: it has no contract.
+        """
+        if isinstance(function, type):
+            function = function.__init__
+        function = getattr(function, "__func__", function)
+        if not hasattr(function, "__contract__"):
+            raise TypeError(f"{getattr(function, '__qualname__', function)} has no contract")
+        return source_of(function)
+
+
+contract = Contract()
+
+
+def _names_around() -> dict[str, Any]:
+    """The local names where the decorator stands, for annotations that are strings."""
+    frame = inspect.currentframe()
+    caller = frame.f_back.f_back if frame is not None and frame.f_back is not None else None
+    return {} if caller is None or caller.f_locals is caller.f_globals else dict(caller.f_locals)
+
+
+def _enforce(function: Any, options: Options) -> Any:
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(_enforce(function.__func__, options))
+    if modes.switch.of(function.__module__) == "off":
+        return function
+    if isinstance(function, type):
+        return _when_made(function, options)
+    if not inspect.isfunction(function):
+        kind = type(function).__name__
+        raise TypeError(f"contract: a {kind} cannot be decorated; a function, a method or a dataclass can")
+    try:
+        signature = read_signature(function, options)
+    except NameError:
+        return _when_called(function, options)
+    checked: Any = functools.wraps(function)(compile_check(function, signature))
+    checked.__contract__ = signature
+    return checked
+
+
+def _when_called(function: Callable[P, R], options: Options) -> Callable[P, R]:
+    """For annotations that name what is defined further down, such as their own class: read at the first call."""
+    found: list[Callable[P, R]] = []
+
+    def read() -> Callable[P, R]:
+        signature = read_signature(function, options)
+        checked = functools.wraps(function)(compile_check(function, signature))
+        later.__dict__["__contract__"] = signature
+        found.append(checked)
+        return checked
+
+    @functools.wraps(function)
+    def later(*args: P.args, **kwargs: P.kwargs) -> R:
+        return (found[0] if found else read())(*args, **kwargs)
+
+    return later
+
+
+def _when_made(kind: type, options: Options) -> type:
+    """Check a dataclass when it is made: its fields, after its own `__init__`."""
+    if not dataclasses.is_dataclass(kind):
+        raise TypeError(
+            f"contract: {kind.__name__} is no dataclass (where it is made one, @contract stands above @dataclass); "
+            "decorate its methods"
+        )
+
+    def made(self: Any) -> None: ...
+
+    made.__annotations__ = {"self": kind}
+    made.__qualname__, made.__module__ = kind.__qualname__, kind.__module__
+    signature = read_signature(made, options)
+    checked: Any = functools.wraps(kind.__init__)(compile_made(kind.__init__, signature))
+    checked.__contract__ = signature
+    kind.__init__ = checked
+    return kind

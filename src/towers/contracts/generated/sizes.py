@@ -1,0 +1,279 @@
+"""Source that binds axis names to sizes and compares sizes with names and expressions."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import torch
+
+from towers.contracts.expressions import Expression
+from towers.contracts.generated.writer import Writer
+from towers.contracts.specs import Axis, TensorSpec
+
+NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
+Sizes = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A size that must equal an expression with names that may not be bound yet."""
+
+    local: str
+    """Holds the size, or None where nothing came; a tuple of sizes if `many`."""
+    expression: Expression
+    certain: bool
+    many: bool
+
+
+class AxisWriter:
+    """The axes of one signature: a local for each name.
+
+    Args:
+        writer: where the lines go.
+        spread: the variadic names that broadcast anywhere in the signature.
+        result: the local that holds the result.
+    """
+
+    def __init__(self, writer: Writer, spread: Iterable[str], result: str) -> None:
+        self.writer, self.spread, self.result = writer, frozenset(spread), result
+        self.seen: dict[str, None] = {}
+        self.bound: set[str] = set()
+        """The names that have a size here in every call."""
+        self.waiting: list[Waiting] = []
+        self.touched: list[dict[str, None]] = []
+        """What the alternatives now being written set, to be set back when they do not fit."""
+
+    def local(self, name: str) -> str:
+        """The local that holds a name's size, or None."""
+        return f"{self.writer.mark}axis_{name}"
+
+    # The axes of one tensor.
+
+    def axes(self, shape: str, spec: TensorSpec) -> None:
+        """Compare a shape with an annotation."""
+        no, at, count = self.writer.no, spec.variadic, len(spec.axes)
+        if at is None:
+            self.writer.line(f"if {self.writer.given('len', len)}({shape}) != {count}: {no}")
+            if any(axis.size is not None for axis in spec.axes):
+                self._unpacked(shape, spec.axes)
+            return
+        if count > 1:
+            self.writer.line(f"if {self.writer.given('len', len)}({shape}) < {count - 1}: {no}")
+        for index, axis in enumerate(spec.axes):
+            if index == at:
+                end = at + 1 - count
+                self._variadic(f"{shape}[{at or ''}:{end or ''}]", axis)
+            elif axis.size is not None:
+                local = self.writer.local("size")
+                self.writer.line(f"{local} = {shape}[{index if index < at else index - count}]")
+                self._axis(local, axis, ragged=index > 0)
+
+    def _unpacked(self, shape: str, axes: Sequence[Axis]) -> None:
+        targets: list[str] = []
+        left: list[tuple[str, Axis, bool]] = []
+        for index, axis in enumerate(axes):
+            if axis.size is None:
+                targets.append(f"{self.writer.mark}any")
+            elif self.writer.certain and axis.name and not axis.broadcast and axis.name not in self.seen:
+                targets.append(self._set(axis.name))
+                if index != 1:  # a ragged second axis has no size
+                    self.bound.add(axis.name)
+            else:
+                targets.append(self.writer.local("size"))
+                left.append((targets[-1], axis, index == 1))
+        self.writer.line(f"{', '.join(targets)}{',' if len(targets) == 1 else ''} = {shape}")
+        for local, axis, ragged in left:
+            self._axis(local, axis, ragged=ragged)
+
+    def _set(self, name: str) -> str:
+        self.seen.setdefault(name)
+        return self._touch(self.local(name))
+
+    def _touch(self, local: str) -> str:
+        if not self.writer.certain:
+            self.writer.start.setdefault(local, "None")
+        for touched in self.touched:
+            touched.setdefault(local)
+        return local
+
+    def _axis(self, size: str, axis: Axis, *, ragged: bool) -> None:
+        """One axis; `ragged`: it may have no size."""
+        assert axis.size is not None
+        given = [f"{size} is not None"] * ragged + [f"{size} != 1"] * axis.broadcast
+        if axis.name is None:
+            self._expression(size, axis.size, given)
+        elif axis.name in self.bound:
+            self.writer.line(f"if {' and '.join([*given, f'{size} != {self.local(axis.name)}'])}: {self.writer.no}")
+        else:
+            self.writer.start.setdefault(self.local(axis.name), "None")
+            local = self._set(axis.name)
+            fresh = [f"{local} is None", *given[ragged:]]
+            self.writer.line(f"if {' and '.join(fresh)}: {local} = {size}")
+            self.writer.line(f"elif {' and '.join([*given, f'{size} != {local}'])}: {self.writer.no}")
+
+    def _variadic(self, sizes: str, axis: Axis) -> None:
+        if axis.name is None:
+            return
+        name = f"*{axis.name}"
+        local = f"{self.writer.mark}axes_{axis.name}"
+        first = self.writer.certain and name not in self.seen
+        if not first:
+            self.writer.start.setdefault(local, "None")
+        self.seen.setdefault(name)
+        self._touch(local)
+        if axis.name in self.spread:
+            merge = self.writer.given("_merged", merged)
+            known = "None" if first else local
+            self.writer.line(f"{local} = {merge}({known}, {sizes}, {axis.broadcast})")
+            self.writer.line(f"if {local} is None: {self.writer.no}")
+        elif first:
+            self.writer.line(f"{local} = {sizes}")
+            self.bound.add(name)
+        elif name in self.bound:
+            self.writer.line(f"if {local} != {sizes}: {self.writer.no}")
+        else:
+            self.writer.line(f"if {local} is None: {local} = {sizes}")
+            self.writer.line(f"elif {local} != {sizes}: {self.writer.no}")
+
+    # Expressions.
+
+    def _expression(self, size: str, expression: Expression, given: Sequence[str]) -> None:
+        if all(name in self.bound for name in expression.names):
+            wrong = self._unequal(size, expression)
+            self.writer.line(f"if {' and '.join([*given, wrong])}: {self.writer.no}")
+            return
+        if self.touched:  # an alternative fits or not as far as its names are known by now
+            known = [f"{self.local(name)} is not None" for name in expression.names if name not in self.bound]
+            self.writer.start |= {self.local(name): "None" for name in expression.names if name not in self.bound}
+            wrong = self._unequal(size, expression)
+            self.writer.line(f"if {' and '.join([*given, *known, wrong])}: {self.writer.no}")
+        local, many = self.writer.local("waiting"), not self.writer.certain
+        self.writer.start.setdefault(local, "()" if many else "None")
+        self._touch(local)
+        head = f"if {' and '.join(given)}: " if given else ""
+        self.writer.line(f"{head}{local} {'+= (' + size + ',)' if many else '= ' + size}")
+        self.waiting.append(Waiting(local, expression, certain=not given and not many, many=many))
+
+    def spoken(self, expression: Expression, **more: str) -> str:
+        """An expression as source; `more`: what stands for some of its names."""
+        names = {name: self.local(name) for name in expression.names}
+        return expression.spell(names | {path: self.path(path) for path in expression.braces} | more)
+
+    def _unequal(self, size: str, expression: Expression) -> str:
+        """The test that a size is not what an expression of known names says."""
+        tests = [*self._impossible(expression), f"{size} != {self.spoken(expression)}"]
+        return tests[0] if len(tests) == 1 else f"({' or '.join(tests)})"
+
+    def _impossible(self, expression: Expression) -> list[str]:
+        """The tests that an expression has no value: it needs a number that is none, or divides by 0."""
+        numbers = self.writer.given("_numbers", NUMBERS)
+        lone = expression.text.startswith("{self.") and expression.text == f"{{{expression.braces[0]}}}"
+        kind = self.writer.given("isinstance", isinstance)
+        tests = [f"not {kind}({self.path(path)}, {numbers})" for path in expression.braces if not lone]
+        return [*tests, *(f"not ({self.spoken(divisor)})" for divisor in expression.divisors)]
+
+    def path(self, path: str) -> str:
+        """The source of a path in braces."""
+        first, dot, rest = path.partition(".")
+        return f"{self.result if first == 'return' else first}{dot}{rest}"
+
+    def settle(self) -> None:
+        """Compare the sizes that wait; a linear expression of one unknown name binds it."""
+        left, self.waiting = self.waiting, []
+        several: list[Waiting] = []
+        while left:
+            item = min(left, key=lambda item: len(self._unknown(item)))
+            left.remove(item)
+            unknown = self._unknown(item)
+            self._settle(item, unknown)
+            self.waiting += [item] if unknown else []
+            several += [item] if len(unknown) > 1 else []
+        for item in several:  # one of its names may have been bound on the way
+            self._settle(item, self._unknown(item))
+
+    def _unknown(self, item: Waiting) -> list[str]:
+        return [name for name in item.expression.names if name not in self.bound]
+
+    def _settle(self, item: Waiting, unknown: Sequence[str]) -> None:
+        size = self.writer.local("size") if item.many else item.local
+        if item.many:
+            with self.writer.block(f"for {size} in {item.local}:"):
+                self._compare_or_solve(size, item.expression, unknown)
+        elif item.certain:
+            self._compare_or_solve(size, item.expression, unknown)
+            if len(unknown) == 1 and item.expression.linear_in(unknown[0]):
+                self.bound.add(unknown[0])
+        else:
+            with self.writer.block(f"if {size} is not None:"):
+                self._compare_or_solve(size, item.expression, unknown)
+
+    def _compare_or_solve(self, size: str, expression: Expression, unknown: Sequence[str]) -> None:
+        for name in unknown:
+            self.writer.start.setdefault(self.local(name), "None")
+        wrong = self._unequal(size, expression)
+        if not unknown:
+            self.writer.line(f"if {wrong}: {self.writer.no}")
+            return
+        known = " and ".join(f"{self.local(name)} is not None" for name in unknown)
+        with self.writer.block(f"if {known}:"):
+            self.writer.line(f"if {wrong}: {self.writer.no}")
+        for name in unknown:
+            if expression.linear_in(name):
+                others = [f"{self.local(other)} is not None" for other in unknown if other != name]
+                with self.writer.block(f"elif {' and '.join(others)}:" if others else "else:"):
+                    self._solve(size, expression, name)
+
+    def _solve(self, size: str, expression: Expression, name: str) -> None:
+        """Bind the one unknown name: size = zero + slope * name."""
+        local, no = self._set(name), self.writer.no
+        impossible = self._impossible(expression)
+        if impossible:
+            self.writer.line(f"if {' or '.join(impossible)}: {no}")
+        if not expression.braces and expression.names == (name,):
+            zero, slope = _line(expression)
+        else:
+            zero, slope = self.writer.local("zero"), self.writer.local("slope")
+            self.writer.line(f"{zero} = {self.spoken(expression, **{name: '0'})}")
+            self.writer.line(f"{slope} = {self.spoken(expression, **{name: '1'})} - {zero}")
+        if slope == 1:
+            self.writer.line(f"{local} = {size} - {zero}" if zero else f"{local} = {size}")
+            self.writer.line(f"if {local} < 0: {no}")
+            return
+        rest = f"({size} - {zero})" if zero else size
+        with self.writer.block(f"if {slope}:", always=True):
+            self.writer.line(f"if {rest} % {slope}: {no}")
+            self.writer.line(f"{local} = {rest} // {slope}")
+            self.writer.line(f"if {local} < 0: {no}")
+        self.writer.line(f"elif {size} != {zero}: {no}")
+
+
+def _line(expression: Expression) -> tuple[int, int]:
+    """What an expression of one name is at 0, and how much it grows with each 1."""
+
+    def at(value: int) -> int:
+        return expression.evaluate(lambda name: value, lambda path: value)
+
+    return at(0), at(1) - at(0)
+
+
+def merged(known: tuple[Sizes, bool] | None, came: Sizes, broadcast: bool) -> tuple[Sizes, bool] | None:
+    """The sizes that a variadic name has after it met some more, and whether more may still broadcast with them.
+
+    None where they do not fit.
+    """
+    if known is None:
+        return tuple(came), broadcast
+    sizes, open_ = known
+    both = broadcast_sizes(sizes, came) if broadcast or open_ else tuple(came)
+    if both is None or (not open_ and both != sizes) or (not broadcast and both != tuple(came)):
+        return None
+    return both, open_ and broadcast
+
+
+def broadcast_sizes(first: Sizes, second: Sizes) -> Sizes | None:
+    """The sizes that two of them broadcast to; None if they do not."""
+    pairs: list[tuple[Any, Any]] = list(zip_longest(reversed(first), reversed(second), fillvalue=1))
+    if any(one != 1 and other != 1 and one != other for one, other in pairs):
+        return None
+    return tuple(other if one == 1 else one for one, other in reversed(pairs))

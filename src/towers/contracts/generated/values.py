@@ -1,0 +1,189 @@
+"""Source that checks one value against the alternatives of its annotation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from towers.contracts import modes
+from towers.contracts.generated.sizes import AxisWriter
+from towers.contracts.generated.writer import Writer
+from towers.contracts.layouts import flat, has_layout
+from towers.contracts.plain import class_kinds, is_class, is_plain
+from towers.contracts.specs import (
+    Alternative,
+    ItemsSpec,
+    MappingSpec,
+    PlainSpec,
+    RecordSpec,
+    Spec,
+    TensorSpec,
+    TupleSpec,
+)
+
+
+class Unfit(Exception):
+    """One of several alternatives does not fit; the next one is tried."""
+
+
+class ValueWriter:
+    """The values of one signature.
+
+    Args:
+        writer: where the lines go.
+        axes: the axis names that the values share.
+        dtype_of: the path of the parameter that floating arguments must have the dtype of.
+        bounded: the axis names that conditions speak of: a ragged axis of that name is kept for them.
+    """
+
+    def __init__(self, writer: Writer, axes: AxisWriter, dtype_of: str | None, bounded: frozenset[str]) -> None:
+        self.writer, self.axes, self.dtype_of, self.bounded = writer, axes, dtype_of, bounded
+        self.in_result = False
+        self.ragged: set[str] = set()
+        """The bounded names that may be ragged."""
+
+    def value(self, value: str, spec: Spec) -> None:
+        """A value of any annotation."""
+        plain = [option for option in spec if isinstance(option, PlainSpec)]
+        others = [option for option in spec if not isinstance(option, PlainSpec)]
+        test = self._plain(value, plain) if plain else None
+        if not others:
+            if test:
+                self.writer.line(f"if not ({test}): {self.writer.no}")
+        elif test is None and plain:  # anything at all will do
+            pass
+        elif test is None:
+            self._first_that_fits(value, others)
+        else:
+            only_none = test == f"{value} is None"
+            with self.writer.block(f"if {value} is not None:" if only_none else f"if not ({test}):"):
+                self._first_that_fits(value, others)
+
+    def _plain(self, value: str, options: Sequence[PlainSpec]) -> str | None:
+        """The test that a value is of one of several types that have nothing to do with tensors; None: any is."""
+        hints = [option.hint for option in options]
+        if any(hint in (Any, object) for hint in hints):
+            return None
+        tests = [f"{value} is None"] if type(None) in hints else []
+        plain = [hint for hint in hints if is_class(hint) and hint is not type(None)]
+        classes = tuple(kind for hint in plain for kind in class_kinds(hint))
+        if classes:
+            kind = self.writer.constant("type", classes[0] if len(classes) == 1 else classes)
+            tests.append(f"{self.writer.given('isinstance', isinstance)}({value}, {kind})")
+        for hint in hints:
+            if not is_class(hint):
+                asked = self.writer.given("_is_plain", is_plain)
+                tests.append(f"{asked}({value}, {self.writer.constant('hint', hint)})")
+        return " or ".join(tests)
+
+    def _first_that_fits(self, value: str, options: Sequence[Alternative]) -> None:
+        first, *rest = options
+        if not rest:
+            self._option(value, first)
+            return
+        unfit, fits = self.writer.given("_Unfit", Unfit), self.writer.local("fits")
+        at, no = len(self.writer.lines), self.writer.no
+        touched: dict[str, None] = {}
+        self.axes.touched.append(touched)
+        self.writer.no = f"raise {unfit}"
+        with self.writer.block("try:"):
+            self._option(value, first)
+        self.writer.no = no
+        self.axes.touched.pop()
+        self.writer.line(f"    {fits} = True")
+        if touched:
+            names, kept = ", ".join(touched), self.writer.local("kept")
+            self.writer.line(f"{kept} = ({names},)", at=at)
+            self.writer.line(f"except {unfit}: {names}, {fits} = *{kept}, False")
+        else:
+            self.writer.line(f"except {unfit}: {fits} = False")
+        with self.writer.block(f"if not {fits}:"):
+            self._first_that_fits(value, rest)
+
+    def _option(self, value: str, option: Alternative) -> None:
+        writer, no = self.writer, self.writer.no
+        if isinstance(option, TensorSpec):
+            self._tensor(value, option)
+        elif isinstance(option, TupleSpec):
+            size = f"{writer.given('len', len)}({value})"
+            writer.line(f"if not {self._isinstance(value, tuple)} or {size} != {len(option.items)}: {no}")
+            for index, item in enumerate(option.items):
+                self._part(f"{value}[{index}]", item)
+        elif isinstance(option, ItemsSpec):
+            writer.line(f"if not {self._isinstance(value, option.kind)}: {no}")
+            item = writer.local("item")
+            with writer.block(f"for {item} in {value}:"):
+                self.value(item, option.item)
+        elif isinstance(option, MappingSpec):
+            writer.line(f"if not {self._isinstance(value, option.kind)}: {no}")
+            key, item = writer.local("key"), writer.local("item")
+            with writer.block(f"for {key}, {item} in {value}.items():"):
+                self.value(key, option.key)
+                self.value(item, option.value)
+        elif isinstance(option, RecordSpec):
+            writer.line(f"if not {self._isinstance(value, option.kind)}: {no}")
+            for name, field in option.fields:
+                self._part(f"{value}.{name}", field)
+
+    def _part(self, source: str, spec: Spec) -> None:
+        if all(isinstance(option, PlainSpec) and option.hint in (Any, object) for option in spec):
+            return
+        local = self.writer.local("part")
+        self.writer.line(f"{local} = {source}")
+        self.value(local, spec)
+
+    def _tensor(self, value: str, spec: TensorSpec) -> None:
+        writer = self.writer
+        shape, dtype = writer.local("shape"), writer.local("dtype")
+        dense = tuple(carrier for carrier in spec.carriers if issubclass(carrier, Tensor))
+        bounded = self._bounded_ragged(spec)
+        if bounded:
+            writer.start.setdefault(self.ragged_local(bounded), "None")
+        head = "if"
+        if Tensor in dense:
+            head = "elif"
+            writer.line(f"if {writer.given('type', type)}({value}) is {writer.given('Tensor', Tensor)}:")
+            writer.line(f"    try: {shape}, {dtype} = {value}.shape, {value}.dtype")
+            writer.line(f"    except RuntimeError: {shape} = {dtype} = None  # nested, but not jagged")
+        if dense:
+            writer.line(f"{head} {self._isinstance(value, *dense)} and not {value}.is_nested:")
+            writer.line(f"    {shape}, {dtype} = {value}.shape, {value}.dtype")
+            head = "elif"
+        layout = f"{writer.given('_has_layout', has_layout)}({value})"
+        writer.line(f"{head} {self._isinstance(value, *spec.carriers)} and {layout}:")
+        flattened, rows = writer.given("_flat", flat), self.ragged_local(bounded) if bounded else f"{writer.mark}any"
+        if bounded:
+            for touched in self.axes.touched:
+                touched.setdefault(rows)
+        writer.line(f"    {shape}, {dtype}, {rows} = {flattened}({value}, {rows if bounded else None})")
+        writer.line(f"else: {writer.no}")
+        if spec.dtypes is None:
+            writer.line(f"if {shape} is None: {writer.no}")
+        if spec.dtypes is not None:
+            writer.line(f"if {dtype} not in {writer.constant('dtypes', spec.dtypes)}: {writer.no}")
+        if self.dtype_of and spec.floating and not self.in_result:
+            autocast = writer.given("_autocast", modes.autocast_for)
+            tests = [f"{dtype} != self.{self.dtype_of}.dtype", f"not {autocast}({value})"]
+            if spec.dtypes is None or not all(one.is_floating_point for one in spec.dtypes):
+                tests.insert(1, f"{dtype}.is_floating_point")
+            writer.line(f"if {' and '.join(tests)}: {writer.no}")
+        self.axes.axes(shape, spec)
+
+    def _bounded_ragged(self, spec: TensorSpec) -> str | None:
+        """The name of a second axis whose lengths are needed for conditions, should it be ragged."""
+        name = spec.axes[1].name if len(spec.axes) > 1 and spec.variadic is None else None
+        if name not in self.bounded:
+            return None
+        self.ragged.add(name)
+        return name
+
+    def ragged_local(self, name: str) -> str:
+        """The local that holds the ragged axis of a name, or None."""
+        return f"{self.writer.mark}ragged_{name}"
+
+    def _isinstance(self, value: str, *kinds: type) -> str:
+        if kinds == (Tensor,):
+            kind = self.writer.given("Tensor", Tensor)
+        else:
+            kind = self.writer.constant("type", kinds[0] if len(kinds) == 1 else kinds)
+        return f"{self.writer.given('isinstance', isinstance)}({value}, {kind})"

@@ -1,0 +1,164 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""`attach`: a contract for a module of someone else, by forward hooks."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, get_type_hints
+
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from towers.contracts import modes
+from towers.contracts.compiled import compile_hooks
+from towers.contracts.signature import Options, read_signature
+
+
+class attach:
+    """Give a module that is not yours a contract, checked by forward hooks that survive deepcopy and pickle.
+
+    As a context, until its end; `remove()` ends it too.
+
+    Args:
+        module: an instance; its class and its other instances have no contract.
+        contract: a text for tensors only, `"batch time 8 -> batch time 6"`: arguments and results are separated by
+            commas, several in parentheses are a tuple, any dtype will do, `{self.hidden}` is the module's. Or a
+            function whose signature is the contract, such as
+            `def lstm(input: Float[Tensor, "batch time {self.input_size}"], hx: object = None) -> object: ...`;
+            `self` may be its first parameter.
+        where: conditions, as `contract` has them.
+        dtype_of: the path of a parameter, as `contract` has it.
+
+    Raises:
+        TypeError: the module is no nn.Module, or the contract neither a text nor a function.
+        ValueError: the contract cannot be read.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        contract: str | Callable[..., Any],
+        /,
+        *,
+        where: str | Sequence[str] = (),
+        dtype_of: str | None = None,
+    ) -> None:
+        if not isinstance(module, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"attach: module is a {type(module).__name__}; expected an nn.Module")
+        self._handles: list[Any] = []
+        if modes.switch.of(type(module).__module__, module) == "off":
+            return
+        where = (where,) if isinstance(where, str) else tuple(where)
+        about = (type(module).__name__, type(module).__module__, tuple(_parameters(module)))
+        before, after = _hooks(contract, about, where, dtype_of)
+        self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        if after is not None:
+            self._handles.append(module.register_forward_hook(after, with_kwargs=True))
+
+    def remove(self) -> None:
+        """Take the contract off again; copies that were made of the module keep theirs."""
+        for handle in self._handles:
+            handle.remove()
+
+    def __enter__(self) -> None:
+        """Nothing more to do: the contract is attached when the object is made."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self.remove()
+
+
+class _Hook:
+    """A hook whose call is the generated check itself; it is copied and pickled as what it was made from."""
+
+    def __init__(self, place: int, made_from: tuple[Any, ...]) -> None:
+        self.place, self.made_from = place, made_from
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _hook, (self.place, *self.made_from)
+
+
+def _hook(place: int, *made_from: Any) -> Any:
+    return _hooks(*made_from)[place]
+
+
+def _hooks(
+    contract: str | Callable[..., Any], about: tuple[str, str, tuple[str, ...]], where: tuple[str, ...], dtype_of: Any
+) -> tuple[Any, Any]:
+    """The hooks before and after the call of a module; None where nothing is checked after it."""
+    kind, package, names = about
+    stub = _stub_of_text(contract, names) if isinstance(contract, str) else _stub_of_function(contract)
+    stub.__qualname__, stub.__module__ = f"{kind}.forward", package
+    signature = read_signature(stub, Options(where, dtype_of))
+    made: list[Any] = []
+    for place, check in enumerate(compile_hooks(signature)):
+        members = {"__call__": check, "__contract__": signature}
+        hook = None if check is None else type("Contract", (_Hook,), members)
+        made.append(hook and hook(place, (contract, about, where, dtype_of)))
+    return made[0], made[1]
+
+
+def _parameters(module: nn.Module) -> list[str]:
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind == parameter.POSITIONAL_OR_KEYWORD]
+
+
+_SELF = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+
+
+def _stub(parameters: Sequence[inspect.Parameter], hints: dict[str, Any]) -> Any:
+    def forward() -> None: ...
+
+    forward.__dict__["__signature__"] = inspect.Signature(parameters)
+    forward.__annotations__ = hints
+    return forward
+
+
+def _stub_of_function(contract: Callable[..., Any]) -> Any:
+    if not inspect.isfunction(contract):
+        kind = type(contract).__name__
+        raise TypeError(f"attach: contract is a {kind}; expected a text or a function whose signature is the contract")
+    parameters = list(inspect.signature(contract).parameters.values())
+    if not parameters or parameters[0].name != "self":
+        parameters.insert(0, _SELF)
+    return _stub(parameters, get_type_hints(contract))
+
+
+def _stub_of_text(text: str, names: Sequence[str]) -> Any:
+    arguments, arrow, results = text.partition("->")
+    if not arrow or "->" in results:
+        raise ValueError(f'{text!r} is no contract: it must read "axes, axes -> axes"')
+    hints = [_hint(part, text) for part in _split(arguments, text)]
+    known = [names[index] if index < len(names) else f"input_{index}" for index in range(len(hints))]
+    named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in known]
+    rest = [
+        inspect.Parameter("_args", inspect.Parameter.VAR_POSITIONAL),
+        inspect.Parameter("_kwargs", inspect.Parameter.VAR_KEYWORD),
+    ]
+    return _stub([_SELF, *named, *rest], {**dict(zip(known, hints, strict=True)), "return": _hint(results, text)})
+
+
+def _hint(part: str, text: str) -> Any:
+    part = part.strip()
+    while part.startswith("(") and part.endswith(")") and "," in part:
+        part = part[1:-1]
+        return tuple[tuple(_hint(inner, text) for inner in _split(part, text))]  # pyright: ignore
+    parts = _split(part, text)
+    if len(parts) > 1:
+        return tuple[tuple(_hint(inner, text) for inner in parts)]  # pyright: ignore
+    return Shaped[Tensor, part]
+
+
+def _split(text: str, whole: str) -> list[str]:
+    """At the commas that stand in no parentheses."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if depth < 0:
+            break
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    if depth:
+        raise ValueError(f"{whole!r} is no contract: a parenthesis is not closed, or not opened")
+    return parts

@@ -1,0 +1,41 @@
+"""Types that have nothing to do with tensors: plain classes by isinstance, the rest by beartype."""
+
+import typing
+from typing import Any
+
+import torch
+
+
+def is_class(hint: Any) -> bool:
+    """Whether isinstance alone says if a value is of this type."""
+    if not isinstance(hint, type) or typing.get_origin(hint) is not None:
+        return False
+    special = getattr(hint, "_is_protocol", False) or typing.is_typeddict(hint) or hint.__module__ == "jaxtyping"
+    return not special
+
+
+def class_kinds(hint: Any) -> tuple[type, ...]:
+    """What isinstance is asked for a class: torch gives sizes that are symbols for an int, and numbers for a float."""
+    return {int: (int, torch.SymInt), float: (float, torch.SymFloat)}.get(hint, (hint,))
+
+
+def is_plain(value: object, hint: Any) -> bool:
+    """Whether a value is of a type, as beartype says; in a compiled program every value is of more than a class's.
+
+    A type that beartype cannot decide, such as a name that is not defined, is any.
+    """
+    if hint is Any or hint is object:
+        return True
+    if is_class(hint):
+        return isinstance(value, class_kinds(hint))
+    return torch.compiler.is_compiling() or _by_beartype(value, hint)
+
+
+def _by_beartype(value: object, hint: Any) -> bool:
+    from beartype.door import is_bearable
+    from beartype.roar import BeartypeException
+
+    try:
+        return is_bearable(value, hint)
+    except BeartypeException:
+        return True
