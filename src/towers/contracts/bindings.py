@@ -111,7 +111,7 @@ class Bindings:
         Raises:
             Unknown: it is None.
         """
-        value = read_path(self.argument(path.partition(".")[0]), path)
+        value = self.read(path)
         if value is None:
             raise Unknown
         return value
@@ -122,10 +122,14 @@ class Bindings:
         Raises:
             Impossible: it is no number.
         """
-        value = read_path(self.argument(path.partition(".")[0]), path)
+        value = self.read(path)
         if not isinstance(value, NUMBERS):
             raise Impossible(f"{path} is {value!r}, no number")
-        return value
+        return self.braces(path)
+
+    def read(self, path: str) -> Any:
+        """Whatever a path leads to."""
+        return read_path(self.argument(path.partition(".")[0]), path)
 
     def argument(self, name: str) -> Any:
         """An argument of the call, or its default.

@@ -61,7 +61,7 @@ class _Source:
 
     def __init__(self, signature: Signature) -> None:
         self.signature, self.package = signature, signature.package
-        self.parameters = signature.parameters
+        self.parameters = signature.formal
         self.names = [parameter.name for parameter in self.parameters]
         self.writer = Writer(self.names)
         self.mark = self.writer.mark

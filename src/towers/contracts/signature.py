@@ -28,7 +28,8 @@ class Signature:
     """What the annotations and the options of `contract` demand of a call."""
 
     name: str
-    parameters: tuple[inspect.Parameter, ...]
+    formal: tuple[inspect.Parameter, ...]
+    """The function's own parameters."""
     arguments: Mapping[str, Spec]
     result: Spec | None
     where: tuple[Condition, ...]
@@ -37,9 +38,15 @@ class Signature:
     """The Python module of the function."""
 
     @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of those that may be given by position, in order."""
+        by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        return tuple(p.name for p in self.formal if p.kind in by_position)
+
+    @property
     def defaults(self) -> dict[str, Any]:
         """The values of parameters that a call leaves out."""
-        return {p.name: p.default for p in self.parameters if p.default is not p.empty}
+        return {p.name: p.default for p in self.formal if p.default is not p.empty}
 
 
 def read_signature(function: Callable[..., Any], options: Options) -> Signature:

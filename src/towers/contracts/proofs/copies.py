@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from towers.contracts.check import contract
-from towers.contracts.signature import Signature, read_signature
+from towers.contracts.decorate import contract
+from towers.contracts.signature import Options, Signature, read_signature
 from towers.contracts.specs import holds_tensors
 
 
@@ -77,7 +77,7 @@ def annotated_forward(module: nn.Module) -> Any:
     if not getattr(function, "__annotations__", None) or type(module).__module__.startswith("torch."):
         return None
     try:
-        signature = read_signature(function, (), None)
+        signature = read_signature(function, Options())
     except (NameError, TypeError, ValueError):
         return None
     specs = [*signature.arguments.values(), *([signature.result] if signature.result else [])]

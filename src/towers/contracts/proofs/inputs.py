@@ -197,7 +197,7 @@ def _check_names(subject: Subject, own: Sequence[Condition]) -> None:
 def _choice(spec: Spec) -> Any:
     """The alternative of an annotation that can be made: a padded tensor, a tuple, or an int that is an axis."""
     for option in spec:
-        if isinstance(option, TensorSpec) and option.array_type is Tensor:
+        if isinstance(option, TensorSpec) and Tensor in option.carriers:
             return option
         if isinstance(option, TupleSpec) and all(_choice(item) is not None for item in option.items):
             return option

@@ -112,7 +112,7 @@ class _SymbolicCheck(Check):
         super().__init__(names)
         self.symbols = symbols
 
-    def layout(self, value: object) -> tuple[Sequence[Size], torch.dtype, torch.device]:
+    def layout(self, value: object) -> tuple[Sequence[Size], torch.dtype | None, torch.device | None]:
         if isinstance(value, PackedSequence) and id(value.batch_sizes) in self.symbols.packed:
             batch = batch_sizes_of(self.symbols, value.batch_sizes)
             sizes: Sequence[Any] = [batch, RaggedAxis(None), *value.data.shape[1:]]
