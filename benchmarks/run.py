@@ -9,11 +9,18 @@ SUITES, with a TITLE, `cases(quick)` and `measure(case, device, quick=…) -> li
 """
 
 import argparse
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
 
-SUITES = {"lstm": "lstm", "contracts": "contracts", "import": "imports", "reading": "reading"}
+SUITES = {
+    "lstm": "lstm",
+    "tower": "tower",
+    "contracts": "contracts",
+    "import": "imports",
+    "reading": "reading",
+}
 RESULTS = Path(__file__).parent / "results"
 
 try:
@@ -32,12 +39,19 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats, under a minute")
     parser.add_argument(
+        "--keras-python",
+        metavar="PYTHON",
+        help="a Python that has Keras with TensorFlow, JAX or PyTorch, for the suite tower; default: this one",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
         help="default: benchmarks/results/MACHINE, with --quick benchmarks/results/quick",
     )
     options = parser.parse_args(argv)
+    if options.keras_python:
+        os.environ["KERAS_PYTHON"] = options.keras_python
     if unknown := set(options.suites) - set(SUITES):
         parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -65,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
                 rows += suite.measure(case, device, quick=options.quick)
         console.print(table(rows, suite.TITLE))
         write_json(rows, about, out / f"{name}.json")
-        plot(rows, suite.TITLE, about, out / f"{name}.png")
+        getattr(suite, "plot", plot)(rows, suite.TITLE, about, out / f"{name}.png")
         print(f"{out / name}.json, {out / name}.png")
 
 
