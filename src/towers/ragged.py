@@ -169,9 +169,8 @@ class Ragged:
             first = torch.arange(len(self), device=self.device).unsqueeze(1) * self.uniform
             index = (first + torch.arange(steps, device=self.device)).flatten()
             return index, torch.arange(len(self) + 1, device=self.device) * steps
-        steps = (self.lengths - length + 1).clamp(min=0)
-        offsets = offsets_of(steps)
-        runs = None  # the CPU counts for itself
+        steps = (self.lengths - (length - 1)).clamp(min=0)
+        offsets, runs = offsets_of(steps), None
         if is_plain(offsets) and not offsets.is_cpu:
             # To count would wait for the device. The sizes say it too, if no sentence is shorter than `length - 1`;
             # offsets that say otherwise are made to end there, so that nothing is written out of bounds.
@@ -179,7 +178,7 @@ class Ragged:
             offsets = offsets.clamp(max=runs)
             steps = offsets.diff()
         shifts = (self.offsets[:-1] - offsets[:-1]).repeat_interleave(steps, output_size=runs)
-        return torch.arange(shifts.shape[0], device=self.device) + shifts, offsets
+        return torch.arange(shifts.shape[0], device=self.device).add_(shifts), offsets
 
     def sentences(self, first: int, last: int) -> "Ragged":
         """Sentences first, first + 1, … last - 1: a view; on a device this waits for it."""

@@ -92,24 +92,25 @@ class PhraseConv(nn.Module):
         ragged = enter(sentences, lengths, owner=self, keep_ids=True)
         starts, offsets = ragged.runs(self.kernel_words)
         uniform = None if ragged.uniform is None else max(ragged.uniform - self.kernel_words + 1, 0)
-        phrases = add_neighbours(*self._shares(ragged, starts)) + self.bias
+        shares, ids = self._shares(ragged)
+        phrases = add_neighbours(shares, self.bias, starts, ids)
         return leave(Ragged.unchecked(phrases, offsets, uniform), sentences, fewer=self.kernel_words - 1)
 
-    def _shares(self, ragged: Ragged, starts: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What `add_neighbours` takes: the shares of all tokens, or of words with the id of each token."""
+    def _shares(self, ragged: Ragged) -> tuple[Tensor, Tensor | None]:
+        """The shares of all tokens; or those of words, and which word each token is."""
         tokens, table = ragged.values, ragged.table
         if table is None or not is_plain(table, self.weight):
-            return self.project(ragged.vectors().values), starts, None
+            return self.project(ragged.vectors().values), None
         if can_keep(table, self.weight):
             how = (self.product_dtype, autocast(table.device) and torch.get_autocast_dtype(table.device.type))
             kept = self._kept.get(lambda: self.project(table), large=[table], small=[self.weight], how=how)
-            return kept, starts, tokens
+            return kept, tokens
         if table.is_cpu:
             ragged = ragged.distinct()
         elif len(table) > len(tokens):  # to look for distinct words would wait for the device
-            return self.project(ragged.vectors().values), starts, None
+            return self.project(ragged.vectors().values), None
         assert ragged.table is not None
-        return self.project(ragged.table), starts, ragged.values
+        return self.project(ragged.table), ragged.values
 
     def project(
         self, vectors: Float[Tensor, "words {self.vector_width}"]
