@@ -1,6 +1,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The sum of neighbours: what each place of a phrase has from the word that stands there, added up."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,29 +27,26 @@ def add_neighbours(
     """
     rows = [starts + place if place else starts for place in range(shares.shape[1])]
     rows = rows if ids is None else [ids.index_select(0, row) for row in rows]
-    if is_plain(shares, bias, starts):
+    if torch.is_grad_enabled() and is_plain(shares, bias, starts):
         return _AddNeighbours.apply(shares, bias, ids is None, *rows)
-    return _sum(shares, rows) + bias
+    return _sum(shares, bias, rows)
 
 
-def _sum(shares: Tensor, rows: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+def _sum(shares: Tensor, bias: Tensor, rows: Sequence[Tensor]) -> Tensor:
     total = shares[:, 0].index_select(0, rows[0])
     for place, row in enumerate(rows[1:], start=1):
-        total = total + shares[:, place].index_select(0, row)
-    return total
+        total += shares[:, place].index_select(0, row)
+    return total.add_(bias) if total.dtype == bias.dtype else total + bias  # under autocast they differ
 
 
 class _AddNeighbours(torch.autograd.Function):
-    """The same with a backward that fills one tensor in place; torch's own makes several and takes five times as long."""
+    """The same with a backward that fills one tensor in place; torch makes several, and takes five times as long."""
 
     @staticmethod
     def forward(ctx: Any, shares: Tensor, bias: Tensor, each_once: bool, *rows: Tensor) -> Tensor:
         ctx.shape, ctx.each_once = shares.shape, each_once
         ctx.save_for_backward(*rows)
-        total = shares[:, 0].index_select(0, rows[0])
-        for place, row in enumerate(rows[1:], start=1):
-            total += shares[:, place].index_select(0, row)
-        return total.add_(bias) if bias.dtype == total.dtype else total + bias
+        return _sum(shares, bias, rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
