@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from towers import checkpoint
 from towers.contracts import contract
 from towers.kinds import enter
+from towers.layers import in_place
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
@@ -112,6 +113,9 @@ class Tower(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or the number of words is not one it takes.
             ValueError: a length is not one it takes.
         """
+        if in_place.serves(self.conv, self.pool, sentences):
+            batch, count = in_place.pooled(self.conv, self.pool, sentences, lengths)
+            return self.lstm.run_batch(batch, count, outputs=False)[1][0][-1]
         features = self.pool(self.conv(enter(sentences, lengths, owner=self, keep_ids=True)))
         state: tuple[Tensor, Tensor] | None = None
         for part in features.chunks(self.chunk):
@@ -128,8 +132,11 @@ class Tower(nn.Module):
         """As `forward`, of any number of sentences: where no gradient is wanted, in slices.
 
         A slice is so many sentences that what is computed on the way takes some 32 MB, and at most 64, beyond input and
-        output (and the kept product of a table of vectors); a sentence is never cut.
+        output (and the kept product of a table of vectors); a sentence is never cut. On a GPU with kernels for the
+        tower all goes at once, and takes some 100 bytes a word.
         """
+        if in_place.serves(self.conv, self.pool, sentences):
+            return self(sentences, lengths)
         parts = list(slices(sentences, lengths, WORKING_BYTES // self._bytes_a_word()))
         return self(*parts[0]) if len(parts) == 1 else torch.cat([self(*part) for part in parts])
 

@@ -214,18 +214,21 @@ class RaggedLSTM(nn.Module):
 
     def _run(self, input: Any, hx: State | None, lengths: Tensor | None, *, outputs: bool) -> tuple[Any, State]:
         """From any kind of input to a batch for the kernels, and back to the same kind."""
+        if isinstance(input, Tensor) and not input.is_nested:
+            output, state = self.run_batch(_batch_of_padded(input, lengths), input.shape[0], hx, outputs=outputs)
+            return None if output is None else output.unflatten(0, input.shape[:2]), state
+        ragged = enter(input, lengths, owner=self)
+        output, state = self.run_batch(_batch_of_ragged(ragged), len(ragged), hx, outputs=outputs)
+        return None if output is None else leave(ragged.with_values(output), input), state
+
+    def run_batch(
+        self, batch: Batch, count: int, hx: State | None = None, *, outputs: bool
+    ) -> tuple[Tensor | None, State]:
+        """As `forward`, for `count` sentences as the kernels take them: what other layers call."""
         weight = self.weight_ih_l0
-        plain = isinstance(input, Tensor) and not input.is_nested
-        if plain:
-            ragged, batch = None, _batch_of_padded(input, lengths)
-            count = input.shape[0]
-        else:
-            ragged = enter(input, lengths, owner=self)
-            batch, count = _batch_of_ragged(ragged), len(ragged)
         dtype = torch.promote_types(weight.dtype, torch.float32)  # a state loses too much in less
         if hx is None:
-            rows = self.state_rows
-            zeros = weight.new_zeros(rows, count, self.hidden_size, dtype=dtype)
+            zeros = weight.new_zeros(self.state_rows, count, self.hidden_size, dtype=dtype)
             hx = (zeros[..., : self.state_width], zeros)
         self._guard(batch.values, count, hx)
         with no_autocast(weight.device):
@@ -236,12 +239,7 @@ class RaggedLSTM(nn.Module):
             output, (h_n, c_n) = run(batch, state, weights, outputs=outputs, method=self.method)
         small = torch.get_autocast_dtype(weight.device.type) if autocast(weight.device) else weight.dtype
         h_n, c_n = h_n.to(small), c_n.to(dtype if autocast(weight.device) else small)
-        if output is None:
-            return None, (h_n, c_n)
-        output = output.to(small)
-        if ragged is None:
-            return output.unflatten(0, input.shape[:2]), (h_n, c_n)
-        return leave(ragged.with_values(output), input), (h_n, c_n)
+        return None if output is None else output.to(small), (h_n, c_n)
 
     def _guard(self, values: Tensor, batch: int, state: State) -> None:
         """Refuse sizes that do not fit even where contracts are off: torch's CPU path would read out of bounds."""

@@ -97,9 +97,14 @@ class PhraseConv(nn.Module):
 
     def _shares(self, ragged: Ragged) -> tuple[Tensor, Tensor | None]:
         """The shares of all tokens; or those of words, and which word each token is."""
+        multiplied = self.multiplied_table(ragged)
+        return (self.project(ragged.vectors().values), None) if multiplied is None else multiplied
+
+    def multiplied_table(self, ragged: Ragged) -> tuple[Tensor, Tensor] | None:
+        """The shares of words, and which word each token is; None where each token had better be multiplied."""
         tokens, table = ragged.values, ragged.table
         if table is None or not is_plain(table, self.weight):
-            return self.project(ragged.vectors().values), None
+            return None
         if can_keep(table, self.weight):
             how = (self.product_dtype, autocast(table.device) and torch.get_autocast_dtype(table.device.type))
             kept = self._kept.get(lambda: self.project(table), large=[table], small=[self.weight], how=how)
@@ -107,7 +112,7 @@ class PhraseConv(nn.Module):
         if table.is_cpu:
             ragged = ragged.distinct()
         elif len(table) > len(tokens):  # to look for distinct words would wait for the device
-            return self.project(ragged.vectors().values), None
+            return None
         assert ragged.table is not None
         return self.project(ragged.table), ragged.values
 

@@ -19,3 +19,14 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
         monkeypatch.setattr(lstm_ops, "_way", lambda values: lstm_launch)
         monkeypatch.setattr(phrase_ops, "_way", lambda values: phrase_launch)
     return torch.device("cuda" if request.param == "cuda" else "cpu")
+
+
+@pytest.fixture
+def served(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Layers take the fused kernels' operators, on the CPU as they do on a GPU."""
+    if device.type == "cpu":
+        from towers.kernels import dispatch, fused
+
+        monkeypatch.setattr(fused, "runs_on", lambda device: True)
+        monkeypatch.setattr(dispatch, "_on_device", lambda batch: True)
+    return device

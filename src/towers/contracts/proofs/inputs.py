@@ -29,7 +29,7 @@ class Case:
 
     @property
     def label(self) -> str:
-        """"with lengths", "without lengths"; empty where there is but one way."""
+        """ "with lengths", "without lengths"; empty where there is but one way."""
         optional = self.subject.optional
         named = [f"with {name}" if name in self.given else f"without {name}" for name in optional]
         named += [f"{self.leading} leading axes"] if self.subject.variadic else []
@@ -181,7 +181,9 @@ def read_subject(
         elif isinstance(_choice(spec), (TensorSpec, TupleSpec)):
             optional.append(name)
     subject = Subject(module, signature, [*signature.where, *own], values, tuple(required), tuple(optional))
-    subject.variadic = any(_has_variadic(signature.arguments[n]) for n in required + optional if n in signature.arguments)
+    subject.variadic = any(
+        _has_variadic(signature.arguments[n]) for n in required + optional if n in signature.arguments
+    )
     _check_names(subject, own)
     return subject
 

@@ -31,8 +31,13 @@ def _run(gates: int, states: int, input: Tensor, *rest: Any) -> tuple[Tensor, ..
     per_layer = len(weights) // (layers * directions)
     width = gates * hidden[-1].shape[2]
     out = weights[1].shape[1]
-    _expect(input.shape[-1] == weights[0].shape[1], f"input has {input.shape[-1]} features, weights {weights[0].shape[1]}")
-    _expect(weights[0].shape[0] == width, f"weights are for {weights[0].shape[0] // gates} units, the state {hidden[-1].shape[2]}")
+    _expect(
+        input.shape[-1] == weights[0].shape[1], f"input has {input.shape[-1]} features, weights {weights[0].shape[1]}"
+    )
+    _expect(
+        weights[0].shape[0] == width,
+        f"weights are for {weights[0].shape[0] // gates} units, the state {hidden[-1].shape[2]}",
+    )
     batch = hidden[0].shape[1] if packed else input.shape[0 if batch_first else 1]
     for part, size in zip(hidden, (out, hidden[-1].shape[2]), strict=False):
         wanted = (layers * directions, batch, size)

@@ -84,7 +84,9 @@ def divide(span: Span, relation: Any, axis: Any) -> list[Span]:
 def _first_change(span: Span, holds: Callable[[int], bool]) -> list[Span]:
     sizes = [size for size in range(span.first, span.first + 256 * span.step, span.step) if size in span]
     truths = [holds(size) for size in sizes]
-    change = next((size for size, now, before in zip(sizes[1:], truths[1:], truths, strict=False) if now != before), None)
+    change = next(
+        (size for size, now, before in zip(sizes[1:], truths[1:], truths, strict=False) if now != before), None
+    )
     if change is None:
         return [span]
     parts = [span.part(span.first, change - 1), span.part(change, None)]
@@ -104,7 +106,6 @@ def _divisors(expression: Any, axis: Any) -> list[int]:
 
 def _nodes(expression: Any) -> list[Any]:
     return [expression, *(node for argument in expression.args for node in _nodes(argument))]
-
 
 
 Spans = Mapping[str, Span]

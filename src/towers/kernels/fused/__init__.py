@@ -33,6 +33,14 @@ def serves(batch: Batch, weights: Weights) -> bool:
     return fits and runs_on(batch.values.device)
 
 
+def serves_phrases(values: Tensor, weight: Tensor, pool: int) -> bool:
+    """A convolution of weights "places filters width" and its pool, whose tiles are powers of two; dtypes as above."""
+    places, filters, _ = weight.shape
+    fits = all(size & (size - 1) == 0 for size in (filters, pool)) and filters >= 16
+    fits = fits and filters << (places - 1).bit_length() <= 128
+    return fits and all(part.dtype in DTYPES for part in (values, weight)) and runs_on(values.device)
+
+
 @torch.compiler.assume_constant_result
 def runs_on(device: torch.device) -> bool:
     """Whether there is an NVIDIA GPU of compute capability 8.0 or more, and Triton."""

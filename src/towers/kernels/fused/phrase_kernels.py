@@ -11,12 +11,16 @@ import triton.language as tl
 
 
 @triton.jit
-def _rows(ids, real, token, rows):
-    """Where the tokens' vectors stand, and which tokens are to be read at all."""
+def _rows(ids, real, token, rows, vocabulary):
+    """Where the tokens' vectors stand, and which tokens are to be read at all: no id that the table does not have."""
     live = (token >= 0) & (token < rows)
     if real is not None:
         live = live & (tl.load(real + token, live, 0) != 0)
-    row = token if ids is None else tl.load(ids + token, live, 0).to(tl.int64)
+    if ids is None:
+        row = token
+    else:
+        row = tl.load(ids + token, live, 0).to(tl.int64)
+        live = live & (row >= 0) & (row < vocabulary)
     return row, live
 
 
@@ -32,16 +36,16 @@ def _write_pooled(total, bias, features, winners, phrase, real, FILTERS: tl.cons
         tl.store(winners + place, winner.to(tl.uint8), real)
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows", "vocabulary"])
 def forward(
-    values, ids, weight, bias, real, features, winners, rows,
+    values, ids, weight, bias, real, features, winners, rows, vocabulary,
     WIDTH: tl.constexpr, PLACES: tl.constexpr, P: tl.constexpr, FILTERS: tl.constexpr, POOL: tl.constexpr,
     TILE: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """From vectors, or from ids and a table of vectors."""
     local = tl.arange(0, TILE)
     token = tl.program_id(0).to(tl.int64) * (TILE - PLACES + 1) + local
-    row, live = _rows(ids, real, token, rows)
+    row, live = _rows(ids, real, token, rows, vocabulary)
     share = tl.arange(0, P * FILTERS)
     shares = tl.zeros((TILE, P * FILTERS), tl.float32)
     for first in range(0, WIDTH, CHUNK):
@@ -59,16 +63,16 @@ def forward(
     _write_pooled(total, bias, features, winners, token, whole, FILTERS, POOL)
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows", "vocabulary"])
 def lookup(
-    projected, ids, bias, real, features, winners, rows,
+    projected, ids, bias, real, features, winners, rows, vocabulary,
     PLACES: tl.constexpr, FILTERS: tl.constexpr, POOL: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """From ids and a table of each word's shares, "vocabulary places filters"."""
     phrase = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     total = tl.zeros((TILE, FILTERS), tl.float32)
     for place in tl.static_range(PLACES):
-        row, live = _rows(ids, real, phrase + place, rows)
+        row, live = _rows(ids, real, phrase + place, rows, vocabulary)
         at = (row * PLACES + place)[:, None] * FILTERS + tl.arange(0, FILTERS)[None, :]
         total += tl.load(projected + at, live[:, None], 0.0).to(tl.float32)
     _write_pooled(total, bias, features, winners, phrase, phrase < rows, FILTERS, POOL)
@@ -87,9 +91,9 @@ def _d_shares(
     return tl.load(d_features + at, live & won, 0.0)
 
 
-@triton.jit(do_not_specialize=["rows", "span"])
+@triton.jit(do_not_specialize=["rows", "vocabulary", "span"])
 def backward_weight(
-    values, ids, real, winners, d_features, d_weight, d_bias, rows, span,
+    values, ids, real, winners, d_features, d_weight, d_bias, rows, vocabulary, span,
     WIDTH: tl.constexpr, PLACES: tl.constexpr, P: tl.constexpr, FILTERS: tl.constexpr, POOL: tl.constexpr,
     TILE: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -100,7 +104,7 @@ def backward_weight(
     total, total_bias = tl.zeros((P * FILTERS, CHUNK), tl.float32), tl.zeros((P * FILTERS,), tl.float32)
     for offset in range(0, span, TILE):
         token = start + offset + tl.arange(0, TILE)
-        row, live = _rows(ids, real, token, rows)
+        row, live = _rows(ids, real, token, rows, vocabulary)
         x = tl.load(values + row[:, None] * WIDTH + k[None, :], live[:, None] & (k < WIDTH)[None, :], 0.0)
         d_shares = _d_shares(d_features, winners, token, share, rows, PLACES, FILTERS, POOL)
         total = tl.dot(tl.trans(d_shares), x.to(tl.float32), total, input_precision=PRECISION)

@@ -37,7 +37,7 @@ def forward(
     features, winners = _results(values, rows, filters // pool, keep)
     start(
         phrase_kernels.forward, (triton.cdiv(rows, FORWARD["TILE"] - places + 1),),
-        values, ids, weight, bias, real, features, winners if keep else None, rows,
+        values, ids, weight, bias, real, features, winners if keep else None, rows, len(values),
         **_sizes(values, weight, pool, precision), **FORWARD,
     )  # fmt: skip
     return features, winners
@@ -52,7 +52,7 @@ def lookup(
     features, winners = _results(projected, rows, filters // pool, keep)
     start(
         phrase_kernels.lookup, (triton.cdiv(rows, LOOKUP["TILE"]),),
-        projected, ids, bias, real, features, winners if keep else None, rows,
+        projected, ids, bias, real, features, winners if keep else None, rows, len(projected),
         PLACES=places, FILTERS=filters, POOL=pool, **LOOKUP,
     )  # fmt: skip
     return features, winners
@@ -79,7 +79,7 @@ def backward(
     d_values = torch.empty_like(values if vectors else values[:0])
     start(
         phrase_kernels.backward_weight, (programs, chunks),
-        values, ids, real, winners, d_features, d_weight, d_bias, rows, span, **sizes, **BACKWARD,
+        values, ids, real, winners, d_features, d_weight, d_bias, rows, len(values), span, **sizes, **BACKWARD,
     )  # fmt: skip
     if vectors:
         grid = (triton.cdiv(rows, tile), chunks)
