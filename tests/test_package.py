@@ -136,7 +136,7 @@ def test_the_package_carries_its_types():
 FLOORS = [
     {"contracts", "kernels"},
     {"tokens"},
-    {"ragged"},
+    {"ragged", "pytest_contracts"},
     {"kinds", "slices"},
     {"layers"},
     {"model", "checkpoint", "optim"},

@@ -1,0 +1,19 @@
+"""Tests out of annotations: hypothesis strategies made from a contract, and the assertion that a module keeps it.
+
+    from towers.contracts.testing import assert_contract, broken_inputs, valid_inputs
+
+    assert_contract(MyModule(width=8))
+
+Needs hypothesis: `pip install "towers[test]"`. For pytest see `towers.pytest_contracts`.
+"""
+
+try:
+    import hypothesis as hypothesis
+except ImportError:
+    raise ImportError('towers.contracts.testing needs hypothesis: pip install "towers[test]"') from None
+
+from towers.contracts.testing.asserting import assert_contract
+from towers.contracts.testing.breaking import Broken, broken_inputs
+from towers.contracts.testing.inputs import Inputs, valid_inputs
+
+__all__ = ["Broken", "Inputs", "assert_contract", "broken_inputs", "valid_inputs"]

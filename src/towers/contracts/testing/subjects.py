@@ -1,0 +1,77 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""What is tested: a function, a bound method or a module, its contract, and what its braces are read from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from towers.contracts.expressions import Condition, conditions, read_path
+from towers.contracts.signature import Signature
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that can be called and has a contract."""
+
+    call: Callable[..., Any]
+    signature: Signature
+    instance: Any
+    """What `self` is; None for a function."""
+    assumed: tuple[Condition, ...] = ()
+    """What is not in the contract, but holds for the inputs that are tried."""
+
+    @property
+    def name(self) -> str:
+        """As it is called in messages."""
+        return self.signature.name
+
+    @property
+    def where(self) -> tuple[Condition, ...]:
+        """All conditions on the inputs that are tried."""
+        return (*self.signature.where, *self.assumed)
+
+    def read(self, path: str) -> Any:
+        """What stands in braces and belongs to the instance: `self.hidden`; None where it does not say."""
+        return read_path(self.instance, path) if path.startswith("self.") else None
+
+    @property
+    def floating(self) -> torch.dtype:
+        """The dtype of its floating arguments: that of the parameter it names, of its first one, or torch's default."""
+        if self.signature.dtype_of is not None:
+            return self.read(f"self.{self.signature.dtype_of}").dtype
+        parameter = self._first_parameter()
+        return torch.get_default_dtype() if parameter is None else parameter.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where its arguments lie: beside its parameters."""
+        parameter = self._first_parameter()
+        return torch.get_default_device() if parameter is None else parameter.device
+
+    def _first_parameter(self) -> nn.Parameter | None:
+        parameters = self.instance.parameters() if isinstance(self.instance, nn.Module) else iter(())
+        return next((parameter for parameter in parameters if parameter.is_floating_point()), None)
+
+
+def subject(target: Callable[..., Any], assuming: Sequence[str] = ()) -> Subject:
+    """The contract of a contracted function, of a method of an instance, or of a module: attached, or its forward's.
+
+    Raises:
+        TypeError: it has no contract, or is a method that belongs to no instance.
+        ValueError: what is assumed cannot be read.
+    """
+    function = target.forward if isinstance(target, nn.Module) else target
+    signature, instance = getattr(function, "__contract__", None), getattr(function, "__self__", None)
+    if isinstance(target, nn.Module):
+        attached = [getattr(hook, "__contract__", None) for hook in target._forward_pre_hooks.values()]  # pyright: ignore
+        signature, instance = next((found for found in attached if found is not None), signature), target
+    name = getattr(target, "__qualname__", type(target).__name__)
+    if not isinstance(signature, Signature):
+        raise TypeError(f"{name} has no contract: decorate it, or its forward, with @contract")
+    if instance is None and "self" in [parameter.name for parameter in signature.formal]:
+        raise TypeError(f"{name} is a method of no instance: give that of an instance, or the module itself")
+    assumed = tuple(condition for text in assuming for condition in conditions(text))
+    return Subject(target, signature, instance, assumed)

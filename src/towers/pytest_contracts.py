@@ -1,0 +1,112 @@
+# pyright: reportUnknownMemberType=false
+"""A plugin for pytest: contracts in the mode that a project's settings name, and `assert_contract` as tests.
+
+Nothing happens, and nothing is imported, unless one of these settings stands in the project's pytest configuration:
+
+    [tool.pytest.ini_options]
+    towers_contracts = ["strict my_package my_other_package"]
+    towers_contract_modules = ["my_package.layers:Attention", "tests/modules.py:small_model"]
+
+`towers_contracts`: a mode ("off", "on", "strict") and the packages it is for; without one it is for everything.
+`towers_contract_modules`: what `towers.contracts.testing.assert_contract` is called with, a test for each: the name of
+a class that needs no arguments, of a function that makes a module, of a module, or of a contracted function. They run
+with the whole suite, and with chosen files only if `--towers-contracts` is given.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The two settings, and the option."""
+    parser.addini("towers_contracts", "MODE PACKAGE...: how much contracts check while tests run", "linelist", [])
+    parser.addini("towers_contract_modules", "pkg.mod:NAME or file.py:NAME, whose contract is tested", "linelist", [])
+    parser.addoption(
+        "--towers-contracts", action="store_true", help="run towers_contract_modules with chosen files as well"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the modes for as long as the tests run."""
+    for line in config.getini("towers_contracts"):
+        mode, *packages = line.split()
+        from towers.contracts import checks
+
+        for package in packages or [None]:
+            try:
+                config.add_cleanup(_ending(checks(mode, package)))
+            except ValueError as error:
+                raise pytest.UsageError(f"towers_contracts, {line!r}: {error}") from None
+
+
+def _ending(checks: Any) -> Any:
+    return lambda: checks.__exit__(None, None, None)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -k and -m choose
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Add a test for each module of the settings."""
+    chosen = config.args_source is pytest.Config.ArgsSource.ARGS
+    entries = config.getini("towers_contract_modules")
+    if not entries or (chosen and not config.getoption("--towers-contracts")):
+        return
+    for entry in entries:
+        if not all(entry.partition(":")):
+            raise pytest.UsageError(
+                f"towers_contract_modules: {entry!r} is not of the form pkg.mod:NAME or file.py:NAME"
+            )
+    collector = ContractTests.from_parent(session, name="contracts", entries=entries)
+    report = collector.ihook.pytest_make_collect_report(collector=collector)
+    collector.ihook.pytest_collectreport(report=report)
+    items += report.result
+
+
+class ContractTests(pytest.Collector):
+    """All entries of the settings."""
+
+    def __init__(self, *, entries: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.entries = entries
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """A test for each."""
+        return (ContractTest.from_parent(self, name=entry) for entry in self.entries)
+
+
+class ContractTest(pytest.Item):
+    """`assert_contract` of one entry of the settings."""
+
+    def runtest(self) -> None:
+        """Find what it names, make it if it is a class or a factory, and call it with inputs out of its contract."""
+        from torch import nn
+
+        from towers.contracts.testing import assert_contract
+
+        home, _, name = self.name.partition(":")
+        found = _imported(home, self.config.rootpath)
+        for part in name.split("."):
+            found = getattr(found, part)
+        made = found if isinstance(found, nn.Module) or hasattr(found, "__contract__") else found()
+        assert_contract(made)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Where it comes from: the settings."""
+        return self.config.inipath or self.config.rootpath, None, f"contract of {self.name}"
+
+
+def _imported(home: str, root: Path) -> Any:
+    if not home.endswith(".py"):
+        return importlib.import_module(home)
+    name = ".".join(Path(home).with_suffix("").parts)
+    spec = importlib.util.spec_from_file_location(name, root / home)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
