@@ -134,7 +134,7 @@ class Check:
             finally:
                 self.names.axes, self.waiting = axes, waiting
             return option
-        return next((option for option in options if _looks_right(value, option)), options[0])
+        return max(options, key=lambda option: _likeness(value, option))
 
     # One tensor.
 
@@ -264,8 +264,9 @@ def is_kind(value: object, option: Alternative) -> bool:
     return isinstance(value, option.kind)
 
 
-def _looks_right(value: object, option: Alternative) -> bool:
+def _likeness(value: object, option: Alternative) -> int:
+    """How much of an alternative fits at first sight: the dtype says more than the number of axes."""
     if not isinstance(option, TensorSpec):
-        return True
+        return 3
     came, dtype, _ = layout(value)
-    return (option.dtypes is None or dtype in option.dtypes) and option.takes_rank(len(came))
+    return 2 * (option.dtypes is None or dtype in option.dtypes) + option.takes_rank(len(came))

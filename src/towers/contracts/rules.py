@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import maybe_current_level  # pyright: ignore
+from torch._C._functorch import is_batchedtensor  # pyright: ignore
 
 from towers.contracts import modes
 from towers.contracts.layouts import RaggedAxis
@@ -45,4 +45,4 @@ def holds(compare: Callable[[Any, Any], Any], subject: Any, bound: Any, text: st
 
 
 def _in_graph(values: Tensor) -> bool:
-    return torch.compiler.is_compiling() and maybe_current_level() is None
+    return torch.compiler.is_compiling() and not is_batchedtensor(values)
