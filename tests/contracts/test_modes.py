@@ -1,5 +1,6 @@
 """off, on and strict; as a call, as a context, by the environment."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from towers.contracts import ShapeContractError, checks, contract, modes
 
@@ -69,6 +70,67 @@ def test_values_on_a_device_are_checked_by_strict_alone():
         checked(*on_device)
 
 
+class Inner(nn.Module):
+    @contract
+    def forward(self, x: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
+        return x
+
+
+def test_a_module_has_a_mode_of_its_own_with_all_that_is_in_it():
+    outer, other = nn.Sequential(Inner(), nn.Sequential(Inner())), Inner()
+    with checks("off", outer):
+        outer(torch.zeros(1, 3))
+        copy.deepcopy(outer)(torch.zeros(1, 3))
+        with pytest.raises(ShapeContractError):
+            other(torch.zeros(1, 3))
+        with checks("on", outer[1]), pytest.raises(ShapeContractError):
+            outer(torch.zeros(1, 3))
+        outer(torch.zeros(1, 3))
+    with pytest.raises(ShapeContractError):
+        outer(torch.zeros(1, 3))
+    with checks("off"), checks("on", outer), pytest.raises(ShapeContractError):
+        outer(torch.zeros(1, 3))
+    assert "_towers_checks" not in outer.__dict__
+
+
+def test_a_package_has_a_mode_of_its_own_with_all_that_is_in_it():
+    names = __name__.split(".")
+    for target in (__name__, sys.modules[__name__], names[0]):
+        with checks("off", target):
+            checked(*WRONG_SHAPE)
+        with checks("off", "somewhere.else"), pytest.raises(ShapeContractError):
+            checked(*WRONG_SHAPE)
+    with checks("off", names[0]), checks("on", __name__), pytest.raises(ShapeContractError):
+        checked(*WRONG_SHAPE)
+    with pytest.raises(ShapeContractError):
+        checked(*WRONG_SHAPE)
+
+
+def test_what_is_decorated_while_it_is_off_stays_itself():
+    def function(a: Float[Tensor, "n 2"]) -> None: ...
+
+    with checks("off"):
+        assert contract(function) is function
+        assert contract(where=("n > 1",))(function) is function
+    with checks("off", __name__):
+        assert contract(function) is function
+    assert contract(function) is not function
+
+
+def test_a_compiled_module_follows_the_mode():
+    torch._dynamo.reset()
+    compiled = torch.compile(Inner(), backend="eager")
+    with checks("off"):
+        compiled(torch.zeros(1, 3))
+    with pytest.raises(ShapeContractError):
+        compiled(torch.zeros(1, 3))
+
+
+def test_another_target_is_refused():
+    with pytest.raises(TypeError, match="target is a int; it must be an nn.Module, a package or its name"):
+        checks("off", 3)
+
+
 def test_another_mode_is_refused():
     with pytest.raises(ValueError, match='mode is \'loud\'; it must be one of "off", "on", "strict"'):
         checks("loud")
@@ -86,5 +148,6 @@ def test_the_environment_sets_the_mode(mode, enabled):
     assert run(mode).stdout.strip() == enabled
 
 
-def test_another_mode_in_the_environment_is_refused():
-    assert 'TOWERS_CONTRACTS is \'yes\'; it must be one of "off", "on", "strict"' in run("yes").stderr
+@pytest.mark.parametrize("mode", ["yes", "", "ON", "0"])
+def test_another_mode_in_the_environment_is_refused(mode):
+    assert f'TOWERS_CONTRACTS is {mode!r}; it must be one of "off", "on", "strict"' in run(mode).stderr

@@ -245,12 +245,9 @@ class Check:
         fine = condition.compare(value, bound)
         if not isinstance(fine, Tensor):
             if not self.holds(fine):
-                refuse_condition(self.names, condition, value, bound, None)
+                refuse_condition(self.names, condition, None)
         elif not bool(fine.all()):
-            position = tuple((~fine).nonzero()[0].tolist())
-            bound = int(bound[position]) if isinstance(bound, Tensor) else bound
-            value = int(value[position]) if isinstance(value, Tensor) else value
-            refuse_condition(self.names, condition, value, bound, position)
+            refuse_condition(self.names, condition, tuple((~fine).nonzero()[0].tolist()))
 
 
 def is_kind(value: object, option: Alternative) -> bool:

@@ -174,7 +174,7 @@ class _Source:
             self.values.value(name, spec)
         self.axes.settle()
         ragged = {name: self.values.ragged_local(name) for name in self.values.ragged}
-        place = (self.package, self.owner)
+        place = (self.signature.name, self.package, self.owner)
         writer = ConditionWriter(self.writer, self.axes, ragged, self.signature.arguments, place)
         for condition in self.signature.where:
             writer.condition(condition)

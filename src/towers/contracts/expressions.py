@@ -75,6 +75,17 @@ class Condition:
     """What is counted, for messages: another name of the chain, or the last one in braces."""
 
     @property
+    def parts(self) -> "tuple[Expression, Expression] | None":
+        """The two sides of `%`, where it says that one must be a multiple of the other."""
+        if self.relation != "==" or self.bound.text != "0":
+            return None
+        match self.subject.tree:
+            case ast.BinOp(left, ast.Mod(), right):
+                return tuple(_checked(self.text, side, self.subject.paths) for side in (left, right))  # type: ignore[return-value]
+            case _:
+                return None
+
+    @property
     def compare(self) -> Callable[[Any, Any], Any]:
         """The relation as a function of the subject's value and the bound."""
         return _COMPARE[self.relation]

@@ -9,7 +9,7 @@ import torch
 
 from towers.contracts.bindings import Bindings, Bound, is_result
 from towers.contracts.errors import ShapeContractError, complaint
-from towers.contracts.expressions import Condition, read_path
+from towers.contracts.expressions import Condition, Expression, read_path
 from towers.contracts.hints import Case, likely_cause
 from towers.contracts.layouts import RaggedAxis, Size, has_layout, number, shown, sized
 from towers.contracts.specs import (
@@ -110,7 +110,8 @@ def refuse_size(
 
 def refuse_unsolvable(call: Bindings, name: str, axis: Axis, size: int) -> Never:
     """A size that an expression of one unknown name has for no whole number, such as 5 for `2*n`."""
-    unknown = [one for one in axis.size.names if call.axes[one].solved] if axis.size is not None else []
+    names = () if axis.size is None else axis.size.names
+    unknown = [one for one in names if call.axes[one].solved and call.axes[one].source == name]
     whole = f"no whole {' and '.join(unknown)} of at least 0"
     problem = f"{_subject(name)}: {axis.label} is {shown(size)}, which it is for {whole}"
     _refuse(call, Problem(name, problem, axis.text, None, size))
@@ -130,25 +131,35 @@ def refuse_variadic(call: Bindings, name: str, axis: Axis, known: Bound, came: S
     _refuse(call, Problem(name, problem, axis.text, expected, sizes))
 
 
-def refuse_condition(
-    call: Bindings, condition: Condition, value: int, bound: int, position: tuple[int, ...] | None
-) -> Never:
+def refuse_condition(call: Bindings, condition: Condition, position: tuple[int, ...] | None) -> Never:
     """A size, or (`position`) a value in a tensor, that breaks a condition."""
-    subject, source = condition.subject.text, condition.subject.text
-    unit, value, bound = condition.unit, number(value), number(bound)
-    named = condition.subject.names[0]
-    axis = call.axes.get(named)
+
+    def value_of(side: Expression) -> int:
+        value = side.evaluate(call.axis_or_values, call.braces)
+        return number(value) if position is None or not isinstance(value, torch.Tensor) else int(value[position])
+
+    counted, bounding = condition.parts or (condition.subject, condition.bound)
+    value, bound, subject = value_of(counted), value_of(bounding), counted.text
+    named = counted.names[0] if counted.names else subject
+    axis, source, unit = call.axes.get(named), subject, condition.unit
     if axis is not None:
         unit, source = named if subject == named else "", axis.source
         subject = f"{source}.lengths" if isinstance(axis.size, RaggedAxis) else f"{source}: {subject}"
     if position is not None:
         subject = f"{subject}{list(position)}"
-    unit = unit.removesuffix("s") if bound == 1 else unit
-    relation = {"<=": "at most", "<": "less than", ">=": "at least", ">": "more than", "==": "exactly"}
-    problem = f"{subject} is {value}; {call.owner()} needs {relation[condition.relation]} {bound} {unit}".rstrip()
+    if condition.parts is not None:
+        demand = f"a multiple of {bound}"
+        unit = f"({bounding.text})".translate({123: None, 125: None}) if bounding.names or bounding.braces else ""
+    else:
+        demand = f"{_RELATIONS[condition.relation]} {bound}"
+        unit = unit.removesuffix("s") if bound == 1 else unit
+    problem = f"{subject} is {value}; {call.owner()} needs {demand} {unit}".rstrip()
     if position is not None:
         raise ValueError(complaint(call.place(), problem)) from None
     _refuse(call, Problem(source, problem, condition.subject.text, bound, value))
+
+
+_RELATIONS = {"<=": "at most", "<": "less than", ">=": "at least", ">": "more than", "==": "exactly"}
 
 
 def refuse_division(call: Bindings, condition: Condition) -> Never:

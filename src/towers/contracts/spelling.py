@@ -40,7 +40,7 @@ def _meant(name: str, candidates: Iterable[str]) -> str | None:
     near: dict[str, int] = {}
     for other in candidates:
         distance = _distance(name, other)
-        plural = f"{name}s" == other or f"{other}s" == name
+        plural = {name, other} & {f"{one}{end}" for one in (name, other) for end in ("s", "es")}
         numbered = name.rstrip("0123456789") == other.rstrip("0123456789")
         if not plural and not numbered and (distance == 1 or (distance == 2 and name[0] == other[0])):
             near[other] = distance

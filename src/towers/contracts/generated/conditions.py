@@ -17,7 +17,7 @@ class ConditionWriter:
         axes: the axis names, all bound.
         ragged: the locals that hold the ragged axis of a name, should it be one.
         arguments: what is known of the parameters.
-        place: the package of the function and the source of its instance, which have a say in the mode.
+        place: the name of the function, its package and the source of its instance.
     """
 
     def __init__(
@@ -26,9 +26,10 @@ class ConditionWriter:
         axes: AxisWriter,
         ragged: Mapping[str, str],
         arguments: Mapping[str, Spec],
-        place: tuple[str, str],
+        place: tuple[str, str, str],
     ) -> None:
-        self.writer, self.axes, self.ragged, self.arguments, self.place = writer, axes, ragged, arguments, place
+        self.writer, self.axes, self.ragged, self.arguments = writer, axes, ragged, arguments
+        self.name, self.package, self.owner = place
         self.operands: dict[str, str] = {}
         """The locals that hold a size or, where there is none, a ragged axis."""
 
@@ -83,12 +84,13 @@ class ConditionWriter:
             given = [*given, ragged[0] if len(ragged) == 1 else f"({' or '.join(ragged)})"]
         applying = self.writer.given("_applies", applies)
         listed = ", ".join(dict.fromkeys(operands.values()))
-        given = [*given, f"{applying}({self.place[0]!r}, {self.place[1]}, {listed})"]
+        given = [*given, f"{applying}({self.package!r}, {self.owner}, {listed})"]
         counted = self.writer.given("_counts", counts)
         spoken = {name: f"{counted}({source})" for name, source in operands.items()}
+        text = f"{self.name}: {condition.text}"
         compare = self.writer.constant("compare", condition.compare)
         subject, bound = (self._value(side, spoken) for side in (condition.subject, condition.bound))
-        holding = f"{self.writer.given('_holds', holds)}({compare}, {subject}, {bound}, {condition.text!r})"
+        holding = f"{self.writer.given('_holds', holds)}({compare}, {subject}, {bound}, {text!r})"
         with self.writer.block(f"if {' and '.join(given)}:"):
             self.writer.line(f"if not {holding}: {self.writer.no}")
 

@@ -1,0 +1,164 @@
+"""Contracts for modules of others, by forward hooks."""
+
+import copy
+import pickle
+import traceback
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from towers.contracts import ShapeContractError, attach, checks
+
+
+def f(*shape):
+    return torch.zeros(shape)
+
+
+def lstm_contract(
+    self: nn.LSTM, input: Float[Tensor, "batch time {self.input_size}"], hx: object = None
+) -> tuple[Float[Tensor, "batch time {self.hidden_size}"], object]: ...
+
+
+def forward_only(input: Float[Tensor, "batch 8"]): ...
+
+
+def lstm() -> nn.LSTM:
+    return nn.LSTM(8, 6, batch_first=True)
+
+
+def test_a_text_is_a_contract_for_tensors():
+    module = nn.Linear(8, 6)
+    attach(module, "batch time {self.in_features} -> batch time {self.out_features}")
+    module(f(2, 3, 8))
+    module(input=f(2, 3, 8))
+    with pytest.raises(
+        ShapeContractError, match=r"^Linear.forward: input: in_features is 7; expected 8 \(self.in_features\)"
+    ):
+        module(f(2, 3, 7))
+    with pytest.raises(ShapeContractError, match=r"input has 2 axes"):
+        module(input=f(2, 8))
+
+
+def test_a_text_can_speak_of_several_tensors_and_of_tuples():
+    module = nn.Bilinear(3, 4, 5)
+    attach(module, "batch 3, batch 4 -> batch 5")
+    module(f(2, 3), f(2, 4))
+    with pytest.raises(ShapeContractError, match=r"Bilinear.forward: input2: batch is 1; expected 2 \(as in input1\)"):
+        module(f(2, 3), f(1, 4))
+    recurrent = lstm()
+    attach(recurrent, "batch time 8 -> batch time 6, (1 batch 6, 1 batch 6)")
+    recurrent(f(2, 3, 8))
+    other = lstm()
+    attach(other, "batch time 8 -> batch time 6, (1 batch 6, 1 batch 7)")
+    with pytest.raises(ShapeContractError, match=r"the result\[1\]\[1\]: 7 is 6; expected 7"):
+        other(f(2, 3, 8))
+
+
+def test_a_signature_is_a_contract():
+    module = lstm()
+    attach(module, lstm_contract)
+    module(f(2, 3, 8), (f(1, 2, 6), f(1, 2, 6)))
+    with pytest.raises(ShapeContractError, match=r"LSTM.forward: input: input_size is 7; expected 8"):
+        module(f(2, 3, 7))
+    linear = nn.Linear(8, 6)
+    attach(linear, forward_only)
+    with pytest.raises(ShapeContractError, match=r"Linear.forward: input: 8 is 7; expected 8"):
+        linear(f(2, 7))
+
+
+def test_conditions_and_the_dtype_of_a_parameter():
+    module = nn.Linear(8, 6)
+    attach(module, forward_only, where="batch <= 4", dtype_of="weight")
+    with pytest.raises(ShapeContractError, match=r"batch is 5; this linear needs at most 4"):
+        module(f(5, 8))
+    with pytest.raises(ShapeContractError, match=r"input is float64; expected float32 \(the dtype of weight\)"):
+        module(f(2, 8).double())
+
+
+def test_it_can_be_removed():
+    module = nn.Linear(8, 6)
+    attached = attach(module, "batch 7 -> batch 6")
+    with pytest.raises(ShapeContractError):
+        module(f(2, 8))
+    attached.remove()
+    module(f(2, 8))
+    with attach(module, "batch 7 -> batch 6"), pytest.raises(ShapeContractError):
+        module(f(2, 8))
+    module(f(2, 8))
+
+
+@pytest.mark.parametrize(
+    "twin", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))], ids=["deepcopy", "pickle"]
+)
+@pytest.mark.parametrize(
+    "contract", ["batch time {self.input_size} -> batch time 6, _", lstm_contract], ids=["text", "signature"]
+)
+def test_copies_keep_it(twin, contract):
+    module = lstm()
+    attached = attach(
+        module, contract if callable(contract) else "batch time {self.input_size} -> batch time 6, (_ _ _, _ _ _)"
+    )
+    other = twin(module)
+    other.input_size = 9  # sizes are those of the copy
+    with pytest.raises(ShapeContractError, match="input_size is 8; expected 9"):
+        other(f(2, 3, 8))
+    attached.remove()
+    with pytest.raises(ShapeContractError):
+        other(f(2, 3, 8))
+
+
+def test_the_place_in_the_tree_is_named_and_only_the_generated_check_is_seen():
+    model = nn.Sequential(nn.ReLU(), nn.Linear(8, 6))
+    attach(model[1], "batch 8 -> batch 6")
+    with pytest.raises(ShapeContractError, match=r"^1 in Sequential: Linear.forward: input: 8 is 7") as caught:
+        model(f(2, 7))
+    files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert not [
+        file
+        for file in files
+        if "towers" in file.replace("/torch/", "") and "contract of" not in file and "test_" not in file
+    ]
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_modes_hold_for_it():
+    module = nn.Linear(8, 6)
+    attach(module, "batch 7 -> batch 6")
+    with checks("off"):
+        module(f(2, 8))
+        attach(nn.Linear(8, 6), "batch 7 -> batch 6")
+    with checks("off", module):
+        module(f(2, 8))
+    with pytest.raises(ShapeContractError):
+        module(f(2, 8))
+
+
+def test_under_compile_and_export():
+    module = nn.Linear(8, 6)
+    attach(module, "batch {self.in_features} -> batch 6")
+    torch._dynamo.reset()
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    assert compiled(f(2, 8)).shape == (2, 6)
+    with pytest.raises(Exception, match="in_features is 7; expected 8"):
+        torch.compile(module, backend="eager")(f(2, 7))
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(module, (f(3, 8),), dynamic_shapes=({0: batch},))
+    assert program.module()(f(5, 8)).shape == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: attach(f, "a -> b"), TypeError, r"attach: module is a function; expected an nn.Module"),
+        (lambda: attach(lstm(), 3), TypeError, r"attach: contract is a int; expected a text or a function"),
+        (lambda: attach(lstm(), "a b"), ValueError, r"'a b' is no contract: it must read \"axes, axes -> axes\""),
+        (lambda: attach(lstm(), "a -> (b, c"), ValueError, r"a parenthesis is not closed, or not opened"),
+        (lambda: attach(lstm(), "a) -> b"), ValueError, r"a parenthesis is not closed, or not opened"),
+        (lambda: attach(lstm(), "len(a) -> b"), ValueError, r"may only hold"),
+    ],
+)
+def test_what_cannot_be_attached_is_refused(make, error, text):
+    with pytest.raises(error, match=text):
+        make()
