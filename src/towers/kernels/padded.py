@@ -32,7 +32,8 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
         return (values.new_zeros(len(values), width) if outputs else None), state
     step = torch.arange(longest, device=device)
     real = step < lengths.unsqueeze(1)
-    rows, directions, ends = len(values), 1 + weights.bidirectional, list[tuple[Tensor, Tensor]]()
+    rows, directions = len(values), 1 + weights.bidirectional
+    ends: list[tuple[Tensor, Tensor]] = []
     for layer in range(weights.num_layers):
         parts: list[Tensor] = []
         for direction in range(directions):

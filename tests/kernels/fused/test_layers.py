@@ -251,3 +251,43 @@ def test_sizes_that_have_kernels(options, served):
     assert in_place.serves(tower.conv, tower.pool, ragged) is (options["filters"] == 32)
     exact = copy.deepcopy(tower).cpu().double()
     close(tower(ragged), states(exact, [row.cpu().double() for row in ragged.to_list()]), 1e-4, "states")
+
+
+def test_compiled_towers_are_one_graph(served):
+    """For any number of sentences and words, with gradients."""
+    exact, tower = towers_of()
+    tower.to(served)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append([str(node.target) for node in graph.graph.nodes if "towers" in str(node.target)])
+        return graph
+
+    compiled = torch.compile(tower, fullgraph=True, dynamic=True, backend=backend)
+    for lengths in (LENGTHS, [2, 9, 3], [4] * 8):
+        rows = reference.sentences(lengths, WIDTH, torch.float32)
+        words, given = reference.pad(rows)
+        tower.zero_grad()
+        found = compiled(words.to(served), given.to(served))
+        found.square().sum().backward()
+        exact.zero_grad()
+        wanted = states(exact, [row.double() for row in rows])
+        wanted.square().sum().backward()
+        close(found, wanted, 1e-5, "states")
+        for name, parameter in exact.named_parameters():
+            close(dict(tower.named_parameters())[name].grad, parameter.grad, 1e-4, f"gradient of {name}")
+    assert graphs == [["towers.phrase_features.default", "towers.fused_lstm.default"]]
+
+
+def test_exported_towers(served):
+    model = reference.number_weights(TwoTowers()).to(served).eval()
+    words, lengths = reference.pad(reference.sentences(LENGTHS, 300, torch.float32), padding=0.0)
+    right = torch.stack(reference.sentences([5] * 6, 300, torch.float32, seed=1))
+    given = [part.to(served) for part in (words, right, lengths)]
+    batch, left_words = torch.export.Dim("batch"), torch.export.Dim("left_words", min=2)
+    shapes = {"left": {0: batch, 1: left_words}, "right": {0: batch}, "left_lengths": {0: batch}}
+    with torch.no_grad():
+        program = torch.export.export(model, tuple(given), dynamic_shapes=shapes)
+        assert "towers.fused_lstm" in str(program.graph)
+        fewer = [given[0][:4, :8].contiguous(), given[1][:4], given[2][:4]]
+        close(program.module()(*fewer), model(*fewer).cpu().double(), 1e-6, "logits")

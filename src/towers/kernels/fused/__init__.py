@@ -59,7 +59,8 @@ def run(
     from towers.kernels.fused.lstm_ops import fused_lstm  # registers the operator
 
     values, starts, lengths, gaps = _rows(batch, state)
-    directions, ends = 1 + weights.bidirectional, list[State]()
+    directions = 1 + weights.bidirectional
+    ends: list[State] = []
     keep = torch.is_grad_enabled() and any(part.requires_grad for part in (values, *weights.flat, *(state or ())))
     for layer in range(weights.num_layers):
         weight_ih, weight_hh, bias = _block(weights, layer)
