@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from towers.training.curves import draw_curves
 
 from towers import Tower, TwoTowers, training
 from towers.data import SentencePairs, WordVectors
 from towers.optim import KerasAdam
 from towers.training.history import Epoch, History
 from towers.training.metrics import majority, measure
-from towers.training.saving import draw_curves
 
 WORDS = ("yes", "no", "well", "then", "now", "here")
 WIDTH = 12

@@ -6,12 +6,15 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import Any, cast
 
 from torch import Tensor
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+RESUME = "resume.json"
+"""Beside them while a training goes on, and afterwards: from what it can go on."""
 
 
 def write(folder: str | PathLike[str], config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
@@ -21,13 +24,23 @@ def write(folder: str | PathLike[str], config: Mapping[str, Any], weights: Mappi
         ImportError: safetensors is not installed.
         OSError: the folder cannot be written.
     """
-    as_bytes = _safetensors().save  # its save_file makes files that only their owner can read
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    contiguous = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-    replace(folder / WEIGHTS, lambda path: path.write_bytes(as_bytes(contiguous)))
+    write_tensors(folder / WEIGHTS, weights)
     text = json.dumps({"format": FORMAT, **config}, indent=2) + "\n"
     replace(folder / CONFIG, lambda path: path.write_text(text, encoding="utf8"))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file whole, then rename it.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        OSError: it cannot be written.
+    """
+    as_bytes = _safetensors().save  # its save_file makes files that only their owner can read
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    replace(path, lambda partial: partial.write_bytes(as_bytes(contiguous)))
 
 
 def read(folder: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -38,39 +51,69 @@ def read(folder: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]
         FileNotFoundError: the folder or one of its files is missing.
         ValueError: a file is damaged or of a newer format.
     """
-    load_file = _safetensors().load_file
     config = read_config(folder)
     path = Path(folder) / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; a saved model has it beside {CONFIG}")
+    return config, read_tensors(path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        ValueError: the file is missing or damaged.
+    """
+    load_file = _safetensors().load_file
     try:
-        weights = load_file(path)
+        return load_file(path)
     except Exception as error:  # safetensors has an exception type of its own, which tells no more
         raise ValueError(f"{path}: is damaged or no safetensors file ({error})") from None
-    return config, weights
 
 
-def read_config(folder: str | PathLike[str]) -> dict[str, Any]:
-    """What config.json of a saved model says.
+def read_config(folder: str | PathLike[str], name: str = CONFIG) -> dict[str, Any]:
+    """What config.json of a saved model says, or another file of that kind.
 
     Raises:
         FileNotFoundError: the folder or the file is missing.
         ValueError: the file is damaged or of a newer format.
     """
-    path = Path(folder) / CONFIG
+    path = Path(folder) / name
     if not path.is_file():
-        kind = f"there is no such file; a saved model has it beside {WEIGHTS}" if path.parent.is_dir() else "no folder"
-        raise FileNotFoundError(f"{path if path.parent.is_dir() else path.parent}: {kind}")
+        raise FileNotFoundError(_missing(path))
     try:
         config: object = json.loads(path.read_text(encoding="utf8"))
-    except ValueError as error:  # of JSON or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
         raise ValueError(f"{path}: is damaged: {error}") from None
     entries = cast(dict[str, Any], config) if isinstance(config, dict) else {}
-    if not isinstance(found := entries.get("format"), int):
+    if type(found := entries.get("format")) is not int:
         raise ValueError(f"{path}: is no config of a saved model: it has no format number")
     if found > FORMAT:
         raise ValueError(f"{path}: has format {found}; this version of towers reads up to {FORMAT}: update towers")
+    for section, values in SECTIONS.items():
+        _check_section(path, section, entries.get(section, {}), values)
     return entries
+
+
+SECTIONS: Mapping[str, tuple[type, ...]] = {"vectors": (str, NoneType), "data": (str, NoneType, list)}
+"""Entries of config.json for programs, and what may stand in them: nothing that a program would stumble on."""
+
+
+def _check_section(path: Path, name: str, section: object, allowed: tuple[type, ...]) -> None:
+    if not isinstance(section, dict):
+        raise ValueError(f"{path}: is damaged: {name!r} is no object; train the model again, or mend the file")
+    for key, value in cast(dict[str, Any], section).items():
+        if not isinstance(value, allowed):
+            raise ValueError(f"{path}: is damaged: {key!r} in {name!r} is {value!r}; mend the file")
+
+
+def _missing(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"{path.parent}: no folder"
+    if path.name == CONFIG and (path.parent / RESUME).is_file():
+        return f"{path.parent}: its training has not ended; go on with: towers fit --resume {path.parent}"
+    return f"{path}: there is no such file; a saved model has it beside {WEIGHTS}"
 
 
 @contextmanager
@@ -80,21 +123,46 @@ def explained(folder: str | PathLike[str]) -> Generator[None]:
     Raises:
         ValueError: for a missing or unknown entry, sizes that do not fit, or weights of other names or shapes.
     """
+    with _as_value_error(f"{folder}: {CONFIG} and {WEIGHTS} do not fit each other"):
+        yield
+
+
+@contextmanager
+def undamaged(path: Path) -> Generator[None]:
+    """Turn what goes wrong while the entries of a file are used into an error that names it.
+
+    Raises:
+        ValueError: an entry is missing, or of another kind than was written.
+    """
+    with _as_value_error(f"{path}: is damaged"):
+        yield
+
+
+@contextmanager
+def _as_value_error(problem: str) -> Generator[None]:
     try:
         yield
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
         reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} do not fit each other: {reason}") from None
+        raise ValueError(f"{problem}: {reason}") from None
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole beside its place, then rename it: nobody ever sees half of it."""
+    """Write a file whole beside its place, then rename it: nobody ever sees half of it.
+
+    Raises:
+        OSError: it cannot be written, the disk is full; the file is named, and what was there is still there.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -24,11 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminable():
             arguments.run(arguments)
-    except KeyboardInterrupt:
-        print("\ntowers: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        _say_end("interrupted", error)
         return 128 + signal.SIGINT
-    except _Terminated:
-        print("\ntowers: terminated", file=sys.stderr)
+    except _Terminated as error:
+        _say_end("terminated", error)
         return 128 + signal.SIGTERM
     except BrokenPipeError:  # whoever read the output has gone: `towers fit | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,8 +56,20 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
+def _say_end(what: str, error: BaseException) -> None:
+    """Say it, and what was noted on the way; of several processes that end together, one does."""
+    from towers.training.processes import is_main
+
+    if is_main(alone=False):
+        print(f"\ntowers: {_noted(what, error)}", file=sys.stderr)
+
+
 def _told(error: Exception) -> str:
     """An error's text; the system's own say the file first, as ours do."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+        return _noted(f"{error.filename}: {error.strerror}", error)
+    return _noted(str(error), error)
+
+
+def _noted(text: str, error: BaseException) -> str:
+    return "; ".join([text, *getattr(error, "__notes__", [])])

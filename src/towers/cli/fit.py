@@ -4,80 +4,142 @@
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from towers import training
+from towers.checkpoint import RESUME, undamaged
 from towers.cli import pairs
+from towers.cli.report import Report, report
 from towers.data import WordVectors
 from towers.model import Tower, TwoTowers
 from towers.training.extras import PACKAGES, require
-from towers.training.fitting import check_arguments
+from towers.training.fitting import learn, resumed_settings
 from towers.training.metrics import are_soft, majority
+from towers.training.options import Settings
+from towers.training.processes import is_main
+from towers.training.progress import Progress
+from towers.training.run import Run
+
+SETTINGS = tuple(field.name for field in fields(Settings))
+SIZES = ("kernel_words", "filters", "pool", "hidden", "chunk")
+FILES = ("train", "dev", "test", "vectors")
+OF_PAIRS = (*FILES, "missing", "fit_length", *pairs.COLUMNS, *pairs.LABELS)
+NOT_KEPT = ("command", "run", "out", "overwrite", "resume", "json")
+"""Options of one command, not of the run."""
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Load, train, measure, save."""
+    """Begin a run, or go on with one."""
     require(*PACKAGES)
+    given = {name: value for name, value in vars(arguments).items() if name not in NOT_KEPT}
+    as_json = "json" in arguments
+    if "resume" in arguments:
+        for name in ("out", "overwrite"):
+            if name in arguments:
+                raise ValueError(f"--{name} and --resume exclude each other: a run goes on in its own folder")
+        _resume(arguments.resume, given, as_json=as_json)
+    else:
+        if "overwrite" in arguments and "out" not in arguments:
+            raise ValueError("--overwrite goes with --out: say which run is to be replaced")
+        _begin(given, arguments, as_json=as_json)
+
+
+def _begin(given: Mapping[str, Any], arguments: argparse.Namespace, *, as_json: bool) -> None:
     # What does not fit is refused before any file is read.
-    names = ("epochs", "batch_size", "lr", "seed", "device", "precision")
-    check_arguments(**{name: getattr(arguments, name) for name in names})
-    sizes = build(arguments, vector_width=1)
-    with training.run_folder(arguments.out) as folder:
-        data = pairs.load(arguments, sizes)
-        model = build(arguments, data.vectors.width)
-        _introduce(data, model)
+    settings = Settings(**_settings(given))
+    build(given, settings, vector_width=1)
+    about = {"command": _as_json(given), "settings": settings.as_dict()}
+    out, overwrite = getattr(arguments, "out", None), "overwrite" in arguments
+    writes = is_main(settings.alone)
+    with Run.new(out, about, overwrite=overwrite, writes=writes) as run:
+        _work(run, given, settings, report(writes=writes, as_json=as_json))
+
+
+def _resume(folder: Path, given: Mapping[str, Any], *, as_json: bool) -> None:
+    record = Run.read(folder)
+    if record.get("command") is None:
+        problem = "was begun from Python, which has its pairs and its model"
+        raise ValueError(f"{folder}: the run {problem}; go on there, with fit(..., resume={str(folder)!r})")
+    with undamaged(folder / RESUME):
+        kept: dict[str, Any] = dict(record["command"])
+        options = kept | {name: Path(kept[name]) for name in FILES if name in kept}
+    settings = resumed_settings(folder, _settings(given))
+    for name, value in _as_json(given).items():
+        if name not in SETTINGS and kept.get(name) != value:
+            option = f"--{name.replace('_', '-')}"
+            problem = f"contradicts the run in {folder}, which has {kept.get(name, 'none')}"
+            raise ValueError(f"{option} {value} {problem}; leave it out, or start another run")
+    writes = is_main(settings.alone)
+    with Run.reopened(folder, writes=writes) as run:
+        tell = report(writes=writes, as_json=as_json)
+        if run.finished:
+            with undamaged(folder / RESUME):
+                where = Progress.from_dict(run.record, {})
+            if where.over(settings.epochs, settings.patience):
+                tell.finished(where.history, run, _way_on(where, settings))
+                return
+        _work(run, options, settings, tell)
+
+
+def _way_on(where: Progress, settings: Settings) -> str:
+    if where.epoch < settings.epochs:
+        return f"a --patience above {where.history.stale} would train longer"
+    return f"--epochs {2 * where.epoch} would train longer"
+
+
+def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) -> None:
+    """Load, train, measure, save."""
+    data = pairs.load(_of_pairs(given), build(given, settings, vector_width=1))
+    model = build(given, settings, data.vectors.width)
+    tell.start(data, model, run)
+    if run.writes:
         _warn_of_missing(data.vectors)
-        history = training.fit(
-            model,
-            data.parts["train"],
-            data.parts.get("dev"),
-            epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
-            lr=arguments.lr,
-            seed=arguments.seed,
-            device=arguments.device,
-            precision=arguments.precision,
-            keep_best=arguments.keep_best,
-            on_epoch=lambda epoch: _print_epoch(epoch, arguments.epochs),
-        )
-        metrics = _measure_test(arguments, data, model)
-        training.save_run(folder, model, history, metrics=metrics, extra=data.extra)
-    print(_conclusion(history, metrics))
-    print(f"saved in {folder}: config.json, model.safetensors, metrics.json, curves.png", flush=True)
+    train, dev = data.parts["train"], data.parts.get("dev")
+    history = learn(model, train, dev, run, settings, on_epoch=lambda epoch: tell.epoch(epoch, settings.epochs))
+    if run.writes:
+        with run.going_on():
+            metrics = _measure_test(settings, data, model)
+        run.finish(model, history, metrics=metrics, extra=data.extra)
+        tell.end(history, metrics, run)
 
 
-def build(arguments: argparse.Namespace, vector_width: int) -> TwoTowers:
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in SETTINGS if name in given}
+
+
+def _of_pairs(given: Mapping[str, Any]) -> argparse.Namespace:
+    return argparse.Namespace(**{name: given.get(name) for name in OF_PAIRS})
+
+
+def _as_json(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as resume.json holds them: files by their whole path, since the run may go on from elsewhere."""
+    return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in given.items()}
+
+
+def build(given: Mapping[str, Any], settings: Settings, vector_width: int) -> TwoTowers:
     """The network that the options describe, with the initial weights of the seed."""
-    sizes = {name: getattr(arguments, name) for name in ("kernel_words", "filters", "pool", "hidden", "chunk")}
-    left_words, right_words = _words(arguments)
+    sizes = {name: given[name] for name in SIZES if name in given}
+    head = {"dense": given["dense"]} if "dense" in given else {}
+    left_words, right_words = _words(given)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(arguments.seed)
+        torch.default_generator.manual_seed(settings.seed)
         left = Tower(left_words, vector_width=vector_width, **sizes)
-        right = left if arguments.shared else Tower(right_words, vector_width=vector_width, **sizes)
-        return TwoTowers(left, right, dense=arguments.dense)
+        right = left if "shared" in given else Tower(right_words, vector_width=vector_width, **sizes)
+        return TwoTowers(left, right, **head)
 
 
-def _words(arguments: argparse.Namespace) -> tuple[int | None, int | None]:
-    """Words of a left and of a right sentence; options that were not given are not in `arguments`."""
-    given = vars(arguments)
-    if not arguments.shared:
+def _words(given: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Words of a left and of a right sentence."""
+    if "shared" not in given:
         return given.get("left_words"), given.get("right_words", 5)
     sides = {given[name] for name in ("left_words", "right_words") if name in given} or {None}
     if len(sides) > 1:
         raise ValueError("--shared is one tower for both sides; --left-words and --right-words must be the same then")
     return (words := sides.pop()), words
-
-
-def _introduce(data: pairs.Data, model: TwoTowers) -> None:
-    counts = [f"{name} {len(part)}" for name, part in data.parts.items()]
-    print(f"pairs: {', '.join(counts)}")
-    print(f"vectors: {data.vectors.source}, {data.vectors.width} numbers a word; {data.vectors.coverage}")
-    left, right = ("any number of" if tower.words is None else tower.words for tower in (model.left, model.right))
-    towers = "one tower" if model.left is model.right else "two towers"
-    weights = sum(weight.numel() for weight in model.parameters())
-    print(f"network: {towers}, left {left} words, right {right} words, {weights:,} parameters", flush=True)
 
 
 def _warn_of_missing(vectors: WordVectors) -> None:
@@ -88,40 +150,10 @@ def _warn_of_missing(vectors: WordVectors) -> None:
         print(f"towers fit: warning: {problem}; are these the vectors that you meant?", file=sys.stderr, flush=True)
 
 
-def _print_epoch(epoch: training.Epoch, epochs: int) -> None:
-    from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
-
-    dev = f"   dev {_shown(epoch.dev)}" if epoch.dev else ""
-    line = (
-        f"epoch {epoch.number:{len(str(epochs))}}/{epochs}   train {_shown(epoch.train)}{dev}   {epoch.seconds:.1f} s"
-    )
-    Tqdm.write(line, file=sys.stdout)  # where a bar stands, the line goes above it
-    sys.stdout.flush()
-
-
-def _measure_test(arguments: argparse.Namespace, data: pairs.Data, model: TwoTowers) -> dict[str, Any]:
+def _measure_test(settings: Settings, data: pairs.Data, model: TwoTowers) -> dict[str, Any]:
     test = data.parts.get("test")
     if test is None or test.labels is None:
         return {}
-    measured = training.evaluate(model, test, device=arguments.device, precision=arguments.precision)
+    measured = training.evaluate(model, test, device=settings.place, precision=settings.precision)
     share = {} if are_soft(test.labels) else {"majority": majority(test.labels)}
     return {"test": {"pairs": len(test), **measured, **share}}
-
-
-def _conclusion(history: training.History, metrics: Mapping[str, Any]) -> str:
-    best = history.epochs[history.best - 1]
-    kept = f"best dev {_name(history.keep_best)}: {_shown(best.dev)}" if best.dev else "the last; --dev would choose"
-    lines = [f"kept epoch {history.best}, {kept}"]
-    if test := dict(metrics.get("test", {})):
-        share = f" (majority class {test['majority']:.4f})" if "majority" in test else ""
-        named = {name: test[name] for name in ("accuracy", "pearson", "auc", "loss") if name in test}
-        lines.append(f"test, {test['pairs']} pairs: " + _shown(named).replace("  ", share + "  ", 1))
-    return "\n".join(lines)
-
-
-def _shown(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{_name(name)} {value:.4f}" for name, value in metrics.items())
-
-
-def _name(metric: str) -> str:
-    return {"auc": "AUC", "pearson": "Pearson's r"}.get(metric, metric)

@@ -37,13 +37,19 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="towers", description=TOP)
     top.add_argument("--version", action="version", version=f"towers {version('towers')}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    fit = commands.add_parser("fit", help="learn from sentence pairs", description=FIT)
+    fit = commands.add_parser(
+        "fit",
+        help="learn from sentence pairs",
+        description=FIT,
+        argument_default=argparse.SUPPRESS,  # an option that was not given is not there: the library has its default
+    )
     fit.set_defaults(run=_fit)
+    _add_run(fit)
     _add_files(fit)
     _add_sizes(fit)
     _add_training(fit)
     predict = commands.add_parser("predict", help="add probabilities to sentence pairs", description=PREDICT)
-    predict.set_defaults(run=_predict)
+    predict.set_defaults(run=_predict, device="auto", precision="32-true")
     _add_prediction(predict)
     return top
 
@@ -83,7 +89,28 @@ def _add_files(fit: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="what labels mean 'no' and 'yes'; those between are degrees (default: 0 1)",
     )
-    files.add_argument("--out", type=Path, metavar="DIR", help="default: towers-run, or the next free towers-run-N")
+
+
+def _add_run(fit: argparse.ArgumentParser) -> None:
+    run = fit.add_argument_group("the run")
+    run.add_argument("--out", type=Path, metavar="DIR", help="default: towers-run, or the next free towers-run-N")
+    run.add_argument("--overwrite", action="store_true", help="let --out replace the run that it holds")
+    run.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with a run, with the options it began with; with more --epochs, after its end too",
+    )
+    run.add_argument(
+        "--save-every",
+        type=float,
+        metavar="SECONDS",
+        help="how often to save what --resume goes on from, at a step's end (30; 0: after each step)",
+    )
+    run.add_argument(
+        "--tensorboard", action="store_true", help="write events to DIR/tensorboard (needs the extra tensorboard)"
+    )
+    run.add_argument("--json", action="store_true", help="one JSON object a line on standard output: start, epoch, end")
 
 
 def _add_vectors(add: Callable[..., argparse.Action]) -> None:
@@ -108,47 +135,53 @@ def _add_columns(add: Callable[..., argparse.Action]) -> None:
 
 def _add_sizes(fit: argparse.ArgumentParser) -> None:
     sizes = fit.add_argument_group("the network")
-    sizes.add_argument(
-        "--left-words", type=words, default=argparse.SUPPRESS, metavar="any|N", help="words of a left sentence (any)"
-    )
+    sizes.add_argument("--left-words", type=words, metavar="any|N", help="words of a left sentence (any)")
     sizes.add_argument(
         "--right-words",
         type=words,
-        default=argparse.SUPPRESS,
         metavar="any|N",
         help="words of a right sentence (5; with --shared: as left)",
     )
     sizes.add_argument("--shared", action="store_true", help="one tower reads both sentences")
-    sizes.add_argument("--kernel-words", type=int, default=2, metavar="N", help="neighbouring words of a phrase (2)")
-    sizes.add_argument("--filters", type=int, default=32, metavar="N", help="features of a phrase (32)")
-    sizes.add_argument("--pool", type=int, default=4, metavar="N", help="features of which the largest is kept (4)")
-    sizes.add_argument("--hidden", type=int, default=6, metavar="N", help="LSTM units (6)")
-    sizes.add_argument("--dense", type=int, default=16, metavar="N", help="units of the head (16)")
+    sizes.add_argument("--kernel-words", type=int, metavar="N", help="neighbouring words of a phrase (2)")
+    sizes.add_argument("--filters", type=int, metavar="N", help="features of a phrase (32)")
+    sizes.add_argument("--pool", type=int, metavar="N", help="features of which the largest is kept (4)")
+    sizes.add_argument("--hidden", type=int, metavar="N", help="LSTM units (6)")
+    sizes.add_argument("--dense", type=int, metavar="N", help="units of the head (16)")
     sizes.add_argument("--chunk", type=int, metavar="N", help="steps that the LSTM takes at a time (all)")
 
 
 def _add_training(fit: argparse.ArgumentParser) -> None:
     training = fit.add_argument_group("training")
+    training.add_argument("--epochs", type=at_least_one, metavar="N", help="times through the training pairs (10)")
     training.add_argument(
-        "--epochs", type=at_least_one, default=10, metavar="N", help="times through the training pairs (10)"
+        "--batch-size", type=at_least_one, metavar="N", help="pairs of a step, over all processes (5)"
     )
-    training.add_argument("--batch-size", type=at_least_one, default=5, metavar="N", help="pairs of a step (5)")
-    training.add_argument("--lr", type=float, default=1e-3, metavar="X", help="learning rate (0.001)")
-    training.add_argument("--seed", type=seed, default=0, metavar="N", help="of initial weights and batches (0)")
+    training.add_argument("--lr", type=float, metavar="X", help="learning rate (0.001)")
+    training.add_argument("--seed", type=seed, metavar="N", help="of initial weights and batches (0)")
     training.add_argument(
         "--keep-best",
         choices=["loss", "accuracy", "auc", "pearson"],
         help="the dev metric that chooses the epoch (loss; pearson where labels are degrees)",
     )
+    training.add_argument(
+        "--patience", type=at_least_one, metavar="N", help="end after N epochs in which that was not better (never)"
+    )
     _add_machine(training.add_argument)
+    training.add_argument(
+        "--devices", type=devices, metavar="N", help="processes of this machine: N, auto, or CUDA devices as 0,2 (1)"
+    )
+    training.add_argument("--nodes", type=at_least_one, metavar="N", help="machines (1)")
+    training.add_argument(
+        "--strategy", metavar="NAME", help="Lightning's word for how processes work together: auto, ddp, ... (auto)"
+    )
 
 
 def _add_machine(add: Callable[..., argparse.Action]) -> None:
-    add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (auto: CUDA if there is one)")
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1 (auto: CUDA if there is one)")
     add(
         "--precision",
         choices=["32-true", "bf16-mixed", "bf16-true", "64-true"],
-        default="32-true",
         help="in Lightning's words (32-true)",
     )
 
@@ -175,6 +208,11 @@ def words(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither 'any' nor a number of words") from None
+
+
+def devices(text: str) -> int | str:
+    """A number of processes, or Lightning's other words, looked at later."""
+    return at_least_one(text) if text.lstrip("-").isdecimal() else text
 
 
 def at_least_one(text: str) -> int:

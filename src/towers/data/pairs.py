@@ -12,6 +12,7 @@ from torch import Tensor
 
 from towers.data.batches import Batch, batch_order, cut, reorder
 from towers.data.columns import Columns, Split
+from towers.data.fingerprint import fingerprint
 from towers.data.tables import TableFormat
 from towers.data.vectors import BLANK, WordVectors
 from towers.kernels.order import offsets_of
@@ -157,18 +158,45 @@ class SentencePairs:
         Raises:
             ValueError: `batch_size` is less than 1, or no vectors are bound.
         """
+        return self.walk(self.order(batch_size, seed=seed))
+
+    def order(self, batch_size: int, *, seed: int | None = None) -> list[Tensor]:
+        """Which pairs each batch of `batches` has, those of a batch by length.
+
+        Raises:
+            ValueError: as for `batches`.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
+        left, right = self._bound()[0]
+        return batch_order(left.lengths, right.lengths, batch_size, seed)
+
+    def walk(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
+        """Batches of the pairs at these positions.
+
+        Raises:
+            ValueError: no vectors are bound.
+        """
+        return self._walk(*self._bound(), indices)
+
+    def fingerprint(self) -> str:
+        """What tells these pairs from others: their lengths, labels, order, and the vectors of all words.
+
+        Raises:
+            ValueError: no vectors are bound.
+        """
+        (left, right), table = self._bound()
+        return fingerprint(left, right, table, self.labels)
+
+    def _bound(self) -> tuple[tuple[Ragged, Ragged], Tensor]:
         if self.vectors is None or self._ids is None:
             raise ValueError(f"the pairs of {self.source} have no word vectors yet; call with_vectors first")
-        return self._batches(self._ids, self.vectors.table, batch_size, seed)
+        return self._ids, self.vectors.table
 
-    def _batches(self, ids: tuple[Ragged, Ragged], table: Tensor, batch_size: int, seed: int | None) -> Iterator[Batch]:
-        left, right = ids
-        indices = batch_order(left.lengths, right.lengths, batch_size, seed)
+    def _walk(self, ids: tuple[Ragged, Ragged], table: Tensor, indices: Sequence[Tensor]) -> Iterator[Batch]:
         if not indices:
             return
-        order, sizes = torch.cat(indices), [len(index) for index in indices]
+        order, sizes = torch.cat(list(indices)), [len(index) for index in indices]
         sides = (cut(reorder(side, order), table, sizes) for side in ids)
         for index, left, right in zip(indices, *sides, strict=True):
             yield Batch(left, right, None if self.labels is None else self.labels[index], index)

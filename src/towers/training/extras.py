@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 PACKAGES = ("lightning", "torchmetrics", "safetensors", "matplotlib")
+_EXTRAS = {"tensorboard": "train,tensorboard"}
 
 
 def require(*packages: str) -> None:
@@ -13,4 +14,4 @@ def require(*packages: str) -> None:
     """
     for package in packages:
         if find_spec(package) is None:
-            raise ImportError(f'{package} is not installed: pip install "towers[train]"')
+            raise ImportError(f'{package} is not installed: pip install "towers[{_EXTRAS.get(package, "train")}]"')

@@ -1,25 +1,28 @@
+# pyright: reportUnknownMemberType=false
 """Fit, evaluate, predict."""
 
-import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from numbers import Integral, Real
 from os import PathLike
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
+from towers.checkpoint import RESUME, undamaged
 from towers.data import SentencePairs
 from towers.model import TwoTowers
 from towers.training.borrow import borrowed, fitting_threads, own_random_state, quiet_lightning
 from towers.training.extras import PACKAGES, require
 from towers.training.history import Epoch, History
 from towers.training.metrics import are_soft, majority, measure, metric_names
-from towers.training.saving import run_folder, save_run
+from towers.training.options import Options, Precision, Settings, check_arguments, check_choice, renewed
+from towers.training.processes import is_main
+from towers.training.progress import Progress
+from towers.training.run import Run
 
-Precision = Literal["32-true", "bf16-mixed", "bf16-true", "64-true"]
 MEASURING_BATCH = 256  # pairs at a time where nothing is learned: a pair's result does not depend on its batch
 
 
@@ -28,16 +31,12 @@ def fit(
     train: SentencePairs,
     dev: SentencePairs | None = None,
     *,
-    epochs: int = 10,
-    batch_size: int = 5,
-    lr: float = 1e-3,
-    seed: int = 0,
     out: str | PathLike[str] | None = None,
-    device: str | torch.device = "auto",
-    precision: Precision = "32-true",
-    keep_best: str | None = None,
+    resume: str | PathLike[str] | None = None,
+    overwrite: bool = False,
     progress: bool | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    **options: Unpack[Options],
 ) -> History:
     """Train a model in place, as Keras would: mean binary cross-entropy of each batch, Keras's Adam.
 
@@ -46,48 +45,158 @@ def fit(
     training mode. The same model, pairs and seed give the same weights, bit for bit on the CPU; torch's random state is
     afterwards what it was.
 
+    With `out`, whatever ends the training early, `resume` goes on as if it had not ended: on the same kind of machine
+    with the same number of processes bit for bit on the CPU. Ctrl-C and SIGTERM save first.
+
     Args:
-        model: what to train, from the weights that it has.
+        model: what to train, from the weights that it has. To resume: one of the same sizes, with any weights.
         train: sentence pairs with labels and vectors.
         dev: other pairs, measured after each epoch.
-        epochs: how often to go through the training pairs.
-        batch_size: pairs of a step; the last batch of an epoch may have fewer.
-        lr: learning rate.
-        seed: of the order of the batches, and of what is random in the model itself.
-        out: a folder, absent or empty, for config.json, model.safetensors, metrics.json and curves.png; without it
-            nothing is written.
-        device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", …
-        precision: Lightning's words; "32-true" trains the model in the dtype that it has.
+        out: a folder, absent or empty, for config.json, model.safetensors, metrics.json and curves.png, and, from the
+            start on, for the state from which `resume` goes on; without it nothing is written.
+        resume: the folder of a run that goes on, or, with more `epochs`, goes on after its end. Its options are those
+            it began with; only `epochs` and `patience`, `save_every`, `tensorboard`, and where it runs may be others.
+        overwrite: let `out` hold another run, which is replaced as soon as this one has its first state.
+        progress: whether to show a bar on standard error; None: if that is a terminal.
+        on_epoch: called with each epoch's row as soon as it is there; of several processes, in the first.
+        epochs: how often to go through the training pairs (10).
+        batch_size: pairs of a step, over all processes (5); the last batch of an epoch may have fewer.
+        lr: learning rate (1e-3).
+        seed: of the order of the batches, and of what is random in the model itself (0).
         keep_best: the dev metric that chooses the epoch: "loss" (the default), "accuracy" or "auc"; for soft labels
             (not all 0 or 1) "pearson" (the default) or "loss".
-        progress: whether to show a bar on standard error; None: if that is a terminal.
-        on_epoch: called with each epoch's row as soon as it is there.
+        patience: end after so many epochs in which that metric was not better than before; None: never.
+        save_every: seconds of learning after which the state is saved again, at a step's end (30); 0: after each step.
+        tensorboard: also write each epoch's metrics, and now and then a batch's loss, to `out`/tensorboard.
+        device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", …
+        devices: processes on this machine, each with a device of its own (1); or "auto", or numbers of CUDA devices.
+        nodes: machines (1).
+        strategy: Lightning's word for how processes work together: "auto", "ddp", …
+        precision: Lightning's words; "32-true" trains the model in the dtype that it has.
 
     Raises:
-        ImportError: the packages of `towers[train]` are not installed.
-        TypeError: `train` or `dev` is no SentencePairs.
+        ImportError: the packages of `towers[train]` are not installed, or that of `tensorboard`.
+        TypeError: `train` or `dev` is no SentencePairs, or there is no such option.
         ValueError: pairs are empty or without labels, a number is out of range, the device is not there, `keep_best`
-            or `precision` is unknown.
-        FileExistsError: `out` holds something.
-        OSError: `out` cannot be written.
+            or `precision` is unknown, options exclude each other.
+        ValueError: model, pairs or options are not those of the run to resume, or its files are damaged.
+        FileExistsError: `out` holds something, or another process works on the folder.
+        FileNotFoundError: `resume` holds no run.
+        OSError: the folder cannot be written; the last state is still there.
     """
     require(*PACKAGES)
-    from towers.training import loop
-
-    place = check_arguments(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, device=device, precision=precision)
-    history, soft = _new_history(train, dev, keep_best)
-    batches = loop.Batches(train, batch_size, seed)
-    measured = None if dev is None else loop.Batches(dev, MEASURING_BATCH)
-    with nullcontext() if out is None else run_folder(out) as folder:
-        callback = loop.Epochs(history, batches, dev, soft=soft, on_epoch=on_epoch)
-        with borrowed(model), own_random_state(seed, place), fitting_threads(batch_size), quiet_lightning():
-            trainer = loop.trainer(place, precision, epochs=epochs, bar=_bar(progress), callback=callback)
-            trainer.fit(loop.TowersModule(model.train(), lr), batches, measured)
-            if callback.best_weights:
-                model.load_state_dict(callback.best_weights)
-        if folder is not None:
-            save_run(folder, model, history)
+    if resume is not None and (out is not None or overwrite):
+        raise ValueError("resume goes on in its own folder; leave out and overwrite out")
+    if resume is None:
+        settings = Settings(**options)
+        about, writes = {"settings": settings.as_dict()}, is_main(settings.alone)
+        taken = nullcontext() if out is None else Run.new(out, about, overwrite=overwrite, writes=writes)
+    else:
+        settings = resumed_settings(resume, options)
+        taken = Run.reopened(resume, writes=is_main(settings.alone))
+    with taken as run:
+        history = learn(model, train, dev, run, settings, progress=progress, on_epoch=on_epoch)
+        if run is not None and not run.finished:
+            run.finish(model, history)
     return history
+
+
+def resumed_settings(folder: str | PathLike[str], given: Mapping[str, Any]) -> Settings:
+    """The settings of a run that goes on.
+
+    Raises:
+        ValueError: an option contradicts the run, or its record is damaged.
+        FileNotFoundError: there is no folder, or it holds no run.
+    """
+    record = Run.read(folder)
+    with undamaged(Path(folder) / RESUME):
+        entries: dict[str, Any] = dict(record["settings"])
+    return renewed(entries, given, folder)
+
+
+def learn(
+    model: TwoTowers,
+    train: SentencePairs,
+    dev: SentencePairs | None,
+    run: Run | None,
+    settings: Settings,
+    *,
+    progress: bool | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> History:
+    """What `fit` does between taking the run's folder and leaving the results there. Raises what `fit` does."""
+    history, soft = _new_history(train, dev, settings, run)
+    where, tensors = Progress(history), None
+    if run is not None:
+        pairs = {"train": train.fingerprint()} | ({} if dev is None else {"dev": dev.fingerprint()})
+        if run.begun:
+            tensors = run.tensors()
+            where = _stand(run, tensors, pairs, model)
+        run.record["pairs"] = pairs
+    with borrowed(model):
+        if not where.over(settings.epochs, settings.patience):
+            _train(model, (train, dev), run, settings, where, tensors, soft=soft, bar=_bar(progress), on_epoch=on_epoch)
+        elif tensors is not None:
+            last = {name.removeprefix("model."): x for name, x in tensors.items() if name.startswith("model.")}
+            model.load_state_dict(last)
+        if where.best_weights:
+            model.load_state_dict(where.best_weights)
+    return where.history
+
+
+def _train(
+    model: TwoTowers,
+    pairs: tuple[SentencePairs, SentencePairs | None],
+    run: Run | None,
+    settings: Settings,
+    where: Progress,
+    tensors: dict[str, Tensor] | None,
+    *,
+    soft: bool,
+    bar: bool,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> None:
+    from towers.training import epochs, loop, trainers
+    from towers.training.board import FOLDER, Board
+    from towers.training.stopping import Stop
+
+    train = loop.Batches(pairs[0], settings.batch_size, settings.seed)
+    dev = None if pairs[1] is None else loop.Batches(pairs[1], MEASURING_BATCH)
+    with (
+        own_random_state(settings.seed, settings.place),
+        fitting_threads(settings.batch_size),
+        quiet_lightning(),
+        nullcontext() if run is None else run.going_on(),
+    ):
+        callbacks: list[Any] = [epochs.Epochs(where, train, dev, soft=soft, settings=settings, on_epoch=on_epoch)]
+        if run is not None:
+            if settings.tensorboard:
+                callbacks.append(Board(run.path / FOLDER, where))
+            callbacks.append(epochs.Keeper(run, where, train, settings, Stop()))
+            callbacks[-1].before = tensors
+        midway = where.batch > 0
+        trainer = trainers.of_settings(settings, done=where.epoch, midway=midway, bar=bar, callbacks=callbacks)
+        trainer.fit(loop.TowersModule(model.train(), settings.lr), train, dev)
+
+
+def _stand(run: Run, tensors: Mapping[str, Tensor], pairs: Mapping[str, str], model: TwoTowers) -> Progress:
+    """Where a run stands, after a look at whether these are its pairs and its model."""
+    with undamaged(run.path / RESUME):
+        where = Progress.from_dict(run.record, tensors)
+        known: dict[str, str] = dict(run.record["pairs"])
+    for part in ("train", "dev"):
+        if known.get(part) != pairs.get(part):
+            problem = f"are not those with which the run in {run.path} began"
+            raise ValueError(f"{part}: the pairs, or their vectors, {problem}; bring those back, or start another run")
+    saved = {name.removeprefix("model."): x.shape for name, x in tensors.items() if name.startswith("model.")}
+    own = {name: value.shape for name, value in model.state_dict().items()}
+    for name in dict.fromkeys((*saved, *own)):
+        if saved.get(name) != own.get(name):
+            sizes = " and ".join("none" if x is None else str(tuple(x)) for x in (own.get(name), saved.get(name)))
+            raise ValueError(
+                f"model: is not that of the run in {run.path}: {name} is {sizes} there; use the same sizes"
+            )
+    return where
 
 
 def evaluate(
@@ -142,7 +251,7 @@ def _logits(
     progress: bool | None,
 ) -> Tensor:
     require(*PACKAGES)
-    from towers.training import loop
+    from towers.training import loop, trainers
 
     place = check_arguments(batch_size=batch_size, device=device, precision=precision)
     _check_pairs("pairs", pairs)
@@ -150,17 +259,25 @@ def _logits(
         return torch.empty(0)
     with borrowed(model), own_random_state(0, place), quiet_lightning():
         module = loop.TowersModule(model)
-        trainer = loop.trainer(place, precision, bar=_bar(progress))
+        trainer = trainers.alone(place, precision, bar=_bar(progress))
         trainer.predict(module, loop.Batches(pairs, batch_size), return_predictions=False)
     return module.logits.in_order()
 
 
-def _new_history(train: SentencePairs, dev: SentencePairs | None, keep_best: str | None) -> tuple[History, bool]:
+def _new_history(
+    train: SentencePairs, dev: SentencePairs | None, settings: Settings, run: Run | None
+) -> tuple[History, bool]:
     """An empty history, and whether labels are soft: those of all pairs decide for all pairs."""
     labels = [_labels("train", train)] + ([] if dev is None else [_labels("dev", dev)])
     soft = any(are_soft(part) for part in labels)
-    keep_best = ("pearson" if soft else "loss") if keep_best is None else keep_best
-    _check_choice("keep_best", keep_best, metric_names(soft))
+    keep_best = ("pearson" if soft else "loss") if settings.keep_best is None else settings.keep_best
+    check_choice("keep_best", keep_best, metric_names(soft))
+    if settings.patience is not None and dev is None:
+        raise ValueError(f"patience ({settings.patience}) looks at the dev pairs, and there are none; give dev")
+    if settings.tensorboard:
+        require("tensorboard")
+        if run is None:
+            raise ValueError("tensorboard: its events go to the run's folder; give out")
     return History(keep_best, majority=None if soft else majority(labels[-1])), soft
 
 
@@ -176,56 +293,6 @@ def _labels(name: str, pairs: SentencePairs) -> Tensor:
     if pairs.labels is None:
         raise ValueError(f"{name}: the pairs of {pairs.source} have no labels; load them with label_column")
     return pairs.labels
-
-
-def check_arguments(
-    *,
-    batch_size: Any,
-    device: str | torch.device,
-    precision: str,
-    epochs: Any = 1,
-    lr: Any = 1.0,
-    seed: Any = 0,
-) -> torch.device:
-    """The device that is meant, after all that can be said of these arguments without any pairs.
-
-    Raises:
-        ValueError: a number is out of range, the device is not there, `precision` is unknown.
-    """
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if not _is_whole(value, 1, math.inf):
-            raise ValueError(f"{name} ({value}) must be an int of at least 1")
-    if not (isinstance(lr, Real) and 0 < float(lr) < math.inf):
-        raise ValueError(f"lr ({lr}) must be a finite number above 0")
-    if not _is_whole(seed, 0, 2**32 - 1):
-        raise ValueError(f"seed ({seed}) must be an int from 0 to 2**32 - 1")
-    _check_choice("precision", precision, Precision.__args__)
-    return _device(device)
-
-
-def _is_whole(value: object, low: int, high: float) -> bool:
-    return isinstance(value, Integral) and low <= int(value) <= high
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} ({value!r}) must be one of {', '.join(map(repr, choices))}")
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device ({device!r}) is none that torch knows; say auto, cpu or cuda") from None
-    if place.type not in ("cpu", "cuda"):
-        raise ValueError(f"device ({str(place)!r}) is none that towers trains on; say auto, cpu or cuda")
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device ({place}): torch finds {torch.cuda.device_count()} CUDA devices here; say auto or cpu"
-        )
-    return place
 
 
 def _bar(progress: bool | None) -> bool:

@@ -1,8 +1,9 @@
 """What training leaves behind besides the weights: a row for each epoch, and which of them was kept."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 LOWER_IS_BETTER = frozenset({"loss"})
 
@@ -54,7 +55,25 @@ class History:
             return not math.isnan(new_value)
         return new_value < old_value if self.keep_best in LOWER_IS_BETTER else new_value > old_value
 
+    @property
+    def stale(self) -> int:
+        """Epochs since the best."""
+        return len(self.epochs) - self.best
+
     def as_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """As JSON can hold it; NaN is left to whoever writes."""
         rows = [{"epoch": e.number, "train": e.train, "dev": e.dev, "seconds": e.seconds} for e in self.epochs]
         return {"best_epoch": self.best, "keep_best": self.keep_best, "majority": self.majority, "epochs": rows}
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> Self:
+        """What `as_dict` gave, NaN written as null."""
+        rows = [
+            Epoch(row["epoch"], _with_nan(row["train"]), _with_nan(row["dev"]), row["seconds"])
+            for row in entries["epochs"]
+        ]
+        return cls(entries["keep_best"], entries["majority"], rows, entries["best_epoch"])
+
+
+def _with_nan(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in metrics.items()}

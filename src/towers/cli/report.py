@@ -1,0 +1,139 @@
+# pyright: reportUnknownMemberType=false
+"""What `towers fit` says on standard output: lines for people, or JSON for programs."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from towers.cli.pairs import Data
+from towers.model import TwoTowers
+from towers.training import Epoch, History
+from towers.training.run import RESULTS, Run, without_nan
+
+
+class Text:
+    """Lines for people."""
+
+    def start(self, data: Data, model: TwoTowers, run: Run) -> None:
+        """What is learned from, and what learns."""
+        if run.begun:
+            _say(f"going on with {run.path}: {run.standing}")
+        counts = [f"{name} {len(part)}" for name, part in data.parts.items()]
+        _say(f"pairs: {', '.join(counts)}")
+        _say(f"vectors: {data.vectors.source}, {data.vectors.width} numbers a word; {data.vectors.coverage}")
+        left, right = ("any number of" if tower.words is None else tower.words for tower in (model.left, model.right))
+        towers = "one tower" if model.left is model.right else "two towers"
+        _say(f"network: {towers}, left {left} words, right {right} words, {_weights(model):,} parameters")
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        """One epoch's row."""
+        dev = f"   dev {_shown(epoch.dev)}" if epoch.dev else ""
+        number = f"{epoch.number:{len(str(epochs))}}/{epochs}"
+        _say(f"epoch {number}   train {_shown(epoch.train)}{dev}   {epoch.seconds:.1f} s")
+
+    def end(self, history: History, metrics: Mapping[str, Any], run: Run) -> None:
+        """What came of it, and where it is."""
+        best = history.epochs[history.best - 1]
+        kept = (
+            f"best dev {_name(history.keep_best)}: {_shown(best.dev)}" if best.dev else "the last; --dev would choose"
+        )
+        if len(history.epochs) < run.record["settings"]["epochs"]:
+            _say(f"ended after epoch {len(history.epochs)}: {history.stale} epochs without a better one")
+        _say(f"kept epoch {history.best}, {kept}")
+        if test := dict(metrics.get("test", {})):
+            share = f" (majority class {test['majority']:.4f})" if "majority" in test else ""
+            named = {name: test[name] for name in ("accuracy", "pearson", "auc", "loss") if name in test}
+            _say(f"test, {test['pairs']} pairs: " + _shown(named).replace("  ", share + "  ", 1))
+        _say(f"saved in {run.path}: config.json, model.safetensors, metrics.json, curves.png")
+
+    def finished(self, history: History, run: Run, way_on: str) -> None:
+        """That there is nothing to go on with."""
+        done = len(history.epochs)
+        _say(f"{run.path} is finished: {done} epochs are done, epoch {history.best} was kept; {way_on}")
+
+
+class Json:
+    """One object a line; NaN is null."""
+
+    def start(self, data: Data, model: TwoTowers, run: Run) -> None:
+        """What is learned from, and what learns."""
+        coverage = data.vectors.coverage
+        found = {"tokens": coverage.tokens, "tokens_found": coverage.tokens_found}
+        found |= {"words": coverage.types, "words_found": coverage.types_found}
+        network = {"shared": model.left is model.right, "parameters": _weights(model)}
+        network |= {"left_words": model.left.words, "right_words": model.right.words}
+        self._say(
+            "start",
+            folder=str(run.path),
+            resumed=run.begun,
+            pairs={name: len(part) for name, part in data.parts.items()},
+            vectors={"source": data.vectors.source, "width": data.vectors.width, **found},
+            network=network,
+        )
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        """One epoch's row."""
+        row = {"train": epoch.train, "dev": epoch.dev, "seconds": epoch.seconds}
+        self._say("epoch", epoch=epoch.number, epochs=epochs, **row)
+
+    def end(self, history: History, metrics: Mapping[str, Any], run: Run) -> None:
+        """What came of it, and where it is."""
+        self._say("end", **self._kept(history), **metrics, folder=str(run.path), files=sorted(RESULTS))
+
+    def finished(self, history: History, run: Run, way_on: str) -> None:
+        """That there is nothing to go on with."""
+        self._say("finished", **self._kept(history), folder=str(run.path))
+
+    def _kept(self, history: History) -> dict[str, Any]:
+        best = history.epochs[history.best - 1]
+        return {
+            "epochs": len(history.epochs),
+            "best_epoch": history.best,
+            "keep_best": history.keep_best,
+            "dev": best.dev,
+        }
+
+    def _say(self, event: str, **entries: Any) -> None:
+        _say(json.dumps(without_nan({"event": event, **entries})))
+
+
+class Silence:
+    """Nothing: of several processes, one tells how it goes."""
+
+    def start(self, *_: Any) -> None:
+        """Nothing."""
+
+    epoch = end = finished = start
+
+
+Report = Text | Json | Silence
+
+
+def report(*, writes: bool, as_json: bool) -> Report:
+    """The way in which this process tells how it goes."""
+    if not writes:
+        return Silence()
+    return Json() if as_json else Text()
+
+
+def _say(line: str) -> None:
+    if "lightning" in sys.modules:  # where a bar stands, the line goes above it
+        from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+
+        Tqdm.write(line, file=sys.stdout)
+    else:
+        print(line)
+    sys.stdout.flush()
+
+
+def _weights(model: TwoTowers) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _shown(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{_name(name)} {value:.4f}" for name, value in metrics.items())
+
+
+def _name(metric: str) -> str:
+    return {"auc": "AUC", "pearson": "Pearson's r"}.get(metric, metric)

@@ -1,0 +1,146 @@
+# pyright: reportUnknownMemberType=false
+"""What happens around the steps of a training: epochs are measured, the best is remembered, the state is kept."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from towers.data import SentencePairs
+from towers.training.history import Epoch
+from towers.training.loop import Batches, Collected, TowersModule
+from towers.training.metrics import measure
+from towers.training.options import Settings
+from towers.training.processes import Together
+from towers.training.progress import Progress, own_stream, restore, tensors_of
+from towers.training.run import Run
+from towers.training.stopping import Stop
+
+ASK_EVERY = 10
+"""Several processes agree so often, in steps, on whether to save or to end: each time they wait for each other."""
+
+
+class Epochs(pl.Callback):
+    """After each epoch: measure, add a row to the history, remember the best weights, tell whoever listens."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        train: Batches,
+        dev: Batches | None,
+        *,
+        soft: bool,
+        settings: Settings,
+        on_epoch: Callable[[Epoch], None] | None,
+    ) -> None:
+        self.progress, self.train, self.dev, self.soft = progress, train, dev, soft
+        self.settings, self.on_epoch = settings, on_epoch
+        self.started = 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take this process's share of the batches, from the place on where the training stands."""
+        for batches in (self.train, self.dev):
+            if batches is not None:
+                batches.rank, batches.processes = trainer.global_rank, trainer.world_size
+        self.train.epoch, self.train.start = self.progress.epoch, self.progress.batch
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give this process random numbers of its own."""
+        own_stream(_towers(pl_module), Together(trainer))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter() - self.progress.seconds
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count."""
+        self.progress.batch += 1
+        self.progress.steps += 1
+        self.progress.seconds = time.perf_counter() - self.started
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the row. Lightning has been through the dev pairs by now."""
+        module, together, progress = _towers(pl_module), Together(trainer), self.progress
+        row = Epoch(
+            number=progress.epoch + 1,
+            train=_measure(module.train_logits, self.train.pairs, self.soft, together),
+            dev={} if self.dev is None else _measure(module.logits, self.dev.pairs, self.soft, together),
+            seconds=time.perf_counter() - self.started,
+        )
+        if progress.history.add(row) and self.dev is not None:
+            progress.best_weights = {name: value.detach().clone() for name, value in module.model.state_dict().items()}
+        progress.batch, progress.seconds = 0, 0.0
+        self.train.epoch, self.train.start = progress.epoch, 0
+        trainer.should_stop = progress.over(self.settings.epochs, self.settings.patience)
+        if together.main and self.on_epoch is not None:
+            self.on_epoch(row)
+
+
+class Keeper(pl.Callback):
+    """Keeps the state of the training in the run's folder, and ends it where a signal asked for that.
+
+    It stands behind `Epochs` among the callbacks, and looks at what that has counted.
+    """
+
+    def __init__(self, run: Run, progress: Progress, train: Batches, settings: Settings, stop: Stop) -> None:
+        self.run, self.progress, self.train, self.settings, self.stop = run, progress, train, settings, stop
+        self.before: dict[str, Tensor] | None = None
+        """The tensors with which a run goes on."""
+        self.saved = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on from the run's state, or keep the first one."""
+        if self.before is not None:
+            restore(self.before, _towers(pl_module), Together(trainer))
+        self.before = None
+        self.stop.listen()
+        self._save(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time; after an epoch's last batch wait until the epoch has its row."""
+        if self.progress.batch < len(self.train) + self.train.start:
+            self._look(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if it is time."""
+        self._look(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the state from which more epochs can begin."""
+        self._save(trainer, pl_module)
+
+    def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        together = Together(trainer)
+        if together.count > 1 and self.progress.batch % ASK_EVERY:
+            return
+        wish = self.stop.wanted or int(time.monotonic() - self.saved >= self.settings.save_every)
+        wish = together.largest(wish)  # 1, which is no signal of these, is to save
+        if wish:
+            self._save(trainer, pl_module)
+        if wish > 1:
+            self.stop.act(wish)
+
+    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        together = Together(trainer)
+        tensors = tensors_of(_towers(pl_module), len(self.train.pairs), self.progress, together)
+        if together.main:
+            self.run.save({"settings": self.settings.as_dict(), **self.progress.as_dict()}, tensors)
+        self.saved = time.monotonic()
+
+
+def _towers(pl_module: pl.LightningModule) -> TowersModule:
+    assert isinstance(pl_module, TowersModule)
+    return pl_module
+
+
+def _measure(collected: Collected, pairs: SentencePairs, soft: bool, together: Together) -> dict[str, float]:
+    logits = together.sum(collected.dense(len(pairs))[0])  # each pair's is with one process, and 0 with the others
+    collected.clear()
+    assert pairs.labels is not None
+    return measure(logits, pairs.labels, soft=soft)

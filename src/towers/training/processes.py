@@ -1,0 +1,74 @@
+# pyright: reportUnknownMemberType=false
+"""The processes of a training: which of them writes, and what they tell each other."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+"""Where Lightning, torchrun and SLURM say which process of all this one is; those that are not set count as 0."""
+
+
+def is_main(alone: bool) -> bool:
+    """Whether this process is the first of all, which alone makes and writes files and tells how it goes.
+
+    One that trains alone is. Of several, the environment says it before Lightning has begun.
+    """
+    return alone or all(os.environ.get(name, "0") in ("0", "") for name in _RANKS)
+
+
+def started_outside() -> int:
+    """How many processes torchrun or SLURM started for this training; 1 without them."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    if TorchElasticEnvironment.detect():
+        return int(os.environ["WORLD_SIZE"])
+    return int(os.environ["SLURM_NTASKS"]) if SLURMEnvironment.detect() else 1
+
+
+def environment() -> list[Any]:
+    """Lightning's plugin for SLURM, without its own way of saving and requeueing: towers saves its own state."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        return [SLURMEnvironment(auto_requeue=False)]
+    return []
+
+
+class Together:
+    """What the processes of one trainer tell each other; alone, a process tells it to itself."""
+
+    def __init__(self, trainer: "pl.Trainer") -> None:
+        self.rank, self.count = trainer.global_rank, trainer.world_size
+        self._strategy = trainer.strategy
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the first."""
+        return self.rank == 0
+
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        return number if self.count == 1 else int(self._reduce(torch.tensor(number), "max"))
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of all processes' tensors, on the CPU."""
+        return tensor.cpu() if self.count == 1 else self._reduce(tensor, "sum")
+
+    def stack(self, tensor: Tensor) -> Tensor:
+        """The tensors of all processes, on the CPU, in the order of the processes."""
+        if self.count == 1:
+            return tensor.cpu()[None]
+        gathered: Any = self._strategy.all_gather(tensor.to(self._strategy.root_device))
+        return gathered.cpu()
+
+    def _reduce(self, tensor: Tensor, how: str) -> Tensor:
+        reduced: Any = self._strategy.reduce(tensor.to(self._strategy.root_device), reduce_op=how)
+        return reduced.cpu()

@@ -1,0 +1,117 @@
+# pyright: reportUnknownMemberType=false
+"""Where a training stands, as JSON and tensors that go to a file and come back: all that the next step depends on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from towers.training.history import History
+from towers.training.processes import Together
+
+if TYPE_CHECKING:
+    from towers.training.loop import TowersModule
+
+RANDOM_STREAM = 1_000_003
+"""How far apart the seeds of two processes are."""
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        history: the epochs that are done.
+        batch: batches done of the epoch after them.
+        seconds: how long those took.
+        steps: batches done in all.
+        best_weights: those of the best epoch on dev; empty without dev pairs.
+    """
+
+    history: History
+    batch: int = 0
+    seconds: float = 0.0
+    steps: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are done."""
+        return len(self.history.epochs)
+
+    def over(self, epochs: int, patience: int | None) -> bool:
+        """Whether there is nothing left to learn."""
+        return self.epoch >= epochs or (patience is not None and self.history.stale >= patience)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the tensors, as JSON can hold it."""
+        position = {"batch": self.batch, "seconds": self.seconds, "steps": self.steps}
+        return {"history": self.history.as_dict(), "position": position}
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Progress":
+        """What `as_dict` and `tensors_of` gave."""
+        best = _under("best.", tensors)
+        return cls(History.from_dict(entries["history"]), **entries["position"], best_weights=best)
+
+
+def tensors_of(module: "TowersModule", pairs: int, progress: Progress, together: Together) -> dict[str, Tensor]:
+    """Copies on the CPU of all tensors that the next step depends on. Every process must call it.
+
+    `pairs` is the number of training pairs.
+    """
+    logits, seen = module.train_logits.dense(pairs)
+    random = {"random.cpu": torch.get_rng_state()}
+    if module.device.type == "cuda":
+        random["random.cuda"] = torch.cuda.get_rng_state(module.device)
+    together_random = {name: together.stack(state) for name, state in random.items()}
+    learned = {f"model.{name}": value for name, value in module.model.state_dict().items()}
+    tensors = {**learned, **_optimizer_state(module), **{f"best.{n}": v for n, v in progress.best_weights.items()}}
+    copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    if progress.batch:
+        copies |= {"epoch.logits": together.sum(logits), "epoch.seen": together.sum(seen)}
+    return copies | together_random
+
+
+def restore(tensors: Mapping[str, Tensor], module: "TowersModule", together: Together) -> None:
+    """Put back what `tensors_of` took, where Lightning has set up everything by now.
+
+    Raises:
+        RuntimeError: the model has other weights than the run's.
+    """
+    module.model.load_state_dict(_under("model.", tensors))
+    optimizer = module.optimizer
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _under("optimizer.", tensors).items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    if "epoch.seen" in tensors and together.main:  # the processes' logits are summed: one alone has the old ones
+        index = tensors["epoch.seen"].nonzero().squeeze(1)
+        module.train_logits.add(index, tensors["epoch.logits"][index].to(module.device))
+    if together.rank < len(tensors["random.cpu"]):
+        torch.set_rng_state(tensors["random.cpu"][together.rank])
+        if module.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"][together.rank], module.device)
+    else:
+        own_stream(module, together)
+
+
+def own_stream(module: "TowersModule", together: Together) -> None:
+    """Give each process but the first random numbers of its own, for what is random in a model."""
+    if together.rank:
+        seed = torch.initial_seed() + RANDOM_STREAM * together.rank
+        torch.default_generator.manual_seed(seed)
+        if module.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+
+def _optimizer_state(module: "TowersModule") -> dict[str, Tensor]:
+    state = module.optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{name}": value for i, values in state.items() for name, value in values.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,325 @@
+"""A run on disk: its state while it learns, and at the end the model, its metrics and its curves."""
+
+import json
+import math
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import chain, count
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self, cast
+
+from torch import Tensor
+
+from towers import checkpoint
+from towers.checkpoint import CONFIG, RESUME, WEIGHTS, replace
+from towers.model import TwoTowers
+from towers.training.curves import draw_curves
+from towers.training.history import History
+
+DEFAULT_FOLDER = "towers-run"
+RESULTS = (CONFIG, "metrics.json", "curves.png", WEIGHTS)
+"""What a finished run leaves; the config goes first where they are removed, and comes last where they are written."""
+_PARTIAL = ".*.partial"
+"""What an interruption may leave of a file that was being written."""
+
+
+class Run:
+    """The folder of a run.
+
+    `resume.json` says what the run is and how far it has come, and names the file of tensors that belongs to it. Both
+    are written whole and then renamed, resume.json last: it always names a whole file. At the end come config.json,
+    model.safetensors, metrics.json and curves.png, and the state stays, so that the run can be trained longer.
+
+    Attributes:
+        path: the folder.
+        record: what resume.json says.
+        writes: whether this process makes and writes the folder; of several processes only the first does.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any], *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+        self.record: dict[str, Any] = record
+        self.begun = "tensors" in record
+        """Whether there is a state to go on from."""
+
+    @classmethod
+    @contextmanager
+    def new(
+        cls,
+        folder: str | PathLike[str] | None,
+        about: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        writes: bool = True,
+    ) -> Generator[Self]:
+        """Take a folder for a run before the work begins, and let go of it if that fails before there is a state.
+
+        Args:
+            folder: absent or empty; None takes `towers-run` or the next free `towers-run-N` in the current folder. It
+                appears with its resume.json in it.
+            about: what resume.json says from the start on: "settings", and the "command" that began it.
+            overwrite: the folder may hold another run, which stays until this one has its first state.
+            writes: whether this process makes and writes the folder.
+
+        Raises:
+            FileExistsError: the folder holds something, or another process works on it.
+            OSError: the folder cannot be made, or nothing can be written to it.
+        """
+        if not writes:
+            yield cls(Path(folder or DEFAULT_FOLDER), {}, writes=False)
+            return
+        record: dict[str, Any] = {"format": checkpoint.FORMAT, **about, "finished": False}
+        path = None if folder is None else Path(folder)
+        replaces = path is not None and overwrite and _is_run(path)
+        if path is None:
+            path, made = _next_free(record), True
+        elif not replaces:
+            made = _take(path, record)
+        else:
+            made = False
+        run = cls(path, record)
+        with run._locked():
+            try:
+                yield run
+            except BaseException:
+                if not run.begun and not replaces:
+                    run._let_go(made)
+                raise
+
+    @classmethod
+    @contextmanager
+    def reopened(cls, folder: str | PathLike[str], *, writes: bool = True) -> Generator[Self]:
+        """The run that a folder holds.
+
+        Raises:
+            FileNotFoundError: there is no folder, or it holds no run.
+            FileExistsError: another process works on it.
+            ValueError: its resume.json is damaged or of a newer version.
+        """
+        run = cls(Path(folder), cls.read(folder), writes=writes)
+        with run._locked():
+            run.record = cls.read(folder)  # again, now that nobody else writes
+            run.begun = "tensors" in run.record
+            yield run
+
+    @staticmethod
+    def read(folder: str | PathLike[str]) -> dict[str, Any]:
+        """What the resume.json of a run says. Raises what `reopened` does."""
+        path = Path(folder)
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path}: no folder; resume takes the folder of a run")
+        if not (path / RESUME).is_file():
+            problem = "the model is whole, but its training cannot go on" if (path / CONFIG).is_file() else "no run"
+            raise FileNotFoundError(f"{path}: there is no {RESUME} ({problem}); start another run")
+        return checkpoint.read_config(path, RESUME)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the state.
+
+        Raises:
+            ValueError: their file is missing or damaged.
+        """
+        return checkpoint.read_tensors(self.path / Path(str(self.record["tensors"])).name)
+
+    def save(self, entries: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Put another state in the place of the last: the tensors first, then resume.json, which names their file.
+
+        Raises:
+            OSError: it cannot be written; the last state is still there.
+        """
+        if not self.begun:
+            self._take_over()
+        number = int(self.record.get("number", 0)) + 1
+        file = self.path / f"resume-{number}.safetensors"
+        record: dict[str, Any] = {**self.record, **entries, "number": number, "tensors": file.name, "finished": False}
+        checkpoint.write_tensors(file, tensors)
+        try:
+            _write_json(self.path / RESUME, record)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
+        self.record, self.begun = record, True
+        self._sweep(keep=file.name)
+
+    def finish(
+        self,
+        model: TwoTowers,
+        history: History,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write what a finished run leaves, config.json last: a folder with a config is complete.
+
+        Args:
+            model: with the weights to keep.
+            history: its rows become metrics.json and curves.png.
+            metrics: entries for metrics.json beside the history's, such as those of test pairs. NaN becomes null.
+            extra: entries for config.json beside the model's.
+
+        Raises:
+            ImportError: safetensors or matplotlib is not installed.
+            OSError: a file cannot be written; the state is still there.
+        """
+        if not self.writes:
+            return
+        with self.going_on():
+            _write_json(self.path / "metrics.json", {**history.as_dict(), **(metrics or {})})
+            replace(self.path / "curves.png", lambda path: draw_curves(history, path))
+            model.save(self.path, extra=extra)
+            self.record = {**self.record, "finished": True}
+            _write_json(self.path / RESUME, self.record)
+
+    @contextmanager
+    def going_on(self) -> Generator[None]:
+        """Tell whoever ends the work early where it stands, and how to go on, in a note to the exception."""
+        try:
+            yield
+        except BaseException as error:
+            if self.begun and self.writes:
+                how = f"resume={str(self.path)!r}" if self.record.get("command") is None else self.resume_command
+                error.add_note(f"saved in {self.path}: {self.standing}; go on with: {how}")
+            raise
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on."""
+        return f"towers fit --resume {shlex.quote(str(self.path))}"
+
+    @property
+    def standing(self) -> str:
+        """How far it has come, in words."""
+        epochs, batch = len(self.record["history"]["epochs"]), self.record["position"]["batch"]
+        done = f"{epochs} epoch{'' if epochs == 1 else 's'}"
+        return f"{done} and {batch} batch{'' if batch == 1 else 'es'} done" if batch else f"{done} done"
+
+    @property
+    def finished(self) -> bool:
+        """Whether all that a run leaves is there."""
+        return self.record.get("finished") is True and all((self.path / name).is_file() for name in RESULTS)
+
+    def _take_over(self) -> None:
+        """Another run's results go before its state does, the config first: what remains is a run that goes on."""
+        for name in RESULTS:
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+        numbers = [int(file.stem.rpartition("-")[2]) for file in self.path.glob("resume-[0-9]*.safetensors")]
+        self.record["number"] = max(numbers, default=0)
+
+    def _sweep(self, keep: str) -> None:
+        for file in chain(self.path.glob("resume-[0-9]*.safetensors"), self.path.glob(_PARTIAL)):
+            if file.name != keep:
+                file.unlink(missing_ok=True)
+
+    def _let_go(self, made: bool) -> None:
+        (self.path / RESUME).unlink(missing_ok=True)
+        if made and not any(self.path.iterdir()):
+            self.path.resolve().rmdir()
+
+    @contextmanager
+    def _locked(self) -> Generator[None]:
+        """Keep others off while this process works on the folder; the system lets go of it when the process ends."""
+        try:
+            import fcntl
+        except ImportError:  # Windows has none
+            fcntl = None
+        if fcntl is None or not self.writes:
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FileExistsError(f"{self.path}: another process works on it; wait, or stop that one") from None
+            except OSError:  # a file system without locks
+                pass
+            yield
+        finally:
+            os.close(folder)
+
+
+def _take(path: Path, record: Mapping[str, Any]) -> bool:
+    """Put resume.json into an empty folder, or make one that has it; whether it had to be made."""
+    place = path.resolve()  # a link stays a link: the run goes to where it points
+    if place.is_dir() and _is_empty(place):
+        _check_writable(place, path)
+        _write_json(place / RESUME, record)
+        return False
+    if place.exists():
+        kind = "holds something already" if place.is_dir() else "is a file"
+        if _is_run(place):
+            way_out = "resume goes on with it, overwrite replaces it, or name another folder"
+            raise FileExistsError(f"{path}: holds a run already; {way_out}")
+        raise FileExistsError(f"{path}: {kind}; name another folder, or remove it first")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _make(place, record)
+    return True
+
+
+def _next_free(record: Mapping[str, Any]) -> Path:
+    for name in chain([DEFAULT_FOLDER], (f"{DEFAULT_FOLDER}-{number}" for number in count(2))):
+        if not Path(name).exists():
+            with suppress(FileExistsError):  # of two runs that start together, one was quicker
+                _make(Path(name), record)
+                return Path(name)
+    raise AssertionError("count() has no end")
+
+
+def _make(place: Path, record: Mapping[str, Any]) -> None:
+    """A folder that appears with its resume.json in it: whenever the process ends, the run can go on."""
+    partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+    try:
+        partial.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner may open
+        _write_json(partial / RESUME, record)
+        try:
+            partial.rename(place)
+        except OSError as error:
+            if place.exists():
+                raise FileExistsError(f"{place}: holds something already; name another folder") from error
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _is_run(path: Path) -> bool:
+    return (path / RESUME).is_file() or all((path / name).is_file() for name in (CONFIG, WEIGHTS))
+
+
+def _is_empty(place: Path) -> bool:
+    partial = set(place.glob(_PARTIAL))
+    return all(file in partial for file in place.iterdir())
+
+
+def _check_writable(place: Path, path: Path) -> None:
+    """Try it out: the permissions alone do not tell (access lists, read-only mounts)."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=place))
+    except OSError as error:
+        raise type(error)(f"{path}: nothing can be written there ({error.strerror}); name another folder") from None
+
+
+def _write_json(path: Path, entries: Mapping[str, Any]) -> None:
+    text = json.dumps(without_nan(entries), indent=2) + "\n"
+    replace(path, lambda partial: partial.write_text(text, encoding="utf8"))
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them."""
+    if isinstance(value, Mapping):
+        items = cast(Mapping[str, Any], value).items()
+        return {key: without_nan(item) for key, item in items}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in cast(list[Any], value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
