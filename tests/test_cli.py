@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -70,12 +71,8 @@ def test_fit_and_predict_as_a_person_runs_them(tmp_path):
     assert "(majority class 0.5" in lines[5]
     assert lines[-1].startswith("saved in towers-run: ")
     folder = tmp_path / "towers-run"
-    assert {path.name for path in folder.iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "metrics.json",
-        "curves.png",
-    }
+    results = ["config.json", "curves.png", "metrics.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [*results, "resume-2.safetensors", "resume.json"]
     pairs = sample_pairs(20, seed=9)
     rows = [
         (" ".join(left), " ".join(right), i)
@@ -94,46 +91,54 @@ def test_fit_and_predict_as_a_person_runs_them(tmp_path):
     assert [float(row[3]) for row in written[1:]] == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-def test_on_a_terminal_there_is_a_bar_and_ctrl_c_ends_it_all(tmp_path):
+SHORT = ["fit", "--epochs", "3", "--batch-size", "50", "--device", "cpu", "--out", "my run"]
+
+
+def test_on_a_terminal_there_is_a_bar_and_ctrl_c_saves(tmp_path, monkeypatch):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    with subprocess.Popen(
-        [COMMAND, "fit", "--epochs", "50", "--batch-size", "50"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        text=True,
-    ) as run:
+    with subprocess.Popen([COMMAND, *SHORT], cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, text=True) as run:
         os.close(theirs)
         assert run.stdout is not None
         for line in run.stdout:
-            if line.startswith("epoch  2/50"):
+            if line.startswith("epoch 1/3"):
                 break
         run.send_signal(signal.SIGINT)
         seen = read_all(ours)
         rest = run.stdout.read()
     assert run.returncode == 130
-    assert "epoch 1/50" in seen
+    assert "epoch 1/3" in seen
     assert "loss=" in seen
-    assert "towers: interrupted" in seen
+    assert "towers: interrupted; saved in my run: 1 epoch" in seen
     assert "Traceback" not in seen + rest
-    assert list(tmp_path.iterdir()) == []
+    goes_on(tmp_path, monkeypatch, seen)
 
 
-def test_sigterm_ends_as_ctrl_c_does(tmp_path):
-    command = [COMMAND, "fit", "--epochs", "50", "--batch-size", "50"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+def test_sigterm_ends_as_ctrl_c_does(tmp_path, monkeypatch):
+    with subprocess.Popen(
+        [COMMAND, *SHORT], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
         assert run.stdout is not None
         assert run.stderr is not None
         for line in run.stdout:
-            if line.startswith("epoch  2/50"):
+            if line.startswith("epoch 1/3"):
                 break
         run.send_signal(signal.SIGTERM)
         run.stdout.read()
         said = run.stderr.read()
     assert run.returncode == 143
-    assert said.strip() == "towers: terminated"
-    assert list(tmp_path.iterdir()) == []
+    assert said.startswith("\ntowers: terminated; saved in my run: 1 epoch")
+    assert said.count("\n") == 2
+    goes_on(tmp_path, monkeypatch, said)
+
+
+def goes_on(folder, monkeypatch, said):
+    """The command that was said, as it was said, ends the run."""
+    monkeypatch.chdir(folder)
+    command = said.partition("go on with: ")[2].strip()
+    assert command == "towers fit --resume 'my run'"
+    assert main(shlex.split(command)[1:]) == 0
+    assert len(json.loads(Path("my run/metrics.json").read_text())["epochs"]) == 3
 
 
 def read_all(terminal):

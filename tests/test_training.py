@@ -13,48 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from towers.training.curves import draw_curves
 
-from towers import Tower, TwoTowers, training
-from towers.data import SentencePairs, WordVectors
+from towers import TwoTowers, training
 from towers.optim import KerasAdam
+from towers.training.curves import draw_curves
 from towers.training.history import Epoch, History
 from towers.training.metrics import majority, measure
+from towers.training.run import Run
 
-WORDS = ("yes", "no", "well", "then", "now", "here")
-WIDTH = 12
-
-
-def vectors():
-    return WordVectors(WORDS, torch.randn(len(WORDS), WIDTH, generator=torch.Generator().manual_seed(7)), source="test")
-
-
-def some_pairs(count=60, *, seed=0, soft=False, labelled=True):
-    """Sentences of 2 to 7 words and statements of five; true if the sentence begins with "yes", half with "no"."""
-    numbers = random.Random(seed)
-    left = [(numbers.choice(WORDS[:2]), *numbers.choices(WORDS[2:], k=numbers.randint(1, 6))) for _ in range(count)]
-    right = [tuple(numbers.choices(WORDS[2:], k=5)) for _ in range(count)]
-    truth = [float(sentence[0] == "yes") for sentence in left]
-    labels = [0.1 + 0.7 * label + 0.02 * len(sentence) for label, sentence in zip(truth, left, strict=True)]
-    return SentencePairs(left, right, (labels if soft else truth) if labelled else None).with_vectors(vectors())
-
-
-def small_model(seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        sizes = {"vector_width": WIDTH, "filters": 8, "pool": 2, "hidden": 3}
-        return TwoTowers(Tower(**sizes), Tower(5, **sizes), dense=4)
-
-
-def weights_of(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same_weights(first, second):
-    return all(torch.equal(value, second[name]) for name, value in first.items())
-
+from .small import RESULTS, forgetful_model, names, same_weights, small_model, some_pairs, weights_of
 
 # Learning.
 
@@ -88,7 +56,7 @@ def test_is_the_plain_loop():
     optimizer, losses, batches = KerasAdam(by_hand.parameters(), lr=0.01), [], Batches(train, 5, seed=4)
     for epoch in range(3):
         batches.epoch, total = epoch, 0.0
-        for batch in batches:
+        for batch, _, _ in batches:
             loss = binary_cross_entropy_with_logits(by_hand(batch.left, batch.right), batch.labels)
             optimizer.zero_grad()
             loss.backward()
@@ -106,7 +74,7 @@ def test_every_epoch_has_each_pair_once_in_an_order_of_its_own():
     batches = Batches(some_pairs(23), 5, seed=1)
     orders = []
     for batches.epoch in range(3):
-        epoch = [batch.index for batch in batches]
+        epoch = [share.batch.index for share in batches]
         assert len(epoch) == len(batches) == 5
         orders.append(torch.cat(epoch).tolist())
     assert all(sorted(order) == list(range(23)) for order in orders)
@@ -124,19 +92,10 @@ def test_same_seed_same_weights_bit_for_bit():
     assert not same_weights(results["first"], results["other"])
 
 
-class Forgetful(TwoTowers):
-    """Towers with dropout, which draws from torch's random state."""
-
-    def compare(self, left_state, right_state):
-        return super().compare(nn.functional.dropout(left_state, 0.5, self.training), right_state)
-
-
 def test_dropout_starts_from_the_seed():
     results = []
     for _ in range(2):
-        base = small_model()
-        model = Forgetful(base.left, base.right, dense=4)
-        model.load_state_dict(base.state_dict())
+        model = forgetful_model()
         training.fit(model, some_pairs(40), epochs=2)
         results.append(weights_of(model))
     assert same_weights(*results)
@@ -256,7 +215,7 @@ def test_ctrl_c_reaches_the_caller_and_works_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         training.fit(small_model(), some_pairs(20), on_epoch=press, out=tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is handler
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]  # it can go on: test_resume.py
 
 
 @pytest.mark.parametrize("handled", [False, True], ids=["no handler", "a handler that goes on"])
@@ -277,7 +236,7 @@ def test_sigterm_ends_with_its_exit_code(tmp_path, handled):
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == 143
     assert len(calls) == handled
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
 
 
 def test_an_error_of_the_caller_passes_through(tmp_path):
@@ -289,50 +248,36 @@ def test_an_error_of_the_caller_passes_through(tmp_path):
     with pytest.raises(RuntimeError, match="mine"):
         training.fit(model, some_pairs(20), on_epoch=fail, out=tmp_path / "run")
     assert not model.training
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["resume-1.safetensors", "resume.json"]
 
 
 # A run on disk.
 
 
-def test_a_run_is_four_files(tmp_path):
+def test_a_run_is_four_files_and_what_it_can_go_on_from(tmp_path):
     model, dev = small_model(), some_pairs(20, seed=1)
     history = training.fit(model, some_pairs(40), dev, epochs=2, out=tmp_path / "a" / "run")
     folder = tmp_path / "a" / "run"
-    assert [path.name for path in folder.parent.iterdir()] == ["run"]
-    assert {path.name for path in folder.iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "metrics.json",
-        "curves.png",
-    }
+    assert names(folder.parent) == ["run"]
+    assert names(folder) == [*RESULTS, "resume-2.safetensors", "resume.json"]
     assert torch.equal(training.predict(TwoTowers.load(folder), dev), training.predict(model, dev))
     metrics = json.loads((folder / "metrics.json").read_text("utf8"))
     assert metrics["best_epoch"] == history.best
     assert metrics["epochs"][1]["dev"] == history.epochs[1].dev
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    modes = {path.stat().st_mode for path in folder.iterdir()}
+    assert len(modes) == 1, "all may be read by the same people"
 
 
 def test_a_run_carries_what_the_caller_adds(tmp_path):
     history = History()
     history.add(Epoch(1, {"loss": 1.0, "accuracy": math.nan}, {}, 0.0))
-    training.save_run(
-        tmp_path / "run", small_model(), history, metrics={"test": {"auc": math.nan}}, extra={"vectors": {"x": 1}}
-    )
+    with Run.new(tmp_path / "run", {}) as run:
+        run.finish(small_model(), history, metrics={"test": {"auc": math.nan}}, extra={"vectors": {"x": "1"}})
     text = (tmp_path / "run" / "metrics.json").read_text("utf8")
     assert json.loads(text)["test"] == {"auc": None}
     assert json.loads(text)["epochs"][0]["train"] == {"loss": 1.0, "accuracy": None}
-    assert json.loads((tmp_path / "run" / "config.json").read_text("utf8"))["vectors"] == {"x": 1}
-
-
-def test_a_run_that_cannot_be_saved_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(TwoTowers, "save", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        training.fit(small_model(), some_pairs(20), epochs=1, out=tmp_path / "run")
-    assert list(tmp_path.iterdir()) == []
-
-
-RUN_FILES = ["config.json", "curves.png", "metrics.json", "model.safetensors"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text("utf8"))["vectors"] == {"x": "1"}
 
 
 @pytest.mark.parametrize("out", [".", "link", "dangling"])
@@ -346,28 +291,29 @@ def test_an_empty_folder_stays_the_folder_that_it_is(tmp_path, monkeypatch, out)
     (tmp_path / "dangling").symlink_to(tmp_path / "new")
     training.fit(small_model(), some_pairs(20), epochs=1, out=out if out == "." else tmp_path / out)
     folder = tmp_path / "new" if out == "dangling" else empty
-    assert sorted(path.name for path in folder.iterdir()) == RUN_FILES
+    assert names(folder)[:4] == RESULTS
     assert empty.stat().st_ino == inode
     assert (tmp_path / "link").is_symlink()
     TwoTowers.load(folder)
 
 
-def test_the_config_is_moved_last_and_a_failure_leaves_the_empty_folder(tmp_path, monkeypatch):
+def test_the_config_comes_last_and_a_failure_leaves_what_can_go_on(tmp_path, monkeypatch):
     moved, replace = [], Path.replace
 
     def fail_at_the_config(self, target):
-        if Path(target).parent == tmp_path:
-            moved.append(self.name)
-            if self.name == "config.json":
-                raise OSError("disk full")
+        moved.append(Path(target).name)
+        if moved[-1] == "config.json":
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", fail_at_the_config)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="No space left on device") as refused:
         training.fit(small_model(), some_pairs(20), epochs=1, out=tmp_path)
-    assert sorted(moved) == RUN_FILES
-    assert moved[-1] == "config.json"
-    assert list(tmp_path.iterdir()) == []
+    assert refused.value.filename == str(tmp_path / "config.json")
+    assert moved[-4:] == ["metrics.json", "curves.png", "model.safetensors", "config.json"]
+    monkeypatch.undo()
+    training.fit(small_model(), some_pairs(20), resume=tmp_path)
+    assert names(tmp_path)[:4] == RESULTS
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
@@ -392,11 +338,12 @@ def test_a_folder_that_holds_something_is_refused_before_training(tmp_path):
 
 def test_the_next_free_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = []
+    taken = []
     for _ in range(3):
-        with training.run_folder(None) as folder:
-            names.append(str(folder))
-    assert names == ["towers-run", "towers-run-2", "towers-run-3"]
+        with Run.new(None, {}) as run:
+            run.begun = True  # as if there were a state: it stays
+            taken.append(str(run.path))
+    assert taken == ["towers-run", "towers-run-2", "towers-run-3"]
 
 
 @pytest.mark.parametrize("dev", [{}, {"loss": 0.5, "accuracy": 0.8, "auc": math.nan}], ids=["train", "dev"])

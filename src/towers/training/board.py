@@ -21,31 +21,32 @@ class Board(pl.Callback):
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         self.folder, self.progress = folder, progress
+        self.purge = progress.steps + 1  # what stands after the state is of steps that are lost
         self.writer: Any = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open a file."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        if trainer.is_global_zero:
-            purge = self.progress.steps + 1 if self.progress.steps else None
-            self.writer = SummaryWriter(str(self.folder), purge_step=purge)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write a batch's loss."""
-        if self.writer is not None and self.progress.steps % LOSS_EVERY == 0:
-            self.writer.add_scalar("loss/batch", float(outputs["loss"]), self.progress.steps)
+        if trainer.is_global_zero and self.progress.steps % LOSS_EVERY == 0:
+            self._open().add_scalar("loss/batch", float(outputs["loss"]), self.progress.steps)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the row."""
-        if self.writer is not None:
+        if trainer.is_global_zero:
             row = self.progress.history.epochs[-1]
             for part, metrics in (("train", row.train), ("dev", row.dev)):
                 for name, value in metrics.items():
-                    self.writer.add_scalar(f"{name}/{part}", value, self.progress.steps)
-            self.writer.flush()
+                    self._open().add_scalar(f"{name}/{part}", value, self.progress.steps)
+            self._open().flush()
+
+    def _open(self) -> Any:
+        """The writer; it is there with the first event, when the folder is this run's."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self.writer is None:
+            self.writer = SummaryWriter(str(self.folder), purge_step=self.purge)
+        return self.writer
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the file."""

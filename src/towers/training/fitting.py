@@ -163,10 +163,10 @@ def _train(
     train = loop.Batches(pairs[0], settings.batch_size, settings.seed)
     dev = None if pairs[1] is None else loop.Batches(pairs[1], MEASURING_BATCH)
     with (
+        nullcontext() if run is None else run.going_on(),
         own_random_state(settings.seed, settings.place),
         fitting_threads(settings.batch_size),
         quiet_lightning(),
-        nullcontext() if run is None else run.going_on(),
     ):
         callbacks: list[Any] = [epochs.Epochs(where, train, dev, soft=soft, settings=settings, on_epoch=on_epoch)]
         if run is not None:
@@ -190,7 +190,7 @@ def _stand(run: Run, tensors: Mapping[str, Tensor], pairs: Mapping[str, str], mo
             raise ValueError(f"{part}: the pairs, or their vectors, {problem}; bring those back, or start another run")
     saved = {name.removeprefix("model."): x.shape for name, x in tensors.items() if name.startswith("model.")}
     own = {name: value.shape for name, value in model.state_dict().items()}
-    for name in dict.fromkeys((*saved, *own)):
+    for name in dict.fromkeys((*own, *saved)):
         if saved.get(name) != own.get(name):
             sizes = " and ".join("none" if x is None else str(tuple(x)) for x in (own.get(name), saved.get(name)))
             raise ValueError(

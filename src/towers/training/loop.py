@@ -135,7 +135,8 @@ class TowersModule(pl.LightningModule):
         assert batch.batch.labels is not None
         loss = binary_cross_entropy_with_logits(logits.float(), batch.batch.labels.float())
         self.loss = loss.detach()
-        return loss if batch.pairs == batch.whole else loss * (batch.pairs * self.trainer.world_size / batch.whole)
+        processes = self.trainer.world_size
+        return loss if processes == 1 else loss * (batch.pairs * processes / batch.whole)
 
     def validation_step(self, batch: Share, batch_idx: int) -> None:
         """Collect a batch's logits."""

@@ -5,6 +5,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Together:
 
     def __init__(self, trainer: "pl.Trainer") -> None:
         self.rank, self.count = trainer.global_rank, trainer.world_size
-        self._strategy = trainer.strategy
+        self._device = trainer.strategy.root_device  # where the processes' backend wants what it carries
 
     @property
     def main(self) -> bool:
@@ -56,19 +57,23 @@ class Together:
 
     def largest(self, number: int) -> int:
         """The largest of all processes' numbers."""
-        return number if self.count == 1 else int(self._reduce(torch.tensor(number), "max"))
+        return int(self._reduce(torch.tensor(number), dist.ReduceOp.MAX))
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of all processes' tensors, on the CPU."""
-        return tensor.cpu() if self.count == 1 else self._reduce(tensor, "sum")
+        return self._reduce(tensor, dist.ReduceOp.SUM)
 
     def stack(self, tensor: Tensor) -> Tensor:
         """The tensors of all processes, on the CPU, in the order of the processes."""
-        if self.count == 1:
-            return tensor.cpu()[None]
-        gathered: Any = self._strategy.all_gather(tensor.to(self._strategy.root_device))
-        return gathered.cpu()
+        parts = [tensor.to(self._device)]
+        if self.count > 1:
+            parts = [torch.empty_like(parts[0]) for _ in range(self.count)]
+            dist.all_gather(parts, tensor.to(self._device))
+        return torch.stack(parts).cpu()
 
-    def _reduce(self, tensor: Tensor, how: str) -> Tensor:
-        reduced: Any = self._strategy.reduce(tensor.to(self._strategy.root_device), reduce_op=how)
+    def _reduce(self, tensor: Tensor, how: Any) -> Tensor:
+        if self.count == 1:
+            return tensor.cpu()
+        reduced = tensor.to(self._device, copy=True)
+        dist.all_reduce(reduced, how)
         return reduced.cpu()

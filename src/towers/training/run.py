@@ -174,6 +174,7 @@ class Run:
             model.save(self.path, extra=extra)
             self.record = {**self.record, "finished": True}
             _write_json(self.path / RESUME, self.record)
+        self._sweep(keep=str(self.record.get("tensors")))
 
     @contextmanager
     def going_on(self) -> Generator[None]:
