@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, ConnectionError) and not _is_main():  # the process that ended has said why, or the first
+            return 2
         print(f"towers {arguments.command}: {_told(error)}", file=sys.stderr)
         return 2
     return 0
@@ -58,10 +60,14 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _say_end(what: str, error: BaseException) -> None:
     """Say it, and what was noted on the way; of several processes that end together, one does."""
+    if _is_main():
+        print(f"\ntowers: {_noted(what, error)}", file=sys.stderr)
+
+
+def _is_main() -> bool:
     from towers.training.processes import is_main
 
-    if is_main(alone=False):
-        print(f"\ntowers: {_noted(what, error)}", file=sys.stderr)
+    return is_main(alone=False)
 
 
 def _told(error: Exception) -> str:

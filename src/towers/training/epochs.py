@@ -124,6 +124,7 @@ class Keeper(pl.Callback):
         if wish:
             self._save(trainer, pl_module)
         if wish > 1:
+            together.largest(0)  # wait until the first has written: whoever started them may kill it when another ends
             self.stop.act(wish)
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

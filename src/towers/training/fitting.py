@@ -19,7 +19,7 @@ from towers.training.extras import PACKAGES, require
 from towers.training.history import Epoch, History
 from towers.training.metrics import are_soft, majority, measure, metric_names
 from towers.training.options import Options, Precision, Settings, check_arguments, check_choice, renewed
-from towers.training.processes import is_main
+from towers.training.processes import is_main, lost_ones_named
 from towers.training.progress import Progress
 from towers.training.run import Run
 
@@ -83,6 +83,7 @@ def fit(
         FileExistsError: `out` holds something, or another process works on the folder.
         FileNotFoundError: `resume` holds no run.
         OSError: the folder cannot be written; the last state is still there.
+        ConnectionError: another process of this training has ended.
     """
     require(*PACKAGES)
     if resume is not None and (out is not None or overwrite):
@@ -167,6 +168,7 @@ def _train(
         own_random_state(settings.seed, settings.place),
         fitting_threads(settings.batch_size),
         quiet_lightning(),
+        nullcontext() if settings.alone else lost_ones_named(),
     ):
         callbacks: list[Any] = [epochs.Epochs(where, train, dev, soft=soft, settings=settings, on_epoch=on_epoch)]
         if run is not None:

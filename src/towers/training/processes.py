@@ -2,6 +2,8 @@
 """The processes of a training: which of them writes, and what they tell each other."""
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,6 +43,23 @@ def environment() -> list[Any]:
     if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         return [SLURMEnvironment(auto_requeue=False)]
     return []
+
+
+@contextmanager
+def lost_ones_named() -> Generator[None]:
+    """Say in a line that another process has gone, where its silence is an error deep in the backend.
+
+    Raises:
+        ConnectionError: another process of this training has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not (isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text):
+            raise
+        first = text.partition("\n")[0][:200]
+        raise ConnectionError(f"another process of this training has ended, or cannot be reached ({first})") from None
 
 
 class Together:

@@ -23,7 +23,7 @@ def rnn(symbols: Any, input: Tensor, *rest: Any, **options: Any) -> tuple[Tensor
 
 
 def _run(gates: int, states: int, input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    packed = isinstance(rest[0], Tensor) and not isinstance(rest[1], (list, tuple)) or _is_lstm_packed(rest, states)
+    packed = (isinstance(rest[0], Tensor) and not isinstance(rest[1], (list, tuple))) or _is_lstm_packed(rest, states)
     batch_first = False if packed else rest[7] if len(rest) > 7 else False
     given, weights, biases, layers, _, _, bidirectional = rest[1:8] if packed else rest[:7]
     hidden: State = tuple(given) if states == 2 else (given,)
