@@ -92,9 +92,9 @@ def restore(tensors: Mapping[str, Tensor], module: "TowersModule", together: Tog
         index = tensors["epoch.seen"].nonzero().squeeze(1)
         module.train_logits.add(index, tensors["epoch.logits"][index].to(module.device))
     if together.rank < len(tensors["random.cpu"]):
-        torch.set_rng_state(tensors["random.cpu"][together.rank])
+        torch.set_rng_state(tensors["random.cpu"][together.rank].clone())  # of a view it reads the wrong bytes
         if module.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"][together.rank], module.device)
+            torch.cuda.set_rng_state(tensors["random.cuda"][together.rank].clone(), module.device)
     else:
         own_stream(module, together)
 
