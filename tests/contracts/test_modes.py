@@ -127,7 +127,7 @@ def test_a_compiled_module_follows_the_mode():
 
 
 def test_another_target_is_refused():
-    with pytest.raises(TypeError, match="target is a int; it must be an nn.Module, a package or its name"):
+    with pytest.raises(TypeError, match=r"target is a int; it must be an nn.Module, a package or its name"):
         checks("off", 3)
 
 

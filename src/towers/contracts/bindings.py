@@ -45,6 +45,8 @@ class Bindings:
         self.signature = signature
         self.arguments = arguments
         self.axes: dict[str, Bound] = {}
+        self.tensors: dict[str, Any] = {}
+        """The tensors seen so far, by what messages call them."""
 
     def expected(self, axis: Axis) -> int | None:
         """The size that an axis must have; None while it can have any.

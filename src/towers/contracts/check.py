@@ -140,14 +140,15 @@ class Check:
 
     def check_tensor(self, name: str, value: object, spec: TensorSpec) -> None:
         """Dtype and rank, then axis by axis."""
+        self.names.tensors[name] = value
         came, dtype, device = self.layout(value)
         wanted = None if is_result(name) else self.parameter_dtype(dtype)
         if (spec.dtypes is not None and dtype not in spec.dtypes) or (
             wanted not in (None, dtype) and device is not None and not modes.autocast(device)
         ):
-            refuse_dtype(self.names, name, value, dtype, spec, wanted)
+            refuse_dtype(self.names, name, dtype, spec, wanted)
         if not spec.takes_rank(len(came)):
-            refuse_rank(self.names, name, value, spec, came)
+            refuse_rank(self.names, name, spec, came)
         for axis, size, index in pair(spec, came):
             if isinstance(size, tuple):
                 self.bind_variadic(name, axis, sized(size))

@@ -3,6 +3,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -16,13 +17,13 @@ class ShapeContractError(TypeError):
     `bindings` (the sizes that the axis names had), `module_path` ("left.lstm in TwoTowers") and `hint`.
     """
 
-    argument: str
-    axis: str | None
-    expected: Any
-    actual: Any
-    bindings: Mapping[str, int]
-    module_path: str
-    hint: str | None
+    argument: str = ""
+    axis: str | None = None
+    expected: Any = None
+    actual: Any = None
+    bindings: Mapping[str, int] = MappingProxyType({})
+    module_path: str = ""
+    hint: str | None = None
 
 
 def module_path(owner: object) -> str:

@@ -90,13 +90,14 @@ def _sequence_first(case: Case) -> Found | None:
 
 
 def _other_order(case: Case) -> Found | None:
-    for first, second in reversed(list(combinations(range(len(case.came)), 2))):
+    rank = len(case.came)
+    ways = ((1, "-1, 1", [0, rank - 1, *range(1, rank - 1)]), (-1, "1, -1", [0, *range(2, rank), 1]))
+    for channels, move, order in ways if rank > 3 and len(case.expected) == rank else ():  # images, above all
+        if case.expected[channels] is not None and _fits(case.expected, [case.came[axis] for axis in order]):
+            return {"way": f"movedim({move})"}
+    for first, second in reversed(list(combinations(range(rank), 2))):
         if _swapped(case, first, second):
             return {"way": f"transpose({first}, {second})"}
-    rank = len(case.came)
-    for move, order in (("-1, 1", [0, rank - 1, *range(1, rank - 1)]), ("1, -1", [0, *range(2, rank), 1])):
-        if rank > 3 and _fits(case.expected, [case.came[axis] for axis in order]):
-            return {"way": f"movedim({move})"}
     return None
 
 

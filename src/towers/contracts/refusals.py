@@ -50,12 +50,7 @@ def refuse_kind(call: Bindings, name: str, value: object, spec: Spec) -> Never:
 
 
 def refuse_dtype(
-    call: Bindings,
-    name: str,
-    value: object,
-    dtype: torch.dtype | None,
-    spec: TensorSpec,
-    wanted: torch.dtype | None,
+    call: Bindings, name: str, dtype: torch.dtype | None, spec: TensorSpec, wanted: torch.dtype | None
 ) -> Never:
     """A dtype that the annotation does not name, or (`wanted`) not that of the parameter named by `dtype_of`."""
     came = "of no dtype of torch" if dtype is None else dtype_name(dtype)
@@ -63,12 +58,12 @@ def refuse_dtype(
     if wanted is not None:
         expected, why = dtype_name(wanted), f" (the dtype of {call.signature.dtype_of})"
     parameter = None if wanted is None else call.signature.dtype_of
-    case = Case(value=value, kind=expected, parameter=parameter, devices=_devices(call, name))
+    case = Case(value=call.tensors[name], kind=expected, parameter=parameter, devices=_devices(call, name))
     problem = f"{_subject(name)} is {came}; expected {expected}{why}"
     _refuse(call, Problem(name, problem, None, expected, came), case)
 
 
-def refuse_rank(call: Bindings, name: str, value: object, spec: TensorSpec, came: Sequence[Size]) -> Never:
+def refuse_rank(call: Bindings, name: str, spec: TensorSpec, came: Sequence[Size]) -> Never:
     """Too few or too many axes."""
     expected = [_expected(call, axis) for axis in spec.axes]
     count = len(spec.axes) - (spec.variadic is not None)
@@ -80,7 +75,7 @@ def refuse_rank(call: Bindings, name: str, value: object, spec: TensorSpec, came
     sizes = ", ".join(shown(size) for size in came)
     had = f"{len(came)} axis" if len(came) == 1 else f"{len(came)} axes"
     problem = f"{_subject(name)} has {had} ({sizes}); expected {least}{count}: ({axes})"
-    case = Case(value=value, devices=_devices(call, name))
+    case = Case(value=call.tensors[name], devices=_devices(call, name))
     if spec.variadic is None:
         case.expected, case.came = expected, sized(came)
     _refuse(call, Problem(name, problem, None, len(spec.axes), len(came)), case)
@@ -103,7 +98,7 @@ def refuse_size(
     axis, actual = axes[index], came[index]
     sizes = sized(came)
     case = Case([wanted.get(at) for at in range(len(came))], [None if one is None else number(one) for one in sizes])
-    case.devices = _devices(call, name)
+    case.value, case.devices = call.tensors[name], _devices(call, name)
     problem = f"{_subject(name)}: {axis.label} is {shown(actual)}; expected {expected} ({why})"
     _refuse(call, Problem(name, problem, axis.text, expected, actual, rows), case)
 
@@ -197,7 +192,7 @@ def _many(bound: Bound) -> tuple[int | None, ...]:
 
 
 def _devices(call: Bindings, name: str) -> list[tuple[str, torch.device]]:
-    others = [(other, value.device) for other, value in call.arguments.items() if isinstance(value, torch.Tensor)]
+    others = [(other, value.device) for other, value in call.tensors.items() if isinstance(value, torch.Tensor)]
     path = call.signature.dtype_of
     weight = [] if path is None else [(path, read_path(call.arguments["self"], f"self.{path}").device)]
     return [*weight, *((other, device) for other, device in others if other != name)]

@@ -1,0 +1,264 @@
+"""What is said when something does not fit: whole messages, every hint, what programs can read, what nobody sees."""
+
+import copy
+import pickle
+import traceback
+
+import pytest
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from towers import Ragged
+from towers.contracts import ShapeContractError, contract
+from towers.contracts.hints import TABLE
+
+
+def f(*shape, **options):
+    return torch.zeros(shape, **options)
+
+
+class Layer(nn.Module):
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.width, self.weight = width, nn.Parameter(f(width))
+
+    @contract(where=("time >= 2", "time % stride == 0"), dtype_of="weight")
+    def forward(
+        self, x: Float[Tensor, "batch time {self.width}"], lengths: Int[Tensor, "batch"] | None = None, stride: int = 1
+    ) -> Float[Tensor, "batch time {self.width}"]:
+        return x + self.weight if stride < 9 else x[:-1]
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(), Layer()])
+
+    def forward(self, x, lengths=None, stride=1):
+        return self.layers[1](x, lengths, stride)
+
+
+@contract
+def attend(
+    query: Float[Tensor, "batch heads time width"],
+    key: Float[Tensor, "batch heads source width"],
+    mask: Bool[Tensor, "time source"] | None = None,
+) -> Float[Tensor, "batch heads time source"]:
+    return query @ key.transpose(-1, -2)  # fmt: skip
+
+
+@contract
+def image(pixels: Float[Tensor, "batch 3 height width"]) -> None: ...
+
+
+@contract
+def rows(pixels: Float[Tensor, "batch height width 3"]) -> None: ...
+
+
+@contract
+def scaled(x: Float[Tensor, "batch time width"], scale: Float[Tensor, "width 1"]) -> None: ...
+
+
+@contract
+def flattened(x: Float[Tensor, "batch time 8"], y: Float[Tensor, "batch time 4"]) -> None: ...
+
+
+@contract
+def time_of(lengths: Int[Tensor, "batch"], x: Float[Tensor, "batch time 8"]) -> None: ...
+
+
+@contract
+def exact(x: Float64[Tensor, "n"], y: Int[Tensor, "n"] | None = None) -> None: ...
+
+
+def text_of(call) -> str:
+    with pytest.raises(ShapeContractError) as caught:
+        call()
+    return str(caught.value)
+
+
+WHOLE = {
+    "a size of the instance, in a tree": (
+        lambda: Model()(f(2, 4, 7)),
+        "layers.1 in Model: Layer.forward: x: width is 7; expected 8 (self.width)\n"
+        "  axis   expected  came\n"
+        "  batch  any       2\n"
+        "  time   any       4\n"
+        "  width  8         7     <- self.width",
+    ),
+    "who bound what": (
+        lambda: attend(f(2, 3, 4, 5), f(2, 3, 7, 6)),
+        "attend: key: width is 6; expected 5 (as in query)\n"
+        "  axis    expected  came\n"
+        "  batch   2         2     as in query\n"
+        "  heads   3         3     as in query\n"
+        "  source  any       7\n"
+        "  width   5         6     <- as in query",
+    ),
+    "the result": (
+        lambda: Model()(f(9, 9, 8), None, 9),
+        "layers.1 in Model: Layer.forward: the result: batch is 8; expected 9 (as in x)\n"
+        "  axis   expected  came\n"
+        "  batch  9         8     <- as in x\n"
+        "  time   9         9     as in x\n"
+        "  width  8         8     self.width",
+    ),
+    "rank": (lambda: attend(f(2, 3), f(2)), "attend: query has 2 axes (2, 3); expected 4: (batch, heads, time, width)"),
+    "a bound": (lambda: Layer()(f(2, 1, 8)), "Layer.forward: x: time is 1; this layer needs at least 2 time"),
+    "a multiple": (
+        lambda: Model()(f(2, 7, 8), None, 3),
+        "layers.1 in Model: Layer.forward: x: time is 7; this layer needs a multiple of 3 (stride)",
+    ),
+    "the dtype of a parameter": (
+        lambda: Layer()(f(2, 4, 8, dtype=torch.float16)),
+        "Layer.forward: x is float16; expected float32 (the dtype of weight)\n"
+        "hint: convert the input, .to(torch.float32), or the module, .to(torch.float16)",
+    ),
+    "a kind": (
+        lambda: Layer()("text"),
+        'Layer.forward: x is a str; expected Float[Tensor, "batch time {self.width}"]',
+    ),
+    "a ragged batch where a tensor was wanted": (
+        lambda: image(Ragged(f(3, 2), torch.tensor([0, 3]))),
+        'image: pixels is a Ragged; expected Float[Tensor, "batch 3 height width"]',
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "text"), WHOLE.values(), ids=WHOLE.keys())
+def test_a_whole_message(call, text):
+    assert text_of(call) == text
+
+
+HINTS = {
+    "extra axis of 1": (
+        lambda: Layer()(f(2, 4, 8, 1)),
+        "there is an extra axis of 1 (Keras data carries such a trailing axis): squeeze(-1) would fit",
+    ),
+    "missing batch axis": (lambda: Layer()(f(4, 8)), "the batch axis is missing: unsqueeze(0) would fit"),
+    "missing axis of 1": (
+        lambda: scaled(f(2, 4, 8), f(8)),
+        "perhaps an axis of 1 is missing: unsqueeze(-1) would fit",
+    ),
+    "sequence first": (
+        lambda: time_of(torch.zeros(2, dtype=torch.int64), f(4, 2, 8)),
+        "perhaps the sequence comes first, the batch second (as of a module without batch_first=True): "
+        "transpose(0, 1) would fit",
+    ),
+    "axes in another order": (
+        lambda: Layer()(f(2, 8, 4)),
+        "perhaps the axes are in another order: transpose(1, 2) would fit",
+    ),
+    "two axes flattened": (
+        lambda: flattened(f(2, 5, 8), f(10, 4)),
+        "perhaps two axes were flattened into one: 10 = 2 x 5",
+    ),
+    "not pooled": (lambda: Layer()(f(2, 4, 32)), "perhaps these features are not pooled yet: 32 = 8 x 4"),
+    "another dtype than a parameter": (
+        lambda: Layer()(f(2, 4, 8).double()),
+        "convert the input, .to(torch.float32), or the module, .to(torch.float64)",
+    ),
+    "wrong dtype": (lambda: exact(f(2)), ".to(torch.float64) converts it"),
+    "a list of tensors": (
+        lambda: Layer()([f(4, 8), f(4, 8)]),
+        "torch.stack joins tensors of one length, Ragged.from_list those of different lengths",
+    ),
+    "a list of numbers": (lambda: Layer()([1.0, 2.0]), "torch.tensor makes one of numbers"),
+    "nested, but not jagged": (
+        lambda: Layer()(nested()),
+        "torch.nested.nested_tensor(…, layout=torch.jagged)",
+    ),
+    "another device": (
+        lambda: Layer()(f(2, 4, 7, device="meta")),
+        "it is on meta, weight on cpu: perhaps a .to(…) is missing",
+    ),
+}
+
+
+def nested():
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.nested.nested_tensor([f(3, 8), f(2, 8)])
+
+
+@pytest.mark.parametrize("hint", TABLE, ids=lambda hint: hint.name)
+def test_every_hint_of_the_table_is_given(hint):
+    call, text = HINTS[hint.name]
+    assert text_of(call).endswith(f"\nhint: {text}")
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: image(f(2, 32, 32, 3)), "movedim(-1, 1) would fit"),
+        (lambda: image(f(2, 32, 3, 30)), "transpose(1, 2) would fit"),
+        (lambda: rows(f(2, 3, 30, 40)), "movedim(1, -1) would fit"),
+        (lambda: Layer()(f(2, 1, 4, 8)), "there is an extra axis of 1: squeeze(1) would fit"),
+        (lambda: exact(f(2).double(), f(2)), ".long() converts it"),
+        (lambda: attend(f(2, 3, 4, 5), f(2, 3, 7, 5), f(4, 7)), ".bool() converts it"),
+        (lambda: Layer()(torch.zeros(2, 4, 8, dtype=torch.int64)), ".float() converts it"),
+    ],
+)
+def test_a_hint_says_what_would_fit(call, text):
+    assert text in text_of(call).splitlines()[-1]
+
+
+def test_at_most_one_hint_and_none_where_nothing_is_likely():
+    assert "hint" not in text_of(lambda: Layer()(f(2, 4, 7)))
+    assert text_of(lambda: Layer()(f(8, 8, 4))).count("hint") == 1
+
+
+def test_programs_can_read_what_was_said():
+    with pytest.raises(ShapeContractError) as caught:
+        Model()(f(2, 8, 4), torch.zeros(2, dtype=torch.int64))
+    error = caught.value
+    assert (error.argument, error.axis, error.expected, error.actual) == ("x", "{self.width}", 8, 4)
+    assert (error.bindings, error.module_path) == ({"batch": 2, "time": 8, }, "layers.1 in Model")  # fmt: skip
+    assert error.hint == "perhaps the axes are in another order: transpose(1, 2) would fit"
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (str(twin), vars(twin)) == (str(error), vars(error))
+    assert ShapeContractError("one text").axis is None
+
+
+class Watch(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        raise AssertionError(f"{func} ran")
+
+
+@pytest.mark.parametrize("wrong", [f(2, 4, 7), f(2, 4), f(2, 4, 8).double(), f(2, 1, 8), [f(2)]], ids=str)
+def test_no_tensor_is_read_and_nobody_sees_how_the_words_were_found(wrong):
+    layer = Layer()
+    with Watch(), pytest.raises(ShapeContractError) as caught:
+        layer(wrong)
+    error = caught.value
+    assert error.__cause__ is error.__context__ is None
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    ours = [file for file in files if "contracts" in file and file != __file__ and not file.startswith("<contract of ")]
+    assert ours == []
+    assert [file for file in files if file.startswith("<contract of ")] == files[-1:]
+    assert not [file for file in files if "jaxtyping" in file or "beartype" in file]
+    assert "raise _refused(" in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (f(2, 4, 7), "layer.forward: x: width is 7; expected 8 (self.width)"),
+        (f(2, 4), "x has 2 axes (2, 4); expected 3: (batch, time, width=8)"),
+        (f(2, 4, 8).double(), "x is float64; expected float32 (the dtype of weight)"),
+        (f(2, 1, 8), "x: time is 1; this layer needs at least 2 time"),
+        ([1.0], "torch.tensor makes one of numbers"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("whole", [False, True], ids=["with graph breaks", "fullgraph"])
+def test_a_compiled_module_says_the_same(wrong, text, whole):
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="Layer.forward") as caught:
+        torch.compile(Layer(), backend="eager", fullgraph=whole)(wrong)
+    assert text.removeprefix("layer.forward: ") in str(caught.value)
+    assert isinstance(caught.value, ShapeContractError) is not whole
