@@ -86,11 +86,12 @@ def table(rows: Sequence[Row], title: str) -> Table:
     for case, of_case in groupby(rows, lambda row: row.case):
         result.add_section()
         result.add_row(case, style="bold")
-        lines: dict[str, list[str]] = {}
+        lines: dict[str, dict[str, list[str]]] = {}
         for row in of_case:
-            lines.setdefault(row.implementation, []).extend(_cells(row, with_words))
+            lines.setdefault(row.implementation, {})[row.phase] = _cells(row, with_words)
         for name, cells in lines.items():
-            result.add_row(f"  {name}", *cells)
+            empty = [""] * (2 + with_words)  # of a phase that this one does not have
+            result.add_row(f"  {name}", *[cell for phase in phases for cell in cells.get(phase, empty)])
     return result
 
 

@@ -5,7 +5,8 @@
     python benchmarks/run.py --quick                  small sizes, one thread, under a minute: does everything run?
 
 Each suite prints a table and writes DIR/SUITE.json and DIR/SUITE.png. A suite is a module beside this file, entered in
-SUITES, with a TITLE, `cases(quick)` and `measure(case, device, quick=…) -> list[Row]`.
+SUITES, with a TITLE, `cases(quick)` and `measure(case, device, quick=…) -> list[Row]`; it may have a `plot` of its own,
+and `reach(rows)`, what was to be reached beside what was measured.
 """
 
 import argparse
@@ -78,6 +79,8 @@ def main(argv: list[str] | None = None) -> None:
             for case in track(suite.cases(options.quick), name, console=Console(stderr=True), transient=True):
                 rows += suite.measure(case, device, quick=options.quick)
         console.print(table(rows, suite.TITLE))
+        if hasattr(suite, "reach"):
+            console.print(suite.reach(rows))
         write_json(rows, about, out / f"{name}.json")
         getattr(suite, "plot", plot)(rows, suite.TITLE, about, out / f"{name}.png")
         print(f"{out / name}.json, {out / name}.png")

@@ -19,6 +19,8 @@ from timing import interleaved
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
+from tower_picture import plot as plot
+from tower_reach import reach as reach
 
 from towers import Ragged, Tower, TwoTowers
 from towers.optim import KerasAdam
@@ -63,7 +65,7 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
     words = given.left.values.shape[0] + (given.right.values.shape[0] if case.model == "two towers" else 0)
     for phase, floor in (("forward", floors(model, given)), ("training", products(model, given))):
         ours = {name: (forward if phase == "forward" else training)(job, labels) for name, job in jobs.items()}
-        timings = interleaved({**floor, **ours, **others[phase]}, device, seconds=1.0 if quick else 9.0)
+        timings = interleaved({**floor, **ours, **others[phase]}, device, seconds=1.0 if quick else 7.0)
         for name, timing in timings.items():
             details = {"batch": case.batch, "model": case.model, "words": words, "sentences": given.source}
             details |= {"spread": timing.spread, "rounds": timing.rounds}

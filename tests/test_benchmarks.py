@@ -11,7 +11,19 @@ from types import ModuleType
 import pytest
 import torch
 
-MODULES = ("contracts", "lstm", "imports", "report", "run", "timing")
+MODULES = (
+    "contracts",
+    "lstm",
+    "imports",
+    "report",
+    "run",
+    "timing",
+    "sick",
+    "tower",
+    "tower_reach",
+    "tower_picture",
+    "others",
+)
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
 
 
@@ -89,6 +101,80 @@ def test_a_check_that_refuses_nothing_is_not_timed(benchmarks: dict[str, ModuleT
         contracts.check({"plain": lambda x: x + 1}, fits, wrong)
 
 
+@pytest.fixture
+def untimed(benchmarks: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The suite `tower` on made-up sentences, without Keras, everything called and nothing timed."""
+
+    def called(calls, device, *, seconds):
+        for call in calls.values():
+            call()
+        return dict.fromkeys(calls, benchmarks["timing"].Timing(1.0, 1.0, 0.0, 1))
+
+    monkeypatch.setattr(benchmarks["sick"], "DATA", Path("nowhere"))
+    monkeypatch.setattr(benchmarks["tower"], "started_keras", dict)
+    monkeypatch.setattr(benchmarks["tower"], "interleaved", called)
+    return benchmarks["tower"]
+
+
+@pytest.mark.parametrize("model", ["tower", "two towers"])
+def test_smallest_tower_case(untimed: ModuleType, model: str):
+    rows = untimed.measure(untimed.Case(model, 3), torch.device("cpu"), quick=True)
+    assert {row.phase for row in rows} == {"forward", "training"}
+    names = [row.implementation for row in rows if row.phase == "forward"]
+    assert names[:4] == ["floor: one matrix product", "floor: a copy of the rows", "towers, vectors", "towers, ids"]
+    assert {"torch, packed, ids", "ONNX Runtime, vectors"} <= set(names)
+    assert all("made-up" in row.details["sentences"] for row in rows)
+
+
+def test_wrong_states_and_wrong_gradients_of_a_tower_are_refused(
+    untimed: ModuleType, benchmarks: dict[str, ModuleType]
+):
+    case = untimed.Case("tower", 3)
+    given = benchmarks["sick"].sentences(3, torch.device("cpu"))
+    jobs = untimed.torch_jobs(untimed.Tower(), given)
+    untimed.check(case, jobs)
+    wrong = jobs["torch, packed, ids"].module
+    wrong.forward = lambda *given, right=wrong.forward: right(*given) * 1.001
+    with pytest.raises(AssertionError, match=r"tower, batch 3: torch, packed, (vectors|ids) is .* away; at most"):
+        untimed.check(case, jobs)
+
+
+def test_the_reach_of_the_towers_says_what_is_met(benchmarks: dict[str, ModuleType], tmp_path: Path):
+    row, rows = benchmarks["report"].Row, []
+    times = {"floor: one matrix product": 2.0, "towers, vectors": 3.0, "towers, ids": 0.5, "torch, padded, ids": 9.0}
+    times |= {"Keras, JAX, vectors": 12.0, "Keras, TensorFlow, vectors": 30.0, "Keras, JAX, ids": 6.0}
+    for batch in (32, 1024):
+        details = {"model": "tower", "batch": batch}
+        for name, ms in times.items():
+            rows += [row("tower", "a case", name, phase, ms, 1.0, 1e6, details) for phase in ("forward", "training")]
+    columns = [list(column.cells) for column in benchmarks["tower_reach"].reach(rows).columns]
+    assert columns[1] == ["1024", "32", "1024", "32", "1024", "1024", "1024"]
+    assert columns[3] == ["4.00", "4.00", "4.00", "4.00", "1.50", "6.00", "12.00"]
+    assert columns[4] == ["no", "yes", "yes", "yes", "no", "yes", "yes"]
+    benchmarks["tower_picture"].plot(
+        rows, "a title", benchmarks["report"].machine(torch.device("cpu")), tmp_path / "a.png"
+    )
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_process_times_itself_and_its_end_is_no_silence(benchmarks: dict[str, ModuleType], tmp_path: Path):
+    python = tmp_path / "python"  # answers as keras_tower.py does, and ends when asked for something else
+    answer = "import json, sys\nfor line in sys.stdin:\n    asked = json.loads(line)\n"
+    answer += "    assert asked['do'] == 'time'\n    print(0.25 * asked['calls'], flush=True)\n"
+    python.write_text(f"#!{sys.executable}\n{answer}")
+    python.chmod(0o755)
+    keras = benchmarks["others"].Keras("jax", str(python), 1)
+    timing = benchmarks["timing"].interleaved(
+        {"here": lambda: None, "there": benchmarks["others"].Elsewhere(keras, "forward ids")},
+        torch.device("cpu"),
+        seconds=0,
+    )
+    assert timing["there"].milliseconds == 250
+    with pytest.raises(RuntimeError, match=r"Keras ended with code 1 at \{'do': 'load'"):
+        keras.ask(do="load", file="none")
+    keras.end()
+
+
 def test_ratios_are_taken_within_rounds(benchmarks: dict[str, ModuleType]):
     # The machine slows down tenfold halfway: the medians of the times would say 10, each round says 2.
     rounds = [{"base": 1.0, "other": 2.0}] * 3 + [{"base": 10.0, "other": 20.0}] * 2
@@ -125,7 +211,7 @@ def test_machine_names_a_folder(benchmarks: dict[str, ModuleType]):
 def test_unknown_suite(script: Path):
     refused = run(script, "lstn")
     assert refused.returncode == 2
-    assert "no suite lstn; there are lstm, contracts, import" in refused.stderr
+    assert "no suite lstn; there are lstm, tower, contracts, import" in refused.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

@@ -1,0 +1,65 @@
+"""What the towers are to reach, and what was measured: ratios of one run."""
+
+from collections.abc import Callable, Sequence
+
+from report import Row
+from rich import box
+from rich.table import Table
+
+Times = dict[str, float]  # milliseconds of each implementation in one case and phase
+
+
+def _keras(times: Times, kind: str) -> float | None:
+    found = [ms for name, ms in times.items() if name.startswith("Keras") and name.endswith(kind)]
+    return min(found) if found else None
+
+
+def _against_keras(kind: str) -> Callable[[Times], float | None]:
+    def ratio(times: Times) -> float | None:
+        best = _keras(times, kind)
+        return None if best is None else best / times[f"towers, {kind}"]
+
+    return ratio
+
+
+def _against_product(times: Times) -> float:
+    return times["towers, vectors"] / times["floor: one matrix product"]
+
+
+def _against_vectors(times: Times) -> float:
+    return times["towers, vectors"] / times["towers, ids"]
+
+
+# What, phase, from which batch to which, the ratio, the aim, and whether it is at least (or at most) that.
+AIMS: tuple[tuple[str, str, int, int, Callable[[Times], float | None], float, bool], ...] = (
+    ("forward from vectors: best Keras's time over ours", "forward", 256, 4096, _against_keras("vectors"), 5, True),
+    ("forward from vectors: best Keras's time over ours", "forward", 32, 32, _against_keras("vectors"), 2, True),
+    ("training from vectors: best Keras's time over ours", "training", 256, 4096, _against_keras("vectors"), 4, True),
+    ("training from vectors: best Keras's time over ours", "training", 32, 32, _against_keras("vectors"), 2, True),
+    ("forward from vectors: our time over its product's", "forward", 1024, 4096, _against_product, 1.4, False),
+    ("forward: time from vectors over that from ids", "forward", 256, 4096, _against_vectors, 3, True),
+    ("forward from ids: best Keras's time over ours", "forward", 256, 4096, _against_keras("ids"), 10, True),
+)
+
+
+def reach(rows: Sequence[Row]) -> Table:
+    """One tower on SICK's sentences: a line for each aim and batch."""
+    result = Table(title="Reach, one tower", box=box.SIMPLE_HEAD)
+    for heading in ("", "batch", "aim", "measured", ""):
+        result.add_column(heading, justify="left" if not heading else "right")
+    for what, phase, first, last, ratio, aim, at_least in AIMS:
+        for batch, times in _times(rows, phase).items():
+            measured = ratio(times) if first <= batch <= last else None
+            if measured is not None:
+                met = measured >= aim if at_least else measured <= aim
+                words = ("at least" if at_least else "at most", "yes" if met else "no")
+                result.add_row(what, str(batch), f"{words[0]} {aim:g}", f"{measured:.2f}", words[1])
+    return result
+
+
+def _times(rows: Sequence[Row], phase: str) -> dict[int, Times]:
+    found: dict[int, Times] = {}
+    for row in rows:
+        if row.details["model"] == "tower" and row.phase == phase:
+            found.setdefault(int(str(row.details["batch"])), {})[row.implementation] = row.milliseconds
+    return found
