@@ -258,7 +258,7 @@ def test_no_tensor_is_read_and_nobody_sees_how_the_words_were_found(wrong):
 @pytest.mark.parametrize("whole", [False, True], ids=["with graph breaks", "fullgraph"])
 def test_a_compiled_module_says_the_same(wrong, text, whole):
     torch._dynamo.reset()
-    with pytest.raises(Exception, match="Layer.forward") as caught:
+    with pytest.raises(Exception, match=r"Layer\.forward") as caught:
         torch.compile(Layer(), backend="eager", fullgraph=whole)(wrong)
     assert text.removeprefix("layer.forward: ") in str(caught.value)
     assert isinstance(caught.value, ShapeContractError) is not whole

@@ -144,6 +144,7 @@ _AXIS = re.compile(r"(?P<modifiers>[*#_]*)([^=]*=(?P<more>[*#_]*))?(?P<rest>.*)"
 """`name=4` is another way to write `4`, with modifiers on either side."""
 
 
+@cache
 def _read_axis(text: str) -> Axis:
     if text == "...":
         return Axis(text, text, None, None, variadic=True, broadcast=False)

@@ -10,7 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -103,7 +103,8 @@ def expression(text: str) -> Expression:
     return _checked(text, tree, braces)
 
 
-def conditions(text: str) -> list[Condition]:
+@cache
+def conditions(text: str) -> Sequence[Condition]:
     """Parse a condition such as `words >= {self.kernel_words}` or `2 <= lengths <= words`, a chain link by link.
 
     Raises:

@@ -139,7 +139,7 @@ def enabled() -> bool:
 
 def proving() -> bool:
     """Whether a symbolic run of `verify` is under way."""
-    return _witness is not None
+    return switch.witness is not None
 
 
 @contextmanager
