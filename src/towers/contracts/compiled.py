@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from towers.contracts.check import refusal
+from towers.contracts.check import is_kind, refusal
 from towers.contracts.generated.conditions import ConditionWriter, bounded_names
 from towers.contracts.generated.sizes import AxisWriter
 from towers.contracts.generated.values import ValueWriter
@@ -67,6 +67,8 @@ class _Source:
         self.mark = self.writer.mark
         self.result = f"{self.mark}result"
         self.owner = self.names[0] if self.names[:1] == ["self"] else "None"
+        self.loose = {name: f"{self.mark}left_out_{name}" for name in _loose(signature)}
+        """For each parameter whose default does not fit its annotation the local that says that it was left out."""
         specs = [*signature.arguments.values(), *([] if signature.result is None else [signature.result])]
         spread = [axis.name for spec in specs for one in tensors(spec) for axis in one.axes if axis.broadcast]
         self.axes = AxisWriter(self.writer, filter(None, spread), self.result)
@@ -90,6 +92,7 @@ class _Source:
         return "\n".join(
             [
                 f"{'async ' if is_async else ''}def checked({self._header()}):",
+                *self._left_out(),
                 *self._modes(f"return {awaited}", f"lambda: {call}", awaits=is_async),
                 *self._start(),
                 *arguments,
@@ -125,6 +128,7 @@ class _Source:
         return "\n".join(
             [
                 f"def check({', '.join([*result, self._header()])}):",
+                *self._left_out(),
                 *self._modes("return", call),
                 *self._start(),
                 *(lines or ["    return"]),
@@ -137,7 +141,7 @@ class _Source:
 
     def _modes(self, off: str, call: str, *, awaits: bool = False) -> list[str]:
         """What is done where the mode is another than everyone's "on"."""
-        mark, given = self.mark, ", ".join(f"{name!r}: {name}" for name in self.names)
+        mark, given = self.mark, ", ".join(self._named(name) for name in self.names)
         witness = f"{'await ' if awaits else ''}{mark}switch.witness({mark}signature, {{{given}}}, {call})"
         return [
             f"    if {mark}switch.unusual:",
@@ -157,21 +161,56 @@ class _Source:
                 parts.append("*")
             default = ""
             if parameter.default is not parameter.empty:
-                plain = parameter.default is None or type(parameter.default) in (int, bool, str)
-                value = repr(parameter.default) if plain else self.writer.constant("default", parameter.default)
-                default = f"={value}"
+                default = f"={self._absent if parameter.name in self.loose else self._default(parameter)}"
             parts.append(_STARS.get(parameter.kind, "") + parameter.name + default)
         if self.parameters and self.parameters[-1].kind == inspect.Parameter.POSITIONAL_ONLY:
             parts.append("/")
         return ", ".join(parts)
 
+    def _default(self, parameter: inspect.Parameter) -> str:
+        plain = parameter.default is None or type(parameter.default) in (int, bool, str)
+        return repr(parameter.default) if plain else self.writer.constant("default", parameter.default)
+
+    # Arguments that are left out, and whose default does not fit their own annotation (`mask: Bool[…] = None`).
+
+    @property
+    def _absent(self) -> str:
+        return self.writer.given("_ABSENT", _ABSENT)
+
+    def _left_out(self) -> list[str]:
+        """Note what is left out, and give it the function's own default."""
+        defaults = {
+            parameter.name: self._default(parameter) for parameter in self.parameters if parameter.name in self.loose
+        }
+        return [
+            line
+            for name, local in self.loose.items()
+            for line in (f"    {local} = {name} is {self._absent}", f"    if {local}: {name} = {defaults[name]}")
+        ]
+
+    def _named(self, name: str) -> str:
+        """An item of a dict of the arguments; none for what is left out."""
+        return (
+            f"**({{}} if {self.loose[name]} else {{{name!r}: {name}}})" if name in self.loose else f"{name!r}: {name}"
+        )
+
+    def _given(self) -> list[str]:
+        """The arguments as `_refused` takes them."""
+        return [
+            f"{self._absent} if {self.loose[name]} else {name}" if name in self.loose else name for name in self.names
+        ]
+
     def _start(self) -> list[str]:
         return [f"    {local} = {value}" for local, value in self.writer.start.items()]
 
     def _arguments(self) -> list[str]:
-        self.writer.no = f"raise {self.mark}refused({', '.join(self.names)})"
+        self.writer.no = f"raise {self.mark}refused({', '.join(self._given())})"
         for name, spec in self.signature.arguments.items():
-            self.values.value(name, spec)
+            if name in self.loose:
+                with self.writer.block(f"if not {self.loose[name]}:"):
+                    self.values.value(name, spec)
+            else:
+                self.values.value(name, spec)
         self.axes.settle()
         ragged = {name: self.values.ragged_local(name) for name in self.values.ragged}
         place = (self.signature.name, self.package, self.owner)
@@ -181,7 +220,7 @@ class _Source:
         return self._taken()
 
     def _result(self) -> list[str]:
-        self.writer.no = f"raise {self.mark}refused({', '.join([*self.names, self.result])})"
+        self.writer.no = f"raise {self.mark}refused({', '.join([*self._given(), self.result])})"
         self.values.in_result = True
         if self.signature.result is not None:
             self.values.value(self.result, self.signature.result)
@@ -192,6 +231,18 @@ class _Source:
     def _taken(self) -> list[str]:
         lines, self.writer.lines = self.writer.lines, []
         return lines
+
+
+_ABSENT = object()
+
+
+def _loose(signature: Signature) -> list[str]:
+    """The parameters whose default is of no type that their annotation allows."""
+    return [
+        name
+        for name, default in signature.defaults.items()
+        if name in signature.arguments and not any(is_kind(default, option) for option in signature.arguments[name])
+    ]
 
 
 _STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
@@ -207,6 +258,7 @@ def _refused(signature: Signature, names: list[str]) -> Callable[..., Exception]
     """What makes the error of a call: given its arguments and, if that is what does not fit, its result."""
 
     def refused(*values: object) -> Exception:
-        return refusal(signature, dict(zip([*names, "return"], values, strict=False)))
+        arguments = dict(zip([*names, "return"], values, strict=False))
+        return refusal(signature, {name: value for name, value in arguments.items() if value is not _ABSENT})
 
     return refused

@@ -202,7 +202,7 @@ class AxisWriter:
                 self._compare_or_solve(size, item.expression, unknown)
         elif item.certain:
             self._compare_or_solve(size, item.expression, unknown)
-            if len(unknown) == 1 and item.expression.linear_in(unknown[0]):
+            if len(unknown) == 1 and _grows_with(item.expression, unknown[0]):
                 self.bound.add(unknown[0])
         else:
             with self.writer.block(f"if {size} is not None:"):
@@ -246,6 +246,12 @@ class AxisWriter:
             self.writer.line(f"{local} = {rest} // {slope}")
             self.writer.line(f"if {local} < 0: {no}")
         self.writer.line(f"elif {size} != {zero}: {no}")
+
+
+def _grows_with(expression: Expression, name: str) -> bool:
+    """Whether its size settles that name in every call: `2*n`, but not `n*m`, which is 0 for m = 0."""
+    alone = expression.names == (name,) and not expression.braces
+    return alone and expression.linear_in(name) and _line(expression)[1] != 0
 
 
 def _line(expression: Expression) -> tuple[int, int]:
