@@ -325,3 +325,29 @@ def test_unchecked_ids_are_refused_by_torch_and_read_nothing_out_of_bounds():
         for grad in (True, False):
             with torch.set_grad_enabled(grad), pytest.raises((IndexError, RuntimeError)):
                 tower()(sentences)
+
+
+def test_on_meta_only_the_sizes_are_known():
+    module, sentences = Tower(device="meta"), ids_of([4, 3, 7], torch.zeros(WORDS, 300)).to("meta")
+    assert module(sentences).shape == (3, 6)
+    with torch.no_grad():
+        assert module.encode(sentences.vectors()).shape == (3, 6)
+
+
+@pytest.mark.cuda
+def test_on_a_gpu_ids_give_what_they_give_on_the_cpu():
+    module, there = tower(), tower().cuda()
+    vectors = nn.Parameter(table())
+    for words in (3, WORDS):  # fewer words than tokens, and more
+        sentences = ids_of([4, 3], vectors[:words])
+        found, wanted = there(sentences.to("cuda")), module(sentences)
+        close(found.cpu(), wanted)
+        one, other = (
+            torch.autograd.grad(states.square().sum(), [vectors, *by.parameters()])
+            for states, by in ((found, there), (wanted, module))
+        )
+        for ours, theirs in zip(one, other, strict=True):
+            close(ours.cpu(), theirs, 1e-11)
+        with torch.no_grad():
+            for _ in range(2):
+                close(there(sentences.to("cuda")).cpu(), wanted)

@@ -74,16 +74,21 @@ class Ragged:
 
     # What it holds.
 
+    @property
+    def batch(self) -> int:
+        """The number of sentences; while sizes are symbols, a symbol, which `len` can not be."""
+        return self.offsets.shape[0] - 1
+
     def __len__(self) -> int:
         """The number of sentences."""
-        return self.offsets.shape[0] - 1
+        return self.batch
 
     def __repr__(self) -> str:
         words = self.values if self.table is None else self.table
         shape = ", ".join(str(size) for size in words.shape[1:])
         kind = str(words.dtype).removeprefix("torch.")
         table = "" if self.table is None else f", ids of {len(self.table)} words"
-        return f"Ragged({len(self)} sentences, {self.values.shape[0]} tokens, each ({shape}), {kind}{table})"
+        return f"Ragged({self.batch} sentences, {self.values.shape[0]} tokens, each ({shape}), {kind}{table})"
 
     @property
     def lengths(self) -> Int[Tensor, "batch"]:
@@ -151,7 +156,7 @@ class Ragged:
 
     def token_sentences(self) -> Int[Tensor, "tokens"]:
         """For each token, the sentence in which it stands."""
-        batch, tokens = len(self), self.values.shape[0]
+        batch, tokens = self.batch, self.values.shape[0]
         order = torch.arange(batch, device=self.device)
         if self.uniform is not None:
             return order.repeat_interleave(self.uniform, output_size=tokens)
@@ -166,15 +171,15 @@ class Ragged:
         """Where runs of `length` neighbouring tokens of one sentence start, and the offsets of these starts."""
         if self.uniform is not None:
             steps = max(self.uniform - length + 1, 0)
-            first = torch.arange(len(self), device=self.device).unsqueeze(1) * self.uniform
+            first = torch.arange(self.batch, device=self.device).unsqueeze(1) * self.uniform
             index = (first + torch.arange(steps, device=self.device)).flatten()
-            return index, torch.arange(len(self) + 1, device=self.device) * steps
+            return index, torch.arange(self.batch + 1, device=self.device) * steps
         steps = (self.lengths - (length - 1)).clamp(min=0)
         offsets, runs = offsets_of(steps), None
         if is_plain(offsets) and not offsets.is_cpu:
             # To count would wait for the device. The sizes say it too, if no sentence is shorter than `length - 1`;
             # offsets that say otherwise are made to end there, so that nothing is written out of bounds.
-            runs = max(self.values.shape[0] - len(self) * (length - 1), 0)
+            runs = max(self.values.shape[0] - self.batch * (length - 1), 0)
             offsets = offsets.clamp(max=runs)
             steps = offsets.diff()
         shifts = (self.offsets[:-1] - offsets[:-1]).repeat_interleave(steps, output_size=runs)
@@ -191,8 +196,8 @@ class Ragged:
         """Words start, start + 1, … stop - 1 of each sentence; fewer, or none, of those that end before."""
         if self.uniform is not None:
             start, stop = min(start, self.uniform), min(stop, self.uniform)
-            values = self.values.unflatten(0, (len(self), self.uniform))[:, start:stop].flatten(0, 1)
-            offsets = torch.arange(len(self) + 1, device=self.device) * (stop - start)
+            values = self.values.unflatten(0, (self.batch, self.uniform))[:, start:stop].flatten(0, 1)
+            offsets = torch.arange(self.batch + 1, device=self.device) * (stop - start)
             return Ragged.unchecked(values, offsets, stop - start, self.table)
         positions = self.token_positions()
         index = ((positions >= start) & (positions < stop)).nonzero().squeeze(1)
@@ -241,20 +246,20 @@ class Ragged:
             ValueError: a sentence has more than `words` words.
         """
         if self.uniform is not None and words in (None, self.uniform):
-            return self.values.unflatten(0, (len(self), self.uniform)), self.lengths
+            return self.values.unflatten(0, (self.batch, self.uniform)), self.lengths
         longest = self.longest()
         words = longest if words is None else words
         if longest > words:
             raise ValueError(complaint("Ragged.to_padded", f"words is {words}; the longest sentence has {longest}"))
-        padded = self.values.new_full((len(self) * words, *self.values.shape[1:]), padding)
+        padded = self.values.new_full((self.batch * words, *self.values.shape[1:]), padding)
         index = self.token_sentences() * words + self.token_positions()
-        return padded.index_copy(0, index, self.values).unflatten(0, (len(self), words)), self.lengths
+        return padded.index_copy(0, index, self.values).unflatten(0, (self.batch, words)), self.lengths
 
     def longest(self) -> int:
         """The number of tokens of the longest sentence; on a device, this waits for it."""
         if self.uniform is not None:
             return self.uniform
-        return int(self.lengths.max()) if len(self) else 0
+        return int(self.lengths.max()) if self.batch else 0
 
     @classmethod
     def from_list(cls, sentences: Sequence[Shaped[Tensor, "words ..."]]) -> Self:
@@ -299,7 +304,7 @@ class Ragged:
             ValueError: the batch is empty or a sentence has no token (a PackedSequence can hold neither).
         """
         offsets = self.offsets.cpu()
-        if len(self) == 0 or bool((offsets.diff() == 0).any()):
+        if self.batch == 0 or bool((offsets.diff() == 0).any()):
             raise ValueError(
                 complaint("Ragged.to_packed", "a PackedSequence holds no empty batch and no empty sentence")
             )
