@@ -1,7 +1,7 @@
 """Every measurement of this project, one command.
 
     python benchmarks/run.py                          all suites on the CPU, a few minutes
-    python benchmarks/run.py lstm --device cuda       one suite on the GPU
+    python benchmarks/run.py lstm tower --device cuda two suites on the GPU, some 15 minutes
     python benchmarks/run.py --quick                  small sizes, one thread, under a minute: does everything run?
 
 Each suite prints a table and writes DIR/SUITE.json and DIR/SUITE.png. A suite is a module beside this file, entered in
@@ -22,6 +22,7 @@ SUITES = {
     "import": "imports",
     "reading": "reading",
 }
+CUDA_SUITES = {"lstm": "cuda_lstm", "tower": "cuda_tower"}  # in their place on a GPU
 RESULTS = Path(__file__).parent / "results"
 
 try:
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     if about["load_before"] > 1:
         console.print("[red]This machine is busy with something else: do not keep these numbers.")
     for name in options.suites or SUITES:
-        suite = import_module(SUITES[name])
+        suite = import_module((CUDA_SUITES if device.type == "cuda" else SUITES).get(name, SUITES[name]))
         rows = []
         with equal_precision():
             for case in track(suite.cases(options.quick), name, console=Console(stderr=True), transient=True):

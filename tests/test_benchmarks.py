@@ -239,11 +239,3 @@ def test_quick_run_of_all_suites(script: Path, tmp_path: Path):
         assert rows
         assert all(row.keys() >= COLUMNS and row["suite"] == suite for row in rows)
         assert (tmp_path / f"{suite}.png").stat().st_size > 10_000
-
-
-@pytest.mark.cuda
-@pytest.mark.slow
-def test_quick_run_on_cuda(script: Path, tmp_path: Path):
-    done = run(script, "lstm", "--quick", "--device", "cuda", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert all(row["peak_bytes"] > 0 for row in json.loads((tmp_path / "lstm.json").read_text())["rows"])

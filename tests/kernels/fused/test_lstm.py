@@ -1,5 +1,7 @@
 """The fused LSTM against the equations, one sentence and one step at a time: results, and each gradient by name."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -155,3 +157,22 @@ def test_a_second_derivative_is_refused(device):
     (slope,) = torch.autograd.grad(h_n.square().sum(), rows, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula"):
         slope.sum().backward()
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Memory that was not written yet is NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("hidden", [6, 16, 20])
+@pytest.mark.parametrize("gaps", [False, True], ids=["end to end", "padded"])
+def test_no_memory_is_read_before_it_is_written(hidden, gaps, device, poisoned):
+    if device.type == "cuda":
+        pytest.skip("`test_cuda` poisons the GPU's own memory")
+    case = Case(hidden, MIXED, gaps=gaps, options={"num_layers": 2, "bidirectional": True})
+    compare(run(case, device), expect(case), 1e-6, 1e-5)

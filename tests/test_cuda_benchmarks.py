@@ -1,0 +1,182 @@
+"""The suites for a GPU run, on the CPU and small: whoever has a GPU need not repair them first."""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+CPU = torch.device("cpu")
+OWN = ("cuda_lstm", "cuda_tower", "cuda_tools", "report")
+
+
+@pytest.fixture
+def benchmarks(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
+    """As `python benchmarks/run.py` imports them; forgotten afterwards, with all that they import from there."""
+    monkeypatch.syspath_prepend(repository / "benchmarks")
+    before = set(sys.modules)
+    yield {name: importlib.import_module(name) for name in OWN}
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(repository / "benchmarks")):
+            del sys.modules[name]
+
+
+def written(suite: ModuleType, rows: list, report: ModuleType, folder: Path) -> list[dict]:
+    about = report.machine(CPU)
+    report.write_json(rows, about, folder / "suite.json")
+    suite.plot(rows, suite.TITLE, about, folder / "suite.png")
+    assert (folder / "suite.png").stat().st_size > 10_000
+    assert report.table(rows, suite.TITLE).row_count > 0
+    return json.loads((folder / "suite.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_a_case_of_lstm(precision, benchmarks, monkeypatch, tmp_path):
+    lstm = benchmarks["cuda_lstm"]
+    case = lstm.Case(hidden=6, batch=9, longest=64, precision=precision)
+    monkeypatch.setattr(lstm, "interleaved", fewer(lstm.interleaved))
+    found = written(lstm, lstm.measure(case, CPU, quick=True), benchmarks["report"], tmp_path)
+    names = ["nn.LSTM, packed", "nn.LSTM, padded", "nn.LSTM, 8 buckets", "towers.RaggedLSTM"]
+    assert [(row["phase"], row["implementation"]) for row in found] == [
+        (phase, name) for phase in ("forward", "training") for name in names
+    ]
+    assert all(row["host_ms"] > 0 and row["device_waits"] == 0 and row["precision"] == precision for row in found)
+
+
+def fewer(interleaved):
+    return lambda calls, device, seconds: interleaved(calls, device, seconds=0.01)
+
+
+def test_time_per_step(benchmarks, monkeypatch):
+    lstm = benchmarks["cuda_lstm"]
+
+    def clock(calls, device, seconds):
+        # 5 µs and 2 µs a step: what the paths are is not looked at.
+        words = next(iter(calls.values()))().shape[0]
+        assert words == 2
+        longest = lstm.lengths_seen[-1]
+        return {
+            name: lstm.Timing(0.1 + longest * (0.005 if "packed" in name else 0.002), 1.0, 0.0, 5) for name in calls
+        }
+
+    from timing import Timing
+
+    lstm.Timing, lstm.lengths_seen = Timing, []
+    monkeypatch.setattr(lstm.Job, "calls", seeing(lstm))
+    monkeypatch.setattr(lstm, "interleaved", clock)
+    rows = lstm.measure(lstm.Steps(6, "float32", batch=2), CPU, quick=True)
+    ours = [row for row in rows if row.implementation == "towers.RaggedLSTM"]
+    assert [row.phase for row in ours] == ["forward", "training"]
+    for row in ours:
+        assert row.details["microseconds_a_step"] == pytest.approx(2)
+        assert row.details["intercept_microseconds"] == pytest.approx(100)
+        assert row.time_ratio == pytest.approx(0.4)
+
+
+def seeing(lstm: ModuleType):
+    """`Job.calls`, which also notes how long the job's sentences are."""
+
+    def calls(job, phase):
+        lstm.lengths_seen.append(job.case.longest)
+        return {name: job.forward(name) for name in job.paths}
+
+    return calls
+
+
+@pytest.mark.parametrize("law", ["uniform", "log-normal", "one outlier", "SICK's"])
+def test_lengths_follow_their_law(law, benchmarks):
+    lstm = benchmarks["cuda_lstm"]
+    lengths = lstm.lengths_of(lstm.Case(6, 1000, law=law))
+    assert lengths.min() >= 1
+    assert lengths.max() <= 64
+    assert lengths[500] == 64
+    share = {"uniform": 0.5, "log-normal": 0.15, "one outlier": 0.1, "SICK's": 0.15}[law]
+    assert lengths.double().mean() / 64 == pytest.approx(share, abs=0.04)
+
+
+def test_the_whole_sweep_is_there(benchmarks):
+    lstm, tower = benchmarks["cuda_lstm"], benchmarks["cuda_tower"]
+    found = lstm.cases(False)
+    assert len({case.name for case in found}) == len(found)
+    usual = [case for case in found if isinstance(case, lstm.Case)]
+    assert {case.longest for case in usual} == {64, 512, 34}
+    assert {case.share for case in usual} == {1.0, 0.75, 0.5, 0.25, 0.1}
+    assert {case.batch for case in usual} == {1, 32, 256, 1024, 4096}
+    assert any(isinstance(case, tower.Case) and case.batch * case.words >= 1e6 for case in tower.cases(False))
+
+
+def test_a_case_of_tower(benchmarks, monkeypatch, tmp_path):
+    tower = benchmarks["cuda_tower"]
+    monkeypatch.setattr(tower, "interleaved", fewer(tower.interleaved))
+    found = written(
+        tower, tower.measure(tower.Case(9, "float32", words=6), CPU, quick=True), benchmarks["report"], tmp_path
+    )
+    names = {row["implementation"] for row in found}
+    assert names >= {"torch, packed, vectors", "towers, vectors", "towers, ids", "a copy of the vectors"}
+    copies = [row["share_of_copy_bandwidth"] for row in found if row["implementation"] == "a copy of the vectors"]
+    assert copies == [0.5, 0.5], "it reads and writes"
+
+
+@pytest.mark.parametrize("suite", ["cuda_lstm", "cuda_tower"])
+def test_a_wrong_result_is_refused_before_timing(suite, benchmarks, monkeypatch):
+    module = benchmarks[suite]
+    if suite == "cuda_lstm":
+        real, case = module.RaggedLSTM.last, module.Case(6, 4)
+        monkeypatch.setattr(module.RaggedLSTM, "last", lambda *args, **kw: [real(*args, **kw)[0] * 1.01])
+    else:
+        real, case = module.Tower.forward, module.Case(4, "float32", words=6)
+        monkeypatch.setattr(module.Tower, "forward", lambda *args: real(*args) * 1.01)
+    with pytest.raises(AssertionError, match=r"float32: towers.* away from the first; at most"):
+        module.measure(case, CPU, quick=True)
+
+
+def test_precision_is_set_for_both_sides_and_put_back(benchmarks):
+    tools = benchmarks["cuda_tools"]
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    for name, allowed in (("float32", False), ("tf32", True)):
+        with tools.precision(name) as dtype:
+            assert dtype == torch.float32
+            assert [backend.allow_tf32 for backend in backends] == [allowed] * 2
+    assert [backend.allow_tf32 for backend in backends] == before
+
+
+def test_waits_are_counted(benchmarks, monkeypatch):
+    import warnings
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+
+    def call() -> None:
+        for _ in range(3):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+
+    assert benchmarks["cuda_tools"].waits(call, torch.device("cuda")) == 3
+
+
+@pytest.mark.cuda
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", ["lstm", "tower"])
+def test_quick_run_on_a_gpu(suite, repository, tmp_path):
+    import subprocess
+
+    command = [
+        sys.executable,
+        repository / "benchmarks" / "run.py",
+        suite,
+        "--quick",
+        "--device",
+        "cuda",
+        "--out",
+        tmp_path,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / f"{suite}.json").read_text())["rows"]
+    ours = [row for row in rows if row["implementation"].startswith("towers") and "device_waits" in row]
+    assert ours
+    assert all(row["device_waits"] == 0 for row in ours)
