@@ -1,4 +1,45 @@
-"""Shape contracts: jaxtyping annotations that are enforced at every call. Imports nothing else of towers."""
+"""Shape contracts: jaxtyping annotations that are enforced at every call. Imports nothing else of towers.
+
+    from towers.contracts import contract
+
+    class Block(nn.Module):
+        @contract(where="time <= {self.longest}", dtype_of="linear.weight")
+        def forward(self, x: Float[Tensor, "batch time {self.width}"]) -> Float[Tensor, "batch time {self.width}"]:
+
+`contract` checks functions, methods and dataclasses; `attach` gives a module of someone else a contract; `checks` sets
+how much is checked; `ShapeContractError`, a TypeError, is what does not fit; `contract.source(f)` shows the check.
+
+Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)` stands, and leave the annotations.
+
+    same                                          as in jaxtyping with beartype
+    ----                                          -----------------------------
+    batch, 3, _, ..., *name, #name, *#name, n=3   what they mean, and that each name is one size in a call
+    words-1, 2*n, n//2, n/2, n%3, min(a,b)        arithmetic over names; max too
+    {self.hidden}, {argument}, {argument.size}    read at each call
+    Float, Int32, Bool, Shaped, ...               every dtype class, classes of your own, and subclasses of Tensor
+    X | None, unions, defaults, *args, **kwargs   and TypeVars, Annotated, Any, numpy arrays
+    int, Literal, list[int], Callable, ...        what is no tensor is beartype's
+    strings, from __future__ import annotations   and names that are defined further down
+
+    stricter                                      what jaxtyping lets through
+    --------                                      ---------------------------
+    list[X], tuple[X, ...], dict[K, X]            checked whole, not one item by chance; axes are shared
+    fields of dataclasses and NamedTuples         checked, and their axes shared, when they pass a contract
+    n-1 before n, and 2*n alone                   hold in any order; a linear expression of one name binds it
+    a name nearly like another                    is a warning; with `vocabulary=` an unknown name is an error
+    where="steps % chunk == 0"                    bounds and divisibility, which jaxtyping does not have
+    under torch.compile, export, vmap             the same checks, where jaxtyping refuses what fits, or vanishes
+    None in {argument}                            refused with a reason
+
+    not supported                                 instead
+    -------------                                 -------
+    ?name, PyTree[...]                            list, tuple, dict, dataclass
+    {len(x)}, {self.a+1}, n**2, other code        {self.a}+1; text is parsed, never run
+    jaxtyped("context"), isinstance(x, Float[..]) a function with a contract
+    TypedDict, set and Iterator of tensors        their items are not looked at
+    assigning a field of a dataclass later        checked when it passes a contract
+    torch.jit.script                              torch.compile, torch.export
+"""
 
 from towers.contracts.decorate import contract
 from towers.contracts.errors import ShapeContractError

@@ -52,14 +52,17 @@ class AxisWriter:
 
     def axes(self, shape: str, spec: TensorSpec) -> None:
         """Compare a shape with an annotation."""
-        no, at, count = self.writer.no, spec.variadic, len(spec.axes)
+        at, count = spec.variadic, len(spec.axes)
         if at is None:
-            self.writer.line(f"if {self.writer.given('len', len)}({shape}) != {count}: {no}")
-            if any(axis.size is not None for axis in spec.axes):
-                self._unpacked(shape, spec.axes)
+            known = [self._known(axis) for axis in spec.axes]
+            if not count or None in known:
+                self._each(shape, spec.axes)
+            else:  # most often all is as known at one glance
+                with self.writer.block(f"if {shape} != ({', '.join(map(str, known))},):"):
+                    self._each(shape, spec.axes)
             return
         if count > 1:
-            self.writer.line(f"if {self.writer.given('len', len)}({shape}) < {count - 1}: {no}")
+            self.writer.line(f"if {self.writer.given('len', len)}({shape}) < {count - 1}: {self.writer.no}")
         for index, axis in enumerate(spec.axes):
             if index == at:
                 end = at + 1 - count
@@ -69,7 +72,20 @@ class AxisWriter:
                 self.writer.line(f"{local} = {shape}[{index if index < at else index - count}]")
                 self._axis(local, axis, ragged=index > 0)
 
-    def _unpacked(self, shape: str, axes: Sequence[Axis]) -> None:
+    def _known(self, axis: Axis) -> str | None:
+        """What an axis must be, as far as it is known by now."""
+        if axis.size is None or axis.broadcast:
+            return None
+        if axis.name is not None:
+            return self.local(axis.name) if axis.name in self.seen else None
+        known = all(name in self.bound for name in axis.size.names) and not self._impossible(axis.size)
+        return self.spoken(axis.size) if known else None
+
+    def _each(self, shape: str, axes: Sequence[Axis]) -> None:
+        """Compare axis by axis."""
+        self.writer.line(f"if {self.writer.given('len', len)}({shape}) != {len(axes)}: {self.writer.no}")
+        if all(axis.size is None for axis in axes):
+            return
         targets: list[str] = []
         left: list[tuple[str, Axis, bool]] = []
         for index, axis in enumerate(axes):
