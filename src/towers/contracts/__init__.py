@@ -36,7 +36,7 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     ?name, PyTree[...]                            list, tuple, dict, dataclass
     {len(x)}, {self.a+1}, n**2, other code        {self.a}+1; text is parsed, never run
     jaxtyped("context"), isinstance(x, Float[..]) a function with a contract
-    TypedDict, set and Iterator of tensors        their items are not looked at
+    TypedDict and Iterator of tensors             their items are not looked at
     assigning a field of a dataclass later        checked when it passes a contract
     torch.jit.script                              torch.compile, torch.export
 """

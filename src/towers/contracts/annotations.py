@@ -106,7 +106,7 @@ def _fields(hint: Any) -> tuple[str, ...]:
 def _read_fields(kind: type, names: Iterable[str], value: str | None) -> tuple[tuple[str, Spec], ...]:
     _reading.append(kind)
     try:
-        hints = get_type_hints(kind)
+        hints = get_type_hints(kind, localns={**vars(kind), **{inner.__name__: inner for inner in _reading}})
         paths = {name: f"{value}.{name}" if value else None for name in names}
         return tuple((name, read_annotation(hints.get(name, Any), paths[name], value)) for name in names)
     finally:

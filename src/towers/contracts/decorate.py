@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from towers.contracts import modes
 from towers.contracts.compiled import compile_check, compile_made, source_of
-from towers.contracts.signature import Options, read_signature
+from towers.contracts.signature import Options, Signature, read_signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,7 +77,7 @@ class Contract:
         function = getattr(function, "__func__", function)
         if not hasattr(function, "__contract__"):
             raise TypeError(f"{getattr(function, '__qualname__', function)} has no contract")
-        return source_of(function)
+        return source_of(function.__dict__.get("checked", function))
 
 
 contract = Contract()
@@ -100,29 +100,29 @@ def _enforce(function: Any, options: Options) -> Any:
     if not inspect.isfunction(function):
         kind = type(function).__name__
         raise TypeError(f"contract: a {kind} cannot be decorated; a function, a method or a dataclass can")
-    try:
-        signature = read_signature(function, options)
-    except NameError:
-        return _when_called(function, options)
-    checked: Any = functools.wraps(function)(compile_check(function, signature))
+    return _wrapped(function, lambda: _checked(function, compile_check, read_signature(function, options)))
+
+
+def _checked(function: Any, compiled: Callable[[Any, Signature], Any], signature: Signature) -> Any:
+    checked: Any = functools.wraps(function)(compiled(function, signature))
     checked.__contract__ = signature
     return checked
 
 
-def _when_called(function: Callable[P, R], options: Options) -> Callable[P, R]:
-    """For annotations that name what is defined further down, such as their own class: read at the first call."""
-    found: list[Callable[P, R]] = []
-
-    def read() -> Callable[P, R]:
-        signature = read_signature(function, options)
-        checked = functools.wraps(function)(compile_check(function, signature))
-        later.__dict__["__contract__"] = signature
-        found.append(checked)
-        return checked
+def _wrapped(function: Callable[P, R], build: Callable[[], Callable[P, R]]) -> Callable[P, R]:
+    """What `build` makes; at the first call, if annotations name what is defined further down."""
+    try:
+        return build()
+    except NameError:
+        pass
 
     @functools.wraps(function)
     def later(*args: P.args, **kwargs: P.kwargs) -> R:
-        return (found[0] if found else read())(*args, **kwargs)
+        checked = later.__dict__.get("checked")
+        if checked is None:
+            checked = later.__dict__["checked"] = build()
+            later.__dict__["__contract__"] = checked.__dict__["__contract__"]
+        return checked(*args, **kwargs)
 
     return later
 
@@ -139,8 +139,6 @@ def _when_made(kind: type, options: Options) -> type:
 
     made.__annotations__ = {"self": kind}
     made.__qualname__, made.__module__ = kind.__qualname__, kind.__module__
-    signature = read_signature(made, options)
-    checked: Any = functools.wraps(kind.__init__)(compile_made(kind.__init__, signature))
-    checked.__contract__ = signature
-    kind.__init__ = checked
+    initialise: Any = kind.__init__
+    kind.__init__ = _wrapped(initialise, lambda: _checked(initialise, compile_made, read_signature(made, options)))
     return kind
