@@ -67,7 +67,7 @@ def test_a_dataclass_may_hold_its_own_kind():
 
 
 def test_a_name_may_be_local():
-    Width = Float[Tensor, "3"]  # noqa: N806
+    Width = Float[Tensor, "3"]
 
     @contract
     def function(x: Width) -> Width:
