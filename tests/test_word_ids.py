@@ -12,6 +12,7 @@ from torch import nn
 
 from towers import PhraseConv, Ragged, RaggedLSTM, ShapeContractError, Tower, TwoTowers
 from towers.contracts import checks
+from towers.layers import phrases
 
 from . import reference
 
@@ -69,13 +70,13 @@ def test_gradcheck_of_the_table_and_the_weights_twice(kernel_words):
     conv = PhraseConv(5, 4, kernel_words, dtype=torch.float64)
     sentences = ids_of([3, 5], table())
 
-    def phrases(vectors, weight, bias):
+    def features(vectors, weight, bias):
         given = Ragged.unchecked(sentences.values, sentences.offsets, table=vectors)
         return torch.func.functional_call(conv, {"weight": weight, "bias": bias}, given).values
 
     inputs = (table().requires_grad_(), conv.weight, conv.bias)
-    assert torch.autograd.gradcheck(phrases, inputs)
-    assert torch.autograd.gradgradcheck(phrases, inputs)
+    assert torch.autograd.gradcheck(features, inputs)
+    assert torch.autograd.gradgradcheck(features, inputs)
 
 
 def test_an_embedding_learns_as_if_its_rows_had_been_looked_up():
@@ -133,6 +134,14 @@ def test_without_gradients_the_vocabulary_is_multiplied_once(monkeypatch):
     module.conv.forget_vocabulary()
     module(ids_of([4], vectors))
     assert products == [WORDS, WORDS]
+
+
+@torch.no_grad()
+def test_a_large_vocabulary_is_multiplied_some_words_at_a_time(monkeypatch):
+    monkeypatch.setattr(phrases, "_WORDS", 4)
+    products, module, sentences = count_products(monkeypatch), tower(), ids_of([5, 9, 3], table())
+    close(module(sentences), module(sentences.vectors()))
+    assert products == [1, 4, 4, 3, 17]
 
 
 def step(module, vectors):
