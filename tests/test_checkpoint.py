@@ -1,5 +1,6 @@
 """A model on disk: there and back, and every way in which a folder can be wrong."""
 
+import copy
 import json
 import os
 import sys
@@ -88,6 +89,64 @@ def test_a_folder_that_is_wrong_is_named(folder, damage, error, text):
     damage(folder)
     with pytest.raises(error, match=text):
         TwoTowers.load(folder)
+
+
+ODD = [None, True, -1, 0, 2.5, 10**30, "", "x", [], [1], {}, {"x": 1}]
+
+
+def places(value, path=()):
+    """The path to every entry of nested objects, the whole first."""
+    yield path
+    if isinstance(value, dict):
+        for key in value:
+            yield from places(value[key], (*path, key))
+
+
+def test_odd_kinds_of_entries_anywhere_are_an_error_that_names_the_folder(folder):
+    """Each entry of config.json replaced by each kind of value: refused, or a model all the same."""
+    config = json.loads((folder / "config.json").read_text())
+    config["vectors"] = {"source": "sample", "missing": "hash"}
+    config["data"] = {"left_column": "a", "right_column": "b", "label_range": [0, 1], "fit_length": None}
+    refused = []
+    for path in places(config):
+        for value in ODD:
+            changed = value
+            if path:
+                changed = copy.deepcopy(config)
+                within = changed
+                for key in path[:-1]:
+                    within = within[key]
+                within[path[-1]] = value
+            (folder / "config.json").write_text(json.dumps(changed))
+            try:
+                TwoTowers.load(folder)
+            except ValueError as error:
+                refused.append(str(error))
+            else:
+                assert path != (), value
+    assert len(refused) > 150
+    assert all(message.startswith(str(folder)) for message in refused)
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        ({"data": None}, r"config.json: is damaged: 'data' is no object; train the model again, or mend the file"),
+        ({"data": {"split": 7}}, r"config.json: is damaged: 'split' in 'data' is 7; mend the file"),
+        ({"vectors": {"source": ["x"]}}, r"config.json: is damaged: 'source' in 'vectors' is \['x'\]; mend the file"),
+        ({"format": True}, r"config.json: is no config of a saved model: it has no format number"),
+    ],
+)
+def test_what_programs_read_of_a_config_is_looked_at(folder, entries, text):
+    change(folder, **entries)
+    with pytest.raises(ValueError, match=text):
+        checkpoint.read_config(folder)
+
+
+def test_an_unfinished_run_says_how_to_go_on(tmp_path):
+    (tmp_path / "resume.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="its training has not ended; go on with: towers fit --resume"):
+        TwoTowers.load(tmp_path)
 
 
 def test_without_safetensors_the_error_is_the_install_line(tmp_path, monkeypatch):
