@@ -58,7 +58,7 @@ def lost_ones_named() -> Generator[None]:
         text = str(error)
         if not (isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text):
             raise
-        first = text.partition("\n")[0][:200]
+        first = text.partition("\n")[0][:120]
         raise ConnectionError(f"another process of this training has ended, or cannot be reached ({first})") from None
 
 
