@@ -9,7 +9,8 @@ from typing import Any
 from towers.cli.pairs import Data
 from towers.model import TwoTowers
 from towers.training import Epoch, History
-from towers.training.run import RESULTS, Run, without_nan
+from towers.training.folders import without_nan
+from towers.training.run import RESULTS, Run
 
 
 class Text:

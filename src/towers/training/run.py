@@ -1,17 +1,14 @@
 """A run on disk: its state while it learns, and at the end the model, its metrics and its curves."""
 
-import json
-import math
 import os
 import shlex
 import shutil
-import tempfile
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
-from itertools import chain, count
+from contextlib import contextmanager
+from itertools import chain
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -19,13 +16,11 @@ from towers import checkpoint
 from towers.checkpoint import CONFIG, RESUME, WEIGHTS, replace
 from towers.model import TwoTowers
 from towers.training.curves import draw_curves
+from towers.training.folders import DEFAULT_FOLDER, PARTIAL, is_run, next_free, take, write_json
 from towers.training.history import History
 
-DEFAULT_FOLDER = "towers-run"
 RESULTS = (CONFIG, "metrics.json", "curves.png", WEIGHTS)
 """What a finished run leaves; the config goes first where they are removed, and comes last where they are written."""
-_PARTIAL = ".*.partial"
-"""What an interruption may leave of a file that was being written."""
 
 
 class Run:
@@ -75,11 +70,11 @@ class Run:
             return
         record: dict[str, Any] = {"format": checkpoint.FORMAT, **about, "finished": False}
         path = None if folder is None else Path(folder)
-        replaces = path is not None and overwrite and _is_run(path)
+        replaces = path is not None and overwrite and is_run(path)
         if path is None:
-            path, made = _next_free(record), True
+            path, made = next_free(record), True
         elif not replaces:
-            made = _take(path, record)
+            made = take(path, record)
         else:
             made = False
         run = cls(path, record)
@@ -139,7 +134,7 @@ class Run:
         record: dict[str, Any] = {**self.record, **entries, "number": number, "tensors": file.name, "finished": False}
         checkpoint.write_tensors(file, tensors)
         try:
-            _write_json(self.path / RESUME, record)
+            write_json(self.path / RESUME, record)
         except BaseException:
             file.unlink(missing_ok=True)
             raise
@@ -169,11 +164,11 @@ class Run:
         if not self.writes:
             return
         with self.going_on():
-            _write_json(self.path / "metrics.json", {**history.as_dict(), **(metrics or {})})
+            write_json(self.path / "metrics.json", {**history.as_dict(), **(metrics or {})})
             replace(self.path / "curves.png", lambda path: draw_curves(history, path))
             model.save(self.path, extra=extra)
             self.record = {**self.record, "finished": True}
-            _write_json(self.path / RESUME, self.record)
+            write_json(self.path / RESUME, self.record)
         self._sweep(keep=str(self.record.get("tensors")))
 
     @contextmanager
@@ -213,7 +208,7 @@ class Run:
         self.record["number"] = max(numbers, default=0)
 
     def _sweep(self, keep: str) -> None:
-        for file in chain(self.path.glob("resume-[0-9]*.safetensors"), self.path.glob(_PARTIAL)):
+        for file in chain(self.path.glob("resume-[0-9]*.safetensors"), self.path.glob(PARTIAL)):
             if file.name != keep:
                 file.unlink(missing_ok=True)
 
@@ -243,84 +238,3 @@ class Run:
             yield
         finally:
             os.close(folder)
-
-
-def _take(path: Path, record: Mapping[str, Any]) -> bool:
-    """Put resume.json into an empty folder, or make one that has it; whether it had to be made."""
-    place = path.resolve()  # a link stays a link: the run goes to where it points
-    if place.is_dir() and _is_empty(place):
-        _check_writable(place, path)
-        _write_json(place / RESUME, record)
-        return False
-    if place.exists():
-        kind = "holds something already" if place.is_dir() else "is a file"
-        if _is_run(place):
-            way_out = "resume goes on with it, overwrite replaces it, or name another folder"
-            raise FileExistsError(f"{path}: holds a run already; {way_out}")
-        raise FileExistsError(f"{path}: {kind}; name another folder, or remove it first")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    _make(place, record)
-    return True
-
-
-def _next_free(record: Mapping[str, Any]) -> Path:
-    for name in chain([DEFAULT_FOLDER], (f"{DEFAULT_FOLDER}-{number}" for number in count(2))):
-        if not Path(name).exists():
-            with suppress(FileExistsError):  # of two runs that start together, one was quicker
-                _make(Path(name), record)
-                return Path(name)
-    raise AssertionError("count() has no end")
-
-
-def _make(place: Path, record: Mapping[str, Any]) -> None:
-    """A folder that appears with its resume.json in it: whenever the process ends, the run can go on."""
-    partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
-    try:
-        partial.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner may open
-        _write_json(partial / RESUME, record)
-        try:
-            partial.rename(place)
-        except OSError as error:
-            if place.exists():
-                raise FileExistsError(f"{place}: holds something already; name another folder") from error
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _is_run(path: Path) -> bool:
-    return (path / RESUME).is_file() or all((path / name).is_file() for name in (CONFIG, WEIGHTS))
-
-
-def _is_empty(place: Path) -> bool:
-    partial = set(place.glob(_PARTIAL))
-    return all(file in partial for file in place.iterdir())
-
-
-def _check_writable(place: Path, path: Path) -> None:
-    """Try it out: the permissions alone do not tell (access lists, read-only mounts)."""
-    try:
-        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=place))
-    except OSError as error:
-        raise type(error)(f"{path}: nothing can be written there ({error.strerror}); name another folder") from None
-
-
-def _write_json(path: Path, entries: Mapping[str, Any]) -> None:
-    text = json.dumps(without_nan(entries), indent=2) + "\n"
-    replace(path, lambda partial: partial.write_text(text, encoding="utf8"))
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for them."""
-    if isinstance(value, Mapping):
-        items = cast(Mapping[str, Any], value).items()
-        return {key: without_nan(item) for key, item in items}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in cast(list[Any], value)]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

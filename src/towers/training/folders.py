@@ -1,0 +1,107 @@
+"""Folders of runs: taken before the work begins, so that no two runs get one; and JSON in them."""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import chain, count
+from pathlib import Path
+from typing import Any, cast
+
+from towers.checkpoint import CONFIG, RESUME, WEIGHTS, replace
+
+DEFAULT_FOLDER = "towers-run"
+PARTIAL = ".*.partial"
+"""What an interruption may leave of a file that was being written."""
+
+
+def take(path: Path, record: Mapping[str, Any]) -> bool:
+    """Put resume.json into an empty folder, or make one that has it; whether it had to be made.
+
+    Raises:
+        FileExistsError: the folder holds something, or is a file.
+        OSError: it cannot be made, or nothing can be written to it.
+    """
+    place = path.resolve()  # a link stays a link: the run goes to where it points
+    if place.is_dir() and _is_empty(place):
+        _check_writable(place, path)
+        write_json(place / RESUME, record)
+        return False
+    if place.exists():
+        kind = "holds something already" if place.is_dir() else "is a file"
+        if is_run(place):
+            way_out = "resume goes on with it, overwrite replaces it, or name another folder"
+            raise FileExistsError(f"{path}: holds a run already; {way_out}")
+        raise FileExistsError(f"{path}: {kind}; name another folder, or remove it first")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _make(place, record)
+    return True
+
+
+def next_free(record: Mapping[str, Any]) -> Path:
+    """Make `towers-run`, or the next free `towers-run-N`, with its resume.json in it."""
+    for name in chain([DEFAULT_FOLDER], (f"{DEFAULT_FOLDER}-{number}" for number in count(2))):
+        if not Path(name).exists():
+            with suppress(FileExistsError):  # of two runs that start together, one was quicker
+                _make(Path(name), record)
+                return Path(name)
+    raise AssertionError("count() has no end")
+
+
+def _make(place: Path, record: Mapping[str, Any]) -> None:
+    """A folder that appears with its resume.json in it: whenever the process ends, the run can go on."""
+    partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+    try:
+        partial.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner may open
+        write_json(partial / RESUME, record)
+        try:
+            partial.rename(place)
+        except OSError as error:
+            if place.exists():
+                raise FileExistsError(f"{place}: holds something already; name another folder") from error
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run, finished or not, or a model."""
+    return (path / RESUME).is_file() or all((path / name).is_file() for name in (CONFIG, WEIGHTS))
+
+
+def _is_empty(place: Path) -> bool:
+    partial = set(place.glob(PARTIAL))
+    return all(file in partial for file in place.iterdir())
+
+
+def _check_writable(place: Path, path: Path) -> None:
+    """Try it out: the permissions alone do not tell (access lists, read-only mounts)."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=place))
+    except OSError as error:
+        raise type(error)(f"{path}: nothing can be written there ({error.strerror}); name another folder") from None
+
+
+def write_json(path: Path, entries: Mapping[str, Any]) -> None:
+    """Write a file whole, then rename it; NaN becomes null."""
+    text = json.dumps(without_nan(entries), indent=2) + "\n"
+    replace(path, lambda partial: partial.write_text(text, encoding="utf8"))
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them."""
+    if isinstance(value, Mapping):
+        items = cast(Mapping[str, Any], value).items()
+        return {key: without_nan(item) for key, item in items}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in cast(list[Any], value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
