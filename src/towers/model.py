@@ -230,6 +230,7 @@ class TwoTowers(nn.Module):
         """
         return self.compare(self.left(left, left_lengths), self.right(right, right_lengths))
 
+    @contract
     def probability(
         self,
         left: Float[Tensor | Ragged, "batch left_words {self.left.vector_width}"],
@@ -240,6 +241,7 @@ class TwoTowers(nn.Module):
         """The sigmoid of `forward`: the network's output in Keras. Raises what `forward` does."""
         return torch.sigmoid(self(left, right, left_lengths, right_lengths))
 
+    @contract
     def encode_left(
         self,
         sentences: Float[Tensor | Ragged, "batch words {self.left.vector_width}"],
@@ -248,6 +250,7 @@ class TwoTowers(nn.Module):
         """States of left sentences, to be compared with many right ones, by `Tower.encode`. Raises what that does."""
         return self.left.encode(sentences, lengths)
 
+    @contract
     def encode_right(
         self,
         sentences: Float[Tensor | Ragged, "batch words {self.right.vector_width}"],

@@ -46,7 +46,7 @@ class Ragged:
     table: Tensor | None
     """The vectors that the values stand for, where these are word ids."""
 
-    @contract(where=("batch >= 0",))
+    @contract
     def __init__(
         self,
         values: Shaped[Tensor, "tokens ..."],
