@@ -255,8 +255,8 @@ def zeros(*shape, dtype=torch.float32):
     [
         (lambda m: m(zeros(2, 7, 300, 1), zeros(2, 5, 300)), ShapeContractError, r"left has 4 axes \(2, 7, 300, 1\); expected 3[\s\S]*squeeze\(-1\)"),
         (lambda m: m(zeros(7, 300), zeros(5, 300)), ShapeContractError, r"left has 2 axes \(7, 300\)[\s\S]*batch axis is missing: unsqueeze\(0\)"),
-        (lambda m: m(zeros(2, 7, 300), zeros(2, 4, 300)), ShapeContractError, r"^right in TwoTowers: Tower.forward: sentences: words is 4; this tower needs exactly 5 words$"),
-        (lambda m: m(zeros(2, 1, 300), zeros(2, 5, 300)), ShapeContractError, r"^left in TwoTowers: Tower.forward: sentences: words is 1; this tower needs at least 2 words$"),
+        (lambda m: m(zeros(2, 7, 300), zeros(2, 4, 300)), ShapeContractError, r"^TwoTowers.forward: right: right_words is 4; this TwoTowers needs exactly 5 right_words$"),
+        (lambda m: m(zeros(2, 1, 300), zeros(2, 5, 300)), ShapeContractError, r"^TwoTowers.forward: left: left_words is 1; this TwoTowers needs at least 2 left_words$"),
         (lambda m: m(zeros(2, 7, 300), zeros(3, 5, 300)), ShapeContractError, r"right: batch is 3; expected 2 \(as in left\)"),
         (lambda m: m(zeros(2, 300, 7), zeros(2, 5, 300)), ShapeContractError, r"left: vector_width is 7; expected 300 \(self.left.vector_width\)[\s\S]*transpose\(1, 2\) would fit"),
         (lambda m: m(zeros(2, 7, 300), zeros(2, 5, 300), torch.tensor([2, 3, 4])), ShapeContractError, r"left_lengths: batch is 3; expected 2 \(as in left\)"),

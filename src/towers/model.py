@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from towers import checkpoint
 from towers.contracts import contract
+from towers.contracts.operations import operation
 from towers.kinds import enter
 from towers.layers import in_place
 from towers.layers.lstm import RaggedLSTM
@@ -23,6 +24,7 @@ from towers.slices import WORKING_BYTES, slices
 
 _takes_sentences = contract(
     where=(
+        "batch >= 0",
         "words == {self.words}",
         "words >= {self.kernel_words}",
         "lengths == {self.words}",
@@ -117,11 +119,20 @@ class Tower(nn.Module):
             batch, count = in_place.pooled(self.conv, self.pool, sentences, lengths)
             return self.lstm.run_batch(batch, count, outputs=False)[1][0][-1]
         features = self.pool(self.conv(enter(sentences, lengths, owner=self, keep_ids=True)))
+        return self._walk(features)[-1]
+
+    def _walk_shape(self, features: Ragged) -> Tensor:
+        """What `verify` takes for `_walk`: a walk in chunks ends as one in one go does."""
+        return self.lstm(features)[1][0]
+
+    @operation(_walk_shape)
+    def _walk(self, features: Ragged) -> Tensor:
+        """The last h of all sentences, `chunk` steps at a time."""
         state: tuple[Tensor, Tensor] | None = None
         for part in features.chunks(self.chunk):
             _, state = self.lstm(part, state)
         assert state is not None
-        return state[0][-1]
+        return state[0]
 
     @_takes_sentences
     def encode(
@@ -214,7 +225,15 @@ class TwoTowers(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    @contract
+    @contract(
+        where=(
+            "batch >= 0",
+            "left_words >= {self.left.kernel_words}",
+            "right_words >= {self.right.kernel_words}",
+            "left_words == {self.left.words}",
+            "right_words == {self.right.words}",
+        )
+    )
     def forward(
         self,
         left: Float[Tensor | Ragged, "batch left_words {self.left.vector_width}"],

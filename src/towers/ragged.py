@@ -12,8 +12,17 @@ from torch.nn.utils.rnn import PackedSequence
 from towers.contracts import ShapeContractError, contract
 from towers.contracts.errors import complaint
 from towers.contracts.modes import may_read
+from towers.contracts.operations import operation, unknown_size
 from towers.kernels.order import offsets_of, time_order
 from towers.tokens import check_ids, check_list, check_offsets, clamped, distinct, is_plain
+
+
+def _from_padded_shape(cls: "type[Ragged]", padded: Tensor, lengths: Tensor | None = None) -> "Ragged":
+    """What `verify` takes for `Ragged.from_padded`."""
+    batch, words = padded.shape[:2]
+    offsets = torch.empty(batch + 1, dtype=torch.int64, device=padded.device)
+    tokens = batch * words if lengths is None else unknown_size(lengths)
+    return cls.unchecked(padded.new_empty(tokens, *padded.shape[2:]), offsets, words if lengths is None else None)
 
 
 class Ragged:
@@ -82,6 +91,11 @@ class Ragged:
     def __len__(self) -> int:
         """The number of sentences."""
         return self.batch
+
+    @property
+    def batch(self) -> int:
+        """The number of sentences, which stays a symbol where sizes are symbols; `len` makes it an int."""
+        return self.offsets.shape[0] - 1
 
     def __repr__(self) -> str:
         words = self.values if self.table is None else self.table
@@ -167,6 +181,15 @@ class Ragged:
         starts = self.offsets[self.token_sentences()]
         return torch.arange(self.values.shape[0], device=self.device) - starts
 
+    def _runs_shape(self, length: int) -> tuple[Tensor, Tensor]:
+        """What `verify` takes for `runs`."""
+        if self.uniform is not None:
+            count: Any = self.batch * max(self.uniform - length + 1, 0)
+        else:
+            count = unknown_size(self.lengths)
+        return self.offsets.new_empty(count), self.offsets
+
+    @operation(_runs_shape)
     def runs(self, length: int) -> tuple[Int[Tensor, "runs"], Int[Tensor, "batch+1"]]:
         """Where runs of `length` neighbouring tokens of one sentence start, and the offsets of these starts."""
         if self.uniform is not None:
@@ -217,6 +240,7 @@ class Ragged:
 
     @classmethod
     @contract(where=("0 <= lengths <= words",))
+    @operation(_from_padded_shape)
     def from_padded(
         cls, padded: Shaped[Tensor, "batch words ..."], lengths: Int[Tensor, "batch"] | None = None
     ) -> Self:
@@ -237,6 +261,12 @@ class Ragged:
         index = real.flatten().nonzero().squeeze(1).to(padded.device)
         return cls.unchecked(padded.flatten(0, 1).index_select(0, index), offsets_of(lengths).to(padded.device))
 
+    def _padded_shape(self, padding: float = 0.0, words: int | None = None) -> tuple[Tensor, Tensor]:
+        """What `verify` takes for `to_padded`: how long the longest sentence is it cannot know."""
+        words = unknown_size(self.lengths) if words is None else words
+        return self.values.new_empty(self.batch, words, *self.values.shape[1:]), self.lengths
+
+    @operation(_padded_shape)
     def to_padded(
         self, padding: float = 0.0, words: int | None = None
     ) -> tuple[Shaped[Tensor, "batch words ..."], Int[Tensor, "batch"]]:

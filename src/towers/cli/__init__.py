@@ -16,14 +16,15 @@ class _Terminated(BaseException):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM.
+    """Run a subcommand; returns the exit code.
 
-    What the user can mend is told in a line on standard error, without a traceback.
+    0; 1 where `verify` proves nothing; 2 for what the user can mend; 130 after Ctrl-C; 143 after SIGTERM. What the
+    user can mend is told in a line on standard error, without a traceback.
     """
     arguments = parser().parse_args(argv)
     try:
         with _terminable():
-            arguments.run(arguments)
+            return arguments.run(arguments) or 0
     except KeyboardInterrupt as error:
         _say_end("interrupted", error)
         return 128 + signal.SIGINT
@@ -38,7 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         print(f"towers {arguments.command}: {_told(error)}", file=sys.stderr)
         return 2
-    return 0
 
 
 @contextmanager

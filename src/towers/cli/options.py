@@ -11,6 +11,7 @@ belong together.
 
   towers fit                                    learn from the built-in sample; nothing else is needed
   towers predict --model towers-run --pairs FILE --out FILE
+  towers verify towers:TwoTowers                prove the shape contracts of any module, for all sizes
 """
 
 FIT = """
@@ -29,6 +30,17 @@ Add the column `probability` to a file of sentence pairs, in the file's own orde
 names are those that the model was trained with; options replace them.
 
   $ towers predict --model sick --pairs sick.test.tsv --out predicted.tsv
+"""
+
+
+VERIFY = """
+Prove the shape contracts of a module for all sizes, on symbolic sizes and without data. MODULE names an nn.Module, or
+something that gives one when it is called without arguments.
+
+  $ towers verify my_package.model:build
+  $ towers verify my_package.model:ENCODER --contract "batch time 512 -> batch time 512" --where "time <= 1000"
+
+Exit code 0: proven. 1: not. 2: it could not be tried.
 """
 
 
@@ -51,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="add probabilities to sentence pairs", description=PREDICT)
     predict.set_defaults(run=_predict, device="auto", precision="32-true")
     _add_prediction(predict)
+    verify = commands.add_parser("verify", help="prove the shape contracts of a module", description=VERIFY)
+    verify.set_defaults(run=_verify)
+    _add_verification(verify)
     return top
 
 
@@ -72,6 +87,12 @@ def _predict(arguments: argparse.Namespace) -> None:
     from towers.cli.predict import run
 
     run(arguments)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from towers.cli.verify import run
+
+    return run(arguments)
 
 
 def _add_files(fit: argparse.ArgumentParser) -> None:
@@ -198,6 +219,16 @@ def _add_prediction(predict: argparse.ArgumentParser) -> None:
     machine = predict.add_argument_group("machine")
     machine.add_argument("--batch-size", type=at_least_one, default=256, metavar="N", help="pairs at a time (256)")
     _add_machine(machine.add_argument)
+
+
+def _add_verification(verify: argparse.ArgumentParser) -> None:
+    verify.add_argument("module", metavar="PACKAGE.MODULE:NAME", help="the module, or what makes it")
+    verify.add_argument("--contract", metavar="TEXT", help='attach one first: "batch time 8 -> batch time 6"')
+    verify.add_argument(
+        "--where", action="append", default=[], metavar="CONDITION", help='"time %% 2 == 0"; may be given several times'
+    )
+    verify.add_argument("--trace", action="store_true", help="show the shapes at every boundary too")
+    verify.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def words(text: str) -> int | None:

@@ -41,9 +41,31 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     torch.jit.script                              torch.compile, torch.export
 """
 
+from typing import TYPE_CHECKING
+
 from towers.contracts.decorate import contract
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.hooks import attach
 from towers.contracts.modes import checks
 
-__all__ = ["ShapeContractError", "attach", "checks", "contract"]
+if TYPE_CHECKING:
+    from towers.contracts.proofs.proof import Proof
+    from towers.contracts.proofs.shapes import ShapeTrace
+    from towers.contracts.proofs.verify import trace, verify
+
+__all__ = ["Proof", "ShapeContractError", "ShapeTrace", "attach", "checks", "contract", "trace", "verify"]
+
+_PROOFS = {"Proof": "proof", "ShapeTrace": "shapes", "trace": "verify", "verify": "verify"}
+
+
+def __getattr__(name: str) -> object:
+    """Load what proves only when it is asked for: torch's symbolic shapes take half a second to import."""
+    if name in _PROOFS:
+        from importlib import import_module
+
+        return getattr(import_module(f"towers.contracts.proofs.{_PROOFS[name]}"), name)
+    raise AttributeError(f"module 'towers.contracts' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,8 +1,12 @@
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 """Operations that `verify` takes as one: a loop, a kernel, anything that cannot be run on symbolic sizes."""
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
 
 from towers.contracts import modes
 
@@ -10,7 +14,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def operation(rule: Callable[P, R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def operation(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let `verify` see a function as one operation whose result `rule` makes, of the right shape and with no data.
 
     The rule gets the function's own arguments. It must raise what the function raises for sizes that do not fit; a
@@ -25,3 +29,10 @@ def operation(rule: Callable[P, R]) -> Callable[[Callable[P, R]], Callable[P, R]
         return run
 
     return decorate
+
+
+def unknown_size(values: Tensor) -> int:
+    """For a rule: a size from 0 on that only the values of a tensor tell, such as how many words are real."""
+    size: Any = values.sum().item()
+    torch._check(size >= 0)
+    return size

@@ -152,7 +152,7 @@ class RaggedLSTM(nn.Module):
 
     # The run.
 
-    @contract(where=("0 <= lengths <= steps",), dtype_of="weight_ih_l0")
+    @contract(where=("batch >= 0", "0 <= lengths <= steps"), dtype_of="weight_ih_l0")
     def forward(
         self,
         input: Float[Tensor | Ragged | PackedSequence, "batch steps {self.input_size}"],
@@ -180,7 +180,7 @@ class RaggedLSTM(nn.Module):
         """
         return self._run(input, hx, lengths, outputs=True)
 
-    @contract(where=("0 <= lengths <= steps",), dtype_of="weight_ih_l0")
+    @contract(where=("batch >= 0", "0 <= lengths <= steps"), dtype_of="weight_ih_l0")
     def last(
         self,
         input: Float[Tensor | Ragged | PackedSequence, "batch steps {self.input_size}"],
@@ -220,7 +220,7 @@ class RaggedLSTM(nn.Module):
             output, state = self.run_batch(_batch_of_padded(input, lengths), input.shape[0], hx, outputs=outputs)
             return None if output is None else output.unflatten(0, input.shape[:2]), state
         ragged = enter(input, lengths, owner=self)
-        output, state = self.run_batch(_batch_of_ragged(ragged), len(ragged), hx, outputs=outputs)
+        output, state = self.run_batch(_batch_of_ragged(ragged), ragged.batch, hx, outputs=outputs)
         return None if output is None else leave(ragged.with_values(output), input), state
 
     def run_batch(

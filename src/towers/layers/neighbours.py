@@ -8,9 +8,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from towers.contracts.operations import operation
 from towers.tokens import is_plain
 
 
+def _sum_shape(shares: Tensor, bias: Tensor, starts: Tensor, ids: Tensor | None = None) -> Tensor:
+    """What `verify` takes for `add_neighbours`."""
+    return shares.new_empty(starts.shape[0], shares.shape[2])
+
+
+@operation(_sum_shape)
 def add_neighbours(
     shares: Float[Tensor, "words places filters"],
     bias: Float[Tensor, "filters"],

@@ -78,7 +78,7 @@ class PhraseConv(nn.Module):
         nn.init.zeros_(self.bias)
 
     @contract(
-        where=("words >= {self.kernel_words}", "{self.kernel_words} <= lengths <= words"),
+        where=("batch >= 0", "words >= {self.kernel_words}", "{self.kernel_words} <= lengths <= words"),
         dtype_of="weight",
     )
     def forward(

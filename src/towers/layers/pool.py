@@ -31,7 +31,12 @@ class FeaturePool(nn.Module):
             refuse(self, f"pool ({size}) must divide filters ({filters})")
         self.size, self.filters, self.features = size, filters, filters // size
 
-    @contract(where=("0 <= lengths <= steps",))
+    @contract(
+        where=(
+            "batch >= 0",
+            "0 <= lengths <= steps",
+        )
+    )
     def forward(
         self,
         phrases: Float[Tensor | Ragged, "batch steps {self.filters}"],

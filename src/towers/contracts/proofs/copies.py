@@ -1,4 +1,5 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
 """A module without its data: the same tree, hooks and attributes, in which every tensor is fake and lies on meta."""
 
 import copy
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from towers.contracts import modes
 from towers.contracts.decorate import contract
+from towers.contracts.proofs.recurrent import expected_hidden_size
 from towers.contracts.signature import Options, Signature, read_signature
 from towers.contracts.specs import holds_tensors
 
@@ -62,6 +65,9 @@ class Emptied:
             raise ValueError(f"{kind}: verify runs a copy, and this module cannot be copied: {error}") from error
         for part in twin.modules():
             _read_bare_annotations(part)
+            _show_attached(part)
+            if isinstance(part, nn.RNNBase):
+                part.get_expected_hidden_size = MethodType(expected_hidden_size, part)
         return twin
 
 
@@ -88,6 +94,31 @@ def own_signature(module: nn.Module) -> Signature | None:
     """The contract of a module's forward: one of `@contract` or of `attach`; None if there is neither."""
     found: Any = getattr(module.forward, "__contract__", None)
     return found if isinstance(found, Signature) else None
+
+
+def _show_attached(module: nn.Module) -> None:
+    """Turn what `attach` hung on a module into a call that a witness sees, as every contracted call is."""
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for key, hook in list(hooks.items()):
+            signature = getattr(hook, "__contract__", None)
+            if isinstance(signature, Signature):
+                del hooks[key]
+                if hooks is module._forward_pre_hooks:
+                    module.forward = _witnessed(module, signature)
+
+
+def _witnessed(module: nn.Module, signature: Signature) -> Any:
+    inner = module.forward
+    names = [name for name in signature.parameters if name != "self"]
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        witness = modes.switch.witness
+        assert witness is not None
+        given = {"self": module, **dict(zip(names, args, strict=False)), **kwargs}
+        return witness(signature, given, lambda: inner(*args, **kwargs))
+
+    forward.__dict__["__contract__"] = signature
+    return forward
 
 
 def real_copy(module: nn.Module) -> nn.Module:

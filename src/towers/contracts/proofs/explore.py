@@ -1,15 +1,20 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """As many runs as it takes to cover all sizes: where torch asked about a size, the other answer is run too."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
+import sympy  # pyright: ignore[reportMissingTypeStubs]
+
+from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.inputs import Case
 from towers.contracts.proofs.run import Outcome
 from towers.contracts.proofs.spans import Span, Spans, divide
-from towers.contracts.proofs.symbols import Guard
+from towers.contracts.proofs.symbols import Guard, examples
 
 MOST_RUNS = 150
 """Runs of one case; a module that asks more than that is not provable."""
@@ -52,21 +57,23 @@ class _Explorer:
         for region in _small_and_large(whole):
             self.push(region)
         while self.waiting:
-            region = self.waiting.pop(0)
-            if not self.possible(region):
+            region = min(self.waiting, key=self.pinned)
+            self.waiting.remove(region)
+            if not self.possible(region) or (self.pinned(region) and self.fails_in_general()):
                 continue
             if self.coverage.runs >= MOST_RUNS:
                 self.coverage.open.append((self.coverage.first, f"more than {MOST_RUNS} runs would be needed"))
                 return
             self.coverage.runs += 1
             self.judge(run(region))
-            if self.hopeless():
-                return
 
     def possible(self, region: Spans) -> bool:
-        """Whether the conditions that speak of several axes leave anything of a region of single sizes."""
-        single = {name: span.first for name, span in region.items() if span.single}
-        return len(single) < len(region) or self.coverage.case.fits(single)
+        """Whether the conditions that speak of several axes leave anything of a region."""
+        try:
+            examples(region, self.coverage.case.fits)
+        except ValueError:
+            return False
+        return True
 
     def push(self, region: dict[str, Span]) -> None:
         """Look at a region later, unless it has been seen."""
@@ -75,23 +82,28 @@ class _Explorer:
             self.seen.add(key)
             self.waiting.append(region)
 
-    def hopeless(self) -> bool:
-        """Whether the most general run failed without a question: then nothing but single sizes can hold."""
-        failed = self.coverage.failed
-        return bool(failed) and len(failed) == self.coverage.runs == 1 and not failed[0].open
+    def pinned(self, region: Spans) -> int:
+        """How many axes are single sizes of those that could have more."""
+        return sum(span.single and not self.coverage.whole[name].single for name, span in region.items())
+
+    def fails_in_general(self) -> bool:
+        """Whether a run with no axis pinned failed: then it is of no interest how single sizes do."""
+        return any(not self.pinned(outcome.spans) for outcome in self.coverage.failed)
 
     def judge(self, outcome: Outcome) -> None:
         """Take down what a run showed, and push the regions that it says nothing of."""
         unresolved = ""
-        for guard in outcome.open:
-            axes = guard.relation.free_symbols
+        for guard in [each for each in outcome.open if not always(each.relation, outcome.spans)]:
             if guard.fixed is not None:
                 unresolved = f"{guard.fixed} is made a number at {guard.place}"
                 self.sample(outcome, guard.fixed)
-            elif len(axes) != 1:
-                unresolved = unresolved or f"torch could not decide {guard.text()} at {guard.place}"
-            elif self.divided(outcome, guard):
+                continue
+            if any(self.divided(outcome, guard, axis) for axis in _axes(guard, outcome)):
                 return
+            if len(guard.relation.free_symbols) > 1:
+                if outcome.error is None and self.peeled(outcome, guard):
+                    return
+                unresolved = unresolved or f"torch could not decide {guard.text()} at {guard.place}"
         coverage = self.coverage
         if outcome.unprovable:
             coverage.open.append((outcome, outcome.message + (f" at {outcome.place}" if outcome.place else "")))
@@ -103,17 +115,26 @@ class _Explorer:
             coverage.passed.append(outcome)
             self.push_small_sizes(outcome)
 
-    def divided(self, outcome: Outcome, guard: Guard) -> bool:
-        """Push the sizes for which a guard is otherwise; whether the run must be done again on every part."""
-        [axis] = guard.relation.free_symbols
-        name = str(axis)
+    def divided(self, outcome: Outcome, guard: Guard, axis: Any) -> bool:
+        """Push the sizes of an axis for which a guard is otherwise; whether all must be run again, part by part."""
+        name, alone = str(axis), len(guard.relation.free_symbols) == 1
         span = outcome.spans[name]
-        parts = divide(span, guard.relation, axis)
+        parts = divide(span, guard.relation, axis, alone=alone)
         again = len(parts) > 1 and parts[0].step != span.step
         for part in parts:
             if again or (len(parts) > 1 and not bool(guard.relation.subs(axis, part.first))):
                 self.push({**outcome.spans, name: part})
         return again
+
+    def peeled(self, outcome: Outcome, guard: Guard) -> bool:
+        """Run the smallest size of an axis alone, and the rest again: a guard on several axes is often about that."""
+        for axis in _axes(guard, outcome):
+            span = outcome.spans[str(axis)]
+            if span.first < 4 * span.step and not span.single:
+                for part in span.around(span.first):
+                    self.push({**outcome.spans, str(axis): part})
+                return True
+        return False
 
     def sample(self, outcome: Outcome, name: str) -> None:
         """Some sizes of an axis that the code makes a number, each run alone."""
@@ -127,15 +148,40 @@ class _Explorer:
 
     def push_small_sizes(self, outcome: Outcome) -> None:
         """Sizes at which one that was derived from them is 0 or 1: torch takes those for special."""
-        for expression in outcome.sizes:
-            axes: Any = expression.free_symbols
-            if len(axes) != 1:
+        for factor in {factor for size in outcome.sizes for factor in _factors(size)}:
+            [axis, *more] = factor.free_symbols
+            if more or str(axis) not in outcome.spans:
                 continue
-            [axis] = axes
             span = outcome.spans[str(axis)]
             for size in range(span.first, span.first + 24 * span.step, span.step):
-                if size in span and not span.single and expression.subs(axis, size) in (0, 1):
+                if size in span and not span.single and factor.subs(axis, size) in (0, 1):
                     self.push({**outcome.spans, str(axis): Span(size, size)})
+
+
+@cache
+def _factors(size: Any) -> tuple[Any, ...]:
+    """What a size is the product of: batch and words-1 for batch*words-batch."""
+    parts = sympy.Mul.make_args(cast(Any, sympy.factor(size) if size.is_polynomial() else size))
+    return tuple(part for part in parts if part.free_symbols)
+
+
+def _axes(guard: Guard, outcome: Outcome) -> list[Any]:
+    """The axes of a guard, in the order of the arguments."""
+    return [axis for name in outcome.spans for axis in guard.relation.free_symbols if str(axis) == name]
+
+
+def try_numbers_told(coverage: Coverage, run: Run) -> None:
+    """Where everything failed: does it hold at a size that the code or the message speaks of?"""
+    failed = coverage.failed[0]
+    told = {int(number) for number in re.findall(r"(?<![\w.-])\d+\b", failed.message)}
+    told |= {int(number) for guard in failed.open for number in guard.relation.atoms(sympy.Integer)}
+    for name, span in failed.spans.items():
+        for size in sorted(told):
+            if size in span and size > 1 and not span.single:
+                outcome = run({**failed.spans, name: Span(size, size)})
+                coverage.runs += 1
+                if outcome.error is None:
+                    coverage.passed.append(outcome)
 
 
 def _small_and_large(whole: Spans) -> Iterator[dict[str, Span]]:

@@ -149,7 +149,8 @@ class Subject:
 
     def dtype(self, spec: TensorSpec) -> torch.dtype:
         """A dtype that an annotation allows; that of `dtype_of` where it says so."""
-        likely = [torch.get_default_dtype(), torch.int64, torch.bool]
+        own = [tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point()]
+        likely = [*own[:1], torch.get_default_dtype(), torch.int64, torch.bool]
         if self.signature.dtype_of is not None:
             likely.insert(0, read_path(self.module, f"self.{self.signature.dtype_of}").dtype)
         if spec.dtypes is None:

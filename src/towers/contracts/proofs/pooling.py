@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Shapes of max_pool1d, which on symbolic sizes takes the example for all."""
 
 from typing import Any

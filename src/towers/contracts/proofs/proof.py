@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from textwrap import indent, wrap
+from textwrap import wrap
 from typing import Any
 
 from towers.contracts.proofs.shapes import ShapeTrace
@@ -92,7 +92,7 @@ class Proof:
         at = f"at {worst.place}: " if worst.place and worst.verdict != "not provable" else ""
         lines = [*_wrapped(at + worst.message), *_wrapped(self.samples)]
         if worst.verdict in ("failed", "holds if", "specialised"):
-            lines += ["shapes up to there:", indent(str(self.trace), "  ")]
+            lines += ["shapes up to there:", *(f"  {line}" for line in self.trace.lines())]
         return lines
 
     def to_json(self) -> dict[str, Any]:

@@ -2,55 +2,50 @@
 
 from typing import Any
 
-from torch import Tensor
-
-State = tuple[Tensor, ...]
+from torch import Tensor, nn
 
 
-def lstm(symbols: Any, input: Tensor, *rest: Any, **options: Any) -> tuple[Tensor, ...]:
-    """torch.lstm: (input, hx, …) or (data, batch_sizes, hx, …)."""
-    return _run(4, 2, input, *rest, **options)
+def lstm(symbols: Any, input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """torch.lstm: (input, (h, c), …) or (data, batch_sizes, (h, c), …)."""
+    return _run(4, input, *rest) if isinstance(rest[0], Tensor) else _run(4, input, None, *rest)
 
 
-def gru(symbols: Any, input: Tensor, *rest: Any, **options: Any) -> tuple[Tensor, ...]:
-    """torch.gru."""
-    return _run(3, 1, input, *rest, **options)
+def gru(symbols: Any, input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """torch.gru: (input, h, …) or (data, batch_sizes, h, …)."""
+    return _run(3, input, *rest) if isinstance(rest[1], Tensor) else _run(3, input, None, *rest)
 
 
-def rnn(symbols: Any, input: Tensor, *rest: Any, **options: Any) -> tuple[Tensor, ...]:
-    """torch.rnn_tanh and torch.rnn_relu."""
-    return _run(1, 1, input, *rest, **options)
+def rnn(symbols: Any, input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """torch.rnn_tanh and torch.rnn_relu: as torch.gru."""
+    return _run(1, input, *rest) if isinstance(rest[1], Tensor) else _run(1, input, None, *rest)
 
 
-def _run(gates: int, states: int, input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    packed = (isinstance(rest[0], Tensor) and not isinstance(rest[1], (list, tuple))) or _is_lstm_packed(rest, states)
-    batch_first = False if packed else rest[7] if len(rest) > 7 else False
-    given, weights, biases, layers, _, _, bidirectional = rest[1:8] if packed else rest[:7]
-    hidden: State = tuple(given) if states == 2 else (given,)
+def _run(gates: int, input: Tensor, batch_sizes: Tensor | None, given: Any, weights: Any, *how: Any) -> Any:
+    """`how` is has_biases, num_layers, dropout, train, bidirectional and, if padded, batch_first."""
+    layers, bidirectional, batch_first = how[1], how[4], len(how) > 5 and how[5]
     directions = 2 if bidirectional else 1
-    per_layer = len(weights) // (layers * directions)
-    width = gates * hidden[-1].shape[2]
-    out = weights[1].shape[1]
+    state: tuple[Tensor, ...] = (given,) if isinstance(given, Tensor) else tuple(given)
+    hidden, out = state[-1].shape[2], weights[1].shape[1]
+    came, wanted = input.shape[-1], weights[0].shape[1]
+    _expect(came == wanted, f"input.size(-1) must be equal to input_size. Expected {wanted}, got {came}")
     _expect(
-        input.shape[-1] == weights[0].shape[1], f"input has {input.shape[-1]} features, weights {weights[0].shape[1]}"
+        weights[0].shape[0] == gates * hidden, f"weights are for {weights[0].shape[0] // gates} units, not {hidden}"
     )
-    _expect(
-        weights[0].shape[0] == width,
-        f"weights are for {weights[0].shape[0] // gates} units, the state {hidden[-1].shape[2]}",
-    )
-    batch = hidden[0].shape[1] if packed else input.shape[0 if batch_first else 1]
-    for part, size in zip(hidden, (out, hidden[-1].shape[2]), strict=False):
-        wanted = (layers * directions, batch, size)
-        _expect(tuple(part.shape) == wanted, f"Expected hidden size {wanted}, got {list(part.shape)}")
-    if not packed:
+    batch = state[0].shape[1] if batch_sizes is not None else input.shape[0 if batch_first else 1]
+    for part, width in zip(state, (out, hidden), strict=False):
+        shape = (layers * directions, batch, width)
+        _expect(tuple(part.shape) == shape, f"Expected hidden size {shape}, got {list(part.shape)}")
+    if batch_sizes is None:
         _expect(input.shape[1 if batch_first else 0] > 0, "Expected sequence length to be larger than 0 in RNN")
-    assert per_layer >= 2 + 2 * bool(biases)
-    output = input.new_empty(*input.shape[:-1], directions * out)
-    return (output, *(part.new_empty(part.shape) for part in hidden))
+    return (input.new_empty(*input.shape[:-1], directions * out), *(part.new_empty(part.shape) for part in state))
 
 
-def _is_lstm_packed(rest: Any, states: int) -> bool:
-    return states == 2 and isinstance(rest[0], Tensor)
+def expected_hidden_size(module: nn.RNNBase, input: Tensor, batch_sizes: Tensor | None) -> tuple[Any, ...]:
+    """nn.RNNBase.get_expected_hidden_size, which makes the number of packed sentences an int."""
+    if batch_sizes is None:
+        return nn.RNNBase.get_expected_hidden_size(module, input, batch_sizes)
+    rows = module.num_layers * (2 if module.bidirectional else 1)
+    return rows, batch_sizes[0], module.proj_size or module.hidden_size
 
 
 def _expect(truth: Any, problem: str) -> None:

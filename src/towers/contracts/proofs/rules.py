@@ -21,8 +21,8 @@ RULES: dict[Any, Rule] = {
     torch.gru: recurrent.gru,
     torch.rnn_tanh: recurrent.rnn,
     torch.rnn_relu: recurrent.rnn,
-    torch._pack_padded_sequence: packing.pack,
-    torch._pad_packed_sequence: packing.pad,
+    torch._pack_padded_sequence: packing.pack,  # pyright: ignore[reportPrivateImportUsage]
+    torch._pad_packed_sequence: packing.pad,  # pyright: ignore[reportPrivateImportUsage]
     Tensor.__getitem__: packing.first_batch_size,
     F.max_pool1d: pooling.max_pool1d,
     torch.max_pool1d: pooling.max_pool1d,

@@ -1,9 +1,12 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
 """One run of a module on symbolic sizes: what came out, what every boundary saw, and what torch had to ask."""
 
+import logging
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -27,10 +31,11 @@ from towers.contracts.check import Check
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.layouts import RaggedAxis, Size, layout
 from towers.contracts.proofs.copies import Emptied
+from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.inputs import Case
 from towers.contracts.proofs.packing import batch_sizes_of
 from towers.contracts.proofs.rules import Rules
-from towers.contracts.proofs.sizes import renamed
+from towers.contracts.proofs.sizes import SymbolicSize, renamed
 from towers.contracts.proofs.spans import Spans
 from towers.contracts.proofs.symbols import Guard, Symbols, Undecidable
 from towers.contracts.signature import Signature
@@ -57,7 +62,7 @@ class Step:
     path: str
     kind: str
     came: Any
-    """Shapes of the arguments, in symbols."""
+    """Shapes of the arguments: torch.Size, nested in lists."""
     went: Any = None
     """Shapes of the result; None where it never came to one."""
     demand: str = ""
@@ -81,6 +86,16 @@ class Outcome:
     unprovable: bool = False
     sizes: set[Any] = field(default_factory=set)
     """Every size in axis names that a module passed on."""
+    spell: Callable[[Any], str] = str
+    """A sympy expression of torch's symbols in axis names."""
+
+    def shown(self, shapes: Any) -> str:
+        """Shapes as text: "(batch, words-1, 32), (2, batch, 6)"."""
+        if isinstance(shapes, torch.Size):
+            sizes: list[Any] = list(shapes)
+            texts = [self.spell(size.node.expr) if isinstance(size, torch.SymInt) else str(size) for size in sizes]
+            return f"({', '.join(texts)})"
+        return ", ".join(self.shown(shape) for shape in shapes) if shapes else ""
 
     @cached_property
     def open(self) -> list[Guard]:
@@ -97,6 +112,9 @@ class _Names(Bindings):
         return self.run.symbols.shown(super().braces(path))
 
     def axis_or_values(self, name: str) -> Any:
+        bound = self.axes.get(name)
+        if bound is not None and isinstance(bound.size, RaggedAxis):
+            raise Unknown  # a rule on values, of which there are none
         return self.run.symbols.shown(super().axis_or_values(name))
 
     def module_path(self) -> str:
@@ -141,6 +159,7 @@ class _Run:
             )
         ]
         self.open: list[Step] = []
+        self.asked: set[Any] = set()
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A module is called."""
@@ -171,20 +190,29 @@ class _Run:
             result = call()
             step.went = self.shapes(result)
             check.check_result(result)
+            self.derived(signature, names)
         except (ShapeContractError, ValueError):
             step.failed = True
             raise
         return result
 
+    def derived(self, signature: Signature, names: Bindings) -> None:
+        """Take down the sizes that the contract computes, such as words-1: they are special at 0 and 1 too."""
+        specs = [*signature.arguments.values(), *([signature.result] if signature.result else [])]
+        tensors = [option for spec in specs for option in spec if isinstance(option, TensorSpec)]
+        for axis in (axis for tensor in tensors for axis in tensor.axes):
+            size = names.expected(axis) if axis.name is None and not axis.variadic else None
+            if isinstance(size, SymbolicSize):
+                self.asked.add(size.value.node.expr)
+
     # What is told.
 
     def shapes(self, value: Any) -> Any:
-        """The shapes of tensors wherever they stand in a value, in axis names."""
+        """The shapes of tensors wherever they stand in a value: a torch.Size, or a list of what stands in it."""
         if isinstance(value, Tensor):
-            sizes = [self.symbols.shown(size) for size in value.shape] if not value.is_nested else ["…"]
-            expressions = (self.symbols.in_axes(s.node.expr) for s in value.shape if isinstance(s, torch.SymInt))
-            self.outcome.sizes.update(expressions)
-            return tuple(str(size) for size in sizes)
+            shape = torch.Size() if value.is_nested else value.shape
+            self.asked.update(size.node.expr for size in shape if isinstance(size, torch.SymInt))
+            return shape
         if isinstance(value, PackedSequence):
             return self.shapes(value.data)
         if isinstance(value, (list, tuple)):
@@ -216,6 +244,15 @@ class _Run:
         """Text with the module that is running: "left.lstm (lstm.py:120)"."""
         path = self.paths.get(id(self.inside[-1]), "") if self.inside else ""
         return f"{path} ({text})" if path and text else text or path
+
+    def settle(self) -> None:
+        """Nothing was raised; but something may have to hold of sizes that only values tell."""
+        owed = self.symbols.owed()
+        if owed is not None:
+            text, self.outcome.place, breakable = owed
+            self.outcome.message = f"needs {text}, which depends on the values of a tensor"
+            self.outcome.error, self.outcome.unprovable = Undecidable(text), not breakable
+            self.outcome.steps[0].failed = True
 
     def failed(self, error: Exception) -> None:
         """Take down an error: the text in axis names, the place in the user's code."""
@@ -253,16 +290,34 @@ def _axes(spec: Spec) -> str:
 
 
 def run(emptied: Emptied, fake: FakeTensorMode, case: Case, spans: Spans) -> Outcome:
-    """Run a module on one region of sizes."""
+    """Run a module on one region of sizes; where that raises questions, once more on torch's Python decompositions.
+
+    Those know symbols better, and cost twice as much.
+    """
+    outcome = _run(emptied, fake, case, spans, nullcontext())
+    if outcome.error is None and all(_told(guard, spans) for guard in outcome.open):
+        return outcome
+    return _run(emptied, fake, case, spans, enable_python_dispatcher())
+
+
+def _told(guard: Guard, spans: Spans) -> bool:
+    """Whether a guard is no riddle: it always holds, or is on one axis that it does not fix."""
+    return guard.fixed is None and (len(guard.relation.free_symbols) == 1 or always(guard.relation, spans))
+
+
+def _run(
+    emptied: Emptied, fake: FakeTensorMode, case: Case, spans: Spans, dispatch: AbstractContextManager[Any]
+) -> Outcome:
     module = emptied.copy()
     one = _Run(module, case, spans)
     fake.shape_env = one.symbols.env
     try:
-        with fake, Rules(one.symbols), modes.watched(one.witness):
+        with _quiet(), fake, dispatch, Rules(one.symbols), modes.watched(one.witness):
             for truth in case.truths(one.symbols.sizes):
                 one.symbols.assume(truth)
             inputs = case.arguments(one.symbols.sizes, lambda shape, dtype: torch.empty(*shape, dtype=dtype))
             module(**inputs)
+        one.settle()
     except Unknown:
         raise
     except Exception as error:
@@ -271,8 +326,22 @@ def run(emptied: Emptied, fake: FakeTensorMode, case: Case, spans: Spans) -> Out
         for hook in one.hooks:
             hook.remove()
         fake.shape_env = None
-    one.outcome.guards = one.symbols.guards()
-    return one.outcome
+    outcome = one.outcome
+    outcome.guards = one.symbols.guards()
+    outcome.sizes = {one.symbols.in_axes(size) for size in one.asked}
+    outcome.spell = one.symbols.spell
+    return outcome
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Without the tracebacks that fake tensors log for each shape that does not fit."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _raised_at(trace: TracebackType | None) -> str:

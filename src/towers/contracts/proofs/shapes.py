@@ -1,6 +1,5 @@
 """The walk of the shapes through a tree of modules, as text and as data."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +34,10 @@ class ShapeTrace:
     """What stopped it, if anything did."""
 
     def __str__(self) -> str:
+        return "\n".join([*self.lines(), *([self.error] if self.error else [])])
+
+    def lines(self) -> list[str]:
+        """A line or more for each row, none longer than 98 letters."""
         lines: list[str] = []
         for row in self.rows:
             mark = "!" if row.failed else " "
@@ -42,21 +45,11 @@ class ShapeTrace:
             arrow = f"{row.came} -> {row.went or '…'}"
             lines.append(_fitted(f"{mark} {indented}: {row.kind}  {arrow}"))
             lines += [_fitted(f"      {text}") for text in (row.demand, row.numbers) if text]
-        return "\n".join([*lines, *([self.error] if self.error else [])])
+        return lines
 
     def to_json(self) -> list[dict[str, Any]]:
         """One object for each row."""
         return [dict(vars(row)) for row in self.rows]
-
-
-def shown(shapes: Any) -> str:
-    """Shapes nested in lists as text: "(batch, words-1, 32), (2, batch, 6)"."""
-    if isinstance(shapes, tuple):
-        return f"({', '.join(shapes)})"  # pyright: ignore[reportUnknownArgumentType]
-    if isinstance(shapes, list):
-        items: Sequence[Any] = shapes  # pyright: ignore[reportUnknownVariableType]
-        return ", ".join(shown(item) for item in items)
-    return ""
 
 
 def _fitted(text: str) -> str:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sympy import Rational, ilcm  # pyright: ignore[reportMissingTypeStubs]
 from torch import SymInt
 
 Decide = Callable[[Any], bool]
@@ -96,8 +97,14 @@ def spelled(expression: Any) -> str:
     return _spell(expression, 0)
 
 
-_RELATIONS = {"Eq": "==", "Ne": "!=", "Equality": "==", "Unequality": "!="}
-_RELATIONS |= {"StrictLessThan": "<", "LessThan": "<=", "StrictGreaterThan": ">", "GreaterThan": ">="}
+_RELATIONS = {
+    "Equality": "==",
+    "Unequality": "!=",
+    "StrictLessThan": "<",
+    "LessThan": "<=",
+    "StrictGreaterThan": ">",
+    "GreaterThan": ">=",
+}
 _DIVISIONS = {"FloorDiv": "//", "CleanDiv": "//", "Mod": "%", "PythonMod": "%"}
 
 
@@ -110,13 +117,16 @@ def _spell(node: Any, tight: int) -> str:
         left, right = (_spell(side, 3) for side in node.args)
         return _wrapped(f"{left}{_DIVISIONS[kind]}{right}", tight > 1)
     if node.is_Add:
+        divisor = ilcm(1, *(number.q for number in node.atoms(Rational)))
+        if divisor > 1:  # (time-1)/2, not time/2-1/2
+            return _wrapped(f"{_spell((node * divisor).expand(), 2)}/{divisor}", tight > 1)
         terms = sorted(node.args, key=lambda term: bool(term.is_number))
         terms.sort(key=lambda term: _spell(term, 1).startswith("-"))
         return _wrapped("+".join(_spell(term, 1) for term in terms).replace("+-", "-"), tight > 1)
     if node.is_Mul:
         number, rest = node.as_coeff_Mul()
         if number.is_Rational and not number.is_Integer:
-            return _wrapped(f"{_spell(node * number.q, 2)}/{number.q}", tight > 1)
+            return _wrapped(f"{_spell((node * number.q).expand(), 2)}/{number.q}", tight > 1)
         if number == -1:
             return _wrapped("-" + _spell(rest, 2), tight > 1)
         factors = [] if number == 1 else [str(number)]
@@ -134,4 +144,8 @@ _SYMBOL = re.compile(r"\b[suz]\d+\b")
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
     """torch's own messages with axis names in the place of symbols."""
-    return _SYMBOL.sub(lambda match: names.get(match[0], match[0]), text)
+    return _SYMBOL.sub(lambda match: _grouped(names.get(match[0], match[0])), text)
+
+
+def _grouped(text: str) -> str:
+    return text if text.isidentifier() else f"({text})"

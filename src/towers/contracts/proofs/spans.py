@@ -52,12 +52,15 @@ class Span:
             return self.last - (self.last - self.first) % self.step
         return next((size for size in tries if _prime(size)), tries[0])
 
-    def text(self, name: str) -> str:
-        """As a condition: "time >= 2", "time % 2 == 1"; empty if it is none."""
+    def text(self, name: str, lowest: int = 2) -> str:
+        """As a condition: "time >= 2", "time % 2 == 1"; empty if it is none.
+
+        `lowest` is the smallest size of the whole axis, which need not be told.
+        """
         if self.single:
             return f"{name} == {self.first}"
         parts = [f"{name} % {self.step} == {self.first % self.step}"] if self.step > 1 else []
-        if self.first >= max(2, self.step) or (self.first > 0 and self.last is not None):
+        if self.first - self.step >= lowest or (self.step == 1 and self.first > lowest):
             parts.append(f"{name} >= {self.first}")
         return " and ".join([*parts, *([] if self.last is None else [f"{name} <= {self.last}"])])
 
@@ -66,11 +69,16 @@ def _prime(number: int) -> bool:
     return number > 1 and all(number % divisor for divisor in range(2, int(number**0.5) + 1))
 
 
-def divide(span: Span, relation: Any, axis: Any) -> list[Span]:
-    """The parts of a span on which a condition on its axis alone can be decided; the span itself if none is found."""
+def divide(span: Span, relation: Any, axis: Any, *, alone: bool = True) -> list[Span]:
+    """The parts of a span on which a condition can be decided; the span itself if none is found.
+
+    `alone`: whether the condition is on this axis alone; if it is not, only divisions by a number are looked at.
+    """
     divisor = lcm(1, *_divisors(relation, axis))
-    if 1 < divisor <= 24 and span.step % divisor:
+    if 1 < divisor <= 12 and span.step % divisor:
         return span.residues(divisor)
+    if not alone or span.single:
+        return [span]
     sides = relation.args
     if len(sides) != 2:
         return [span]

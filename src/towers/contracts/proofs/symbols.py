@@ -1,13 +1,14 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportPrivateUsage=false
+# pyright: reportPrivateUsage=false, reportIncompatibleVariableOverride=false
 """The symbols of one run: a torch.SymInt for each axis, what torch asked about them, and how they are called."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, cast
 
-import sympy
+import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import SymInt
 from torch._dynamo.source import ConstantSource
@@ -21,7 +22,7 @@ from towers.contracts.proofs.spans import PRIMES, Span, Spans
 
 @dataclass(frozen=True)
 class Guard:
-    """A question about sizes that the examples alone answered: the answer as a condition on axes, and where it arose."""
+    """A question about sizes that only the examples answered: the answer as a condition on axes, and where it arose."""
 
     relation: Any
     place: str
@@ -42,6 +43,17 @@ class _Watched(ShapeEnv):
 
     places: list[str]
     locate: Callable[[], str]
+    owed: list[tuple[Any, str]]
+    """What must be so of sizes that only values tell, and where: torch would check it at each call."""
+    granted = False
+    """Whether a rule says so itself."""
+
+    def guard_or_defer_runtime_assert(self, orig_expr: Any, msg: str, fx_node: Any = None) -> bool:
+        before = self.num_deferred_runtime_asserts
+        answer = super().guard_or_defer_runtime_assert(orig_expr, msg, fx_node)
+        if self.num_deferred_runtime_asserts > before and not self.granted and not _from_zero_on(orig_expr):
+            self.owed.append((orig_expr, self.locate()))
+        return answer
 
     def evaluate_sym_node(self, *args: Any, **kwargs: Any) -> Any:
         before = len(self.guards)
@@ -56,7 +68,7 @@ class Symbols:
 
     def __init__(self, spans: Spans, locate: Callable[[], str], fits: Callable[[Mapping[str, int]], bool]) -> None:
         self.env = _Watched(duck_shape=False)
-        self.env.places, self.env.locate = [], locate
+        self.env.places, self.env.owed, self.env.locate = [], [], locate
         self.locate = locate
         self.examples = examples(spans, fits)
         self.names: dict[Any, Any] = {}
@@ -78,7 +90,9 @@ class Symbols:
         offset = span.first - span.step if span.step > 1 else 0
         value = (self.examples[name] - offset) // span.step
         source = ConstantSource(name)
-        symbol = self.env.create_symbol(value, source, dynamic_dim=DimDynamic.DYNAMIC, do_not_specialize_zero_one=True)
+        symbol: Any = self.env.create_symbol(
+            value, source, dynamic_dim=DimDynamic.DYNAMIC, do_not_specialize_zero_one=True
+        )
         low = (span.first - offset) // span.step
         high = int_oo if span.last is None else (span.last - offset) // span.step
         self.env.var_to_range[symbol] = ValueRanges(low, high)
@@ -89,8 +103,10 @@ class Symbols:
     def fresh(self, label: str, low: int, high: Any) -> SymInt:
         """A size that the values of a tensor decide; it can be any from low to high."""
         size: SymInt = self.env.create_unbacked_symint()
+        self.env.granted = True
         torch._check(size >= low)
         torch._check(size <= high)
+        self.env.granted = False
         symbol = size.node.expr
         self.labels[str(symbol)] = label
         self.any_value.add(symbol)
@@ -123,6 +139,12 @@ class Symbols:
             self.own.append(Guard(self.in_axes(relation), self.locate()))
         return answer
 
+    def owed(self) -> tuple[str, str, bool] | None:
+        """What must be so of sizes that only values tell, where, and whether it is not so for some of them."""
+        for relation, place in self.env.owed:
+            return self.spell(relation), place, bool(relation.free_symbols & self.any_value)
+        return None
+
     def guards(self) -> list[Guard]:
         """Everything that only the examples answered."""
         pairs = zip(self.env.guards[self.assumed :], self.env.places[self.assumed :], strict=False)
@@ -136,7 +158,8 @@ class Symbols:
         fixed = None
         if isinstance(relation, sympy.Eq) and len(relation.free_symbols) == 1:
             [axis] = relation.free_symbols
-            difference = relation.args[0] - relation.args[1]
+            left, right = cast(tuple[Any, Any], relation.args)
+            difference = left - right
             if difference.is_polynomial(axis) and difference.subs(axis, self.examples[str(axis)]) == 0:
                 fixed = str(axis)
         return Guard(relation, place, fixed)
@@ -161,6 +184,11 @@ class Symbols:
         return SymbolicSize(size, self.decide, self.spell) if isinstance(size, SymInt) else size
 
 
+def _from_zero_on(relation: Any) -> bool:
+    """Whether a condition only says that a size is one."""
+    return isinstance(relation, sympy.Ge) and relation.args[1] == 0 and relation.args[0].is_Symbol
+
+
 def examples(spans: Spans, fits: Callable[[Mapping[str, int]], bool]) -> dict[str, int]:
     """A size for each axis, far from each other, that the conditions allow.
 
@@ -174,6 +202,12 @@ def examples(spans: Spans, fits: Callable[[Mapping[str, int]], bool]) -> dict[st
             found = {name: spans[name].example(prime) for name, prime in zip(names, choice, strict=True)}
             if fits(found):
                 return found
+    near = [[span.first + step * span.step for step in range(4)] for span in spans.values()]
+    for sizes in product(
+        *([size for size in some if size in span] for some, span in zip(near, spans.values(), strict=True))
+    ):
+        if fits(found := dict(zip(names, sizes, strict=True))):
+            return found
     raise ValueError(f"no sizes of {', '.join(names)} were found that the conditions allow")
 
 
@@ -184,8 +218,3 @@ def _explaining() -> bool:
     while len(files) < 4 and (frame := frame.f_back) is not None:
         files.append(frame.f_code.co_filename)
     return any(file.endswith(("hints.py", "refusals.py")) for file in files)
-
-
-def shape_text(shape: Sequence[Any], symbols: Symbols) -> tuple[str, ...]:
-    """A shape in axis names."""
-    return tuple(symbols.spell(size.node.expr) if isinstance(size, SymInt) else str(size) for size in shape)

@@ -41,10 +41,10 @@ def judged(coverage: Coverage) -> Finding:
     worst = max(coverage.failed, key=lambda each: sum(not span.single for span in each.spans.values()))
     general = [each for each in coverage.passed if not _special(each.spans, coverage.whole)]
     found = Finding("failed", label, (), worst.message, worst.place, worst, runs)
-    if coverage.passed and (general or not _everywhere(worst.spans, coverage.whole)):
-        fixed = _fixed(coverage)
-        found.verdict = "specialised" if fixed else "holds if"
-        found.conditions = fixed or negated([each.spans for each in coverage.failed], coverage.whole)
+    if coverage.passed and (fixed := _fixed(coverage)):
+        found.verdict, found.conditions = "specialised", fixed
+    elif coverage.passed and (general or not _everywhere(worst.spans, coverage.whole)):
+        found.verdict, found.conditions = "holds if", _conditions(coverage, general)
     return found
 
 
@@ -68,16 +68,43 @@ def _fixed(coverage: Coverage) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _conditions(coverage: Coverage, general: Sequence[Outcome]) -> tuple[str, ...]:
+    """Where it holds: where nothing fails, or, if that takes fewer words, where the general runs held."""
+    whole = coverage.whole
+    failed = [each.spans for each in coverage.failed]
+    failed = [spans for spans in failed if not any(_inside(spans, other, whole) for other in failed)]
+    if not general or all(len(_narrow(spans, whole)) == 1 for spans in failed):
+        return negated(failed, whole)
+    regions = [
+        " and ".join(
+            filter(None, (each.spans[name].text(name, whole[name].first) for name in _narrow(each.spans, whole)))
+        )
+        for each in general
+    ]
+    return (" or ".join(regions),)
+
+
+def _inside(spans: Spans, other: Spans, whole: Spans) -> bool:
+    """Whether another region is narrow on fewer axes, and as narrow on those."""
+    own, others = _narrow(spans, whole), _narrow(other, whole)
+    return len(others) < len(own) and all(spans[name] == other[name] for name in others)
+
+
+def _narrow(spans: Spans, whole: Spans) -> list[str]:
+    """The axes that have fewer sizes than the contract allows, the special 0 and 1 aside."""
+    return [name for name, span in spans.items() if span not in (whole[name], whole[name].part(2, None))]
+
+
 def negated(failed: Sequence[Spans], whole: Spans) -> tuple[str, ...]:
     """Where none of some regions is, as conditions: "time % 2 == 0", "batch != 1", "time <= 200"."""
     alone: dict[str, list[Span]] = {}
     several: list[str] = []
     for spans in failed:
-        narrow = [name for name, span in spans.items() if span not in (whole[name], whole[name].part(2, None))]
+        narrow = _narrow(spans, whole)
         if len(narrow) == 1:
             alone.setdefault(narrow[0], []).append(spans[narrow[0]])
         elif narrow:
-            several.append("not (" + " and ".join(spans[name].text(name) for name in narrow) + ")")
+            several.append("not (" + " and ".join(spans[name].text(name, whole[name].first) for name in narrow) + ")")
     found = [text for name, spans in alone.items() for text in _without(name, spans, whole[name])]
     several = [text for text in several if not any(name in text for name in alone)]
     return tuple(dict.fromkeys([*found, *several]))

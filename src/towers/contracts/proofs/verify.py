@@ -10,12 +10,12 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from towers.contracts.proofs.copies import Emptied, own_signature
-from towers.contracts.proofs.explore import Coverage, explore
+from towers.contracts.proofs.explore import Coverage, explore, try_numbers_told
 from towers.contracts.proofs.inputs import Case, Subject, read_subject
 from towers.contracts.proofs.proof import ContractVerdict, Proof
 from towers.contracts.proofs.run import Outcome, Step, run
 from towers.contracts.proofs.samples import real_run, sizes_to_try
-from towers.contracts.proofs.shapes import ShapeTrace, TraceRow, shown
+from towers.contracts.proofs.shapes import ShapeTrace, TraceRow
 from towers.contracts.proofs.spans import Span, Spans
 from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, judged
 
@@ -42,7 +42,8 @@ def verify(module: nn.Module, *args: Any, where: Sequence[str] = (), **kwargs: A
     prover = _Prover(module, where, args, kwargs)
     coverages = [prover.cover(case) for case in prover.subject.cases()]
     findings = [judged(coverage) for coverage in coverages]
-    samples = "".join(_sampled(module, each, found) for each, found in zip(coverages, findings, strict=True))
+    told = [_sampled(module, each, found) for each, found in zip(coverages, findings, strict=True)]
+    samples = "; ".join(dict.fromkeys(filter(None, told)))
     worst = min(findings, key=lambda finding: WORST_FIRST.index(finding.verdict))
     assert worst.outcome is not None
     spans: dict[str, str] = {}
@@ -81,6 +82,7 @@ class _Prover:
 
     def __init__(self, module: nn.Module, where: Sequence[str], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.fake.cache_enabled = False  # no two runs have the same symbols
         self.emptied = Emptied(module, self.fake)
         signature = own_signature(self.emptied.copy())
         if signature is None:
@@ -98,6 +100,8 @@ class _Prover:
     def cover(self, case: Case) -> Coverage:
         """All runs of a case; an error of an operation counts only if a real run has it too."""
         coverage = explore(case, lambda spans: self.run(case, spans))
+        if coverage.failed and not coverage.passed:
+            try_numbers_told(coverage, lambda spans: self.run(case, spans))
         for outcome in [each for each in coverage.failed if each.message.startswith(f"{type(each.error).__name__}: ")]:
             sizes = {name: span.example(11 + 6 * at) for at, (name, span) in enumerate(outcome.spans.items())}
             if case.fits(sizes) and real_run(self.subject.module, case, sizes) is None:
@@ -169,10 +173,10 @@ def _trace(module: nn.Module, outcome: Outcome, numbers: Outcome | None = None) 
         TraceRow(
             step.path,
             step.kind,
-            shown(step.came),
-            shown(step.went),
+            outcome.shown(step.came),
+            outcome.shown(step.went),
             step.demand,
-            "" if number is None else f"{shown(number.came)} -> {shown(number.went)}",
+            "" if number is None else f"{outcome.shown(number.came)} -> {outcome.shown(number.went)}",
             step.failed,
         )
         for step, number in zip(outcome.steps, pairs, strict=False)
@@ -181,4 +185,5 @@ def _trace(module: nn.Module, outcome: Outcome, numbers: Outcome | None = None) 
 
 
 def _range(name: str, span: Span) -> str:
-    return span.text(name) or f"{name} >= {span.first}"
+    low = span.text(name, lowest=-1)
+    return low or f"{name} >= {span.first}"

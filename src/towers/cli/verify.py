@@ -1,0 +1,59 @@
+"""`towers verify`."""
+
+import argparse
+import json
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from towers.contracts import attach, trace, verify
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prove, print, and return 0 only if it is proven."""
+    module = load(arguments.module)
+    if arguments.contract is not None:
+        attach(module, arguments.contract)
+    proof = verify(module, where=arguments.where)
+    if arguments.json:
+        print(json.dumps(proof.to_json(), indent=1))
+    else:
+        print(proof)
+        if arguments.trace:
+            print(trace(module, where=arguments.where))
+    return 0 if proof else 1
+
+
+def load(name: str) -> nn.Module:
+    """The module that a name such as "package.file:NAME" stands for, looked for from the working directory too.
+
+    Raises:
+        ValueError: the name is none, what it names is not there, or gives no module when called without arguments.
+    """
+    place, colon, attributes = name.partition(":")
+    if not colon or not place or not attributes:
+        raise ValueError(f"{name!r} must read PACKAGE.MODULE:NAME")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = import_module(place)
+    except ImportError as error:
+        raise ValueError(f"{place} cannot be imported: {error}") from None
+    for attribute in attributes.split("."):
+        if not hasattr(found, attribute):
+            raise ValueError(f"{place} has no {attributes}")
+        found = getattr(found, attribute)
+    if isinstance(found, nn.Module):
+        return found
+    if not callable(found):
+        raise ValueError(f"{name} is a {type(found).__name__}; expected an nn.Module or what makes one")
+    try:
+        made = found()
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be called without arguments: {error}") from None
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"{name}() is a {type(made).__name__}; expected an nn.Module")
+    return made

@@ -1,0 +1,271 @@
+"""Each shape rule beside the real operation, on random configurations: a rule that lies proves falsehoods."""
+
+import random
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import pytest
+import sympy
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from towers import Ragged, RaggedLSTM, Tower
+from towers.contracts import modes
+from towers.contracts.proofs.recurrent import expected_hidden_size
+from towers.contracts.proofs.rules import Rules
+from towers.contracts.proofs.spans import Span
+from towers.contracts.proofs.symbols import Symbols
+from towers.layers.neighbours import add_neighbours
+
+COUNT = 200
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
+Sizes = dict[str, int]
+
+
+def shapes(value: Any) -> Any:
+    if isinstance(value, PackedSequence):
+        return shapes(value.data)
+    if isinstance(value, Ragged):
+        return shapes((value.values, value.offsets))
+    if isinstance(value, (tuple, list)):
+        return [shapes(item) for item in value]
+    return tuple(value.shape)
+
+
+def by_rule(call: Callable[[Callable[..., Tensor], Any], Any], sizes: Sizes, unknown: Sizes) -> Any:
+    """The shapes that the rules give on symbols, with the symbols replaced by the sizes."""
+    symbols = Symbols({name: Span(min(size, 2)) for name, size in sizes.items()}, lambda: "", lambda found: True)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    fake.shape_env = symbols.env
+
+    def make(*shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(*(symbols.sizes.get(size, size) for size in shape), dtype=dtype)
+
+    with fake, Rules(symbols), modes.watched(lambda signature, arguments, run: run()):
+        result = call(make, symbols.sizes)
+        values = {symbol: sympy.Integer(sizes[str(meaning)]) for symbol, meaning in symbols.names.items()}
+        labels = {label: symbol for symbol, label in symbols.labels.items()}
+
+        def number(size: Any) -> Any:
+            if isinstance(size, int):
+                return size
+            known = size.node.expr.xreplace(values)
+            free = {symbol: unknown[symbols.labels.get(str(symbol), "any")] for symbol in known.free_symbols}
+            return int(known.xreplace(free))
+
+        assert set(labels) <= set(unknown)
+        return _numbers(shapes(result), number)
+
+
+def _numbers(value: Any, number: Callable[[Any], Any]) -> Any:
+    return [_numbers(item, number) for item in value] if isinstance(value, list) else tuple(map(number, value))
+
+
+def real(*shape: Any, sizes: Sizes, dtype: torch.dtype = torch.float32) -> Tensor:
+    whole = [sizes.get(size, size) for size in shape]
+    return torch.zeros(*whole, dtype=dtype) if not dtype.is_floating_point else torch.randn(*whole)
+
+
+def cases(seed: int) -> list[random.Random]:
+    return [random.Random(seed * COUNT + number) for number in range(COUNT)]
+
+
+def recurrent(kind: type[nn.RNNBase], choose: random.Random) -> tuple[nn.RNNBase, Sizes, bool]:
+    projected = kind is nn.LSTM and choose.random() < 0.4
+    hidden = choose.randint(2, 5)
+    module = kind(
+        choose.randint(1, 5),
+        hidden,
+        num_layers=choose.randint(1, 3),
+        bias=choose.random() < 0.7,
+        batch_first=choose.random() < 0.5,
+        bidirectional=choose.random() < 0.5,
+        **({"proj_size": choose.randint(1, hidden - 1)} if projected else {}),
+    )
+    sizes = {"batch": choose.randint(1, 6), "time": choose.randint(1, 7)}
+    return module, sizes, choose.random() < 0.5
+
+
+def states(module: nn.RNNBase, make: Callable[..., Tensor], batch: tuple[Any, ...]) -> Any:
+    rows = module.num_layers * (2 if module.bidirectional else 1)
+    h = make(rows, *batch, module.proj_size or module.hidden_size)
+    return (h, make(rows, *batch, module.hidden_size)) if isinstance(module, nn.LSTM) else h
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN], ids=lambda kind: kind.__name__)
+def test_recurrent_layers(kind: type[nn.RNNBase]):
+    for choose in cases(1):
+        module, sizes, given = recurrent(kind, choose)
+        unbatched = choose.random() < 0.25
+        order = ("batch", "time") if module.batch_first else ("time", "batch")
+        axes, batch = (("time",), ()) if unbatched else (order, ("batch",))
+
+        def call(make: Callable[..., Tensor], _: Any) -> Any:
+            state = states(module, make, batch) if given else None  # noqa: B023
+            return module(make(*axes, module.input_size), state)  # noqa: B023
+
+        expected = shapes(call(lambda *shape: real(*shape, sizes=sizes), None))  # noqa: B023
+        assert by_rule(call, sizes, {}) == expected
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN], ids=lambda kind: kind.__name__)
+def test_packing_and_unpacking(kind: type[nn.RNNBase]):
+    for choose in cases(2):
+        module, sizes, given = recurrent(kind, choose)
+        whole = choose.random() < 0.5
+        lengths = torch.tensor([choose.randint(1, sizes["time"]) for _ in range(sizes["batch"])])
+        order = ("batch", "time") if module.batch_first else ("time", "batch")
+
+        def call(make: Callable[..., Tensor], known: Any) -> Any:
+            real_lengths = lengths if known is None else make("batch", dtype=torch.int64)  # noqa: B023
+            input = make(*order, module.input_size)  # noqa: B023
+            packed = pack_padded_sequence(input, real_lengths.cpu(), module.batch_first, enforce_sorted=False)  # noqa: B023
+            state = states(module, make, ("batch",)) if given else None  # noqa: B023
+            if known is not None:  # as on the copy that verify makes
+                module.get_expected_hidden_size = MethodType(expected_hidden_size, module)  # noqa: B023
+            output, end = module(packed, state)  # noqa: B023
+            total = {} if not whole else {"total_length": input.shape[1 if module.batch_first else 0]}  # noqa: B023
+            return pad_packed_sequence(output, module.batch_first, **total), end  # noqa: B023
+
+        def make(*shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+            return real(*shape, sizes=sizes, dtype=dtype)  # noqa: B023
+
+        unknown = {"longest": int(lengths.max()), "tokens": int(lengths.sum())}
+        assert by_rule(call, sizes, unknown) == shapes(call(make, None))
+
+
+def test_max_pool1d():
+    done = 0
+    for choose in cases(3) + cases(4):
+        kernel = choose.randint(1, 5)
+        how = {
+            "kernel_size": kernel,
+            "stride": choose.choice([None, 1, 2, 3]),
+            "padding": choose.randint(0, kernel // 2),
+            "dilation": choose.randint(1, 3),
+            "ceil_mode": choose.random() < 0.5,
+            "return_indices": choose.random() < 0.3,
+        }
+        sizes = {"batch": choose.randint(1, 4), "length": choose.randint(2, 20)}
+        axes = ("batch", 3, "length") if choose.random() < 0.7 else (3, "length")
+
+        def call(make: Callable[..., Tensor], _: Any) -> Any:
+            return F.max_pool1d(make(*axes), **how)  # noqa: B023
+
+        try:
+            expected = shapes(call(lambda *shape: real(*shape, sizes=sizes), None))  # noqa: B023
+        except RuntimeError:
+            continue
+        done += 1
+        fixed = tuple(sizes.get(axis, axis) for axis in axes)
+        symbols = {name: size for name, size in sizes.items() if name in axes}
+
+        def on_sizes(make: Callable[..., Tensor], _: Any) -> Any:
+            return F.max_pool1d(torch.empty(*fixed), **how)  # noqa: B023
+
+        assert by_rule(on_sizes, {}, {}) == expected
+        if how["ceil_mode"] is False and sizes["length"] > 15:
+            assert by_rule(call, symbols, {}) == expected
+    assert done >= COUNT
+
+
+def test_ragged_lstm():
+    for choose in cases(5):
+        hidden = choose.randint(2, 4)
+        module = RaggedLSTM(
+            choose.randint(1, 4),
+            hidden,
+            num_layers=choose.randint(1, 2),
+            bias=choose.choice([True, False, "single"]),
+            bidirectional=choose.random() < 0.5,
+            proj_size=choose.choice([0, 1]),
+        )
+        sizes = {"batch": choose.randint(1, 5), "steps": choose.randint(1, 6)}
+        lengths = torch.tensor([choose.randint(0, sizes["steps"]) for _ in range(sizes["batch"])])
+        with_lengths, with_state = choose.random() < 0.5, choose.random() < 0.5
+
+        def call(make: Callable[..., Tensor], known: Any) -> Any:
+            real_lengths = lengths if known is None else make("batch", dtype=torch.int64)  # noqa: B023
+            rows = module.state_rows  # noqa: B023
+            state = (make(rows, "batch", module.state_width), make(rows, "batch", module.hidden_size))  # noqa: B023
+            return module(  # noqa: B023
+                make("batch", "steps", module.input_size),  # noqa: B023
+                state if with_state else None,  # noqa: B023
+                lengths=real_lengths if with_lengths else None,  # noqa: B023
+            )
+
+        def make(*shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+            return real(*shape, sizes=sizes, dtype=dtype)  # noqa: B023
+
+        with torch.no_grad():
+            assert by_rule(call, sizes, {"any": int(lengths.sum())}) == shapes(call(make, None))
+
+
+def test_what_ragged_does():
+    for choose in cases(6):
+        sizes = {"batch": choose.randint(1, 5), "words": choose.randint(1, 6)}
+        lengths = torch.tensor([choose.randint(1, sizes["words"]) for _ in range(sizes["batch"])])
+        with_lengths, run = choose.random() < 0.5, choose.randint(1, sizes["words"])
+        places = choose.randint(1, 3)
+
+        def entered(make: Callable[..., Tensor], known: Any) -> Ragged:
+            real_lengths = lengths if known is None else make("batch", dtype=torch.int64)  # noqa: B023
+            return Ragged.from_padded(make("batch", "words", 2), real_lengths if with_lengths else None)  # noqa: B023
+
+        def padded(make: Callable[..., Tensor], known: Any) -> Any:
+            return entered(make, known).to_padded(words=make("words").shape[0])
+
+        def runs(make: Callable[..., Tensor], known: Any) -> Any:
+            return entered(make, known).runs(run)  # noqa: B023
+
+        def neighbours(make: Callable[..., Tensor], known: Any) -> Any:
+            starts = make("words", dtype=torch.int64)
+            return add_neighbours(make(sizes["words"] + places, places, 3), make(3), starts)  # noqa: B023
+
+        def make(*shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+            return real(*shape, sizes=sizes, dtype=dtype)  # noqa: B023
+
+        tokens = int(lengths.sum())
+        assert by_rule(entered, sizes, {"any": tokens}) == shapes(entered(make, None))
+        assert by_rule(padded, sizes, {"any": tokens}) == shapes(padded(make, None))
+        phrases = int((lengths - run + 1).clamp(min=0).sum())
+        assert by_rule(runs, sizes, {"any": phrases}) == shapes(runs(make, None))
+        assert by_rule(neighbours, sizes, {}) == shapes(neighbours(make, None))
+
+
+def test_the_chunk_walk():
+    for choose in cases(7):
+        tower = Tower(vector_width=3, filters=4, pool=2, hidden=2, chunk=choose.randint(1, 4))
+        sizes = {"batch": choose.randint(1, 4), "words": choose.randint(2, 8)}
+
+        def call(make: Callable[..., Tensor], _: Any) -> Any:
+            return tower._walk(Ragged.from_padded(make("batch", "words", 2)))  # noqa: B023
+
+        with torch.no_grad():
+            expected = shapes(call(lambda *shape: real(*shape, sizes=sizes), None))  # noqa: B023
+        assert by_rule(call, sizes, {}) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda make: torch.lstm(make("t", "b", 3), (make(1, "b", 2), make(1, "b", 2)), [make(8, 4), make(8, 2)], False, 1, 0.0, False, False, True), "Expected 4, got 3"),
+        (lambda make: torch.lstm(make("b", "t", 4), (make(1, "t", 2), make(1, "b", 2)), [make(8, 4), make(8, 2)], False, 1, 0.0, False, False, True), "Expected hidden size"),
+        (lambda make: torch.gru(make("b", 1, 4), make(1, "b", 3), [make(6, 4), make(6, 2)], False, 1, 0.0, False, False, True), "weights are for 2 units, not 3"),
+        (lambda make: nn.RNN(4, 2)(make(0, "b", 4)), "larger than 0"),
+        (lambda make: torch._pack_padded_sequence(make("b", "t", 4), make(3), True), "to be equal to batch_size"),
+        (lambda make: torch._pack_padded_sequence(make(0, "t", 4), make(0), True), "empty batch"),
+        (lambda make: F.max_pool1d(make("b", 3, 2), 5), "Invalid computed output size"),
+        (lambda make: F.max_pool1d(make("b", 3, 9), 2, padding=2), "at most half of kernel size"),
+        (lambda make: F.max_pool1d(make("b"), 2), "Expected 2D or 3D input"),
+    ],
+)  # fmt: skip
+def test_rules_refuse_what_the_operations_refuse(call: Callable[..., Any], match: str):
+    with pytest.raises((RuntimeError, ValueError), match=match):
+        by_rule(lambda make, _: call(make), {"b": 5, "t": 7}, {"longest": 1, "tokens": 1})
