@@ -92,11 +92,6 @@ class Ragged:
         """The number of sentences."""
         return self.batch
 
-    @property
-    def batch(self) -> int:
-        """The number of sentences, which stays a symbol where sizes are symbols; `len` makes it an int."""
-        return self.offsets.shape[0] - 1
-
     def __repr__(self) -> str:
         words = self.values if self.table is None else self.table
         shape = ", ".join(str(size) for size in words.shape[1:])
