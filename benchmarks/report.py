@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from rich import box
 from rich.table import Table
 
@@ -119,7 +120,7 @@ def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) 
     panels[0].set_ylim(len(cases) - 0.4, -0.6)
     figure.suptitle(f"{title}\n{about['name']}, {about['threads']} threads, torch {about['torch']}", fontsize=11)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 2 * len(phases)), frameon=False)
     figure.savefig(path, dpi=120)
 
 
@@ -138,6 +139,7 @@ def _bars(axes: Axes, rows: Sequence[Row], cases: Sequence[str]) -> None:
             where = {"xytext": (side, 0), "textcoords": "offset points", "ha": align, "va": "center"}
             axes.annotate(f"{speed:.2g}x", (speed, place), fontsize=8, **where)
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=7))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x" if value >= 1 else f"1/{1 / value:g}x")
     axes.set_xlabel(f"speed relative to {baseline}: right of the line is faster")
     axes.use_sticky_edges = False  # leaves room on both sides for the numbers
