@@ -27,7 +27,10 @@ TABLE, FINE, WRONG = torch.zeros(4, 3), torch.tensor([0, 3]), torch.tensor([0, 4
     ("call", "text"),
     [
         (lambda: Lookup()(TABLE, WRONG), r"^Lookup.forward: ids\[1\] is 4; this lookup needs less than 4 rows$"),
-        (lambda: Lookup()(TABLE, torch.tensor([0, 2, 3]), 2), r"ids\[2\] is 3; this lookup needs a multiple of 2 \(step\)$"),
+        (
+            lambda: Lookup()(TABLE, torch.tensor([0, 2, 3]), 2),
+            r"ids\[2\] is 3; this lookup needs a multiple of 2 \(step\)$",
+        ),
         (lambda: rows(ragged(3, 1)), r"rows: x.lengths\[1\] is 1; rows needs at least 2 words"),
         (lambda: rows(ragged(3, 2), torch.tensor([3, 3])), r"lengths\[1\] is 3; rows needs at most 2 words"),
     ],
@@ -46,7 +49,7 @@ def test_in_a_compiled_program_torch_asserts(dynamic):
     torch._dynamo.reset()
     compiled = torch.compile(Lookup(), backend="eager", fullgraph=True, dynamic=dynamic)
     compiled(TABLE, FINE)
-    with pytest.raises(RuntimeError, match="Lookup.forward: 0 <= ids < rows does not hold"):
+    with pytest.raises(RuntimeError, match=r"Lookup\.forward: 0 <= ids < rows does not hold"):
         compiled(TABLE, WRONG)
     with checks("off"):
         compiled(TABLE, WRONG)
@@ -56,7 +59,7 @@ def test_in_a_compiled_program_torch_asserts(dynamic):
 def test_in_an_exported_program_torch_asserts(strict):
     program = torch.export.export(Lookup(), (TABLE, FINE), strict=strict).module()
     program(TABLE, FINE)
-    with pytest.raises(RuntimeError, match="Lookup.forward: 0 <= ids < rows does not hold"):
+    with pytest.raises(RuntimeError, match=r"Lookup\.forward: 0 <= ids < rows does not hold"):
         program(TABLE, WRONG)
 
 
