@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from towers import PhraseConv, Ragged, RaggedLSTM, ShapeContractError, Tower, TwoTowers
+from towers import PhraseConv, Ragged, RaggedLSTM, ShapeContractError, Tower, TwoTowers, training
 from towers.contracts import checks
+from towers.data import SentencePairs, WordVectors
 from towers.layers import phrases
 
 from . import reference
@@ -142,6 +143,19 @@ def test_a_large_vocabulary_is_multiplied_some_words_at_a_time(monkeypatch):
     products, module, sentences = count_products(monkeypatch), tower(), ids_of([5, 9, 3], table())
     close(module(sentences), module(sentences.vectors()))
     assert products == [1, 4, 4, 3, 17]
+
+
+def test_predict_and_fit_multiply_words_and_not_tokens(monkeypatch):
+    products, letters = count_products(monkeypatch), "abcdefghijk"
+    vectors = WordVectors(list(letters), table(torch.float32))
+    sides = [[list("abab"), list("cdef"), list("aab"), list("ghijk")], [list("aa"), list("bb"), list("ab"), list("ba")]]
+    pairs = SentencePairs(*sides, [0, 1, 0, 1]).with_vectors(vectors)
+    model = TwoTowers(tower(torch.float32), tower(torch.float32), dense=7)
+    training.predict(model, pairs, batch_size=1, device="cpu", progress=False)
+    assert products == [WORDS, WORDS]  # once for each tower
+    products.clear()
+    training.fit(model, pairs, epochs=1, batch_size=1, device="cpu", progress=False)
+    assert sorted(products) == [1, 1, 2, 2, 2, 2, 4, 5]
 
 
 def step(module, vectors):
