@@ -32,12 +32,26 @@ def _spread(d_gate, matrix):
 
 
 @triton.jit
-def _bias(bias, gate, unit, HIDDEN: tl.constexpr):
+def _grown(sums, inputs, d_gate):
+    """Sums of a gate's weights' gradients "K B H", each sentence's own, and those of one more step."""
+    return sums + inputs[:, :, None] * d_gate[None]
+
+
+@triton.jit
+def _biases(bias, direction, unit, HIDDEN: tl.constexpr):
+    """Of the gates i, f, g, o."""
     if bias is None:
-        value = tl.zeros(unit.shape, tl.float32)
+        zero = tl.zeros(unit.shape, tl.float32)
+        found = (zero, zero, zero, zero)
     else:
-        value = tl.load(bias + gate * HIDDEN + unit, unit < HIDDEN, 0.0).to(tl.float32)
-    return value
+        place, real = bias + direction * 4 * HIDDEN + unit, unit < HIDDEN
+        found = (
+            tl.load(place, real, 0.0).to(tl.float32),
+            tl.load(place + HIDDEN, real, 0.0).to(tl.float32),
+            tl.load(place + 2 * HIDDEN, real, 0.0).to(tl.float32),
+            tl.load(place + 3 * HIDDEN, real, 0.0).to(tl.float32),
+        )
+    return found
 
 
 @triton.jit
@@ -60,10 +74,7 @@ def forward(
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     u_i, u_f, u_g, u_o = four_weights(weight_ih + direction * 4 * HIDDEN * INPUT, unit, inputs, HIDDEN, INPUT)
     w_i, w_f, w_g, w_o = four_weights(weight_hh + direction * 4 * HIDDEN * HIDDEN, unit, from_unit, HIDDEN, HIDDEN)
-    if bias is not None:
-        bias += direction * 4 * HIDDEN
-    b_i, b_f = _bias(bias, 0, unit, HIDDEN), _bias(bias, 1, unit, HIDDEN)
-    b_g, b_o = _bias(bias, 2, unit, HIDDEN), _bias(bias, 3, unit, HIDDEN)
+    b_i, b_f, b_g, b_o = _biases(bias, direction, unit, HIDDEN)
 
     state = (direction * batch + sentence)[:, None] * HIDDEN + unit
     h = state_or_zero(h_0, state, real, B, H)
@@ -115,10 +126,7 @@ def backward(
     u_i, u_f, u_g, u_o = four_weights(weight_ih, unit, inputs, HIDDEN, INPUT)
     w_i, w_f, w_g, w_o = four_weights(weight_hh, unit, from_unit, HIDDEN, HIDDEN)
     r_i, r_f, r_g, r_o = four_weights(weight_hh, from_unit, unit, HIDDEN, HIDDEN)
-    if bias is not None:
-        bias += direction * 4 * HIDDEN
-    b_i, b_f = _bias(bias, 0, unit, HIDDEN), _bias(bias, 1, unit, HIDDEN)
-    b_g, b_o = _bias(bias, 2, unit, HIDDEN), _bias(bias, 3, unit, HIDDEN)
+    b_i, b_f, b_g, b_o = _biases(bias, direction, unit, HIDDEN)
 
     state = (direction * batch + sentence)[:, None] * HIDDEN + unit
     d_h = tl.load(d_h_n + state, real, 0.0)
@@ -156,10 +164,10 @@ def backward(
         o = sigmoid(_share(x, u_o) + b_o + _share(h, w_o))
         d_i, d_f, d_g, d_o, d_c = gate_gradients(i, f, g, o, before_state, d_h, d_c, live)
 
-        du_i, dw_i, db_i = du_i + x[:, :, None] * d_i[None], dw_i + h[:, :, None] * d_i[None], db_i + d_i
-        du_f, dw_f, db_f = du_f + x[:, :, None] * d_f[None], dw_f + h[:, :, None] * d_f[None], db_f + d_f
-        du_g, dw_g, db_g = du_g + x[:, :, None] * d_g[None], dw_g + h[:, :, None] * d_g[None], db_g + d_g
-        du_o, dw_o, db_o = du_o + x[:, :, None] * d_o[None], dw_o + h[:, :, None] * d_o[None], db_o + d_o
+        du_i, dw_i, db_i = _grown(du_i, x, d_i), _grown(dw_i, h, d_i), db_i + d_i
+        du_f, dw_f, db_f = _grown(du_f, x, d_f), _grown(dw_f, h, d_f), db_f + d_f
+        du_g, dw_g, db_g = _grown(du_g, x, d_g), _grown(dw_g, h, d_g), db_g + d_g
+        du_o, dw_o, db_o = _grown(du_o, x, d_o), _grown(dw_o, h, d_o), db_o + d_o
         # A thread has its unit's part of the inputs' gradients: these alone are added up over threads.
         d_x = tl.sum(_spread(d_i, u_i) + _spread(d_f, u_f) + _spread(d_g, u_g) + _spread(d_o, u_o), 2)
         d_x_row = input_row + t * step * directions * INPUT
@@ -171,23 +179,17 @@ def backward(
     tl.store(d_h_0 + state, d_h, real)
     tl.store(d_c_0 + state, d_c, real)
     own = (tl.program_id(0) * directions + direction).to(tl.int64) * 4 * HIDDEN
-    _keep(d_weight_ih + own * INPUT, 0, du_i, unit, inputs, HIDDEN, INPUT)
-    _keep(d_weight_ih + own * INPUT, 1, du_f, unit, inputs, HIDDEN, INPUT)
-    _keep(d_weight_ih + own * INPUT, 2, du_g, unit, inputs, HIDDEN, INPUT)
-    _keep(d_weight_ih + own * INPUT, 3, du_o, unit, inputs, HIDDEN, INPUT)
-    _keep(d_weight_hh + own * HIDDEN, 0, dw_i, unit, from_unit, HIDDEN, HIDDEN)
-    _keep(d_weight_hh + own * HIDDEN, 1, dw_f, unit, from_unit, HIDDEN, HIDDEN)
-    _keep(d_weight_hh + own * HIDDEN, 2, dw_g, unit, from_unit, HIDDEN, HIDDEN)
-    _keep(d_weight_hh + own * HIDDEN, 3, dw_o, unit, from_unit, HIDDEN, HIDDEN)
-    j = tl.arange(0, H)
-    tl.store(d_bias + own + j, tl.sum(db_i, 0), j < HIDDEN)
-    tl.store(d_bias + own + HIDDEN + j, tl.sum(db_f, 0), j < HIDDEN)
-    tl.store(d_bias + own + 2 * HIDDEN + j, tl.sum(db_g, 0), j < HIDDEN)
-    tl.store(d_bias + own + 3 * HIDDEN + j, tl.sum(db_o, 0), j < HIDDEN)
+    _keep(d_weight_ih + own * INPUT, du_i, du_f, du_g, du_o, unit, inputs, HIDDEN, INPUT)
+    _keep(d_weight_hh + own * HIDDEN, dw_i, dw_f, dw_g, dw_o, unit, from_unit, HIDDEN, HIDDEN)
+    _keep(d_bias + own, db_i[None], db_f[None], db_g[None], db_o[None], unit, tl.zeros((1, 1), tl.int32), HIDDEN, 1)
 
 
 @triton.jit
-def _keep(sums, gate, by_sentence, unit, inputs, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
-    """Add up a gate's gradients over the sentences, and write them where the gate's weights stand."""
+def _keep(sums, i, f, g, o, unit, inputs, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
+    """Add up the gates' gradients over the sentences, and write them where the gates' weights stand."""
     real = (unit < HIDDEN) & (inputs < WIDTH)
-    tl.store(sums + (gate * HIDDEN + unit) * WIDTH + inputs, tl.sum(by_sentence, 1), real)
+    place, gate = sums + unit * WIDTH + inputs, HIDDEN * WIDTH
+    tl.store(place, tl.sum(i, 1), real)
+    tl.store(place + gate, tl.sum(f, 1), real)
+    tl.store(place + 2 * gate, tl.sum(g, 1), real)
+    tl.store(place + 3 * gate, tl.sum(o, 1), real)
