@@ -1,12 +1,22 @@
 """Sentences of different lengths through one LSTM: padded and packed nn.LSTM, and towers.RaggedLSTM.
 
 The job, the same for all: from padded input and its lengths to each sentence's last state; in training the gradients
-of input and weights besides. All of a path's own work is timed: packing, sorting, picking the last states.
+of input and weights besides. All of a path's own work is timed: packing, planning, sorting, picking the last states.
+
+The sweep is every combination of hidden, batch, and share of real positions by law of lengths. The longest sentence has
+64 words in batches of up to 256, 32 in larger ones, so that the whole sweep takes about twenty minutes. The laws:
+
+- equal: all sentences are the longest (share 1);
+- uniform: from a shortest to a longest, the same probability each;
+- log-normal: of deviation 0.5;
+- outlier: one sentence is the longest, all others are equally long;
+- sick: as in the corpus SICK, padded to the longest of the batch (about a third real).
 """
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import lstm_report
 import torch
 from report import Row
 from timing import interleaved
@@ -16,68 +26,102 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from towers import RaggedLSTM
 
 TITLE = "LSTM over sentences of different lengths"
-LONGEST = 64  # words of the longest sentence of each batch
+OURS = {"auto": "towers.RaggedLSTM", "buckets": "ours, all buckets", "steps": "ours, all steps"}
+
+# Sentences of SICK (both sides, all parts) by their number of words, from 0.
+SICK = (
+    *(0, 0, 0, 11, 553, 906, 2532, 2650, 2692, 1922, 1735, 1581, 1362, 951, 839, 682, 353, 380, 194, 210, 83, 91, 38),
+    *(23, 20, 16, 9, 6, 11, 0, 2, 0, 2),
+)
 
 Path = Callable[[Tensor], Tensor]  # padded input -> last states
+
+summary = lstm_report.summary
+plot = lstm_report.plot
 
 
 class Case(NamedTuple):
     hidden: int
     batch: int
-    share: float  # of the positions that are real words
+    share: float | None  # of the positions that are real words; None: as the law has it
+    law: str = "uniform"
 
     @property
     def name(self) -> str:
-        return f"hidden {self.hidden}, batch {self.batch}, {self.share:.0%} real"
+        share = "" if self.share is None else f"{self.share:.0%} real, "
+        return f"hidden {self.hidden}, batch {self.batch}, {share}{self.law}"
 
     @property
     def input_size(self) -> int:
         return 8 if self.hidden == 6 else self.hidden  # 8 into 6 is the towers' own LSTM
 
+    @property
+    def longest(self) -> int:
+        return 64 if self.batch <= 256 else 32
+
 
 def cases(quick: bool) -> list[Case]:
     if quick:
-        return [Case(6, 32, 0.5), Case(6, 256, 0.5), Case(64, 32, 0.5)]
-    sizes = [Case(hidden, batch, 0.5) for hidden in (6, 32, 128) for batch in (32, 256, 1024)]
-    shares = [Case(hidden, 256, share) for hidden in (6, 32) for share in (1.0, 0.75, 0.25, 0.1)]
-    return sorted(sizes + shares, key=lambda case: (case.hidden, case.batch, -case.share))
+        return [Case(6, 32, 0.5), Case(6, 256, 0.25, "outlier"), Case(64, 32, None, "sick")]
+    mixes: list[tuple[float | None, str]] = [(1.0, "equal"), (None, "sick")]
+    mixes += [(share, law) for share in (0.75, 0.5, 0.25, 0.1) for law in ("uniform", "log-normal", "outlier")]
+    alone = [(1.0, "equal"), *((share, "uniform") for share in (0.75, 0.5, 0.25, 0.1))]
+    return [
+        Case(hidden, batch, share, law)
+        for hidden in (6, 16, 32, 64, 128)
+        for batch in (1, 32, 256, 1024, 4096)
+        for share, law in (alone if batch == 1 else mixes)
+    ]
 
 
 def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
     """Rows of both phases, after all paths were seen to give the same states and gradients."""
     torch.manual_seed(0)
-    lengths = lengths_of(case)
-    padded = torch.randn(case.batch, LONGEST, case.input_size, device=device)
+    lengths, words = lengths_of(case)
+    padded = torch.randn(case.batch, words, case.input_size, device=device)
     paths, weights = implementations(case, lengths, device)
     check(case, paths, weights, padded)
-    seconds = 0.5 if quick else 4.0
     rows = []
     for phase, job in (("forward", forward), ("training", training)):
         calls = {name: job(path, padded, weights[name]) for name, path in paths.items()}
-        for name, timing in interleaved(calls, device, seconds=seconds).items():
-            words_per_second = lengths.sum().item() / timing.milliseconds * 1e3
+        for name, timing in interleaved(calls, device, seconds=0.3 if quick else 0.8, fewest=2).items():
             details = case._asdict() | {
                 "input_size": case.input_size,
-                "longest": LONGEST,
+                "words": words,
                 "real_share": round(lengths.sum().item() / padded[..., 0].numel(), 4),
                 "spread": timing.spread,
                 "rounds": timing.rounds,
             }
             if device.type == "cuda":
                 details["peak_bytes"] = peak_bytes(calls[name])
-            rows.append(
-                Row("lstm", case.name, name, phase, timing.milliseconds, timing.time_ratio, words_per_second, details)
-            )
+            speed = lengths.sum().item() / timing.milliseconds * 1e3
+            rows.append(Row("lstm", case.name, name, phase, timing.milliseconds, timing.time_ratio, speed, details))
     return rows
 
 
-def lengths_of(case: Case) -> Tensor:
-    """Uniform lengths, one of them the longest, with about the case's share of real positions."""
-    low = max(1, round((2 * case.share - 1) * LONGEST))
-    high = min(LONGEST, round(2 * case.share * LONGEST))
-    lengths = torch.randint(low, high + 1, (case.batch,), generator=torch.Generator().manual_seed(0))
-    lengths[case.batch // 2] = LONGEST
-    return lengths
+def lengths_of(case: Case) -> tuple[Tensor, int]:
+    """The lengths, and to how many words they are padded; they have about the case's share of real positions."""
+    generator, longest = torch.Generator().manual_seed(0), case.longest
+    if case.law == "sick":
+        lengths = torch.multinomial(torch.tensor(SICK).double(), case.batch, replacement=True, generator=generator)
+        return lengths, int(lengths.max())
+    share = 1.0 if case.share is None else case.share
+    mean = torch.full((case.batch,), max(1, round(share * longest)))
+    if case.batch == 1 or case.law == "equal":
+        return mean, longest
+    if case.law == "outlier":
+        lengths = mean
+    elif case.law == "log-normal":
+        lengths = torch.randn(case.batch, generator=generator).mul(0.5).exp()
+        for _ in range(20):  # clipping at the longest takes from the mean: give it back
+            lengths = (lengths * (share * longest / lengths.clamp(max=longest).mean())).clamp(max=longest)
+        lengths = lengths.round().clamp(min=1).long()
+    else:
+        low = max(1, round((2 * share - 1) * longest))
+        high = min(longest, round(2 * share * longest))
+        lengths = torch.randint(low, high + 1, (case.batch,), generator=generator)
+    lengths[case.batch // 2] = longest
+    return lengths, longest
 
 
 def implementations(
@@ -85,8 +129,6 @@ def implementations(
 ) -> tuple[dict[str, Path], dict[str, list[nn.Parameter]]]:
     """The paths by name, the baseline first, and each path's weights; all of them have the same numbers."""
     theirs = nn.LSTM(case.input_size, case.hidden, batch_first=True, device=device)
-    ours = RaggedLSTM(case.input_size, case.hidden, device=device)
-    ours.load_state_dict(theirs.state_dict())
     sentence, end = torch.arange(case.batch, device=device), (lengths - 1).to(device)
 
     def padded(input: Tensor) -> Tensor:
@@ -95,12 +137,14 @@ def implementations(
     def packed(input: Tensor) -> Tensor:
         return theirs(pack_padded_sequence(input, lengths, batch_first=True, enforce_sorted=False))[1][0][0]
 
-    def ragged(input: Tensor) -> Tensor:
-        return ours(input, lengths=lengths)[1][0][0]
-
-    paths = {"padded nn.LSTM": padded, "packed nn.LSTM": packed, "towers.RaggedLSTM": ragged}
-    weights = [list(module.parameters()) for module in (theirs, theirs, ours)]
-    return paths, dict(zip(paths, weights, strict=True))
+    paths: dict[str, Path] = {"padded nn.LSTM": padded, "packed nn.LSTM": packed}
+    weights = {name: list(theirs.parameters()) for name in paths}
+    for method, name in OURS.items() if device.type == "cpu" else [("auto", OURS["auto"])]:
+        ours = RaggedLSTM(case.input_size, case.hidden, method=method, device=device)
+        ours.load_state_dict(theirs.state_dict())
+        paths[name] = lambda input, ours=ours: ours.last(input, lengths=lengths)[0]
+        weights[name] = list(ours.parameters())
+    return paths, weights
 
 
 def forward(path: Path, padded: Tensor, weights: list[nn.Parameter]) -> Callable[[], Tensor]:
@@ -124,12 +168,14 @@ def training(path: Path, padded: Tensor, weights: list[nn.Parameter]) -> Callabl
 
 def check(case: Case, paths: Mapping[str, Path], weights: Mapping[str, list[nn.Parameter]], padded: Tensor) -> None:
     """All paths agree with the first: states to 1e-5, gradients to 1e-4 of their largest entry."""
-    results = {name: (path(padded), *training(path, padded, weights[name])()) for name, path in paths.items()}
-    (first, expected), *others = results.items()
-    for name, result in others:
+    expected: tuple[Tensor, ...] = ()
+    for name, path in paths.items():
+        result = (path(padded), *training(path, padded, weights[name])())
+        expected = expected or result
         for ours, theirs, relative in zip(result, expected, (1e-5, *[1e-4] * (len(result) - 1)), strict=True):
             distance, allowed = (ours - theirs).abs().max(), relative * max(1.0, theirs.abs().max())
             if not distance <= allowed:
+                first = next(iter(paths))
                 raise AssertionError(f"{case.name}: {name} is {distance:.1e} away from {first}; at most {allowed:.1e}")
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby
 from pathlib import Path
 
@@ -69,6 +69,16 @@ def folder_name(about: dict[str, object]) -> str:
 def write_json(rows: Sequence[Row], about: dict[str, object], path: Path) -> None:
     content = {"machine": about, "rows": [row.as_json() for row in rows]}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+
+
+def read_json(path: Path) -> list[Row]:
+    """The rows that `write_json` wrote."""
+    names = [field.name for field in fields(Row) if field.name != "details"]
+    found = []
+    for row in json.loads(path.read_text(encoding="utf8"))["rows"]:
+        own = {name: row.pop(name) for name in names}
+        found.append(Row(**own, details=row))
+    return found
 
 
 def table(rows: Sequence[Row], title: str) -> Table:

@@ -20,6 +20,7 @@ class TimesItself(Protocol):
 
 
 WARM_UP = 2  # calls before the first that counts
+SLOW = 0.2  # seconds of a call from which one is warm-up enough
 TURN = 0.01  # seconds that one turn of a candidate should last at least, so that the clock's own error is small
 FEWEST = 5  # turns of each candidate, however slow it is
 
@@ -31,14 +32,16 @@ class Timing(NamedTuple):
     rounds: int
 
 
-def interleaved(candidates: Candidates, device: torch.device, *, seconds: float) -> dict[str, Timing]:
+def interleaved(
+    candidates: Candidates, device: torch.device, *, seconds: float, fewest: int = FEWEST
+) -> dict[str, Timing]:
     """Time the candidates in turn for about `seconds` in all; the first is what the others are compared with."""
     clock = _cuda_seconds if device.type == "cuda" else _cpu_seconds
     turns: list[dict[str, float]] = []
     with _no_garbage_collection():
         calls = {name: max(1, round(TURN / _warm(call, clock))) for name, call in candidates.items()}
         end = time.perf_counter() + seconds
-        while len(turns) < FEWEST or time.perf_counter() < end:
+        while len(turns) < fewest or time.perf_counter() < end:
             turns.append(_one_round(candidates, calls, clock, start=len(turns)))
     return summary(turns)
 
@@ -63,7 +66,10 @@ def _one_round(candidates: Candidates, calls: Mapping[str, int], clock: Callable
 
 
 def _warm(call: Callable[[], object], clock: Callable) -> float:
-    for _ in range(WARM_UP):
+    first = clock(call, 1)
+    if first > SLOW:
+        return first
+    for _ in range(WARM_UP - 1):
         call()
     return clock(call, 1)
 

@@ -23,6 +23,9 @@ MODULES = (
     "tower_reach",
     "tower_picture",
     "others",
+    "lstm_memory",
+    "lstm_costs",
+    "lstm_report",
 )
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
 
@@ -48,7 +51,7 @@ def run(script: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str
 def test_smallest_lstm_case(benchmarks: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch):
     lstm, device = benchmarks["lstm"], torch.device("cpu")
     rows = lstm.measure(lstm.Case(hidden=6, batch=4, share=0.5), device, quick=True)
-    names = ["padded nn.LSTM", "packed nn.LSTM", "towers.RaggedLSTM"]
+    names = ["padded nn.LSTM", "packed nn.LSTM", "towers.RaggedLSTM", "ours, all buckets", "ours, all steps"]
     assert [(row.phase, row.implementation) for row in rows] == [
         (phase, name) for phase in ("forward", "training") for name in names
     ]
@@ -56,28 +59,74 @@ def test_smallest_lstm_case(benchmarks: dict[str, ModuleType], monkeypatch: pyte
     assert [row.time_ratio for row in rows if row.implementation == names[0]] == [1, 1]
 
 
-@pytest.mark.parametrize("share", [1.0, 0.75, 0.5, 0.25, 0.1])
-def test_lengths_have_the_share_of_real_positions(benchmarks: dict[str, ModuleType], share: float):
+@pytest.mark.parametrize("law", ["uniform", "log-normal", "outlier"])
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.25, 0.1])
+def test_lengths_have_the_share_of_real_positions(benchmarks: dict[str, ModuleType], share: float, law: str):
     lstm = benchmarks["lstm"]
-    lengths = lstm.lengths_of(lstm.Case(hidden=6, batch=1000, share=share))
+    lengths, words = lstm.lengths_of(lstm.Case(hidden=6, batch=1000, share=share, law=law))
     assert lengths.min() >= 1
-    assert lengths.max() == lstm.LONGEST
-    assert lengths.double().mean() / lstm.LONGEST == pytest.approx(share, abs=0.03)
+    assert lengths.max() == words == 32
+    assert lengths.double().mean() / words == pytest.approx(share, abs=0.03)
+
+
+def test_lengths_of_one_sentence_of_equal_ones_and_of_a_corpus(benchmarks: dict[str, ModuleType]):
+    lstm = benchmarks["lstm"]
+    assert lstm.lengths_of(lstm.Case(6, 1, 0.25))[0].tolist() == [16]
+    assert set(lstm.lengths_of(lstm.Case(6, 32, 1.0, "equal"))[0].tolist()) == {64}
+    lengths, words = lstm.lengths_of(lstm.Case(6, 4096, None, "sick"))
+    assert lengths.max() == words
+    assert lengths.double().mean() == pytest.approx(9.62, abs=0.2)
+
+
+def test_the_sweep_has_every_combination_and_all_names_differ(benchmarks: dict[str, ModuleType]):
+    cases = benchmarks["lstm"].cases(False)
+    assert len({case.name for case in cases}) == len(cases) == 5 * (5 + 4 * 14)
+
+
+def test_a_run_goes_on_where_it_stopped(benchmarks: dict[str, ModuleType], tmp_path: Path):
+    run, lstm = benchmarks["run"], benchmarks["lstm"]
+    arguments = ["lstm", "--quick", "--only", "hidden 64,", "--out", str(tmp_path)]
+    run.main(arguments)
+    first = (tmp_path / "lstm.json").read_text()
+    assert {row["case"] for row in json.loads(first)["rows"]} == {"hidden 64, batch 32, sick"}
+    assert "geometric mean" in (tmp_path / "lstm.txt").read_text()
+    lstm.measure = None
+    run.main([*arguments, "--resume"])
+    assert json.loads((tmp_path / "lstm.json").read_text())["rows"] == json.loads(first)["rows"]
+
+
+def test_peak_memory_is_that_of_a_process(benchmarks: dict[str, ModuleType]):
+    memory, lstm = benchmarks["lstm_memory"], benchmarks["lstm"]
+    rows = memory.measure(lstm.Case(16, 512, 0.5), torch.device("cpu"), quick=True)
+    assert [row.implementation for row in rows] == list(memory.NAMES)
+    state = 512 * 16 * 16 * 4  # of half of the positions, in bytes: the least that each has to keep
+    assert all(row.details["grown_bytes"] > state for row in rows)
+
+
+def test_the_model_of_costs_is_the_fit_of_what_was_measured(benchmarks: dict[str, ModuleType], repository: Path):
+    from towers.kernels.costs import FORWARD, TRAINING
+
+    rows = json.loads((repository / "benchmarks/results/cpu/lstm-costs.json").read_text())["rows"]
+    for phase, constants in (("forward", FORWARD), ("training", TRAINING)):
+        for way, written in constants.items():
+            assert benchmarks["lstm_costs"].fit(rows, way, phase) == written._asdict()
 
 
 @pytest.mark.parametrize("wrong", ["states", "gradients"])
 def test_a_wrong_result_is_refused_before_timing(benchmarks: dict[str, ModuleType], wrong: str):
     lstm = benchmarks["lstm"]
     case = lstm.Case(hidden=6, batch=4, share=0.5)
-    paths, weights = lstm.implementations(case, lstm.lengths_of(case), torch.device("cpu"))
+    paths, weights = lstm.implementations(case, lstm.lengths_of(case)[0], torch.device("cpu"))
     right = paths["towers.RaggedLSTM"]
     off = {
         "states": lambda states: states * 1.001,
         "gradients": lambda states: states + 0.01 * (states - states.detach()),
     }
     paths["towers.RaggedLSTM"] = lambda padded: off[wrong](right(padded))
-    with pytest.raises(AssertionError, match=r"hidden 6, batch 4, 50% real: towers\.RaggedLSTM is .* away from padded"):
-        lstm.check(case, paths, weights, torch.randn(4, lstm.LONGEST, case.input_size))
+    with pytest.raises(
+        AssertionError, match=r"hidden 6, batch 4, 50% real, uniform: towers\.RaggedLSTM is .* away from padded"
+    ):
+        lstm.check(case, paths, weights, torch.randn(4, case.longest, case.input_size))
 
 
 def test_smallest_cases_of_contracts(benchmarks: dict[str, ModuleType]):
@@ -211,7 +260,7 @@ def test_machine_names_a_folder(benchmarks: dict[str, ModuleType]):
 def test_unknown_suite(script: Path):
     refused = run(script, "lstn")
     assert refused.returncode == 2
-    assert "no suite lstn; there are lstm, tower, contracts, import" in refused.stderr
+    assert "no suite lstn; there are lstm, tower, lstm-memory" in refused.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

@@ -312,3 +312,21 @@ def test_what_does_not_fit_is_refused(make, error, text):
 def test_with_contracts_off_nothing_is_read_out_of_bounds(call, text):
     with checks("off"), pytest.raises(ShapeContractError, match=text):
         call(RaggedLSTM(3, 5))
+
+
+@methods
+@variants
+def test_the_last_states_alone_are_those_of_forward(method, variant):
+    for dtype in (torch.float64, torch.float32):
+        lstm = layer(dtype, **variant, method=method)
+        padded, lengths = reference.pad(reference.sentences([3, 7, 2, 7, 4], 3, dtype))
+        hx = tuple(part.to(dtype).requires_grad_() for part in start(lstm, 5))
+        padded.requires_grad_()
+        wanted = lstm(padded, hx, lengths=lengths)[1][0]
+        found = lstm.last(padded, hx, lengths=lengths)
+        close(found, wanted, 1e-6 if dtype == torch.float32 else 1e-12)
+        inputs = (padded, *hx, *lstm.parameters())
+        weight = torch.arange(wanted.numel(), dtype=dtype).view(wanted.shape) / wanted.numel()
+        both = [torch.autograd.grad((one * weight).sum(), inputs) for one in (found, wanted)]
+        for one, other in zip(*both, strict=True):
+            close(one, other, 1e-5 if dtype == torch.float32 else 1e-11)

@@ -3,12 +3,12 @@
 `run(batch, state, weights, outputs=…, method=…) -> (output, (h_n, c_n))` is all that others need; see `Batch` and
 `Weights` for what goes in. `state` is (h_0, c_0) as nn.LSTM's, in the order of the batch, and so are h_n and c_n, each
 sentence's at its own end (a sentence of length 0 keeps its state). `output` has a row for each row of the values, 0
-where that belongs to no sentence; with `outputs=False`, when only the last states are wanted, it is None.
+where that belongs to no sentence; with `outputs=False` only h_n is wanted: output is None, and c_n may be anything.
 
 Which code runs:
 
 - `device_ways`, for tensors that do not lie on the CPU: the first module whose `serves(batch, weights)` is true. Such a
-  module has `serves`, which looks at devices, dtypes and sizes only, and `run(batch, state, weights, *, outputs)` with
+  module gets the batch flat (`Batch.flat`); it has `serves`, which looks at devices, dtypes and sizes only, and `run(batch, state, weights, *, outputs)` with
   the results above, differentiable. It must neither read `starts` and `lengths` on the host nor wait for the device,
   and, being made of custom operations, takes fake tensors, `torch.compile` and export itself. To add one, write the
   module and enter it in `device_ways`, before `padded`, which serves everything. `fused` is the first.

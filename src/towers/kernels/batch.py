@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from towers.kernels.cells import Parameters
@@ -12,23 +13,45 @@ State = tuple[Tensor, Tensor]
 class Batch(NamedTuple):
     """Sentences, each of which is some neighbouring rows of the values: Ragged, padded and jagged batches alike.
 
-    starts and lengths are int64 and lie beside the values. Both None: the sentences stand end to end, all `longest`
-    words long.
+    starts and lengths are int64 and lie beside the values. No lengths: all sentences are `longest` words long.
     """
 
-    values: Tensor  # "rows input_size"; rows that belong to no sentence are never read
-    starts: Tensor | None  # "batch": the row of each sentence's first word
+    values: Tensor  # "rows input_size", or padded "batch words input_size"; what belongs to no sentence is never used
+    starts: Tensor | None  # "batch": the row of each sentence's first word; None: that of padded values
     lengths: Tensor | None  # "batch"
     longest: int | None  # no sentence is longer, as far as is known without a look at the lengths
     dense: bool = False  # whether every row is known to belong to a sentence
+
+    @property
+    def rows(self) -> int:
+        """Words that the values hold, those of no sentence included."""
+        return self.values.shape[:-1].numel()
+
+    def flat(self, batch: int) -> "Batch":
+        """The same of rows, for ways that know no padded values."""
+        if self.values.dim() == 2:
+            return self
+        starts, lengths = (None, None) if self.lengths is None else self.places(batch)
+        return self._replace(values=self.values.flatten(0, -2), starts=starts, lengths=lengths)
+
+    def sizes(self) -> Tensor | int:
+        """The lengths on the CPU; or the one that all have, known without a look."""
+        return (self.longest or 0) if self.lengths is None else self.lengths.cpu()
+
+    def places(self, batch: int) -> tuple[Tensor, Tensor]:
+        """starts and lengths, made where they were not given."""
+        values, starts, lengths, longest, _ = self
+        if starts is None:
+            starts = torch.arange(batch, device=values.device) * (self.rows // max(batch, 1))
+        if lengths is None:
+            lengths = torch.full((batch,), longest or 0, device=values.device)
+        return starts, lengths
 
 
 class Weights(NamedTuple):
     """An LSTM's parameters, in nn.LSTM's order and layout, and how they are used."""
 
-    flat: tuple[
-        Tensor, ...
-    ]  # of each layer and direction: weight_ih, weight_hh, `biases` biases, weight_hr if projected
+    flat: tuple[Tensor, ...]  # of each layer and direction: weight_ih, weight_hh, `biases` biases, weight_hr
     biases: int  # 0, 1 or 2
     projected: bool
     num_layers: int

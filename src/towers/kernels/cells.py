@@ -38,23 +38,27 @@ class Cell(NamedTuple):
     def of(cls, weights: Parameters) -> Self:
         """Reorder and scale."""
         w_ih, w_hh, bias, w_hr = weights
-        b = w_ih.new_zeros(len(w_ih)) if bias is None else _to_sigmoids(bias)
-        return cls(_to_sigmoids(w_ih).t(), _to_sigmoids(w_hh).t(), b, None if w_hr is None else w_hr.t())
+        bias = w_ih.new_zeros(len(w_ih)) if bias is None else bias
+        sizes = [w_ih.shape[1], w_hh.shape[1], 1]
+        i_f, g, o = _gates(torch.cat((w_ih, w_hh, bias.unsqueeze(1)), 1), (2, 1, 1))
+        input, recurrent, bias = torch.cat((o, i_f, g * -2)).split_with_sizes(sizes, 1)
+        return cls(input.t(), recurrent.t(), bias.squeeze(1).contiguous(), None if w_hr is None else w_hr.t())
 
 
 class CellGradient:
     """Sums of the gradients of a Cell, a product for each chunk of steps."""
 
     def __init__(self, cell: Cell) -> None:
-        self.input, self.recurrent = (torch.zeros(w.t().shape, dtype=w.dtype, device=w.device) for w in cell[:2])
-        self.bias = torch.zeros_like(cell.bias)
+        (inputs, gates), states = cell.input.shape, len(cell.recurrent)
+        self._all = cell.input.new_zeros(gates, inputs + states + 1)
+        self._input, self._recurrent, self._bias = self._all.split_with_sizes([inputs, states, 1], 1)
         self.projection = None if cell.projection is None else torch.zeros_like(cell.projection.t())
 
     def add(self, gates: Tensor, x: Tensor, h: Tensor) -> None:
         """Of rows: the gradient of their gates before the sigmoid, their input, and the state they started from."""
-        self.input.addmm_(gates.t(), x)
-        self.recurrent.addmm_(gates.t(), h)
-        self.bias.add_(gates.sum(0))
+        self._input.addmm_(gates.t(), x)
+        self._recurrent.addmm_(gates.t(), h)
+        self._bias.add_(gates.sum(0).unsqueeze(1))
 
     def add_projection(self, full: Tensor, g_h: Tensor) -> None:
         """Of rows: the state before its projection, and the gradient of that after it."""
@@ -63,15 +67,12 @@ class CellGradient:
 
     def parameters(self) -> Parameters:
         """As gradients of nn.LSTM's."""
-        input, recurrent, bias = (_from_sigmoids(part) for part in (self.input, self.recurrent, self.bias))
-        return Parameters(input, recurrent, bias, self.projection)
+        o, i_f, s = _gates(self._all, (1, 2, 1))
+        sizes = [part.shape[1] for part in (self._input, self._recurrent, self._bias)]
+        input, recurrent, bias = torch.cat((i_f, s * -2, o)).split_with_sizes(sizes, 1)
+        return Parameters(input, recurrent, bias.squeeze(1), self.projection)
 
 
-def _to_sigmoids(weight: Tensor) -> Tensor:
-    i_f, g, o = weight.split([len(weight) // 2, len(weight) // 4, len(weight) // 4])
-    return torch.cat((o, i_f, g * -2))
-
-
-def _from_sigmoids(gradient: Tensor) -> Tensor:
-    o, i_f, s = gradient.split([len(gradient) // 4, len(gradient) // 2, len(gradient) // 4])
-    return torch.cat((i_f, s * -2, o))
+def _gates(rows: Tensor, counts: tuple[int, int, int]) -> tuple[Tensor, ...]:
+    """Blocks of rows, of so many gates each."""
+    return rows.split_with_sizes([count * (len(rows) // 4) for count in counts])

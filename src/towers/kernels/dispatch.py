@@ -18,8 +18,10 @@ def run(
 ) -> tuple[Tensor | None, State]:
     """See `towers.kernels`."""
     if _on_device(batch):
-        way = next(way for way in device_ways if way.serves(batch, weights))
-        return way.run(batch, state, weights, outputs=outputs)
+        flat = batch.flat(state[0].shape[1])
+        way = next(way for way in device_ways if way.serves(flat, weights))
+        output, state = way.run(flat, state, weights, outputs=outputs)
+        return None if output is None else output.unflatten(0, batch.values.shape[:-1]), state
     if _plain(batch.values) and _plain(weights.flat[0]) and _plain(state[0]):
         return stack.run(batch, state, weights, outputs=outputs, method=method)
     return operator.run(batch, state, weights, outputs=outputs, method=method)

@@ -1,16 +1,19 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Where every word stands while the sentences are walked over, longest first, segment after segment.
 
-longest first     a a a a a a         two segments, cut after 3 steps:
-                  b b b b               buckets    a b c d  a b c d  a b c .     padded to the cut
-                  c c c                 steps      a b c d  a b c d  a b c       the batch shrinks
-                  d d                   … then     a b  a .  a .    or    a b  a  a
+longest first     a a a a a a         cut after 3 steps, the walk has the rows
+                  b b b b               buckets    a b c d  a b c d  a b c .     padded to the cut, or
+                  c c c                 steps      a b c d  a b c d  a b c       no padding: the batch shrinks
+                  d d                   and then   a b  a .  a .  or  a b  a  a
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from towers.kernels.plan import Cut, Plan
 
@@ -19,102 +22,135 @@ from towers.kernels.plan import Cut, Plan
 class Segment:
     """Some steps of neighbouring sentences (longest first), and the rows that their words have in the walk."""
 
-    way: str
-    start: int  # its first step
+    cut: Cut
     sentences: slice
     rows: slice
-    steps: int
-    sizes: list[int]  # sentences that run at each step
-    stay: int  # sentences, of these, that go on in the next segment
-    whole: int  # sentences, of these, that do not end before the segment does
-    last: Tensor  # row, within the segment, of the last word that each sentence has in it
-    pads: Tensor | None  # rows, within the segment, that are no word
-    table: Tensor  # "steps sentences": row within the segment
-    running: Tensor | None  # "steps sentences": which of them have a row; None: all
+    lengths: Tensor | None  # of these sentences; None: all end with the segment, or behind it
+    cells: bool  # whether the last cells are wanted, not only the last h
 
     @property
-    def previous(self) -> Tensor:
-        """For each row that of the step before, counted from the state of the first step's sentences."""
-        count = self.table.shape[1]
-        table = torch.cat((torch.arange(count).unsqueeze(0) - count, self.table[:-1])) + count
-        return table.flatten() if self.running is None else table[self.running]
+    def pads(self) -> Tensor | None:
+        """Which of its rows ("steps sentences") are no word; None where all are words."""
+        return None if self.lengths is None or self.cut.way != "buckets" else self._after_end
+
+    @property
+    def marked(self) -> bool:
+        """Whether padding has to be told to leave the cells alone."""
+        return self.cells and self.pads is not None
+
+    @cached_property
+    def pad_rows(self) -> Tensor | None:
+        """Those rows; None where there are none."""
+        return None if self.pads is None else self.pads.flatten().nonzero().squeeze(1)
+
+    @cached_property
+    def _after_end(self) -> Tensor:
+        assert self.lengths is not None
+        return torch.arange(self.cut.start, self.cut.stop).unsqueeze(1) >= self.lengths
+
+    @cached_property
+    def _begins(self) -> Tensor:
+        """The row, within the segment, of each step's first sentence."""
+        if self.lengths is None or self.cut.way == "buckets":
+            return torch.arange(0, self.rows.stop - self.rows.start, self.cut.sizes[0])
+        sizes = torch.tensor(self.cut.sizes)
+        return sizes.cumsum(0) - sizes
+
+    @cached_property
+    def last(self) -> Tensor | None:
+        """The row, within the segment, of the last word that each sentence has in it; None: those of its last step."""
+        if self.lengths is None:
+            return None
+        step = self.lengths.clamp(max=self.cut.stop) - (1 + self.cut.start)
+        return self._begins[step] + torch.arange(self.cut.sizes[0])
+
+    @cached_property
+    def previous(self) -> Tensor | None:
+        """For each row that of the step before, counted from the state that came in; None: they are in order."""
+        if self.lengths is None:
+            return None
+        count = self.cut.sizes[0]
+        begins = F.pad(self._begins[:-1] + count, (1, 0)).unsqueeze(1)
+        return (begins + torch.arange(count))[~self._after_end]
+
+    def places(self, starts: Tensor, lengths: Tensor, reverse: bool, nowhere: int) -> Tensor:
+        """The row of the values of each of its rows; `nowhere` for padding."""
+        step = torch.arange(self.cut.start, self.cut.stop).unsqueeze(1)
+        places = starts + (lengths - 1 - step if reverse else step)
+        if self.lengths is None:
+            return places.flatten()
+        if self.cut.way == "buckets":
+            return places.masked_fill_(self._after_end, nowhere).flatten()
+        return places[~self._after_end]
+
+
+class Rows:
+    """Rows of the values in the order of the walk, taken when they are used; padding has those of some word."""
+
+    def __init__(self, values: Tensor, index: Tensor) -> None:
+        self._values, self._index = values, index
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Some of them, copied."""
+        return self._values.index_select(0, self._index[rows])
+
+    def of(self, segment: Segment) -> "Rows":
+        """Those of a segment."""
+        return Rows(self._values, self._index[segment.rows])
 
 
 class Layout:
     """A plan, laid out over the words of a batch."""
 
-    def __init__(self, plan: Plan, starts: Tensor, lengths: Tensor, rows: int) -> None:
-        self.order, self.rows, self._values = plan.order, 0, rows
-        self.starts = starts if plan.order is None else starts.index_select(0, plan.order)
-        self.lengths = lengths if plan.order is None else lengths.index_select(0, plan.order)
-        self.segments = [self._segment(cut) for cut in plan.cuts]
-        self.back_order = None if plan.order is None else _inverse(plan.order)
-        self.running = plan.running
-        ends = [segment.last[segment.stay :] + segment.rows.start for segment in self.segments]
-        places = [slice(s.sentences.start + s.stay, s.sentences.stop) for s in self.segments]
-        self.ends = torch.empty(plan.running, dtype=torch.int64)
-        for place, end in zip(places, ends, strict=True):
-            self.ends[place] = end
-        self._indices: dict[bool, tuple[Tensor, Tensor]] = {}
+    def __init__(self, plan: Plan, starts: Tensor, lengths: Tensor, values: int, *, cells: bool) -> None:
+        self.order = plan.order
+        self.order_back = None if plan.order is None else inverse(plan.order)
+        self._starts = starts if plan.order is None else starts.index_select(0, plan.order)
+        self._lengths = lengths if plan.order is None else lengths.index_select(0, plan.order)
+        self._values, self._holes, self._rows = values, values > plan.tokens, 0
+        self._indices: dict[tuple[str, bool], Tensor] = {}
+        self.segments: list[Segment] = []
+        for cut in plan.cuts:
+            sentences = slice(cut.first, cut.first + cut.sizes[0])
+            rows = slice(self._rows, self._rows + cut.rows)
+            even = cut.sizes[-1] == cut.sizes[0] and (plan.order is not None or cut.rows == plan.tokens)
+            own = None if even else self._lengths[sentences]
+            self.segments.append(Segment(cut, sentences, rows, own, cells))
+            self._rows += cut.rows
+        self.padded = self._rows > plan.tokens
 
-    def _segment(self, cut: Cut) -> Segment:
-        count, steps = cut.sizes[0], len(cut.sizes)
-        sentences = slice(cut.first, cut.first + count)
-        lengths = self.lengths[sentences]
-        padded, ragged = cut.way == "buckets", cut.sizes[-1] != count
-        columns = torch.arange(count)
-        if padded or not ragged:
-            begins, size = torch.arange(steps) * count, steps * count
-        else:
-            sizes = torch.tensor(cut.sizes)
-            begins, size = sizes.cumsum(0) - sizes, sum(cut.sizes)
-        table = begins.unsqueeze(1) + columns
-        running = torch.arange(cut.start, cut.start + steps).unsqueeze(1) < lengths if ragged else None
-        last = begins[lengths.clamp(max=cut.start + steps) - 1 - cut.start] + columns
-        pads = (~running).flatten().nonzero().squeeze(1) if padded and running is not None else None
-        rows = slice(self.rows, self.rows + size)
-        self.rows += size
-        return Segment(
-            way=cut.way,
-            start=cut.start,
-            sentences=sentences,
-            rows=rows,
-            steps=steps,
-            sizes=cut.sizes,
-            stay=cut.stay,
-            whole=cut.sizes[-1],
-            last=last,
-            pads=pads,
-            table=table,
-            running=None if padded else running,
-        )
+    def take(self, values: Tensor, *, reverse: bool) -> Rows:
+        """The values in the order of the walk."""
+        forth = self._forth(reverse)
+        return Rows(values, forth.clamp(max=self._values - 1) if self.padded else forth)
 
-    def index(self, reverse: bool) -> tuple[Tensor, Tensor]:
-        """For each row of the walk a row of the values, and for each row of the values that of the walk.
+    def give(self, parts: Sequence[Tensor], *, reverse: bool) -> Tensor:
+        """Rows of the walk, a part for each segment, in the order of the values; 0 where no sentence is."""
+        if self._holes:
+            parts = [*parts, parts[0].new_zeros(1, parts[0].shape[1])]
+        rows = parts[0] if len(parts) == 1 else torch.cat(list(parts))
+        return rows.index_select(0, self._back(reverse))
 
-        A pad takes its sentence's first word, which nobody reads; where values belong to no sentence, the row is the
-        one past the end of the walk.
-        """
-        if reverse not in self._indices:
-            parts = [self._places(segment, reverse) for segment in self.segments]
-            forth = parts[0] if len(parts) == 1 else torch.cat(parts)
-            back = torch.full((self._values + 1,), self.rows)
-            back[forth] = torch.arange(self.rows)
-            back = back[: self._values]
-            self._indices[reverse] = (forth.clamp(max=max(self._values - 1, 0)), back)
-        return self._indices[reverse]
+    def _forth(self, reverse: bool) -> Tensor:
+        """For each row of the walk, the row of the values; the one past their end for padding."""
+        if ("forth", reverse) not in self._indices:
+            parts = [
+                segment.places(self._starts[segment.sentences], self._lengths[segment.sentences], reverse, self._values)
+                for segment in self.segments
+            ]
+            self._indices["forth", reverse] = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self._indices["forth", reverse]
 
-    def _places(self, segment: Segment, reverse: bool) -> Tensor:
-        step = torch.arange(segment.start, segment.start + segment.steps).unsqueeze(1)
-        starts, lengths = self.starts[segment.sentences], self.lengths[segment.sentences]
-        places = starts + (lengths - 1 - step if reverse else step)
-        if segment.running is not None:
-            return places[segment.running]
-        places = places.flatten()
-        return places if segment.pads is None else places.index_fill_(0, segment.pads, self._values)
+    def _back(self, reverse: bool) -> Tensor:
+        """For each row of the values, the row of the walk; the one past its end where no sentence is."""
+        if ("back", reverse) not in self._indices:
+            forth = self._forth(reverse)
+            back = torch.full((self._values + 1,), self._rows) if self._holes else forth.new_empty(self._values + 1)
+            back[forth] = torch.arange(self._rows)
+            self._indices["back", reverse] = back[:-1]
+        return self._indices["back", reverse]
 
 
-def _inverse(order: Tensor) -> Tensor:
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order))
-    return back
+def inverse(order: Tensor) -> Tensor:
+    """Where each entry of an order stands in it."""
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))

@@ -21,7 +21,7 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool, method: 
     values, starts, lengths, longest, _ = batch
     seed = torch.randint(2**31, (1,)) if weights.dropout else None
     how = (weights.biases, weights.projected, weights.num_layers, weights.bidirectional, float(weights.dropout))
-    longest = 0 if longest is None or lengths is not None else longest
+    longest = longest or 0
     output, h_n, c_n = ragged_lstm(
         values, starts, lengths, longest, *state, list(weights.flat), *how, seed, outputs, method
     )
@@ -62,7 +62,8 @@ def ragged_lstm(
 @ragged_lstm.register_fake
 def _(values: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     h_0, c_0, bidirectional, outputs = rest[3], rest[4], rest[9], rest[12]
-    output = values.new_empty(values.shape[0] if outputs else 0, h_0.shape[2] * (1 + bidirectional))
+    shape = values.shape[:-1] if outputs else (0,)
+    output = values.new_empty(*shape, h_0.shape[2] * (1 + bidirectional))
     return output, torch.empty_like(h_0), torch.empty_like(c_0)
 
 
@@ -86,18 +87,14 @@ def ragged_lstm_backward(
     method: str,
 ) -> list[Tensor]:
     """The gradients of values, h_0, c_0 and the weights, from those of output (if any), h_n and c_n."""
-    how = stack.prepare(
-        Batch(values, starts, lengths, longest),
-        h_0.shape[1],
-        Weights(tuple(weights), biases, projected, num_layers, bidirectional, dropout),
-        outputs,
-        method,
-        None if seed is None else torch.Generator().manual_seed(int(seed)),
-        training=True,
-    )
     g_output, g_h, g_c = gradients if outputs else (None, *gradients)
-    if not how.plan.cuts:
+    own = Weights(tuple(weights), biases, projected, num_layers, bidirectional, dropout)
+    batch, count = Batch(values, starts, lengths, longest), h_0.shape[1]
+    chosen = stack.choose(batch.sizes(), count, own, method, training=True, like=values) if count else None
+    if chosen is None or not chosen.cuts:
         return [torch.zeros_like(values), g_h.clone(), g_c.clone(), *(torch.zeros_like(part) for part in weights)]
+    generator = None if seed is None else torch.Generator().manual_seed(int(seed))
+    how = stack.prepare(batch, chosen, own, outputs, generator)
     *_, kept = stack.forward(how, values, h_0, c_0, save=True)
     shapes = (values.shape, h_0.shape, c_0.shape)
     found = stack.backward(how, shapes, kept, (g_output, g_h, g_c), wants_values=True)

@@ -20,12 +20,9 @@ def serves(batch: Batch, weights: Weights) -> bool:
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
     """See `towers.kernels`; where nobody knows the longest sentence, this waits for the device once."""
-    values, starts, lengths, longest, _ = batch
+    values, longest = batch.values, batch.longest
     count, device = state[0].shape[1], values.device
-    if lengths is None or starts is None:
-        longest = longest or 0
-        starts = torch.arange(count, device=device) * longest
-        lengths = torch.full((count,), longest, device=device)
+    starts, lengths = batch.places(count)
     longest = int(lengths.max()) if longest is None and count else longest
     if not longest or not count or not len(values):
         width = state[0].shape[2] * (1 + weights.bidirectional)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from towers.kernels.costs import Cost, costs
+from towers.kernels.costs import ONE_THREAD, SORTING, Cost, costs
 
 BLOCK = 65_536  # numbers of state of a block of sentences that is walked over by itself: more fall out of the cache
 
@@ -25,6 +26,11 @@ class Cut(NamedTuple):
     start: int  # step
     sizes: list[int]  # sentences that run at each step
     stay: int  # sentences that go on behind it
+
+    @property
+    def stop(self) -> int:
+        """The step behind it."""
+        return self.start + len(self.sizes)
 
     @property
     def rows(self) -> int:
@@ -52,7 +58,7 @@ class Plan:
             f"{rows - self.tokens} rows of padding"
         ]
         for cut in self.cuts:
-            steps = f"{cut.start}-{cut.start + len(cut.sizes) - 1}"
+            steps = f"{cut.start}-{cut.stop - 1}"
             lines.append(f"  {cut.way:<8} sentences {cut.first}+{cut.sizes[0]:<6} steps {steps:<9} rows {cut.rows}")
         return "\n".join(lines)
 
@@ -60,7 +66,7 @@ class Plan:
 def plan(
     lengths: Tensor | int, batch: int, method: str, *, input_size: int, hidden: int, training: bool, onednn: bool
 ) -> Plan:
-    """Of lengths ("batch", on the CPU), or of one length that all have.
+    """For a batch of these lengths ("batch", on the CPU; at least one), or of one length that all have.
 
     `onednn`: whether oneDNN can run it (float32, no projection); else every segment goes "steps".
     """
@@ -69,62 +75,74 @@ def plan(
         ways = {"steps": ways["steps"]}
     elif method != "auto":
         ways = {method: ways[method]}
-    if isinstance(lengths, int):
-        order, sizes, tokens = None, [lengths] * batch, lengths * batch
-        blocks = [(0, [batch] * lengths)] if lengths and batch else []
-        running = batch if lengths else 0
-    else:
-        order = lengths.argsort(descending=True, stable=True) if batch > 1 else None
-        ordered = lengths if order is None else lengths.index_select(0, order)
-        sizes = ordered.tolist()
-        tokens = sum(sizes)
-        running = batch - sizes.count(0)
-        blocks = [
-            (first, running_counts(sizes[first : first + most]))
-            for most in [max(1, BLOCK // hidden)]
-            for first in range(0, running, most)
-        ]
-    cuts, total = [], 0.0
-    for first, counts in blocks:
-        found, cost = _cut(first, counts, ways)
+    counts = [batch] * lengths if isinstance(lengths, int) else running_counts(lengths)
+    if not counts:
+        return Plan(None, 0, batch, 0, (), 0.0, True)
+    tokens, longest, most = sum(counts), len(counts), max(1, BLOCK // hidden)
+    whole = _as_they_stand(batch, counts, ways)
+    if isinstance(lengths, int) or counts[-1] == batch:
+        if whole is not None and (whole[0].way == "buckets" or batch <= most):
+            return Plan(None, batch, batch, tokens, (whole[0],), whole[1], whole[1] < ONE_THREAD)
+        cuts, total = _sorted(counts, most, ways)
+        return Plan(None, batch, batch, tokens, cuts, total, total < ONE_THREAD)
+    floor = SORTING + min(cost.call + cost.step * longest + cost.row * tokens for cost in ways.values())
+    if whole is None or whole[1] > floor:
+        cuts, total = _sorted(counts, most, ways)
+        if whole is None or total + SORTING < whole[1]:
+            order = lengths.argsort(descending=True, stable=True)
+            return Plan(order, counts[0], batch, tokens, cuts, total + SORTING, total < ONE_THREAD)
+    return Plan(None, batch, batch, tokens, (whole[0],), whole[1], whole[1] < ONE_THREAD)
+
+
+def _as_they_stand(batch: int, counts: list[int], ways: dict[str, Cost]) -> tuple[Cut, float] | None:
+    """All in one segment, without sorting: with padding, or none if all are equally long."""
+    steps, even = len(counts), counts[-1] == batch
+    names = ways if even else [name for name in ways if name == "buckets" and counts[0] == batch]
+    found = [(ways[name].call + ways[name].step * steps + ways[name].row * batch * steps, name) for name in names]
+    if not found:
+        return None
+    total, name = min(found)
+    return Cut(name, 0, 0, [batch] * steps, 0), total
+
+
+def _sorted(counts: list[int], most: int, ways: dict[str, Cost]) -> tuple[tuple[Cut, ...], float]:
+    """Blocks of at most so many sentences, longest first, each cut by itself."""
+    cuts, total = list[Cut](), 0.0
+    for first in range(0, counts[0], most):
+        own = counts if counts[0] <= most else [min(count - first, most) for count in counts if count > first]
+        found, cost = _cut(first, own, ways)
         cuts += found
         total += cost
-    return Plan(order, running, batch, tokens, tuple(cuts), total, total < 400)
+    return tuple(cuts), total
 
 
-def running_counts(sizes: list[int]) -> list[int]:
-    """How many sentences still run at each step, of sizes that fall."""
-    counts: list[int] = []
-    for rank in range(len(sizes), 0, -1):
-        more = sizes[rank - 1] - len(counts)
-        if more > 0:
-            counts += [rank] * more
-    return counts
+def running_counts(lengths: Tensor) -> list[int]:
+    """How many sentences still run at each step."""
+    count, ended = len(lengths), torch.bincount(lengths).tolist()
+    return [count - before for before in accumulate(ended[:-1])]
 
 
 def _cut(first: int, counts: list[int], ways: dict[str, Cost]) -> tuple[list[Cut], float]:
     """The cheapest way from the first step to the last, over some of the steps at which sentences end."""
-    stops = _candidates(counts)
-    words = [0, *accumulate(counts)]
-    best: list[tuple[float, int, str]] = [(0.0, 0, "")]  # to reach each stop: cost, stop before, way
-    for index in range(1, len(stops)):
-        stop, found = stops[index], (float("inf"), 0, "")
-        for before in range(index):
-            start = stops[before]
+    stops, words = _candidates(counts), [0, *accumulate(counts)]
+    prices = [(way, way == "buckets", *cost) for way, cost in ways.items()]
+    best: list[tuple[float, int, str]] = [(0.0, 0, "")]  # to reach each stop: cost, index of the stop before, way
+    for stop in stops[1:]:
+        least, found = float("inf"), (0, "")
+        for before, start in enumerate(stops[: len(best)]):
             steps, reach = stop - start, best[before][0]
-            for way, cost in ways.items():
-                rows = counts[start] * steps if way == "buckets" else words[stop] - words[start]
-                total = reach + cost.call + cost.step * steps + cost.row * rows
-                if total < found[0]:
-                    found = (total, before, way)
-        best.append(found)
+            for way, padded, call, step, row in prices:
+                rows = counts[start] * steps if padded else words[stop] - words[start]
+                total = reach + call + step * steps + row * rows
+                if total < least:
+                    least, found = total, (before, way)
+        best.append((least, *found))
     cuts: list[Cut] = []
     index = len(stops) - 1
     while index:
         _, before, way = best[index]
         start, stop = stops[before], stops[index]
-        stay = counts[stop] if stop < len(counts) else 0
-        cuts.append(Cut(way, first, start, counts[start:stop], stay))
+        cuts.append(Cut(way, first, start, counts[start:stop], counts[stop] if stop < len(counts) else 0))
         index = before
     return cuts[::-1], best[-1][0]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from towers.kernels import walk
+from towers.kernels import walk, whole
 from towers.kernels.batch import Batch, State, Weights
 from towers.kernels.layout import Layout
 from towers.kernels.plan import Plan, plan
@@ -26,10 +26,18 @@ def run(
     """See `towers.kernels`; dropout takes its noise from the generator."""
     values = batch.values
     training = torch.is_grad_enabled() and any(part.requires_grad for part in (values, *state, *weights.flat))
-    how = prepare(batch, state[0].shape[1], weights, outputs, method, generator, training=training)
-    if not how.plan.cuts:
+    count = state[0].shape[1]
+    chosen = None
+    if count:
+        chosen = choose(batch.sizes(), count, weights, method, training=training, like=values)
+    if chosen is None or not chosen.cuts:
         width = state[0].shape[2] * (1 + weights.bidirectional)
-        return (values.new_zeros(len(values), width) if outputs else None), state
+        return (values.new_zeros(*values.shape[:-1], width) if outputs else None), state
+    if chosen.order is None and chosen.cuts[0].way == "buckets" and whole.serves(batch, weights):
+        even = chosen.cuts[0].rows == chosen.tokens
+        with walk.threads(chosen.one_thread):
+            return whole.run(batch, chosen.cuts[0].stop, state, weights, even=even, outputs=outputs, training=training)
+    how = prepare(batch, chosen, weights, outputs, generator)
     if training:
         output, h_n, c_n = _Stack.apply(how, values, *state, *weights.flat)
     else:
@@ -37,25 +45,12 @@ def run(
     return output, (h_n, c_n)
 
 
-def prepare(
-    batch: Batch,
-    count: int,
-    weights: Weights,
-    outputs: bool,
-    method: str,
-    generator: torch.Generator | None,
-    *,
-    training: bool,
-) -> "How":
-    """Plan a batch of `count` sentences and lay it out."""
-    values, starts, lengths, longest, _ = batch
-    if lengths is not None and starts is not None:
-        lengths, starts = lengths.cpu(), starts.cpu()
-    same = longest or 0
-    chosen = choose(same if lengths is None else lengths, count, weights, method, training=training, like=values)
-    if lengths is None or starts is None:
-        starts, lengths = torch.arange(count) * same, torch.full((count,), same)
-    return How(chosen, Layout(chosen, starts, lengths, len(values)), weights, outputs, generator)
+def prepare(batch: Batch, chosen: Plan, weights: Weights, outputs: bool, generator: torch.Generator | None) -> "How":
+    """Lay a batch out as planned."""
+    starts, lengths = batch.places(chosen.batch)
+    return How(
+        chosen, Layout(chosen, starts.cpu(), lengths.cpu(), batch.rows, cells=outputs), weights, outputs, generator
+    )
 
 
 class How(NamedTuple):
@@ -93,64 +88,85 @@ class _Stack(torch.autograd.Function):
 def forward(how: How, values: Tensor, h_0: Tensor, c_0: Tensor, *, save: bool) -> Any:
     """output (or None), h_n, c_n, and, with `save`, for each layer its directions and its noise, which go back."""
     weights, directions, kept = how.weights, 1 + how.weights.bidirectional, list[Any]()
+    shape, values = values.shape[:-1], values.flatten(0, -2)
     output: Tensor | None = None
     ends: list[tuple[Tensor, Tensor]] = []
-    for layer in range(weights.num_layers):
-        final = layer == weights.num_layers - 1
-        parts: list[Any] = []
-        runs: list[Any] = []
-        for direction in range(directions):
-            way = walk.Direction(how.plan, how.layout, bool(direction), how.outputs or not final)
-            row = layer * directions + direction
-            part, h_n, c_n, run_kept = walk.run(
-                way, values, h_0[row], c_0[row], weights.of(layer, direction), save=save
-            )
-            parts.append(part)
-            ends.append((h_n, c_n))
-            runs.append(tuple(run_kept))
-        output = parts[0] if directions == 1 or parts[0] is None else torch.cat(parts, 1)
-        noise = None
-        if not final and output is not None:
-            noise = _noise(output, weights.dropout, how.generator)
-            values = output if noise is None else output * noise
-        kept.append((tuple(runs), noise))
-    return output, torch.stack([h for h, _ in ends]), torch.stack([c for _, c in ends]), tuple(kept)
+    with walk.threads(how.plan.one_thread):
+        for layer in range(weights.num_layers):
+            final = layer == weights.num_layers - 1
+            runs: list[walk.Run] = []
+            inputs = values
+            for direction in range(directions):
+                row = layer * directions + direction
+                run = walk.forward(
+                    how.layout,
+                    values,
+                    (h_0[row], c_0[row]),
+                    weights.of(layer, direction),
+                    reverse=bool(direction),
+                    outputs=how.outputs or not final,
+                    save=save,
+                )
+                runs.append(run)
+                ends.append((run.h_n, run.c_n))
+            parts = [run.output for run in runs if run.output is not None]
+            output = parts[0] if len(parts) == 1 else torch.cat(parts, 1) if parts else None
+            noise = None
+            if not final and output is not None:
+                noise = _noise(output, weights.dropout, how.generator)
+                values = output if noise is None else output * noise
+            kept.append((inputs, tuple(run.kept for run in runs), noise))
+    h_n, c_n = (_stacked([end[part] for end in ends]) for part in (0, 1))
+    return None if output is None else output.unflatten(0, shape), h_n, c_n, tuple(kept)
 
 
 def backward(how: How, shapes: Any, kept: Any, gradients: Any, *, wants_values: bool) -> list[Tensor | None]:
     """The gradients of values, h_0, c_0 and each parameter, from those of output, h_n and c_n (None: zero)."""
     weights, directions = how.weights, 1 + how.weights.bidirectional
-    g_output, g_h, g_c = gradients
+    g_output, *g_ends = gradients
+    some = next(one for one in gradients if one is not None)
+    g_h, g_c = (
+        some.new_zeros(shape) if one is None else one.clone(memory_format=torch.contiguous_format)
+        for one, shape in zip(g_ends, shapes[1:], strict=True)
+    )
+    g_output = None if g_output is None else g_output.flatten(0, -2)
     starts: list[tuple[Tensor, Tensor]] = []
     of_weights: list[Tensor | None] = []
-    for layer in range(weights.num_layers - 1, -1, -1):
-        runs, noise = kept[layer]
-        if noise is not None:
-            g_output = g_output * noise
-        g_values: Tensor | None = None
-        for direction in range(directions - 1, -1, -1):
-            way = walk.Direction(how.plan, how.layout, bool(direction), True)
-            row = layer * directions + direction
-            parts = [None if one is None else one[row] for one in (g_h, g_c)]
-            part = None if g_output is None else g_output.chunk(directions, 1)[direction]
-            sizes = (shapes[0][0], *(shape[1:] for shape in shapes[1:]))
-            found, h, c, own = walk.back(
-                way, sizes, runs[direction], part, *parts, wants_values=wants_values or layer > 0
-            )
-            g_values = found if g_values is None else g_values + found
-            starts.append((h, c))
-            present = [own[0], own[1], *[own[2]] * weights.biases, *[own[3]] * weights.projected]
-            of_weights = [*present, *of_weights]
-        g_output = g_values
-    g_h_0, g_c_0 = (torch.stack(parts[::-1]) for parts in zip(*starts, strict=True))
-    return [g_output, g_h_0, g_c_0, *of_weights]
+    with walk.threads(how.plan.one_thread):
+        for layer in range(weights.num_layers - 1, -1, -1):
+            values, runs, noise = kept[layer]
+            if noise is not None and g_output is not None:
+                g_output = g_output * noise
+            g_values: Tensor | None = None
+            for direction in range(directions - 1, -1, -1):
+                row = layer * directions + direction
+                found, h, c, own = walk.backward(
+                    how.layout,
+                    values,
+                    runs[direction],
+                    g_output if g_output is None or directions == 1 else g_output.chunk(2, 1)[direction].contiguous(),
+                    g_h[row],
+                    g_c[row],
+                    reverse=bool(direction),
+                    wants_values=wants_values or layer > 0,
+                )
+                g_values = found if g_values is None or found is None else g_values + found
+                starts.append((h, c))
+                of_weights = [*own[:2], *[own.bias] * weights.biases, *[own.weight_hr] * weights.projected, *of_weights]
+            g_output = g_values
+    g_h_0, g_c_0 = (_stacked([start[part] for start in reversed(starts)]) for part in (0, 1))
+    return [None if g_output is None else g_output.view(shapes[0]), g_h_0, g_c_0, *of_weights]
 
 
-def choose(lengths: Tensor | int, count: int, weights: Weights, method: str, *, training: bool, like: Tensor) -> Plan:
+def _stacked(parts: list[Tensor]) -> Tensor:
+    return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
+
+
+def choose(lengths: Tensor | int, batch: int, weights: Weights, method: str, *, training: bool, like: Tensor) -> Plan:
     """The plan of a batch of these lengths, for these weights."""
     return plan(
         lengths,
-        count,
+        batch,
         method,
         input_size=weights.flat[0].shape[1],
         hidden=weights.hidden,

@@ -80,6 +80,7 @@ class RaggedLSTM(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, True, float(dropout)
         self.bidirectional, self.proj_size, self.method = bidirectional, proj_size, method
+        self._flat_names = [name for names in self._names() for name in names]
         for name, shape in self._parameter_shapes().items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
@@ -191,17 +192,14 @@ class RaggedLSTM(nn.Module):
         | None = None,
         *,
         lengths: Int[Tensor, "batch"] | None = None,
-    ) -> tuple[
-        Float[Tensor, "{self.state_rows} batch {self.state_width}"],
-        Float[Tensor, "{self.state_rows} batch {self.hidden_size}"],
-    ]:
-        """Only the states at each sentence's own end, as `forward` has them: no output is written.
+    ) -> Float[Tensor, "{self.state_rows} batch {self.state_width}"]:
+        """Only h_n, each sentence's at its own end, as `forward` has it; faster, as nothing else is made.
 
         Raises:
             ShapeContractError: a shape or dtype is not as annotated, or lengths stand beside input that has its own.
             ValueError: a length is negative or above `steps`.
         """
-        return self._run(input, hx, lengths, outputs=False)[1]
+        return self._run(input, hx, lengths, outputs=False)[1][0]
 
     def plan(self, lengths: Int[Tensor, "batch"], *, training: bool | None = None) -> Plan:
         """How a batch of these lengths will be walked over on the CPU; `print` it.
@@ -210,15 +208,13 @@ class RaggedLSTM(nn.Module):
         """
         training = self.training if training is None else training
         weights = self._weights()
-        return choose(
-            lengths.cpu().to(torch.int64), len(lengths), weights, self.method, training=training, like=weights.flat[0]
-        )
+        sizes = lengths.cpu().to(torch.int64) if len(lengths) else 0
+        return choose(sizes, len(lengths), weights, self.method, training=training, like=weights.flat[0])
 
     def _run(self, input: Any, hx: State | None, lengths: Tensor | None, *, outputs: bool) -> tuple[Any, State]:
         """From any kind of input to a batch for the kernels, and back to the same kind."""
         if isinstance(input, Tensor) and not input.is_nested:
-            output, state = self.run_batch(_batch_of_padded(input, lengths), input.shape[0], hx, outputs=outputs)
-            return None if output is None else output.unflatten(0, input.shape[:2]), state
+            return self.run_batch(_batch_of_padded(input, lengths), input.shape[0], hx, outputs=outputs)
         ragged = enter(input, lengths, owner=self)
         output, state = self.run_batch(_batch_of_ragged(ragged), ragged.batch, hx, outputs=outputs)
         return None if output is None else leave(ragged.with_values(output), input), state
@@ -227,37 +223,38 @@ class RaggedLSTM(nn.Module):
         self, batch: Batch, count: int, hx: State | None = None, *, outputs: bool
     ) -> tuple[Tensor | None, State]:
         """As `forward`, for `count` sentences as the kernels take them: what other layers call."""
-        weight = self.weight_ih_l0
-        dtype = torch.promote_types(weight.dtype, torch.float32)  # a state loses too much in less
+        own, values = self.weight_ih_l0, batch.values
+        dtype = torch.promote_types(own.dtype, torch.float32)  # a state loses too much in less
         if hx is None:
-            zeros = weight.new_zeros(self.state_rows, count, self.hidden_size, dtype=dtype)
-            hx = (zeros[..., : self.state_width], zeros)
-        self._guard(batch.values, count, hx)
-        with no_autocast(weight.device):
+            zeros = own.new_zeros(self.state_rows, count, self.hidden_size, dtype=dtype)
+            hx = (zeros[..., : self.proj_size] if self.proj_size else zeros, zeros)
+        self._guard(values, count, hx)
+        mixed = autocast(own.device)
+        if not mixed and own.dtype == values.dtype == dtype and own.device.type == "cpu":
+            return run(batch, hx, self._weights(), outputs=outputs, method=self.method)
+        with _as_it_is(own.device):
             weights = self._weights()
             if not reads_as_they_are(batch, weights):
-                batch, weights = batch._replace(values=batch.values.to(dtype)), self._weights(dtype)
-            state = (hx[0].to(dtype), hx[1].to(dtype))
-            output, (h_n, c_n) = run(batch, state, weights, outputs=outputs, method=self.method)
-        small = torch.get_autocast_dtype(weight.device.type) if autocast(weight.device) else weight.dtype
-        h_n, c_n = h_n.to(small), c_n.to(dtype if autocast(weight.device) else small)
-        return None if output is None else output.to(small), (h_n, c_n)
+                batch, weights = batch._replace(values=values.to(dtype)), self._weights(dtype)
+            output, (h_n, c_n) = run(
+                batch, (hx[0].to(dtype), hx[1].to(dtype)), weights, outputs=outputs, method=self.method
+            )
+        small = torch.get_autocast_dtype(own.device.type) if mixed else own.dtype
+        state = (h_n.to(small), c_n.to(dtype if mixed else small))
+        return None if output is None else output.to(small), state
 
     def _guard(self, values: Tensor, batch: int, state: State) -> None:
         """Refuse sizes that do not fit even where contracts are off: torch's CPU path would read out of bounds."""
-        sizes = {
-            "input": (values.shape[1:], (self.input_size,)),
-            "hx[0]": (state[0].shape, (self.state_rows, batch, self.state_width)),
-            "hx[1]": (state[1].shape, (self.state_rows, batch, self.hidden_size)),
-        }
-        for name, (came, expected) in sizes.items():
-            if came != expected:
-                raise ShapeContractError(
-                    complaint("RaggedLSTM.forward", f"{name} is {tuple(came)}; expected {expected}")
-                )
+        rows, width, hidden = self.state_rows, self.state_width, self.hidden_size
+        expected = ((self.input_size,), (rows, batch, width), (rows, batch, hidden))
+        for name, part, wanted in zip(
+            ("input", "hx[0]", "hx[1]"), (values.shape[-1:], state[0].shape, state[1].shape), expected, strict=True
+        ):
+            if part != wanted:
+                raise ShapeContractError(complaint("RaggedLSTM.forward", f"{name} is {tuple(part)}; expected {wanted}"))
 
     def _weights(self, dtype: torch.dtype | None = None) -> Weights:
-        flat = [getattr(self, name) for names in self._names() for name in names]
+        flat = [getattr(self, name) for name in self._flat_names]
         if dtype not in (None, flat[0].dtype):
             flat = [part.to(dtype) for part in flat]
         biases = {True: 2, "single": 1, False: 0}[self.bias]
@@ -325,14 +322,13 @@ class RaggedLSTM(nn.Module):
 
 
 def _batch_of_padded(input: Tensor, lengths: Tensor | None) -> Batch:
-    count, words = input.shape[:2]
-    values = input.flatten(0, 1)
+    words = input.shape[1]
     if lengths is None:
-        return Batch(values, None, None, words)
+        return Batch(input, None, None, words)
     lengths = lengths.to(input.device, torch.int64)
     if not may_read(lengths):
         lengths = lengths.clamp(0, words)  # nobody looked at them: nothing is read out of bounds
-    return Batch(values, torch.arange(count, device=input.device) * words, lengths, words)
+    return Batch(input, None, lengths, words)
 
 
 def _batch_of_ragged(ragged: Ragged) -> Batch:
@@ -342,7 +338,7 @@ def _batch_of_ragged(ragged: Ragged) -> Batch:
 
 
 @contextmanager
-def no_autocast(device: torch.device) -> Generator[None]:
+def _as_it_is(device: torch.device) -> Generator[None]:
     """Without autocast; and without cuDNN's warning that its weights could lie in one block of memory."""
     with ExitStack() as stack:
         if autocast(device):

@@ -1,0 +1,48 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""A padded batch as it stands: one layer and direction, one bucket, nothing sorted, torch's own gradient of oneDNN's
+LSTM. For small batches, where each operation costs more than the numbers that it computes.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from towers.kernels import buckets
+from towers.kernels.batch import Batch, State, Weights
+
+
+def serves(batch: Batch, weights: Weights) -> bool:
+    """Whether it can run this at all."""
+    return batch.values.dim() == 3 and weights.num_layers == 1 and not weights.bidirectional
+
+
+def run(
+    batch: Batch, words: int, state: State, weights: Weights, *, even: bool, outputs: bool, training: bool
+) -> tuple[Tensor | None, State]:
+    """See `towers.kernels`; the longest sentence has `words` words, if `even` all have."""
+    count, width, inputs = batch.values.shape
+    x, h_0, c_0 = batch.values, state[0].squeeze(0), state[1].squeeze(0)
+    x = (x if words == width else x[:, :words]).transpose(0, 1)
+    w_ih, w_hh, bias, _ = weights.of(0, 0)
+    hidden, pads, last = w_hh.shape[1], None, None
+    bias = w_ih.new_zeros(4 * hidden) if bias is None else bias
+    if not even and batch.lengths is not None:
+        last = (batch.lengths - 1) * count + torch.arange(count)
+        pads = (torch.arange(words).unsqueeze(1) >= batch.lengths).unsqueeze(2) if outputs or training else None
+    if pads is not None and outputs:  # and the cells: see `buckets`
+        x = torch.where(pads, buckets.mark(inputs), F.pad(x, (0, 1)))
+        w_ih = torch.cat((w_ih, buckets.shut(hidden)), 1)
+    elif pads is not None:
+        x = x.masked_fill(pads, 0)
+    arrays = (w_ih, w_hh, bias, torch.zeros_like(bias))
+    y, h_n, c_n, _ = torch.mkldnn_rnn_layer(
+        x, *arrays, h_0, c_0, False, [], buckets.LSTM, hidden, 1, True, False, False, False
+    )
+    if last is not None:
+        h_n = y.flatten(0, 1).index_select(0, last)
+    end = (h_n.view(1, count, hidden), c_n.view(1, count, hidden))
+    if not outputs:
+        return None, end
+    output = y.transpose(0, 1)
+    output = output if pads is None else output.masked_fill(pads.transpose(0, 1), 0)
+    return output if words == width else F.pad(output, (0, 0, 0, width - words)), end
