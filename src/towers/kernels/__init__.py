@@ -8,13 +8,14 @@ where that belongs to no sentence; with `outputs=False` only h_n is wanted: outp
 Which code runs:
 
 - `device_ways`, for tensors that do not lie on the CPU: the first module whose `serves(batch, weights)` is true. Such a
-  module gets the batch flat (`Batch.flat`); it has `serves`, which looks at devices, dtypes and sizes only, and `run(batch, state, weights, *, outputs)` with
-  the results above, differentiable. It must neither read `starts` and `lengths` on the host nor wait for the device,
-  and, being made of custom operations, takes fake tensors, `torch.compile` and export itself. To add one, write the
-  module and enter it in `device_ways`, before `padded`, which serves everything. `fused` is the first.
+  module gets the batch flat (`Batch.flat`). It has `serves`, which looks at devices, dtypes and sizes only, and
+  `run(batch, state, weights, *, outputs)` with the results above, differentiable. It must neither read `starts` and
+  `lengths` on the host nor wait for the device, and, being made of custom operations, takes fake tensors,
+  `torch.compile` and export itself. To add one, write the module and enter it in `device_ways`, before `padded`, which
+  serves everything. `fused` is the first.
 - On the CPU, plain tensors in eager code go to `stack`, which has a plan made (`plan`, by the model in `costs`), lays
   it out (`layout`), and walks over it, a layer and direction at a time (`walk`), each segment of the plan in one of
-  the ways: `buckets` or `steps`.
+  the ways: `buckets` or `steps`. Small padded batches are not laid out, but run as they stand (`whole`).
 - Fake, functional and compiled tensors on the CPU go through one custom operation (`operator`), which runs the same.
 """
 
