@@ -271,12 +271,6 @@ def test_missing_file_is_the_system_s_own_error(tmp_path: Path) -> None:
         WordVectors.load(tmp_path / "nowhere.txt")
 
 
-def test_binary_without_gensim_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "gensim.models", None)
-    with pytest.raises(ImportError, match=r'pip install "towers\[train\]"'):
-        WordVectors.load(write(tmp_path, as_binary(["a"], torch.ones(1, 2))))
-
-
 def test_what_is_not_wanted_takes_no_memory(tmp_path: Path) -> None:
     body = b" 0.125" * 300 + b"\n"
     path = write(tmp_path, b"".join(b"word%d" % number + body for number in range(10_000)))  # 18 MB

@@ -18,8 +18,8 @@ class _Terminated(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code.
 
-    0; 1 where `verify` proves nothing; 2 for what the user can mend; 130 after Ctrl-C; 143 after SIGTERM. What the
-    user can mend is told in a line on standard error, without a traceback.
+    0; 1 where `verify` proves nothing; 2 for what the user can mend; 130 after Ctrl-C; 141 if nobody reads the output
+    any more; 143 after SIGTERM. What the user can mend is told in a line on standard error, without a traceback.
     """
     arguments = parser().parse_args(argv)
     try:
@@ -31,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Terminated as error:
         _say_end("terminated", error)
         return 128 + signal.SIGTERM
-    except BrokenPipeError:  # whoever read the output has gone: `towers fit | head`
+    except BrokenPipeError:  # whoever read the output has gone: `towers predict --out - | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 128 + signal.SIGPIPE
     except (ValueError, OSError, ImportError) as error:
         if isinstance(error, ConnectionError) and not _is_main():  # the process that ended has said why, or the first
             return 2
@@ -71,10 +71,10 @@ def _is_main() -> bool:
 
 
 def _told(error: Exception) -> str:
-    """An error's text; the system's own say the file first, as ours do."""
+    """An error's text in one line; the system's own say the file first, as ours do."""
     if isinstance(error, OSError) and error.filename is not None:
         return _noted(f"{error.filename}: {error.strerror}", error)
-    return _noted(str(error), error)
+    return _noted("; ".join(line.strip() for line in str(error).splitlines() if line.strip()), error)
 
 
 def _noted(text: str, error: BaseException) -> str:

@@ -2,7 +2,6 @@
 """`towers fit`."""
 
 import argparse
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +13,6 @@ from towers import training
 from towers.checkpoint import RESUME, undamaged
 from towers.cli import pairs
 from towers.cli.report import Report, report
-from towers.data import WordVectors
 from towers.model import Tower, TwoTowers
 from towers.training.extras import PACKAGES, require
 from towers.training.fitting import learn, resumed_settings
@@ -97,7 +95,7 @@ def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) 
     model = build(given, settings, data.vectors.width)
     tell.start(data, model, run)
     if run.writes:
-        _warn_of_missing(data.vectors)
+        pairs.warn_of_missing("fit", data.vectors.coverage, data.vectors.source)
     train, dev = data.parts["train"], data.parts.get("dev")
     history = learn(model, train, dev, run, settings, on_epoch=lambda epoch: tell.epoch(epoch, settings.epochs))
     if run.writes:
@@ -140,14 +138,6 @@ def _words(given: Mapping[str, Any]) -> tuple[int | None, int | None]:
     if len(sides) > 1:
         raise ValueError("--shared is one tower for both sides; --left-words and --right-words must be the same then")
     return (words := sides.pop()), words
-
-
-def _warn_of_missing(vectors: WordVectors) -> None:
-    """Say it where most words have no vector: the training would go on, and learn little."""
-    found, words = vectors.coverage.types_found, vectors.coverage.types
-    if 2 * found < words:
-        problem = f"only {found} of {words} different words have a vector in {vectors.source}"
-        print(f"towers fit: warning: {problem}; are these the vectors that you meant?", file=sys.stderr, flush=True)
 
 
 def _measure_test(settings: Settings, data: pairs.Data, model: TwoTowers) -> dict[str, Any]:

@@ -8,12 +8,19 @@ from towers.model import Tower, TwoTowers
 Command = Literal["fit", "predict"]
 
 
-def fitted(pairs: SentencePairs, model: TwoTowers, fit_length: str | None, command: Command) -> SentencePairs:
-    """Pairs that the model can read: right sentences filled up or cut if asked for, and everything checked.
+def fitted(
+    pairs: SentencePairs, model: TwoTowers, fit_length: str | None, command: Command, *, before: int = 0
+) -> SentencePairs:
+    """Pairs that the model can read: sentences filled up or cut if asked for, and everything checked.
+
+    Only sentences of a tower for a fixed number of words are filled up or cut. `before` is how many pairs of the same
+    file were right already.
 
     Raises:
         ValueError: a sentence has a number of words that its tower does not take; file, line and ways out are named.
     """
+    if fit_length is not None and model.left.words is not None:
+        pairs = pairs.fit_left(model.left.words)
     if fit_length is not None and model.right.words is not None:
         pairs = pairs.fit_right(model.right.words)
     sides = (("left", pairs.left, model.left), ("right", pairs.right, model.right))
@@ -26,7 +33,8 @@ def fitted(pairs: SentencePairs, model: TwoTowers, fit_length: str | None, comma
         if wrong[side]:
             first = wrong[side][0]
             count = len(sentences[first])
-            others = f" ({misfits} of {len(pairs)} pairs do not fit)" if misfits > 1 else ""
+            pairs_so_far = f"the first {before + len(pairs)}" if before else len(pairs)
+            others = f" ({misfits} of {pairs_so_far} pairs do not fit)" if misfits > 1 else ""
             problem = f"the {side} sentence has {_words(count)}; this tower takes {_range(tower)}{others}"
             way_out = _WAYS_OUT[command, "any" if tower.words is None else side].format(
                 words=tower.words, count=count, any=_ANY[model.left is model.right, side]
@@ -43,14 +51,14 @@ _ANY = {
 }
 
 
+_FIT = "Use {any} for sentences of any length, or --fit-length pad-or-cut to make them {words} words long"
+_PREDICT = "Use --fit-length pad-or-cut to make sentences {words} words long, or train with {any}"
 _WAYS_OUT = {
-    ("fit", "left"): "Use {any} for sentences of any length",
-    ("fit", "right"): (
-        "Use {any} for sentences of any length, or --fit-length pad-or-cut to make them {words} words long"
-    ),
+    ("fit", "left"): _FIT,
+    ("fit", "right"): _FIT,
     ("fit", "any"): "Leave such pairs out, or use --kernel-words {count}",
-    ("predict", "left"): "Leave such pairs out, or train with {any}",
-    ("predict", "right"): "Use --fit-length pad-or-cut to make sentences {words} words long, or train with {any}",
+    ("predict", "left"): _PREDICT,
+    ("predict", "right"): _PREDICT,
     ("predict", "any"): "Leave such pairs out, or train with --kernel-words {count}",
 }
 

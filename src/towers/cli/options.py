@@ -26,10 +26,14 @@ fastText .vec.
 """
 
 PREDICT = """
-Add the column `probability` to a file of sentence pairs, in the file's own order and format. Word vectors and column
+Add the column `probability` to a file of sentence pairs of any size, in the file's own order. Word vectors and column
 names are those that the model was trained with; options replace them.
 
   $ towers predict --model sick --pairs sick.test.tsv --out predicted.tsv
+  $ zcat pairs.tsv.gz | towers predict --model sick --pairs - --format tsv --out - | sort -k 5
+
+Files are TSV, CSV, JSON lines or Parquet, by their ending or --format. A file appears whole, at the end. Standard
+output has no mark for its end: it is whole if the exit code is 0.
 """
 
 
@@ -150,7 +154,7 @@ def _add_columns(add: Callable[..., argparse.Action]) -> None:
     add(
         "--fit-length",
         choices=["pad-or-cut"],
-        help="for a right tower of a fixed number of words: fill up or cut other sentences (default: an error)",
+        help="for a tower of a fixed number of words: fill up or cut its sentences (default: an error)",
     )
 
 
@@ -211,14 +215,22 @@ def _add_prediction(predict: argparse.ArgumentParser) -> None:
     files = predict.add_argument_group("files")
     files.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder that `towers fit` saved")
     files.add_argument(
-        "--pairs", type=Path, required=True, metavar="FILE", help="sentence pairs; labels are not needed"
+        "--pairs", type=Path, required=True, metavar="FILE", help="sentence pairs, without labels; -: standard input"
     )
-    files.add_argument("--out", type=Path, required=True, metavar="FILE", help="the same rows, and `probability`")
+    files.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the same rows, and `probability`; -: standard output"
+    )
+    formats = ["tsv", "csv", "jsonl", "parquet"]
+    files.add_argument("--format", choices=formats, help="of the pairs (what the ending says)")
+    files.add_argument("--out-format", choices=formats, help="of the output (what its ending says; as the pairs)")
     _add_vectors(files.add_argument)
     _add_columns(files.add_argument)
     machine = predict.add_argument_group("machine")
-    machine.add_argument("--batch-size", type=at_least_one, default=256, metavar="N", help="pairs at a time (256)")
+    machine.add_argument(
+        "--batch-size", type=at_least_one, default=256, metavar="N", help="sentences that a tower reads at a time (256)"
+    )
     _add_machine(machine.add_argument)
+    predict.add_argument("--json", action="store_true", help="say what was done as a JSON object")
 
 
 def _add_verification(verify: argparse.ArgumentParser) -> None:

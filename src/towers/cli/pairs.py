@@ -1,11 +1,12 @@
 """The sentence pairs of a run: read, checked against the towers that are to read them, bound to word vectors."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from towers.cli.lengths import fitted
-from towers.data import SentencePairs, WordVectors, sample_pairs
+from towers.data import Coverage, SentencePairs, VectorStore, WordVectors, sample_pairs
 from towers.model import TwoTowers
 
 COLUMNS: dict[str, Any] = {"left_column": "sentence1", "right_column": "sentence2", "split": "rule"}
@@ -30,6 +31,22 @@ def load(arguments: argparse.Namespace, model: TwoTowers) -> Data:
         ValueError: options do not go together, a file is bad, or a sentence has a length that its tower does not take.
     """
     return _sample(arguments, model) if arguments.train is None else _files(arguments, model)
+
+
+def warn_of_missing(command: str, coverage: Coverage, source: str) -> bool:
+    """Say it where most words have no vector: the work would go on, and be worth little."""
+    found, words = coverage.types_found, coverage.types
+    if 2 * found < words:
+        problem = f"only {found} of {words} different words have a vector in {source}"
+        advice = "are these the vectors that you meant?"
+        print(f"towers {command}: warning: {problem}; {advice}", file=sys.stderr, flush=True)
+    return 2 * found < words
+
+
+def covered(vectors: WordVectors | VectorStore, coverage: Coverage) -> str:
+    """What is said of the words that were looked up: how many have a vector, and whether the file repeats any."""
+    twice = f"; repeated words in {vectors.source}: {vectors.duplicates}, the first of each counts"
+    return f"{coverage}{twice if vectors.duplicates else ''}"
 
 
 def _files(arguments: argparse.Namespace, model: TwoTowers) -> Data:

@@ -1,133 +1,174 @@
-# pyright: reportUnknownMemberType=false
 """`towers predict`."""
 
 import argparse
-import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import json
+import sys
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO, cast
 
 from torch import Tensor
 
-from towers import training
-from towers.checkpoint import read_config, replace
+from towers.checkpoint import CONFIG, read_config
 from towers.cli.lengths import fitted
-from towers.cli.pairs import COLUMNS, chosen
-from towers.data import SentencePairs, WordVectors, read_table
-from towers.data.columns import Columns
+from towers.cli.pairs import COLUMNS, chosen, covered, warn_of_missing
+from towers.cli.tables import STANDARD, format_of_output, naming, place_of, source_of, write
+from towers.data import SentencePairs, VectorStore, WordVectors
+from towers.data.columns import SPLITTERS, Columns
+from towers.data.readers import Source, TableFormat, read_rows
+from towers.data.rows import Rows
 from towers.data.sample import sample_vectors
-from towers.data.tables import ENDINGS, TableFormat, format_of
+from towers.data.writers import writing
 from towers.model import TwoTowers
-from towers.training.extras import PACKAGES, require
-from towers.training.fitting import check_arguments
-
-if TYPE_CHECKING:
-    import polars
+from towers.training.extras import require
+from towers.training.options import check_arguments
+from towers.training.prediction import Predictor, check_width
 
 COLUMN = "probability"
 OPTIONS: dict[str, Any] = {**COLUMNS, "fit_length": None}
 """What config.json may say and the options may replace."""
+Windows = Iterator[tuple[Rows, SentencePairs]]
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read, predict, write."""
-    require(*PACKAGES)
-    check_arguments(batch_size=arguments.batch_size, device=arguments.device, precision=arguments.precision)
-    out = _output(arguments.pairs, arguments.out)
-    format = _output_format(arguments.pairs, arguments.out)
-    config = read_config(arguments.model)
+    """Read, predict and write, some rows at a time."""
+    started = time.perf_counter()
+    require("safetensors", "polars", "tqdm")
+    machine = {name: getattr(arguments, name) for name in ("batch_size", "device", "precision")}
+    check_arguments(**machine)
+    place = place_of(arguments)
+    source, format = source_of(arguments)
+    out_format = format_of_output(arguments, format)
+    config = Config(arguments.model)
     model = TwoTowers.load(arguments.model)
-    trained = {name: value for name, value in config.get("data", {}).items() if name in OPTIONS}
-    options = chosen(arguments, OPTIONS | trained)
-    columns = Columns(str(arguments.pairs), read_table(str(arguments.pairs), format))
-    frame = columns.table.frame
-    if COLUMN in frame.columns:
-        raise ValueError(f"{arguments.pairs} has a column {COLUMN!r} already; rename it first")
-    pairs = fitted(_pairs(columns, options), model, options["fit_length"], "predict")
-    vectors = _vectors(arguments, config, pairs, model)
-    pairs = pairs.with_vectors(vectors)
-    probabilities = training.predict(
-        model, pairs, batch_size=arguments.batch_size, device=arguments.device, precision=arguments.precision
-    )
-    if wrong := int((~probabilities.isfinite()).sum()):
-        problem = f"gives no number for {wrong} of {len(pairs)} pairs; are its weights finite? Train it again"
-        raise ValueError(f"{arguments.model}: the model {problem}")
-    _write(frame, probabilities, format, out)
-    print(f"{len(pairs)} pairs with {COLUMN} in {arguments.out}; {vectors.coverage}", flush=True)
+    windows = _windows(source, format, model, chosen(arguments, OPTIONS | config.options))
+    first = next(windows)  # most mistakes are seen here, before the vectors are read
+    with _vectors(arguments, config, model) as vectors:
+        predictor = Predictor(model, vectors, **machine)
+        job = Job(arguments, predictor)
+        with naming(arguments.out), job.admitting():
+            write(place, lambda file: job.work(chain([first], windows), file, out_format))
+    job.say(time.perf_counter() - started)
 
 
-def _output(pairs: Path, out: Path) -> Path:
-    """The file to write, links followed; one that could not be written, or had better not be, is refused at once."""
-    if str(out) == "-":
-        raise ValueError("--out -: rows are not written to standard output; name a file")
-    place = Path(os.path.realpath(out))
-    if not place.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent if place == out.absolute() else place.parent}")
-    if place.is_dir():
-        raise ValueError(f"--out {out}: is a folder; name a file")
-    if out.exists() and (not place.is_file() or _is_standard_output(place)):
-        raise ValueError(f"--out {out}: is no regular file; name a file")
-    if out.exists() and pairs.exists() and out.samefile(pairs):
-        raise ValueError(f"--out {out}: is the file of --pairs, which stays as it is; name another file")
-    return place
+class Config:
+    """What config.json of a saved model says of words and columns, looked at closely: people edit it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / CONFIG
+        config = read_config(folder)
+        data, vectors = (self._section(config, name) for name in ("data", "vectors"))
+        self.options = {name: value for name, value in data.items() if name in OPTIONS}
+        for name in ("left_column", "right_column"):
+            self._check("data", data, name, isinstance(data.get(name, ""), str), "a string")
+        self._check("data", data, "split", data.get("split", "rule") in list(SPLITTERS), " or ".join(SPLITTERS))
+        known = data.get("fit_length") in (None, "pad-or-cut")
+        self._check("data", data, "fit_length", known, "null or pad-or-cut")
+        self._check("vectors", vectors, "source", isinstance(vectors.get("source", ""), str), "a string")
+        self._check("vectors", vectors, "missing", vectors.get("missing", "hash") in ["hash", "zero"], "hash or zero")
+        self.source: str | None = vectors.get("source")
+        self.missing: Any = vectors.get("missing", "hash")
+
+    def _section(self, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+        section = config.get(name, {})
+        if not isinstance(section, dict):
+            raise ValueError(f'{self.path}: is damaged: "{name}" is {json.dumps(section)[:40]}; expected an object')
+        return cast(dict[str, Any], section)
+
+    def _check(self, section: str, values: Mapping[str, Any], name: str, right: bool, expected: str) -> None:
+        if not right:
+            found = json.dumps(values[name])[:40]
+            raise ValueError(f'{self.path}: is damaged: "{name}" in "{section}" is {found}; expected {expected}')
 
 
-def _is_standard_output(file: Path) -> bool:
-    with suppress(OSError):  # there may be none
-        return os.path.samestat(os.fstat(1), file.stat())
-    return False
+def _windows(source: Source, format: TableFormat, model: TwoTowers, options: Mapping[str, Any]) -> Windows:
+    """Rows, and the pairs in them, checked."""
+    count = 0
+    for rows in read_rows(source, format):
+        if COLUMN in rows.names:
+            raise ValueError(f"{rows.path} has a column {COLUMN!r} already; rename it first")
+        columns = Columns(rows)
+        left, right = (columns.sentences(options[name], options["split"]) for name in ("left_column", "right_column"))
+        pairs = SentencePairs(left, right, source=rows.path, lines=rows.lines)
+        yield rows, fitted(pairs, model, options["fit_length"], "predict", before=count)
+        count += len(rows)
 
 
-def _output_format(pairs: Path, out: Path) -> TableFormat:
-    """The input's format; an output whose name says another is refused at once."""
-    format = format_of(str(pairs))
-    said = ENDINGS.get(out.suffix.lower(), format)
-    if said != format:
-        raise ValueError(f"--out {out}: its ending says {said}, but the rows of {pairs} stay {format}")
-    return format
+class Job:
+    """The work on all rows, and what is said about it."""
+
+    def __init__(self, arguments: argparse.Namespace, predictor: Predictor) -> None:
+        self.arguments, self.predictor = arguments, predictor
+        self.warned, self.written = False, 0
+
+    def work(self, windows: Windows, file: BinaryIO, format: TableFormat) -> None:
+        """Predict and write."""
+        with writing(file, format, COLUMN) as writer, self._bar() as bar:
+            for rows, pairs in windows:
+                probabilities = self.predictor(pairs)
+                self._check(probabilities)
+                self._warn()
+                writer.write(rows, probabilities)
+                self.written = self.predictor.pairs
+                if rows.share:
+                    bar.total = round(self.predictor.pairs / rows.share)
+                bar.update(len(rows))
+
+    @contextmanager
+    def admitting(self) -> Generator[None]:
+        """Say in the error of a wrong row how much of standard output is there already."""
+        try:
+            yield
+        except ValueError as error:
+            if self.arguments.out == STANDARD:
+                raise ValueError(f"{error}; standard output has the first {self.written} pairs only") from None
+            raise
+
+    def _bar(self) -> Any:
+        """How far it is, on a terminal that shows nothing else meanwhile."""
+        from tqdm import tqdm
+
+        shown = sys.stderr.isatty() and not (self.arguments.out == STANDARD and sys.stdout.isatty())
+        return tqdm(disable=not shown, leave=False, dynamic_ncols=True, unit=" pairs", unit_scale=True)
+
+    def _check(self, probabilities: Tensor) -> None:
+        if wrong := int((~probabilities.isfinite()).sum()):
+            problem = f"gives no number for {wrong} of {self.predictor.pairs} pairs; are its weights finite?"
+            raise ValueError(f"{self.arguments.model}: the model {problem} Train it again")
+
+    def _warn(self) -> None:
+        if not self.warned:
+            self.warned = warn_of_missing("predict", self.predictor.coverage, self.predictor.vectors.source)
+
+    def say(self, seconds: float) -> None:
+        """What was done; beside the rows on standard output, it goes to standard error."""
+        out, pairs, coverage = self.arguments.out, self.predictor.pairs, self.predictor.coverage
+        if self.arguments.json:
+            counts = coverage._asdict() | {"missing": dict(coverage.missing.most_common(5))}
+            vectors = {"source": self.predictor.vectors.source, **counts}
+            said = json.dumps({"pairs": pairs, "out": str(out), "seconds": round(seconds, 3), "vectors": vectors})
+        else:
+            said = f"{pairs} pairs with {COLUMN} in {'standard output' if out == STANDARD else out}; "
+            said += covered(self.predictor.vectors, coverage)
+        print(said, file=sys.stderr if out == STANDARD else sys.stdout, flush=True)
 
 
-def _pairs(columns: Columns, options: Mapping[str, Any]) -> SentencePairs:
-    left, right = (columns.sentences(options[name], options["split"]) for name in ("left_column", "right_column"))
-    return SentencePairs(left, right, source=columns.path, lines=columns.table.lines)
-
-
-def _vectors(
-    arguments: argparse.Namespace, config: Mapping[str, Any], pairs: SentencePairs, model: TwoTowers
-) -> WordVectors:
+@contextmanager
+def _vectors(arguments: argparse.Namespace, config: Config, model: TwoTowers) -> Generator[WordVectors | VectorStore]:
     """The vectors of the model's training, or those of --vectors."""
-    trained = config.get("vectors", {})
-    source = trained.get("source") if arguments.vectors is None else arguments.vectors
+    source = config.source if arguments.vectors is None else str(arguments.vectors)
+    missing = arguments.missing or config.missing
     if source is None:
         raise ValueError(f"{arguments.model} does not say which word vectors it was trained with; add --vectors FILE")
-    vectors = sample_vectors() if source == "sample" else _load_vectors(arguments, trained, Path(source), pairs)
-    if vectors.width != model.left.vector_width:
-        wanted = f"the model takes {model.left.vector_width}"
-        raise ValueError(
-            f"{vectors.source} has {vectors.width} numbers a word; {wanted}: use the vectors of its training"
-        )
-    return vectors
-
-
-def _load_vectors(
-    arguments: argparse.Namespace, trained: Mapping[str, Any], path: Path, pairs: SentencePairs
-) -> WordVectors:
-    if arguments.vectors is None and not path.is_file():
-        raise ValueError(f"{path}, the word vectors of the model's training, is gone; say where with --vectors FILE")
-    missing = arguments.missing or trained.get("missing", "hash")
-    return WordVectors.load(path, pairs.vocabulary, missing=missing)
-
-
-def _write(frame: "polars.DataFrame", probabilities: Tensor, format: TableFormat, out: Path) -> None:
-    """The rows with their probabilities, whole and then renamed. TSV knows no quoting, as in the reader."""
-    import polars
-
-    frame = frame.with_columns(polars.Series(COLUMN, probabilities.numpy()))
-    writers: dict[TableFormat, Callable[[Path], object]] = {
-        "tsv": lambda path: frame.write_csv(path, separator="\t", quote_style="never"),
-        "csv": frame.write_csv,
-        "jsonl": frame.write_ndjson,
-        "parquet": frame.write_parquet,
-    }
-    replace(out, writers[format])
+    if source == "sample" and arguments.vectors is None:
+        opened = nullcontext(sample_vectors(missing))
+    elif arguments.vectors is None and not Path(source).is_file():
+        raise ValueError(f"{source}, the word vectors of the model's training, is gone; say where with --vectors FILE")
+    else:
+        opened = VectorStore(source, missing=missing)
+    with opened as vectors:
+        check_width(model, vectors)
+        yield vectors

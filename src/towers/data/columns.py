@@ -1,28 +1,24 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Columns of a table, as sentences and as labels."""
+"""Columns of some rows of a table, as sentences and as labels."""
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Literal, NamedTuple
 
-from towers.data.tables import Table, TableFormat, read_table
+from towers.data.rows import Rows
 from towers.data.words import split_spaces, split_words
 
 Split = Literal["rule", "spaces"]
 SPLITTERS: dict[str, Callable[[str], list[str]]] = {"rule": split_words, "spaces": split_spaces}
+LISTED = 40
+"""So many columns are listed where one is missing."""
 
 
 class Columns(NamedTuple):
-    """The columns of a table, by name; mistakes in them are named by file, line and column."""
+    """The columns of some rows, by name; mistakes in them are named by file, line and column."""
 
-    path: str
-    table: Table
-
-    @classmethod
-    def read(cls, path: str, format: TableFormat | None) -> "Columns":
-        """Read the table at `path`."""
-        return cls(path, read_table(path, format))
+    rows: Rows
 
     def sentences(self, name: str, split: Split) -> list[Sequence[str]]:
         """A column of sentences: lists of strings as they are, strings divided as `split` says."""
@@ -44,29 +40,42 @@ class Columns(NamedTuple):
         return [(number - low) / (high - low) for number in numbers]
 
     def _column(self, name: str) -> list[Any]:
-        names = self.table.frame.columns
+        names = self.rows.names
         if name not in names:
             near = get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{self.path} has no column {name!r}, only {', '.join(names)}{hint}")
-        return self.table.frame[name].to_list()
+            more = f", … ({len(names)} columns)" if len(names) > LISTED else ""
+            listed = ", ".join(_short(name, str) for name in names[:LISTED]) + more
+            raise ValueError(f"{self.rows.path} has no column {name!r}, only {listed}{hint}")
+        return self.rows.column(name)
 
     def _words(self, name: str, row: int, cell: Any, divide: Callable[[str], list[str]]) -> Sequence[str]:
         words: Any = divide(cell) if isinstance(cell, str) else cell
         if words is None or words == []:
             raise self._mistake(row, f"{name} is empty")
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise self._mistake(row, f"{name} is {cell!r}; expected a string or a list of strings")
+            raise self._mistake(row, f"{name} is {_short(cell)}; expected a string or a list of strings")
+        for word in words:
+            try:
+                word.encode()
+            except UnicodeEncodeError:  # JSON can spell it: "\ud800"
+                raise self._mistake(row, f"{name} has {_short(word)}, half a character") from None
         return words
 
     def _number(self, name: str, row: int, cell: Any) -> float:
         try:
             return float(cell)
-        except (TypeError, ValueError):
-            raise self._mistake(row, f"{name} is {cell!r}, which is no number") from None
+        except (TypeError, ValueError, OverflowError):
+            raise self._mistake(row, f"{name} is {_short(cell)}, which is no number") from None
 
     def _mistake(self, row: int, problem: str) -> ValueError:
-        return ValueError(f"{self.path}, line {self.table.lines[row]}: {problem}")
+        return ValueError(f"{self.rows.path}, line {self.rows.lines[row]}: {problem}")
+
+
+def _short(value: Any, spell: Callable[[Any], str] = repr) -> str:
+    """How a message shows a value, which may be long."""
+    text = spell(value)
+    return text if len(text) <= 60 else text[:60] + "…"
 
 
 def _range_hint(numbers: Sequence[float]) -> str:

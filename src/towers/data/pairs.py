@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Sequence
 from copy import copy
 from itertools import accumulate, pairwise
-from os import PathLike, fspath
+from os import PathLike
 from typing import Self
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from towers.data.batches import Batch, batch_order, cut, reorder
 from towers.data.columns import Columns, Split
 from towers.data.fingerprint import fingerprint
-from towers.data.tables import TableFormat
+from towers.data.readers import WINDOW, Source, TableFormat, read_rows
 from towers.data.vectors import BLANK, WordVectors
 from towers.kernels.order import offsets_of
 from towers.ragged import Ragged
@@ -77,12 +77,43 @@ class SentencePairs:
             ValueError: a line is bad (fields missing, not UTF-8, no JSON), a sentence is empty, a label is no number
                 or outside `label_range`; file and line are named.
             ValueError: `format`, `split` or `label_range` is none of its choices.
-            ImportError: polars is not installed.
+            ImportError: the file is Parquet and polars is not installed.
         """
-        columns = Columns.read(fspath(path), format)
-        left, right = columns.sentences(left_column, split), columns.sentences(right_column, split)
-        labels = None if label_column is None else columns.labels(label_column, label_range)
-        return cls(left, right, labels, source=columns.path, lines=columns.table.lines)
+        (pairs,) = cls.stream(
+            path,
+            left_column=left_column,
+            right_column=right_column,
+            label_column=label_column,
+            label_range=label_range,
+            split=split,
+            format=format,
+            rows=None,
+        )
+        return pairs
+
+    @classmethod
+    def stream(
+        cls,
+        source: Source,
+        *,
+        left_column: str = "sentence1",
+        right_column: str = "sentence2",
+        label_column: str | None = None,
+        label_range: tuple[float, float] = (0, 1),
+        split: Split = "rule",
+        format: TableFormat | None = None,
+        rows: int | None = WINDOW,
+    ) -> Iterator[Self]:
+        """Read a file of any size, `rows` pairs at a time, as `load` does; None: all at once.
+
+        `source` may be a `towers.data.Stream` too: an open binary file with a name for errors, such as standard input.
+        Raises what `load` does, when the walk comes to the line.
+        """
+        for part in read_rows(source, format, rows=rows):
+            columns = Columns(part)
+            left, right = columns.sentences(left_column, split), columns.sentences(right_column, split)
+            labels = None if label_column is None else columns.labels(label_column, label_range)
+            yield cls(left, right, labels, source=part.path, lines=part.lines)
 
     def __len__(self) -> int:
         """The number of pairs."""
@@ -136,17 +167,21 @@ class SentencePairs:
         Raises:
             ValueError: `words` is less than 1.
         """
-        if words < 1:
-            raise ValueError(f"words ({words}) must be at least 1")
         fitted = copy(self)
-        fitted.right = [(*sentence[:words], *[BLANK] * (words - len(sentence))) for sentence in self.right]
+        fitted.right = _fitted(self.right, words)
+        return fitted if self.vectors is None else fitted.with_vectors(self.vectors)
+
+    def fit_left(self, words: int) -> Self:
+        """Left sentences of exactly so many words, as `fit_right` does it."""
+        fitted = copy(self)
+        fitted.left = _fitted(self.left, words)
         return fitted if self.vectors is None else fitted.with_vectors(self.vectors)
 
     def with_vectors(self, vectors: WordVectors) -> Self:
         """The same pairs bound to word vectors: every word is looked up here, once."""
         bound = copy(self)
         bound.vectors = vectors
-        bound._ids = (_look_up(self.left, vectors), _look_up(self.right, vectors))
+        bound._ids = (look_up(self.left, vectors), look_up(self.right, vectors))
         return bound
 
     def batches(self, batch_size: int, *, seed: int | None = None) -> Iterator[Batch]:
@@ -230,7 +265,13 @@ def _sentences(name: str, sentences: Sequence[Sequence[str]]) -> list[Sentence]:
     return [tuple(sentence) for sentence in sentences]
 
 
-def _look_up(sentences: Sequence[Sentence], vectors: WordVectors) -> Ragged:
+def _fitted(sentences: Sequence[Sentence], words: int) -> list[Sentence]:
+    if words < 1:
+        raise ValueError(f"words ({words}) must be at least 1")
+    return [(*sentence[:words], *[BLANK] * (words - len(sentence))) for sentence in sentences]
+
+
+def look_up(sentences: Sequence[Sentence], vectors: WordVectors) -> Ragged:
     """Row of every word's vector, sentences end to end."""
     ids = vectors.ids([word for sentence in sentences for word in sentence])
     offsets = offsets_of(torch.tensor([len(sentence) for sentence in sentences], dtype=torch.int64))

@@ -10,7 +10,7 @@ done. So the words alone say next to nothing; their order does, and the sentence
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -148,7 +148,7 @@ class Chance:
         return (self.pick(ARTICLES), doer, deed, self.pick(ARTICLES), other)
 
 
-def sample_vectors() -> WordVectors:
+def sample_vectors(missing: Literal["hash", "zero"] = "hash") -> WordVectors:
     """A vector for every word of the sample: what its topic, its concept and it alone contribute, each hashed."""
     table: dict[str, torch.Tensor] = {}
     for topic, concepts in TOPICS.items():
@@ -157,4 +157,4 @@ def sample_vectors() -> WordVectors:
             table.update({word: shared + 0.4 * hashed(word, WIDTH) for word in concept})
     for word in " ".join([*ARTICLES, *OPENINGS, *ENDINGS, "was by"]).split():
         table.setdefault(word, hashed(word, WIDTH))
-    return WordVectors(list(table), SCALE * torch.stack(list(table.values())), source="sample")
+    return WordVectors(list(table), SCALE * torch.stack(list(table.values())), missing=missing, source="sample")

@@ -1,7 +1,11 @@
-"""Files of word vectors: which format a file has, and what every reader of them needs and gives."""
+"""Files of word vectors: which format a file has, and what every reader of them gives."""
 
 import re
-from typing import Literal, NamedTuple
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import BinaryIO, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,15 +15,87 @@ HEAD = 1000
 """So many first vectors of a file tell the scale of its numbers, and where no header does, their number."""
 
 
+class Entry(NamedTuple):
+    """A word of a file, and what stands there."""
+
+    number: int
+    """Which of the file's words it is, from 1."""
+    start: int
+    """The byte at which it begins."""
+    word: bytes
+    """In UTF-8."""
+    body: bytes
+    """What its numbers are made from."""
+
+
+class VectorReader(ABC):
+    """An open file of word vectors, walked word by word; the numbers of a word are read only when asked for."""
+
+    path: str
+    file: BinaryIO
+    width: int
+    """How many numbers a word has."""
+
+    def __init__(self) -> None:
+        head = array("f")
+        for entry in islice(self.entries(), HEAD):
+            head.extend(self.numbers(entry))
+        self.scale = root_mean_square(as_table(head, self.width))
+        """The root mean square of the file's head, wanted or not: no choice of vocabulary changes it."""
+
+    @abstractmethod
+    def entries(self) -> Iterator[Entry]:
+        """Every word from the first on.
+
+        Raises:
+            ValueError: the file is damaged there; it is named.
+        """
+
+    @abstractmethod
+    def entry(self, number: int, start: int) -> Entry:
+        """The word that begins at byte `start`."""
+
+    @abstractmethod
+    def numbers(self, entry: Entry) -> "array[float]":
+        """The numbers of a word.
+
+        Raises:
+            ValueError: one is not finite, or is none; file and word are named.
+        """
+
+
 class VectorFile(NamedTuple):
     """What was kept of a file: its words, each with a row of the table."""
 
     words: list[str]
     table: Tensor
     scale: float
-    """The root mean square of the file's head, kept or not: no choice of vocabulary changes it."""
+    """As `VectorReader.scale`."""
     duplicates: int
     """How many words were left out because they had stood in the file before."""
+
+
+def keep(reader: VectorReader, wanted: Iterable[str] | None) -> VectorFile:
+    """The `wanted` words of a file (absent: all), each as it stands there first. The others take no memory."""
+    forms = None if wanted is None else {word.encode() for word in wanted}
+    rows: dict[bytes, int] = {}
+    table = array("f")
+    duplicates = 0
+    for entry in reader.entries():
+        word = entry.word
+        if not word or (forms is not None and word not in forms):
+            continue
+        if word in rows:
+            duplicates += 1
+            continue
+        rows[word] = len(rows)
+        table.extend(reader.numbers(entry))
+    return VectorFile([word.decode() for word in rows], as_table(table, reader.width), reader.scale, duplicates)
+
+
+def as_table(numbers: "array[float]", width: int) -> Tensor:
+    """Rows of `width` numbers; the memory is the array's own."""
+    return torch.frombuffer(numbers, dtype=torch.float32).view(-1, width) if numbers else torch.empty(0, width)
 
 
 def detect(path: str) -> Format:

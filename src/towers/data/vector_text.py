@@ -2,44 +2,78 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
 from math import isfinite
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import BinaryIO
 
 from towers.data.encoding import decode_line
-from towers.data.vector_files import HEAD, VectorFile, number_or_none, read_header, root_mean_square
+from towers.data.vector_files import HEAD, Entry, VectorReader, number_or_none, read_header
+
+LONGEST = 1 << 24
+"""Bytes of a line, beyond which a file is no text of word vectors."""
 
 
-def read_text(path: str, wanted: Collection[str] | None, *, header: bool) -> VectorFile:
-    """Read text of one word a line: the last `width` fields are its numbers, what stands before them is the word.
+class TextReader(VectorReader):
+    """Text of one word a line: the last `width` fields are its numbers, what stands before them is the word.
 
     GloVe has words with spaces in them. Of a line that is not wanted, only the number of fields and the encoding are
     looked at, so that it costs next to nothing.
     """
-    keep = None if wanted is None else {word.encode() for word in wanted}
-    rows: dict[bytes, int] = {}
-    table = array("f")
-    duplicates, number = 0, int(header)
-    with open(path, "rb", buffering=1 << 20) as file:
-        count, width = read_header(path, file.readline()) if header else (0, 0)
-        head = list(islice(file, HEAD))
-        lines = _Lines(path, 1 + header, width or guess_width(path, head))
-        scale = _scale(lines, head)
-        for number, word, line in lines.split(chain(head, file)):
-            if not word or (keep is not None and word not in keep):
-                continue
-            if word in rows:
-                duplicates += 1
-                continue
-            rows[word] = len(rows)
-            table.extend(lines.numbers(number, line))
-    if number - header < count:
-        raise ValueError(f"{path} ends after {number - header} words; its header says {count}")
-    return VectorFile([word.decode() for word in rows], _as_table(table, lines.width), scale, duplicates)
+
+    def __init__(self, path: str, file: BinaryIO, *, header: bool) -> None:
+        self.path, self.file, self.header = path, file, header
+        self.count, width = read_header(path, file.readline(1 << 20)) if header else (0, 0)
+        self.start = file.tell()
+        self.width = width or guess_width(path, list(islice(self._lines(), HEAD)))
+        super().__init__()
+
+    def entries(self) -> Iterator[Entry]:
+        """Every word; the blanks that word2vec and fastText put at a line's end are gone."""
+        width, number, start = self.width, 0, self.start
+        self.file.seek(start)
+        for number, line in enumerate(self._lines(), 1):
+            size = len(line)
+            if size == LONGEST:
+                raise self._mistake(number, f"has {LONGEST >> 20} MB or more; are these word vectors?")
+            if not line.isascii():
+                decode_line(self.path, number + self.header, line)
+            line = line.rstrip(b" \r\n")
+            spaces = line.count(b" ")
+            if spaces < width:
+                raise self._mistake(number, f"{spaces} numbers after the word; expected {width}")
+            word = line[: line.index(b" ")] if spaces == width else line.rsplit(b" ", width)[0]
+            yield Entry(number, start, word, line)
+            start += size
+        if number < self.count:
+            raise ValueError(f"{self.path} ends after {number} words; its header says {self.count}")
+
+    def entry(self, number: int, start: int) -> Entry:
+        """The word whose line begins at byte `start`."""
+        self.file.seek(start)
+        line = self.file.readline().rstrip(b" \r\n")
+        return Entry(number, start, line.rsplit(b" ", self.width)[0], line)
+
+    def numbers(self, entry: Entry) -> "array[float]":
+        """The numbers that end a line, each finite in float32."""
+        fields = entry.body.rsplit(b" ", self.width)[1:]
+        try:
+            numbers = array("f", map(float, fields))
+        except ValueError:
+            numbers = array("f", (float("nan") if number_or_none(f) is None else 0 for f in fields))
+        if not isfinite(sum(numbers)):
+            bad = next(place for place, value in enumerate(numbers) if not isfinite(value))
+            found = fields[bad].decode()
+            problem = f"number {bad + 1} of {self.width} is {found[:40]!r}; expected a finite number"
+            raise self._mistake(entry.number, problem)
+        return numbers
+
+    def _mistake(self, number: int, problem: str) -> ValueError:
+        return ValueError(f"{self.path}, line {number + self.header}: {problem}")
+
+    def _lines(self) -> Iterator[bytes]:
+        return iter(partial(self.file.readline, LONGEST), b"")
 
 
 def guess_width(path: str, lines: Sequence[bytes]) -> int:
@@ -56,48 +90,3 @@ def _trailing_numbers(line: bytes) -> int:
     fields = line.rstrip(b" \r\n").split(b" ")[1:]
     words = (place for place, field in enumerate(reversed(fields)) if number_or_none(field) is None)
     return next(words, len(fields))
-
-
-class _Lines(NamedTuple):
-    """The lines of a file of vectors, from line `first` on."""
-
-    path: str
-    first: int
-    width: int
-
-    def split(self, lines: Iterable[bytes]) -> Iterator[tuple[int, bytes, bytes]]:
-        """Number, word and text of each line; the blanks that word2vec and fastText put at a line's end are gone."""
-        width = self.width
-        for number, line in enumerate(lines, self.first):
-            if not line.isascii():
-                decode_line(self.path, number, line)
-            line = line.rstrip(b" \r\n")
-            spaces = line.count(b" ")
-            if spaces < width:
-                raise ValueError(f"{self.path}, line {number}: {spaces} numbers after the word; expected {width}")
-            yield number, line[: line.index(b" ")] if spaces == width else line.rsplit(b" ", width)[0], line
-
-    def numbers(self, number: int, line: bytes) -> "array[float]":
-        """The numbers that end a line, each finite in float32."""
-        fields = line.rsplit(b" ", self.width)[1:]
-        try:
-            numbers = array("f", map(float, fields))
-        except ValueError:
-            numbers = array("f", (float("nan") if number_or_none(f) is None else 0 for f in fields))
-        if not isfinite(sum(numbers)):
-            bad = next(place for place, value in enumerate(numbers) if not isfinite(value))
-            problem = f"number {bad + 1} of {self.width} is {fields[bad].decode()!r}; expected a finite number"
-            raise ValueError(f"{self.path}, line {number}: {problem}")
-        return numbers
-
-
-def _scale(lines: _Lines, head: Sequence[bytes]) -> float:
-    numbers = array("f")
-    for number, _, line in lines.split(head):
-        numbers.extend(lines.numbers(number, line))
-    return root_mean_square(_as_table(numbers, lines.width))
-
-
-def _as_table(numbers: "array[float]", width: int) -> Tensor:
-    """Rows of `width` numbers; the memory is the array's own."""
-    return torch.frombuffer(numbers, dtype=torch.float32).view(-1, width) if numbers else torch.empty(0, width)

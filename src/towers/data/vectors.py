@@ -3,17 +3,19 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
 
-from towers.data.vector_files import Format, VectorFile, detect, root_mean_square
-from towers.data.vector_text import read_text
-from towers.data.word2vec_binary import read_binary
+from towers.data.vector_files import Format, VectorReader, detect, keep, root_mean_square
+from towers.data.vector_text import TextReader
+from towers.data.word2vec_binary import BinaryReader
 
+Missing = Literal["hash", "zero"]
 BLANK = ""
 """The blank word: all zeros, and never counted as missing."""
 
@@ -61,7 +63,7 @@ class WordVectors:
         words: Sequence[str],
         table: Tensor,
         *,
-        missing: Literal["hash", "zero"] = "hash",
+        missing: Missing = "hash",
         source: str = "memory",
         scale: float | None = None,
         duplicates: int = 0,
@@ -73,7 +75,7 @@ class WordVectors:
                 f"table {tuple(table.shape)} must be (words, width), with a row for each of {len(words)} words"
             )
         self.table = table.to(torch.float32)
-        self.missing = missing
+        self.missing: Missing = missing
         self.source = source
         self.duplicates = duplicates
         self.scale = root_mean_square(self.table) if scale is None else scale
@@ -96,7 +98,7 @@ class WordVectors:
         path: str | PathLike[str],
         vocabulary: Iterable[str] | None = None,
         *,
-        missing: Literal["hash", "zero"] = "hash",
+        missing: Missing = "hash",
         format: Format | None = None,
     ) -> Self:
         """Read vectors from GloVe text, word2vec text or binary, or fastText `.vec`.
@@ -109,12 +111,12 @@ class WordVectors:
             ValueError: `vocabulary` is one string.
             ValueError: the file is empty, compressed, or ends before as many words as its header says.
             ValueError: `format` or `missing` is none of its choices.
-            ImportError: the file is word2vec binary and gensim is not installed.
         """
         _refuse_string("vocabulary", vocabulary)
         wanted = None if vocabulary is None else {form for word in vocabulary for form in (word, word.lower())}
         source = fspath(path)
-        words, table, scale, duplicates = _read(source, wanted, format)
+        with open_vectors(source, format) as reader:
+            words, table, scale, duplicates = keep(reader, wanted)
         return cls(words, table, missing=missing, source=source, scale=scale, duplicates=duplicates)
 
     @property
@@ -164,9 +166,26 @@ class WordVectors:
         ids = self.ids(words)
         return self.table[ids]
 
+    def select(self, vocabulary: Iterable[str]) -> "WordVectors":
+        """The vectors of these words alone, with nothing looked up yet."""
+        forms = (form for word in vocabulary for form in (word, word.lower()))
+        rows = sorted({row for form in forms if (row := self._rows.get(form, self._known)) < self._known})
+        return WordVectors(
+            [self._words[row] for row in rows],
+            self.table[rows],
+            missing=self.missing,
+            source=self.source,
+            scale=self.scale,
+            duplicates=self.duplicates,
+        )
+
+    def has(self, word: str) -> bool:
+        """Whether there is a vector for the word, as it is or lower-cased."""
+        return any(self._rows.get(form, self._known) < self._known for form in (word, word.lower()))
+
     def _add(self, words: list[str]) -> None:
         """Settle the row of words seen for the first time: that of their lower-cased form, or a new one."""
-        new: dict[str, Tensor] = {}
+        new: list[str] = []
         for word in words:
             row = self._rows.get(word.lower(), self._known)
             if row < self._known:  # another missing word's row would make the answer depend on what was asked before
@@ -176,10 +195,13 @@ class WordVectors:
             if name not in self._rows:
                 self._rows[name] = len(self._words)
                 self._words.append(name)
-                new[name] = torch.zeros(self.width) if name == BLANK else self.scale * hashed(name, self.width)
+                new.append(name)
             self._rows[word] = self._rows[name]
         if new:
-            self.table = torch.cat([self.table, torch.stack(list(new.values()))])
+            rows = self.scale * hashed_table(new, self.width)
+            if BLANK in new:
+                rows[new.index(BLANK)] = 0
+            self.table = torch.cat([self.table, rows])
 
     def __repr__(self) -> str:
         return f"WordVectors({self._known} words of {self.width} numbers, source={self.source!r})"
@@ -191,18 +213,27 @@ def _refuse_string(name: str, words: Iterable[str] | None) -> None:
         raise ValueError(f"{name} ({words[:40]!r}) is one string; give a collection of words, such as [{words[:40]!r}]")
 
 
-def _read(path: str, wanted: Collection[str] | None, format: Format | None) -> VectorFile:
-    """The `wanted` words of a file (absent: all) in the given or the detected format."""
+@contextmanager
+def open_vectors(path: str, format: Format | None) -> Generator[VectorReader]:
+    """The reader of a file in the given or the detected format."""
     if format is not None and format not in get_args(Format):
         raise ValueError(f"format ({format!r}) must be one of {', '.join(get_args(Format))}")
     format = detect(path) if format is None else format
-    if format == "word2vec-binary":
-        return read_binary(path, wanted)
-    return read_text(path, wanted, header=format != "glove")
+    with open(path, "rb", buffering=1 << 14) as file:
+        yield (
+            BinaryReader(path, file)
+            if format == "word2vec-binary"
+            else TextReader(path, file, header=format != "glove")
+        )
 
 
 def hashed(text: str, width: int) -> Tensor:
-    """Numbers of mean 0 and variance 1 that only `text` decides: the same in every process, on every machine."""
-    digest = hashlib.shake_256(text.encode()).digest(2 * width)
-    whole = torch.tensor([int.from_bytes(digest[i : i + 2], "little") for i in range(0, 2 * width, 2)])
-    return (whole - 32767.5).to(torch.float32) * (math.sqrt(12) / 65536)
+    """Numbers of mean 0 and variance 1 that only the text decides: the same in every process, on every machine."""
+    return hashed_table([text], width)[0]
+
+
+def hashed_table(texts: Sequence[str], width: int) -> Tensor:
+    """A row of `hashed` for each text."""
+    digests = b"".join(hashlib.shake_256(text.encode()).digest(2 * width) for text in texts)
+    low, high = torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(-1, width, 2).float().unbind(-1)
+    return (low + 256 * high - 32767.5) * (math.sqrt(12) / 65536)

@@ -1,56 +1,74 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false, reportUntypedBaseClass=false
-"""word2vec's binary format, through gensim."""
+"""The reader of word2vec's binary format: a header, then each word, a space and its numbers as float32.
 
-from collections.abc import Collection
-from typing import Any
+gensim reads it too, but only whole: it neither tells where a word stands nor leaves out what nobody wants.
+"""
 
-import torch
+import os
+import sys
+from array import array
+from collections.abc import Iterator
+from math import isfinite
+from typing import BinaryIO
 
-from towers.data.vector_files import HEAD, VectorFile, read_header, root_mean_square
+from towers.data.vector_files import Entry, VectorReader, read_header
 
-
-def read_binary(path: str, wanted: Collection[str] | None) -> VectorFile:
-    """Read the `wanted` words of a word2vec binary file (absent: all); the others take no memory."""
-    with open(path, "rb") as file:
-        count, width = read_header(path, file.readline(1 << 20))
-    sieve = _sieve(path, None if wanted is None else set(wanted))
-    try:  # "replace", since word2vec cuts a long word in the middle of a character
-        read = sieve.load_word2vec_format(path, binary=True, unicode_errors="replace")
-    except EOFError:
-        raise ValueError(f"{path} ends before the {count} words that its header says") from None
-    rows = [torch.from_numpy(row) for row in read.rows.values()]
-    table = torch.stack(rows) if rows else torch.empty(0, width)
-    head = torch.stack([torch.from_numpy(row) for row in read.head]) if read.head else torch.empty(0, width)
-    return VectorFile(list(read.rows), table, root_mean_square(head), read.duplicates)
+BLOCK = 1 << 20
+LONGEST = 1 << 16
+"""Bytes of a word, beyond which it is none: the numbers do not stand where they should."""
 
 
-def _sieve(path: str, wanted: set[str] | None) -> Any:
-    """Gensim's table of vectors, but one that keeps only the wanted, and only its first vector of a word."""
-    try:
-        from gensim.models import KeyedVectors
-    except ImportError:
-        raise ImportError('word2vec binary is read by gensim: pip install "towers[train]"') from None
-    import numpy
+class BinaryReader(VectorReader):
+    """word2vec's binary format. A line end before a word is no part of it; some tools write one, some do not."""
 
-    class Sieve(KeyedVectors):
-        def __init__(self, vector_size: int, count: int = 0, dtype: Any = numpy.float32) -> None:
-            super().__init__(vector_size, 0, dtype)  # gensim would make room for all `count` words
-            self.rows: dict[str, Any] = {}
-            self.head: list[Any] = []
-            self.duplicates = 0
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self.count, self.width = read_header(path, file.readline(1 << 20))
+        self.start = file.tell()
+        self.size = 4 * self.width
+        room = os.fstat(file.fileno()).st_size - self.start
+        if self.count * (self.size + 1) > room:  # told before anything is read, or made room for
+            raise self._cut()
+        super().__init__()
 
-        def add_vector(self, key: str, vector: Any) -> int:
-            if len(self.head) < HEAD:
-                self.head.append(vector)
-            if key and (wanted is None or key in wanted):
-                if not numpy.isfinite(vector).all():
-                    raise ValueError(f"{path}: the vector of {key!r} has a number that is not finite")
-                self.duplicates += key in self.rows
-                self.rows.setdefault(key, vector)
-            return 0
+    def entries(self) -> Iterator[Entry]:
+        """Every word; one that word2vec has cut in the middle of a character ends in U+FFFD."""
+        file, size, base = self.file, self.size, self.start
+        file.seek(base)
+        buffer, place = b"", 0  # buffer[place:] is what was read and not yet walked over; it begins at base + place
+        for number in range(1, self.count + 1):
+            end = buffer.find(b" ", place)
+            while end < 0 or end + 1 + size > len(buffer):
+                if end < 0 and len(buffer) - place > LONGEST:
+                    raise ValueError(f"{self.path}: word {number} has no end; the file is damaged")
+                more = file.read(max(BLOCK, size))
+                if not more:
+                    raise self._cut()
+                buffer, base, place = buffer[place:] + more, base + place, 0
+                end = buffer.find(b" ")
+            yield Entry(number, base + place, _word(buffer[place:end]), buffer[end + 1 : end + 1 + size])
+            place = end + 1 + size
 
-        def set_vecattr(self, key: str, attr: str, val: Any) -> None:
-            """Gensim's made-up word counts: not needed."""
+    def entry(self, number: int, start: int) -> Entry:
+        """The word that begins at byte `start`."""
+        self.file.seek(start)
+        data = self.file.read(LONGEST + self.size)
+        end = data.index(b" ")
+        return Entry(number, start, _word(data[:end]), data[end + 1 : end + 1 + self.size])
 
-    return Sieve
+    def numbers(self, entry: Entry) -> "array[float]":
+        """The numbers of a word, each finite."""
+        numbers = array("f", entry.body)
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        if not isfinite(sum(numbers)):
+            word = entry.word[:40].decode(errors="replace")
+            raise ValueError(f"{self.path}: the vector of {word!r} has a number that is not finite")
+        return numbers
+
+    def _cut(self) -> ValueError:
+        return ValueError(f"{self.path} ends before the {self.count} words that its header says")
+
+
+def _word(word: bytes) -> bytes:
+    word = word.lstrip(b"\n")
+    return word if word.isascii() else word.decode(errors="replace").encode()

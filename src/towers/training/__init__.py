@@ -2,5 +2,6 @@
 
 from towers.training.fitting import evaluate, fit, predict
 from towers.training.history import Epoch, History
+from towers.training.prediction import Predictor
 
-__all__ = ["Epoch", "History", "evaluate", "fit", "predict"]
+__all__ = ["Epoch", "History", "Predictor", "evaluate", "fit", "predict"]

@@ -1,0 +1,110 @@
+"""The files of `towers predict`: what is read and what is written, `-` for the standard streams among them."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from towers.checkpoint import replace
+from towers.data.readers import ENDINGS, Source, Stream, TableFormat
+
+STANDARD = Path("-")
+
+
+def source_of(arguments: argparse.Namespace) -> tuple[Source, TableFormat]:
+    """What --pairs names, and its format.
+
+    Raises:
+        ValueError: neither its name nor --format says the format.
+        FileNotFoundError: there is no such file.
+    """
+    pairs: Path = arguments.pairs
+    format = arguments.format or ENDINGS.get(pairs.suffix.lower())
+    if pairs == STANDARD and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  (closed: `<&-`)
+        raise ValueError("--pairs -: standard input is closed")
+    if pairs != STANDARD:
+        pairs.stat()  # what is not there is missed first
+    if format is None:
+        name = "standard input" if pairs == STANDARD else f"the ending {pairs.suffix!r}"
+        known = "" if pairs == STANDARD else f", as {', '.join(ENDINGS)} do"
+        raise ValueError(f"--pairs {pairs}: {name} does not tell the format{known}; say --format tsv, or another")
+    return (Stream("standard input", sys.stdin.buffer) if pairs == STANDARD else str(pairs)), format
+
+
+def place_of(arguments: argparse.Namespace) -> Path | None:
+    """The file to write, links followed, or None for standard output; what had better not be written is refused.
+
+    Raises:
+        ValueError: --out is not a file that can be written, or one that is read.
+    """
+    out: Path = arguments.out
+    if out == STANDARD:
+        if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  (closed: `>&-`)
+            raise ValueError("--out -: standard output is closed")
+        if arguments.pairs.exists() and _is_standard_output(arguments.pairs):
+            raise ValueError("--out -: standard output goes to the file of --pairs; send it elsewhere")
+        return None
+    place = Path(os.path.realpath(out))
+    if not place.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent if place == out.absolute() else place.parent}")
+    if place.is_dir():
+        raise ValueError(f"--out {out}: is a folder; name a file")
+    if out.exists() and (not place.is_file() or _is_standard_output(place)):
+        raise ValueError(f"--out {out}: is no regular file; name one, or - for standard output")
+    for option in ("pairs", "vectors"):
+        read: Path | None = getattr(arguments, option)
+        if read is not None and out.exists() and read.exists() and out.samefile(read):
+            raise ValueError(f"--out {out}: is the file of --{option}, which stays as it is; name another file")
+    return place
+
+
+def format_of_output(arguments: argparse.Namespace, format: TableFormat) -> TableFormat:
+    """What --out-format says, or the ending of --out, or else the format of the pairs.
+
+    Raises:
+        ValueError: Parquet, which nobody can read, would go to a terminal.
+    """
+    said: TableFormat = arguments.out_format or ENDINGS.get(arguments.out.suffix.lower()) or format
+    if said == "parquet" and arguments.out == STANDARD and sys.stdout.isatty():
+        raise ValueError("--out -: Parquet is not for a terminal; name a file, or say --out-format tsv")
+    return said
+
+
+def write(place: Path | None, work: Callable[[BinaryIO], None]) -> None:
+    """Let the work write a file, which appears when it is whole, or write to standard output.
+
+    Raises:
+        OSError: it cannot be written; it is named.
+    """
+    if place is None:
+        work(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    else:
+        replace(place, lambda partial: _into(partial, work))
+
+
+def _into(path: Path, work: Callable[[BinaryIO], None]) -> None:
+    with path.open("wb") as file:
+        work(cast(BinaryIO, file))
+
+
+@contextmanager
+def naming(out: Path) -> Generator[None]:
+    """Say the output's name in the system's errors, which do not know it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        kept = "standard output is not whole" if out == STANDARD else "nothing was written"
+        name = "standard output" if out == STANDARD else out
+        raise type(error)(f"{name}: {error.strerror or error}; {kept}") from None
+
+
+def _is_standard_output(file: Path) -> bool:
+    with suppress(OSError):  # there may be none
+        return os.path.samestat(os.fstat(1), file.stat())
+    return False

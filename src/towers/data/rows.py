@@ -1,0 +1,148 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Rows of a table: those that are read at a time, whatever the format of their file."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars
+
+KINDS: Mapping[type, str] = {
+    bool: "a number",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+}
+
+
+class Rows:
+    """Some neighbouring rows of a text table.
+
+    Args:
+        path: what errors call the file.
+        names: the columns that are known by now.
+        records: each row's cells by name; JSON lines may lack some, which are None then.
+        lines: the 1-based line at which each row begins (of Parquet: its row).
+        share: how much of the file has been read with these rows, from 0 to 1, where its size is known.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        names: Sequence[str],
+        records: list[dict[str, Any]],
+        lines: Sequence[int],
+        share: float | None = None,
+    ) -> None:
+        self.path, self.names, self.lines, self.share = path, list(names), list(lines), share
+        self._records = records
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.lines)
+
+    def column(self, name: str) -> list[Any]:
+        """The cells of a column."""
+        return [record.get(name) for record in self._records]
+
+    def records(self) -> list[dict[str, Any]]:
+        """The cells of each row by name."""
+        return self._records
+
+    def cells(self) -> Iterator[list[str]]:
+        """Each row as text: strings as they are, nothing for null, and JSON for all else."""
+        for record in self._records:
+            yield [_text(record.get(name)) for name in self.names]
+
+    def frame(self) -> "polars.DataFrame":
+        """The rows as polars has them.
+
+        Raises:
+            ImportError: polars is not installed.
+            ValueError: a column has values of several kinds; file and line are named.
+        """
+        polars = need_polars()
+        try:
+            return polars.from_dicts(self._records, infer_schema_length=None)
+        except (polars.exceptions.PolarsError, TypeError, UnicodeEncodeError, OverflowError) as error:
+            self.check_kinds({})
+            raise ValueError(f"{self.path}: {one_line(error)}") from None
+
+    def check_kinds(self, seen: dict[str, str]) -> None:
+        """Name the first line on which a column has another kind of value than before, by `seen` in earlier rows.
+
+        Raises:
+            ValueError: there is such a line.
+        """
+        for line, record in zip(self.lines, self._records, strict=True):
+            for name, value in record.items():
+                kind = KINDS.get(type(value))
+                if kind is not None and seen.setdefault(name, kind) != kind:
+                    raise ValueError(f"{self.path}, line {line}: {name!r} is {kind}; it was {seen[name]} before")
+
+
+class TextRows(Rows):
+    """Rows whose cells are strings, under the names in the first line of their file."""
+
+    def frame(self) -> "polars.DataFrame":
+        """The rows as polars has them, all strings."""
+        polars = need_polars()
+        return polars.DataFrame(self._records, schema=dict.fromkeys(self.names, polars.String))
+
+
+class FrameRows(Rows):
+    """Rows that polars has read, in types of their own."""
+
+    def __init__(self, path: str, frame: "polars.DataFrame", lines: Sequence[int], share: float | None = None) -> None:
+        super().__init__(path, frame.columns, [], lines, share)
+        self._frame = frame
+
+    def column(self, name: str) -> list[Any]:
+        """The cells of a column."""
+        return self._frame[name].to_list()
+
+    def records(self) -> list[dict[str, Any]]:
+        """The cells of each row by name, as JSON can have them: dates and decimals are strings."""
+        return [json.loads(line) for line in self._frame.write_ndjson().split("\n") if line]
+
+    def cells(self) -> Iterator[list[str]]:
+        """Each row as text: numbers and dates as polars spells them, nothing for null, JSON for lists and objects."""
+        polars = need_polars()
+        nested = [name for name, kind in self._frame.schema.items() if kind.is_nested()]
+        flat = self._frame.with_columns(polars.exclude(nested).cast(polars.String))
+        for row in flat.iter_rows():
+            yield [_text(cell) for cell in row]
+
+    def frame(self) -> "polars.DataFrame":
+        """The rows as polars has them."""
+        return self._frame
+
+    def check_kinds(self, seen: dict[str, str]) -> None:
+        """Nothing to do: each column has a type."""
+
+
+def need_polars() -> Any:
+    """The package polars.
+
+    Raises:
+        ImportError: it is not installed; the text is the line that installs it.
+    """
+    try:
+        import polars
+    except ImportError:
+        raise ImportError('tables are read by polars: pip install "towers[train]"') from None
+    return polars
+
+
+def one_line(error: Exception) -> str:
+    """The first line of an error's text: those of polars may go on with a plan of the query."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _text(cell: Any) -> str:
+    if cell is None or isinstance(cell, str):
+        return cell or ""
+    return json.dumps(cell, ensure_ascii=False, default=str)

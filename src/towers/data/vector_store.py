@@ -1,0 +1,111 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Word vectors that stay in their file, for vocabularies that nobody knows beforehand or has room for."""
+
+from array import array
+from collections.abc import Iterable
+from contextlib import ExitStack
+from os import PathLike, fspath
+from typing import Self
+
+import torch
+
+from towers.data.vector_files import Entry, Format, as_table
+from towers.data.vectors import Missing, WordVectors, open_vectors
+
+KEPT = 1 << 14
+"""Words whose vectors are kept from one selection to the next: 20 MB where a vector has 300 numbers."""
+
+
+class VectorStore:
+    """A file of word vectors of which the place of each word is held (24 bytes), and the words used lately.
+
+    Opening it walks through the whole file once, as `WordVectors.load` does; each selection then reads the words that
+    it lacks. Close it, or use it in a `with`.
+
+    Args:
+        path: GloVe text, word2vec text or binary, or fastText `.vec`.
+        missing: "hash" or "zero", as for `WordVectors`.
+        format: absent: told from what is in the file.
+
+    Raises:
+        ValueError: as `WordVectors.load` raises it; for numbers that are bad, when their word is selected.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, missing: Missing = "hash", format: Format | None = None) -> None:
+        self.source = fspath(path)
+        self.missing: Missing = missing
+        self._rows: dict[bytes, int] = {}
+        self._table = array("f")
+        with ExitStack() as opened:
+            self._reader = opened.enter_context(open_vectors(self.source, format))
+            self.width, self.scale = self._reader.width, self._reader.scale
+            hashes, starts = array("q"), array("q")
+            for entry in self._reader.entries():
+                hashes.append(hash(entry.word))
+                starts.append(entry.start)
+            self._hashes, self._order = torch.frombuffer(hashes, dtype=torch.int64).sort(stable=True)
+            self._starts = starts
+            self._file = opened.pop_all()
+        self.duplicates = int((self._hashes.diff() == 0).sum())
+
+    def select(self, vocabulary: Iterable[str]) -> WordVectors:
+        """The vectors of these words: what `WordVectors.load` with this vocabulary would give.
+
+        Raises:
+            ValueError: a number of a word is not finite, or is none; file and line are named.
+        """
+        forms = sorted({form.encode() for word in vocabulary for form in (word, word.lower())})
+        new = [form for form in forms if form not in self._rows]
+        if len(self._rows) + len(new) > KEPT:
+            self._keep_only([form for form in forms if form in self._rows])
+        for form, entry in zip(new, self._find(new), strict=True):
+            if entry is not None:
+                self._rows[form] = len(self._rows)
+                self._table.extend(self._reader.numbers(entry))
+        words = [form for form in forms if form in self._rows]
+        table = as_table(self._table, self.width)[[self._rows[word] for word in words]]
+        return WordVectors(
+            [word.decode() for word in words],
+            table,
+            missing=self.missing,
+            source=self.source,
+            scale=self.scale,
+            duplicates=self.duplicates,
+        )
+
+    def _keep_only(self, words: list[bytes]) -> None:
+        """Forget the vectors of all other words."""
+        table = as_table(self._table, self.width)[[self._rows[word] for word in words]]
+        self._rows = {word: row for row, word in enumerate(words)}
+        self._table = array("f", table.numpy().tobytes())
+
+    def _find(self, words: list[bytes]) -> list[Entry | None]:
+        """What stands in the file for each word, the first time that it stands there."""
+        if not words or not len(self._hashes):
+            return [None] * len(words)
+        wanted = torch.tensor([hash(word) for word in words])
+        first: list[int] = torch.searchsorted(self._hashes, wanted).tolist()
+        last: list[int] = torch.searchsorted(self._hashes, wanted, right=True).tolist()
+        return list(map(self._among, words, first, last))
+
+    def _among(self, word: bytes, first: int, last: int) -> Entry | None:
+        """The word among those that have its hash: itself as often as it stands there, and hardly ever another."""
+        numbers: list[int] = self._order[first:last].tolist()
+        for number in numbers:
+            entry = self._reader.entry(number + 1, self._starts[number])
+            if word and entry.word == word:
+                return entry
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"VectorStore({len(self._hashes)} words of {self.width} numbers, source={self.source!r})"

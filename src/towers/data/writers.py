@@ -1,0 +1,162 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Writers of tables, some rows at a time, each row with a number more: TSV, CSV, JSON lines and Parquet."""
+
+import json
+import re
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from towers.data.readers import GROUP, TableFormat
+from towers.data.rows import Rows, need_polars, one_line
+
+_QUOTED = re.compile(r'[,"\r\n]')
+
+
+@contextmanager
+def writing(file: BinaryIO, format: TableFormat, column: str) -> Generator["Writer"]:
+    """A writer of rows, each with a number in a new last column of that name. After the `with` the file is whole."""
+    writers = {"tsv": TsvWriter, "csv": CsvWriter, "jsonl": JsonWriter}
+    if format == "parquet":
+        with tempfile.TemporaryDirectory(prefix="towers-") as folder:
+            parquet = ParquetWriter(file, column, Path(folder))
+            yield parquet
+            parquet.finish()
+    else:
+        yield writers[format](file, column)
+
+
+class Writer(ABC):
+    """What every format has."""
+
+    def __init__(self, file: BinaryIO, column: str) -> None:
+        self.file, self.column = file, column
+
+    @abstractmethod
+    def write(self, rows: Rows, values: Tensor) -> None:
+        """Add rows, and a number (float32) for each.
+
+        Raises:
+            ValueError: a row has what the format cannot hold; file and line are named.
+        """
+
+
+class TextWriter(Writer):
+    """A line of column names, and a line for each row."""
+
+    names: list[str] | None = None
+
+    def write(self, rows: Rows, values: Tensor) -> None:
+        """Add rows. What they have beside the columns of the first rows has no place."""
+        if self.names is None:
+            self.names = rows.names
+            self._line(rows, -1, [*rows.names, self.column])
+        if len(rows.names) > len(self.names):
+            self._refuse_new(rows, rows.names[len(self.names)])
+        for place, (cells, value) in enumerate(zip(rows.cells(), _spelled(values), strict=True)):
+            self._line(rows, place, [*cells, value])
+
+    def _line(self, rows: Rows, place: int, cells: list[str]) -> None:
+        try:
+            self.file.write((self.join(rows, place, cells) + "\n").encode())
+        except UnicodeEncodeError:
+            raise self._mistake(rows, place, "half a character, which UTF-8 cannot hold") from None
+
+    @abstractmethod
+    def join(self, rows: Rows, place: int, cells: list[str]) -> str:
+        """The line of the row at `place` (-1: of the names)."""
+
+    def _mistake(self, rows: Rows, place: int, problem: str) -> ValueError:
+        line = rows.lines[place] if place >= 0 else 1
+        return ValueError(f"{rows.path}, line {line}: has {problem}; write another format, with --out-format")
+
+    def _refuse_new(self, rows: Rows, name: str) -> None:
+        place = next(place for place, record in enumerate(rows.records()) if name in record)
+        raise self._mistake(rows, place, f"{name!r}, which the first rows had not and the header has not")
+
+
+class TsvWriter(TextWriter):
+    """TSV knows no quoting, as in the reader."""
+
+    def join(self, rows: Rows, place: int, cells: list[str]) -> str:
+        """The cells as they are."""
+        line = "\t".join(cells)
+        if line.count("\t") >= len(cells) or "\n" in line:
+            raise self._mistake(rows, place, "a tab or a line end in a cell, which TSV cannot hold")
+        return line
+
+
+class CsvWriter(TextWriter):
+    """Standard quoting, where it is needed."""
+
+    def join(self, rows: Rows, place: int, cells: list[str]) -> str:
+        """The cells, those in quotes that would be read as something else."""
+        return ",".join('"' + cell.replace('"', '""') + '"' if _QUOTED.search(cell) else cell for cell in cells)
+
+
+class JsonWriter(Writer):
+    """An object a line, as it came: what a row lacks, it still lacks."""
+
+    def write(self, rows: Rows, values: Tensor) -> None:
+        """Add rows."""
+        for record, value in zip(rows.records(), _spelled(values), strict=True):
+            line = {**record, self.column: float(value)}
+            try:
+                self.file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+            except UnicodeEncodeError:  # half a character can only be spelled
+                self.file.write((json.dumps(line) + "\n").encode())
+
+
+class ParquetWriter(Writer):
+    """Parquet: groups of rows in a temporary folder, which polars makes one file of, since it cannot add to one."""
+
+    def __init__(self, file: BinaryIO, column: str, folder: Path) -> None:
+        super().__init__(file, column)
+        self.polars, self.folder = need_polars(), folder
+        self.waiting: list[Any] = []
+        self.parts: list[Path] = []
+        self.kinds: dict[str, str] = {}
+
+    def write(self, rows: Rows, values: Tensor) -> None:
+        """Add rows."""
+        rows.check_kinds(self.kinds)
+        numbers = self.polars.Series(self.column, values.numpy())
+        self.waiting.append(rows.frame().with_columns(numbers))
+        if sum(map(len, self.waiting)) >= GROUP:
+            self._flush(rows.path)
+
+    def _flush(self, path: str) -> None:
+        with self._explained(path):
+            part = self.folder / f"{len(self.parts)}.parquet"
+            self.polars.concat(self.waiting, how="diagonal_relaxed").write_parquet(part)
+        self.parts.append(part)
+        self.waiting.clear()
+
+    def finish(self) -> None:
+        """Put the groups together."""
+        if self.waiting:
+            self._flush("the table")
+        whole = self.folder / "whole.parquet"
+        with self._explained("the table"):
+            parts = [self.polars.scan_parquet(part, glob=False) for part in self.parts]
+            self.polars.concat(parts, how="diagonal_relaxed").sink_parquet(whole)
+        with whole.open("rb") as file:
+            shutil.copyfileobj(file, self.file)
+
+    @contextmanager
+    def _explained(self, path: str) -> Generator[None]:
+        try:
+            yield
+        except self.polars.exceptions.PolarsError as error:
+            raise ValueError(f"{path}: cannot be written as Parquet: {one_line(error)}") from None
+
+
+def _spelled(values: Tensor) -> list[str]:
+    """The shortest decimal numbers that are these and no others in float32."""
+    return [str(value) for value in values.numpy()]

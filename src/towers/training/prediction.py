@@ -1,0 +1,165 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Predicting any number of pairs, some at a time: each distinct sentence among them is encoded once."""
+
+import ctypes
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from functools import cache
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from towers.data import Coverage, SentencePairs, VectorStore, WordVectors
+from towers.data.batches import cut, reorder
+from towers.data.pairs import Sentence, look_up
+from towers.data.vectors import BLANK
+from towers.model import TwoTowers
+from towers.ragged import Ragged
+from towers.training.fitting import MEASURING_BATCH
+from towers.training.options import Precision, check_arguments
+
+TOKENS = 1 << 14
+"""A batch of long sentences has fewer of them: so many words in all, or one sentence."""
+REMEMBERED = 10_000
+"""So many words without a vector are counted one by one, the most frequent of them."""
+
+
+class Predictor:
+    """A model with the vectors of its words: a call gives the probabilities of some pairs, in their order.
+
+    It takes no more memory for many calls than for one, but for some 70 bytes for each distinct word of all calls,
+    which are there to count them. The pairs of a call are encoded in batches of similar length.
+
+        with VectorStore("glove.840B.300d.txt") as vectors:
+            predictor = Predictor(TwoTowers.load("my-run"), vectors)
+            for pairs in SentencePairs.stream("pairs.tsv"):
+                print(predictor(pairs))
+
+    Args:
+        model: a copy of it, as it is now, computes.
+        vectors: a table of word vectors, or a file of them.
+        batch_size: sentences that a tower reads at a time.
+        device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", …
+        precision: as for `fit`.
+
+    Raises:
+        ValueError: the vectors have not the width of the model's, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: TwoTowers,
+        vectors: WordVectors | VectorStore,
+        *,
+        batch_size: int = MEASURING_BATCH,
+        device: str | torch.device = "auto",
+        precision: Precision = "32-true",
+    ) -> None:
+        self.place = check_arguments(batch_size=batch_size, device=device, precision=precision)
+        check_width(model, vectors)
+        dtype = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(precision)
+        self.model = deepcopy(model).eval().to(device=self.place, dtype=dtype)
+        self.vectors, self.batch_size, self.mixed = vectors, batch_size, precision == "bf16-mixed"
+        self.pairs = 0
+        self._tokens = self._tokens_found = 0
+        self._types: set[int] = set()
+        self._types_found: set[int] = set()
+        self._missing: Counter[str] = Counter()
+
+    @torch.inference_mode()
+    def __call__(self, pairs: SentencePairs) -> Tensor:
+        """Probabilities (pairs) as float32 on the CPU.
+
+        Raises:
+            ShapeContractError: a sentence has a number of words that its tower does not take.
+        """
+        if not len(pairs):
+            return torch.empty(0)
+        counts = Counter(chain.from_iterable(chain(pairs.left, pairs.right)))
+        vectors = self.vectors.select(counts)
+        with torch.autocast(self.place.type, torch.bfloat16) if self.mixed else nullcontext():
+            left, right = self._states(pairs, vectors)
+            logits = self.model.compare(left, right)
+        self.pairs += len(pairs)
+        self._count(counts, vectors)
+        give_memory_back()
+        return logits.float().sigmoid().cpu()
+
+    def _states(self, pairs: SentencePairs, vectors: WordVectors) -> tuple[Tensor, Tensor]:
+        """The states of each pair's two sentences."""
+        model = self.model
+        if model.left is model.right:
+            both = self._encode(model.encode_left, [*pairs.left, *pairs.right], vectors)
+            return both[: len(pairs)], both[len(pairs) :]
+        left = self._encode(model.encode_left, pairs.left, vectors)
+        return left, self._encode(model.encode_right, pairs.right, vectors)
+
+    def _encode(
+        self, encode: Callable[[Ragged], Tensor], sentences: Sequence[Sentence], vectors: WordVectors
+    ) -> Tensor:
+        """The state of each sentence; sentences that are the same are encoded once."""
+        places: dict[Sentence, int] = {}
+        place_of = torch.tensor([places.setdefault(sentence, len(places)) for sentence in sentences])
+        ids = look_up(list(places), vectors)
+        order = ids.lengths.argsort(stable=True)
+        ids = reorder(ids, order)
+        sizes = list(self._sizes(ids.lengths))
+        table = vectors.table.to(self.model.dense.weight)
+        states = torch.cat([encode(batch) for batch in cut(ids.to(self.place), table, sizes)])
+        return states[order.argsort()[place_of].to(states.device)]
+
+    def _sizes(self, lengths: Tensor) -> Iterator[int]:
+        """Sentences of each batch, given their rising lengths."""
+        start = 0
+        rising: list[int] = lengths.tolist()
+        while start < len(rising):
+            size = min(self.batch_size, len(rising) - start)
+            while size > 1 and size * rising[start + size - 1] > TOKENS:
+                size = (size + 1) // 2
+            yield size
+            start += size
+
+    def _count(self, counts: Counter[str], vectors: WordVectors) -> None:
+        del counts[BLANK]
+        missing = Counter({word: count for word, count in counts.items() if not vectors.has(word)})
+        self._tokens += counts.total()
+        self._tokens_found += counts.total() - missing.total()
+        self._types.update(map(hash, counts))
+        self._types_found.update(hash(word) for word in counts if word not in missing)
+        self._missing.update(missing)
+        if len(self._missing) > 2 * REMEMBERED:
+            self._missing = Counter(dict(self._missing.most_common(REMEMBERED)))
+
+    @property
+    def coverage(self) -> Coverage:
+        """How many words of all pairs so far have a vector of their own."""
+        found, types = len(self._types_found), len(self._types)
+        return Coverage(self._tokens, self._tokens_found, types, found, self._missing)
+
+
+def give_memory_back() -> None:
+    """Let glibc return what was freed: tensors of ever new sizes leave holes, and the process would grow for long."""
+    trim = getattr(_libc(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _libc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def check_width(model: TwoTowers, vectors: WordVectors | VectorStore) -> None:
+    """Whether both towers take vectors of this width.
+
+    Raises:
+        ValueError: one does not.
+    """
+    for tower in (model.left, model.right):
+        if vectors.width != tower.vector_width:
+            wanted = f"the model takes {tower.vector_width}: use the vectors of its training"
+            raise ValueError(f"{vectors.source} has {vectors.width} numbers a word; {wanted}")

@@ -1,0 +1,357 @@
+"""`towers predict`, streaming: every format in and out, the standard streams, and what interruptions leave behind."""
+
+import csv
+import functools
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import polars
+import pytest
+import torch
+
+from towers import TwoTowers
+from towers.cli import main
+from towers.data import SentencePairs, WordVectors
+from towers.data.readers import read_rows
+from towers.training import predict as predict_all
+
+from .predicting import COMMAND, NAMES, decode, encode, make_model, rows_of
+
+FORMATS = ["tsv", "csv", "jsonl", "parquet"]
+ROWS = rows_of(20)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A saved model and its vectors, in the current folder; the command reads three rows at a time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("towers.cli.predict.read_rows", functools.partial(read_rows, rows=3))
+    make_model()
+    return tmp_path
+
+
+def expected(model="run", rows=ROWS):
+    """The probabilities of all rows at once."""
+    pairs = SentencePairs([left.split() for _, left, _ in rows], [right.split() for _, _, right in rows])
+    return predict_all(TwoTowers.load(model), pairs.with_vectors(WordVectors.load("vectors.txt")), device="cpu")
+
+
+def run(*options, pairs="pairs.tsv", out="out.tsv"):
+    return main(["predict", "--model", "run", "--pairs", pairs, "--out", out, *options])
+
+
+def check(read, rows=ROWS):
+    """Rows as they were, in their order, each with its probability."""
+    assert read[0] == (*NAMES, "probability")
+    assert [row[:3] for row in read[1:]] == list(rows)
+    torch.testing.assert_close(
+        torch.tensor([float(row[3]) for row in read[1:]]), expected(rows=rows), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("out_format", FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_in_and_out(folder, capsys, format, out_format):
+    Path(f"pairs.{format}").write_bytes(encode(ROWS, format))
+    assert run(pairs=f"pairs.{format}", out=f"out.{out_format}") == 0
+    check(decode(Path(f"out.{out_format}").read_bytes(), out_format))
+    said, err = capsys.readouterr()
+    assert said.startswith(f"20 pairs with probability in out.{out_format}; 100.00 % of ")
+    assert err == ""
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_standard_input_and_output(folder, capsysbinary, monkeypatch, format):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(encode(ROWS, format))))
+    assert run("--format", format, pairs="-", out="-") == 0
+    out, err = capsysbinary.readouterr()
+    check(decode(out, format))
+    assert err.startswith(b"20 pairs with probability in standard output; 100.00 %")
+
+
+def test_a_pipe_as_a_person_types_it(folder):
+    Path("pairs.csv").write_bytes(encode(ROWS, "csv"))
+    options = "--format csv --out-format jsonl"
+    command = f"cat pairs.csv | '{COMMAND}' predict --model run --pairs - --out - {options} | tail -n 5"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120)
+    assert [json.loads(line)["id"] for line in ended.stdout.splitlines()] == ["15", "16", "17", "18", "19"]
+    assert ended.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("name", ["pairs.gz", "pairs"])
+def test_a_name_that_tells_no_format_needs_the_option(folder, capsys, name):
+    Path(name).write_bytes(encode(ROWS, "jsonl"))
+    assert run(pairs=name) == 2
+    assert "does not tell the format, as .tsv, .csv, .jsonl" in capsys.readouterr().err
+    assert run("--format", "jsonl", pairs=name, out="out") == 0
+    check(decode(Path("out").read_bytes(), "jsonl"))
+
+
+def test_a_fifo_is_read_once(folder):
+    os.mkfifo("fifo.tsv")
+    with subprocess.Popen(["bash", "-c", "cat > fifo.tsv"], stdin=subprocess.PIPE) as feeder:
+        assert feeder.stdin is not None
+        feeder.stdin.write(encode(ROWS, "tsv"))
+        feeder.stdin.close()
+        assert run(pairs="fifo.tsv") == 0
+    check(decode(Path("out.tsv").read_bytes(), "tsv"))
+
+
+def test_a_table_without_rows(folder, capsys):
+    for format in ("tsv", "csv", "parquet"):
+        Path(f"pairs.{format}").write_bytes(encode([], format))
+        assert run(pairs=f"pairs.{format}", out=f"out.{format}") == 0
+        assert "0 pairs with probability" in capsys.readouterr().out
+    assert Path("out.tsv").read_text() == "id\tsentence1\tsentence2\tprobability\n"
+    assert polars.read_parquet("out.parquet").columns == [*NAMES, "probability"]
+
+
+def test_the_result_as_json(folder, capsys):
+    Path("pairs.tsv").write_bytes(encode([("7", "the dog runs", "blorp cat")], "tsv"))
+    assert run("--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said.pop("seconds") > 0
+    assert said == {
+        "pairs": 1,
+        "out": "out.tsv",
+        "vectors": {
+            "source": str(folder / "vectors.txt"),
+            "tokens": 5,
+            "tokens_found": 4,
+            "types": 5,
+            "types_found": 4,
+            "missing": {"blorp": 1},
+        },
+    }
+
+
+# What each format keeps.
+
+
+def test_json_lines_keep_what_each_row_has(folder):
+    rows = [
+        {"sentence1": "the dog", "sentence2": ["the", "cat"], "extra": {"a": [1]}, "big": 10**30},
+        {"sentence2": "the cat", "sentence1": "a dog", "extra": "text", "half": "\ud800"},
+        {"sentence1": "the dog", "sentence2": "the cat", "é": None, "extra": [1, "x"]},
+    ]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf8")
+    assert run(pairs="pairs.jsonl", out="out.jsonl") == 0
+    read = [json.loads(line) for line in Path("out.jsonl").read_text("utf8").split("\n")[:-1]]
+    assert all(0 < row.pop("probability") < 1 for row in read)
+    assert [list(row.items()) for row in read] == [list(row.items()) for row in rows]
+    assert '"é"' in Path("out.jsonl").read_text("utf8")
+
+
+def test_parquet_keeps_the_types(folder):
+    frame = polars.DataFrame(
+        {
+            "sentence1": [["the", "dog"], ["a", "cat"]] * 4,
+            "sentence2": ["the cat", "a dog"] * 4,
+            "number": polars.Series(range(8), dtype=polars.Int16),
+            "day": polars.date_range(polars.date(2020, 1, 1), polars.date(2020, 1, 8), eager=True),
+            "text": ["a\tb\u2028c", None] * 4,
+        }
+    )
+    frame.write_parquet("pairs.parquet")
+    assert run(pairs="pairs.parquet", out="out.parquet") == 0
+    read = polars.read_parquet("out.parquet")
+    assert read.drop("probability").equals(frame)
+    assert read.drop("probability").schema == frame.schema
+    assert read.schema["probability"] == polars.Float32
+    assert run(pairs="pairs.parquet", out="out.jsonl") == 0
+    first = json.loads(Path("out.jsonl").read_text("utf8").split("\n")[0])
+    assert first["day"] == "2020-01-01"
+    assert first["text"] == "a\tb\u2028c"
+    assert run(pairs="pairs.parquet", out="out.csv") == 0
+    rows = list(csv.reader(io.StringIO(Path("out.csv").read_text("utf8"), newline="")))
+    assert rows[1][:5] == ['["the", "dog"]', "the cat", "0", "2020-01-01", "a\tb\u2028c"]
+    assert rows[2][4] == ""
+
+
+def test_json_lines_as_parquet_take_the_type_that_fits_all(folder, monkeypatch):
+    monkeypatch.setattr("towers.data.writers.GROUP", 3)
+    pair = {"sentence1": "the dog", "sentence2": "the cat"}
+    extras = [{"a": None}, {"a": None}, {}, {"a": 1}, {"a": 2.5}, {"a": 1, "b": "x"}, {}]
+    Path("pairs.jsonl").write_text("".join(json.dumps(pair | extra) + "\n" for extra in extras), encoding="utf8")
+    assert run(pairs="pairs.jsonl", out="out.parquet") == 0
+    read = polars.read_parquet("out.parquet")
+    assert read["a"].to_list() == [None, None, None, 1, 2.5, 1, None]
+    assert read["b"].to_list() == [None] * 5 + ["x", None]
+
+
+@pytest.mark.parametrize(
+    ("records", "out", "message"),
+    [
+        ([{}, {}, {}, {"new": 1}], "out.csv", "pairs.jsonl, line 4: has 'new', which the first rows had not"),
+        ([{"a": "x\ty"}], "out.tsv", "pairs.jsonl, line 1: has a tab or a line end in a cell, which TSV cannot"),
+        ([{"a": "x"}, {"a": "x\ny"}], "out.tsv", "line 2: has a tab or a line end in a cell"),
+        ([{"a": "\ud800"}], "out.csv", "line 1: has half a character, which UTF-8 cannot hold"),
+        ([{"a": 1}, {}, {}, {}, {"a": "x"}], "out.parquet", "line 5: 'a' is a string; it was a number before"),
+        ([{"a": [1, "x"]}], "out.parquet", "pairs.jsonl: "),
+    ],
+    ids=["new column", "tab", "line end", "half a character", "mixed", "mixed list"],
+)
+def test_what_a_format_cannot_hold(folder, capsys, records, out, message):
+    pair = {"sentence1": "the dog", "sentence2": "the cat"}
+    Path("pairs.jsonl").write_text("".join(json.dumps(pair | record) + "\n" for record in records), encoding="utf8")
+    assert run(pairs="pairs.jsonl", out=out) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["pairs.jsonl", "run", "vectors.txt"]
+
+
+# Interruptions.
+
+
+def many(path, count=60_000):
+    """A file that takes a while."""
+    with open(path, "w") as file:
+        file.write("sentence1\tsentence2\n")
+        for number in range(count):
+            file.write(f"the dog x{number} runs\tthe cat y{number}\n")
+
+
+def start(*options, **streams):
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | streams
+    command = [COMMAND, "predict", "--model", "run", "--device", "cpu", *options]
+    return subprocess.Popen(command, **streams)
+
+
+def wait_for_partial(folder):
+    """Until the command has begun to write beside its output."""
+    for _ in range(1200):
+        if any(path.stat().st_size for path in folder.glob(".out.tsv.*")):
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing was written")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "\ntowers: interrupted\n"), (signal.SIGTERM, 143, "\ntowers: terminated\n")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_an_interrupted_output_is_not_there(folder, number, code, said):
+    many("pairs.tsv")
+    Path("out.tsv").write_text("mine")
+    with start("--pairs", "pairs.tsv", "--out", "out.tsv") as command:
+        wait_for_partial(folder)
+        command.send_signal(number)
+        _, err = command.communicate(timeout=60)
+    assert command.returncode == code
+    assert err.endswith(said)
+    assert Path("out.tsv").read_text() == "mine"
+    assert not list(folder.glob(".out*"))
+
+
+def test_a_killed_one_leaves_no_output_either(folder):
+    many("pairs.tsv")
+    with start("--pairs", "pairs.tsv", "--out", "out.tsv") as command:
+        wait_for_partial(folder)
+        command.kill()
+    assert not Path("out.tsv").exists()
+
+
+def test_a_reader_that_has_seen_enough(folder):
+    many("pairs.tsv")
+    command = f"'{COMMAND}' predict --model run --pairs pairs.tsv --out - | head -n 1; echo ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "sentence1\tsentence2\tprobability\n141\n"
+    assert "Traceback" not in ended.stderr
+    assert "Error" not in ended.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk(folder):
+    Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
+    with open("/dev/full", "wb") as full, start("--pairs", "pairs.tsv", "--out", "-", stdout=full) as command:
+        _, err = command.communicate(timeout=60)
+    assert command.returncode == 2
+    assert err.endswith("towers predict: standard output: No space left on device; standard output is not whole\n")
+    assert err.count("\n") == 1
+
+
+def test_a_disk_that_gets_full_leaves_the_file_as_it_was(folder, capsys, monkeypatch):
+    Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
+    Path("out.tsv").write_text("mine")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("towers.data.writers.TextWriter._line", full)
+    assert run() == 2
+    assert capsys.readouterr().err == "towers predict: out.tsv: No space left on device; nothing was written\n"
+    assert Path("out.tsv").read_text() == "mine"
+    assert not list(folder.glob(".*"))
+
+
+def test_a_mistake_in_the_middle(folder, capsys):
+    """Of a file nothing is written; on standard output there are rows already, and the message says so."""
+    Path("pairs.tsv").write_bytes(encode([*ROWS[:10], ("10", "the dog", "")], "tsv"))
+    Path("out.tsv").write_text("mine")
+    assert run() == 2
+    assert capsys.readouterr().err == "towers predict: pairs.tsv, line 12: sentence2 is empty\n"
+    assert Path("out.tsv").read_text() == "mine"
+    assert run(out="-") == 2
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1 + 9
+    assert err == "towers predict: pairs.tsv, line 12: sentence2 is empty; standard output has the first 9 pairs only\n"
+
+
+# On a terminal.
+
+
+def test_a_bar_on_a_terminal_only(folder):
+    many("pairs.tsv", 10_000)
+    ours, theirs = pty.openpty()
+    with start("--pairs", "pairs.tsv", "--out", "out.tsv", stderr=theirs) as command:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            seen += part
+    os.close(ours)
+    assert command.returncode == 0
+    assert b" pairs/s" in seen
+    assert b"%|" in seen
+    with start("--pairs", "pairs.tsv", "--out", "out.tsv") as command:
+        _, err = command.communicate(timeout=60)
+    assert "towers predict: warning: only 6 of " in err
+    assert err.count("\n") == 1
+
+
+def test_parquet_is_not_for_a_terminal(folder, capsys, monkeypatch):
+    Path("pairs.parquet").write_bytes(encode(ROWS, "parquet"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run(pairs="pairs.parquet", out="-") == 2
+    assert "--out -: Parquet is not for a terminal; name a file, or say --out-format" in capsys.readouterr().err
+
+
+def test_standard_streams_that_are_closed_or_the_same(folder):
+    Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
+    base = f"'{COMMAND}' predict --model run"
+    for line, message in (
+        ("--pairs - --format tsv --out out.tsv <&-", "--pairs -: standard input is closed"),
+        ("--pairs pairs.tsv --out - >&-", "--out -: standard output is closed"),
+        ("--pairs pairs.tsv --out - >>pairs.tsv", "--out -: standard output goes to the file of --pairs"),
+    ):
+        ended = subprocess.run(["bash", "-c", f"{base} {line}"], capture_output=True, text=True, timeout=60)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert message in ended.stderr
+        assert ended.stderr.count("\n") == 1
+    assert Path("pairs.tsv").read_bytes() == encode(ROWS, "tsv")
