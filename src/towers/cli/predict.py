@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
@@ -60,7 +60,8 @@ class Config:
     def __init__(self, folder: Path) -> None:
         self.path = folder / CONFIG
         config = read_config(folder)
-        data, vectors = (self._section(config, name) for name in ("data", "vectors"))
+        data: dict[str, Any] = config.get("data", {})
+        vectors: dict[str, Any] = config.get("vectors", {})
         self.options = {name: value for name, value in data.items() if name in OPTIONS}
         for name in ("left_column", "right_column"):
             self._check("data", data, name, isinstance(data.get(name, ""), str), "a string")
@@ -71,12 +72,6 @@ class Config:
         self._check("vectors", vectors, "missing", vectors.get("missing", "hash") in ["hash", "zero"], "hash or zero")
         self.source: str | None = vectors.get("source")
         self.missing: Any = vectors.get("missing", "hash")
-
-    def _section(self, config: Mapping[str, Any], name: str) -> dict[str, Any]:
-        section = config.get(name, {})
-        if not isinstance(section, dict):
-            raise ValueError(f'{self.path}: is damaged: "{name}" is {json.dumps(section)[:40]}; expected an object')
-        return cast(dict[str, Any], section)
 
     def _check(self, section: str, values: Mapping[str, Any], name: str, right: bool, expected: str) -> None:
         if not right:

@@ -22,9 +22,8 @@ class Text:
             _say(f"going on with {run.path}: {run.standing}")
         counts = [f"{name} {len(part)}" for name, part in data.parts.items()]
         _say(f"pairs: {', '.join(counts)}")
-        _say(
-            f"vectors: {data.vectors.source}, {data.vectors.width} numbers a word; {covered(data.vectors, data.vectors.coverage)}"
-        )
+        found = covered(data.vectors, data.vectors.coverage)
+        _say(f"vectors: {data.vectors.source}, {data.vectors.width} numbers a word; {found}")
         left, right = ("any number of" if tower.words is None else tower.words for tower in (model.left, model.right))
         towers = "one tower" if model.left is model.right else "two towers"
         _say(f"network: {towers}, left {left} words, right {right} words, {_weights(model):,} parameters")
