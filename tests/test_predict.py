@@ -333,7 +333,7 @@ def test_a_bar_on_a_terminal_only(folder):
     assert b"%|" in seen
     with start("--pairs", "pairs.tsv", "--out", "out.tsv") as command:
         _, err = command.communicate(timeout=60)
-    assert "towers predict: warning: only 6 of " in err
+    assert "towers predict: warning: only 4 of " in err
     assert err.count("\n") == 1
 
 
