@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import cuda_reach
 import torch
 from cuda_tools import beside, compare, line_through, lines, precision, rows_of
 from report import Row
+from rich.table import Table
 from sick import LENGTHS
 from timing import interleaved
 from torch import Tensor, nn
@@ -200,6 +202,10 @@ class Job:
         expected = next(iter(found.values()))
         for name, result in found.items():
             compare(self.case.name, name, result, expected, self.case.precision)
+
+
+def reach(rows: list[Row]) -> Table:
+    return cuda_reach.table(cuda_reach.of_lstm(rows))
 
 
 def plot(rows: list[Row], title: str, about: Mapping[str, object], path: Path) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cuda_reach
 import torch
 import tower
 from cuda_tools import compare, lines, precision, rows_of
 from report import Row
+from rich.table import Table
 from timing import interleaved
 from torch import Tensor, nn
 
@@ -133,6 +135,10 @@ def check(case: Case, jobs: Mapping[str, Job]) -> None:
         results[name] = [states.detach(), *torch.autograd.grad(states.float().square().sum(), bias)]
     for name, found in results.items():
         compare(case.name, name, found, results[FIRST], case.precision)
+
+
+def reach(rows: list[Row]) -> Table:
+    return cuda_reach.table(cuda_reach.of_tower(rows))
 
 
 def plot(rows: list[Row], title: str, about: Mapping[str, object], path: Path) -> None:

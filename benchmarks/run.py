@@ -1,7 +1,7 @@
 """Every measurement of this project, one command.
 
     python benchmarks/run.py                          all suites on the CPU, a few minutes
-    python benchmarks/run.py lstm tower --device cuda two suites on the GPU, some 15 minutes
+    python benchmarks/run.py lstm tower --device cuda two suites on the GPU
     python benchmarks/run.py --quick                  small sizes, one thread, under a minute: does everything run?
     python benchmarks/run.py lstm --only "hidden 6,"  only the cases whose name has these words
     python benchmarks/run.py lstm --resume            goes on where an interrupted run stopped

@@ -169,10 +169,9 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("hidden", [6, 16, 20])
-@pytest.mark.parametrize("gaps", [False, True], ids=["end to end", "padded"])
-def test_no_memory_is_read_before_it_is_written(hidden, gaps, device, poisoned):
+@pytest.mark.parametrize("hidden", [6, 20])
+def test_no_memory_is_read_before_it_is_written(hidden, device, poisoned):
     if device.type == "cuda":
         pytest.skip("`test_cuda` poisons the GPU's own memory")
-    case = Case(hidden, MIXED, gaps=gaps, options={"num_layers": 2, "bidirectional": True})
+    case = Case(hidden, MIXED, gaps=True, options={"num_layers": 2, "bidirectional": True})
     compare(run(case, device), expect(case), 1e-6, 1e-5)
