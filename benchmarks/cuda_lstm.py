@@ -163,7 +163,7 @@ class Job:
             return torch.cat(ends)[order.argsort()]
 
         def fused(input: Tensor) -> Tensor:
-            return ours.last(input, lengths=lengths)[0][0]
+            return ours.last(input, lengths=lengths)[0]
 
         self.paths: Mapping[str, Path_] = {
             "nn.LSTM, packed": packed,

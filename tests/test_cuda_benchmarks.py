@@ -143,7 +143,7 @@ def test_a_wrong_result_is_refused_before_timing(suite, benchmarks, monkeypatch)
     module = benchmarks[suite]
     if suite == "cuda_lstm":
         real, case = module.RaggedLSTM.last, module.Case(6, 4)
-        monkeypatch.setattr(module.RaggedLSTM, "last", lambda *args, **kw: [real(*args, **kw)[0] * 1.01])
+        monkeypatch.setattr(module.RaggedLSTM, "last", lambda *args, **kw: real(*args, **kw) * 1.01)
     else:
         real, case = module.Tower.forward, module.Case(4, "float32", words=6)
         monkeypatch.setattr(module.Tower, "forward", lambda *args: real(*args) * 1.01)
