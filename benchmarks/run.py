@@ -25,6 +25,7 @@ SUITES = {
     "lstm-memory": "lstm_memory",
     "lstm-costs": "lstm_costs",
     "contracts": "contracts",
+    "proof": "proof",
     "import": "imports",
     "reading": "reading",
 }

@@ -182,7 +182,8 @@ class _Run:
             step = self.open[-1]
         else:
             came = self.shapes([value for name, value in arguments.items() if name != "self"])
-            step = Step(self.paths.get(id(owner), ""), signature.name, came)
+            running = self.paths.get(id(self.inside[-1]), "") if self.inside else ""
+            step = Step(self.paths.get(id(owner), running), signature.name, came)
             self.outcome.steps.append(step)
         step.demand, step.contract = demanded(signature), signature.name
         try:

@@ -60,7 +60,7 @@ def _numbers(shape: Any, dtype: torch.dtype, generator: torch.Generator) -> Tens
         return torch.randn(*shape, generator=generator, dtype=dtype)
     if dtype is torch.bool:
         return torch.zeros(*shape, dtype=dtype)
-    return torch.randint(0, 2, tuple(shape), generator=generator, dtype=dtype)
+    return torch.ones(*shape, dtype=dtype)  # a length and an index that nearly everything takes
 
 
 def _keep_conditions(arguments: dict[str, Any], case: Case, sizes: Mapping[str, int]) -> None:

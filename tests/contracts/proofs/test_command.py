@@ -1,0 +1,136 @@
+"""`towers verify`, on modules that nobody here wrote: torch's own, and blocks in the style of public code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from towers.cli import main
+
+THEIRS = """
+from torch import nn
+
+
+def encoder():
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
+def seq2seq():
+    return nn.LSTM(8, 6, num_layers=2, bidirectional=True, batch_first=True)
+
+
+def time_first():
+    return nn.GRU(8, 6)
+
+
+class Residual(nn.Module):  # as in ResNets
+    def __init__(self, width=8):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(2, width), nn.ReLU(),
+                                  nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+class Attention(nn.Module):  # as in small GPTs
+    def __init__(self, width=16, heads=4):
+        super().__init__()
+        self.qkv, self.out, self.heads = nn.Linear(width, 3 * width), nn.Linear(width, width), heads
+
+    def forward(self, x):
+        batch, time, width = x.shape
+        q, k, v = self.qkv(x).view(batch, time, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(mixed.transpose(1, 2).reshape(batch, time, width))
+
+
+LINEAR = nn.Linear(8, 6)
+NUMBER = 5
+
+
+def needs(size):
+    return nn.Linear(size, size)
+
+
+def none():
+    return None
+"""
+
+CASES = [
+    ("encoder", "batch time 16 -> batch time 16", 0),
+    ("seq2seq", "batch time 8 -> batch time 12, (4 batch 6, 4 batch 6)", 0),
+    ("seq2seq", "batch time 8 -> batch time 6, (4 batch 6, 4 batch 6)", 1),
+    ("time_first", "batch time 8 -> batch time 6, 1 batch 6", 1),
+    ("Residual", "batch 8 height width -> batch 8 height width", 0),
+    ("Attention", "batch time 16 -> batch time 16", 0),
+    ("LINEAR", "... 8 -> ... 6", 0),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "their_modules.py").write_text(THEIRS, "utf8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "their_modules", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "text", "code"), CASES)
+def test_modules_of_others(name: str, text: str, code: int, folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["verify", f"their_modules:{name}", "--contract", text]) == code
+    printed = capsys.readouterr().out
+    assert ("proven\n" in printed.split(":", 1)[1][:9]) == (code == 0)
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_ours_and_a_condition(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["verify", "towers:Tower", "--where", "words <= 40"]) == 0
+    assert "words >= 2 and words <= 40" in capsys.readouterr().out
+
+
+def test_json(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["verify", "their_modules:LINEAR", "--contract", "batch 8 -> batch 5", "--json"]) == 1
+    data = json.loads(capsys.readouterr().out)
+    assert data["verdict"] == "failed"
+    assert "expected 5" in data["message"]
+
+
+def test_the_shapes_are_shown(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["verify", "their_modules:LINEAR", "--contract", "batch 8 -> batch 6", "--trace"]) == 0
+    assert "(itself): Linear  (batch, 8) -> (batch, 6)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["their_modules"], "'their_modules' must read PACKAGE.MODULE:NAME"),
+        (["no_such_package:X"], "no_such_package cannot be imported: No module named 'no_such_package'"),
+        (["their_modules:nothing"], "their_modules has no nothing"),
+        (["their_modules:NUMBER"], "their_modules:NUMBER is a int; expected an nn.Module or what makes one"),
+        (["their_modules:needs"], "their_modules:needs cannot be called without arguments"),
+        (["their_modules:none"], r"their_modules:none() is a NoneType; expected an nn.Module"),
+        (["their_modules:LINEAR"], "Linear.forward has no contract"),
+        (["their_modules:LINEAR", "--contract", "batch 8"], "'batch 8' is no contract"),
+        (["their_modules:LINEAR", "--contract", "batch 8 -> batch 6", "--where", "x"], "'x' is no condition"),
+    ],
+)
+def test_what_cannot_be_tried_is_told_in_a_line(
+    arguments: list[str], text: str, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["verify", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("towers verify: ")
+    assert text in told
+    assert len(told.splitlines()) == 1
+
+
+def test_help_imports_no_torch(folder: Path):
+    code = "import sys\nfrom towers.cli import main\ntry:\n    main(['verify', '--help'])\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "False"
+    assert "Exit code 0: proven" in run.stdout
