@@ -29,7 +29,7 @@ ENDINGS: Mapping[str, TableFormat] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
-WINDOW = 4096
+WINDOW = 2048
 """So many rows are read at a time."""
 LETTERS = 1 << 22
 """Rows end sooner than that where their lines have more bytes together."""
