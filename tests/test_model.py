@@ -287,7 +287,7 @@ def test_a_wrong_width_inside_is_named_with_its_place_in_the_tree():
     model = TwoTowers()
     model.left.pool = torch.nn.Identity()
     with pytest.raises(
-        ShapeContractError, match=r"^left\.lstm in TwoTowers: RaggedLSTM\.forward: input: input_size is 32; expected 8"
+        ShapeContractError, match=r"^left\.lstm in TwoTowers: RaggedLSTM\.last: input: input_size is 32; expected 8"
     ):
         model(zeros(2, 7, 300), zeros(2, 5, 300))
 

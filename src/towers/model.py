@@ -129,10 +129,10 @@ class Tower(nn.Module):
     def _walk(self, features: Ragged) -> Tensor:
         """The last h of all sentences, `chunk` steps at a time."""
         state: tuple[Tensor, Tensor] | None = None
-        for part in features.chunks(self.chunk):
+        *parts, end = features.chunks(self.chunk)
+        for part in parts:
             _, state = self.lstm(part, state)
-        assert state is not None
-        return state[0]
+        return self.lstm.last(end, state)
 
     @_takes_sentences
     def encode(
