@@ -71,3 +71,13 @@ class Weights(NamedTuple):
         w_hr = rest.pop() if self.projected else None
         bias = rest[0] + rest[1] if self.biases == 2 else rest[0] if self.biases else None
         return Parameters(w_ih, w_hh, bias, w_hr)
+
+
+def refuse_twice() -> None:
+    """Gradients of gradients do not exist.
+
+    Raises:
+        RuntimeError: a gradient was asked for with create_graph=True.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError("RaggedLSTM has no gradient of its gradient: it cannot go backward with create_graph=True")

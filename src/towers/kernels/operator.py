@@ -97,7 +97,7 @@ def ragged_lstm_backward(
     how = stack.prepare(batch, chosen, own, outputs, generator)
     *_, kept = stack.forward(how, values, h_0, c_0, save=True)
     shapes = (values.shape, h_0.shape, c_0.shape)
-    found = stack.backward(how, shapes, kept, (g_output, g_h, g_c), wants_values=True)
+    found = stack.backward(how, values, shapes, kept, (g_output, g_h, g_c), wants_values=True)
     return [one.clone() for one in found if one is not None]
 
 

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from towers.kernels import walk, whole
-from towers.kernels.batch import Batch, State, Weights
+from towers.kernels.batch import Batch, State, Weights, refuse_twice
 from towers.kernels.layout import Layout
 from towers.kernels.plan import Plan, plan
+from towers.kernels.threads import threads
 
 
 def run(
@@ -35,7 +35,7 @@ def run(
         return (values.new_zeros(*values.shape[:-1], width) if outputs else None), state
     if chosen.order is None and chosen.cuts[0].way == "buckets" and whole.serves(batch, weights):
         even = chosen.cuts[0].rows == chosen.tokens
-        with walk.threads(chosen.one_thread):
+        with threads(chosen.one_thread):
             return whole.run(batch, chosen.cuts[0].stop, state, weights, even=even, outputs=outputs, training=training)
     how = prepare(batch, chosen, weights, outputs, generator)
     if training:
@@ -73,16 +73,19 @@ class _Stack(torch.autograd.Function):
         ctx.how, ctx.shapes = how._replace(weights=how.weights._replace(flat=())), (values.shape, h_0.shape, c_0.shape)
         tensors: list[Tensor | None] = []
         ctx.kept = _take_apart(kept, tensors)
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(values, *tensors)
         ctx.set_materialize_grads(False)
         return output, h_n, c_n
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:  # pyright: ignore
         """Gradients of all inputs."""
-        kept = _put_together(ctx.kept, iter(ctx.saved_tensors))
-        return None, *backward(ctx.how, ctx.shapes, kept, gradients, wants_values=ctx.needs_input_grad[1])
+        refuse_twice()
+        values, *tensors = ctx.saved_tensors
+        kept = _put_together(ctx.kept, iter(tensors))
+        if all(one is None for one in gradients):
+            return (None,) * len(ctx.needs_input_grad)
+        return None, *backward(ctx.how, values, ctx.shapes, kept, gradients, wants_values=ctx.needs_input_grad[1])
 
 
 def forward(how: How, values: Tensor, h_0: Tensor, c_0: Tensor, *, save: bool) -> Any:
@@ -91,11 +94,11 @@ def forward(how: How, values: Tensor, h_0: Tensor, c_0: Tensor, *, save: bool) -
     shape, values = values.shape[:-1], values.flatten(0, -2)
     output: Tensor | None = None
     ends: list[tuple[Tensor, Tensor]] = []
-    with walk.threads(how.plan.one_thread):
+    with threads(how.plan.one_thread):
         for layer in range(weights.num_layers):
             final = layer == weights.num_layers - 1
             runs: list[walk.Run] = []
-            inputs = values
+            inputs = None if layer == 0 else values
             for direction in range(directions):
                 row = layer * directions + direction
                 run = walk.forward(
@@ -120,7 +123,9 @@ def forward(how: How, values: Tensor, h_0: Tensor, c_0: Tensor, *, save: bool) -
     return None if output is None else output.unflatten(0, shape), h_n, c_n, tuple(kept)
 
 
-def backward(how: How, shapes: Any, kept: Any, gradients: Any, *, wants_values: bool) -> list[Tensor | None]:
+def backward(
+    how: How, values: Tensor, shapes: Any, kept: Any, gradients: Any, *, wants_values: bool
+) -> list[Tensor | None]:
     """The gradients of values, h_0, c_0 and each parameter, from those of output, h_n and c_n (None: zero)."""
     weights, directions = how.weights, 1 + how.weights.bidirectional
     g_output, *g_ends = gradients
@@ -132,9 +137,10 @@ def backward(how: How, shapes: Any, kept: Any, gradients: Any, *, wants_values: 
     g_output = None if g_output is None else g_output.flatten(0, -2)
     starts: list[tuple[Tensor, Tensor]] = []
     of_weights: list[Tensor | None] = []
-    with walk.threads(how.plan.one_thread):
+    with threads(how.plan.one_thread):
         for layer in range(weights.num_layers - 1, -1, -1):
-            values, runs, noise = kept[layer]
+            inputs, runs, noise = kept[layer]
+            inputs = values.flatten(0, -2) if inputs is None else inputs
             if noise is not None and g_output is not None:
                 g_output = g_output * noise
             g_values: Tensor | None = None
@@ -142,7 +148,7 @@ def backward(how: How, shapes: Any, kept: Any, gradients: Any, *, wants_values: 
                 row = layer * directions + direction
                 found, h, c, own = walk.backward(
                     how.layout,
-                    values,
+                    inputs,
                     runs[direction],
                     g_output if g_output is None or directions == 1 else g_output.chunk(2, 1)[direction].contiguous(),
                     g_h[row],

@@ -8,8 +8,7 @@ at its own end. `backward(x, saved, segment, prepared, g_y, g_h, g_c, wants_x=â€
 as the gradients of h_n and c_n and leaves in them those of h and c; g_y (`Rows`) may be absent.
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -115,17 +114,3 @@ def _in_order(ends: list[tuple[int, Tensor, Tensor]], h_0: Tensor, c_0: Tensor) 
 
 def _sum(one: Any, other: Any) -> Any:
     return None if one is None else one + other
-
-
-@contextmanager
-def threads(one: bool) -> Generator[None]:
-    """One thread where more would only wait for each other; in this thread of Python alone."""
-    before = torch.get_num_threads()
-    if not one or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

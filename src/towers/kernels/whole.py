@@ -8,12 +8,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from towers.kernels import buckets
-from towers.kernels.batch import Batch, State, Weights
+from towers.kernels.batch import Batch, State, Weights, refuse_twice
 
 
 def serves(batch: Batch, weights: Weights) -> bool:
     """Whether it can run this at all."""
     return batch.values.dim() == 3 and weights.num_layers == 1 and not weights.bidirectional
+
+
+def refuse(gradient: Tensor) -> None:
+    """Torch goes through without a word, and its gradient of this gradient is wrong."""
+    refuse_twice()
 
 
 def run(
@@ -38,6 +43,8 @@ def run(
     y, h_n, c_n, _ = torch.mkldnn_rnn_layer(
         x, *arrays, h_0, c_0, False, [], buckets.LSTM, hidden, 1, True, False, False, False
     )
+    if training and y.requires_grad:
+        y.register_hook(refuse)
     if last is not None:
         h_n = y.flatten(0, 1).index_select(0, last)
     end = (h_n.view(1, count, hidden), c_n.view(1, count, hidden))
