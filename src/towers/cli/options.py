@@ -4,59 +4,27 @@ import argparse
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
-TOP = """
-Two-tower sentence models: one tower reads a sentence, the other a second one, and the network says whether they
-belong together.
-
-  towers fit                                    learn from the built-in sample; nothing else is needed
-  towers predict --model towers-run --pairs FILE --out FILE
-  towers verify towers:TwoTowers                prove the shape contracts of any module, for all sizes
-"""
-
-FIT = """
-Learn from sentence pairs. With no option: the original network on a built-in sample, saved to towers-run or to the
-next free towers-run-N.
-
-  $ towers fit --train sick.train.tsv --dev sick.dev.tsv --test sick.test.tsv --vectors glove.840B.300d.txt \\
-        --left-column tokens1 --right-column tokens2 --split spaces --right-words any --out sick
-
-Files are TSV, CSV, JSON lines or Parquet, by their ending. Vectors are GloVe or word2vec text, word2vec binary or
-fastText .vec.
-"""
-
-PREDICT = """
-Add the column `probability` to a file of sentence pairs of any size, in the file's own order. Word vectors and column
-names are those that the model was trained with; options replace them.
-
-  $ towers predict --model sick --pairs sick.test.tsv --out predicted.tsv
-  $ zcat pairs.tsv.gz | towers predict --model sick --pairs - --format tsv --out - | sort -k 5
-
-Files are TSV, CSV, JSON lines or Parquet, by their ending or --format. A file appears whole, at the end. Standard
-output has no mark for its end: it is whole if the exit code is 0.
-"""
-
-
-VERIFY = """
-Prove the shape contracts of a module for all sizes, on symbolic sizes and without data. MODULE names an nn.Module, or
-something that gives one when it is called without arguments.
-
-  $ towers verify my_package.model:build
-  $ towers verify my_package.model:ENCODER --contract "batch time 512 -> batch time 512" --where "time <= 1000"
-
-Exit code 0: proven. 1: not. 2: it could not be tried.
-"""
+from towers.cli import texts
+from towers.cli.completion import SHELLS, PrintCompletion
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's parser; each subcommand's `run` is in `arguments.run`."""
-    top = _Parser(prog="towers", description=TOP)
+    top = _Parser(prog="towers", description=texts.TOP)
     top.add_argument("--version", action="version", version=f"towers {version('towers')}")
+    top.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        action=PrintCompletion,
+        help="print what makes a shell complete this command",
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     fit = commands.add_parser(
         "fit",
         help="learn from sentence pairs",
-        description=FIT,
+        description=texts.FIT,
         argument_default=argparse.SUPPRESS,  # an option that was not given is not there: the library has its default
     )
     fit.set_defaults(run=_fit)
@@ -64,12 +32,15 @@ def parser() -> argparse.ArgumentParser:
     _add_files(fit)
     _add_sizes(fit)
     _add_training(fit)
-    predict = commands.add_parser("predict", help="add probabilities to sentence pairs", description=PREDICT)
+    predict = commands.add_parser("predict", help="add probabilities to sentence pairs", description=texts.PREDICT)
     predict.set_defaults(run=_predict, device="auto", precision="32-true")
     _add_prediction(predict)
-    verify = commands.add_parser("verify", help="prove the shape contracts of a module", description=VERIFY)
+    verify = commands.add_parser("verify", help="prove the shape contracts of a module", description=texts.VERIFY)
     verify.set_defaults(run=_verify)
     _add_verification(verify)
+    explain = commands.add_parser("explain", help="walk through the network, stage by stage", description=texts.EXPLAIN)
+    explain.set_defaults(run=_explain)
+    _add_explanation(explain)
     return top
 
 
@@ -80,6 +51,10 @@ class _Parser(argparse.ArgumentParser):
         fixed = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
         super().__init__(**{**options, **fixed})  # type: ignore[arg-type]
 
+    def error(self, message: str) -> NoReturn:
+        """One line, and where to read on; argparse shows all options first, and what is wrong at their end."""
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help tells more)\n")
+
 
 def _fit(arguments: argparse.Namespace) -> None:
     from towers.cli.fit import run
@@ -89,6 +64,12 @@ def _fit(arguments: argparse.Namespace) -> None:
 
 def _predict(arguments: argparse.Namespace) -> None:
     from towers.cli.predict import run
+
+    run(arguments)
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    from towers.cli.explain import run
 
     run(arguments)
 
@@ -241,6 +222,16 @@ def _add_verification(verify: argparse.ArgumentParser) -> None:
     )
     verify.add_argument("--trace", action="store_true", help="show the shapes at every boundary too")
     verify.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def _add_explanation(explain: argparse.ArgumentParser) -> None:
+    explain.add_argument(
+        "--words", type=at_least_one, metavar="N", help="words of a sentence (9, or what a tower takes)"
+    )
+    explain.add_argument(
+        "--model", type=Path, metavar="DIR", help="a folder that `towers fit` saved (the original network)"
+    )
+    explain.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def words(text: str) -> int | None:

@@ -222,7 +222,11 @@ class _Run:
         if isinstance(value, dict):
             return self.shapes(list(value.values()))
         inner = getattr(value, "values", None)
-        return self.shapes(inner) if isinstance(inner, Tensor) else None
+        if not isinstance(inner, Tensor):
+            return None
+        self.shapes(inner)
+        uniform = getattr(value, "uniform", None)  # sentences end to end that are known to be equally long
+        return inner.shape if uniform is None else torch.Size([value.batch, uniform, *inner.shape[1:]])
 
     def place(self) -> str:
         """Where in the user's code, and in which module, something happens now."""

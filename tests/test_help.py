@@ -1,0 +1,115 @@
+"""What the command says of itself is what it does."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from towers.cli import main, texts
+
+from . import shown
+
+TEXTS = ("TOP", "FIT", "PREDICT", "VERIFY", "EXPLAIN")
+
+
+def towers(command: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a line in a shell in which `towers` is the command of this environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=folder,
+        env={**os.environ, "PATH": path, **more},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def test_examples_print_what_is_shown(tmp_path: Path):
+    """All in one folder and in order: the model that the first one trains is what a later one predicts with."""
+    for name in TEXTS:
+        examples = shown.examples(getattr(texts, name))
+        assert examples, name
+        for example in examples:
+            run = towers(example.command, tmp_path)
+            assert run.returncode == 0, f"{example.command}\n{run.stderr}"
+            assert shown.same(example.output, run.stdout.splitlines()), f"{example.command}\n{run.stdout}"
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "same"),
+    [
+        ("loss 0.6936  1.6 s", "loss 0.6941  13.2 s", True),
+        ("loss 0.6936", "loss 0.7936", False),
+        ("19,232 weights", "19,233 weights", False),
+        ("words 5", "words 6", False),
+        ("kept epoch", "kept  epoch", True),
+        ("kept epoch", "epoch", False),
+    ],
+)
+def test_the_comparison_can_fail(line: str, other: str, same: bool):
+    assert shown.same([line], [other]) == same
+
+
+@pytest.mark.parametrize("command", ["", "fit", "predict", "verify", "explain"])
+def test_help_begins_with_a_real_command(command: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), "--help"])
+    out = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f"  $ towers {command}".rstrip() in out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        main(["--print-completion", shell])
+    out = capsys.readouterr().out
+    assert end.value.code == 0
+    for word in ("predict", "explain", "keep-best"):
+        assert word in out
+
+
+def test_bash_completes_options_and_subcommands(tmp_path: Path):
+    complete = "source <(towers --print-completion bash); "
+    tried = 'COMP_WORDS=(towers {}); COMP_CWORD={}; _shtab_towers; echo "${{COMPREPLY[@]}}"'
+    run = towers(complete + tried.format("ex", 1), tmp_path)
+    assert run.stdout.split() == ["explain"], run.stderr
+    run = towers(complete + tried.format("fit --keep-", 2), tmp_path)
+    assert run.stdout.split() == ["--keep-best"], run.stderr
+
+
+def test_completion_without_shtab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    with pytest.raises(SystemExit) as end:
+        main(["--print-completion", "bash"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == 'towers: shtab is not installed: pip install "towers[train]"\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "towers: the following arguments are required: COMMAND"),
+        ("fit --epochs x", "towers fit: argument --epochs: 'x' is no whole number"),
+        ("predict --pairs a", "towers predict: the following arguments are required: --model, --out"),
+        ("fit --epoch 3", "towers: unrecognized arguments: --epoch 3"),
+    ],
+)
+def test_a_wrong_option_is_one_line(line: str, said: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        main(shlex.split(line))
+    out, err = capsys.readouterr()
+    assert (end.value.code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(said)
+
+
+def test_no_escape_codes_without_a_terminal(tmp_path: Path):
+    run = towers(
+        "towers verify towers:Tower; towers --help; towers fit --epochs x || true", tmp_path, TERM="xterm-256color"
+    )
+    assert "proven" in run.stdout
+    assert "\x1b" not in run.stdout + run.stderr
