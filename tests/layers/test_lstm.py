@@ -78,13 +78,39 @@ def test_every_sentence_is_as_if_it_were_alone(method, variant, lengths, given_s
 
 
 @methods
+@pytest.mark.parametrize("given_state", [False, True], ids=["from zero", "from a state"])
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+def test_in_float32_every_sentence_is_as_if_it_were_alone(method, lengths, given_state):
+    """oneDNN runs float32 alone."""
+    lstm = layer(torch.float32, method=method)
+    rows = reference.sentences(lengths, 3, torch.float32)
+    hx = tuple(torch.randn(5, len(rows)).t().unsqueeze(0) for _ in range(2)) if given_state else None
+    outputs, h_n, c_n = expect(lstm, rows, hx)
+    padded, found_lengths = reference.pad(rows, words=31)
+    for given_input, wanted in (
+        (Ragged.from_list(rows), torch.cat(outputs)),
+        (padded, reference.pad(outputs, 31, 0.0)[0]),
+    ):
+        own = None if isinstance(given_input, Ragged) else found_lengths
+        found, state = lstm(given_input, hx, lengths=own)
+        close(getattr(found, "values", found) if own is None else found, wanted, 1e-6)
+        close(state[0], h_n, 1e-6)
+        close(state[1], c_n, 1e-6)
+        close(lstm.last(given_input, hx, lengths=own), h_n, 1e-6)
+    close(lstm(padded.transpose(0, 1).contiguous().transpose(0, 1), hx, lengths=found_lengths)[1][0], h_n, 1e-6)
+
+
+@methods
 @variants
-def test_every_gradient_by_name(method, variant):
-    lstm, wanted_lstm = layer(**variant, method=method), layer(**variant)
-    rows = reference.sentences([3, 0, 6, 3], 3)
+@pytest.mark.parametrize("lengths", [[3, 0, 6, 3], [3, 1, 6, 3], [4, 4, 4, 4]], ids=["with none", "mixed", "equal"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_every_gradient_by_name(method, variant, lengths, dtype):
+    lstm, wanted_lstm = layer(dtype, **variant, method=method), layer(dtype, **variant)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-11
+    rows = reference.sentences(lengths, 3, dtype)
     padded, lengths = reference.pad(rows)
     padded.requires_grad_()
-    hx = tuple(part.requires_grad_() for part in start(lstm, 4))
+    hx = tuple(part.to(dtype).requires_grad_() for part in start(lstm, 4))
     output, state = lstm(padded, hx, lengths=lengths)
 
     wanted_rows = [row.clone().requires_grad_() for row in rows]
@@ -93,17 +119,17 @@ def test_every_gradient_by_name(method, variant):
 
     torch.manual_seed(1)
     weights = [torch.randn_like(part) for part in (output, *state)]
-    wanted = (reference.pad(outputs, 6, padding=0.0)[0], h_n, c_n)
+    wanted = (reference.pad(outputs, padding=0.0)[0], h_n, c_n)
     sum((part * weight).sum() for part, weight in zip((output, *state), weights, strict=True)).backward()
     sum((part * weight).sum() for part, weight in zip(wanted, weights, strict=True)).backward()
 
     for name, parameter in wanted_lstm.named_parameters():
-        close(dict(lstm.named_parameters())[name].grad, parameter.grad, 1e-11)
+        close(dict(lstm.named_parameters())[name].grad, parameter.grad, tolerance)
     for index, row in enumerate(wanted_rows):
-        close(padded.grad[index, : len(row)], row.grad if row.grad is not None else torch.zeros_like(row), 1e-11)
+        close(padded.grad[index, : len(row)], row.grad if row.grad is not None else torch.zeros_like(row), tolerance)
         assert not padded.grad[index, len(row) :].any()
     for part, other in zip(hx, wanted_hx, strict=True):
-        close(part.grad, other.grad, 1e-11)
+        close(part.grad, other.grad, tolerance)
 
 
 @variants

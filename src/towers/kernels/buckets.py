@@ -46,7 +46,12 @@ def prepare(weights: Parameters, segment: Segment) -> Arrays:
     bias = w_ih.new_zeros(len(w_ih)) if bias is None else bias
     if segment.marked:
         w_ih = torch.cat((w_ih, shut(w_hh.shape[1])), 1)
-    return Arrays(w_ih.detach(), w_hh.detach(), bias, torch.zeros_like(bias))
+    return Arrays(*in_a_row(w_ih.detach(), w_hh.detach(), bias, torch.zeros_like(bias)))
+
+
+def in_a_row(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Contiguous, which oneDNN takes for granted: it reads other numbers otherwise, without a word."""
+    return tuple(tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors)
 
 
 @lru_cache(64)
@@ -71,6 +76,7 @@ def forward(
         if segment.marked:
             x = torch.cat((x, segment.pads.view(-1, 1).to(x.dtype)), 1)
     x = x.view(len(segment.cut.sizes), len(h), x.shape[1])
+    h, c = in_a_row(h, c)
     with torch.set_grad_enabled(save):  # oneDNN keeps notes only then
         found, h_n, c_n, notes = torch.mkldnn_rnn_layer(
             x, *weights, h, c, False, [], LSTM, h.shape[1], 1, True, False, False, save

@@ -39,6 +39,7 @@ def run(
         w_ih = torch.cat((w_ih, buckets.shut(hidden)), 1)
     elif pads is not None:
         x = x.masked_fill(pads, 0)
+    x, w_ih, w_hh, bias, h_0, c_0 = buckets.in_a_row(x, w_ih, w_hh, bias, h_0, c_0)
     arrays = (w_ih, w_hh, bias, torch.zeros_like(bias))
     y, h_n, c_n, _ = torch.mkldnn_rnn_layer(
         x, *arrays, h_0, c_0, False, [], buckets.LSTM, hidden, 1, True, False, False, False
