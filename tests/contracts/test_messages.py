@@ -262,3 +262,27 @@ def test_a_compiled_module_says_the_same(wrong, text, whole):
         torch.compile(Layer(), backend="eager", fullgraph=whole)(wrong)
     assert text.removeprefix("layer.forward: ") in str(caught.value)
     assert isinstance(caught.value, ShapeContractError) is not whole
+
+
+@contract
+def halves(x: Float[Tensor, "*more time 3"], y: Float[Tensor, "*more time-1"], z: Float[Tensor, "2*n"]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("checked", "arguments", "text"),
+    [
+        (halves, (f(2, 5, 4), f(2, 4), f(4)), "x: 3 is 4; expected 3 (as annotated)"),
+        (halves, (f(2, 5, 3), f(2, 5), f(4)), "y: time-1 is 5; expected 4"),
+        (halves, (f(2, 5, 3), f(3, 4), f(4)), "y: more is (3,); expected (2,) (as in x)"),
+        (halves, (f(2, 5, 3), f(2, 4), f(5)), "z: 2*n is 5, which"),
+        (attend, (f(2, 3, 4, 5), f(2, 3, 7)), "key has 3 axes (2, 3, 7); expected 4: (batch=2, heads=3, source"),
+        (attend, (f(2, 3, 4, 5), f(2, 3, 5, 7)), "transpose(2, 3) would fit"),
+        (Layer(), (f(2, 1, 8),), "this layer needs at least 2 time"),
+        (Layer(), (f(2, 5, 8), None, 3), "this layer needs a multiple of 3 (stride)"),
+    ],
+)
+def test_a_program_compiled_for_any_size_says_the_same(checked, arguments, text):
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported) as caught:
+        torch.compile(checked, backend="eager", fullgraph=True, dynamic=True)(*arguments)
+    assert text in str(caught.value)

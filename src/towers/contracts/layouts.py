@@ -1,6 +1,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The sizes of whatever carries sentences: a tensor, a jagged nested tensor, values with offsets, a packed sequence."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -70,7 +71,9 @@ def sized(sizes: Sequence[Size]) -> list[int | None]:
 
 def number(size: Any) -> Any:
     """A size as a message shows it: in a program that is being compiled, the number of this call."""
-    return int(size) if torch.compiler.is_compiling() and not isinstance(size, float) else size
+    if torch.compiler.is_compiling() and not isinstance(size, float):
+        return operator.index(size)  # int(size) would stay a symbol, which Dynamo cannot turn into text
+    return size
 
 
 def shown(size: Size) -> str:
