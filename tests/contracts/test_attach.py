@@ -24,6 +24,9 @@ def lstm_contract(
 def forward_only(input: Float[Tensor, "batch 8"]): ...
 
 
+def only_input(input: Float[Tensor, "batch time {self.input_size}"]): ...
+
+
 def lstm() -> nn.LSTM:
     return nn.LSTM(8, 6, batch_first=True)
 
@@ -148,6 +151,44 @@ def test_under_compile_and_export():
     assert program.module()(f(5, 8)).shape == (5, 6)
 
 
+def another_name(input: Float[Tensor, "batch time width"], hidden: object = None): ...
+
+
+def another_keyword(input: Float[Tensor, "batch time width"], *, state: object = None): ...
+
+
+def one_too_many(input: Float[Tensor, "*sizes"], other: object, /): ...
+
+
+def test_a_stub_may_leave_out_what_it_does_not_speak_of():
+    module = lstm()
+    attach(module, only_input)
+    states = (f(1, 2, 6), f(1, 2, 6))
+    module(f(2, 3, 8), states)
+    module(f(2, 3, 8), hx=states)
+    with pytest.raises(ShapeContractError, match="input_size is 7; expected 8"):
+        module(f(2, 3, 7), states)
+
+
+def test_parameters_of_any_name_are_those_of_a_forward_that_takes_any():
+    class Open(nn.Module):
+        def forward(self, *inputs, **options):
+            return inputs[0]
+
+    module = Open()
+    attach(module, "batch 3, batch -> batch 3")
+    with pytest.raises(ShapeContractError, match="input_1: batch is 4; expected 2"):
+        module(f(2, 3), f(4))
+    attach(module, another_keyword)
+
+
+def test_what_is_no_call_is_refused_in_the_name_of_forward():
+    module = nn.Linear(8, 6)
+    attach(module, "batch 8 -> batch 6")
+    with pytest.raises(TypeError, match=r"^Linear.forward\(\) missing 1 required positional argument: 'input'"):
+        module()
+
+
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
@@ -157,6 +198,15 @@ def test_under_compile_and_export():
         (lambda: attach(lstm(), "a -> (b, c"), ValueError, r"a parenthesis is not closed, or not opened"),
         (lambda: attach(lstm(), "a) -> b"), ValueError, r"a parenthesis is not closed, or not opened"),
         (lambda: attach(lstm(), "len(a) -> b"), ValueError, r"may only hold"),
+        (lambda: attach(lstm(), "a -> b", where=3), TypeError, r"attach: where is 3; expected a text"),
+        (
+            lambda: attach(nn.Linear(8, 6), "batch 8, batch -> batch 6"),
+            ValueError,
+            r"the contract's input_1 stands where Linear.forward has no such parameter; its parameters are input$",
+        ),
+        (lambda: attach(lstm(), another_name), ValueError, r"the contract's hidden stands where LSTM.forward has no"),
+        (lambda: attach(lstm(), another_keyword), ValueError, r"the contract's state stands where LSTM.forward has no"),
+        (lambda: attach(nn.ReLU(), one_too_many), ValueError, r"the contract's other stands where ReLU.forward has no"),
     ],
 )
 def test_what_cannot_be_attached_is_refused(make, error, text):

@@ -189,7 +189,7 @@ REFUSED = {
     "precise dtype": (lambda: only_float32(f(2).double()), r"a is float64; expected Float32"),
     "either": (lambda: either(f(2, dtype=torch.bool)), r"a is bool; expected Int"),
     "nested": (lambda: nested((f(4, 2), (f(4, dtype=torch.int64), f(3, dtype=torch.bool)))), r"a\[1\]\[1\]: batch is 3; expected 4 \(as in a\[0\]\)"),
-    "tuple of another length": (lambda: nested((f(4, 2),)), r"a is a tuple; expected \(Float"),
+    "tuple of another length": (lambda: nested((f(4, 2),)), r"a is a tuple of 1; expected \(Float"),
     "plain": (lambda: plain(f(2), 1.5), r"mode is a float; expected int or str"),
     "bound": (lambda: bounded(f(0)), r"a: n is 0; bounded needs at least 2 n"),
     "divisor": (lambda: bounded(f(6)), r"a: n is 6; bounded needs a multiple of 4$"),
@@ -362,7 +362,9 @@ def test_floating_arguments_have_the_dtype_of_the_weights_unless_autocast_is_on(
     [
         (("n",), r"'n' is no condition"),
         (("n != 3",), r"'n != 3' is no condition: it must compare sizes by <=, <, >=, > or =="),
-        (("n >=",), r"cannot be read as an expression"),
+        (("n >=",), r"'n >=' is no condition: it must compare"),
+        (("n = 3",), r"'n = 3' is no condition: it must compare sizes by <=, <, >=, > or ==$"),
+        (("n > 1 and n < 9",), r"or ==; where both must hold, they are two conditions"),
         (("n > len(x)",), r"may only hold ints, names, names in braces"),
         (("n ** 2 > 1",), r"may only hold ints"),
         (("2 > 1",), r"bounds nothing"),
@@ -373,6 +375,18 @@ def test_a_condition_that_cannot_be_read_is_refused_when_decorating(where, text)
 
         @contract(where=where)
         def function(a: Float[Tensor, "n"]) -> None: ...
+
+
+@pytest.mark.parametrize("where", [3, ("n > 2", 3)])
+def test_a_condition_that_is_no_text_is_refused_when_decorating(where):
+    with pytest.raises(TypeError, match=r"contract: where is 3; expected a text such as 'words >= 2', or several"):
+        contract(where=where)
+
+
+def test_a_function_without_an_instance_has_no_place_in_a_tree():
+    with pytest.raises(ShapeContractError) as caught:
+        plain(f(2, 3))
+    assert caught.value.module_path == ""
 
 
 def test_an_axis_that_is_code_is_refused_when_decorating():

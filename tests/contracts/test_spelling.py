@@ -61,3 +61,11 @@ def test_an_open_vocabulary_lends_its_names_to_the_warning():
     decorated("other", vocabulary="batch words ...")
     with pytest.warns(UserWarning, match="axis bacth is likely misspelt; perhaps batch is meant"):
         decorated("bacth bacth", vocabulary="batch words ...")
+
+
+def test_a_vocabulary_may_be_a_list():
+    def function(a: Float[Tensor, "batch words"]) -> None: ...
+
+    contract(function, vocabulary=["batch", "words"])
+    with pytest.raises(ValueError, match=r"axis words is not in the vocabulary \(batch, time\)"):
+        contract(function, vocabulary=("batch", "time"))

@@ -53,6 +53,9 @@ def _compiled(text: str, signature: Signature, space: dict[str, Any]) -> Any:
     file = f"<contract of {signature.package}.{signature.name}, {next(_number)}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     exec(compile(text, file, "exec"), space)
+    for made in ("check", "checked"):
+        if made in space:  # Python calls it so where the arguments are no call of it
+            space[made].__qualname__ = signature.name
     return space["checked"]
 
 

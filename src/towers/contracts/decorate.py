@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from towers.contracts import modes
 from towers.contracts.compiled import compile_check, compile_made, source_of
-from towers.contracts.signature import Options, Signature, read_signature
+from towers.contracts.signature import Options, Signature, read_signature, several
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +25,7 @@ class Contract:
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
     @overload
     def __call__(
-        self, /, *, where: str | Iterable[str] = (), dtype_of: str | None = None, vocabulary: str = ""
+        self, /, *, where: str | Iterable[str] = (), dtype_of: str | None = None, vocabulary: str | Iterable[str] = ""
     ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
     def __call__(
         self,
@@ -34,7 +34,7 @@ class Contract:
         *,
         where: str | Iterable[str] = (),
         dtype_of: str | None = None,
-        vocabulary: str = "",
+        vocabulary: str | Iterable[str] = "",
     ) -> Any:
         """Enforce the jaxtyping annotations of a function, a method or a dataclass at each call.
 
@@ -58,12 +58,12 @@ class Contract:
         Raises:
             ValueError: an axis string or a condition cannot be read (when decorating); a value in a tensor breaks a
                 condition (at a call).
-            TypeError: what is decorated is neither a function nor a dataclass.
+            TypeError: what is decorated is neither a function nor a dataclass, or `where` is no text.
             ShapeContractError: a shape, dtype or kind is not what the annotation says (at a call).
         """
         scope = _names_around()
-        where = (where,) if isinstance(where, str) else tuple(where)
-        options = Options(where, dtype_of, tuple(vocabulary.split()), scope)
+        words = vocabulary.split() if isinstance(vocabulary, str) else vocabulary
+        options = Options(several(where, "contract: where"), dtype_of, tuple(words), scope)
         return _enforce(function, options) if function is not None else functools.partial(_enforce, options=options)
 
     def source(self, function: Callable[..., Any], /) -> str:
@@ -93,13 +93,14 @@ def _names_around() -> dict[str, Any]:
 def _enforce(function: Any, options: Options) -> Any:
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(_enforce(function.__func__, options))
+    if not isinstance(function, type) and not inspect.isfunction(function):
+        kind = type(function).__name__
+        below = " (@contract stands below @property)" if isinstance(function, property) else ""
+        raise TypeError(f"contract: a {kind} cannot be decorated; a function, a method or a dataclass can{below}")
     if modes.switch.of(function.__module__) == "off":
         return function
     if isinstance(function, type):
         return _when_made(function, options)
-    if not inspect.isfunction(function):
-        kind = type(function).__name__
-        raise TypeError(f"contract: a {kind} cannot be decorated; a function, a method or a dataclass can")
     return _wrapped(function, lambda: _checked(function, compile_check, read_signature(function, options)))
 
 

@@ -100,6 +100,10 @@ def expression(text: str) -> Expression:
     if text.isidentifier():  # a Python keyword is a good name for an axis too: "out in"
         return _checked(text, ast.Name(text), {})
     tree, braces = _parse(text)
+    if tree is None:
+        raise ValueError(
+            f"{text!r} cannot be read as an expression over axis names (which holds no space in an annotation)"
+        )
     return _checked(text, tree, braces)
 
 
@@ -112,7 +116,8 @@ def conditions(text: str) -> Sequence[Condition]:
     """
     tree, braces = _parse(text)
     if not isinstance(tree, ast.Compare) or any(type(operation) not in _RELATIONS for operation in tree.ops):
-        raise ValueError(f"{text!r} is no condition: it must compare sizes by <=, <, >=, > or ==")
+        both = "; where both must hold, they are two conditions" if isinstance(tree, ast.BoolOp) else ""
+        raise ValueError(f"{text!r} is no condition: it must compare sizes by <=, <, >=, > or =={both}")
     sides = [_checked(text, side, braces) for side in (tree.left, *tree.comparators)]
     return [
         _turned(text, left, _RELATIONS[type(operation)], right, sides)
@@ -134,7 +139,7 @@ def _turned(text: str, left: Expression, relation: str, right: Expression, sides
     raise ValueError(f"{text!r} bounds nothing: one side must name an axis or an argument, outside of braces")
 
 
-def _parse(text: str) -> tuple[ast.expr, dict[str, str]]:
+def _parse(text: str) -> tuple[ast.expr | None, dict[str, str]]:
     braces: dict[str, str] = {}
 
     def stand_in(match: re.Match[str]) -> str:
@@ -145,9 +150,7 @@ def _parse(text: str) -> tuple[ast.expr, dict[str, str]]:
     try:
         return ast.parse(_BRACES.sub(stand_in, text), mode="eval").body, braces
     except SyntaxError:
-        raise ValueError(
-            f"{text!r} cannot be read as an expression over axis names (which holds no space in an annotation)"
-        ) from None
+        return None, braces
 
 
 def _checked(text: str, tree: ast.expr, braces: Mapping[str, str]) -> Expression:

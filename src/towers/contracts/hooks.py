@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from towers.contracts import modes
 from towers.contracts.compiled import compile_hooks
-from towers.contracts.signature import Options, read_signature
+from towers.contracts.signature import Options, Signature, read_signature, several
 
 
 class attach:
@@ -31,7 +31,7 @@ class attach:
 
     Raises:
         TypeError: the module is no nn.Module, or the contract neither a text nor a function.
-        ValueError: the contract cannot be read.
+        ValueError: the contract cannot be read, or has other parameters than the module's `forward`.
     """
 
     def __init__(
@@ -48,9 +48,11 @@ class attach:
         self._handles: list[Any] = []
         if modes.switch.of(type(module).__module__, module) == "off":
             return
-        where = (where,) if isinstance(where, str) else tuple(where)
-        about = (type(module).__name__, type(module).__module__, tuple(_parameters(module)))
-        before, after = _hooks(contract, about, where, dtype_of)
+        own = list(inspect.signature(module.forward).parameters.values())
+        names = tuple(parameter.name for parameter in own if parameter.kind == parameter.POSITIONAL_OR_KEYWORD)
+        about = (type(module).__name__, type(module).__module__, names)
+        before, after = _hooks(contract, about, several(where, "attach: where"), dtype_of)
+        _same_parameters(before.__contract__, own)
         self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         if after is not None:
             self._handles.append(module.register_forward_hook(after, with_kwargs=True))
@@ -97,11 +99,29 @@ def _hooks(
     return made[0], made[1]
 
 
-def _parameters(module: nn.Module) -> list[str]:
-    parameters = inspect.signature(module.forward).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind == parameter.POSITIONAL_OR_KEYWORD]
+def _same_parameters(contract: Signature, own: Sequence[inspect.Parameter]) -> None:
+    """Refuse a contract whose arguments are not those of `forward`: it would be held against others."""
+    kinds = {parameter.kind for parameter in own}
+    open_ended = inspect.Parameter.VAR_POSITIONAL in kinds, inspect.Parameter.VAR_KEYWORD in kinds
+    at_place = iter(parameter for parameter in own if parameter.kind in _PLACED)
+    names = {parameter.name for parameter in own}
+    for parameter in contract.formal[1:]:
+        at = next(at_place, None) if parameter.kind in _PLACED else None
+        if parameter.kind == parameter.POSITIONAL_OR_KEYWORD:
+            fits = open_ended[0] if at is None else at.name == parameter.name
+        elif parameter.kind == parameter.POSITIONAL_ONLY:
+            fits = open_ended[0] or at is not None
+        else:
+            fits = parameter.kind != parameter.KEYWORD_ONLY or open_ended[1] or parameter.name in names
+        if not fits:
+            listed = ", ".join(parameter.name for parameter in own) or "none"
+            raise ValueError(
+                f"attach: the contract's {parameter.name} stands where {contract.name} has no such parameter; "
+                f"its parameters are {listed}"
+            )
 
 
+_PLACED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _SELF = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
 
 
@@ -120,7 +140,7 @@ def _stub_of_function(contract: Callable[..., Any]) -> Any:
     parameters = list(inspect.signature(contract).parameters.values())
     if not parameters or parameters[0].name != "self":
         parameters.insert(0, _SELF)
-    return _stub(parameters, get_type_hints(contract))
+    return _stub(_with_rest(parameters), get_type_hints(contract))
 
 
 def _stub_of_text(text: str, names: Sequence[str]) -> Any:
@@ -130,11 +150,16 @@ def _stub_of_text(text: str, names: Sequence[str]) -> Any:
     hints = [_hint(part, text) for part in _split(arguments, text)]
     known = [names[index] if index < len(names) else f"input_{index}" for index in range(len(hints))]
     named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in known]
-    rest = [
-        inspect.Parameter("_args", inspect.Parameter.VAR_POSITIONAL),
-        inspect.Parameter("_kwargs", inspect.Parameter.VAR_KEYWORD),
-    ]
-    return _stub([_SELF, *named, *rest], {**dict(zip(known, hints, strict=True)), "return": _hint(results, text)})
+    return _stub(_with_rest([_SELF, *named]), {**dict(zip(known, hints, strict=True)), "return": _hint(results, text)})
+
+
+def _with_rest(parameters: Sequence[inspect.Parameter]) -> list[inspect.Parameter]:
+    """With a place for the arguments of `forward` that the contract does not speak of."""
+    rest = [inspect.Parameter("_args", inspect.Parameter.VAR_POSITIONAL)]
+    rest.append(inspect.Parameter("_kwargs", inspect.Parameter.VAR_KEYWORD))
+    kinds = {parameter.kind for parameter in parameters}
+    every = [*parameters, *(parameter for parameter in rest if parameter.kind not in kinds)]
+    return sorted(every, key=lambda parameter: parameter.kind)
 
 
 def _hint(part: str, text: str) -> Any:

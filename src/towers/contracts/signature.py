@@ -49,6 +49,19 @@ class Signature:
         return {p.name: p.default for p in self.formal if p.default is not p.empty}
 
 
+def several(where: str | Iterable[str], what: str) -> tuple[str, ...]:
+    """One text or several, as a tuple.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    texts: tuple[Any, ...] = (where,) if isinstance(where, str) or not isinstance(where, Iterable) else tuple(where)  # pyright: ignore[reportUnnecessaryIsInstance]
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{what} is {text!r}; expected a text such as 'words >= 2', or several")
+    return texts
+
+
 def read_signature(function: Callable[..., Any], options: Options) -> Signature:
     """Read the annotations of a function.
 
