@@ -1,6 +1,7 @@
 """The annotation language beyond single tensors: containers, records, every kind of parameter, strings."""
 
 import asyncio
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
@@ -292,7 +293,7 @@ REFUSED = {
     "another number": (lambda: no_size(f(2, 4), 2), r"a: k\+1 is 4; expected 3"),
     "of the instance, in a list": (lambda: Box().of_items([f(1, 2), f(1, 3)]), r"xs\[1\]: size is 3; expected 2 \(self.size\)"),
     "half of the instance's": (lambda: Box().halves(f(3, 2)), r"x: size//2 is 2; expected 1 \(self.size//2\)"),
-    "no such literal": (lambda: plain("z"), r"a is a str; expected Literal\['x', 'y'\]"),
+    "no such literal": (lambda: plain("z"), r"a is 'z'; expected Literal\['x', 'y'\]"),
     "not callable": (lambda: plain("x", 3), r"b is an int; expected collections.abc.Callable or None|b is an int; expected Callable or None"),
     "items of plain types": (lambda: plain("x", None, ["a"]), r"c is a list; expected list\[int\] or None"),
     "an int is no float": (lambda: plain("x", d=1), r"d is an int; expected float"),
@@ -375,8 +376,21 @@ def test_what_is_neither_a_function_nor_a_dataclass_is_refused():
         contract(__import__("functools").partial(f, 1))
     with pytest.raises(TypeError, match=r"Box is no dataclass \(where it is made one, @contract stands above"):
         contract(Box)
+    with pytest.raises(TypeError, match=r"a property cannot be decorated; .* can \(@contract stands below @property\)"):
+        contract(property(f))
+    with pytest.raises(TypeError, match=r"a str cannot be decorated"):
+        contract("batch -> batch")
     with pytest.raises(TypeError, match="f has no contract"):
         contract.source(f)
+
+
+def test_beartype_warns_of_no_annotation():
+    @contract
+    def given(a: Float[Tensor, "n"], call: typing.Callable[[int], int], many: typing.List[int]) -> None: ...  # noqa: UP006
+
+    given(f(2), abs, [1])
+    with pytest.raises(ShapeContractError, match="many is an int; expected List"):
+        given(f(2), abs, 1)
 
 
 def test_the_instance_of_a_field_cannot_be_reached_inside_of_a_list():

@@ -120,6 +120,16 @@ WHOLE = {
         lambda: Layer()("text"),
         'Layer.forward: x is a str; expected Float[Tensor, "batch time {self.width}"]',
     ),
+    "nothing": (
+        lambda: Layer()(None),
+        'Layer.forward: x is None; expected Float[Tensor, "batch time {self.width}"]\n'
+        "hint: perhaps the annotation lacks `| None`",
+    ),
+    "numpy's": (
+        lambda: Layer()(f(2).numpy()),
+        'Layer.forward: x is an ndarray; expected Float[Tensor, "batch time {self.width}"]\n'
+        "hint: torch.as_tensor makes one of numpy's",
+    ),
     "a ragged batch where a tensor was wanted": (
         lambda: image(Ragged(f(3, 2), torch.tensor([0, 3]))),
         'image: pixels is a Ragged; expected Float[Tensor, "batch 3 height width"]',
@@ -165,6 +175,12 @@ HINTS = {
         lambda: Layer()([f(4, 8), f(4, 8)]),
         "torch.stack joins tensors of one length, Ragged.from_list those of different lengths",
     ),
+    "several results": (
+        lambda: Layer()((f(2, 4, 8), None)),
+        "perhaps its item 0 is meant, as of a module that gives several things (nn.LSTM)",
+    ),
+    "a numpy array": (lambda: Layer()(f(2, 4, 8).numpy()), "torch.as_tensor makes one of numpy's"),
+    "None": (lambda: Layer()(None), "perhaps the annotation lacks `| None`"),
     "a list of numbers": (lambda: Layer()([1.0, 2.0]), "torch.tensor makes one of numbers"),
     "nested, but not jagged": (
         lambda: Layer()(nested()),
@@ -185,6 +201,14 @@ def nested():
         return torch.nested.nested_tensor([f(3, 8), f(2, 8)])
 
 
+def quantized(*shape):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch._empty_affine_quantized(shape, scale=1.0, zero_point=0, dtype=torch.qint8)
+
+
 @pytest.mark.parametrize("hint", TABLE, ids=lambda hint: hint.name)
 def test_every_hint_of_the_table_is_given(hint):
     call, text = HINTS[hint.name]
@@ -194,6 +218,8 @@ def test_every_hint_of_the_table_is_given(hint):
 @pytest.mark.parametrize(
     ("call", "text"),
     [
+        (lambda: scaled(f(2, 3, 4) + 1j, f(4, 1)), "hint: .real or .abs() converts it"),
+        (lambda: scaled(quantized(2, 3, 4), f(4, 1)), "hint: .dequantize() converts it"),
         (lambda: image(f(2, 32, 32, 3)), "movedim(-1, 1) would fit"),
         (lambda: image(f(2, 32, 3, 30)), "transpose(1, 2) would fit"),
         (lambda: rows(f(2, 3, 30, 40)), "movedim(1, -1) would fit"),

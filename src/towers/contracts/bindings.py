@@ -126,7 +126,8 @@ class Bindings:
         """
         value = self.read(path)
         if not isinstance(value, NUMBERS):
-            raise Impossible(f"{path} is {value!r}, no number")
+            said = repr(value) if isinstance(value, (str, type(None))) else type(value).__name__
+            raise Impossible(f"{path} is {said}, no number")
         return self.braces(path)
 
     def read(self, path: str) -> Any:
@@ -172,8 +173,13 @@ class Bindings:
     # Who is called, for messages.
 
     def module_path(self) -> str:
-        """Where the instance stands in the module that is being called; its class's name where it is that module."""
-        owner = self.arguments.get("self")
+        """Where the instance stands in the module that is being called; its class's name where it is that module.
+
+        Empty where there is no instance.
+        """
+        if "self" not in self.arguments:
+            return ""
+        owner = self.arguments["self"]
         if torch.compiler.is_compiling():
             return type(owner).__name__
         return module_path(owner)
@@ -183,8 +189,8 @@ class Bindings:
         if "self" not in self.arguments:
             return self.signature.name
         kind, method = type(self.arguments["self"]).__name__, self.signature.name.rpartition(".")[2]
-        path = self.module_path()
-        return f"{kind}.{method}" if path == kind else f"{path}: {kind}.{method}"
+        path, called = self.module_path(), kind if method == kind else f"{kind}.{method}"  # a dataclass that was made
+        return called if path == kind else f"{path}: {called}"
 
     def owner(self) -> str:
         """Who demands something: "this tower", or the function's name."""

@@ -126,14 +126,25 @@ def _other_parameter_dtype(case: Case) -> Found | None:
     return {"wanted": case.kind, "came": str(case.value.dtype).removeprefix("torch.")}
 
 
-_CONVERTED = {"Float": "float()", "Inexact": "float()", "Int": "long()", "Integer": "long()", "Bool": "bool()"}
+_CONVERTED = {
+    "Complex": "to(torch.complex64)",
+    "Float": "float()",
+    "Inexact": "float()",
+    "Int": "long()",
+    "Integer": "long()",
+    "Bool": "bool()",
+}
 
 
 def _wrong_dtype(case: Case) -> Found | None:
     exact = getattr(torch, case.kind.lower(), None)
     way = f"to(torch.{case.kind.lower()})" if isinstance(exact, torch.dtype) else None
     way = _CONVERTED.get(case.kind, way)
-    return {"way": way} if way and case.parameter is None and isinstance(case.value, Tensor) else None
+    if not way or case.parameter is not None or not isinstance(case.value, Tensor):
+        return None
+    if case.value.is_quantized or case.value.is_complex():  # float() refuses the one, and drops half of the other
+        return {"way": "dequantize()" if case.value.is_quantized else "real or .abs()"} if "loat" in case.kind else None
+    return {"way": way}
 
 
 def _list_of_tensors(case: Case) -> Found | None:
@@ -141,8 +152,22 @@ def _list_of_tensors(case: Case) -> Found | None:
     return {} if _is_list(case) and items and all(isinstance(item, Tensor) for item in items) else None
 
 
+def _several_results(case: Case) -> Found | None:
+    items: Any = case.value
+    return {} if _is_list(case) and isinstance(items, tuple) and items and isinstance(items[0], Tensor) else None
+
+
 def _list_of_numbers(case: Case) -> Found | None:
-    return {} if _is_list(case) else None
+    items: Any = case.value
+    return {} if _is_list(case) and all(isinstance(item, (int, float, list, tuple)) for item in items) else None
+
+
+def _numpy_array(case: Case) -> Found | None:
+    return {} if case.wants_tensor and type(case.value).__module__ == "numpy" else None
+
+
+def _left_none(case: Case) -> Found | None:
+    return {} if case.wants_tensor and case.value is None else None
 
 
 def _is_list(case: Case) -> bool:
@@ -185,7 +210,14 @@ TABLE = (
         _list_of_tensors,
         "torch.stack joins tensors of one length, Ragged.from_list those of different lengths",
     ),
+    Hint(
+        "several results",
+        _several_results,
+        "perhaps its item 0 is meant, as of a module that gives several things (nn.LSTM)",
+    ),
     Hint("a list of numbers", _list_of_numbers, "torch.tensor makes one of numbers"),
+    Hint("a numpy array", _numpy_array, "torch.as_tensor makes one of numpy's"),
+    Hint("None", _left_none, "perhaps the annotation lacks `| None`"),
     Hint("nested, but not jagged", _strided, "torch.nested.nested_tensor(…, layout=torch.jagged)"),
     Hint("another device", _other_device, "it is on {here}, {name} on {there}: perhaps a .to(…) is missing"),
 )

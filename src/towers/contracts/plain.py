@@ -1,6 +1,9 @@
 """Types that have nothing to do with tensors: plain classes by isinstance, the rest by beartype."""
 
 import typing
+import warnings
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,6 +39,18 @@ def _by_beartype(value: object, hint: Any) -> bool:
     from beartype.roar import BeartypeException
 
     try:
+        with suppress(TypeError):  # not every type can be a key
+            _in_silence(hint)
         return is_bearable(value, hint)
     except BeartypeException:
         return True
+
+
+@cache
+def _in_silence(hint: Any) -> None:
+    """Let beartype read a type for the first time, when it warns of `typing.Callable` and its like."""
+    from beartype.door import is_bearable
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        is_bearable(None, hint)

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Never, get_args
+from typing import Any, Literal, Never, cast, get_args, get_origin
 
 import torch
 
@@ -43,9 +43,8 @@ class Problem:
 def refuse_kind(call: Bindings, name: str, value: object, spec: Spec) -> Never:
     """Something that is not of a type named in the annotation."""
     wanted = " or ".join(_describe(option) for option in spec)
-    kind = type(value).__name__ if has_layout(value) or not isinstance(value, torch.Tensor) else _STRIDED
     case = Case(value=value, wants_tensor=any(isinstance(option, TensorSpec) for option in spec))
-    problem = f"{_subject(name)} is {_article(kind)} {kind}; expected {wanted}"
+    problem = f"{_subject(name)} is {_came(value, spec)}; expected {wanted}"
     _refuse(call, Problem(name, problem, None, wanted, type(value)), case)
 
 
@@ -202,11 +201,20 @@ def _subject(name: str) -> str:
     return name.replace("return", "the result", 1) if is_result(name) else name
 
 
-_STRIDED = "nested tensor of layout torch.strided"
+def _came(value: Any, spec: Spec) -> str:
+    """What came, by its type; by itself where the annotation lists values, with its length where it counts them."""
+    if value is None or any(isinstance(one, PlainSpec) and get_origin(one.hint) is Literal for one in spec):
+        return repr(value) if isinstance(value, (str, int, type(None))) else _kind(value)
+    if isinstance(value, tuple) and any(isinstance(option, TupleSpec) for option in spec):
+        return f"{_kind(value)} of {len(cast(tuple[object, ...], value))}"
+    return _kind(value)
 
 
-def _article(kind: str) -> str:
-    return "an" if kind[0].lower() in "aeio" else "a"
+def _kind(value: object) -> str:
+    kind = type(value).__name__
+    if isinstance(value, torch.Tensor) and not has_layout(value):
+        kind = "nested tensor of layout torch.strided"
+    return f"{'an' if kind[0].lower() in 'aeio' or kind == 'ndarray' else 'a'} {kind}"
 
 
 def _describe(option: Alternative) -> str:
