@@ -257,7 +257,7 @@ def test_vectors(tmp_path, format, told):
             expected = simple_vectors(data, format, vectors.width)
             assert list(vectors.words[: len(expected)]) == list(expected), seed
             table = torch.tensor([list(map(float, row)) for row in expected.values()]).view(-1, vectors.width)
-            torch.testing.assert_close(vectors.table[: len(expected)], table, rtol=1e-6, atol=0)
+            assert vectors.table[: len(expected)].allclose(table, rtol=1e-6, atol=0), seed
     assert 2 <= read_well <= 53
 
 

@@ -84,6 +84,13 @@ def test_import_has_no_effects():
     assert effects_of("import towers") == {"changed": [], "modules": ["towers"]}
 
 
+def test_the_compiler_is_loaded_by_those_who_compile_only():
+    # It takes 150 MB and seconds: `towers predict` has other uses for both.
+    everything = "import towers.model, towers.data, towers.training, towers.cli.predict, towers.cli.fit"
+    model = "towers.TwoTowers(device='meta'); towers.TwoTowers()"
+    assert not {"triton", "sympy"} & set(effects_of(f"{everything}; {model}")["modules"])
+
+
 EFFECTS = {
     "device": "torch.set_default_device('meta')",
     "dtype": "torch.set_default_dtype(torch.float64)",

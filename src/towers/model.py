@@ -94,7 +94,7 @@ class Tower(nn.Module):
         recurrent = self.lstm.weight_hh_l0
         exact = torch.promote_types(recurrent.dtype, torch.float32)  # no orthogonal basis is found in half precision
         with torch.no_grad():
-            recurrent.copy_(nn.init.orthogonal_(torch.empty_like(recurrent, dtype=exact)))
+            recurrent.copy_(nn.init.orthogonal_(torch.empty(recurrent.shape, dtype=exact, device=recurrent.device)))
         nn.init.zeros_(self.lstm.bias_ih_l0)
         with torch.no_grad():
             self.lstm.bias_ih_l0[self.hidden : 2 * self.hidden] = 1

@@ -12,8 +12,8 @@ import torch
 from towers.data.vector_files import Entry, Format, as_table
 from towers.data.vectors import Missing, WordVectors, open_vectors
 
-KEPT = 1 << 14
-"""Words whose vectors are kept from one selection to the next: 20 MB where a vector has 300 numbers."""
+KEPT = 1 << 15
+"""Words whose vectors are kept from one selection to the next: 40 MB where a vector has 300 numbers."""
 
 
 class VectorStore:

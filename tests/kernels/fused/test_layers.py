@@ -1,6 +1,7 @@
 """RaggedLSTM and the towers where the fused kernels serve them, against one sentence and one step at a time."""
 
 import copy
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -291,3 +292,17 @@ def test_exported_towers(served):
         assert "towers.fused_lstm" in str(program.graph)
         fewer = [given[0][:4, :8].contiguous(), given[1][:4], given[2][:4]]
         close(program.module()(*fewer), model(*fewer).cpu().double(), 1e-6, "logits")
+
+
+def test_the_compiler_takes_the_device_as_it_finds_it(monkeypatch):
+    # `find_spec` cannot be traced: whether kernels run on a device is asked once, while compiling.
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (asked.append(device), (8, 0))[1])
+    monkeypatch.setattr(fused, "find_spec", lambda name: find_spec("torch"))
+    compiled = torch.compile(
+        lambda x: x + 1 if fused.runs_on(torch.device("cuda")) else x, fullgraph=True, backend="eager"
+    )
+    assert compiled(torch.zeros(1)) == 1
+    assert compiled(torch.ones(1)) == 2
+    assert asked == [torch.device("cuda")]

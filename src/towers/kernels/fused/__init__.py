@@ -41,12 +41,15 @@ def serves_phrases(values: Tensor, weight: Tensor, pool: int) -> bool:
     return fits and all(part.dtype in DTYPES for part in (values, weight)) and runs_on(values.device)
 
 
-@torch.compiler.assume_constant_result
 def runs_on(device: torch.device) -> bool:
     """Whether there is an NVIDIA GPU of compute capability 8.0 or more, and Triton."""
     if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+# What `torch.compiler.assume_constant_result` does; that loads the compiler, 150 MB, for those who never compile too.
+runs_on.__dict__["_dynamo_marked_constant"] = True
 
 
 def run(
