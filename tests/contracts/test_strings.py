@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import torch._dynamo.testing
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -88,3 +89,31 @@ def test_names_from_further_down_can_be_met_first_in_a_compiled_program():
 
 
 class Further: ...
+
+
+class FirstCompiled(nn.Module):
+    @contract
+    def forward(self, x: Float[Tensor, "n 3"], other: AfterIt | None = None) -> Float[Tensor, "n 3"]:
+        return 2 * x
+
+
+class FirstExported(FirstCompiled):
+    @contract
+    def forward(self, x: Float[Tensor, "n 3"], other: AfterIt | None = None) -> Float[Tensor, "n 3"]:
+        return 2 * x
+
+
+class AfterIt: ...
+
+
+def test_the_first_call_may_be_that_of_the_compiler():
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    whole = torch.compile(FirstCompiled(), backend=counter, fullgraph=True)
+    for rows in (2, 4, 5, 6):
+        assert whole(f(rows, 3)).shape == (rows, 3)
+    assert counter.frame_count == 2  # the first size, then any
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="x: 3 is 4; expected 3"):
+        whole(f(2, 4))
+    program = torch.export.export(FirstExported(), (f(2, 3),), strict=True)
+    assert program.module()(f(2, 3)).shape == (2, 3)

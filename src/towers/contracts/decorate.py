@@ -117,13 +117,18 @@ def _wrapped(function: Callable[P, R], build: Callable[[], Callable[P, R]]) -> C
     except NameError:
         pass
 
-    @functools.wraps(function)
-    def later(*args: P.args, **kwargs: P.kwargs) -> R:
-        checked = later.__dict__.get("checked")
-        if checked is None:
+    def make() -> None:
+        if "checked" not in later.__dict__:
             checked = later.__dict__["checked"] = build()
             later.__dict__["__contract__"] = checked.__dict__["__contract__"]
-        return checked(*args, **kwargs)
+
+    # As torch.compiler.assume_constant_result does, which would import Dynamo: it runs this in place of tracing it.
+    make.__dict__["_dynamo_marked_constant"] = True
+
+    @functools.wraps(function)
+    def later(*args: P.args, **kwargs: P.kwargs) -> R:
+        make()
+        return later.__dict__["checked"](*args, **kwargs)
 
     return later
 
