@@ -151,3 +151,12 @@ def test_the_environment_sets_the_mode(mode, enabled):
 @pytest.mark.parametrize("mode", ["yes", "", "ON", "0"])
 def test_another_mode_in_the_environment_is_refused(mode):
     assert f'TOWERS_CONTRACTS is {mode!r}; it must be one of "off", "on", "strict"' in run(mode).stderr
+
+
+def test_no_call_pays_for_who_watches():
+    @contract
+    def given(x: Float[Tensor, "n"], *rest: Float[Tensor, "n"], scale: int = 1) -> Float[Tensor, "n"]:
+        return x
+
+    assert given.__wrapped__ is not given
+    assert given.__code__.co_cellvars == ()  # each would be made anew at every call, checks off or on

@@ -6,6 +6,7 @@ What does not fit is looked at again, name by name, by `towers.contracts.check`,
 import inspect
 import linecache
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -83,12 +84,16 @@ class _Source:
             **self.writer.constants,
             f"{self.mark}switch": switch,
             f"{self.mark}signature": self.signature,
+            f"{self.mark}partial": partial,
+            f"{self.mark}same": _same,
             f"{self.mark}refused": _refused(self.signature, self.names),
         }
 
     def around(self, *, is_async: bool) -> str:
         """The check around the call of the function itself."""
-        call = f"{self.mark}function({', '.join(_passed(parameter) for parameter in self.parameters)})"
+        passed = [_passed(parameter) for parameter in self.parameters]
+        call = f"{self.mark}function({', '.join(passed)})"
+        later = f"{self.mark}partial({', '.join([f'{self.mark}function', *passed])})"
         awaited = f"await {call}" if is_async else call
         arguments, result = self._arguments(), self._result()
         called = [f"    {self.result} = {awaited}", *result, f"    return {self.result}"]
@@ -96,7 +101,7 @@ class _Source:
             [
                 f"{'async ' if is_async else ''}def checked({self._header()}):",
                 *self._left_out(),
-                *self._modes(f"return {awaited}", f"lambda: {call}", awaits=is_async),
+                *self._modes(f"return {awaited}", later, awaits=is_async),
                 *self._start(),
                 *arguments,
                 *(called if result else [f"    return {awaited}"]),
@@ -125,7 +130,11 @@ class _Source:
 
     def after(self) -> str:
         """A hook after it, which looks at the arguments once more: what the axes are is kept nowhere."""
-        return self._hook([self.result], [*self._arguments(), *self._result()], call=f"lambda: {self.result}")
+        return self._hook(
+            [self.result],
+            [*self._arguments(), *self._result()],
+            call=f"{self.mark}partial({self.mark}same, {self.result})",
+        )
 
     def _hook(self, result: list[str], lines: list[str], call: str) -> str:
         return "\n".join(
@@ -143,7 +152,10 @@ class _Source:
         )
 
     def _modes(self, off: str, call: str, *, awaits: bool = False) -> list[str]:
-        """What is done where the mode is another than everyone's "on"."""
+        """What is done where the mode is another than everyone's "on".
+
+        The call is a partial, for a lambda would make a cell of every argument at every call.
+        """
         mark, given = self.mark, ", ".join(self._named(name) for name in self.names)
         witness = f"{'await ' if awaits else ''}{mark}switch.witness({mark}signature, {{{given}}}, {call})"
         return [
@@ -234,6 +246,10 @@ class _Source:
     def _taken(self) -> list[str]:
         lines, self.writer.lines = self.writer.lines, []
         return lines
+
+
+def _same(result: Any) -> Any:
+    return result
 
 
 _ABSENT = object()
