@@ -14,6 +14,7 @@ from towers.contracts.signature import Options, Signature, read_signature, sever
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Contract:
@@ -26,7 +27,7 @@ class Contract:
     @overload
     def __call__(
         self, /, *, where: str | Iterable[str] = (), dtype_of: str | None = None, vocabulary: str | Iterable[str] = ""
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+    ) -> Callable[[F], F]: ...
     def __call__(
         self,
         function: Any = None,
