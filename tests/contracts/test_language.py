@@ -361,6 +361,8 @@ def test_the_results_of_a_call_share_the_axes_of_its_arguments_through_fields():
         ("n**2", r"'n\*\*2' may only hold"),
         ("{slef.n}", r"\{slef.n\}: slef is none of the parameters a"),
         ("min(n)", r"may only hold"),
+        ("n -1", r"'-1': no axis has a size below 0; `_` is an axis of any size"),
+        ("2-3", r"no axis has a size below 0"),
     ],
 )
 def test_an_axis_that_cannot_be_read_is_refused_when_decorating(annotation, text):

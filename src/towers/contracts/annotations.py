@@ -155,6 +155,8 @@ def _read_axis(text: str) -> Axis:
     if "_" in modifiers:
         return Axis(text, text, None, None, variadic, broadcast)
     size = expression(rest)
+    if not (size.names or size.braces or size.divisors) and size.evaluate(int, int) < 0:
+        raise ValueError(f"{text!r}: no axis has a size below 0; `_` is an axis of any size")
     name = rest if rest.isidentifier() else None
     return Axis(text, _label(size.braces, rest), size, name, variadic, broadcast)
 
