@@ -20,16 +20,19 @@ def blocks(readme: str) -> Iterator[tuple[str, str]]:
 
 
 def commands(readme: str) -> list[str]:
-    """Each command: the lines of `bash` blocks, and those after `$ ` in `console` blocks; lines that end in a
-    backslash go on in the next."""
+    """Each command of a `bash` block; lines that end in a backslash go on in the next."""
     found = []
     for language, content in blocks(readme):
         lines = content.replace("\\\n", "").splitlines()
         if language == "bash":
             found += [line for line in lines if line and not line.startswith("#")]
-        elif language == "console":
-            found += [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
     return [" ".join(command.split("  # ")[0].split()) for command in found]
+
+
+def shown(readme: str) -> list[tuple[str, list[str]]]:
+    """Each `console` block: the command after `$ `, and the lines that the README says it prints."""
+    contents = [content.splitlines() for language, content in blocks(readme) if language == "console"]
+    return [(command.removeprefix("$ "), output) for command, *output in contents]
 
 
 def python(readme: str) -> list[Python]:

@@ -10,7 +10,8 @@ import pytest
 
 from towers.data import sample_pairs
 
-from . import readme_blocks
+from . import readme_blocks, shown
+from .test_help import towers
 
 # What runs each command of the README: .ci/run, where it stands word for word, or a test. Those that begin with
 # `towers` are run below, as they stand.
@@ -56,6 +57,15 @@ def test_towers_commands_run_as_they_stand(towers_commands: list[str], tmp_path:
     assert {command.split()[1] for command in towers_commands} >= {"fit", "predict"}
 
 
+def test_what_commands_show_is_what_they_print(readme: str, tmp_path: Path):
+    blocks = readme_blocks.shown(readme)
+    assert any(command.startswith("towers explain") for command, _ in blocks)
+    for command, output in blocks:
+        run = towers(command, tmp_path)
+        assert run.returncode == 0, run.stderr
+        assert shown.same(output, run.stdout.rstrip("\n").splitlines()), f"{command}\n{run.stdout}"
+
+
 def write_pairs(path: Path) -> None:
     """Forty pairs of the built-in sample, with SICK's columns."""
     pairs = sample_pairs(40)
@@ -96,8 +106,10 @@ pip install x && run \\
     --it
 ```
 ```console
-$ show me          # what this does
+$ show me | this
 shown
+
+too
 ```
 ```python
 print(1 + 1)  # 2
@@ -116,7 +128,8 @@ x = 1
 
 
 def test_reading_of_commands():
-    assert readme_blocks.commands(SAMPLE) == ["pip install x && run --it", "show me"]
+    assert readme_blocks.commands(SAMPLE) == ["pip install x && run --it"]
+    assert readme_blocks.shown(SAMPLE) == [("show me | this", ["shown", "", "too"])]
 
 
 def test_reading_of_python():
