@@ -132,6 +132,22 @@ def test_sigterm_ends_as_ctrl_c_does(tmp_path, monkeypatch):
     goes_on(tmp_path, monkeypatch, said)
 
 
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_while_torch_is_loaded(tmp_path, number, told):
+    (tmp_path / "torch.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(9)\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run(
+        [COMMAND, "fit"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (128 + number, "", f"\ntowers: {told}\n")
+
+
+def test_more_memory_than_there_is(files, capsys):
+    message = refused(capsys, fit("--hidden", "10000000000", "--out", "run"))
+    assert "the memory does not suffice; take a smaller --batch-size, or smaller sizes of the network" in message
+    assert not Path("run").exists()
+
+
 def goes_on(folder, monkeypatch, said):
     """The command that was said, as it was said, ends the run."""
     monkeypatch.chdir(folder)

@@ -1,6 +1,8 @@
 """The command `towers`."""
 
+import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -9,6 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from towers.cli.options import parser
+
+
+_NO_MEMORY = re.compile("can't allocate memory|out of memory|Storage size calculation overflowed", re.IGNORECASE)
 
 
 class _Terminated(BaseException):
@@ -21,16 +26,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     0; 1 where `verify` proves nothing; 2 for what the user can mend; 130 after Ctrl-C; 141 if nobody reads the output
     any more; 143 after SIGTERM. What the user can mend is told in a line on standard error, without a traceback.
     """
-    arguments = parser().parse_args(argv)
     try:
         with _terminable():
-            return arguments.run(arguments) or 0
+            return _run(parser().parse_args(argv))
     except KeyboardInterrupt as error:
         _say_end("interrupted", error)
         return 128 + signal.SIGINT
     except _Terminated as error:
         _say_end("terminated", error)
         return 128 + signal.SIGTERM
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        return arguments.run(arguments) or 0
     except BrokenPipeError:  # whoever read the output has gone: `towers predict --out - | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -38,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, ConnectionError) and not _is_main():  # the process that ended has said why, or the first
             return 2
         print(f"towers {arguments.command}: {_told(error)}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:  # torch's own of memory have no class on the CPU
+        if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
+            raise
+        problem = "the memory does not suffice; take a smaller --batch-size, or smaller sizes of the network"
+        print(f"towers {arguments.command}: {_noted(problem, error)}", file=sys.stderr)
         return 2
 
 
@@ -65,9 +80,10 @@ def _say_end(what: str, error: BaseException) -> None:
 
 
 def _is_main() -> bool:
-    from towers.training.processes import is_main
-
-    return is_main(alone=False)
+    # Not by an import: the signal may have come in the middle of torch's own, which cannot be begun again.
+    processes = sys.modules.get("towers.training.processes")
+    is_main = getattr(processes, "is_main", None)
+    return is_main is None or bool(is_main(alone=False))
 
 
 def _told(error: Exception) -> str:
