@@ -1,5 +1,6 @@
 """Files of word vectors: every format, told from the content, and every kind of bad line."""
 
+import codecs
 import gzip
 import struct
 import tracemalloc
@@ -11,12 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towers.data import WordVectors
+from towers.data import VectorStore, WordVectors
 from towers.data.vector_files import Format, detect
 
 NUMBERS = st.floats(width=32, allow_nan=False, allow_infinity=False)
-# A word is anything that stands before the numbers: it may have spaces and control characters, but no line end.
-ANY_WORD = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), min_size=1)
+# A word is anything that stands before the numbers: it may have spaces and control characters, but no line end. A byte
+# order mark at a file's beginning is none.
+ANY_WORD = st.text(st.characters(exclude_characters="\n\ufeff", exclude_categories=["Cs"]), min_size=1)
 
 
 @st.composite
@@ -128,6 +130,7 @@ TABLE = torch.tensor([[0.5, -1.25, 3.0], [1.0, 2.0, 1e-7]])
         pytest.param(b"2 3\r\nthe 1 2 3\r\ndog 1 2 3\r\n", "word2vec", id="header that ends in CR LF"),
         pytest.param(b"2 1\ncaf\xe9 0.5\ndog 1\n", "word2vec", id="text that is not UTF-8"),
         pytest.param("2 1\nGröße x\ndog 1\n".encode(), "word2vec", id="text with a bad number"),
+        pytest.param(codecs.BOM_UTF8 + b"2 2\nthe 1 2\ndog 1 2\n", "word2vec", id="header after a byte order mark"),
         pytest.param(as_binary(["the", "dog"], TABLE), "word2vec-binary", id="binary"),
         pytest.param(as_binary(["the"], torch.full((1, 2), 1.1)), "word2vec-binary", id="binary, no control character"),
     ],
@@ -142,6 +145,16 @@ def test_format_can_be_forced(tmp_path: Path, format: Format) -> None:
     content = as_binary(["a", "b"], TABLE) if binary else as_text(["a", "b"], TABLE, header=format != "glove")
     path = write(tmp_path, content, "vectors.of.no.known.ending")
     assert torch.equal(WordVectors.load(path, format=format).table, TABLE)
+
+
+@pytest.mark.parametrize("header", [False, True])
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path, header: bool) -> None:
+    path = write(tmp_path, codecs.BOM_UTF8 + as_text(["the", "dog"], TABLE, header=header))
+    vectors = WordVectors.load(path)
+    assert vectors.words == ("the", "dog")
+    assert torch.equal(vectors.table, TABLE)
+    with VectorStore(path) as store:
+        assert store.select(["the"]).words == ("the",)
 
 
 def test_one_number_a_word_needs_the_format_to_be_forced(tmp_path: Path) -> None:
@@ -222,7 +235,7 @@ LINE = b"the 0.5 1 -2\n"
         pytest.param(b"5 3\n" + LINE * 2, r"ends after 2 words; its header says 5", id="cut off"),
         pytest.param(b"", r"vectors is empty", id="empty"),
         pytest.param(
-            b"some words only\n", r"line 1: expected a word and its numbers, not b'some words", id="no vectors"
+            b"some words only\n", r"line 1: expected a word and its numbers, with spaces between, not 'some words", id="no vectors"
         ),
         pytest.param(gzip.compress(LINE), r"is compressed; unpack it first", id="gzip"),
         pytest.param(
@@ -248,7 +261,7 @@ def test_bad_header_is_named(tmp_path: Path, format: Format, content: bytes) -> 
 
 
 def test_empty_file_of_forced_format(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"line 1: expected a word and its numbers, not b''"):
+    with pytest.raises(ValueError, match=r"line 1: expected a word and its numbers, with spaces between, not ''"):
         WordVectors.load(write(tmp_path, b""), format="glove")
 
 

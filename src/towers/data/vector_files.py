@@ -3,6 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import BinaryIO, Literal, NamedTuple
@@ -105,6 +106,7 @@ def detect(path: str) -> Format:
     always have them, text never has), and so does a line that neither is UTF-8 nor ends in a number.
     """
     with open(path, "rb") as file:
+        pass_mark(file)
         first, sample = file.readline(1 << 20), file.read(1 << 16)
     if not first:
         raise ValueError(f"{path} is empty")
@@ -114,6 +116,11 @@ def detect(path: str) -> Format:
         return "glove"
     control = re.search(rb"[\x00-\x08\x0e-\x1f]", sample)
     return "word2vec-binary" if control or not looks_like_text(sample.partition(b"\n")[0]) else "word2vec"
+
+
+def pass_mark(file: BinaryIO) -> None:
+    """Go to the first word of a text: a byte order mark before it is no letter of its."""
+    file.seek(len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0)
 
 
 def looks_like_text(line: bytes) -> bool:

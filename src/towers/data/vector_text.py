@@ -9,7 +9,7 @@ from math import isfinite
 from typing import BinaryIO
 
 from towers.data.encoding import decode_line
-from towers.data.vector_files import HEAD, Entry, VectorReader, number_or_none, read_header
+from towers.data.vector_files import HEAD, Entry, VectorReader, number_or_none, pass_mark, read_header
 
 LONGEST = 1 << 24
 """Bytes of a line, beyond which a file is no text of word vectors."""
@@ -24,6 +24,7 @@ class TextReader(VectorReader):
 
     def __init__(self, path: str, file: BinaryIO, *, header: bool) -> None:
         self.path, self.file, self.header = path, file, header
+        pass_mark(file)
         self.count, width = read_header(path, file.readline(1 << 20)) if header else (0, 0)
         self.start = file.tell()
         self.width = width or guess_width(path, list(islice(self._lines(), HEAD)))
@@ -80,7 +81,8 @@ def guess_width(path: str, lines: Sequence[bytes]) -> int:
     """How many numbers end a line: what most lines say, since single words may end in a number or have too few."""
     widths = Counter(width for line in lines if (width := _trailing_numbers(line)))
     if not widths:
-        raise ValueError(f"{path}, line 1: expected a word and its numbers, not {b''.join(lines[:1])[:40]!r}")
+        first = b"".join(lines[:1])[:40].decode(errors="replace")
+        raise ValueError(f"{path}, line 1: expected a word and its numbers, with spaces between, not {first!r}")
     most = max(widths.values())
     return min(width for width, count in widths.items() if count == most)
 
