@@ -137,7 +137,12 @@ def test_a_signal_while_torch_is_loaded(tmp_path, number, told):
     (tmp_path / "torch.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(9)\n")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     run = subprocess.run(
-        [COMMAND, "fit"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60
+        [COMMAND, "fit"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (run.returncode, run.stdout, run.stderr) == (128 + number, "", f"\ntowers: {told}\n")
 
@@ -184,7 +189,7 @@ assert not {"torch", "polars", "lightning"} & set(sys.modules), "heavy"
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.stderr == ""
-    for shown in ("towers fit", "$ towers fit --train", "$ towers predict --model", "--fit-length", "towers 0."):
+    for shown in ("towers fit", "$ towers fit --epochs", "$ towers predict --model", "--fit-length", "towers 0."):
         assert shown in run.stdout
 
 

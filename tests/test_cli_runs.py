@@ -159,20 +159,44 @@ def test_pairs_that_changed_meanwhile(interrupted, capsys):
         (["--hidden", "4"], "--hidden 4 contradicts the run in run, which has 3; leave it out"),
         (["--dense", "5"], "--dense 5 contradicts the run in run, which has 4"),
         (["--shared"], "--shared True contradicts the run in run, which has none"),
-        (["--train", "other.tsv"], "other.tsv contradicts the run in run, which has /"),
-        (["--left-column", "x"], "--left-column x contradicts the run in run, which has none"),
+        (["--train", "other.tsv"], "other.tsv, of the run in run, is gone; say where with --train FILE"),
+        (["--vectors", "dev.tsv"], "dev.tsv, line 1: expected a word and its numbers"),
+        (["--left-column", "x"], "--left-column x contradicts the run in run, which has sentence1"),
+        (["--label-range", "0", "5"], "--label-range [0.0, 5.0] contradicts the run in run, which has [0.0, 1.0]"),
+        (["--right-words", "4"], "--right-words 4 contradicts the run in run, which has 5"),
+        (["--left-words", "4"], "--left-words 4 contradicts the run in run, which has none"),
+        (["--kernel-words", "3"], "--kernel-words 3 contradicts the run in run, which has 2"),
         (["--epochs", "5"], "epochs (5) are fewer than the 6 of the run in run; say more"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_options_that_contradict_the_run(interrupted, capsys, options, message):
     before = {path: path.read_bytes() for path in Path("run").iterdir()}
-    assert message in refused(capsys, "fit", "--resume", "run", *options)
+    said = refused(capsys, "fit", "--resume", "run", *options)
+    assert message in said
+    assert "damaged" not in said
     assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
 
 
 def test_options_that_say_the_same_again(interrupted):
-    assert main([*BEGIN, "--resume", "run", "--test", os.path.abspath("train.tsv")]) == 0
+    same = ["--kernel-words", "2", "--right-words", "5", "--left-words", "any", "--label-range", "0", "1"]
+    assert main([*BEGIN, *same, "--resume", "run", "--test", os.path.abspath("train.tsv")]) == 0
+
+
+def test_files_that_have_moved(interrupted, capsys):
+    assert main([*BEGIN, "--out", "whole", "--test", "train.tsv"]) == 0
+    Path("elsewhere").mkdir()
+    for name in ("vectors.txt", "train.tsv", "dev.tsv"):
+        Path(name).rename(f"elsewhere/{name}")
+    message = refused(capsys, "fit", "--resume", "run")
+    assert f"{os.path.abspath('train.tsv')}, of the run in run, is gone; say where with --train FILE" in message
+    moved = [f"--{name}=elsewhere/{name}.tsv" for name in ("train", "dev")]
+    moved += ["--test=elsewhere/train.tsv", "--vectors=elsewhere/vectors.txt"]
+    assert main(["fit", "--resume", "run", *moved]) == 0
+    assert torch.equal(TwoTowers.load("run").left.conv.weight, TwoTowers.load("whole").left.conv.weight)
+    source = json.loads(Path("run/config.json").read_text())["vectors"]["source"]
+    assert source == os.path.realpath("elsewhere/vectors.txt")
+    assert main(["fit", "--resume", "run", "--epochs", "7"]) == 0, "the run knows where they are now"
 
 
 @pytest.mark.parametrize(

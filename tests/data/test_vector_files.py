@@ -235,7 +235,9 @@ LINE = b"the 0.5 1 -2\n"
         pytest.param(b"5 3\n" + LINE * 2, r"ends after 2 words; its header says 5", id="cut off"),
         pytest.param(b"", r"vectors is empty", id="empty"),
         pytest.param(
-            b"some words only\n", r"line 1: expected a word and its numbers, with spaces between, not 'some words", id="no vectors"
+            b"some words only\n",
+            r"line 1: expected a word and its numbers, with spaces between, not 'some words",
+            id="no vectors",
         ),
         pytest.param(gzip.compress(LINE), r"is compressed; unpack it first", id="gzip"),
         pytest.param(

@@ -12,7 +12,6 @@ from types import FrameType
 
 from towers.cli.options import parser
 
-
 _NO_MEMORY = re.compile("can't allocate memory|out of memory|Storage size calculation overflowed", re.IGNORECASE)
 
 

@@ -4,6 +4,7 @@
 import argparse
 from collections.abc import Mapping
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ SETTINGS = tuple(field.name for field in fields(Settings))
 SIZES = ("kernel_words", "filters", "pool", "hidden", "chunk")
 FILES = ("train", "dev", "test", "vectors")
 OF_PAIRS = (*FILES, "missing", "fit_length", *pairs.COLUMNS, *pairs.LABELS)
+DEFAULTS: dict[str, Any] = {name: signature(Tower).parameters[name].default for name in SIZES} | {
+    "dense": signature(TwoTowers).parameters["dense"].default,
+    "missing": "hash",
+    **pairs.COLUMNS,
+    **pairs.LABELS,
+    "label_range": list(pairs.LABELS["label_range"]),
+}
+"""What a run has that was begun without an option; the words of sentences and the settings know it themselves."""
 NOT_KEPT = ("command", "run", "out", "overwrite", "resume", "json")
 """Options of one command, not of the run."""
 
@@ -64,13 +73,11 @@ def _resume(folder: Path, given: Mapping[str, Any], *, as_json: bool) -> None:
         raise ValueError(f"{folder}: the run {problem}; go on there, with fit(..., resume={str(folder)!r})")
     with undamaged(folder / RESUME):
         kept: dict[str, Any] = dict(record["command"])
-        options = kept | {name: Path(kept[name]) for name in FILES if name in kept}
+        began = DEFAULTS | dict(zip(("left_words", "right_words"), _words(kept), strict=True)) | kept
+        command = kept | {name: value for name, value in _as_json(given).items() if name in FILES}
+        options = command | {name: Path(command[name]) for name in FILES if name in command}
     settings = resumed_settings(folder, _settings(given))
-    for name, value in _as_json(given).items():
-        if name not in SETTINGS and kept.get(name) != value:
-            option = f"--{name.replace('_', '-')}"
-            problem = f"contradicts the run in {folder}, which has {kept.get(name, 'none')}"
-            raise ValueError(f"{option} {value} {problem}; leave it out, or start another run")
+    _check_same(folder, began, given)
     writes = is_main(settings.alone)
     with Run.reopened(folder, writes=writes) as run:
         tell = report(writes=writes, as_json=as_json)
@@ -80,7 +87,22 @@ def _resume(folder: Path, given: Mapping[str, Any], *, as_json: bool) -> None:
             if where.over(settings.epochs, settings.patience):
                 tell.finished(where.history, run, _way_on(where, settings))
                 return
+        for name in FILES:
+            if name in options and not options[name].exists():
+                raise ValueError(f"{options[name]}, of the run in {folder}, is gone; say where with --{name} FILE")
+        run.record["command"] = command
         _work(run, options, settings, tell)
+
+
+def _check_same(folder: Path, began: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse options that the run did not begin with; its files may have moved, and are compared by what they hold."""
+    for name, value in _as_json(given).items():
+        before = began.get(name)
+        if name in SETTINGS or value == before or (name in FILES and name in began):
+            continue
+        shown, had = ("none" if side is None else side for side in (value, before))
+        problem = f"contradicts the run in {folder}, which has {had}"
+        raise ValueError(f"--{name.replace('_', '-')} {shown} {problem}; leave it out, or start another run")
 
 
 def _way_on(where: Progress, settings: Settings) -> str:
