@@ -115,7 +115,7 @@ class Tower(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or the number of words is not one it takes.
             ValueError: a length is not one it takes.
         """
-        if in_place.serves(self.conv, self.pool, sentences):
+        if (self.chunk is None or not self.conv.weight.is_cpu) and in_place.serves(self.conv, self.pool, sentences):
             batch, count = in_place.pooled(self.conv, self.pool, sentences, lengths)
             return self.lstm.run_batch(batch, count, outputs=False)[1][0][-1]
         features = self.pool(self.conv(enter(sentences, lengths, owner=self, keep_ids=True)))
@@ -146,7 +146,7 @@ class Tower(nn.Module):
         output (and the kept product of a table of vectors); a sentence is never cut. On a GPU with kernels for the
         tower all goes at once, and takes some 100 bytes a word.
         """
-        if in_place.serves(self.conv, self.pool, sentences):
+        if not self.conv.weight.is_cpu and in_place.serves(self.conv, self.pool, sentences):
             return self(sentences, lengths)
         parts = list(slices(sentences, lengths, WORKING_BYTES // self._bytes_a_word()))
         return self(*parts[0]) if len(parts) == 1 else torch.cat([self(*part) for part in parts])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from towers.kernels import walk, whole
+from towers.kernels import blocks, walk, whole
 from towers.kernels.batch import Batch, State, Weights, refuse_twice
 from towers.kernels.layout import Layout
 from towers.kernels.plan import Plan, plan
@@ -28,7 +28,13 @@ def run(
     training = torch.is_grad_enabled() and any(part.requires_grad for part in (values, *state, *weights.flat))
     count = state[0].shape[1]
     chosen = None
-    if count:
+    if count and blocks.serves(batch, weights, method, outputs=outputs):
+        width = batch.values.shape[-1]
+        chosen = blocks.plan(batch.sizes(), count, input_size=width, hidden=weights.hidden, training=training)
+        if chosen.cuts and (chosen.order is not None or values.dim() == 2):
+            with threads(chosen.one_thread):
+                return None, blocks.run(batch.flat(count), chosen, state, weights, training=training)
+    elif count:
         chosen = choose(batch.sizes(), count, weights, method, training=training, like=values)
     if chosen is None or not chosen.cuts:
         width = state[0].shape[2] * (1 + weights.bidirectional)

@@ -95,11 +95,11 @@ class PhraseConv(nn.Module):
         ragged = enter(sentences, lengths, owner=self, keep_ids=True)
         starts, offsets = ragged.runs(self.kernel_words)
         uniform = None if ragged.uniform is None else max(ragged.uniform - self.kernel_words + 1, 0)
-        shares, ids = self._shares(ragged)
+        shares, ids = self.shares(ragged)
         phrases = add_neighbours(shares, self.bias, starts, ids)
         return leave(Ragged.unchecked(phrases, offsets, uniform), sentences, fewer=self.kernel_words - 1)
 
-    def _shares(self, ragged: Ragged) -> tuple[Tensor, Tensor | None]:
+    def shares(self, ragged: Ragged) -> tuple[Tensor, Tensor | None]:
         """The shares of all tokens; or those of words, and which word each token is."""
         multiplied = self.multiplied_table(ragged)
         return (self.project(ragged.vectors().values), None) if multiplied is None else multiplied

@@ -1,0 +1,131 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""The last states alone: blocks of sentences of like lengths, each padded to its longest, through oneDNN's LSTM.
+
+longest first     a a a a a a       Nothing is carried from block to block, and no output is written back, so that a
+                  b b b b . .       block is a look-up, oneDNN's LSTM with torch's own gradient, and another look-up.
+                  -----------       Padding holds any other words: it comes behind a sentence's end and is never read,
+                  c c c             but in training, where it would reach the weights' gradient, it is 0.
+                  d d .
+"""
+
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from towers.kernels import buckets, whole
+from towers.kernels.batch import Batch, State, Weights
+from towers.kernels.costs import ONE_THREAD, SORTING, Cost, costs
+from towers.kernels.layout import inverse
+from towers.kernels.plan import Cut, Plan
+
+_FEWEST = 32
+"""Blocks are of multiples of so many sentences: oneDNN takes up to twice as long for others, on two threads."""
+
+
+def serves(batch: Batch, weights: Weights, method: str, *, outputs: bool) -> bool:
+    """One layer and direction in float32, of which no output is wanted."""
+    simple = weights.num_layers == 1 and not weights.bidirectional and not weights.projected
+    wanted = not outputs and method != "steps" and batch.values.dtype == torch.float32
+    return simple and wanted and torch.backends.mkldnn.is_available()
+
+
+def plan(lengths: Tensor | int, batch: int, *, input_size: int, hidden: int, training: bool) -> Plan:
+    """The cheapest blocks, by the model of costs, for lengths ("batch", at least one) or one length that all have."""
+    cost = costs(input_size, hidden, training)["buckets"]
+    if isinstance(lengths, int):
+        cuts = _cuts([(0, batch)], [lengths])
+        total = _price(cost, batch, lengths)
+        return Plan(None, batch if lengths else 0, batch, batch * lengths, cuts if lengths else (), total, _one(total))
+    shortest, longest = (int(bound) for bound in lengths.aminmax())
+    tokens, total = int(lengths.sum()), _price(cost, batch, longest)
+    if shortest and total <= SORTING + 2 * cost.call + cost.row * tokens:
+        return Plan(None, batch, batch, tokens, _cuts([(0, batch)], [longest]), total, _one(total))
+    falling, order = lengths.sort(descending=True, stable=True)
+    running = batch if shortest else int(lengths.count_nonzero())
+    ranks = _ranks(running)
+    longest_of = falling[ranks[:-1]].tolist() if running else []
+    blocks, found = _cheapest(ranks, longest_of, cost)
+    if shortest and total <= SORTING + found:
+        return Plan(None, batch, batch, tokens, _cuts([(0, batch)], [longest]), total, _one(total))
+    found += SORTING
+    cuts = _cuts([(ranks[first], ranks[last]) for first, last in blocks], [longest_of[first] for first, _ in blocks])
+    return Plan(order, running, batch, tokens, cuts, found, _one(found))
+
+
+def _price(cost: Cost, sentences: int, steps: int) -> float:
+    return cost.call + cost.step * steps + cost.row * sentences * steps
+
+
+def _one(total: float) -> bool:
+    return total < ONE_THREAD
+
+
+def _cuts(blocks: list[tuple[int, int]], longest: list[int]) -> tuple[Cut, ...]:
+    return tuple(
+        Cut("buckets", first, 0, [last - first] * steps, 0)
+        for (first, last), steps in zip(blocks, longest, strict=True)
+    )
+
+
+def _ranks(running: int) -> list[int]:
+    """Where a block may begin or end, longest sentence first."""
+    step = max(1, running // 16)
+    ranks = {*range(0, running, step), *accumulate([1] * 12, lambda rank, _: 2 * rank)}
+    whole = {rank if rank < _FEWEST else rank // _FEWEST * _FEWEST for rank in ranks if rank < running}
+    return sorted({0, running} | whole)
+
+
+def _cheapest(ranks: list[int], longest: list[int], cost: Cost) -> tuple[list[tuple[int, int]], float]:
+    """The cheapest way to part the sentences at some of the ranks; blocks as indices of ranks."""
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for last in range(1, len(ranks)):
+        best.append(
+            min(
+                (best[first][0] + _price(cost, ranks[last] - ranks[first], longest[first]), first)
+                for first in range(last)
+            )
+        )
+    blocks, last = list[tuple[int, int]](), len(ranks) - 1
+    while last > 0:
+        blocks.append((best[last][1], last))
+        last = best[last][1]
+    return blocks[::-1], best[-1][0]
+
+
+def run(batch: Batch, chosen: Plan, state: State, weights: Weights, *, training: bool) -> State:
+    """h_n; c_n is that of each block's last step."""
+    values, order = batch.values, chosen.order
+    starts, lengths = batch.places(chosen.batch)
+    h_0, c_0 = state[0].squeeze(0), state[1].squeeze(0)
+    if order is not None:
+        starts, lengths, h_0, c_0 = (part.index_select(0, order) for part in (starts, lengths, h_0, c_0))
+    w_ih, w_hh, bias, _ = weights.of(0, 0)
+    hidden = w_hh.shape[1]
+    bias = w_ih.new_zeros(4 * hidden) if bias is None else bias
+    arrays = buckets.in_a_row(w_ih, w_hh, bias, torch.zeros_like(bias))
+    hs: list[Tensor] = []
+    cs: list[Tensor] = []
+    for cut in chosen.cuts:
+        count, steps, own = cut.sizes[0], cut.stop, slice(cut.first, cut.first + cut.sizes[0])
+        step, ends = torch.arange(steps).unsqueeze(1), lengths[own]
+        rows = (starts[own] + step).clamp_(max=len(values) - 1)
+        x = values.index_select(0, rows.flatten()).view(steps, count, -1)
+        if training:
+            x = x.masked_fill((step >= ends).unsqueeze(2), 0)
+        x, h, c = buckets.in_a_row(x, h_0[own], c_0[own])
+        y, _, c_n, _ = torch.mkldnn_rnn_layer(
+            x, *arrays, h, c, False, [], buckets.LSTM, hidden, 1, True, False, False, training
+        )
+        if training and y.requires_grad:
+            y.register_hook(whole.refuse)
+        hs.append(y.view(-1, hidden).index_select(0, (ends - 1) * count + torch.arange(count)))
+        cs.append(c_n.view(count, hidden))
+    if chosen.running < chosen.batch:
+        hs.append(h_0[chosen.running :])
+        cs.append(c_0[chosen.running :])
+    h_n, c_n = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in (hs, cs))
+    if order is not None:
+        back = inverse(order)
+        h_n, c_n = h_n.index_select(0, back), c_n.index_select(0, back)
+    return h_n.unsqueeze(0), c_n.unsqueeze(0)

@@ -1,0 +1,70 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Neighbours added and features pooled without moving a row: what `in_place` does on the CPU.
+
+The phrase that starts with a token takes that token's row, so that neighbours are the same rows one further down:
+
+    shares of place 0   a0 b0 c0 | d0 e0 f0         rows
+    shares of place 1      a1 b1 c1 | d1 e1 f1      one further
+    phrases             ab bc .. | de ef            a phrase of two sentences (..) is never read
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def pooled_phrases(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int) -> Tensor:
+    """From the shares of each token, or those of words ("words places filters") and the word that each token is.
+
+    Returns "rows features": the largest of each `pool` neighbouring features of the phrase that starts with each token.
+    """
+    if torch.is_grad_enabled() and (shares.requires_grad or bias.requires_grad):
+        return _PooledPhrases.apply(shares, bias, ids, pool)
+    return F.max_pool1d(_phrases(shares, bias, ids).unsqueeze(1), pool).squeeze(1)
+
+
+def _phrases(shares: Tensor, bias: Tensor, ids: Tensor | None) -> Tensor:
+    tokens = len(shares) if ids is None else len(ids)
+    count = max(tokens - shares.shape[1] + 1, 0)
+    if ids is not None:
+        total = shares[:, 0].index_select(0, ids[:count])
+        for place in range(1, shares.shape[1]):
+            total += shares[:, place].index_select(0, ids[place : place + count])
+    elif shares.shape[1] == 1:
+        total = shares[:, 0].clone()
+    else:
+        total = shares[:count, 0] + shares[1 : 1 + count, 1]
+        for place in range(2, shares.shape[1]):
+            total += shares[place : place + count, place]
+    return total.add_(bias)
+
+
+class _PooledPhrases(torch.autograd.Function):
+    """The same with a backward that fills one tensor in place."""
+
+    @staticmethod
+    def forward(ctx: Any, shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int) -> Tensor:
+        phrases = _phrases(shares, bias, ids)
+        pooled, chosen = F.max_pool1d(phrases.unsqueeze(1), pool, return_indices=True)
+        ctx.shape, ctx.filters = shares.shape, phrases.shape[1]
+        ctx.save_for_backward(chosen.squeeze(1), ids)
+        return pooled.squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), (chosen, ids) = gradients, ctx.saved_tensors
+        count, places = len(gradient), ctx.shape[1]
+        phrases = gradient.new_zeros(count, ctx.filters).scatter_(1, chosen, gradient)
+        if ids is None:
+            shares = gradient.new_empty(ctx.shape)
+            for place in range(places):
+                shares[:place, place] = 0
+                shares[place : place + count, place] = phrases
+                shares[place + count :, place] = 0
+        else:
+            shares = gradient.new_zeros(ctx.shape)
+            for place in range(places):
+                shares[:, place].index_add_(0, ids[place : place + count], phrases)
+        return shares, phrases.sum(0), None, None
