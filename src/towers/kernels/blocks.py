@@ -7,13 +7,12 @@ longest first     a a a a a a       Nothing is carried from block to block, and 
                   c c c             but in training, where it would reach the weights' gradient, it is 0.
                   d d .
 
-oneDNN takes as long for 1 to 16 units. Up to 8 units, two sentences that stand side by side are therefore read as one of
-twice the width, with each of the weights twice on the diagonal: the same numbers in memory, half the rows. Zeros do
-not keep a NaN or an infinity of one sentence from its neighbour, so that only finite numbers are paired.
+oneDNN takes as long for 16 units as for 1. Up to 8 units, two sentences that stand side by side are therefore read as
+one of twice the width, with each of the weights twice on the diagonal: the same numbers in memory, half the rows. Zeros
+do not keep a NaN or an infinity of one sentence from its neighbour, so that only finite numbers are paired.
 """
 
 import math
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -37,10 +36,10 @@ _PAIRED = 0.6
 """What a row costs then, beside one that is not paired (measured: .57 to .63 with 512 sentences and more)."""
 
 
-def serves(batch: Batch, weights: Weights, method: str, *, outputs: bool) -> bool:
+def serves(weights: Weights, dtype: torch.dtype, method: str, *, outputs: bool) -> bool:
     """One layer and direction in float32, of which no output is wanted."""
     simple = weights.num_layers == 1 and not weights.bidirectional and not weights.projected
-    wanted = not outputs and method != "steps" and batch.values.dtype == torch.float32
+    wanted = not outputs and method != "steps" and dtype == torch.float32
     return simple and wanted and torch.backends.mkldnn.is_available()
 
 
@@ -86,7 +85,7 @@ def _cuts(blocks: list[tuple[int, int]], longest: list[int]) -> tuple[Cut, ...]:
 def _ranks(running: int) -> list[int]:
     """Where a block may begin or end, longest sentence first."""
     step = max(1, running // 8)
-    ranks = {*range(0, running, step), *accumulate([1] * 12, lambda rank, _: 2 * rank)}
+    ranks = {*range(0, running, step), *(1 << power for power in range(12))}
     whole = {rank if rank < _FEWEST else rank // _FEWEST * _FEWEST for rank in ranks if rank < running}
     return sorted({0, running} | whole)
 
@@ -117,29 +116,30 @@ def run(batch: Batch, chosen: Plan, state: State, weights: Weights, *, training:
     w_ih, w_hh, bias, _ = weights.of(0, 0)
     hidden = w_hh.shape[1]
     bias = w_ih.new_zeros(4 * hidden) if bias is None else bias
-    single = buckets.in_a_row(w_ih, w_hh, bias, torch.zeros_like(bias))
+    single = buckets.Arrays(*buckets.in_a_row(w_ih, w_hh, bias, torch.zeros_like(bias)))
     pairs = hidden <= _NARROW and chosen.batch >= _MANY and math.isfinite(values.detach().sum().item())
     double = _doubled(w_ih, w_hh, bias) if pairs else single
     hs: list[Tensor] = []
     cs: list[Tensor] = []
-    for cut in chosen.cuts:
-        count, steps, own = cut.sizes[0], cut.stop, slice(cut.first, cut.first + cut.sizes[0])
-        step, ends = torch.arange(steps).unsqueeze(1), lengths[own]
-        rows = (starts[own] + step).clamp_(max=len(values) - 1)
-        x = values.index_select(0, rows.flatten()).view(steps, count, -1)
+    sizes = [cut.sizes[0] for cut in chosen.cuts]
+    rest = [chosen.batch - chosen.running] if chosen.running < chosen.batch else []
+    parts = zip(*(part.split(sizes + rest) for part in (starts, lengths, h_0, c_0)), strict=True)
+    for cut, (start, length, h, c) in zip(chosen.cuts, parts, strict=False):
+        count, steps = len(start), cut.stop
+        step = torch.arange(steps).unsqueeze(1)
+        x = values.index_select(0, (start + step).clamp_(max=len(values) - 1).view(-1))
         if training:
-            x = x.masked_fill((step >= ends).unsqueeze(2), 0)
-        x, h, c = buckets.in_a_row(x, h_0[own], c_0[own])
-        arrays, width = single, hidden
-        if pairs and count % 2 == 0:
-            arrays, width = double, 2 * hidden
-            x, h, c = x.view(steps, count // 2, -1), h.view(-1, width), c.view(-1, width)
+            x = x.masked_fill((step >= length).view(-1, 1), 0)
+        pair = pairs and count % 2 == 0
+        arrays, width = (double, 2 * hidden) if pair else (single, hidden)
+        h, c = buckets.in_a_row(h, c)
+        h, c = h.view(-1, width), c.view(-1, width)
         y, _, c_n, _ = torch.mkldnn_rnn_layer(
-            x, *arrays, h, c, False, [], buckets.LSTM, width, 1, True, False, False, training
+            x.view(steps, len(h), -1), *arrays, h, c, False, [], buckets.LSTM, width, 1, True, False, False, training
         )
         if training and y.requires_grad:
             y.register_hook(whole.refuse)
-        hs.append(y.view(-1, hidden).index_select(0, (ends - 1) * count + torch.arange(count)))
+        hs.append(y.view(-1, hidden).index_select(0, (length - 1) * count + torch.arange(count)))
         cs.append(c_n.view(count, hidden))
     if chosen.running < chosen.batch:
         hs.append(h_0[chosen.running :])
@@ -151,12 +151,13 @@ def run(batch: Batch, chosen: Plan, state: State, weights: Weights, *, training:
     return h_n.unsqueeze(0), c_n.unsqueeze(0)
 
 
-def _doubled(w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+def _doubled(w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> buckets.Arrays:
     """The weights of two sentences side by side."""
-    doubled: list[Tensor] = []
-    for weight in (w_ih, w_hh):
-        gates, zeros = weight.unflatten(0, (4, 1, -1)), torch.zeros_like(weight).unflatten(0, (4, 1, -1))
-        first, second = torch.cat((gates, zeros), 3), torch.cat((zeros, gates), 3)
-        doubled.append(torch.cat((first, second), 1).flatten(0, 2))
     bias = bias.unflatten(0, (4, 1, -1)).expand(-1, 2, -1).flatten()
-    return *doubled, bias, torch.zeros_like(bias)
+    return buckets.Arrays(_on_diagonal(w_ih), _on_diagonal(w_hh), bias, torch.zeros_like(bias))
+
+
+def _on_diagonal(weight: Tensor) -> Tensor:
+    gates = weight.unflatten(0, (4, 1, -1))
+    zeros = torch.zeros_like(gates)
+    return torch.cat((torch.cat((gates, zeros), 3), torch.cat((zeros, gates), 3)), 1).flatten(0, 2)

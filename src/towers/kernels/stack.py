@@ -28,7 +28,7 @@ def run(
     training = torch.is_grad_enabled() and any(part.requires_grad for part in (values, *state, *weights.flat))
     count = state[0].shape[1]
     chosen = None
-    if count and blocks.serves(batch, weights, method, outputs=outputs):
+    if count and blocks.serves(weights, values.dtype, method, outputs=outputs):
         width = batch.values.shape[-1]
         chosen = blocks.plan(batch.sizes(), count, input_size=width, hidden=weights.hidden, training=training)
         if chosen.cuts and (chosen.order is not None or values.dim() == 2):

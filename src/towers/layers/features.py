@@ -26,18 +26,15 @@ def pooled_phrases(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int) 
 
 
 def _phrases(shares: Tensor, bias: Tensor, ids: Tensor | None) -> Tensor:
-    tokens = len(shares) if ids is None else len(ids)
-    count = max(tokens - shares.shape[1] + 1, 0)
-    if ids is not None:
-        total = shares[:, 0].index_select(0, ids[:count])
-        for place in range(1, shares.shape[1]):
-            total += shares[:, place].index_select(0, ids[place : place + count])
-    elif shares.shape[1] == 1:
-        total = shares[:, 0].clone()
+    tokens, places = len(shares) if ids is None else len(ids), shares.unbind(1)
+    count = max(tokens - len(places) + 1, 0)
+    if ids is None:
+        parts = [part[place : place + count] for place, part in enumerate(places)]
     else:
-        total = shares[:count, 0] + shares[1 : 1 + count, 1]
-        for place in range(2, shares.shape[1]):
-            total += shares[place : place + count, place]
+        parts = [part.index_select(0, ids[place : place + count]) for place, part in enumerate(places)]
+    total = parts[0] + (parts[1] if len(parts) > 1 else 0)
+    for part in parts[2:]:
+        total += part
     return total.add_(bias)
 
 

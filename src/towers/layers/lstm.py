@@ -16,6 +16,7 @@ from towers.contracts import ShapeContractError, contract
 from towers.contracts.errors import complaint
 from towers.contracts.modes import autocast, may_read
 from towers.kernels import Batch, State, Weights, reads_as_they_are, run
+from towers.kernels import blocks
 from towers.kernels.plan import Plan
 from towers.kernels.stack import choose
 from towers.kinds import enter, leave
@@ -201,14 +202,17 @@ class RaggedLSTM(nn.Module):
         """
         return self._run(input, hx, lengths, outputs=False)[1][0]
 
-    def plan(self, lengths: Int[Tensor, "batch"], *, training: bool | None = None) -> Plan:
+    def plan(self, lengths: Int[Tensor, "batch"], *, training: bool | None = None, outputs: bool = True) -> Plan:
         """How a batch of these lengths will be walked over on the CPU; `print` it.
 
-        `training`: whether gradients are wanted; None: as `self.training` says.
+        `training`: whether gradients are wanted; None: as `self.training` says. Without `outputs`: as `last` does it.
         """
         training = self.training if training is None else training
         weights = self._weights()
         sizes = lengths.cpu().to(torch.int64) if len(lengths) else 0
+        if len(lengths) and blocks.serves(weights, weights.flat[0].dtype, self.method, outputs=outputs):
+            width = self.input_size
+            return blocks.plan(sizes, len(lengths), input_size=width, hidden=self.hidden_size, training=training)
         return choose(sizes, len(lengths), weights, self.method, training=training, like=weights.flat[0])
 
     def _run(self, input: Any, hx: State | None, lengths: Tensor | None, *, outputs: bool) -> tuple[Any, State]:
