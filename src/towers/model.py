@@ -14,7 +14,7 @@ from towers import checkpoint
 from towers.contracts import contract
 from towers.contracts.operations import operation
 from towers.kinds import enter
-from towers.layers import in_place
+from towers.layers import in_place, on_cpu
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
@@ -115,9 +115,10 @@ class Tower(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or the number of words is not one it takes.
             ValueError: a length is not one it takes.
         """
-        if (self.chunk is None or not self.conv.weight.is_cpu) and in_place.serves(self.conv, self.pool, sentences):
-            batch, count = in_place.pooled(self.conv, self.pool, sentences, lengths)
-            return self.lstm.run_batch(batch, count, outputs=False)[1][0][-1]
+        for way in (in_place, on_cpu) if self.chunk is None else (in_place,):
+            if way.serves(self.conv, self.pool, sentences):
+                batch, count = way.pooled(self.conv, self.pool, sentences, lengths)
+                return self.lstm.run_batch(batch, count, outputs=False)[1][0][-1]
         features = self.pool(self.conv(enter(sentences, lengths, owner=self, keep_ids=True)))
         return self._walk(features)[-1]
 
@@ -146,7 +147,7 @@ class Tower(nn.Module):
         output (and the kept product of a table of vectors); a sentence is never cut. On a GPU with kernels for the
         tower all goes at once, and takes some 100 bytes a word.
         """
-        if not self.conv.weight.is_cpu and in_place.serves(self.conv, self.pool, sentences):
+        if in_place.serves(self.conv, self.pool, sentences):
             return self(sentences, lengths)
         parts = list(slices(sentences, lengths, WORKING_BYTES // self._bytes_a_word()))
         return self(*parts[0]) if len(parts) == 1 else torch.cat([self(*part) for part in parts])

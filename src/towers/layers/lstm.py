@@ -15,8 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from towers.contracts import ShapeContractError, contract
 from towers.contracts.errors import complaint
 from towers.contracts.modes import autocast, may_read
-from towers.kernels import Batch, State, Weights, reads_as_they_are, run
-from towers.kernels import blocks
+from towers.kernels import Batch, State, Weights, blocks, reads_as_they_are, run
 from towers.kernels.plan import Plan
 from towers.kernels.stack import choose
 from towers.kinds import enter, leave

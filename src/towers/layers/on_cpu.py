@@ -1,5 +1,5 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Neighbours added and features pooled without moving a row: what `in_place` does on the CPU.
+"""Neighbours added and features pooled without moving a row: what `in_place` does, on the CPU.
 
 The phrase that starts with a token takes that token's row, so that neighbours are the same rows one further down:
 
@@ -13,6 +13,43 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from towers.contracts.modes import autocast, proving
+from towers.kernels import Batch
+from towers.kinds import enter
+from towers.layers.phrases import PhraseConv
+from towers.layers.pool import FeaturePool
+from towers.ragged import Ragged
+from towers.tokens import is_plain
+
+
+def serves(conv: PhraseConv, pool: FeaturePool, sentences: Tensor | Ragged) -> bool:
+    """Whether these are plain numbers on the CPU, and nobody listens to the layers themselves."""
+    if any(layer._forward_hooks or layer._forward_pre_hooks for layer in (conv, pool)):  # pyright: ignore[reportPrivateUsage]
+        return False
+    if type(conv) is not PhraseConv or type(pool) is not FeaturePool:
+        return False
+    values = sentences if isinstance(sentences, Tensor) else sentences.values
+    if isinstance(sentences, Tensor) and sentences.is_nested:
+        if sentences.layout is not torch.jagged:
+            return False
+        values = sentences.values()
+    vectors = values if isinstance(sentences, Tensor) or sentences.table is None else sentences.table
+    weight = conv.weight
+    alike = vectors.is_cpu and weight.is_cpu and vectors.dtype == weight.dtype and not proving()
+    return alike and not autocast(vectors.device) and is_plain(values, vectors, weight, conv.bias)
+
+
+def pooled(
+    conv: PhraseConv, pool: FeaturePool, sentences: Tensor | Ragged, lengths: Tensor | None
+) -> tuple[Batch, int]:
+    """The pooled features of all phrases, as an LSTM's kernels take them, and the number of sentences."""
+    ragged, fewer = enter(sentences, lengths, owner=conv, keep_ids=True), conv.kernel_words - 1
+    shares, ids = conv.shares(ragged)
+    features = pooled_phrases(shares, conv.bias, ids, pool.size)
+    if ragged.uniform is not None:
+        return Batch(features, ragged.offsets[:-1], None, max(ragged.uniform - fewer, 0)), len(ragged)
+    return Batch(features, ragged.offsets[:-1], (ragged.lengths - fewer).clamp_(min=0), None), len(ragged)
 
 
 def pooled_phrases(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int) -> Tensor:
