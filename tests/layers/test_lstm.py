@@ -314,7 +314,7 @@ def test_it_is_made_on_meta_and_shows_its_sizes():
         (lambda: layer()(torch.zeros(2, 4, 3).double(), lengths=torch.tensor([5, 1])), ValueError, r"lengths\[0\] is 5; this RaggedLSTM needs at most 4 steps"),
         (lambda: layer()(torch.zeros(2, 4, 3).double(), lengths=torch.tensor([1, -2])), ValueError, r"lengths\[1\] is -2; this RaggedLSTM needs at least 0 steps"),
         (lambda: layer()(torch.zeros(2, 4, 3).double(), lengths=torch.tensor([1])), ShapeContractError, r"lengths: batch is 1; expected 2 \(as in input\)"),
-        (lambda: layer()(torch.zeros(2, 4, 3).double(), (torch.zeros(1, 2, 5).double(),) * 3), ShapeContractError, r"hx is a tuple; expected \(Float"),
+        (lambda: layer()(torch.zeros(2, 4, 3).double(), (torch.zeros(1, 2, 5).double(),) * 3), ShapeContractError, r"hx is a tuple of 3; expected \(Float"),
         (lambda: layer()(torch.zeros(2, 4, 3).double(), (torch.zeros(1, 2, 5).double(), torch.zeros(1, 3, 5).double())), ShapeContractError, r"hx\[1\]: batch is 3; expected 2 \(as in input\)"),
         (lambda: layer()(torch.zeros(2, 4, 3).double(), (torch.zeros(2, 2, 5).double(),) * 2), ShapeContractError, r"hx\[0\]: state_rows is 2; expected 1 \(self.state_rows\)"),
         (lambda: layer()(Ragged.from_list(reference.sentences([2], 3)), lengths=torch.tensor([2])), ShapeContractError, r"only padded input takes lengths"),
