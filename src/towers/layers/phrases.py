@@ -20,7 +20,8 @@ _WORDS = 16_384
 """So many words of a table at a time are multiplied: with factors of another dtype, some 10 MB."""
 
 _COPIED = 1_024
-"""Above so many words, a copy of the weights is worth its time even without a gradient."""
+"""Above so many words a copy of the weights is made without a gradient too. It paid for 9,962 words (2.2 ms, not 2.5)
+and 2,444 (.52, not .55), not for 301 (79 µs, not 73); between those nothing was measured."""
 
 
 class PhraseConv(nn.Module):
