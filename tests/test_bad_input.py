@@ -107,6 +107,10 @@ def test_missing_files_and_columns(folder, capsys, command):
     table = "--train" if command == "fit" else "--pairs"
     assert "absent.tsv: No such file or directory" in refused(folder, capsys, command, table, "absent.tsv")
     assert "kept: " in refused(folder, capsys, command, table, "kept")
+    assert "kept: is a folder; name a file" in refused(folder, capsys, command, "--vectors", "kept")
+    assert "only sentence1, sentence2, label; say which with left_column or right" in refused(
+        folder, capsys, command, "--left-column", "xyz"
+    )
     assert "absent.txt: No such file" in refused(folder, capsys, command, "--vectors", "absent.txt")
     message = refused(folder, capsys, command, "--left-column", "sentense1")
     assert "pairs.tsv has no column 'sentense1', only sentence1, sentence2, label; did you mean 'sentence1'?" in message
@@ -119,7 +123,8 @@ def test_missing_files_and_columns(folder, capsys, command):
     [
         ("yes", "pairs.tsv, line 3: label is 'yes', which is no number"),
         ("", "line 3: label is '', which is no number"),
-        ("nan", "line 3: label is nan; the label range is 0 to 1"),
+        ("nan", "line 3: label is nan; the label range is 0 to 1. Labels are finite numbers"),
+        ("-inf", "line 3: label is -inf; the label range is 0 to 1. Labels are finite numbers"),
         ("1.5", "line 3: label is 1.5; the label range is 0 to 1"),
     ],
 )
@@ -298,7 +303,10 @@ def test_as_a_person_meets_them(folder):
     """A few in processes of their own: code 2, one line, no traceback."""
     Path("utf.tsv").write_bytes(b"sentence1\tsentence2\n\xff\n")
     for options, message in (
-        (["--pairs", "utf.tsv"], "towers predict: utf.tsv, line 2: byte 1 (0xff) is not UTF-8\n"),
+        (
+            ["--pairs", "utf.tsv"],
+            "towers predict: utf.tsv, line 2: byte 1 (0xff) is not UTF-8; save the file as UTF-8\n",
+        ),
         (["--pairs", "pairs.tsv", "--model", "kept"], "towers predict: kept/config.json: is damaged: "),
     ):
         command = [COMMAND, "predict", "--model", "run", "--out", "out.tsv", *options]

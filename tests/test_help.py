@@ -96,7 +96,12 @@ def test_completion_without_shtab(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         ("", "towers: the following arguments are required: COMMAND"),
         ("fit --epochs x", "towers fit: argument --epochs: 'x' is no whole number"),
         ("predict --pairs a", "towers predict: the following arguments are required: --model, --out"),
-        ("fit --epoch 3", "towers: unrecognized arguments: --epoch 3"),
+        ("fit --epoch 3", "towers fit: unrecognized arguments: --epoch 3; did you mean --epochs? (towers fit --help"),
+        (
+            "predict --model=a --pairs=b --out=c --zzz=1",
+            "towers predict: unrecognized arguments: --zzz=1 (towers",
+        ),
+        ("explain here", "towers explain: unrecognized arguments: here (towers explain --help tells more)"),
     ],
 )
 def test_a_wrong_option_is_one_line(line: str, said: str, capsys: pytest.CaptureFixture[str]):

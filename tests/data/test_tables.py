@@ -103,10 +103,15 @@ def test_header_alone_is_a_table_without_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        pytest.param("t.tsv", "a\tb\n1\t2\n3\n", r"line 3 has 1 fields; the header has 2", id="tsv, too few"),
+        pytest.param("t.tsv", "a\tb\n1\t2\n3\n", r"line 3 has 1 field; the header has 2", id="tsv, too few"),
         pytest.param("t.tsv", "a\tb\n1\t2\t3\n", r"line 2 has 3 fields; the header has 2", id="tsv, too many"),
-        pytest.param("t.csv", 'a,b\n"1\n2",3\n4\n', r"line 4 has 1 fields; the header has 2", id="csv, too few"),
-        pytest.param("t.csv", 'a,b\n1,2\n"3,4\n5,6\n', r"line 3: unexpected end of data", id="csv, open quote"),
+        pytest.param("t.csv", 'a,b\n"1\n2",3\n4\n', r"line 4 has 1 field; the header has 2", id="csv, too few"),
+        pytest.param(
+            "t.csv",
+            'a,b\n1,2\n"3,4\n5,6\n',
+            r"line 3: unexpected end of data; is a quotation mark left open\?",
+            id="csv, open quote",
+        ),
         pytest.param("t.csv", 'a,b\n"1"x,2\n', r"line 2: ',' expected after '\"'", id="csv, text after a quote"),
         pytest.param("t.tsv", b"a\tb\n1\t2\n3\t\xff\n", r"line 3: byte 3 \(0xff\) is not UTF-8", id="tsv, not UTF-8"),
         pytest.param("t.csv", b"a,b\n1,2\n\xff,3\n", r"line 3: byte 1 \(0xff\) is not UTF-8", id="csv, not UTF-8"),
@@ -215,7 +220,11 @@ def test_columns_by_name_and_split_at_spaces(tmp_path: Path) -> None:
     ("options", "message"),
     [
         pytest.param({"left_column": "sentense1"}, r"no column 'sentense1', only .*mean 'sentence1'\?", id="near"),
-        pytest.param({"label_column": "xyz"}, r"no column 'xyz', only sentence1, sentence2, label$", id="not near"),
+        pytest.param(
+            {"label_column": "xyz"},
+            r"no column 'xyz', only sentence1, sentence2, label; say which with label_column$",
+            id="not near",
+        ),
         pytest.param({"split": "words"}, r"split \('words'\) must be one of rule, spaces", id="split"),
         pytest.param({"label_range": (1, 0)}, r"label_range \(1, 0\) must be two numbers, the lower first", id="range"),
         pytest.param({"label_range": (0, float("inf"))}, r"label_range \(0, inf\) must be", id="infinite range"),
@@ -233,7 +242,9 @@ def test_bad_option_is_refused(tmp_path: Path, options: dict[str, Any], message:
         pytest.param({"sentence1": ""}, r"line 2: sentence1 is empty", id="empty"),
         pytest.param({"sentence2": "  "}, r"line 2: sentence2 is empty", id="blank"),
         pytest.param({"sentence2": None}, r"line 2: sentence2 is empty", id="null"),
-        pytest.param({"label": "yes"}, r"line 2: label is 'yes', which is no number", id="no number"),
+        pytest.param(
+            {"label": "yes"}, r"line 2: label is 'yes', which is no number; labels go from 0 to 1$", id="no number"
+        ),
         pytest.param({"label": None}, r"line 2: label is None, which is no number", id="no label"),
         pytest.param({"label": "1.5"}, r"line 2: label is 1\.5; the label range is 0 to 1", id="above"),
         pytest.param({"label": "-1"}, r"line 2: label is -1; the label range is 0 to 1", id="below"),

@@ -88,7 +88,8 @@ def _is_main() -> bool:
 def _told(error: Exception) -> str:
     """An error's text in one line; the system's own say the file first, as ours do."""
     if isinstance(error, OSError) and error.filename is not None:
-        return _noted(f"{error.filename}: {error.strerror}", error)
+        problem = "is a folder; name a file" if isinstance(error, IsADirectoryError) else error.strerror
+        return _noted(f"{error.filename}: {problem}", error)
     return _noted("; ".join(line.strip() for line in str(error).splitlines() if line.strip()), error)
 
 

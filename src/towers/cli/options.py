@@ -2,9 +2,10 @@
 
 import argparse
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from towers.cli import texts
 from towers.cli.completion import SHELLS, PrintCompletion
@@ -50,6 +51,16 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: object) -> None:
         fixed = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
         super().__init__(**{**options, **fixed})  # type: ignore[arg-type]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """An option that no command has is refused by the command that was given it, with the nearest that it has."""
+        known, others = super().parse_known_args(args, namespace)
+        if others:
+            option = others[0].partition("=")[0]
+            near = get_close_matches(option, self._option_string_actions, n=1) if option.startswith("-") else []
+            hint = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(others)}{hint}")
+        return known, others
 
     def error(self, message: str) -> NoReturn:
         """One line, and where to read on; argparse shows all options first, and what is wrong at their end."""

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from towers.cli.lengths import fitted
@@ -52,6 +53,9 @@ def covered(vectors: WordVectors | VectorStore, coverage: Coverage) -> str:
 def _files(arguments: argparse.Namespace, model: TwoTowers) -> Data:
     if arguments.vectors is None:
         raise ValueError("--train needs --vectors: a file of word vectors (GloVe, word2vec or fastText)")
+    for name in (*PARTS, "vectors"):
+        if getattr(arguments, name) == Path("-"):
+            raise ValueError(f"--{name} -: standard input cannot be read again when a run goes on; name a file")
     columns = chosen(arguments, COLUMNS | LABELS)
     paths = {name: getattr(arguments, name) for name in PARTS if getattr(arguments, name) is not None}
     parts = {name: SentencePairs.load(path, **columns) for name, path in paths.items()}

@@ -146,7 +146,8 @@ class Job:
             vectors = {"source": self.predictor.vectors.source, **counts}
             said = json.dumps({"pairs": pairs, "out": str(out), "seconds": round(seconds, 3), "vectors": vectors})
         else:
-            said = f"{pairs} pairs with {COLUMN} in {'standard output' if out == STANDARD else out}; "
+            place = "standard output" if out == STANDARD else out
+            said = f"{pairs} pair{'' if pairs == 1 else 's'} with {COLUMN} in {place}; "
             said += covered(self.predictor.vectors, coverage)
         print(said, file=sys.stderr if out == STANDARD else sys.stdout, flush=True)
 

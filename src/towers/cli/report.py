@@ -51,8 +51,8 @@ class Text:
 
     def finished(self, history: History, run: Run, way_on: str) -> None:
         """That there is nothing to go on with."""
-        done = len(history.epochs)
-        _say(f"{run.path} is finished: {done} epochs are done, epoch {history.best} was kept; {way_on}")
+        done = "1 epoch is" if len(history.epochs) == 1 else f"{len(history.epochs)} epochs are"
+        _say(f"{run.path} is finished: {done} done, epoch {history.best} was kept; {way_on}")
 
 
 class Json:

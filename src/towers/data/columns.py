@@ -25,25 +25,30 @@ class Columns(NamedTuple):
         if split not in SPLITTERS:
             raise ValueError(f"split ({split!r}) must be one of {', '.join(SPLITTERS)}")
         divide = SPLITTERS[split]
-        return [self._words(name, row, cell, divide) for row, cell in enumerate(self._column(name))]
+        return [
+            self._words(name, row, cell, divide)
+            for row, cell in enumerate(self._column(name, "left_column or right_column"))
+        ]
 
     def labels(self, name: str, label_range: tuple[float, float]) -> list[float]:
         """A column of labels, mapped from `label_range` to 0 to 1."""
         low, high = label_range
         if not (isfinite(low) and isfinite(high) and low < high):
             raise ValueError(f"label_range ({low}, {high}) must be two numbers, the lower first")
-        numbers = [self._number(name, row, cell) for row, cell in enumerate(self._column(name))]
+        limits = f"{low:g} to {high:g}"
+        numbers = [self._number(name, row, cell, limits) for row, cell in enumerate(self._column(name, "label_column"))]
         for row, number in enumerate(numbers):
             if not low <= number <= high:
-                problem = f"{name} is {number:g}; the label range is {low:g} to {high:g}"
-                raise self._mistake(row, f"{problem}. {_range_hint(numbers)}")
+                problem = f"{name} is {number:g}; the label range is {limits}"
+                hint = _range_hint(numbers) if isfinite(number) else "Labels are finite numbers"
+                raise self._mistake(row, f"{problem}. {hint}")
         return [(number - low) / (high - low) for number in numbers]
 
-    def _column(self, name: str) -> list[Any]:
+    def _column(self, name: str, option: str) -> list[Any]:
         names = self.rows.names
         if name not in names:
             near = get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else f"; say which with {option}"
             more = f", … ({len(names)} columns)" if len(names) > LISTED else ""
             listed = ", ".join(_short(name, str) for name in names[:LISTED]) + more
             raise ValueError(f"{self.rows.path} has no column {name!r}, only {listed}{hint}")
@@ -62,11 +67,12 @@ class Columns(NamedTuple):
                 raise self._mistake(row, f"{name} has {_short(word)}, half a character") from None
         return words
 
-    def _number(self, name: str, row: int, cell: Any) -> float:
+    def _number(self, name: str, row: int, cell: Any, limits: str) -> float:
         try:
             return float(cell)
         except (TypeError, ValueError, OverflowError):
-            raise self._mistake(row, f"{name} is {_short(cell)}, which is no number") from None
+            problem = f"{name} is {_short(cell)}, which is no number"
+            raise self._mistake(row, f"{problem}; labels go from {limits}") from None
 
     def _mistake(self, row: int, problem: str) -> ValueError:
         return ValueError(f"{self.rows.path}, line {self.rows.lines[row]}: {problem}")

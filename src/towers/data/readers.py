@@ -152,7 +152,7 @@ def _csv_rows(lines: _Lines) -> Iterator[tuple[int, list[str]]]:
                 yield start, fields
             start = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{lines.name}, line {start}: {error}") from None
+        raise ValueError(f"{lines.name}, line {start}: {error}; is a quotation mark left open?") from None
 
 
 def _text_rows(lines: _Lines, fields: Iterator[tuple[int, list[str]]], rows: int | None) -> Iterator[Rows]:
@@ -175,7 +175,8 @@ def _records(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     for number, fields in rows:
         if len(fields) != len(names):
-            raise ValueError(f"{path}, line {number} has {len(fields)} fields; the header has {len(names)}")
+            has = f"{len(fields)} field{'' if len(fields) == 1 else 's'}"
+            raise ValueError(f"{path}, line {number} has {has}; the header has {len(names)}")
         yield number, dict(zip(names, fields, strict=True))
 
 
@@ -199,7 +200,9 @@ def _json_objects(lines: _Lines) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             value = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{place}: no JSON ({error.msg} at character {error.pos + 1})") from None
+            raise ValueError(
+                f"{place}: no JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1})"
+            ) from None
         except (RecursionError, ValueError) as error:  # nested too deep; a whole number of thousands of digits
             raise ValueError(f"{place}: JSON that cannot be read ({one_line(error)})") from None
         if not isinstance(value, dict):
