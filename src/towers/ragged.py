@@ -181,7 +181,7 @@ class Ragged:
         if self.uniform is not None:
             count: Any = self.batch * max(self.uniform - length + 1, 0)
         else:
-            count = unknown_size(self.lengths)
+            count = unknown_size(self.offsets)
         return self.offsets.new_empty(count), self.offsets
 
     @operation(_runs_shape)

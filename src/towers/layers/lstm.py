@@ -15,7 +15,9 @@ from torch.nn.utils.rnn import PackedSequence
 from towers.contracts import ShapeContractError, contract
 from towers.contracts.errors import complaint
 from towers.contracts.modes import autocast, may_read
-from towers.kernels import Batch, State, Weights, blocks, reads_as_they_are, run
+from towers.contracts.operations import operation
+from towers.kernels import Batch, State, Weights, blocks, reads_as_they_are
+from towers.kernels import run as run_kernels
 from towers.kernels.plan import Plan
 from towers.kernels.stack import choose
 from towers.kinds import enter, leave
@@ -334,6 +336,28 @@ def _batch_of_padded(input: Tensor, lengths: Tensor | None) -> Batch:
     return Batch(input, None, lengths, words)
 
 
+def _run_shape(
+    batch: Batch, state: State, weights: Weights, *, outputs: bool, method: str
+) -> tuple[Tensor | None, State]:
+    """What `verify` takes for the kernels."""
+    values, (h_0, c_0) = batch.values, state
+    width = h_0.shape[2] * (1 + weights.bidirectional)
+    output = values.new_empty(*values.shape[:-1], width) if outputs else None
+    return output, (torch.empty_like(h_0), torch.empty_like(c_0))
+
+
+run = operation(_run_shape)(run_kernels)
+
+
+def _batch_shape(ragged: Ragged) -> Batch:
+    """What `verify` takes for `_batch_of_ragged`."""
+    if ragged.uniform is not None:
+        return Batch(ragged.values, None, None, ragged.uniform)
+    lengths = ragged.offsets.new_empty(ragged.batch)
+    return Batch(ragged.values, lengths, lengths, None, dense=True)
+
+
+@operation(_batch_shape)
 def _batch_of_ragged(ragged: Ragged) -> Batch:
     if ragged.uniform is not None:
         return Batch(ragged.values, None, None, ragged.uniform)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from towers.contracts import contract
 from towers.contracts.modes import autocast
+from towers.contracts.operations import operation
 from towers.kinds import enter, leave
 from towers.layers.kept import Kept, can_keep
 from towers.layers.neighbours import add_neighbours
@@ -124,6 +125,14 @@ class PhraseConv(nn.Module):
         assert ragged.table is not None
         return self.project(ragged.table), ragged.values
 
+    def _project_shape(self, vectors: Tensor) -> Tensor:
+        """What `verify` takes for `project`."""
+        (words, width), (places, filters, wanted) = vectors.shape, self.weight.shape
+        if width != wanted:
+            raise RuntimeError(f"vectors of {width} numbers cannot be multiplied by weights for {wanted}")
+        return vectors.new_empty(words, places, filters, dtype=self.weight.dtype)
+
+    @operation(_project_shape)
     def project(
         self, vectors: Float[Tensor, "words {self.vector_width}"]
     ) -> Float[Tensor, "words {self.kernel_words} {self.filters}"]:

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from towers import Ragged, RaggedLSTM, Tower
+from towers import PhraseConv, Ragged, RaggedLSTM, Tower
 from towers.contracts import modes
 from towers.contracts.proofs.recurrent import expected_hidden_size
 from towers.contracts.proofs.rules import Rules
@@ -42,7 +42,7 @@ def by_rule(call: Callable[[Callable[..., Tensor], Any], Any], sizes: Sizes, unk
     """The shapes that the rules give on symbols, with the symbols replaced by the sizes."""
     symbols = Symbols({name: Span(min(size, 2)) for name, size in sizes.items()}, lambda: "", lambda found: True)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    fake.shape_env = symbols.env
+    fake.shape_env, fake.cache_enabled = symbols.env, False  # no two configurations have the same symbols
 
     def make(*shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(*(symbols.sizes.get(size, size) for size in shape), dtype=dtype)
@@ -175,6 +175,40 @@ def test_max_pool1d():
     assert done >= COUNT
 
 
+def test_linear_relu_and_new_empty():
+    for choose in cases(8):
+        width, out = choose.randint(1, 5), choose.randint(1, 5)
+        sizes = {"batch": choose.randint(1, 4), "time": choose.randint(1, 4)}
+        axes = [axis for axis in ("batch", "time", 3) if choose.random() < 0.6] or ["batch"]
+        turned, bias = len(axes) > 1 and choose.random() < 0.5, choose.random() < 0.5
+
+        def call(make: Callable[..., Tensor], _: Any) -> Any:
+            input = make(*(reversed(axes) if turned else axes), width)  # noqa: B023
+            input = input.transpose(0, len(axes) - 1) if turned else input  # noqa: B023
+            product = F.linear(input, torch.zeros(out, width), torch.zeros(out) if bias else None)  # noqa: B023
+            relu = choose.choice([F.relu, torch.relu])(input)  # noqa: B023
+            like = torch.empty_like(input)
+            assert relu.squeeze().stride() == like.squeeze().stride()
+            return product, relu, input.new_empty(input.shape), input.new_empty(*input.shape, dtype=torch.int64)
+
+        expected = call(lambda *shape: real(*shape, sizes=sizes), None)  # noqa: B023
+        assert expected[0].is_contiguous()
+        assert by_rule(call, {name: size for name, size in sizes.items() if name in axes}, {}) == shapes(expected)
+
+
+def test_the_shares_of_words():
+    for choose in cases(9):
+        conv = PhraseConv(choose.randint(1, 4), choose.randint(1, 5), choose.randint(1, 3))
+        sizes = {"words": choose.randint(1, 9)}
+
+        def call(make: Callable[..., Tensor], _: Any) -> Any:
+            return conv.project(make("words", conv.vector_width))  # noqa: B023
+
+        expected = call(lambda *shape: real(*shape, sizes=sizes), None)  # noqa: B023
+        assert expected.is_contiguous()
+        assert by_rule(call, sizes, {}) == shapes(expected)
+
+
 def test_ragged_lstm():
     for choose in cases(5):
         hidden = choose.randint(2, 4)
@@ -258,6 +292,10 @@ def test_the_chunk_walk():
         (lambda make: torch.lstm(make("t", "b", 3), (make(1, "b", 2), make(1, "b", 2)), [make(8, 4), make(8, 2)], False, 1, 0.0, False, False, True), "Expected 4, got 3"),
         (lambda make: torch.lstm(make("b", "t", 4), (make(1, "t", 2), make(1, "b", 2)), [make(8, 4), make(8, 2)], False, 1, 0.0, False, False, True), "Expected hidden size"),
         (lambda make: torch.gru(make("b", 1, 4), make(1, "b", 3), [make(6, 4), make(6, 2)], False, 1, 0.0, False, False, True), "weights are for 2 units, not 3"),
+        (lambda make: F.linear(make("b", 3), make(2, 4)), "reduction dim|cannot be multiplied"),
+        (lambda make: F.linear(make("b", 4), make(2, 4), make(3)), "expand|broadcast|must match"),
+        (lambda make: F.linear(make("b", 4, dtype=torch.float64), make(2, 4)), "must have the same dtype"),
+        (lambda make: PhraseConv(4, 3, 2).project(make("b", 5)), "vectors of 5 numbers cannot be multiplied by weights for 4"),
         (lambda make: nn.RNN(4, 2)(make(0, "b", 4)), "larger than 0"),
         (lambda make: torch._pack_padded_sequence(make("b", "t", 4), make(3), True), "to be equal to batch_size"),
         (lambda make: torch._pack_padded_sequence(make(0, "t", 4), make(0), True), "empty batch"),

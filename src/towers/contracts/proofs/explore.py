@@ -150,12 +150,17 @@ class _Explorer:
         """Sizes at which one that was derived from them is 0 or 1: torch takes those for special."""
         for factor in {factor for size in outcome.sizes for factor in _factors(size)}:
             [axis, *more] = factor.free_symbols
-            if more or str(axis) not in outcome.spans:
-                continue
-            span = outcome.spans[str(axis)]
-            for size in range(span.first, span.first + 24 * span.step, span.step):
-                if size in span and not span.single and factor.subs(axis, size) in (0, 1):
+            span = outcome.spans.get(str(axis))
+            if not more and span is not None and not span.single:
+                for size in _special_sizes(factor, axis, span):
                     self.push({**outcome.spans, str(axis): Span(size, size)})
+
+
+@cache
+def _special_sizes(factor: Any, axis: Any, span: Span) -> tuple[int, ...]:
+    """The sizes of an axis, near its smallest, at which one that was derived from it is 0 or 1."""
+    near = range(span.first, span.first + 24 * span.step, span.step)
+    return tuple(size for size in near if size in span and factor.subs(axis, size) in (0, 1))
 
 
 @cache

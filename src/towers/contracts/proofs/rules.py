@@ -11,12 +11,16 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
-from towers.contracts.proofs import packing, pooling, recurrent
+from towers.contracts.proofs import packing, pooling, quick, recurrent
 from towers.contracts.proofs.symbols import Symbols
 
 Rule = Callable[..., Any]
 
 RULES: dict[Any, Rule] = {
+    F.linear: quick.linear,
+    F.relu: quick.relu,
+    torch.relu: quick.relu,
+    Tensor.new_empty: quick.new_empty,
     torch.lstm: recurrent.lstm,
     torch.gru: recurrent.gru,
     torch.rnn_tanh: recurrent.rnn,

@@ -284,8 +284,8 @@ _LAYERS = str(Path("torch", "nn", "modules"))
 def demanded(signature: Signature) -> str:
     """What a contract demands and promises: "batch words 300 -> batch 6"."""
     arguments = [text for name, spec in signature.arguments.items() if (text := _axes(spec)) and name != "self"]
-    result = f" -> {_axes(signature.result)}" if signature.result else ""
-    return ", ".join(arguments) + result
+    result = _axes(signature.result) if signature.result else ""
+    return ", ".join(arguments) + (f" -> {result}" if result else "")
 
 
 def _axes(spec: Spec) -> str:
