@@ -10,14 +10,18 @@ from typing import Any, cast
 
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 
+from towers.contracts.proofs.divide import divide, sure
 from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.inputs import Case
 from towers.contracts.proofs.run import Outcome
-from towers.contracts.proofs.spans import Span, Spans, divide
+from towers.contracts.proofs.spans import Span, Spans
 from towers.contracts.proofs.symbols import Guard, examples
 
 MOST_RUNS = 150
 """Runs of one case; a module that asks more than that is not provable."""
+
+MOST_GUESSES = 8
+"""Guards that torch leaves and nobody understands, after which no more sizes are tried for them."""
 
 
 @dataclass
@@ -31,6 +35,8 @@ class Coverage:
     open: list[tuple[Outcome, str]] = field(default_factory=list)
     """Runs that hold for their examples only, and why."""
     runs: int = 0
+    unsure: int = 0
+    """Guards on one axis of which it is not known for which sizes they hold; some of those were run."""
 
     @property
     def first(self) -> Outcome:
@@ -100,7 +106,13 @@ class _Explorer:
                 continue
             if any(self.divided(outcome, guard, axis) for axis in _axes(guard, outcome)):
                 return
-            if len(guard.relation.free_symbols) > 1:
+            if len(guard.relation.free_symbols) == 1:
+                self.claim(outcome, guard)
+                [axis] = guard.relation.free_symbols
+                if not sure(outcome.spans[str(axis)], guard.relation, axis):
+                    self.coverage.unsure += 1
+                    unresolved = unresolved or f"torch could not decide {guard.text()} at {guard.place}"
+            else:
                 if outcome.error is None and self.peeled(outcome, guard):
                     return
                 unresolved = unresolved or f"torch could not decide {guard.text()} at {guard.place}"
@@ -119,12 +131,23 @@ class _Explorer:
         """Push the sizes of an axis for which a guard is otherwise; whether all must be run again, part by part."""
         name, alone = str(axis), len(guard.relation.free_symbols) == 1
         span = outcome.spans[name]
+        if self.coverage.unsure >= MOST_GUESSES:
+            return False
         parts = divide(span, guard.relation, axis, alone=alone)
         again = len(parts) > 1 and parts[0].step != span.step
         for part in parts:
             if again or (len(parts) > 1 and not bool(guard.relation.subs(axis, part.first))):
                 self.push({**outcome.spans, name: part})
         return again
+
+    def claim(self, outcome: Outcome, guard: Guard) -> None:
+        """A run speaks of those sizes only for which a guard on one axis was as it was."""
+        [axis] = guard.relation.free_symbols
+        span = outcome.spans[str(axis)]
+        parts = divide(span, guard.relation, axis)
+        true = [part for part in parts if bool(guard.relation.subs(axis, part.first))]
+        if len(parts) > 1 and len(true) == 1:
+            outcome.spans = {**outcome.spans, str(axis): true[0]}
 
     def peeled(self, outcome: Outcome, guard: Guard) -> bool:
         """Run the smallest size of an axis alone, and the rest again: a guard on several axes is often about that."""

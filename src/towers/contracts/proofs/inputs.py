@@ -128,8 +128,10 @@ class Subject:
     variadic: bool = field(default=False)
 
     def cases(self) -> list[Case]:
-        """Every way to call it: with none, each and all of the optional arguments."""
-        some = {(), self.optional, *((name,) for name in self.optional)}
+        """Every way to call it: each combination of up to four optional arguments; of more none, each, two and all."""
+        few = len(self.optional) if len(self.optional) <= 4 else 2
+        some = {way for count in range(few + 1) for way in itertools.combinations(self.optional, count)}
+        some.add(self.optional)
         ways = sorted(some, key=lambda way: (len(way), way))
         ranks = (1, 0, 2) if self.variadic else (0,)
         return [Case(self, way, rank) for way, rank in itertools.product(ways, ranks)]

@@ -2,15 +2,11 @@
 # pyright: reportPrivateUsage=false
 """One run of a module on symbolic sizes: what came out, what every boundary saw, and what torch had to ask."""
 
-import logging
-import sys
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -33,7 +29,9 @@ from towers.contracts.layouts import RaggedAxis, Size, layout
 from towers.contracts.proofs.copies import Emptied
 from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.inputs import Case
+from towers.contracts.proofs.kept import keeps_sizes
 from towers.contracts.proofs.packing import batch_sizes_of
+from towers.contracts.proofs.places import quiet, raised_at, running_at
 from towers.contracts.proofs.rules import Rules
 from towers.contracts.proofs.sizes import SymbolicSize, renamed
 from towers.contracts.proofs.spans import Spans
@@ -50,9 +48,6 @@ UNPROVABLE = (
     NotImplementedError,
 )
 """What torch or a rule raises for operations whose shapes cannot be known."""
-
-_TORCH = str(Path(torch.__file__).parent)
-_CONTRACTS = str(Path(__file__).parent.parent)
 
 
 @dataclass
@@ -86,6 +81,8 @@ class Outcome:
     unprovable: bool = False
     sizes: set[Any] = field(default_factory=set)
     """Every size in axis names that a module passed on."""
+    keeps: bool = False
+    """Whether the module keeps a size of this call."""
     spell: Callable[[Any], str] = str
     """A sympy expression of torch's symbols in axis names."""
 
@@ -230,20 +227,7 @@ class _Run:
 
     def place(self) -> str:
         """Where in the user's code, and in which module, something happens now."""
-        frame = sys._getframe(1)
-        inside = ""
-        while frame is not None:
-            file = frame.f_code.co_filename
-            if file == __file__ and frame.f_code.co_name == "run":
-                break
-            if not file.startswith((_CONTRACTS, "<")) and (
-                not file.startswith(_TORCH) or (_LAYERS in file and not inside and not file.endswith("module.py"))
-            ):
-                inside = f"{Path(file).name}:{frame.f_lineno}"
-                if not file.startswith(_TORCH):
-                    break
-            frame = frame.f_back
-        return self.in_module(inside)
+        return self.in_module(running_at(__file__))
 
     def in_module(self, text: str) -> str:
         """Text with the module that is running: "left.lstm (lstm.py:120)"."""
@@ -265,7 +249,7 @@ class _Run:
         outcome.error, outcome.unprovable = error, isinstance(error, UNPROVABLE)
         for step in self.open:
             step.failed = True
-        outcome.place = self.in_module(_raised_at(error.__traceback__))
+        outcome.place = self.in_module(raised_at(error.__traceback__))
         names = self.symbols.spelling()
         text = renamed(str(error), names).strip()
         if isinstance(error, (ShapeContractError, ValueError)) and not outcome.unprovable:
@@ -276,9 +260,6 @@ class _Run:
             outcome.message = f"{_first_line(text) or type(error).__name__}"
         else:
             outcome.message = f"{type(error).__name__}: {text}"
-
-
-_LAYERS = str(Path("torch", "nn", "modules"))
 
 
 def demanded(signature: Signature) -> str:
@@ -294,15 +275,17 @@ def _axes(spec: Spec) -> str:
     return " or ".join(dict.fromkeys([*tensors, *tuples]))
 
 
-def run(emptied: Emptied, fake: FakeTensorMode, case: Case, spans: Spans) -> Outcome:
+def run(
+    emptied: Emptied, fake: FakeTensorMode, case: Case, spans: Spans, earlier: Mapping[str, int] | None = None
+) -> Outcome:
     """Run a module on one region of sizes; where that raises questions, once more on torch's Python decompositions.
 
-    Those know symbols better, and cost twice as much.
+    Those know symbols better, and cost twice as much. With `earlier` the module is first called with those sizes.
     """
-    outcome = _run(emptied, fake, case, spans, nullcontext())
+    outcome = _run(emptied, fake, case, spans, nullcontext(), earlier)
     if outcome.error is None and all(_told(guard, spans) for guard in outcome.open):
         return outcome
-    return _run(emptied, fake, case, spans, enable_python_dispatcher())
+    return _run(emptied, fake, case, spans, enable_python_dispatcher(), earlier)
 
 
 def _told(guard: Guard, spans: Spans) -> bool:
@@ -311,18 +294,25 @@ def _told(guard: Guard, spans: Spans) -> bool:
 
 
 def _run(
-    emptied: Emptied, fake: FakeTensorMode, case: Case, spans: Spans, dispatch: AbstractContextManager[Any]
+    emptied: Emptied,
+    fake: FakeTensorMode,
+    case: Case,
+    spans: Spans,
+    dispatch: AbstractContextManager[Any],
+    earlier: Mapping[str, int] | None,
 ) -> Outcome:
     module = emptied.copy()
     one = _Run(module, case, spans)
     fake.shape_env = one.symbols.env
     try:
-        with _quiet(), fake, dispatch, Rules(one.symbols), modes.watched(one.witness):
+        with quiet(), fake, dispatch, Rules(one.symbols), modes.watched(one.witness):
             for truth in case.truths(one.symbols.sizes):
                 one.symbols.assume(truth)
-            inputs = case.arguments(one.symbols.sizes, lambda shape, dtype: torch.empty(*shape, dtype=dtype))
-            module(**inputs)
+            for sizes in (*([earlier] if earlier else []), one.symbols.sizes):
+                one.outcome.steps.clear()
+                module(**case.arguments(sizes, lambda shape, dtype: torch.empty(*shape, dtype=dtype)))
         one.settle()
+        one.outcome.keeps = keeps_sizes(module)
     except Unknown:
         raise
     except Exception as error:
@@ -336,27 +326,6 @@ def _run(
     outcome.sizes = {one.symbols.in_axes(size) for size in one.asked}
     outcome.spell = one.symbols.spell
     return outcome
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Without the tracebacks that fake tensors log for each shape that does not fit."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
-def _raised_at(trace: TracebackType | None) -> str:
-    found = ""
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((_TORCH, _CONTRACTS, "<")):
-            found = f"{Path(file).name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return found
 
 
 def _first_line(text: str) -> str:

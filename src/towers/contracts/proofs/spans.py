@@ -1,10 +1,9 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""The sizes that an axis can have, and how a condition divides them."""
+"""The sizes that an axis can have."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import lcm
-from typing import Any
 
 PRIMES = (11, 17, 23, 31, 41, 53, 67, 83, 101, 127, 149, 173)
 """Examples, one for each axis: far apart, so that neither they nor sizes made of them are equal by chance."""
@@ -67,53 +66,6 @@ class Span:
 
 def _prime(number: int) -> bool:
     return number > 1 and all(number % divisor for divisor in range(2, int(number**0.5) + 1))
-
-
-def divide(span: Span, relation: Any, axis: Any, *, alone: bool = True) -> list[Span]:
-    """The parts of a span on which a condition can be decided; the span itself if none is found.
-
-    `alone`: whether the condition is on this axis alone; if it is not, only divisions by a number are looked at.
-    """
-    divisor = lcm(1, *_divisors(relation, axis))
-    if 1 < divisor <= 12 and span.step % divisor:
-        return span.residues(divisor)
-    if not alone or span.single:
-        return [span]
-    sides = relation.args
-    if len(sides) != 2:
-        return [span]
-    difference = (sides[0] - sides[1]).expand()
-    if difference.is_polynomial(axis) and difference.as_poly(axis).degree() == 1:
-        slope, start = difference.coeff(axis, 1), difference.coeff(axis, 0)
-        return span.around(int(-start // slope)) if slope.is_Integer and start.is_Integer else [span]
-    return _first_change(span, lambda size: bool(relation.subs(axis, size)))
-
-
-def _first_change(span: Span, holds: Callable[[int], bool]) -> list[Span]:
-    sizes = [size for size in range(span.first, span.first + 256 * span.step, span.step) if size in span]
-    truths = [holds(size) for size in sizes]
-    change = next(
-        (size for size, now, before in zip(sizes[1:], truths[1:], truths, strict=False) if now != before), None
-    )
-    if change is None:
-        return [span]
-    parts = [span.part(span.first, change - 1), span.part(change, None)]
-    return [part for part in parts if part is not None]
-
-
-def _divisors(expression: Any, axis: Any) -> list[int]:
-    """What sizes of the axis are divided by in an expression: by `//` or `%`."""
-    found: list[int] = []
-    for node in _nodes(expression):
-        if type(node).__name__ in ("FloorDiv", "Mod", "PythonMod", "CleanDiv", "CeilDiv"):
-            base, divisor = node.args
-            if divisor.is_Integer and base.has(axis):
-                found.append(int(divisor))
-    return found
-
-
-def _nodes(expression: Any) -> list[Any]:
-    return [expression, *(node for argument in expression.args for node in _nodes(argument))]
 
 
 Spans = Mapping[str, Span]

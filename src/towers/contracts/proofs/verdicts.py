@@ -41,6 +41,8 @@ def judged(coverage: Coverage) -> Finding:
     worst = max(coverage.failed, key=lambda each: sum(not span.single for span in each.spans.values()))
     general = [each for each in coverage.passed if not _special(each.spans, coverage.whole)]
     found = Finding("failed", label, (), worst.message, worst.place, worst, runs)
+    if coverage.unsure:  # so where it holds is not known
+        return found
     if coverage.passed and (fixed := _fixed(coverage)):
         found.verdict, found.conditions = "specialised", fixed
     elif coverage.passed and (general or not _everywhere(worst.spans, coverage.whole)):
@@ -81,7 +83,7 @@ def _conditions(coverage: Coverage, general: Sequence[Outcome]) -> tuple[str, ..
         )
         for each in general
     ]
-    return (" or ".join(regions),)
+    return (" or ".join(regions),) if all(regions) else negated(failed, whole)
 
 
 def _inside(spans: Spans, other: Spans, whole: Spans) -> bool:

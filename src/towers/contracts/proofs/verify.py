@@ -2,7 +2,7 @@
 """`verify` and `trace`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from towers.contracts.proofs.copies import Emptied, own_signature
 from towers.contracts.proofs.explore import Coverage, explore, try_numbers_told
 from towers.contracts.proofs.inputs import Case, Subject, read_subject
+from towers.contracts.proofs.kept import earlier_sizes
 from towers.contracts.proofs.proof import ContractVerdict, Proof
 from towers.contracts.proofs.run import Outcome, Step, run
 from towers.contracts.proofs.samples import real_run, sizes_to_try
@@ -24,7 +25,9 @@ def verify(module: nn.Module, *args: Any, where: Sequence[str] = (), **kwargs: A
     """Prove every contract of a module for all sizes, on symbolic sizes and without data.
 
     Inputs are made from the contract of its `forward`: every free axis ranges over all sizes from 1 on, unless a
-    condition narrows it (or widens it to 0); optional tensors are given and left out. A copy of the module is run on
+    condition narrows it (or widens it to 0); optional tensors are given and left out, in every combination of up to
+    four (of more: none, each, each two, and all). A module that keeps sizes from one call for the next, as attributes
+    or buffers, is called again after calls of other sizes. A copy of the module is run on
     meta: nothing of the module itself is touched, its hooks run on the copy. jaxtyping annotations without `@contract`
     are read too.
 
@@ -93,9 +96,9 @@ class _Prover:
             )
         self.subject: Subject = read_subject(module, signature, where, args, kwargs)
 
-    def run(self, case: Case, spans: Spans) -> Outcome:
+    def run(self, case: Case, spans: Spans, earlier: Mapping[str, int] | None = None) -> Outcome:
         """One run."""
-        return run(self.emptied, self.fake, case, spans)
+        return run(self.emptied, self.fake, case, spans, earlier)
 
     def cover(self, case: Case) -> Coverage:
         """All runs of a case; an error of an operation counts only if a real run has it too."""
@@ -107,7 +110,24 @@ class _Prover:
             if case.fits(sizes) and real_run(self.subject.module, case, sizes) is None:
                 coverage.failed.remove(outcome)
                 coverage.open.append((outcome, f"torch cannot do it on symbolic sizes: {outcome.message}"))
+        if coverage.passed and not coverage.failed and coverage.first.keeps:
+            self.call_again(coverage)
         return coverage
+
+    def call_again(self, coverage: Coverage) -> None:
+        """Run a module that keeps sizes after calls of other sizes: what then fails, fails for all sizes."""
+        for earlier in earlier_sizes(coverage.case):
+            again = self.run(coverage.case, coverage.first.spans, earlier)
+            coverage.runs += 1
+            if again.error is not None:
+                told = ", ".join(f"{name} = {size}" for name, size in earlier.items())
+                again.message = f"in a call after one of {told}: {again.message}"
+                if again.unprovable:
+                    coverage.open.append((again, again.message))
+                    continue
+                coverage.passed.clear()
+                coverage.failed.append(again)
+                return
 
     def numbers(self, case: Case) -> Outcome:
         """The run at the sizes of the inputs that were given."""

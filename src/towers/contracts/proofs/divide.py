@@ -1,0 +1,139 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""How a condition divides the sizes of an axis: into parts on each of which it is either true or false."""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from math import lcm
+from typing import Any
+
+import sympy  # pyright: ignore[reportMissingTypeStubs]
+
+from towers.contracts.proofs.spans import Span
+
+_FAR = 2**40
+"""No size is larger."""
+
+
+def divide(span: Span, relation: Any, axis: Any, *, alone: bool = True) -> list[Span]:
+    """The parts of a span on which a condition can be decided; the span itself if none is found.
+
+    `alone`: whether the condition is on this axis alone; if it is not, only divisions by a number are looked at.
+    """
+    divisor = lcm(1, *_divisors(relation, axis))
+    if 1 < divisor <= 12 and span.step % divisor:
+        return span.residues(divisor)
+    if not alone or span.single:
+        return [span]
+    last = _FAR if span.last is None else span.last
+    cuts = sorted(cut for cut in _changes(span, last, relation, axis) if span.first < cut <= last)
+    starts = [span.first, *cuts]
+    ends = [*(cut - 1 for cut in cuts), span.last]
+    parts = [span.part(start, end) for start, end in zip(starts, ends, strict=True)]
+    return [part for part in parts if part is not None]
+
+
+def sure(span: Span, relation: Any, axis: Any) -> bool:
+    """Whether a condition on one axis is known to be the same on all of a part that `divide` gives."""
+    if span.single:
+        return True
+    settled = _settled(span, relation, axis)
+    if not settled.free_symbols:
+        return True
+    difference = _difference(settled)
+    return difference is not None and (difference.is_polynomial(axis) or _direction(difference, axis) != 0)
+
+
+def _changes(span: Span, last: int, relation: Any, axis: Any) -> Iterator[int]:
+    """The sizes at which a condition becomes true or false: all of them where it is `sure`, else those found."""
+    relation = _settled(span, relation, axis)
+    if not relation.free_symbols:
+        return
+    difference = _difference(relation)
+
+    def holds(size: int) -> bool:
+        return bool(relation.subs(axis, size))
+
+    if difference is not None and difference.is_polynomial(axis):
+        poly = difference.as_poly(axis)
+        roots = [] if poly is None or poly.degree() < 1 else poly.real_roots()
+        near = {int(sympy.floor(root)) + more for root in roots for more in (0, 1, 2)}
+        yield from (size for size in near if holds(size) != holds(size - 1))
+    elif difference is not None and (direction := _direction(difference, axis)):
+        for least in (0, 1):  # from where on it is 0, and from where on more
+            found = _first(span.first, last, lambda size: direction * difference.subs(axis, size) >= least)  # noqa: B023
+            if found is not None:
+                yield found
+    else:
+        tried = [*range(span.first, span.first + 256), *(span.first + 2**power for power in range(8, 41))]
+        for low, high in pairwise(tried):
+            if high <= last and (before := holds(low)) != holds(high):
+                found = _first(low, high, lambda size: holds(size) != before)
+                if found is not None:
+                    yield found
+
+
+def _first(low: int, high: int, holds: Callable[[int], Any]) -> int | None:
+    """The first size for which something holds that holds for all sizes after it."""
+    if not holds(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
+
+
+def _difference(relation: Any) -> Any:
+    """What a comparison compares with 0; None if it is no comparison."""
+    return (relation.args[0] - relation.args[1]).expand() if len(relation.args) == 2 else None
+
+
+def _direction(node: Any, axis: Any) -> int:
+    """1 where an expression never falls as the axis grows, -1 where it never rises, 0 where that is not plain to see.
+
+    Its values are ints, so that between 0 and 1 there is none.
+    """
+    if not node.has(axis):
+        return 1
+    if node == axis:
+        return 1
+    if node.is_Add:
+        found = {_direction(part, axis) for part in node.args if part.has(axis)}
+        whole = all(part.is_integer for part in node.args)
+        return found.pop() if len(found) == 1 and whole else 0
+    if node.is_Mul:
+        number, rest = node.as_coeff_Mul()
+        return _direction(rest, axis) * (1 if number > 0 else -1) if number.is_Integer and rest.args != node.args else 0
+    if type(node).__name__ in ("FloorDiv", "CleanDiv") and node.args[1].is_Integer and node.args[1] > 0:
+        return _direction(node.args[0], axis)
+    return 0
+
+
+def _settled(span: Span, relation: Any, axis: Any) -> Any:
+    """With the number in place of every remainder that is the same for all sizes of a span."""
+    known: dict[Any, Any] = {}
+    for node in _nodes(relation):
+        if type(node).__name__ not in ("Mod", "PythonMod"):
+            continue
+        base, divisor = node.args
+        if sympy.cancel(base / divisor).is_Integer:
+            known[node] = sympy.S.Zero
+        elif divisor.is_Integer:
+            slope = base.diff(axis) if base.is_polynomial(axis) else None
+            if slope is not None and slope.is_Integer and slope * span.step % divisor == 0:
+                known[node] = base.subs(axis, span.first) % divisor
+    return relation.xreplace(known)
+
+
+def _divisors(expression: Any, axis: Any) -> list[int]:
+    """What sizes of the axis are divided by in an expression: by `//` or `%`."""
+    found: list[int] = []
+    for node in _nodes(expression):
+        if type(node).__name__ in ("FloorDiv", "Mod", "PythonMod", "CleanDiv", "CeilDiv"):
+            base, divisor = node.args
+            if divisor.is_Integer and base.has(axis):
+                found.append(int(divisor))
+    return found
+
+
+def _nodes(expression: Any) -> list[Any]:
+    return [expression, *(node for argument in expression.args for node in _nodes(argument))]
