@@ -2,6 +2,7 @@
 """How a condition divides the sizes of an axis: into parts on each of which it is either true or false."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 from math import lcm
 from typing import Any
@@ -14,6 +15,7 @@ _FAR = 2**40
 """No size is larger."""
 
 
+@cache
 def divide(span: Span, relation: Any, axis: Any, *, alone: bool = True) -> list[Span]:
     """The parts of a span on which a condition can be decided; the span itself if none is found.
 
@@ -32,6 +34,7 @@ def divide(span: Span, relation: Any, axis: Any, *, alone: bool = True) -> list[
     return [part for part in parts if part is not None]
 
 
+@cache
 def sure(span: Span, relation: Any, axis: Any) -> bool:
     """Whether a condition on one axis is known to be the same on all of a part that `divide` gives."""
     if span.single:

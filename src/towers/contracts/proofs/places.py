@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """Where in the user's code something happens, and torch's own talk about it kept quiet."""
 
 import logging
