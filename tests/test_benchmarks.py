@@ -26,6 +26,7 @@ MODULES = (
     "lstm_memory",
     "lstm_costs",
     "lstm_report",
+    "proof",
 )
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
 
@@ -139,6 +140,20 @@ def test_smallest_cases_of_contracts(benchmarks: dict[str, ModuleType]):
     rows = contracts.measure("off", device, quick=True)
     assert [row.implementation for row in rows] == ["plain", "towers.contracts"]
     assert rows[0].details["over_plain_us"] == 0
+
+
+def test_the_table_of_the_zoo(benchmarks: dict[str, ModuleType]):
+    verdicts = [(True, "bad"), (True, "good"), (True, "unknown"), (False, "bad"), (False, "good"), (False, "unknown")]
+    counts = benchmarks["proof"].count(verdicts)
+    assert counts == {"found": 1, "missed": 2, "false alarms": 1, "not provable": 1}
+    rows = benchmarks["proof"].measure("our towers", torch.device("cpu"), quick=True)
+    assert [row.implementation for row in rows] == [
+        "TwoTowers(), warm",
+        "TwoTowers(), first",
+        "Tower(), warm",
+        "Tower(), first",
+    ]
+    assert all(row.milliseconds > 0 for row in rows)
 
 
 def test_a_check_that_refuses_nothing_is_not_timed(benchmarks: dict[str, ModuleType]):
