@@ -52,7 +52,7 @@ def test_pairs_are_the_same_bits(monkeypatch):
     lstm, ragged = RaggedLSTM(8, 6), batch_of(300, 8)
     with torch.no_grad():
         paired = lstm.last(ragged)
-        monkeypatch.setattr(blocks, "_NARROW", 0)
+        monkeypatch.setattr(blocks, "NARROW", 0)
         assert torch.equal(lstm.last(ragged), paired)
 
 

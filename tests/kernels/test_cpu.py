@@ -89,7 +89,8 @@ def test_a_plan_is_the_same_every_time_and_can_be_read():
     text = str(lstm.plan(lengths))
     assert text == str(lstm.plan(lengths)) == str(lstm.plan(lengths.to(torch.int8)))
     assert text.startswith("515 sentences, 2720 words: about ")
-    assert "sentences 0+512 " in text.replace("512    ", "512 ")
+    assert "blocks " in text
+    assert "sentences 0+" in text
     assert str(lstm.plan(lengths, training=False)) != str(lstm.plan(lengths, training=True))
     assert str(RaggedLSTM(3, 5).plan(torch.tensor([0, 0]))).startswith("2 sentences, 0 words")
     assert str(RaggedLSTM(3, 5).plan(torch.tensor([], dtype=torch.long))).startswith("0 sentences")
@@ -114,13 +115,14 @@ def test_a_plan_covers_every_word_once(lengths, hidden, method):
     assert found.tokens == sum(lengths)
 
 
-def test_no_other_cuts_cost_less():
+def test_no_other_cuts_cost_less(monkeypatch):
     """Against every choice of cuts and ways, by brute force, where all steps are candidates."""
     from itertools import product
 
     from towers.kernels.costs import costs
 
-    lengths = torch.tensor([6] * 40 + [4] * 300 + [2] * 900 + [1] * 50)
+    monkeypatch.setattr("towers.kernels.plan.PIECES", ((float("inf"), 1),))  # a single block
+    lengths = torch.tensor([6] * 40 + [4] * 300 + [2] * 900 + [1] * 50 + [0])
     prices, counts = costs(8, 16, True), running_counts(lengths)
     found = plan(lengths, len(lengths), "auto", input_size=8, hidden=16, training=True, onednn=True)
 

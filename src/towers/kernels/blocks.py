@@ -18,16 +18,16 @@ import math
 import torch
 from torch import Tensor
 
-from towers.kernels import buckets, whole
-from towers.kernels.batch import Batch, State, Weights
-from towers.kernels.costs import ONE_THREAD, SORTING, Cost, costs
+from towers.kernels import buckets
+from towers.kernels.batch import Batch, State, Weights, refuse_twice
+from towers.kernels.costs import ONE_THREAD, SORTING, Cost, shared
 from towers.kernels.layout import inverse
 from towers.kernels.plan import Cut, Plan
 
 _FEWEST = 32
 """Larger blocks but the last are multiples of it: on two threads 454 sentences took 1.8 times as long as 448."""
 
-_NARROW = 8
+NARROW = 8
 """Units up to which sentences are paired."""
 
 _MANY = 128
@@ -47,8 +47,8 @@ def serves(weights: Weights, dtype: torch.dtype, method: str, *, outputs: bool) 
 
 def plan(lengths: Tensor | int, batch: int, *, input_size: int, hidden: int, training: bool) -> Plan:
     """The cheapest blocks, by the model of costs, for lengths ("batch", at least one) or one length that all have."""
-    cost = costs(input_size, hidden, training)["buckets"]
-    cost = cost._replace(row=cost.row * (_PAIRED if hidden <= _NARROW and batch >= _MANY else 1))
+    cost = shared(input_size, hidden, training)
+    cost = cost._replace(row=cost.row * (_PAIRED if hidden <= NARROW and batch >= _MANY else 1))
     if isinstance(lengths, int):
         cuts = _cuts([(0, batch)], [lengths])
         total = _price(cost, batch, lengths)
@@ -119,7 +119,7 @@ def run(batch: Batch, chosen: Plan, state: State, weights: Weights, *, training:
     hidden = w_hh.shape[1]
     bias = w_ih.new_zeros(4 * hidden) if bias is None else bias
     single = buckets.Arrays(*buckets.in_a_row(w_ih, w_hh, bias, torch.zeros_like(bias)))
-    pairs = hidden <= _NARROW and chosen.batch >= _MANY and math.isfinite(values.detach().sum().item())
+    pairs = hidden <= NARROW and chosen.batch >= _MANY and math.isfinite(values.detach().sum().item())
     double = _doubled(w_ih, w_hh, bias) if pairs else single
     hs: list[Tensor] = []
     cs: list[Tensor] = []
@@ -140,7 +140,7 @@ def run(batch: Batch, chosen: Plan, state: State, weights: Weights, *, training:
             x.view(steps, len(h), -1), *arrays, h, c, False, [], buckets.LSTM, width, 1, True, False, False, training
         )
         if training and y.requires_grad:
-            y.register_hook(whole.refuse)
+            y.register_hook(lambda _: refuse_twice())  # pyright: ignore
         hs.append(y.view(-1, hidden).index_select(0, (length - 1) * count + torch.arange(count)))
         cs.append(c_n.view(count, hidden))
     if chosen.running < chosen.batch:

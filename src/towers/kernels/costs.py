@@ -2,8 +2,8 @@
 
 Linear in what a segment has: a call, its steps, its rows (words and padding), each also times `hidden`, and the
 multiply-adds of its rows. Fitted by `benchmarks/lstm_costs.py` to measurements of single segments on two cores: hidden
-6 to 128, batch 1 to 512, 2 to 32 steps, input_size = hidden, each on the faster of one and two threads. The median
-error is 4 to 6 %, the worst 39 %. What was measured lies in `benchmarks/results/cpu/lstm-costs.json`.
+6 to 128, batch 1 to 512, 2 to 32 steps, input_size = hidden, each on one thread, as all of them are run. The median
+error is 3 to 5 %, the worst 38 %. What was measured lies in `benchmarks/results/cpu/lstm-costs.json`.
 """
 
 from functools import lru_cache
@@ -30,26 +30,51 @@ class Constants(NamedTuple):
 
 
 FORWARD = {
-    "buckets": Constants(110, 0, 0.0282, 0.0418, 0.000282, 0.0117),
-    "steps": Constants(138, 13.2, 0.117, 0.03, 0.00262, 0.0114),
+    "buckets": Constants(107, 0, 0.0211, 0.0751, 0, 0.0221),
+    "steps": Constants(135, 13.6, 0.0899, 0.0317, 0.00226, 0.0227),
 }
 TRAINING = {
-    "buckets": Constants(331, 0.391, 0.0647, 0.129, 0.00159, 0.0368),
-    "steps": Constants(337, 20.8, 0.182, 0.19, 0.00214, 0.0434),
+    "buckets": Constants(322, 0, 0.0449, 0.215, 0, 0.0729),
+    "steps": Constants(331, 20.9, 0.152, 0.247, 0, 0.0792),
 }
+SHARED = {  # "buckets" on the faster of one and two threads
+    False: Constants(110, 0, 0.0282, 0.0418, 0.000282, 0.0117),
+    True: Constants(331, 0.391, 0.0647, 0.129, 0.00159, 0.0368),
+}
+ONE_THREAD = 400.0  # of that cost, below which a second thread does not pay
 SORTING = 200.0  # that a batch is sorted and laid out, beside what its segments cost
-ONE_THREAD = 400.0  # below which a second thread does not pay
+PIECES = ((2500.0, 1), (6000.0, 2), (12_000.0, 4), (float("inf"), 8))  # up to this cost, this many blocks
+SIDE_BY_SIDE = 0.7  # the share of the time that blocks take together on two cores
+
+
+class Ways(NamedTuple):
+    """What is known of whole runs: set by hand after `benchmarks/lstm.py` on two busy cores."""
+
+    alone: float  # up to this cost a second thread slows oneDNN down, as the two wait for each other at each step
+    shared: float  # beyond it, the share of the time that it takes on two
+    laying: float  # that a word is copied to where the walk reads it
+    laying_hidden: float  # … times hidden
+
+
+RUNS = {False: Ways(250, 0.55, 0.08, 0.0022), True: Ways(700, 0.85, 0.35, 0.003)}  # by training
 
 
 @lru_cache(64)
 def costs(input_size: int, hidden: int, training: bool) -> dict[str, Cost]:
     """The ways' costs for a layer of these sizes."""
+    return {way: _cost(fitted, input_size, hidden) for way, fitted in (TRAINING if training else FORWARD).items()}
+
+
+@lru_cache(64)
+def shared(input_size: int, hidden: int, training: bool) -> Cost:
+    """That of "buckets" with all threads at each step."""
+    return _cost(SHARED[training], input_size, hidden)
+
+
+def _cost(fitted: Constants, input_size: int, hidden: int) -> Cost:
     products = 4 * hidden * (input_size + hidden) / 1000
-    return {
-        way: Cost(
-            fitted.call,
-            fitted.step + fitted.step_hidden * hidden,
-            fitted.row + fitted.row_hidden * hidden + fitted.row_products * products,
-        )
-        for way, fitted in (TRAINING if training else FORWARD).items()
-    }
+    return Cost(
+        fitted.call,
+        fitted.step + fitted.step_hidden * hidden,
+        fitted.row + fitted.row_hidden * hidden + fitted.row_products * products,
+    )

@@ -103,7 +103,7 @@ class Layout:
     """A plan, laid out over the words of a batch."""
 
     def __init__(self, plan: Plan, starts: Tensor, lengths: Tensor, values: int, *, cells: bool) -> None:
-        self.order = plan.order
+        self.order, self.one_thread = plan.order, plan.one_thread
         self.order_back = None if plan.order is None else inverse(plan.order)
         self._starts = starts if plan.order is None else starts.index_select(0, plan.order)
         self._lengths = lengths if plan.order is None else lengths.index_select(0, plan.order)
@@ -113,11 +113,20 @@ class Layout:
         for cut in plan.cuts:
             sentences = slice(cut.first, cut.first + cut.sizes[0])
             rows = slice(self._rows, self._rows + cut.rows)
-            even = cut.sizes[-1] == cut.sizes[0] and (plan.order is not None or cut.rows == plan.tokens)
+            even = cut.sizes[-1] == cut.sizes[0] and (plan.order is not None or plan.even)
             own = None if even else self._lengths[sentences]
             self.segments.append(Segment(cut, sentences, rows, own, cells))
             self._rows += cut.rows
         self.padded = self._rows > plan.tokens
+
+    def blocks(self) -> list[list[Segment]]:
+        """Segments that follow each other; blocks know nothing of each other."""
+        found: list[list[Segment]] = []
+        for segment in self.segments:
+            if segment.cut.start == 0:
+                found.append([])
+            found[-1].append(segment)
+        return found
 
     def take(self, values: Tensor, *, reverse: bool) -> Rows:
         """The values in the order of the walk."""

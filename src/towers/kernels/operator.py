@@ -90,7 +90,9 @@ def ragged_lstm_backward(
     g_output, g_h, g_c = gradients if outputs else (None, *gradients)
     own = Weights(tuple(weights), biases, projected, num_layers, bidirectional, dropout)
     batch, count = Batch(values, starts, lengths, longest), h_0.shape[1]
-    chosen = stack.choose(batch.sizes(), count, own, method, training=True, like=values) if count else None
+    chosen = None
+    if count:
+        chosen, _ = stack.choose(batch.sizes(), count, own, method, training=True, like=values, outputs=True)
     if chosen is None or not chosen.cuts:
         return [torch.zeros_like(values), g_h.clone(), g_c.clone(), *(torch.zeros_like(part) for part in weights)]
     generator = None if seed is None else torch.Generator().manual_seed(int(seed))

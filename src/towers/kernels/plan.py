@@ -1,21 +1,23 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """How a batch will be walked: where the walk is cut, and which way each part takes; from a model of their costs.
 
-The sentences stand longest first and are walked over from left to right, so that the batch shrinks. The walk is cut
-into segments at the ends of some sentences. Dynamic programming finds the cuts and ways of least cost, from the
-lengths alone: the same lengths always give the same plan, whatever the number of threads.
+The sentences stand longest first, in blocks of about equally many words, which are walked over side by side, each on
+one thread: threads that share a step would wait for each other at every step. A block is walked over from left to
+right, so that it shrinks, and cut into segments at the ends of some sentences. Dynamic programming finds the cuts and
+ways of least cost, from the lengths alone: the same lengths always give the same plan, whatever the number of threads.
 """
 
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from towers.kernels.costs import ONE_THREAD, SORTING, Cost, costs
+from towers.kernels.costs import PIECES, RUNS, SIDE_BY_SIDE, SORTING, Cost, costs
 
-BLOCK = 65_536  # numbers of state of a block of sentences that is walked over by itself: more fall out of the cache
+BLOCK = 65_536  # numbers of state in a block, at most: more fall out of the cache
+LEAST = 16  # sentences in a block, at least, if it is not the only one
 
 
 class Cut(NamedTuple):
@@ -48,14 +50,24 @@ class Plan:
     tokens: int
     cuts: tuple[Cut, ...]
     microseconds: float  # of one layer and direction on one core, by the model
-    one_thread: bool  # more threads would wait for each other longer than they help
+    one_thread: bool  # for each block; else oneDNN shares the one block among all threads
+
+    @property
+    def whole(self) -> bool:
+        """Whether the batch is one bucket as it stands."""
+        return self.order is None and len(self.cuts) == 1 and self.cuts[0].way == "buckets"
+
+    @property
+    def even(self) -> bool:
+        """Whether no row is padding."""
+        return sum(cut.rows for cut in self.cuts) == self.tokens
 
     def __str__(self) -> str:
         rows = sum(cut.rows for cut in self.cuts)
-        threads = "one thread" if self.one_thread else "all threads"
+        blocks = sum(cut.start == 0 for cut in self.cuts)
         lines = [
-            f"{self.batch} sentences, {self.tokens} words: about {self.microseconds:.0f} µs a layer, {threads}, "
-            f"{rows - self.tokens} rows of padding"
+            f"{self.batch} sentences, {self.tokens} words: about {self.microseconds:.0f} µs a layer on one core, "
+            f"blocks {blocks}, {rows - self.tokens} rows of padding"
         ]
         for cut in self.cuts:
             steps = f"{cut.start}-{cut.stop - 1}"
@@ -79,25 +91,32 @@ def plan(
     if not counts:
         return Plan(None, 0, batch, 0, (), 0.0, True)
     tokens, longest, most = sum(counts), len(counts), max(1, BLOCK // hidden)
+    even = isinstance(lengths, int) or counts[-1] == batch
+    run = RUNS[training]
     whole = _as_they_stand(batch, counts, ways)
-    if isinstance(lengths, int) or counts[-1] == batch:
-        if whole is not None and (whole[0].way == "buckets" or batch <= most):
-            return Plan(None, batch, batch, tokens, (whole[0],), whole[1], whole[1] < ONE_THREAD)
-        cuts, total = _sorted(counts, most, ways)
-        return Plan(None, batch, batch, tokens, cuts, total, total < ONE_THREAD)
-    floor = SORTING + min(cost.call + cost.step * longest + cost.row * tokens for cost in ways.values())
-    if whole is None or whole[1] > floor:
-        cuts, total = _sorted(counts, most, ways)
-        if whole is None or total + SORTING < whole[1]:
-            order = lengths.argsort(descending=True, stable=True)
-            return Plan(order, counts[0], batch, tokens, cuts, total + SORTING, total < ONE_THREAD)
-    return Plan(None, batch, batch, tokens, (whole[0],), whole[1], whole[1] < ONE_THREAD)
+    laying = (run.laying + run.laying_hidden * hidden) * tokens + (0 if even else SORTING)
+    floor = min(cost.call + cost.step * longest + cost.row * tokens for cost in ways.values())
+    pieces = next(count for limit, count in PIECES if floor <= limit)
+    share = 1.0 if pieces == 1 else SIDE_BY_SIDE
+    as_it_is, took = None, 0.0
+    if whole is not None and (whole[0].way == "buckets" or batch <= most):
+        alone = whole[1] <= run.alone or whole[0].way != "buckets"
+        as_it_is = Plan(None, batch, batch, tokens, (whole[0],), whole[1], alone)
+        took = whole[1] if alone else max(run.alone, run.shared * whole[1])
+        if took <= share * (floor + laying):
+            return as_it_is
+    cuts, total = _in_blocks(counts, _blocks(counts, tokens, pieces, most), ways)
+    if as_it_is is not None and took <= share * (total + laying):
+        return as_it_is
+    order = None if isinstance(lengths, int) or even else lengths.argsort(descending=True, stable=True)
+    return Plan(order, counts[0], batch, tokens, cuts, total + laying, True)
 
 
 def _as_they_stand(batch: int, counts: list[int], ways: dict[str, Cost]) -> tuple[Cut, float] | None:
     """All in one segment, without sorting: with padding, or none if all are equally long."""
     steps, even = len(counts), counts[-1] == batch
-    names = ways if even else [name for name in ways if name == "buckets" and counts[0] == batch]
+    buckets = [name for name in ways if name == "buckets"]
+    names = (buckets or ways) if even else buckets if counts[0] == batch else []
     found = [(ways[name].call + ways[name].step * steps + ways[name].row * batch * steps, name) for name in names]
     if not found:
         return None
@@ -105,11 +124,32 @@ def _as_they_stand(batch: int, counts: list[int], ways: dict[str, Cost]) -> tupl
     return Cut(name, 0, 0, [batch] * steps, 0), total
 
 
-def _sorted(counts: list[int], most: int, ways: dict[str, Cost]) -> tuple[tuple[Cut, ...], float]:
-    """Blocks of at most so many sentences, longest first, each cut by itself."""
+def _blocks(counts: list[int], tokens: int, pieces: int, most: int) -> list[int]:
+    """Where blocks start, and where the last one ends, by rank: about equally many words in each."""
+    running, ends = counts[0], [0]
+    pieces = max(1, min(pieces, running // LEAST))
+    words, rank, goal = 0, running, tokens
+    inner: list[int] = []
+    for length, stay in enumerate([*counts[1:], 0], 1):  # from the shortest sentences, which are the last ranks
+        while len(inner) < pieces - 1 and (words + (rank - stay) * length) * pieces >= goal * (len(inner) + 1):
+            missing = goal * (len(inner) + 1) / pieces - words
+            inner.append(rank - round(missing / length / 8) * 8)
+        words, rank = words + (rank - stay) * length, stay
+    for end in [*sorted(inner), running]:
+        size = end - ends[-1]
+        if size <= 0:
+            continue
+        parts = -(-size // most)
+        first = ends[-1]
+        ends += [first + size * part // parts for part in range(1, parts + 1)]
+    return ends
+
+
+def _in_blocks(counts: list[int], ends: list[int], ways: dict[str, Cost]) -> tuple[tuple[Cut, ...], float]:
+    """Blocks, longest sentences first, each cut by itself."""
     cuts, total = list[Cut](), 0.0
-    for first in range(0, counts[0], most):
-        own = counts if counts[0] <= most else [min(count - first, most) for count in counts if count > first]
+    for first, end in pairwise(ends):
+        own = [min(count, end) - first for count in counts if count > first]
         found, cost = _cut(first, own, ways)
         cuts += found
         total += cost

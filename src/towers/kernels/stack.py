@@ -11,7 +11,9 @@ from towers.kernels import blocks, walk, whole
 from towers.kernels.batch import Batch, State, Weights, refuse_twice
 from towers.kernels.layout import Layout
 from towers.kernels.plan import Plan, plan
-from towers.kernels.threads import threads
+from towers.kernels.threads import one_thread
+
+LARGE = 512  # sentences of a batch, for which a walk is considered where the last states alone are wanted
 
 
 def run(
@@ -27,22 +29,19 @@ def run(
     values = batch.values
     training = torch.is_grad_enabled() and any(part.requires_grad for part in (values, *state, *weights.flat))
     count = state[0].shape[1]
-    chosen = None
-    if count and blocks.serves(weights, values.dtype, method, outputs=outputs):
-        width = batch.values.shape[-1]
-        chosen = blocks.plan(batch.sizes(), count, input_size=width, hidden=weights.hidden, training=training)
-        if chosen.cuts and (chosen.order is not None or values.dim() == 2):
-            with threads(chosen.one_thread):
-                return None, blocks.run(batch.flat(count), chosen, state, weights, training=training)
-    elif count:
-        chosen = choose(batch.sizes(), count, weights, method, training=training, like=values)
+    chosen, last = None, False
+    if count:
+        chosen, last = choose(batch.sizes(), count, weights, method, training=training, like=values, outputs=outputs)
+    if last and chosen is not None and chosen.cuts and (chosen.order is not None or values.dim() == 2):
+        with one_thread(chosen.one_thread):
+            return None, blocks.run(batch.flat(count), chosen, state, weights, training=training)
     if chosen is None or not chosen.cuts:
         width = state[0].shape[2] * (1 + weights.bidirectional)
         return (values.new_zeros(*values.shape[:-1], width) if outputs else None), state
-    if chosen.order is None and chosen.cuts[0].way == "buckets" and whole.serves(batch, weights):
+    if chosen.whole and whole.serves(batch, weights):
         even = chosen.cuts[0].rows == chosen.tokens
-        with threads(chosen.one_thread):
-            return whole.run(batch, chosen.cuts[0].stop, state, weights, even=even, outputs=outputs, training=training)
+        words, one = chosen.cuts[0].stop, chosen.one_thread
+        return whole.run(batch, words, state, weights, even=even, outputs=outputs, training=training, one=one)
     how = prepare(batch, chosen, weights, outputs, generator)
     if training:
         output, h_n, c_n = _Stack.apply(how, values, *state, *weights.flat)
@@ -100,31 +99,30 @@ def forward(how: How, values: Tensor, h_0: Tensor, c_0: Tensor, *, save: bool) -
     shape, values = values.shape[:-1], values.flatten(0, -2)
     output: Tensor | None = None
     ends: list[tuple[Tensor, Tensor]] = []
-    with threads(how.plan.one_thread):
-        for layer in range(weights.num_layers):
-            final = layer == weights.num_layers - 1
-            runs: list[walk.Run] = []
-            inputs = None if layer == 0 else values
-            for direction in range(directions):
-                row = layer * directions + direction
-                run = walk.forward(
-                    how.layout,
-                    values,
-                    (h_0[row], c_0[row]),
-                    weights.of(layer, direction),
-                    reverse=bool(direction),
-                    outputs=how.outputs or not final,
-                    save=save,
-                )
-                runs.append(run)
-                ends.append((run.h_n, run.c_n))
-            parts = [run.output for run in runs if run.output is not None]
-            output = parts[0] if len(parts) == 1 else torch.cat(parts, 1) if parts else None
-            noise = None
-            if not final and output is not None:
-                noise = _noise(output, weights.dropout, how.generator)
-                values = output if noise is None else output * noise
-            kept.append((inputs, tuple(run.kept for run in runs), noise))
+    for layer in range(weights.num_layers):
+        final = layer == weights.num_layers - 1
+        runs: list[walk.Run] = []
+        inputs = None if layer == 0 else values
+        for direction in range(directions):
+            row = layer * directions + direction
+            run = walk.forward(
+                how.layout,
+                values,
+                (h_0[row], c_0[row]),
+                weights.of(layer, direction),
+                reverse=bool(direction),
+                outputs=how.outputs or not final,
+                save=save,
+            )
+            runs.append(run)
+            ends.append((run.h_n, run.c_n))
+        parts = [run.output for run in runs if run.output is not None]
+        output = parts[0] if len(parts) == 1 else torch.cat(parts, 1) if parts else None
+        noise = None
+        if not final and output is not None:
+            noise = _noise(output, weights.dropout, how.generator)
+            values = output if noise is None else output * noise
+        kept.append((inputs, tuple(run.kept for run in runs), noise))
     h_n, c_n = (_stacked([end[part] for end in ends]) for part in (0, 1))
     return None if output is None else output.unflatten(0, shape), h_n, c_n, tuple(kept)
 
@@ -143,29 +141,28 @@ def backward(
     g_output = None if g_output is None else g_output.flatten(0, -2)
     starts: list[tuple[Tensor, Tensor]] = []
     of_weights: list[Tensor | None] = []
-    with threads(how.plan.one_thread):
-        for layer in range(weights.num_layers - 1, -1, -1):
-            inputs, runs, noise = kept[layer]
-            inputs = values.flatten(0, -2) if inputs is None else inputs
-            if noise is not None and g_output is not None:
-                g_output = g_output * noise
-            g_values: Tensor | None = None
-            for direction in range(directions - 1, -1, -1):
-                row = layer * directions + direction
-                found, h, c, own = walk.backward(
-                    how.layout,
-                    inputs,
-                    runs[direction],
-                    g_output if g_output is None or directions == 1 else g_output.chunk(2, 1)[direction].contiguous(),
-                    g_h[row],
-                    g_c[row],
-                    reverse=bool(direction),
-                    wants_values=wants_values or layer > 0,
-                )
-                g_values = found if g_values is None or found is None else g_values + found
-                starts.append((h, c))
-                of_weights = [*own[:2], *[own.bias] * weights.biases, *[own.weight_hr] * weights.projected, *of_weights]
-            g_output = g_values
+    for layer in range(weights.num_layers - 1, -1, -1):
+        inputs, runs, noise = kept[layer]
+        inputs = values.flatten(0, -2) if inputs is None else inputs
+        if noise is not None and g_output is not None:
+            g_output = g_output * noise
+        g_values: Tensor | None = None
+        for direction in range(directions - 1, -1, -1):
+            row = layer * directions + direction
+            found, h, c, own = walk.backward(
+                how.layout,
+                inputs,
+                runs[direction],
+                g_output if g_output is None or directions == 1 else g_output.chunk(2, 1)[direction].contiguous(),
+                g_h[row],
+                g_c[row],
+                reverse=bool(direction),
+                wants_values=wants_values or layer > 0,
+            )
+            g_values = found if g_values is None or found is None else g_values + found
+            starts.append((h, c))
+            of_weights = [*own[:2], *[own.bias] * weights.biases, *[own.weight_hr] * weights.projected, *of_weights]
+        g_output = g_values
     g_h_0, g_c_0 = (_stacked([start[part] for start in reversed(starts)]) for part in (0, 1))
     return [None if g_output is None else g_output.view(shapes[0]), g_h_0, g_c_0, *of_weights]
 
@@ -174,17 +171,21 @@ def _stacked(parts: list[Tensor]) -> Tensor:
     return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
 
 
-def choose(lengths: Tensor | int, batch: int, weights: Weights, method: str, *, training: bool, like: Tensor) -> Plan:
-    """The plan of a batch of these lengths, for these weights."""
-    return plan(
-        lengths,
-        batch,
-        method,
-        input_size=weights.flat[0].shape[1],
-        hidden=weights.hidden,
-        training=training,
-        onednn=like.dtype == torch.float32 and not weights.projected and torch.backends.mkldnn.is_available(),
-    )
+def choose(
+    lengths: Tensor | int, batch: int, weights: Weights, method: str, *, training: bool, like: Tensor, outputs: bool
+) -> tuple[Plan, bool]:
+    """The plan of a batch of these lengths, for these weights; and whether it is one of `blocks`.
+
+    A walk goes both ways side by side, which pays for the gradients of large batches that are sorted.
+    """
+    width, hidden = weights.flat[0].shape[1], weights.hidden
+    last = blocks.serves(weights, like.dtype, method, outputs=outputs)
+    if not last or (training and batch >= LARGE and hidden > blocks.NARROW):
+        onednn = like.dtype == torch.float32 and not weights.projected and torch.backends.mkldnn.is_available()
+        found = plan(lengths, batch, method, input_size=width, hidden=hidden, training=training, onednn=onednn)
+        if not last or found.order is not None:
+            return found, False
+    return blocks.plan(lengths, batch, input_size=width, hidden=hidden, training=training), True
 
 
 def _noise(like: Tensor, share: float, generator: torch.Generator | None) -> Tensor | None:

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from towers.kernels.cells import Cell, CellGradient, Parameters
 from towers.kernels.layout import Rows, Segment
-from towers.kernels.threads import threads
 
-FEW = 16  # sentences; products of fewer than 12 have other bits on two threads than on one
 CHUNK = 65_536  # numbers of state in a chunk of steps: its four gates then fill the caches of two cores
 
 
@@ -62,9 +60,8 @@ def forward(
             hs[h_first : h_first + size],
             full[first : first + size],
         )
-        with threads(part[0] < FEW):
-            torch.addmm(cell.bias, x[begin : begin + size], cell.input, out=mine[0])
-            h, c = _forward_chunk(part, mine, h, c, cell)
+        torch.addmm(cell.bias, x[begin : begin + size], cell.input, out=mine[0])
+        h, c = _forward_chunk(part, mine, h, c, cell)
         stay = sizes[stop] if stop < len(sizes) else 0
         if last is not None and stay < part[0]:
             ended = last[stay : part[0]] - begin
@@ -128,13 +125,12 @@ def backward(
         d_i.mul_(z).mul_(4)
         d_f.mul_(c_in)
         torch.mul(z, z, out=d_s).neg_().add_(0.25).mul_(i).mul_(4)
-        with threads(part[0] < FEW):
-            g_full = _backward_chunk(part, (flow, f, out), cell, None if g_y is None else g_y[rows], g_h, g_c)
-            gradient.add(flow, x[rows], h_in)
-            if g_full is not None:
-                gradient.add_projection(saved.full[rows], g_full)
-            if g_x is not None:
-                torch.mm(flow, cell.input.t(), out=g_x[rows])
+        g_full = _backward_chunk(part, (flow, f, out), cell, None if g_y is None else g_y[rows], g_h, g_c)
+        gradient.add(flow, x[rows], h_in)
+        if g_full is not None:
+            gradient.add_projection(saved.full[rows], g_full)
+        if g_x is not None:
+            torch.mm(flow, cell.input.t(), out=g_x[rows])
         end = begin
     g_c.mul_(-2)
     return g_x, gradient.parameters()
@@ -189,10 +185,10 @@ def _before(states: Tensor, previous: Tensor | None, rows: slice) -> Tensor:
 
 
 def chunks(sizes: list[int], width: int) -> list[tuple[int, int]]:
-    """Cut the steps where a chunk would hold more than CHUNK numbers of state, and where FEW sentences are left."""
+    """Cut the steps where a chunk would hold more than CHUNK numbers of state."""
     most, found, start, rows = max(CHUNK // width, 1), list[tuple[int, int]](), 0, 0
     for step, size in enumerate(sizes):
-        if rows and (rows + size > most or size < FEW <= sizes[step - 1]):
+        if rows and rows + size > most:
             found.append((start, step))
             start, rows = step, 0
         rows += size

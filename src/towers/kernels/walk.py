@@ -9,6 +9,7 @@ as the gradients of h_n and c_n and leaves in them those of h and c; g_y (`Rows`
 """
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from towers.kernels import buckets, steps
 from towers.kernels.cells import Parameters
-from towers.kernels.layout import Layout
+from towers.kernels.layout import Layout, Segment
+from towers.kernels.threads import side_by_side
 
 WAYS: dict[str, ModuleType] = {"buckets": buckets, "steps": steps}
 
@@ -44,21 +46,27 @@ def forward(
     """Walk over the batch."""
     x = layout.take(values, reverse=reverse)
     h_0, c_0 = state if layout.order is None else (part.index_select(0, layout.order) for part in state)
-    prepared: dict[Any, Any] = {}
-    parts, kept, ends = list[Tensor](), list[Any](), list[tuple[int, Tensor, Tensor]]()
-    h, c = h_0, c_0
-    for segment in layout.segments:
-        cut, way = segment.cut, WAYS[segment.cut.way]
-        key = (cut.way, segment.marked)
-        if key not in prepared:
-            prepared[key] = way.prepare(weights, segment)
-        if cut.start == 0:
-            h, c = h_0[segment.sentences], c_0[segment.sentences]
-        y, h, c, saved = way.forward(x.of(segment), segment, h, c, prepared[key], save=save, outputs=outputs)
-        parts += [] if y is None else [y]
-        kept.append((saved, prepared[key]))
-        ends.append((cut.first + cut.stay, h[cut.stay :], c[cut.stay :]))
-        h, c = h[: cut.stay], c[: cut.stay]
+    prepared = {
+        (segment.cut.way, segment.marked): WAYS[segment.cut.way].prepare(weights, segment)
+        for segment in {(segment.cut.way, segment.marked): segment for segment in layout.segments}.values()
+    }
+
+    def block(segments: list[Segment]) -> tuple[list[Tensor], list[Any], list[tuple[int, Tensor, Tensor]]]:
+        parts, kept, ends = list[Tensor](), list[Any](), list[tuple[int, Tensor, Tensor]]()
+        h, c = h_0[segments[0].sentences], c_0[segments[0].sentences]
+        for segment in segments:
+            cut, own = segment.cut, prepared[segment.cut.way, segment.marked]
+            y, h, c, saved = WAYS[cut.way].forward(x.of(segment), segment, h, c, own, save=save, outputs=outputs)
+            parts += [] if y is None else [y]
+            kept.append((saved, own))
+            ends.append((cut.first + cut.stay, h[cut.stay :], c[cut.stay :]))
+            h, c = h[: cut.stay], c[: cut.stay]
+        return parts, kept, ends
+
+    found = side_by_side([partial(block, segments) for segments in layout.blocks()], one=layout.one_thread)
+    parts = [part for block in found for part in block[0]]
+    kept = [one for block in found for one in block[1]]
+    ends = [end for block in found for end in block[2]]
     h_n, c_n = _in_order(ends, h_0, c_0)
     if layout.order_back is not None:
         h_n, c_n = h_n.index_select(0, layout.order_back), c_n.index_select(0, layout.order_back)
@@ -81,24 +89,33 @@ def backward(
     g_y = None if g_output is None else layout.take(g_output, reverse=reverse)
     if layout.order is not None:
         g_h, g_c = g_h.index_select(0, layout.order), g_c.index_select(0, layout.order)
-    parts, total = list[Tensor](), None
-    for segment, (saved, prepared) in zip(reversed(layout.segments), reversed(kept), strict=True):
-        part, found = WAYS[segment.cut.way].backward(
-            x.of(segment),
-            saved,
-            segment,
-            prepared,
-            None if g_y is None else g_y.of(segment),
-            g_h[segment.sentences],
-            g_c[segment.sentences],
-            wants_x=wants_values,
-        )
-        parts.append(part)
-        total = found if total is None else Parameters(*map(_sum, total, found))
-    assert total is not None
+    saved_of = {id(segment): one for segment, one in zip(layout.segments, kept, strict=True)}
+
+    def block(segments: list[Segment]) -> tuple[list[Tensor], Parameters]:
+        parts, total = list[Tensor](), None
+        for segment in reversed(segments):
+            saved, prepared = saved_of[id(segment)]
+            part, found = WAYS[segment.cut.way].backward(
+                x.of(segment),
+                saved,
+                segment,
+                prepared,
+                None if g_y is None else g_y.of(segment),
+                g_h[segment.sentences],
+                g_c[segment.sentences],
+                wants_x=wants_values,
+            )
+            parts.append(part)
+            total = found if total is None else Parameters(*map(_sum, total, found))
+        assert total is not None
+        return parts[::-1], total
+
+    done = side_by_side([partial(block, segments) for segments in layout.blocks()], one=layout.one_thread)
+    total = reduce(lambda one, other: Parameters(*map(_sum, one, other)), (found for _, found in done))
+    parts = [part for own, _ in done for part in own]
     if layout.order_back is not None:
         g_h, g_c = g_h.index_select(0, layout.order_back), g_c.index_select(0, layout.order_back)
-    return layout.give(parts[::-1], reverse=reverse) if wants_values else None, g_h, g_c, total
+    return layout.give(parts, reverse=reverse) if wants_values else None, g_h, g_c, total
 
 
 def _in_order(ends: list[tuple[int, Tensor, Tensor]], h_0: Tensor, c_0: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """A padded batch as it stands: one layer and direction, one bucket, nothing sorted, torch's own gradient of oneDNN's
-LSTM. For small batches, where each operation costs more than the numbers that it computes.
+LSTM. For batches of which sorting would cost more than it saves: small ones, and those with little padding.
 """
 
 import torch
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from towers.kernels import buckets
 from towers.kernels.batch import Batch, State, Weights, refuse_twice
+from towers.kernels.threads import one_thread
 
 
 def serves(batch: Batch, weights: Weights) -> bool:
@@ -16,13 +17,16 @@ def serves(batch: Batch, weights: Weights) -> bool:
     return batch.values.dim() == 3 and weights.num_layers == 1 and not weights.bidirectional
 
 
-def refuse(gradient: Tensor) -> None:
-    """Torch goes through without a word, and its gradient of this gradient is wrong."""
+def _begin(threads: list[int], one: bool) -> None:
+    """On so many threads; and not twice: torch does so without a word, and its gradient of this gradient is wrong."""
     refuse_twice()
+    if one and torch.get_num_threads() > 1:
+        threads.append(torch.get_num_threads())
+        torch.set_num_threads(1)
 
 
 def run(
-    batch: Batch, words: int, state: State, weights: Weights, *, even: bool, outputs: bool, training: bool
+    batch: Batch, words: int, state: State, weights: Weights, *, even: bool, outputs: bool, training: bool, one: bool
 ) -> tuple[Tensor | None, State]:
     """See `towers.kernels`; the longest sentence has `words` words, if `even` all have."""
     count, width, inputs = batch.values.shape
@@ -41,11 +45,14 @@ def run(
         x = x.masked_fill(pads, 0)
     x, w_ih, w_hh, bias, h_0, c_0 = buckets.in_a_row(x, w_ih, w_hh, bias, h_0, c_0)
     arrays = (w_ih, w_hh, bias, torch.zeros_like(bias))
-    y, h_n, c_n, _ = torch.mkldnn_rnn_layer(
-        x, *arrays, h_0, c_0, False, [], buckets.LSTM, hidden, 1, True, False, False, False
-    )
-    if training and y.requires_grad:
-        y.register_hook(refuse)
+    with one_thread(one):
+        y, h_n, c_n, _ = torch.mkldnn_rnn_layer(
+            x, *arrays, h_0, c_0, False, [], buckets.LSTM, hidden, 1, True, False, False, False
+        )
+    if training and y.grad_fn is not None:
+        threads: list[int] = []
+        y.grad_fn.register_prehook(lambda _: _begin(threads, one))  # pyright: ignore
+        y.grad_fn.register_hook(lambda *_: torch.set_num_threads(threads.pop()) if threads else None)  # pyright: ignore
     if last is not None:
         h_n = y.flatten(0, 1).index_select(0, last)
     end = (h_n.view(1, count, hidden), c_n.view(1, count, hidden))

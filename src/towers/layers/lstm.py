@@ -16,7 +16,7 @@ from towers.contracts import ShapeContractError, contract
 from towers.contracts.errors import complaint
 from towers.contracts.modes import autocast, may_read
 from towers.contracts.operations import operation
-from towers.kernels import Batch, State, Weights, blocks, reads_as_they_are
+from towers.kernels import Batch, State, Weights, reads_as_they_are
 from towers.kernels import run as run_kernels
 from towers.kernels.plan import Plan
 from towers.kernels.stack import choose
@@ -211,10 +211,8 @@ class RaggedLSTM(nn.Module):
         training = self.training if training is None else training
         weights = self._weights()
         sizes = lengths.cpu().to(torch.int64) if len(lengths) else 0
-        if len(lengths) and blocks.serves(weights, weights.flat[0].dtype, self.method, outputs=outputs):
-            width = self.input_size
-            return blocks.plan(sizes, len(lengths), input_size=width, hidden=self.hidden_size, training=training)
-        return choose(sizes, len(lengths), weights, self.method, training=training, like=weights.flat[0])
+        like = weights.flat[0]
+        return choose(sizes, len(lengths), weights, self.method, training=training, like=like, outputs=outputs)[0]
 
     def _run(self, input: Any, hx: State | None, lengths: Tensor | None, *, outputs: bool) -> tuple[Any, State]:
         """From any kind of input to a batch for the kernels, and back to the same kind."""
