@@ -314,3 +314,12 @@ def test_as_a_person_meets_them(folder):
         assert (ended.returncode, ended.stdout) == (2, "")
         assert ended.stderr.startswith(message)
         assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--train", "--dev", "--test", "--vectors"])
+def test_a_run_reads_no_standard_input(folder, capsys, option):
+    files = {"--train": "train.tsv", "--vectors": "vectors.txt", option: "-"}
+    code = main(["fit", *(word for pair in files.items() for word in pair)])
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{option} -: standard input cannot be read again when a run goes on; name a file" in err

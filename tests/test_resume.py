@@ -419,6 +419,7 @@ def test_a_folder_that_is_damaged(tmp_path, halfway, damage, error, message):
     ("options", "message"),
     [
         ({"patience": 0}, r"patience \(0\) must be an int of at least 1"),
+        ({"keep_best": "auc"}, r"keep_best \('auc'\) looks at the dev pairs, and there are none; give dev"),
         ({"patience": 1}, r"patience \(1\) looks at the dev pairs, and there are none; give dev"),
         ({"save_every": -1}, r"save_every \(-1\) must be a finite number of at least 0"),
         ({"save_every": math.nan}, r"save_every \(nan\) must be a finite number of at least 0"),

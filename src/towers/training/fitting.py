@@ -274,8 +274,9 @@ def _new_history(
     soft = any(are_soft(part) for part in labels)
     keep_best = ("pearson" if soft else "loss") if settings.keep_best is None else settings.keep_best
     check_choice("keep_best", keep_best, metric_names(soft))
-    if settings.patience is not None and dev is None:
-        raise ValueError(f"patience ({settings.patience}) looks at the dev pairs, and there are none; give dev")
+    for name in ("keep_best", "patience"):
+        if (value := getattr(settings, name)) is not None and dev is None:
+            raise ValueError(f"{name} ({value!r}) looks at the dev pairs, and there are none; give dev")
     if settings.tensorboard:
         require("tensorboard")
         if run is None:
