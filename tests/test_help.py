@@ -19,7 +19,7 @@ def towers(command: str, folder: Path, **more: str) -> subprocess.CompletedProce
     """Run a line in a shell in which `towers` is the command of this environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"],
+        ["bash", "-c", command],
         cwd=folder,
         env={**os.environ, "PATH": path, **more},
         capture_output=True,
