@@ -1,5 +1,6 @@
 """The plugin for pytest: nothing until it is asked for; then modes for packages, and a test for each listed module."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,8 @@ def run(project: Path, settings: str = "", *arguments: str, watch: bool = False)
         "-s",
         *arguments,
     ]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # no -n of ours
+    done = subprocess.run(command, cwd=project, env=alone, capture_output=True, text=True, timeout=120)
     return done.stdout + done.stderr
 
 

@@ -35,6 +35,10 @@ RULES: dict[Any, Rule] = {
 """Each is called with the symbols of the run and the operation's own arguments; NotImplemented leaves it to torch."""
 
 
+_READING = type(Tensor.shape.__get__)  # pyright: ignore[reportAttributeAccessIssue]
+"""What reads an attribute of a tensor, such as its shape."""
+
+
 class Rules(TorchFunctionMode):
     """While it is on, operations follow RULES, and nothing lies on another device than meta."""
 
@@ -43,6 +47,8 @@ class Rules(TorchFunctionMode):
         self.symbols = symbols
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if type(func) is _READING:  # most of all calls
+            return func(*args)
         kwargs = dict(kwargs or {})
         rule = RULES.get(func)
         if rule is not None:
