@@ -157,12 +157,12 @@ class _Source:
         The call is a partial, for a lambda would make a cell of every argument at every call.
         """
         mark, given = self.mark, ", ".join(self._named(name) for name in self.names)
+        own = f"{mark}switch.of({self.package!r}, {self.owner}) == 'off'"
         witness = f"{'await ' if awaits else ''}{mark}switch.witness({mark}signature, {{{given}}}, {call})"
         return [
             f"    if {mark}switch.unusual:",
-            f"        if {mark}switch.off: {off}",
+            f"        if {mark}switch.off or {mark}switch.witness is None and {own}: {off}",
             f"        if {mark}switch.witness is not None: return {witness}",
-            f"        if {mark}switch.of({self.package!r}, {self.owner}) == 'off': {off}",
         ]
 
     def _header(self) -> str:
@@ -216,7 +216,8 @@ class _Source:
         ]
 
     def _start(self) -> list[str]:
-        return [f"    {local} = {value}" for local, value in self.writer.start.items()]
+        start = {local: value for local, value in self.writer.start.items() if local not in self.axes.assigned}
+        return [f"    {local} = {value}" for local, value in start.items()]
 
     def _arguments(self) -> list[str]:
         self.writer.no = f"raise {self.mark}refused({', '.join(self._given())})"

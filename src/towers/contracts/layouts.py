@@ -57,8 +57,19 @@ def has_layout(value: object) -> bool:
     return isinstance(value, PackedSequence) or ragged or (hasattr(value, "shape") and hasattr(value, "dtype"))
 
 
-def flat(value: Any, rows: RaggedAxis | None) -> tuple[list[int | None], torch.dtype | None, RaggedAxis | None]:
-    """The sizes, None for a ragged axis; the dtype; the ragged axis, if there is one, else `rows`."""
+def flat(
+    value: Any, kinds: type | tuple[type, ...], rows: RaggedAxis | None
+) -> tuple[Sequence[int | None] | None, torch.dtype | None, RaggedAxis | None]:
+    """The sizes, None for a ragged axis; the dtype; the ragged axis, if there is one, else `rows`.
+
+    Sizes and dtype are None where it is of none of some kinds or does not say its sizes.
+    """
+    if not isinstance(value, kinds):
+        return None, None, rows
+    if isinstance(value, Tensor) and not value.is_nested:
+        return value.shape, value.dtype, rows
+    if not has_layout(value):
+        return None, None, rows
     sizes, dtype, _ = layout(value)
     found = next((size for size in sizes if isinstance(size, RaggedAxis)), rows)
     return sized(sizes), dtype, found

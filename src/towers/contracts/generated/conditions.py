@@ -67,7 +67,7 @@ class ConditionWriter:
         for side in (condition.subject, condition.bound):
             test = "".join(f"({self.axes.spoken(one, **names)}) and " for one in side.divisors) + test
         wrong = f"not {test}" if " and " not in test else f"not ({test})"
-        self.writer.line(f"if {' and '.join([*given, wrong])}: {self.writer.no}")
+        self.writer.refuse_if(*given, wrong)
 
     def _rule(self, condition: Condition, names: Sequence[str], given: Sequence[str], *, lengths: bool) -> None:
         """For whatever is no plain size: an argument of any kind, or the lengths of a ragged axis."""
@@ -92,7 +92,7 @@ class ConditionWriter:
         subject, bound = (self._value(side, spoken) for side in (condition.subject, condition.bound))
         holding = f"{self.writer.given('_holds', holds)}({compare}, {subject}, {bound}, {text!r})"
         with self.writer.block(f"if {' and '.join(given)}:"):
-            self.writer.line(f"if not {holding}: {self.writer.no}")
+            self.writer.refuse_if(f"not {holding}")
 
     def _value(self, side: Expression, names: Mapping[str, str]) -> str:
         return self.axes.spoken(side, **names)

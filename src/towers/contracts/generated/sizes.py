@@ -41,6 +41,10 @@ class AxisWriter:
         self.bound: set[str] = set()
         """The names that have a size here in every call."""
         self.waiting: list[Waiting] = []
+        self.assigned: set[str] = set()
+        """The locals that have a value before anything reads them, in every call."""
+        self.whole: dict[tuple[str, ...], str] = {}
+        """The local that holds the shape of an earlier tensor, by its axes: another of the same has that shape."""
         self.touched: list[dict[str, None]] = []
         """What the alternatives now being written set, to be set back when they do not fit."""
 
@@ -57,12 +61,13 @@ class AxisWriter:
             known = [self._known(axis) for axis in spec.axes]
             if not count or None in known:
                 self._each(shape, spec.axes)
-            else:  # most often all is as known at one glance
-                with self.writer.block(f"if {shape} != ({', '.join(map(str, known))},):"):
-                    self._each(shape, spec.axes)
+            else:
+                self._as_known(shape, spec.axes, f"({', '.join(map(str, known))},)")
+            if self.writer.certain and count and all(_lasting(axis) for axis in spec.axes):
+                self.whole.setdefault(tuple(axis.text for axis in spec.axes), shape)
             return
         if count > 1:
-            self.writer.line(f"if {self.writer.given('len', len)}({shape}) < {count - 1}: {self.writer.no}")
+            self.writer.refuse_if(f"{self.writer.given('len', len)}({shape}) < {count - 1}")
         for index, axis in enumerate(spec.axes):
             if index == at:
                 end = at + 1 - count
@@ -81,9 +86,28 @@ class AxisWriter:
         known = all(name in self.bound for name in axis.size.names) and not self._impossible(axis.size)
         return self.spoken(axis.size) if known else None
 
+    def _as_known(self, shape: str, axes: Sequence[Axis], known: str) -> None:
+        """Compare a whole shape with what is known: most often one glance is enough."""
+        unlike = f"{shape} != {self.whole.get(tuple(axis.text for axis in axes), known)}"
+        met = f"{self.writer.given('_met', met_again)}({shape}, {known})"
+        names = [axis.name if axis.name not in self.bound else None for axis in axes]
+        open_names = list(filter(None, names))
+        if not open_names:
+            self.writer.refuse_if(unlike, f"{met} is None")
+            return
+        with self.writer.block(f"if {unlike}:"):
+            if len(set(open_names)) < len(open_names):  # the first of them may settle the next
+                self._each(shape, axes)
+                return
+            local = self.writer.local("met")
+            targets = [self._set(name) if name else f"{self.writer.mark}any" for name in names]
+            self.writer.line(f"{local} = {met}")
+            self.writer.refuse_if(f"{local} is None")
+            self.writer.line(f"{', '.join(targets)}{',' if len(targets) == 1 else ''} = {local}")
+
     def _each(self, shape: str, axes: Sequence[Axis]) -> None:
         """Compare axis by axis."""
-        self.writer.line(f"if {self.writer.given('len', len)}({shape}) != {len(axes)}: {self.writer.no}")
+        self.writer.refuse_if(f"{self.writer.given('len', len)}({shape}) != {len(axes)}")
         if all(axis.size is None for axis in axes):
             return
         targets: list[str] = []
@@ -93,6 +117,8 @@ class AxisWriter:
                 targets.append(f"{self.writer.mark}any")
             elif self.writer.certain and axis.name and not axis.broadcast and axis.name not in self.seen:
                 targets.append(self._set(axis.name))
+                if targets[-1] not in self.writer.start:
+                    self.assigned.add(targets[-1])
                 if index != 1:  # a ragged second axis has no size
                     self.bound.add(axis.name)
             else:
@@ -120,7 +146,7 @@ class AxisWriter:
         if axis.name is None:
             self._expression(size, axis.size, given)
         elif axis.name in self.bound:
-            self.writer.line(f"if {' and '.join([*given, f'{size} != {self.local(axis.name)}'])}: {self.writer.no}")
+            self.writer.refuse_if(*given, f"{size} != {self.local(axis.name)}")
         else:
             self.writer.start.setdefault(self.local(axis.name), "None")
             local = self._set(axis.name)
@@ -142,12 +168,12 @@ class AxisWriter:
             merge = self.writer.given("_merged", merged)
             known = "None" if first else local
             self.writer.line(f"{local} = {merge}({known}, {sizes}, {axis.broadcast})")
-            self.writer.line(f"if {local} is None: {self.writer.no}")
+            self.writer.refuse_if(f"{local} is None")
         elif first:
             self.writer.line(f"{local} = {sizes}")
             self.bound.add(name)
         elif name in self.bound:
-            self.writer.line(f"if {local} != {sizes}: {self.writer.no}")
+            self.writer.refuse_if(f"{local} != {sizes}")
         else:
             self.writer.line(f"if {local} is None: {local} = {sizes}")
             self.writer.line(f"elif {local} != {sizes}: {self.writer.no}")
@@ -157,13 +183,13 @@ class AxisWriter:
     def _expression(self, size: str, expression: Expression, given: Sequence[str]) -> None:
         if all(name in self.bound for name in expression.names):
             wrong = self._unequal(size, expression)
-            self.writer.line(f"if {' and '.join([*given, wrong])}: {self.writer.no}")
+            self.writer.refuse_if(*given, wrong)
             return
         if self.touched:  # an alternative fits or not as far as its names are known by now
             known = [f"{self.local(name)} is not None" for name in expression.names if name not in self.bound]
             self.writer.start |= {self.local(name): "None" for name in expression.names if name not in self.bound}
             wrong = self._unequal(size, expression)
-            self.writer.line(f"if {' and '.join([*given, *known, wrong])}: {self.writer.no}")
+            self.writer.refuse_if(*given, *known, wrong)
         local, many = self.writer.local("waiting"), not self.writer.certain
         self.writer.start.setdefault(local, "()" if many else "None")
         self._touch(local)
@@ -229,11 +255,11 @@ class AxisWriter:
             self.writer.start.setdefault(self.local(name), "None")
         wrong = self._unequal(size, expression)
         if not unknown:
-            self.writer.line(f"if {wrong}: {self.writer.no}")
+            self.writer.refuse_if(wrong)
             return
         known = " and ".join(f"{self.local(name)} is not None" for name in unknown)
         with self.writer.block(f"if {known}:"):
-            self.writer.line(f"if {wrong}: {self.writer.no}")
+            self.writer.refuse_if(wrong)
         for name in unknown:
             if expression.linear_in(name):
                 others = [f"{self.local(other)} is not None" for other in unknown if other != name]
@@ -242,10 +268,10 @@ class AxisWriter:
 
     def _solve(self, size: str, expression: Expression, name: str) -> None:
         """Bind the one unknown name: size = zero + slope * name."""
-        local, no = self._set(name), self.writer.no
+        local = self._set(name)
         impossible = self._impossible(expression)
         if impossible:
-            self.writer.line(f"if {' or '.join(impossible)}: {no}")
+            self.writer.refuse_if(" or ".join(impossible))
         if not expression.braces and expression.names == (name,):
             zero, slope = _line(expression)
         else:
@@ -254,14 +280,19 @@ class AxisWriter:
             self.writer.line(f"{slope} = {self.spoken(expression, **{name: '1'})} - {zero}")
         if slope == 1:
             self.writer.line(f"{local} = {size} - {zero}" if zero else f"{local} = {size}")
-            self.writer.line(f"if {local} < 0: {no}")
+            self.writer.refuse_if(f"{local} < 0")
             return
         rest = f"({size} - {zero})" if zero else size
         with self.writer.block(f"if {slope}:", always=True):
-            self.writer.line(f"if {rest} % {slope}: {no}")
+            self.writer.refuse_if(f"{rest} % {slope}")
             self.writer.line(f"{local} = {rest} // {slope}")
-            self.writer.line(f"if {local} < 0: {no}")
-        self.writer.line(f"elif {size} != {zero}: {no}")
+            self.writer.refuse_if(f"{local} < 0")
+        self.writer.line(f"elif {size} != {zero}: {self.writer.no}")
+
+
+def _lasting(axis: Axis) -> bool:
+    """Whether an axis that was compared once has the same size wherever it is written again."""
+    return axis.size is not None and not axis.broadcast and not axis.size.braces
 
 
 def _grows_with(expression: Expression, name: str) -> bool:
@@ -277,6 +308,19 @@ def _line(expression: Expression) -> tuple[int, int]:
         return expression.evaluate(lambda name: value, lambda path: value)
 
     return at(0), at(1) - at(0)
+
+
+def met_again(came: Sizes, known: Sizes) -> Sizes | None:
+    """The sizes that axes have which were met before, some of them (None) without a size; None where they do not fit.
+
+    A ragged second axis has no size and fits any.
+    """
+    if len(came) != len(known):
+        return None
+    for at, (size, before) in enumerate(zip(came, known, strict=True)):
+        if size != before and before is not None and (size is not None or at != 1):
+            return None
+    return tuple(before if size is None else size for size, before in zip(came, known, strict=True))
 
 
 def merged(known: tuple[Sizes, bool] | None, came: Sizes, broadcast: bool) -> tuple[Sizes, bool] | None:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from towers.contracts import modes
 from towers.contracts.generated.sizes import AxisWriter
 from towers.contracts.generated.writer import Writer
-from towers.contracts.layouts import flat, has_layout
+from towers.contracts.layouts import flat
 from towers.contracts.plain import class_kinds, is_class, is_plain
 from towers.contracts.specs import (
     Alternative,
@@ -41,6 +42,8 @@ class ValueWriter:
         self.in_result = False
         self.ragged: set[str] = set()
         """The bounded names that may be ragged."""
+        self.dtypes: dict[frozenset[torch.dtype], str] = {}
+        """The local that holds one of some dtypes, in every call: the next tensor most often has the same."""
 
     def value(self, value: str, spec: Spec) -> None:
         """A value of any annotation."""
@@ -49,7 +52,7 @@ class ValueWriter:
         test = self._plain(value, plain) if plain else None
         if not others:
             if test:
-                self.writer.line(f"if not ({test}): {self.writer.no}")
+                self.writer.refuse_if(f"not ({test})")
         elif test is None and plain:  # anything at all will do
             pass
         elif test is None:
@@ -101,27 +104,27 @@ class ValueWriter:
             self._first_that_fits(value, rest)
 
     def _option(self, value: str, option: Alternative) -> None:
-        writer, no = self.writer, self.writer.no
+        writer = self.writer
         if isinstance(option, TensorSpec):
             self._tensor(value, option)
         elif isinstance(option, TupleSpec):
             size = f"{writer.given('len', len)}({value})"
-            writer.line(f"if not {self._isinstance(value, tuple)} or {size} != {len(option.items)}: {no}")
+            writer.refuse_if(f"not {self._isinstance(value, tuple)} or {size} != {len(option.items)}")
             for index, item in enumerate(option.items):
                 self._part(f"{value}[{index}]", item)
         elif isinstance(option, ItemsSpec):
-            writer.line(f"if not {self._isinstance(value, option.kind)}: {no}")
+            writer.refuse_if(f"not {self._isinstance(value, option.kind)}")
             item = writer.local("item")
             with writer.block(f"for {item} in {value}:"):
                 self.value(item, option.item)
         elif isinstance(option, MappingSpec):
-            writer.line(f"if not {self._isinstance(value, option.kind)}: {no}")
+            writer.refuse_if(f"not {self._isinstance(value, option.kind)}")
             key, item = writer.local("key"), writer.local("item")
             with writer.block(f"for {key}, {item} in {value}.items():"):
                 self.value(key, option.key)
                 self.value(item, option.value)
         elif isinstance(option, RecordSpec):
-            writer.line(f"if not {self._isinstance(value, option.kind)}: {no}")
+            writer.refuse_if(f"not {self._isinstance(value, option.kind)}")
             for name, field in option.fields:
                 self._part(f"{value}.{name}", field)
 
@@ -135,38 +138,35 @@ class ValueWriter:
     def _tensor(self, value: str, spec: TensorSpec) -> None:
         writer = self.writer
         shape, dtype = writer.local("shape"), writer.local("dtype")
-        dense = tuple(carrier for carrier in spec.carriers if issubclass(carrier, Tensor))
         bounded = self._bounded_ragged(spec)
         if bounded:
             writer.start.setdefault(self.ragged_local(bounded), "None")
-        head = "if"
-        if Tensor in dense:
-            head = "elif"
+        rows = self.ragged_local(bounded) if bounded else f"{writer.mark}any"
+        for touched in self.axes.touched if bounded else ():
+            touched.setdefault(rows)
+        asked = f"{value}, {self._kinds(*spec.carriers)}, {rows if bounded else None}"
+        read = f"{shape}, {dtype}, {rows} = {writer.given('_flat', flat)}({asked})"
+        if Tensor in spec.carriers:
             writer.line(f"if {writer.given('type', type)}({value}) is {writer.given('Tensor', Tensor)}:")
             writer.line(f"    try: {shape}, {dtype} = {value}.shape, {value}.dtype")
             writer.line(f"    except RuntimeError: {shape} = {dtype} = None  # nested, but not jagged")
-        if dense:
-            writer.line(f"{head} {self._isinstance(value, *dense)} and not {value}.is_nested:")
-            writer.line(f"    {shape}, {dtype} = {value}.shape, {value}.dtype")
-            head = "elif"
-        layout = f"{writer.given('_has_layout', has_layout)}({value})"
-        writer.line(f"{head} {self._isinstance(value, *spec.carriers)} and {layout}:")
-        flattened, rows = writer.given("_flat", flat), self.ragged_local(bounded) if bounded else f"{writer.mark}any"
-        if bounded:
-            for touched in self.axes.touched:
-                touched.setdefault(rows)
-        writer.line(f"    {shape}, {dtype}, {rows} = {flattened}({value}, {rows if bounded else None})")
-        writer.line(f"else: {writer.no}")
+            writer.line(f"else: {read}")
+        else:
+            writer.line(read)
         if spec.dtypes is None:
-            writer.line(f"if {shape} is None: {writer.no}")
-        if spec.dtypes is not None:
-            writer.line(f"if {dtype} not in {writer.constant('dtypes', spec.dtypes)}: {writer.no}")
+            writer.refuse_if(f"{shape} is None")
+        else:
+            known = self.dtypes.get(spec.dtypes)
+            as_known = [] if known is None else [f"{dtype} is not {known}"]
+            writer.refuse_if(*as_known, f"{dtype} not in {writer.constant('dtypes', spec.dtypes)}")
+            if writer.certain:
+                self.dtypes.setdefault(spec.dtypes, dtype)
         if self.dtype_of and spec.floating and not self.in_result:
             autocast = writer.given("_autocast", modes.autocast_for)
             tests = [f"{dtype} != self.{self.dtype_of}.dtype", f"not {autocast}({value})"]
             if spec.dtypes is None or not all(one.is_floating_point for one in spec.dtypes):
                 tests.insert(1, f"{dtype}.is_floating_point")
-            writer.line(f"if {' and '.join(tests)}: {writer.no}")
+            writer.refuse_if(*tests)
         self.axes.axes(shape, spec)
 
     def _bounded_ragged(self, spec: TensorSpec) -> str | None:
@@ -182,8 +182,10 @@ class ValueWriter:
         return f"{self.writer.mark}ragged_{name}"
 
     def _isinstance(self, value: str, *kinds: type) -> str:
+        return f"{self.writer.given('isinstance', isinstance)}({value}, {self._kinds(*kinds)})"
+
+    def _kinds(self, *kinds: type) -> str:
+        """A name for one type or for several."""
         if kinds == (Tensor,):
-            kind = self.writer.given("Tensor", Tensor)
-        else:
-            kind = self.writer.constant("type", kinds[0] if len(kinds) == 1 else kinds)
-        return f"{self.writer.given('isinstance', isinstance)}({value}, {kind})"
+            return self.writer.given("Tensor", Tensor)
+        return self.writer.constant("type", kinds[0] if len(kinds) == 1 else kinds)

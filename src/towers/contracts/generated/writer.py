@@ -33,6 +33,15 @@ class Writer:
         """A line at the present depth; `at`: in front of another."""
         self.lines.insert(len(self.lines) if at is None else at, "    " * self.depth + text)
 
+    def refuse_if(self, *tests: str) -> None:
+        """Refuse where all of some tests are true; one line with the refusal before it, if nothing stands between."""
+        head, tail = "    " * self.depth + "if ", f": {self.no}"
+        test, last = " and ".join(tests), self.lines[-1] if self.lines else ""
+        if last.startswith(head) and last.endswith(tail):
+            self.lines[-1] = f"{last.removesuffix(tail)} or {test}{tail}"
+        else:
+            self.lines.append(head + test + tail)
+
     @contextmanager
     def block(self, head: str, *, always: bool = False) -> Generator[None]:
         """The lines under a head such as `if …:`; `always`: they run whatever happens."""
