@@ -63,16 +63,30 @@ def pooled_phrases(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int) 
 
 
 def _phrases(shares: Tensor, bias: Tensor, ids: Tensor | None) -> Tensor:
-    tokens, places = len(shares) if ids is None else len(ids), shares.unbind(1)
-    count = max(tokens - len(places) + 1, 0)
-    if ids is None:
-        parts = [part[place : place + count] for place, part in enumerate(places)]
-    else:
-        parts = [part.index_select(0, ids[place : place + count]) for place, part in enumerate(places)]
-    total = parts[0] + (parts[1] if len(parts) > 1 else 0)
-    for part in parts[2:]:
+    if ids is not None:  # a token's shares stand side by side: one look-up takes half the time of one for each place
+        shares = shares.index_select(0, ids)
+    count = max(len(shares) - shares.shape[1] + 1, 0)
+    first, *others = [part[place : place + count] for place, part in enumerate(shares.unbind(1))]
+    total = first + (others[0] if others else 0)
+    for part in others[1:]:
         total += part
     return total.add_(bias)
+
+
+def _largest(phrases: Tensor, pooled: Tensor, pool: int) -> Tensor:
+    """Which feature of a phrase each pooled one is, "rows features": the first of its group that equals it.
+
+    torch's max_pool1d can say it too, by a branch for each feature, and then takes 880 µs for 9,962 rows instead of 90;
+    this takes 160.
+    """
+    *others, _ = phrases.unflatten(1, (-1, pool)).unbind(2)
+    chosen = torch.arange(0, phrases.shape[1], pool, dtype=torch.int32)
+    missed = None
+    for feature in others:
+        differs = feature != pooled
+        missed = differs if missed is None else missed & differs
+        chosen = chosen + missed
+    return chosen.expand(pooled.shape)
 
 
 class _PooledPhrases(torch.autograd.Function):
@@ -81,24 +95,21 @@ class _PooledPhrases(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int) -> Tensor:
         phrases = _phrases(shares, bias, ids)
-        pooled, chosen = F.max_pool1d(phrases.unsqueeze(1), pool, return_indices=True)
-        ctx.shape, ctx.filters = shares.shape, phrases.shape[1]
-        ctx.save_for_backward(chosen.squeeze(1), ids)
-        return pooled.squeeze(1)
+        pooled = F.max_pool1d(phrases.unsqueeze(1), pool).squeeze(1)
+        ctx.shape = shares.shape
+        ctx.save_for_backward(_largest(phrases, pooled, pool), ids)
+        return pooled
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), (chosen, ids) = gradients, ctx.saved_tensors
-        count, places = len(gradient), ctx.shape[1]
-        phrases = gradient.new_zeros(count, ctx.filters).scatter_(1, chosen, gradient)
-        if ids is None:
-            shares = gradient.new_empty(ctx.shape)
-            for place in range(places):
-                shares[:place, place] = 0
-                shares[place : place + count, place] = phrases
-                shares[place + count :, place] = 0
-        else:
-            shares = gradient.new_zeros(ctx.shape)
-            for place in range(places):
-                shares[:, place].index_add_(0, ids[place : place + count], phrases)
+        count, (words, places, filters) = len(gradient), ctx.shape
+        phrases = gradient.new_zeros(count, filters).scatter_(1, chosen.long(), gradient)
+        shares = gradient.new_empty(words if ids is None else len(ids), places, filters)
+        for place in range(places):
+            shares[:place, place] = 0
+            shares[place : place + count, place] = phrases
+            shares[place + count :, place] = 0
+        if ids is not None:
+            shares = gradient.new_zeros(words, places * filters).index_add_(0, ids, shares.flatten(1)).view(ctx.shape)
         return shares, phrases.sum(0), None, None
