@@ -19,7 +19,7 @@ def batch_of(count: int, width: int, longest: int = 30) -> Ragged:
 @pytest.mark.parametrize(("hidden", "width"), [(6, 8), (8, 3), (1, 1), (20, 8)])
 def test_last_is_what_forward_has_and_so_are_its_gradients(count, hidden, width):
     torch.manual_seed(0)
-    lstm, ragged = RaggedLSTM(width, hidden, bias="single"), batch_of(count, width)
+    lstm, ragged = RaggedLSTM(width, hidden, bias="single", method="buckets"), batch_of(count, width)
     state = (torch.randn(1, count, hidden), torch.randn(1, count, hidden))
     found: list[list[torch.Tensor]] = []
     for run in (lstm.last, lambda *given: lstm(*given)[1][0]):
@@ -38,7 +38,7 @@ def test_last_is_what_forward_has_and_so_are_its_gradients(count, hidden, width)
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_in_its_own_sentence(bad):
-    lstm, ragged = RaggedLSTM(8, 6), batch_of(300, 8)
+    lstm, ragged = RaggedLSTM(8, 6, method="buckets"), batch_of(300, 8)
     values, offsets = ragged.values.clone(), ragged.offsets
     sentence = int(ragged.lengths.argmax())
     values[int(offsets[sentence])] = bad
@@ -49,7 +49,7 @@ def test_what_is_not_finite_stays_in_its_own_sentence(bad):
 
 
 def test_pairs_are_the_same_bits(monkeypatch):
-    lstm, ragged = RaggedLSTM(8, 6), batch_of(300, 8)
+    lstm, ragged = RaggedLSTM(8, 6, method="buckets"), batch_of(300, 8)
     with torch.no_grad():
         paired = lstm.last(ragged)
         monkeypatch.setattr(blocks, "NARROW", 0)
@@ -57,7 +57,7 @@ def test_pairs_are_the_same_bits(monkeypatch):
 
 
 def test_a_plan_covers_every_sentence_once_and_to_its_end():
-    lstm, ragged = RaggedLSTM(8, 6), batch_of(1000, 8)
+    lstm, ragged = RaggedLSTM(8, 6, method="buckets"), batch_of(1000, 8)
     plan = lstm.plan(ragged.lengths, outputs=False)
     falling = ragged.lengths.sort(descending=True).values
     assert [cut.first for cut in plan.cuts[1:]] == [cut.first + cut.sizes[0] for cut in plan.cuts[:-1]]

@@ -14,7 +14,7 @@ from towers.kernels.plan import plan, running_counts
 
 from .. import reference
 
-methods = pytest.mark.parametrize("method", ["auto", "buckets", "steps"])
+methods = pytest.mark.parametrize("method", ["auto", "native", "buckets", "steps"])
 
 
 def layer(dtype=torch.float32, **options) -> RaggedLSTM:
@@ -83,8 +83,9 @@ def test_a_permutation_permutes_the_bits(method):
 # The plan.
 
 
-def test_a_plan_is_the_same_every_time_and_can_be_read():
-    lstm = RaggedLSTM(32, 32)
+@methods
+def test_a_plan_is_the_same_every_time_and_can_be_read(method):
+    lstm = RaggedLSTM(32, 32, method=method)
     lengths = torch.tensor([4] * 500 + [60] * 12 + [0] * 3)
     text = str(lstm.plan(lengths))
     assert text == str(lstm.plan(lengths)) == str(lstm.plan(lengths.to(torch.int8)))
@@ -92,11 +93,12 @@ def test_a_plan_is_the_same_every_time_and_can_be_read():
     assert "blocks " in text
     assert "sentences 0+" in text
     assert str(lstm.plan(lengths, training=False)) != str(lstm.plan(lengths, training=True))
+    assert (f"  {method} " in text) == (method != "auto")
     assert str(RaggedLSTM(3, 5).plan(torch.tensor([0, 0]))).startswith("2 sentences, 0 words")
     assert str(RaggedLSTM(3, 5).plan(torch.tensor([], dtype=torch.long))).startswith("0 sentences")
 
 
-@methods
+@pytest.mark.parametrize("method", ["auto", "buckets", "steps"])
 @pytest.mark.parametrize("hidden", [5, 64, 4096])
 @pytest.mark.parametrize(
     "lengths", [MIXED, [0, 2, 5], [7] * 9, [1] * 40 + [50]], ids=["mixed", "none", "even", "outlier"]
@@ -247,9 +249,10 @@ def test_dropout_in_a_compiled_function_is_the_same_forwards_and_backwards():
 
 @methods
 def test_gradcheck(method):
-    lstm = layer(torch.float64, method=method, num_layers=2, bidirectional=True, proj_size=2)
+    proj_size = 0 if method == "native" else 2
+    lstm = layer(torch.float64, method=method, num_layers=2, bidirectional=True, proj_size=proj_size)
     x, lengths = torch.randn(4, 5, 3).double().requires_grad_(), torch.tensor([2, 0, 5, 4])
-    h, c = torch.randn(4, 4, 2).double().requires_grad_(), torch.randn(4, 4, 5).double().requires_grad_()
+    h, c = torch.randn(4, 4, lstm.state_width).double().requires_grad_(), torch.randn(4, 4, 5).double().requires_grad_()
     parameters = dict(lstm.named_parameters())
 
     def run(x, h, c, *weights):

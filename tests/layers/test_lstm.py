@@ -305,7 +305,7 @@ def test_it_is_made_on_meta_and_shows_its_sizes():
         (lambda: RaggedLSTM(3, 5, dropout="x"), ValueError, r"dropout \('x'\) must be a probability"),
         (lambda: RaggedLSTM.from_torch(nn.GRU(3, 5)), ValueError, r"lstm is a GRU; expected an nn.LSTM"),
         (lambda: layer(bias="single").load_state_dict({"bias_hh_l0": torch.zeros(20)}), RuntimeError, r"Missing key.*bias_ih_l0"),
-        (lambda: RaggedLSTM(3, 5, method="fast"), ValueError, r"method \('fast'\) must be one of 'auto', 'buckets', 'steps'"),
+        (lambda: RaggedLSTM(3, 5, method="fast"), ValueError, r"method \('fast'\) must be one of 'auto', 'native', 'buckets', 'steps'"),
         (lambda: RaggedLSTM.from_torch(nn.LSTM(3, 5, bias=False), bias="single"), ValueError, r"does not fit an nn.LSTM with bias=False"),
         (lambda: layer()(torch.zeros(4, 3).double()), ShapeContractError, r"input has 2 axes \(4, 3\); expected 3: \(batch, steps, input_size=3\)"),
         (lambda: layer()(torch.zeros(2, 4, 12).double()), ShapeContractError, r"input: input_size is 12; expected 3 \(self.input_size\)[\s\S]*not pooled yet: 12 = 3 x 4"),

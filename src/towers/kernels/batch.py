@@ -1,6 +1,6 @@
 """What the ways take."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,6 +71,15 @@ class Weights(NamedTuple):
         w_hr = rest.pop() if self.projected else None
         bias = rest[0] + rest[1] if self.biases == 2 else rest[0] if self.biases else None
         return Parameters(w_ih, w_hh, bias, w_hr)
+
+
+class Run(NamedTuple):
+    """What a layer and direction gives: its results in the order of the batch, and what the way back needs."""
+
+    output: Tensor | None
+    h_n: Tensor
+    c_n: Tensor
+    kept: tuple[Any, ...]
 
 
 def refuse_twice() -> None:

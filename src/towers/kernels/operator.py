@@ -90,13 +90,10 @@ def ragged_lstm_backward(
     g_output, g_h, g_c = gradients if outputs else (None, *gradients)
     own = Weights(tuple(weights), biases, projected, num_layers, bidirectional, dropout)
     batch, count = Batch(values, starts, lengths, longest), h_0.shape[1]
-    chosen = None
-    if count:
-        chosen, _ = stack.choose(batch.sizes(), count, own, method, training=True, like=values, outputs=True)
-    if chosen is None or not chosen.cuts:
-        return [torch.zeros_like(values), g_h.clone(), g_c.clone(), *(torch.zeros_like(part) for part in weights)]
     generator = None if seed is None else torch.Generator().manual_seed(int(seed))
-    how = stack.prepare(batch, chosen, own, outputs, generator)
+    how = stack.prepare_training(batch, count, own, outputs, generator, method) if count else None
+    if how is None:
+        return [torch.zeros_like(values), g_h.clone(), g_c.clone(), *(torch.zeros_like(part) for part in weights)]
     *_, kept = stack.forward(how, values, h_0, c_0, save=True)
     shapes = (values.shape, h_0.shape, c_0.shape)
     found = stack.backward(how, values, shapes, kept, (g_output, g_h, g_c), wants_values=True)

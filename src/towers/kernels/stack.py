@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from towers.kernels import blocks, walk, whole
-from towers.kernels.batch import Batch, State, Weights, refuse_twice
+from towers.kernels import blocks, native, walk, whole
+from towers.kernels.batch import Batch, Run, State, Weights, refuse_twice
 from towers.kernels.layout import Layout
-from towers.kernels.plan import Plan, plan
+from towers.kernels.plan import Cut, Plan, plan, running_counts
 from towers.kernels.threads import one_thread
 
+FEW = 6  # sentences, from which on a weight that was loaded serves several
+IN_CACHE = 1 << 20  # bytes of weights
 LARGE = 512  # sentences of a batch, for which a walk is considered where the last states alone are wanted
 
 
@@ -29,6 +31,9 @@ def run(
     values = batch.values
     training = torch.is_grad_enabled() and any(part.requires_grad for part in (values, *state, *weights.flat))
     count = state[0].shape[1]
+    if count and goes_native(weights, values.dtype, count, method):
+        how = How(native.Layout(batch, count), weights, outputs, generator)
+        return _run(how, values, state, training=training)
     chosen, last = None, False
     if count:
         chosen, last = choose(batch.sizes(), count, weights, method, training=training, like=values, outputs=outputs)
@@ -42,9 +47,12 @@ def run(
         even = chosen.cuts[0].rows == chosen.tokens
         words, one = chosen.cuts[0].stop, chosen.one_thread
         return whole.run(batch, words, state, weights, even=even, outputs=outputs, training=training, one=one)
-    how = prepare(batch, chosen, weights, outputs, generator)
+    return _run(prepare(batch, chosen, weights, outputs, generator), values, state, training=training)
+
+
+def _run(how: "How", values: Tensor, state: State, *, training: bool) -> tuple[Tensor | None, State]:
     if training:
-        output, h_n, c_n = _Stack.apply(how, values, *state, *weights.flat)
+        output, h_n, c_n = _Stack.apply(how, values, *state, *how.weights.flat)
     else:
         output, h_n, c_n, _ = forward(how, values, *state, save=False)
     return output, (h_n, c_n)
@@ -53,19 +61,32 @@ def run(
 def prepare(batch: Batch, chosen: Plan, weights: Weights, outputs: bool, generator: torch.Generator | None) -> "How":
     """Lay a batch out as planned."""
     starts, lengths = batch.places(chosen.batch)
-    return How(
-        chosen, Layout(chosen, starts.cpu(), lengths.cpu(), batch.rows, cells=outputs), weights, outputs, generator
-    )
+    return How(Layout(chosen, starts.cpu(), lengths.cpu(), batch.rows, cells=outputs), weights, outputs, generator)
+
+
+def prepare_training(
+    batch: Batch, count: int, weights: Weights, outputs: bool, generator: torch.Generator | None, method: str
+) -> "How | None":
+    """The same for the gradients of a batch; None where it has no word."""
+    values = batch.values
+    if goes_native(weights, values.dtype, count, method):
+        return How(native.Layout(batch, count), weights, outputs, generator)
+    chosen, _ = choose(batch.sizes(), count, weights, method, training=True, like=values, outputs=True)
+    return prepare(batch, chosen, weights, outputs, generator) if chosen.cuts else None
 
 
 class How(NamedTuple):
     """What one run knows besides its tensors."""
 
-    plan: Plan
-    layout: Layout
+    layout: Layout | native.Layout
     weights: Weights
     outputs: bool
     generator: torch.Generator | None
+
+    @property
+    def way(self) -> Any:
+        """The module that walks over such a layout."""
+        return native if isinstance(self.layout, native.Layout) else walk
 
 
 class _Stack(torch.autograd.Function):
@@ -101,11 +122,11 @@ def forward(how: How, values: Tensor, h_0: Tensor, c_0: Tensor, *, save: bool) -
     ends: list[tuple[Tensor, Tensor]] = []
     for layer in range(weights.num_layers):
         final = layer == weights.num_layers - 1
-        runs: list[walk.Run] = []
+        runs: list[Run] = []
         inputs = None if layer == 0 else values
         for direction in range(directions):
             row = layer * directions + direction
-            run = walk.forward(
+            run = how.way.forward(
                 how.layout,
                 values,
                 (h_0[row], c_0[row]),
@@ -149,7 +170,7 @@ def backward(
         g_values: Tensor | None = None
         for direction in range(directions - 1, -1, -1):
             row = layer * directions + direction
-            found, h, c, own = walk.backward(
+            found, h, c, own = how.way.backward(
                 how.layout,
                 inputs,
                 runs[direction],
@@ -169,6 +190,36 @@ def backward(
 
 def _stacked(parts: list[Tensor]) -> Tensor:
     return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
+
+
+def goes_native(weights: Weights, dtype: torch.dtype, count: int, method: str) -> bool:
+    """Whether the C code runs this: wherever it can, but for few sentences whose weights fall out of the cache.
+
+    Raises:
+        ValueError: `method` is "native", which cannot run on this machine, or has no projection.
+    """
+    if method not in ("auto", "native"):
+        return False
+    hidden, inputs = weights.hidden, weights.flat[0].shape[1]
+    able = not weights.projected and native.serves(dtype, hidden)
+    if method == "auto":
+        return able and (count >= FEW or 4 * hidden * (inputs + hidden) * dtype.itemsize <= IN_CACHE)
+    if not able:
+        why = "it has no proj_size" if weights.projected else native.why_not() or f"it has no {dtype}"
+        raise ValueError(f'RaggedLSTM: method "native" cannot run this: {why}; "auto" takes another way')
+    return True
+
+
+def explain(
+    lengths: Tensor, batch: int, weights: Weights, method: str, *, training: bool, like: Tensor, outputs: bool
+) -> Plan:
+    """The plan of a batch, for people: `run` asks for as much as it needs."""
+    if not batch or not goes_native(weights, like.dtype, batch, method):
+        method = "auto" if method == "native" else method
+        return choose(lengths, batch, weights, method, training=training, like=like, outputs=outputs)[0]
+    counts = running_counts(lengths)
+    cuts = (Cut("native", 0, 0, counts, 0),) if counts else ()
+    return Plan(None, counts[0] if counts else 0, batch, sum(counts), cuts, 0.0, True)
 
 
 def choose(

@@ -49,9 +49,10 @@ def side_by_side(jobs: Sequence[Callable[[], Result]], *, one: bool = True) -> l
         except BaseException as error:  # C code that called this would swallow it
             errors.append(error)
 
-    if count > 1 and (parallel := _openmp()) is not None:
+    if count > 1 and (parallel := openmp()) is not None:
+        callback = _CALLBACK(work)
         with one_thread():
-            parallel(_CALLBACK(work), None, count, 0)
+            parallel(ctypes.cast(callback, ctypes.c_void_p), None, count, 0)
     else:
         work()
     if errors:
@@ -63,7 +64,7 @@ _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 @lru_cache(1)
-def _openmp() -> Any:
+def openmp() -> Any:
     """GOMP_parallel(function, data, threads, flags) of the OpenMP that torch uses.
 
     Its threads keep spinning for milliseconds after torch's last operation: others would not get a core beside them.
@@ -72,6 +73,6 @@ def _openmp() -> Any:
         parallel = ctypes.CDLL(None).GOMP_parallel
     except (AttributeError, OSError, TypeError):  # no GNU OpenMP here
         return None
-    parallel.argtypes = (_CALLBACK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
     parallel.restype = None
     return parallel

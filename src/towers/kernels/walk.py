@@ -11,26 +11,18 @@ as the gradients of h_n and c_n and leaves in them those of h and c; g_y (`Rows`
 from collections.abc import Sequence
 from functools import partial, reduce
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from towers.kernels import buckets, steps
+from towers.kernels.batch import Run
 from towers.kernels.cells import Parameters
 from towers.kernels.layout import Layout, Segment
 from towers.kernels.threads import side_by_side
 
 WAYS: dict[str, ModuleType] = {"buckets": buckets, "steps": steps}
-
-
-class Run(NamedTuple):
-    """What a layer and direction gives: its results in the order of the batch, and what the way back needs."""
-
-    output: Tensor | None
-    h_n: Tensor
-    c_n: Tensor
-    kept: tuple[Any, ...]  # of each segment: saved, prepared
 
 
 def forward(

@@ -19,12 +19,12 @@ from towers.contracts.operations import operation
 from towers.kernels import Batch, State, Weights, reads_as_they_are
 from towers.kernels import run as run_kernels
 from towers.kernels.plan import Plan
-from towers.kernels.stack import choose
+from towers.kernels.stack import explain
 from towers.kinds import enter, leave
 from towers.layers.sizes import at_least_one, refuse
 from towers.ragged import Ragged
 
-Method = Literal["auto", "buckets", "steps"]
+Method = Literal["auto", "native", "buckets", "steps"]
 
 
 class RaggedLSTM(nn.Module):
@@ -91,7 +91,7 @@ class RaggedLSTM(nn.Module):
 
     @property
     def method(self) -> Method:
-        """How it runs on the CPU: "auto", "buckets" or "steps"."""
+        """How it runs on the CPU: "auto", "native", "buckets" or "steps"."""
         return self._method
 
     @method.setter
@@ -212,7 +212,7 @@ class RaggedLSTM(nn.Module):
         weights = self._weights()
         sizes = lengths.cpu().to(torch.int64) if len(lengths) else 0
         like = weights.flat[0]
-        return choose(sizes, len(lengths), weights, self.method, training=training, like=like, outputs=outputs)[0]
+        return explain(sizes, len(lengths), weights, self.method, training=training, like=like, outputs=outputs)
 
     def _run(self, input: Any, hx: State | None, lengths: Tensor | None, *, outputs: bool) -> tuple[Any, State]:
         """From any kind of input to a batch for the kernels, and back to the same kind."""

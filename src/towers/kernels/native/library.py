@@ -1,0 +1,110 @@
+"""`lstm.c`, compiled for this machine when it is first needed, kept for later processes, and loaded.
+
+The compiler is `CC`, or the first of cc, gcc and clang. What it makes lies in `XDG_CACHE_HOME`/towers (~/.cache/towers),
+by a hash of the source, the options and the processor; where that cannot be written, in a folder of this process.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+SOURCE = Path(__file__).with_name("lstm.c")
+OPTIONS = ("-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+TUNED = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
+
+
+class Library(NamedTuple):
+    """The code, and how many numbers there are in one of its vectors."""
+
+    code: ctypes.CDLL
+    lanes: int
+
+
+@lru_cache(None)
+def library(real: str, hidden: int) -> Library | None:
+    """The code for numbers of type `real` ("float" or "double") and layers of so many units; None: `why_not` says why."""
+    widest = _load(real, 0)
+    if widest is None or hidden > widest.lanes // 2:
+        return widest
+    return _load(real, 1)
+
+
+@lru_cache(1)
+def why_not() -> str | None:
+    """Why there is no library, for people; None where there is one."""
+    if _compiler() is None:
+        return "no C compiler was found (CC, cc, gcc or clang)"
+    return None if _load("float", 0) is not None else "the C compiler could not compile it"
+
+
+@lru_cache(1)
+def _compiler() -> tuple[str, ...] | None:
+    given = shlex.split(os.environ.get("CC", ""))
+    names = [given] if given else [["cc"], ["gcc"], ["clang"]]
+    return next((tuple(name) for name in names if shutil.which(name[0])), None)
+
+
+@lru_cache(None)
+def _load(real: str, shift: int) -> Library | None:
+    compiler = _compiler()
+    if compiler is None:
+        return None
+    name = f"lstm-{_fingerprint(compiler)}-{real}-{shift}.so"
+    for folder in _folders():
+        path = folder / name
+        if path.exists() or _compile(compiler, path, real, shift):
+            try:
+                loaded = ctypes.CDLL(str(path))
+            except OSError:  # cut off, or made for another machine
+                continue
+            loaded.lanes.restype = loaded.lay_out.restype = ctypes.c_int64
+            return Library(loaded, loaded.lanes())
+    return None
+
+
+def _folders() -> Iterator[Path]:
+    """Where it may lie: for good, and else for this process."""
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "towers"
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        pass
+    else:
+        if os.access(kept, os.W_OK) or any(kept.glob("lstm-*.so")):
+            yield kept
+    yield Path(tempfile.mkdtemp(prefix="towers-"))
+
+
+def _compile(compiler: tuple[str, ...], path: Path, real: str, shift: int) -> bool:
+    """Whole or not at all: other processes may look at the same time."""
+    half = path.with_suffix(f".{os.getpid()}.so")
+    for tuned in TUNED:
+        command = [*compiler, *OPTIONS, *tuned, f"-DREAL={real}", f"-DSHIFT={shift}", str(SOURCE), "-o", str(half)]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+            if done.returncode == 0:
+                half.replace(path)
+                return True
+        except (OSError, subprocess.TimeoutExpired):
+            break
+    half.unlink(missing_ok=True)
+    return False
+
+
+def _fingerprint(compiler: tuple[str, ...]) -> str:
+    about = [SOURCE.read_text(encoding="utf8"), *compiler, *OPTIONS, platform.platform(), platform.machine()]
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+        about += sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+    except OSError:
+        about.append(platform.processor())
+    return hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]

@@ -1,0 +1,515 @@
+/* An LSTM over sentences of different lengths: one layer and direction, its gradient, and that of its weights.
+
+   Each sentence is walked over by itself, word after word, in one of a few slots; a slot whose sentence ends takes the
+   next one. So there is no padding, nothing is sorted into buckets, and what is computed for a sentence does not depend
+   on the others: ROWS slots go side by side only so that a weight, once loaded, serves ROWS words.
+
+   Units stand in blocks of LANES, the lanes of a vector; the last block is filled up with units whose weights are 0. The
+   packed weights of a block lie in the order in which they are read, for each input first and then each unit of the
+   state: gates i, f, g, o, a vector each. What is kept for the way back has that order too: of a word, for each block
+   its four gates.
+
+   REAL is float or double; SHIFT halves the vectors, for layers of few units. */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define WIDEST 64 /* bytes of a vector */
+#define ROWS 6    /* so that ROWS * 4 sums, 4 weights and a broadcast fit into the registers */
+#elif defined(__AVX__)
+#define WIDEST 32
+#define ROWS 2
+#elif defined(__aarch64__)
+#define WIDEST 16
+#define ROWS 6
+#else
+#define WIDEST 16
+#define ROWS 2
+#endif
+#define BYTES (WIDEST >> SHIFT)
+#define LANES ((int64_t)(BYTES / sizeof(REAL)))
+#define SLOTS 24 /* sentences side by side, for which a block's weights stay in the cache */
+#define CHUNK 64 /* words, whose gates stay there while the gradient of the weights is summed */
+
+typedef REAL V __attribute__((vector_size(BYTES)));
+typedef REAL Loose __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+typedef struct {
+    const REAL *x; /* "rows inputs" */
+    const int64_t *starts;  /* row of each sentence's first word; absent: span rows for each sentence */
+    const int64_t *lengths; /* absent: all have span words */
+    const int64_t *offsets; /* words before each sentence, "batch+1" */
+    const int64_t *order;   /* sentences, longest first */
+    int64_t span, batch, inputs, hidden, reverse;
+    const REAL *packed;    /* weights, as `pack` or `pack_back` leave them */
+    const REAL *h_in, *c_in; /* the state that comes in, "batch hidden"; on the way back its gradient, as below */
+    REAL *h_out, *c_out;
+    const REAL *c_0; /* for the way back */
+    REAL *y; /* "rows hidden", may be absent; on the way back its gradient */
+    REAL *gates;   /* "words blocks 4 LANES": kept for the way back, or absent */
+    REAL *cells;   /* "words blocks LANES": c behind the word */
+    REAL *entries; /* "words blocks LANES": h before it */
+    REAL *g_x;     /* "rows inputs", may be absent */
+    REAL *sums;    /* "parts blocks inputs+hidden+1 4 LANES": gradients of the weights, by part of the sentences */
+    REAL *g_w_ih, *g_w_hh, *g_bias;
+    int64_t parts, next; /* of the sentences, and the next one to take */
+} Job;
+
+typedef struct {
+    int64_t sentence, left, token, row; /* words left; where the word stands among words, and among rows */
+    REAL *h, *next, *c;
+} Slot;
+
+INLINE V all(REAL value) { return value - (V){}; }
+INLINE V load(const REAL *from) { return *(const Loose *)from; }
+INLINE void store(REAL *to, V value) { *(Loose *)to = value; }
+INLINE int64_t least(int64_t one, int64_t other) { return one < other ? one : other; }
+INLINE int64_t blocks_of(int64_t units) { return (units + LANES - 1) / LANES; }
+
+INLINE void store_some(REAL *to, V value, int64_t count) {
+    if (count >= LANES)
+        store(to, value);
+    else
+        for (int64_t lane = 0; lane < count; lane++) to[lane] = value[lane];
+}
+
+INLINE V load_some(const REAL *from, int64_t count) {
+    if (count >= LANES) return load(from);
+    V value = all(0);
+    for (int64_t lane = 0; lane < count; lane++) value[lane] = from[lane];
+    return value;
+}
+
+typedef __typeof__((V){} < (V){}) Mask;
+INLINE V where(Mask here, V yes, V no) { return (V)(((Mask)yes & here) | ((Mask)no & ~here)); }
+
+/* exp(x) - 1, to the last digits of its own size. */
+#define IS_FLOAT (sizeof(REAL) == 4)
+INLINE V expm1_of(V x) {
+    const REAL limit = IS_FLOAT ? 87 : 708;
+    x = where(x > all(limit), all(limit), x); /* a NaN stays */
+    x = where(x < all(-limit), all(-limit), x);
+    const REAL magic = IS_FLOAT ? 12582912.0 : 6755399441055744.0; /* rounds to a whole number, in the lowest bits */
+    V shifted = x * (REAL)1.44269504088896340736 + magic, n = shifted - magic;
+    V r, p;
+    if (IS_FLOAT) { /* Cephes: expf */
+        r = x - n * (REAL)0.693359375;
+        r = r - n * (REAL)-2.12194440e-4;
+        p = all((REAL)1.9875691500e-4);
+        p = p * r + (REAL)1.3981999507e-3;
+        p = p * r + (REAL)8.3334519073e-3;
+        p = p * r + (REAL)4.1665795894e-2;
+        p = p * r + (REAL)1.6666665459e-1;
+        p = p * r + (REAL)5.0000001201e-1;
+    } else { /* Taylor, |r| < 0.35 */
+        r = x - n * (REAL)6.93147180369123816490e-01;
+        r = r - n * (REAL)1.90821492927058770002e-10;
+        const double factorials[] = {87178291200., 6227020800., 479001600., 39916800., 3628800., 362880., 40320.,
+                                     5040., 720., 120., 24., 6., 2.};
+        p = all((REAL)(1 / factorials[0]));
+        _Pragma("GCC unroll 16") for (int term = 1; term < 13; term++) p = p * r + (REAL)(1 / factorials[term]);
+    }
+    p = p * r * r + r;
+    const int bits = IS_FLOAT ? 23 : 52, bias = IS_FLOAT ? 127 : 1023;
+    V power = (V)(((Mask)shifted + bias) << bits);
+    return p * power + (power - 1);
+}
+INLINE V sigmoid(V x) { return 1 / (expm1_of(-x) + 2); }
+INLINE V tanh_of(V x) {
+    V e = expm1_of(x * -2);
+    return -e / (e + 2);
+}
+
+int64_t lanes(void) { return LANES; }
+
+/* Words before each sentence, and sentences by length, longest first (about so, where some are very long). Returns the
+   number of words; -1 where a sentence does not lie inside the rows. */
+int64_t lay_out(const int64_t *starts, const int64_t *lengths, int64_t span, int64_t batch, int64_t rows,
+                int64_t *offsets, int64_t *order) {
+    enum { CLASSES = 512 };
+    int64_t places[CLASSES + 1] = {0}, longest = 0;
+    offsets[0] = 0;
+    for (int64_t s = 0; s < batch; s++) {
+        int64_t start = starts ? starts[s] : s * span;
+        if (start < 0 || lengths[s] < 0 || lengths[s] > rows - start) return -1;
+        offsets[s + 1] = offsets[s] + lengths[s];
+        longest = lengths[s] > longest ? lengths[s] : longest;
+    }
+    int64_t size = longest / CLASSES + 1, before = 0;
+    for (int64_t s = 0; s < batch; s++) places[CLASSES - lengths[s] / size]++;
+    for (int64_t class = 0; class <= CLASSES; class++) {
+        int64_t count = places[class];
+        places[class] = before;
+        before += count;
+    }
+    for (int64_t s = 0; s < batch; s++) order[places[CLASSES - lengths[s] / size]++] = s;
+    return offsets[batch];
+}
+
+/* "blocks inputs+hidden 4 LANES", then the biases, "blocks 4 LANES". */
+void pack(REAL *to, const REAL *w_ih, const REAL *w_hh, const REAL *bias, int64_t inputs, int64_t hidden) {
+    int64_t blocks = blocks_of(hidden);
+    for (int64_t part = 0; part < 3; part++) {
+        const REAL *from = part == 0 ? w_ih : part == 1 ? w_hh : bias;
+        int64_t columns = part == 0 ? inputs : part == 1 ? hidden : 1;
+        for (int64_t block = 0; block < blocks; block++) {
+            REAL *start = part == 2 ? to + blocks * (inputs + hidden) * 4 * LANES + block * 4 * LANES
+                                    : to + (block * (inputs + hidden) + part * inputs) * 4 * LANES;
+            const int64_t count = from ? least(LANES, hidden - block * LANES) : 0;
+            for (int64_t gate = 0; gate < 4; gate++) {
+                const REAL *rows = count ? from + (gate * hidden + block * LANES) * columns : 0;
+                for (int64_t k = 0; k < columns; k++)
+                    for (int64_t lane = 0; lane < LANES; lane++)
+                        start[(k * 4 + gate) * LANES + lane] = lane < count ? rows[lane * columns + k] : 0;
+            }
+        }
+    }
+}
+
+/* Columns of the state, then of inputs (if w_ih is given), by vectors, of which four, then two, then one go together:
+   "vectors/4 blocks*4*LANES 4 LANES", and so on. */
+void pack_back(REAL *to, const REAL *w_ih, const REAL *w_hh, int64_t inputs, int64_t hidden) {
+    const int64_t blocks = blocks_of(hidden), vectors = blocks + (w_ih ? blocks_of(inputs) : 0);
+    for (int64_t vector = 0, here; vector < vectors; vector += here) {
+        here = vectors - vector >= 4 ? 4 : vectors - vector >= 2 ? 2 : 1;
+        for (int64_t place = 0; place < blocks * 4 * LANES; place++) {
+            const int64_t gate = place / LANES % 4, unit = place / (4 * LANES) * LANES + place % LANES;
+            for (int64_t v = vector; v < vector + here; v++, to += LANES) {
+                const int64_t width = v < blocks ? hidden : inputs, column = (v < blocks ? v : v - blocks) * LANES;
+                const int64_t count = unit < hidden ? least(LANES, width - column) : 0;
+                const REAL *from = (v < blocks ? w_hh : w_ih) + (gate * hidden + unit) * width + column;
+                for (int64_t lane = 0; lane < LANES; lane++) to[lane] = lane < count ? from[lane] : 0;
+            }
+        }
+    }
+}
+
+/* Memory for so many numbers. */
+INLINE REAL *room(int64_t count) { return aligned_alloc(64, (count * sizeof(REAL) + 63) / 64 * 64); }
+
+/* A sentence into a slot; `last`: from its other end. */
+INLINE void enter(const Job *job, Slot *slot, int64_t sentence, int last) {
+    int64_t length = job->lengths ? job->lengths[sentence] : job->span, at = last ? length - 1 : 0;
+    slot->sentence = sentence;
+    slot->left = length;
+    slot->token = (job->offsets ? job->offsets[sentence] : sentence * job->span) + at;
+    slot->row = (job->starts ? job->starts[sentence] : sentence * job->span) + at;
+}
+
+/* Its state, from where it lies for the whole batch. */
+INLINE void fill(REAL *to, const REAL *from, int64_t hidden) {
+    memcpy(to, from, hidden * sizeof(REAL));
+    for (int64_t unit = hidden; unit < blocks_of(hidden) * LANES; unit++) to[unit] = 0;
+}
+
+/* DO(first, count) for n things, as many at once as there are registers for. */
+#if ROWS == 6
+#define GROUPS(n, DO)                                                                                                  \
+    for (int first = 0; first < (n);) {                                                                                \
+        const int left = (n)-first;                                                                                    \
+        if (left >= 6) {                                                                                               \
+            DO(first, 6);                                                                                              \
+            first += 6;                                                                                                \
+        } else if (left >= 4) {                                                                                        \
+            DO(first, 4);                                                                                              \
+            first += 4;                                                                                                \
+        } else if (left >= 2) {                                                                                        \
+            DO(first, 2);                                                                                              \
+            first += 2;                                                                                                \
+        } else {                                                                                                       \
+            DO(first, 1);                                                                                              \
+            first += 1;                                                                                                \
+        }                                                                                                              \
+    }
+#else
+#define GROUPS(n, DO)                                                                                                  \
+    for (int first = 0; first < (n);) {                                                                                \
+        if ((n)-first >= 2) {                                                                                          \
+            DO(first, 2);                                                                                              \
+            first += 2;                                                                                                \
+        } else {                                                                                                       \
+            DO(first, 1);                                                                                              \
+            first += 1;                                                                                                \
+        }                                                                                                              \
+    }
+#endif
+
+/* sum[row][v] += weights[k][v] * from[row][k], over all k of the words and then of the state, for n rows. Functions of
+   their own, since what stands around them would take the registers from the sums. */
+#define PRODUCTS(n, vectors)                                                                                           \
+    static __attribute__((noinline)) void products_##n##_##vectors(                                                    \
+        V(*sum)[4], const REAL *const *x, int64_t inputs, const REAL *const *h, int64_t hidden, const REAL *w) {       \
+        V total[n][vectors];                                                                                           \
+        const REAL *from[n];                                                                                           \
+        UNROLL for (int r = 0; r < n; r++) UNROLL for (int v = 0; v < vectors; v++) total[r][v] = sum[r][v];           \
+        for (int part = 0; part < 2; part++) {                                                                         \
+            const int64_t count = part ? hidden : inputs;                                                              \
+            UNROLL for (int r = 0; r < n; r++) from[r] = part ? h[r] : x[r];                                           \
+            for (int64_t k = 0; k < count; k++, w += vectors * LANES) {                                                \
+                V own[vectors];                                                                                        \
+                UNROLL for (int v = 0; v < vectors; v++) own[v] = load(w + v * LANES);                                 \
+                UNROLL for (int r = 0; r < n; r++) {                                                                   \
+                    V value = all(from[r][k]);                                                                         \
+                    UNROLL for (int v = 0; v < vectors; v++) total[r][v] += own[v] * value;                            \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL for (int r = 0; r < n; r++) UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = total[r][v];           \
+    }
+#define PRODUCTS_OF(vectors)                                                                                           \
+    PRODUCTS(1, vectors)                                                                                               \
+    PRODUCTS(2, vectors)                                                                                               \
+    PRODUCTS_OF_MORE(vectors)
+#if ROWS == 6
+#define PRODUCTS_OF_MORE(vectors) PRODUCTS(4, vectors) PRODUCTS(6, vectors)
+#else
+#define PRODUCTS_OF_MORE(vectors)
+#endif
+PRODUCTS_OF(1)
+PRODUCTS_OF(2)
+PRODUCTS_OF(4)
+
+typedef void Products(V (*)[4], const REAL *const *, int64_t, const REAL *const *, int64_t, const REAL *);
+
+/* A word of n sentences, one block of units. */
+static void step_forward(const Job *job, const Slot *slots, int64_t block, int n, Products *products) {
+    const int64_t inputs = job->inputs, hidden = job->hidden, blocks = blocks_of(hidden);
+    const REAL *w = job->packed + block * (inputs + hidden) * 4 * LANES, *x[ROWS], *h[ROWS];
+    const REAL *bias = job->packed + (blocks * (inputs + hidden) + block) * 4 * LANES;
+    V sum[ROWS][4];
+    for (int r = 0; r < n; r++) {
+        x[r] = job->x + slots[r].row * inputs;
+        h[r] = slots[r].h;
+        UNROLL for (int g = 0; g < 4; g++) sum[r][g] = load(bias + g * LANES);
+    }
+    products(sum, x, inputs, h, hidden, w);
+    for (int r = 0; r < n; r++) {
+        const Slot *slot = slots + r;
+        V i = sigmoid(sum[r][0]), f = sigmoid(sum[r][1]), g = tanh_of(sum[r][2]), o = sigmoid(sum[r][3]);
+        V c = f * load(slot->c + block * LANES) + i * g, after = o * tanh_of(c);
+        store(slot->c + block * LANES, c);
+        store(slot->next + block * LANES, after);
+        if (job->gates) {
+            int64_t place = slot->token * blocks + block;
+            REAL *kept = job->gates + place * 4 * LANES;
+            store(kept, i), store(kept + LANES, f), store(kept + 2 * LANES, g), store(kept + 3 * LANES, o);
+            store(job->cells + place * LANES, c);
+            store(job->entries + place * LANES, load(slot->h + block * LANES));
+        }
+        if (job->y) store_some(job->y + slot->row * hidden + block * LANES, after, hidden - block * LANES);
+    }
+}
+
+/* On the way back, from the last word to the first, a slot's h and c are the gradients of the state behind a word, and
+   `next` is the cell before the first. First the gradients of a word's gates. */
+static void gates_backward(const Job *job, const Slot *slot, REAL *flow) {
+    const int64_t hidden = job->hidden, blocks = blocks_of(hidden), way = job->reverse ? 1 : -1;
+    for (int64_t block = 0; block < blocks; block++, flow += 4 * LANES) {
+        const int64_t place = slot->token * blocks + block, at = block * LANES;
+        const REAL *kept = job->gates + place * 4 * LANES, *cell = job->cells + place * LANES;
+        V i = load(kept), f = load(kept + LANES), g = load(kept + 2 * LANES), o = load(kept + 3 * LANES);
+        V end = tanh_of(load(cell)), before = load(slot->left > 1 ? cell + way * blocks * LANES : slot->next + at);
+        V d_h = load(slot->h + at), d_c = load(slot->c + at);
+        if (job->y) d_h += load_some(job->y + slot->row * hidden + at, hidden - at);
+        d_c += d_h * o * (1 - end * end);
+        store(flow, d_c * g * i * (1 - i));
+        store(flow + LANES, d_c * before * f * (1 - f));
+        store(flow + 2 * LANES, d_c * i * (1 - g * g));
+        store(flow + 3 * LANES, d_h * end * o * (1 - o));
+        store(slot->c + at, d_c * f);
+    }
+}
+
+/* Then, of n sentences, those of the state before the word and of the word: so many vectors from one on. */
+static void step_backward(const Job *job, const Slot *slots, const REAL *flow, int64_t vector, int n, int vectors,
+                          Products *products) {
+    const int64_t inputs = job->inputs, blocks = blocks_of(job->hidden), width = 4 * blocks * LANES;
+    const REAL *gates[ROWS];
+    V sum[ROWS][4];
+    for (int r = 0; r < n; r++) {
+        gates[r] = flow + r * width;
+        for (int v = 0; v < vectors; v++) sum[r][v] = all(0);
+    }
+    products(sum, gates, width, gates, 0, job->packed + vector * width * LANES);
+    for (int r = 0; r < n; r++) for (int v = 0; v < vectors; v++) {
+        int64_t column = (vector + v - blocks) * LANES; /* of the inputs */
+        if (column < 0)
+            store(slots[r].h + (vector + v) * LANES, sum[r][v]);
+        else
+            store_some(job->g_x + slots[r].row * inputs + column, sum[r][v], inputs - column);
+    }
+}
+
+/* sums[k][g] += gates[word][g] * from[word][k], for n neighbouring k and some words. */
+#define ADD_COLUMNS(n)                                                                                                 \
+    static __attribute__((noinline)) void add_columns_##n(REAL *sums, const REAL *const *from, int64_t k,              \
+                                                          const REAL *gates, int64_t stride, int64_t words) {          \
+        V sum[n][4];                                                                                                   \
+        UNROLL for (int r = 0; r < n; r++) UNROLL for (int g = 0; g < 4; g++)                                          \
+            sum[r][g] = load(sums + (r * 4 + g) * LANES);                                                              \
+        for (int64_t word = 0; word < words; word++, gates += stride) {                                                \
+            V own[4];                                                                                                  \
+            UNROLL for (int g = 0; g < 4; g++) own[g] = load(gates + g * LANES);                                       \
+            UNROLL for (int r = 0; r < n; r++) {                                                                       \
+                V value = all(from[word][k + r]);                                                                      \
+                UNROLL for (int g = 0; g < 4; g++) sum[r][g] += own[g] * value;                                        \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL for (int r = 0; r < n; r++) UNROLL for (int g = 0; g < 4; g++)                                          \
+            store(sums + (r * 4 + g) * LANES, sum[r][g]);                                                              \
+    }
+ADD_COLUMNS(1)
+ADD_COLUMNS(2)
+#if ROWS == 6
+ADD_COLUMNS(4)
+ADD_COLUMNS(6)
+#endif
+
+/* Words whose part of the gradient of the weights is not yet in the sums. */
+typedef struct {
+    int64_t count;
+    const REAL *x[CHUNK], *h[CHUNK], *ones[CHUNK];
+    REAL *flow, *sums;
+} Chunk;
+
+static void flush(const Job *job, Chunk *chunk) {
+    const int64_t inputs = job->inputs, hidden = job->hidden, blocks = blocks_of(hidden);
+    for (int64_t block = 0; block < blocks; block++) {
+        const REAL *flow = chunk->flow + block * 4 * LANES;
+        REAL *sums = chunk->sums + block * (inputs + hidden + 1) * 4 * LANES;
+#define ADD(first, n) add_columns_##n(sums + (first)*4 * LANES, chunk->x, first, flow, 4 * blocks * LANES, chunk->count)
+        GROUPS(inputs, ADD)
+#undef ADD
+        sums += inputs * 4 * LANES;
+#define ADD(first, n) add_columns_##n(sums + (first)*4 * LANES, chunk->h, first, flow, 4 * blocks * LANES, chunk->count)
+        GROUPS(hidden, ADD)
+#undef ADD
+        add_columns_1(sums + hidden * 4 * LANES, chunk->ones, 0, flow, 4 * blocks * LANES, chunk->count);
+    }
+    chunk->count = 0;
+}
+
+/* `steps` words of n sentences. */
+static void run_forward(const Job *job, Slot *slots, int n, int64_t steps) {
+    const int64_t blocks = blocks_of(job->hidden), way = job->reverse ? -1 : 1;
+    for (; steps; steps--) {
+        for (int64_t block = 0; block < blocks; block++) {
+#define STEP(first, count) step_forward(job, slots + first, block, count, products_##count##_4)
+            GROUPS(n, STEP)
+#undef STEP
+        }
+        for (int r = 0; r < n; r++) {
+            REAL *before = slots[r].h;
+            slots[r].h = slots[r].next, slots[r].next = before;
+            slots[r].token += way, slots[r].row += way, slots[r].left--;
+        }
+    }
+}
+
+static void run_backward(const Job *job, Slot *slots, int n, int64_t steps, Chunk *chunk) {
+    const int64_t way = job->reverse ? 1 : -1, width = blocks_of(job->hidden) * LANES;
+    const int64_t vectors = blocks_of(job->hidden) + (job->g_x ? blocks_of(job->inputs) : 0);
+    for (; steps; steps--) {
+        if (chunk->count + n > CHUNK) flush(job, chunk);
+        REAL *flow = chunk->flow + chunk->count * 4 * width;
+        for (int r = 0; r < n; r++, chunk->count++) {
+            gates_backward(job, slots + r, flow + r * 4 * width);
+            chunk->x[chunk->count] = job->x + slots[r].row * job->inputs;
+            chunk->h[chunk->count] = job->entries + slots[r].token * width;
+        }
+        int64_t vector = 0;
+#define STEP(first, count) step_backward(job, slots + first, flow + first * 4 * width, vector, count, 4, products_##count##_4)
+        for (; vector + 4 <= vectors; vector += 4) GROUPS(n, STEP)
+#undef STEP
+#define STEP(first, count) step_backward(job, slots + first, flow + first * 4 * width, vector, count, 2, products_##count##_2)
+        for (; vector + 2 <= vectors; vector += 2) GROUPS(n, STEP)
+#undef STEP
+#define STEP(first, count) step_backward(job, slots + first, flow + first * 4 * width, vector, count, 1, products_##count##_1)
+        for (; vector < vectors; vector++) GROUPS(n, STEP)
+#undef STEP
+        for (int r = 0; r < n; r++) slots[r].token += way, slots[r].row += way, slots[r].left--;
+    }
+}
+
+/* One part of the sentences, dealt like cards, in either direction. */
+static void walk(const Job *job, int64_t part, int back) {
+    const int64_t hidden = job->hidden, width = blocks_of(hidden) * LANES;
+    const int64_t sums = blocks_of(hidden) * (job->inputs + hidden + 1) * 4 * LANES;
+    REAL *memory = room(SLOTS * 3 * width + (back ? CHUNK * 4 * width : 0)), one = 1;
+    Slot slots[SLOTS];
+    for (int r = 0; r < SLOTS; r++) {
+        slots[r].h = memory + r * 3 * width;
+        slots[r].next = slots[r].h + width;
+        slots[r].c = slots[r].next + width;
+    }
+    Chunk chunk = {0};
+    if (back) {
+        chunk.flow = memory + SLOTS * 3 * width;
+        chunk.sums = job->sums + part * sums;
+        memset(chunk.sums, 0, sums * sizeof(REAL));
+        for (int word = 0; word < CHUNK; word++) chunk.ones[word] = &one;
+    }
+    int n = 0;
+    for (int64_t rank = part; n || rank < job->batch;) {
+        for (; n < SLOTS && rank < job->batch; rank += job->parts) {
+            int64_t sentence = job->order ? job->order[rank] : rank;
+            enter(job, slots + n, sentence, back != (int)job->reverse);
+            fill(slots[n].h, job->h_in + sentence * hidden, hidden);
+            fill(slots[n].c, job->c_in + sentence * hidden, hidden);
+            if (back) fill(slots[n].next, job->c_0 + sentence * hidden, hidden);
+            n++;
+        }
+        int64_t steps = slots[0].left;
+        for (int r = 1; r < n; r++) steps = least(steps, slots[r].left);
+        if (back)
+            run_backward(job, slots, n, steps, &chunk);
+        else
+            run_forward(job, slots, n, steps);
+        for (int r = n - 1; r >= 0; r--)
+            if (!slots[r].left) {
+                Slot done = slots[r];
+                memcpy(job->h_out + done.sentence * hidden, done.h, hidden * sizeof(REAL));
+                memcpy(job->c_out + done.sentence * hidden, done.c, hidden * sizeof(REAL));
+                slots[r] = slots[--n];
+                slots[n] = done;
+            }
+    }
+    if (back) flush(job, &chunk);
+    free(memory);
+}
+
+/* The sum over the parts, in order, where the gradient of the weights is wanted; one block of units. */
+static void unpack(const Job *job, int64_t block) {
+    const int64_t inputs = job->inputs, hidden = job->hidden, blocks = blocks_of(hidden), columns = inputs + hidden + 1;
+    for (int64_t gate = 0; gate < 4; gate++)
+        for (int64_t lane = 0; lane < least(LANES, hidden - block * LANES); lane++) {
+            const int64_t row = gate * hidden + block * LANES + lane;
+            for (int64_t k = 0; k < columns; k++) {
+                REAL sum = 0;
+                for (int64_t part = 0; part < job->parts; part++)
+                    sum += job->sums[(((part * blocks + block) * columns + k) * 4 + gate) * LANES + lane];
+                *(k < inputs                ? job->g_w_ih + row * inputs + k
+                  : k < inputs + hidden ? job->g_w_hh + row * hidden + k - inputs
+                                        : job->g_bias + row) = sum;
+            }
+        }
+}
+
+/* Each of these is run by every thread, until no part is left. */
+INLINE int64_t take(Job *job) { return __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED); }
+
+void forward(Job *job) {
+    for (int64_t part; (part = take(job)) < job->parts;) walk(job, part, 0);
+}
+
+void backward(Job *job) {
+    for (int64_t part; (part = take(job)) < job->parts;) walk(job, part, 1);
+}
+
+void give_weights(Job *job) {
+    for (int64_t block; (block = take(job)) < blocks_of(job->hidden);) unpack(job, block);
+}
