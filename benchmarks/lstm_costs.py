@@ -14,12 +14,13 @@ from report import Row
 from timing import interleaved
 from torch import nn
 
-from towers.kernels import walk
+from towers.kernels import Batch, native, walk
 from towers.kernels.cells import Parameters
 from towers.kernels.layout import Layout
 from towers.kernels.plan import Cut, Plan
 
 TITLE = "What a segment of the walk costs"
+WAYS = (*walk.WAYS, "native")
 FEATURES = ("call", "step", "step_hidden", "row", "row_hidden", "row_products")
 
 
@@ -42,12 +43,12 @@ def cases(quick: bool) -> list[Case]:
 
 
 def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
-    """Rows of both ways in both phases, sentences of equal length, the threads as they are."""
-    jobs = {f"{way} {phase}": job(case, way, phase) for phase in ("forward", "training") for way in walk.WAYS}
+    """Rows of all ways in both phases, sentences of equal length, the threads as they are."""
+    jobs = {f"{way} {phase}": job(case, way, phase) for phase in ("forward", "training") for way in WAYS}
     threads, rows = torch.get_num_threads(), list[Row]()
     for used in sorted({1, threads}):
         torch.set_num_threads(used)
-        for name, timing in interleaved(jobs, device, seconds=0.05 if quick else 0.25).items():
+        for name, timing in interleaved(jobs, device, seconds=0.05 if quick else 0.2).items():
             way, phase = name.split()
             details = case._asdict() | {"threads": used, "rounds": timing.rounds}
             rows.append(
@@ -71,18 +72,23 @@ def job(case: Case, way: str, phase: str):
     hidden, batch, steps = case
     lstm = nn.LSTM(hidden, hidden)
     weights = Parameters(lstm.weight_ih_l0.detach(), lstm.weight_hh_l0.detach(), lstm.bias_ih_l0.detach(), None)
-    cut = Cut(way, 0, 0, [batch] * steps, 0)
-    plan = Plan(None, batch, batch, batch * steps, (cut,), 0.0, False)
-    layout = Layout(plan, torch.arange(batch) * steps, torch.full((batch,), steps), batch * steps, cells=False)
+    layout: Layout | native.Layout
+    if way == "native":
+        layout = native.Layout(Batch(torch.empty(batch * steps, hidden), None, None, steps), batch)
+    else:
+        cut = Cut(way, 0, 0, [batch] * steps, 0)
+        plan = Plan(None, batch, batch, batch * steps, (cut,), 0.0, False)
+        layout = Layout(plan, torch.arange(batch) * steps, torch.full((batch,), steps), batch * steps, cells=False)
+    module = native if way == "native" else walk
     values, zeros = torch.randn(batch * steps, hidden), torch.zeros(batch, hidden)
 
     def call() -> None:
         save = phase == "training"
         with torch.no_grad():
-            run = walk.forward(layout, values, (zeros, zeros), weights, reverse=False, outputs=False, save=save)
+            run = module.forward(layout, values, (zeros, zeros), weights, reverse=False, outputs=False, save=save)
             if save:
                 gradients = (torch.ones_like(zeros), torch.zeros_like(zeros))
-                walk.backward(layout, values, run.kept, None, *gradients, reverse=False, wants_values=True)
+                module.backward(layout, values, run.kept, None, *gradients, reverse=False, wants_values=True)
 
     return call
 
@@ -121,5 +127,5 @@ def features(hidden: int, batch: int, steps: int) -> list[float]:
 if __name__ == "__main__":
     measured = json.loads(Path(sys.argv[1]).read_text())["rows"]
     for phase in ("forward", "training"):
-        for way in walk.WAYS:
+        for way in WAYS:
             print(fit(measured, way, phase))

@@ -125,7 +125,8 @@ def test_no_other_cuts_cost_less(monkeypatch):
 
     monkeypatch.setattr("towers.kernels.plan.PIECES", ((float("inf"), 1),))  # a single block
     lengths = torch.tensor([6] * 40 + [4] * 300 + [2] * 900 + [1] * 50 + [0])
-    prices, counts = costs(8, 16, True), running_counts(lengths)
+    prices, counts = {**costs(8, 16, True)}, running_counts(lengths)
+    del prices["native"]
     found = plan(lengths, len(lengths), "auto", input_size=8, hidden=16, training=True, onednn=True)
 
     def price(start, stop, way):

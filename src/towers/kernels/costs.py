@@ -30,12 +30,14 @@ class Constants(NamedTuple):
 
 
 FORWARD = {
-    "buckets": Constants(107, 0, 0.0211, 0.0751, 0, 0.0221),
-    "steps": Constants(135, 13.6, 0.0899, 0.0317, 0.00226, 0.0227),
+    "native": Constants(18.9, 0, 0.0113, 0.0308, 0.000255, 0.0226),
+    "buckets": Constants(148, 0, 0.0256, 0.0737, 0.000496, 0.0226),
+    "steps": Constants(173, 13.3, 0.11, 0.0308, 0.00282, 0.0235),
 }
 TRAINING = {
-    "buckets": Constants(322, 0, 0.0449, 0.215, 0, 0.0729),
-    "steps": Constants(331, 20.9, 0.152, 0.247, 0, 0.0792),
+    "native": Constants(55.3, 0, 0.025, 0.0705, 0, 0.0722),
+    "buckets": Constants(416, 0, 0.0506, 0.201, 0.00276, 0.0763),
+    "steps": Constants(405, 20.4, 0.204, 0.256, 0, 0.0847),
 }
 SHARED = {  # "buckets" on the faster of one and two threads
     False: Constants(110, 0, 0.0282, 0.0418, 0.000282, 0.0117),

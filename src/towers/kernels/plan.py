@@ -82,7 +82,7 @@ def plan(
 
     `onednn`: whether oneDNN can run it (float32, no projection); else every segment goes "steps".
     """
-    ways = costs(input_size, hidden, training)
+    ways = {way: cost for way, cost in costs(input_size, hidden, training).items() if way != "native"}
     if not onednn:
         ways = {"steps": ways["steps"]}
     elif method != "auto":

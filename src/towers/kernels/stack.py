@@ -9,6 +9,7 @@ from torch import Tensor
 
 from towers.kernels import blocks, native, walk, whole
 from towers.kernels.batch import Batch, Run, State, Weights, refuse_twice
+from towers.kernels.costs import costs
 from towers.kernels.layout import Layout
 from towers.kernels.plan import Cut, Plan, plan, running_counts
 from towers.kernels.threads import one_thread
@@ -211,15 +212,18 @@ def goes_native(weights: Weights, dtype: torch.dtype, count: int, method: str) -
 
 
 def explain(
-    lengths: Tensor, batch: int, weights: Weights, method: str, *, training: bool, like: Tensor, outputs: bool
+    lengths: Tensor | int, batch: int, weights: Weights, method: str, *, training: bool, like: Tensor, outputs: bool
 ) -> Plan:
     """The plan of a batch, for people: `run` asks for as much as it needs."""
     if not batch or not goes_native(weights, like.dtype, batch, method):
         method = "auto" if method == "native" else method
         return choose(lengths, batch, weights, method, training=training, like=like, outputs=outputs)[0]
-    counts = running_counts(lengths)
-    cuts = (Cut("native", 0, 0, counts, 0),) if counts else ()
-    return Plan(None, counts[0] if counts else 0, batch, sum(counts), cuts, 0.0, True)
+    counts = [batch] * lengths if isinstance(lengths, int) else running_counts(lengths)
+    if not counts:
+        return Plan(None, 0, batch, 0, (), 0.0, True)
+    cost, words = costs(weights.flat[0].shape[1], weights.hidden, training)["native"], sum(counts)
+    total = cost.call + cost.step * len(counts) + cost.row * words
+    return Plan(None, counts[0], batch, words, (Cut("native", 0, 0, counts, 0),), total, True)
 
 
 def choose(

@@ -1,7 +1,8 @@
 """`lstm.c`, compiled for this machine when it is first needed, kept for later processes, and loaded.
 
-The compiler is `CC`, or the first of cc, gcc and clang. What it makes lies in `XDG_CACHE_HOME`/towers (~/.cache/towers),
-by a hash of the source, the options and the processor; where that cannot be written, in a folder of this process.
+The compiler is `CC`, or the first of cc, gcc and clang. What it makes lies in `XDG_CACHE_HOME`/towers, or
+~/.cache/towers, by a hash of the source, the options and the processor; where that cannot be written, in a folder of
+this process.
 """
 
 import ctypes
@@ -31,7 +32,7 @@ class Library(NamedTuple):
 
 @lru_cache(None)
 def library(real: str, hidden: int) -> Library | None:
-    """The code for numbers of type `real` ("float" or "double") and layers of so many units; None: `why_not` says why."""
+    """The code for numbers of type `real`, "float" or "double", and so many units; None: `why_not` says why."""
     widest = _load(real, 0)
     if widest is None or hidden > widest.lanes // 2:
         return widest

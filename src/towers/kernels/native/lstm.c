@@ -31,6 +31,7 @@
 #define BYTES (WIDEST >> SHIFT)
 #define LANES ((int64_t)(BYTES / sizeof(REAL)))
 #define SLOTS 24 /* sentences side by side, for which a block's weights stay in the cache */
+#define THIN 2   /* sentences, up to which the words are looked at ahead of the steps */
 #define CHUNK 64 /* words, whose gates stay there while the gradient of the weights is summed */
 
 typedef REAL V __attribute__((vector_size(BYTES)));
@@ -45,7 +46,7 @@ typedef struct {
     const int64_t *offsets; /* words before each sentence, "batch+1" */
     const int64_t *order;   /* sentences, longest first */
     int64_t span, batch, inputs, hidden, reverse;
-    const REAL *packed;    /* weights, as `pack` or `pack_back` leave them */
+    const REAL *packed, *packed_x; /* weights, as `pack` leaves them; as `pack_back` does, of the state and of x */
     const REAL *h_in, *c_in; /* the state that comes in, "batch hidden"; on the way back its gradient, as below */
     REAL *h_out, *c_out;
     const REAL *c_0; /* for the way back */
@@ -68,6 +69,7 @@ INLINE V all(REAL value) { return value - (V){}; }
 INLINE V load(const REAL *from) { return *(const Loose *)from; }
 INLINE void store(REAL *to, V value) { *(Loose *)to = value; }
 INLINE int64_t least(int64_t one, int64_t other) { return one < other ? one : other; }
+INLINE int64_t together(int64_t vectors) { return vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1; }
 INLINE int64_t blocks_of(int64_t units) { return (units + LANES - 1) / LANES; }
 
 INLINE void store_some(REAL *to, V value, int64_t count) {
@@ -150,40 +152,66 @@ int64_t lay_out(const int64_t *starts, const int64_t *lengths, int64_t span, int
     return offsets[batch];
 }
 
-/* "blocks inputs+hidden 4 LANES", then the biases, "blocks 4 LANES". */
-void pack(REAL *to, const REAL *w_ih, const REAL *w_hh, const REAL *bias, int64_t inputs, int64_t hidden) {
-    int64_t blocks = blocks_of(hidden);
-    for (int64_t part = 0; part < 3; part++) {
-        const REAL *from = part == 0 ? w_ih : part == 1 ? w_hh : bias;
-        int64_t columns = part == 0 ? inputs : part == 1 ? hidden : 1;
-        for (int64_t block = 0; block < blocks; block++) {
-            REAL *start = part == 2 ? to + blocks * (inputs + hidden) * 4 * LANES + block * 4 * LANES
-                                    : to + (block * (inputs + hidden) + part * inputs) * 4 * LANES;
-            const int64_t count = from ? least(LANES, hidden - block * LANES) : 0;
-            for (int64_t gate = 0; gate < 4; gate++) {
-                const REAL *rows = count ? from + (gate * hidden + block * LANES) * columns : 0;
-                for (int64_t k = 0; k < columns; k++)
-                    for (int64_t lane = 0; lane < LANES; lane++)
-                        start[(k * 4 + gate) * LANES + lane] = lane < count ? rows[lane * columns + k] : 0;
-            }
+/* LANES vectors of LANES numbers: rows become columns. */
+INLINE void transpose(V *rows) {
+#if defined(__clang__)
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < i; j++) {
+            REAL one = rows[i][j];
+            rows[i][j] = rows[j][i], rows[j][i] = one;
         }
+#else
+    UNROLL for (int size = 1; size < LANES; size *= 2) { /* change places across the diagonal, in squares of this size */
+        Mask upper, lower;
+        for (int lane = 0; lane < LANES; lane++) {
+            upper[lane] = lane & size ? LANES + (lane ^ size) : lane;
+            lower[lane] = lane & size ? LANES + lane : lane ^ size;
+        }
+        for (int row = 0; row < LANES; row++)
+            if (!(row & size)) {
+                V one = rows[row], other = rows[row | size];
+                rows[row] = __builtin_shuffle(one, other, upper);
+                rows[row | size] = __builtin_shuffle(one, other, lower);
+            }
     }
+#endif
 }
 
-/* Columns of the state, then of inputs (if w_ih is given), by vectors, of which four, then two, then one go together:
+/* "blocks inputs+hidden 4 LANES", then the biases, "blocks 4 LANES". */
+void pack(REAL *to, const REAL *w_ih, const REAL *w_hh, const REAL *bias, int64_t inputs, int64_t hidden) {
+    const int64_t blocks = blocks_of(hidden);
+    for (int64_t block = 0; block < blocks; block++)
+        for (int64_t gate = 0; gate < 4; gate++) {
+            const int64_t count = least(LANES, hidden - block * LANES), row = gate * hidden + block * LANES;
+            for (int state = 0; state < 2; state++) {
+                const int64_t columns = state ? hidden : inputs;
+                const REAL *from = (state ? w_hh : w_ih) + row * columns;
+                REAL *start = to + ((block * (inputs + hidden) + (state ? inputs : 0)) * 4 + gate) * LANES;
+                for (int64_t k = 0; k < columns; k += LANES) {
+                    const int64_t here = least(LANES, columns - k);
+                    V square[LANES];
+                    for (int64_t lane = 0; lane < LANES; lane++)
+                        square[lane] = lane < count ? load_some(from + lane * columns + k, here) : all(0);
+                    transpose(square);
+                    for (int64_t at = 0; at < here; at++) store(start + (k + at) * 4 * LANES, square[at]);
+                }
+            }
+            V own = bias ? load_some(bias + row, count) : all(0);
+            store(to + ((blocks * (inputs + hidden) + block) * 4 + gate) * LANES, own);
+        }
+}
+
+/* Weights "4*hidden width" by vectors of their columns, of which four, then two, then one go together:
    "vectors/4 blocks*4*LANES 4 LANES", and so on. */
-void pack_back(REAL *to, const REAL *w_ih, const REAL *w_hh, int64_t inputs, int64_t hidden) {
-    const int64_t blocks = blocks_of(hidden), vectors = blocks + (w_ih ? blocks_of(inputs) : 0);
+void pack_back(REAL *to, const REAL *weights, int64_t width, int64_t hidden) {
+    const int64_t blocks = blocks_of(hidden), vectors = blocks_of(width);
     for (int64_t vector = 0, here; vector < vectors; vector += here) {
-        here = vectors - vector >= 4 ? 4 : vectors - vector >= 2 ? 2 : 1;
+        here = together(vectors - vector);
         for (int64_t place = 0; place < blocks * 4 * LANES; place++) {
             const int64_t gate = place / LANES % 4, unit = place / (4 * LANES) * LANES + place % LANES;
-            for (int64_t v = vector; v < vector + here; v++, to += LANES) {
-                const int64_t width = v < blocks ? hidden : inputs, column = (v < blocks ? v : v - blocks) * LANES;
-                const int64_t count = unit < hidden ? least(LANES, width - column) : 0;
-                const REAL *from = (v < blocks ? w_hh : w_ih) + (gate * hidden + unit) * width + column;
-                for (int64_t lane = 0; lane < LANES; lane++) to[lane] = lane < count ? from[lane] : 0;
-            }
+            const REAL *from = weights + (gate * hidden + unit) * width;
+            for (int64_t v = vector; v < vector + here; v++, to += LANES)
+                store(to, unit < hidden ? load_some(from + v * LANES, width - v * LANES) : all(0));
         }
     }
 }
@@ -276,17 +304,22 @@ PRODUCTS_OF(4)
 typedef void Products(V (*)[4], const REAL *const *, int64_t, const REAL *const *, int64_t, const REAL *);
 
 /* A word of n sentences, one block of units. */
-static void step_forward(const Job *job, const Slot *slots, int64_t block, int n, Products *products) {
+static void step_forward(const Job *job, const Slot *slots, int64_t block, const REAL *ahead, int n,
+                         Products *products) {
     const int64_t inputs = job->inputs, hidden = job->hidden, blocks = blocks_of(hidden);
     const REAL *w = job->packed + block * (inputs + hidden) * 4 * LANES, *x[ROWS], *h[ROWS];
     const REAL *bias = job->packed + (blocks * (inputs + hidden) + block) * 4 * LANES;
     V sum[ROWS][4];
     for (int r = 0; r < n; r++) {
+        const REAL *begin = ahead ? ahead + (r * ROWS * blocks + block) * 4 * LANES : bias;
         x[r] = job->x + slots[r].row * inputs;
         h[r] = slots[r].h;
-        UNROLL for (int g = 0; g < 4; g++) sum[r][g] = load(bias + g * LANES);
+        UNROLL for (int g = 0; g < 4; g++) sum[r][g] = load(begin + g * LANES);
     }
-    products(sum, x, inputs, h, hidden, w);
+    if (ahead)
+        products(sum, x, 0, h, hidden, w + inputs * 4 * LANES);
+    else
+        products(sum, x, inputs, h, hidden, w);
     for (int r = 0; r < n; r++) {
         const Slot *slot = slots + r;
         V i = sigmoid(sum[r][0]), f = sigmoid(sum[r][1]), g = tanh_of(sum[r][2]), o = sigmoid(sum[r][3]);
@@ -302,6 +335,22 @@ static void step_forward(const Job *job, const Slot *slots, int64_t block, int n
         }
         if (job->y) store_some(job->y + slot->row * hidden + block * LANES, after, hidden - block * LANES);
     }
+}
+
+/* What the sums of some words of one sentence begin with: the bias and their products with the weights of x. */
+static void step_ahead(const Job *job, const Slot *slot, int64_t block, int64_t first, REAL *ahead, int n,
+                       Products *products) {
+    const int64_t inputs = job->inputs, hidden = job->hidden, blocks = blocks_of(hidden), way = job->reverse ? -1 : 1;
+    const REAL *w = job->packed + block * (inputs + hidden) * 4 * LANES, *x[ROWS];
+    const REAL *bias = job->packed + (blocks * (inputs + hidden) + block) * 4 * LANES;
+    V sum[ROWS][4];
+    for (int r = 0; r < n; r++) {
+        x[r] = job->x + (slot->row + way * (first + r)) * inputs;
+        for (int g = 0; g < 4; g++) sum[r][g] = load(bias + g * LANES);
+    }
+    products(sum, x, inputs, x, 0, w);
+    for (int r = 0; r < n; r++)
+        for (int g = 0; g < 4; g++) store(ahead + (((first + r) * blocks + block) * 4 + g) * LANES, sum[r][g]);
 }
 
 /* On the way back, from the last word to the first, a slot's h and c are the gradients of the state behind a word, and
@@ -324,10 +373,10 @@ static void gates_backward(const Job *job, const Slot *slot, REAL *flow) {
     }
 }
 
-/* Then, of n sentences, those of the state before the word and of the word: so many vectors from one on. */
-static void step_backward(const Job *job, const Slot *slots, const REAL *flow, int64_t vector, int n, int vectors,
-                          Products *products) {
-    const int64_t inputs = job->inputs, blocks = blocks_of(job->hidden), width = 4 * blocks * LANES;
+/* Then those of n states before their words, and of n words: so many vectors from one on. */
+static void state_backward(const Job *job, const Slot *slots, const REAL *flow, int64_t vector, int n, int vectors,
+                           Products *products) {
+    const int64_t width = 4 * blocks_of(job->hidden) * LANES;
     const REAL *gates[ROWS];
     V sum[ROWS][4];
     for (int r = 0; r < n; r++) {
@@ -335,14 +384,39 @@ static void step_backward(const Job *job, const Slot *slots, const REAL *flow, i
         for (int v = 0; v < vectors; v++) sum[r][v] = all(0);
     }
     products(sum, gates, width, gates, 0, job->packed + vector * width * LANES);
-    for (int r = 0; r < n; r++) for (int v = 0; v < vectors; v++) {
-        int64_t column = (vector + v - blocks) * LANES; /* of the inputs */
-        if (column < 0)
-            store(slots[r].h + (vector + v) * LANES, sum[r][v]);
-        else
-            store_some(job->g_x + slots[r].row * inputs + column, sum[r][v], inputs - column);
-    }
+    for (int r = 0; r < n; r++)
+        for (int v = 0; v < vectors; v++) store(slots[r].h + (vector + v) * LANES, sum[r][v]);
 }
+
+static void words_backward(const Job *job, REAL *const *g_x, const REAL *flow, int64_t vector, int n, int vectors,
+                           Products *products) {
+    const int64_t width = 4 * blocks_of(job->hidden) * LANES;
+    const REAL *gates[ROWS];
+    V sum[ROWS][4];
+    for (int r = 0; r < n; r++) {
+        gates[r] = flow + r * width;
+        for (int v = 0; v < vectors; v++) sum[r][v] = all(0);
+    }
+    products(sum, gates, width, gates, 0, job->packed_x + vector * width * LANES);
+    for (int r = 0; r < n; r++)
+        for (int v = 0; v < vectors; v++)
+            store_some(g_x[r] + (vector + v) * LANES, sum[r][v], job->inputs - (vector + v) * LANES);
+}
+
+/* DO(count, vectors) for all vectors, as they go together. */
+#define VECTORS(all_of_them, DO)                                                                                       \
+    for (int64_t vector = 0; vector < (all_of_them); vector += together((all_of_them)-vector)) {                       \
+        switch (together((all_of_them)-vector)) {                                                                      \
+        case 4:                                                                                                        \
+            GROUPS(n, DO##_4)                                                                                          \
+            break;                                                                                                     \
+        case 2:                                                                                                        \
+            GROUPS(n, DO##_2)                                                                                          \
+            break;                                                                                                     \
+        default:                                                                                                       \
+            GROUPS(n, DO##_1)                                                                                          \
+        }                                                                                                              \
+    }
 
 /* sums[k][g] += gates[word][g] * from[word][k], for n neighbouring k and some words. */
 #define ADD_COLUMNS(n)                                                                                                 \
@@ -369,11 +443,11 @@ ADD_COLUMNS(4)
 ADD_COLUMNS(6)
 #endif
 
-/* Words whose part of the gradient of the weights is not yet in the sums. */
+/* Words of which no more than the gradients of their gates is known yet. */
 typedef struct {
     int64_t count;
     const REAL *x[CHUNK], *h[CHUNK], *ones[CHUNK];
-    REAL *flow, *sums;
+    REAL *g_x[CHUNK], *flow, *sums;
 } Chunk;
 
 static void flush(const Job *job, Chunk *chunk) {
@@ -390,15 +464,35 @@ static void flush(const Job *job, Chunk *chunk) {
 #undef ADD
         add_columns_1(sums + hidden * 4 * LANES, chunk->ones, 0, flow, 4 * blocks * LANES, chunk->count);
     }
+    if (job->g_x) {
+        const int n = chunk->count;
+#define WORDS(first, count, vectors)                                                                                   \
+    words_backward(job, chunk->g_x + (first), chunk->flow + (first)*4 * blocks * LANES, vector, count, vectors,        \
+                   products_##count##_##vectors)
+#define WORDS_4(first, count) WORDS(first, count, 4)
+#define WORDS_2(first, count) WORDS(first, count, 2)
+#define WORDS_1(first, count) WORDS(first, count, 1)
+        VECTORS(blocks_of(inputs), WORDS)
+    }
     chunk->count = 0;
 }
 
 /* `steps` words of n sentences. */
-static void run_forward(const Job *job, Slot *slots, int n, int64_t steps) {
+static void run_forward(const Job *job, Slot *slots, int n, int64_t steps, REAL *ahead) {
     const int64_t blocks = blocks_of(job->hidden), way = job->reverse ? -1 : 1;
-    for (; steps; steps--) {
+    for (int64_t begin = 0; steps; begin = (begin + 1) % ROWS, steps--) {
+        if (ahead && !begin) { /* a few words of a sentence at once, as there are too few sentences */
+            const int count = least(ROWS, steps);
+            for (int64_t block = 0; block < blocks; block++)
+                for (int r = 0; r < n; r++) {
+#define AHEAD(first, count) step_ahead(job, slots + r, block, first, ahead + r * ROWS * blocks * 4 * LANES, count, products_##count##_4)
+                    GROUPS(count, AHEAD)
+#undef AHEAD
+                }
+        }
         for (int64_t block = 0; block < blocks; block++) {
-#define STEP(first, count) step_forward(job, slots + first, block, count, products_##count##_4)
+            const REAL *here = ahead ? ahead + begin * blocks * 4 * LANES : 0;
+#define STEP(first, count) step_forward(job, slots + first, block, here ? here + first * ROWS * blocks * 4 * LANES : 0, count, products_##count##_4)
             GROUPS(n, STEP)
 #undef STEP
         }
@@ -412,7 +506,6 @@ static void run_forward(const Job *job, Slot *slots, int n, int64_t steps) {
 
 static void run_backward(const Job *job, Slot *slots, int n, int64_t steps, Chunk *chunk) {
     const int64_t way = job->reverse ? 1 : -1, width = blocks_of(job->hidden) * LANES;
-    const int64_t vectors = blocks_of(job->hidden) + (job->g_x ? blocks_of(job->inputs) : 0);
     for (; steps; steps--) {
         if (chunk->count + n > CHUNK) flush(job, chunk);
         REAL *flow = chunk->flow + chunk->count * 4 * width;
@@ -420,17 +513,14 @@ static void run_backward(const Job *job, Slot *slots, int n, int64_t steps, Chun
             gates_backward(job, slots + r, flow + r * 4 * width);
             chunk->x[chunk->count] = job->x + slots[r].row * job->inputs;
             chunk->h[chunk->count] = job->entries + slots[r].token * width;
+            chunk->g_x[chunk->count] = job->g_x ? job->g_x + slots[r].row * job->inputs : 0;
         }
-        int64_t vector = 0;
-#define STEP(first, count) step_backward(job, slots + first, flow + first * 4 * width, vector, count, 4, products_##count##_4)
-        for (; vector + 4 <= vectors; vector += 4) GROUPS(n, STEP)
-#undef STEP
-#define STEP(first, count) step_backward(job, slots + first, flow + first * 4 * width, vector, count, 2, products_##count##_2)
-        for (; vector + 2 <= vectors; vector += 2) GROUPS(n, STEP)
-#undef STEP
-#define STEP(first, count) step_backward(job, slots + first, flow + first * 4 * width, vector, count, 1, products_##count##_1)
-        for (; vector < vectors; vector++) GROUPS(n, STEP)
-#undef STEP
+#define STATE(first, count, vectors)                                                                                   \
+    state_backward(job, slots + (first), flow + (first)*4 * width, vector, count, vectors, products_##count##_##vectors)
+#define STATE_4(first, count) STATE(first, count, 4)
+#define STATE_2(first, count) STATE(first, count, 2)
+#define STATE_1(first, count) STATE(first, count, 1)
+        VECTORS(width / LANES, STATE)
         for (int r = 0; r < n; r++) slots[r].token += way, slots[r].row += way, slots[r].left--;
     }
 }
@@ -439,7 +529,7 @@ static void run_backward(const Job *job, Slot *slots, int n, int64_t steps, Chun
 static void walk(const Job *job, int64_t part, int back) {
     const int64_t hidden = job->hidden, width = blocks_of(hidden) * LANES;
     const int64_t sums = blocks_of(hidden) * (job->inputs + hidden + 1) * 4 * LANES;
-    REAL *memory = room(SLOTS * 3 * width + (back ? CHUNK * 4 * width : 0)), one = 1;
+    REAL *memory = room(SLOTS * 3 * width + (back ? CHUNK : ROWS * THIN) * 4 * width), one = 1;
     Slot slots[SLOTS];
     for (int r = 0; r < SLOTS; r++) {
         slots[r].h = memory + r * 3 * width;
@@ -468,7 +558,7 @@ static void walk(const Job *job, int64_t part, int back) {
         if (back)
             run_backward(job, slots, n, steps, &chunk);
         else
-            run_forward(job, slots, n, steps);
+            run_forward(job, slots, n, steps, n <= THIN && steps > 1 ? memory + SLOTS * 3 * width : 0);
         for (int r = n - 1; r >= 0; r--)
             if (!slots[r].left) {
                 Slot done = slots[r];
@@ -485,16 +575,24 @@ static void walk(const Job *job, int64_t part, int back) {
 /* The sum over the parts, in order, where the gradient of the weights is wanted; one block of units. */
 static void unpack(const Job *job, int64_t block) {
     const int64_t inputs = job->inputs, hidden = job->hidden, blocks = blocks_of(hidden), columns = inputs + hidden + 1;
+    const int64_t units = least(LANES, hidden - block * LANES);
     for (int64_t gate = 0; gate < 4; gate++)
-        for (int64_t lane = 0; lane < least(LANES, hidden - block * LANES); lane++) {
-            const int64_t row = gate * hidden + block * LANES + lane;
-            for (int64_t k = 0; k < columns; k++) {
-                REAL sum = 0;
-                for (int64_t part = 0; part < job->parts; part++)
-                    sum += job->sums[(((part * blocks + block) * columns + k) * 4 + gate) * LANES + lane];
-                *(k < inputs                ? job->g_w_ih + row * inputs + k
-                  : k < inputs + hidden ? job->g_w_hh + row * hidden + k - inputs
-                                        : job->g_bias + row) = sum;
+        for (int kind = 0; kind < 3; kind++) {
+            const int64_t width = kind == 0 ? inputs : kind == 1 ? hidden : 1;
+            const int64_t first = kind == 0 ? 0 : kind == 1 ? inputs : inputs + hidden;
+            REAL *to = (kind == 0 ? job->g_w_ih : kind == 1 ? job->g_w_hh : job->g_bias);
+            to += (gate * hidden + block * LANES) * width;
+            for (int64_t k = 0; k < width; k += LANES) {
+                const int64_t here = least(LANES, width - k);
+                V square[LANES];
+                for (int64_t at = 0; at < LANES; at++) {
+                    square[at] = all(0);
+                    for (int64_t part = 0; at < here && part < job->parts; part++)
+                        square[at] += load(
+                            job->sums + (((part * blocks + block) * columns + first + k + at) * 4 + gate) * LANES);
+                }
+                transpose(square);
+                for (int64_t unit = 0; unit < units; unit++) store_some(to + unit * width + k, square[unit], here);
             }
         }
 }

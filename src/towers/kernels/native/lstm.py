@@ -20,12 +20,12 @@ A_THREAD = 60_000  # multiply-adds, about 10 µs, below which a second thread is
 class Job(ctypes.Structure):
     """What `lstm.c` calls so."""
 
-    _fields_ = tuple(
-        (name, c_int64 if name in ("span", "batch", "inputs", "hidden", "reverse", "parts", "next") else c_void_p)
-        for name in (
-            "x starts lengths offsets order span batch inputs hidden reverse packed h_in c_in h_out c_out c_0 y gates "
-            "cells entries g_x sums g_w_ih g_w_hh g_bias parts next"
-        ).split()
+    _fields_ = (
+        *((name, c_void_p) for name in ("x", "starts", "lengths", "offsets", "order")),
+        *((name, c_int64) for name in ("span", "batch", "inputs", "hidden", "reverse")),
+        *((name, c_void_p) for name in ("packed", "packed_x", "h_in", "c_in", "h_out", "c_out", "c_0", "y")),
+        *((name, c_void_p) for name in ("gates", "cells", "entries", "g_x", "sums", "g_w_ih", "g_w_hh", "g_bias")),
+        *((name, c_int64) for name in ("parts", "next")),
     )
 
 
@@ -99,17 +99,19 @@ def forward(
     y = None
     if outputs:
         y = (values.new_empty if layout.words == layout.rows else values.new_zeros)(layout.rows, hidden)
-    kept = None
+    gates = cells = entries = None
     if save:
         sizes = (blocks * 4 * own.lanes, blocks * own.lanes, blocks * own.lanes)
-        kept = Kept(*(values.new_empty(layout.words, size) for size in sizes), c_0, w_ih, w_hh)
+        gates, cells, entries = (values.new_empty(layout.words, size) for size in sizes)
     job = layout.job(
-        x=values, inputs=inputs, hidden=hidden, reverse=reverse, packed=packed, h_in=h_0, c_in=c_0, h_out=h_n, c_out=c_n,
-        y=y, **({} if kept is None else kept._asdict() | {"w_ih": None, "w_hh": None}),
+        x=values, inputs=inputs, hidden=hidden, reverse=reverse, packed=packed, h_in=h_0, c_in=c_0, h_out=h_n,
+        c_out=c_n, y=y, gates=gates, cells=cells, entries=entries,
     )  # fmt: skip
     threads = _threads(layout, 4 * hidden * (inputs + hidden))
     _run(own.code.forward, job, threads, threads)
-    return Run(y, h_n, c_n, kept or ())
+    if gates is None or cells is None or entries is None:
+        return Run(y, h_n, c_n, ())
+    return Run(y, h_n, c_n, Kept(gates, cells, entries, c_0, w_ih, w_hh))
 
 
 def backward(
@@ -132,10 +134,10 @@ def backward(
     own = _code(values, hidden)
     values, g_h, g_c = values.contiguous(), g_h.contiguous(), g_c.contiguous()
     g_output = None if g_output is None else g_output.contiguous()
-    blocks, columns = -(-hidden // own.lanes), -(-inputs // own.lanes) if wants_values else 0
-    packed = values.new_empty((blocks + columns) * blocks * 4 * own.lanes * own.lanes)
-    own.code.pack_back(
-        _at(packed), _at(w_ih if wants_values else None), _at(w_hh), c_int64(inputs), c_int64(hidden)
+    blocks = -(-hidden // own.lanes)
+    packed, packed_x = (
+        _packed_back(weights, hidden, blocks, own) if wanted else None
+        for weights, wanted in ((w_hh, True), (w_ih, wants_values))
     )
     g_h_0, g_c_0 = values.new_empty(count, hidden), values.new_empty(count, hidden)
     g_x = None
@@ -145,14 +147,21 @@ def backward(
     sums = values.new_empty(parts, blocks * (inputs + hidden + 1) * 4 * own.lanes)
     g_w_ih, g_w_hh, g_bias = torch.empty_like(w_ih), torch.empty_like(w_hh), values.new_empty(4 * hidden)
     job = layout.job(
-        x=values, inputs=inputs, hidden=hidden, reverse=reverse, packed=packed, h_in=g_h, c_in=g_c, h_out=g_h_0,
-        c_out=g_c_0, c_0=c_0, y=g_output, gates=gates, cells=cells, entries=entries, g_x=g_x, sums=sums,
+        x=values, inputs=inputs, hidden=hidden, reverse=reverse, packed=packed, packed_x=packed_x, h_in=g_h, c_in=g_c,
+        h_out=g_h_0, c_out=g_c_0, c_0=c_0, y=g_output, gates=gates, cells=cells, entries=entries, g_x=g_x, sums=sums,
         g_w_ih=g_w_ih, g_w_hh=g_w_hh, g_bias=g_bias,
     )  # fmt: skip
     threads = _threads(layout, 8 * hidden * (inputs + hidden))
     _run(own.code.backward, job, threads, parts)
     _run(own.code.give_weights, job, threads if blocks > 1 else 1, parts)
     return g_x, g_h_0, g_c_0, Parameters(g_w_ih, g_w_hh, g_bias, None)
+
+
+def _packed_back(weights: Tensor, hidden: int, blocks: int, own: Library) -> Tensor:
+    width = weights.shape[1]
+    packed = weights.new_empty(-(-width // own.lanes) * blocks * 4 * own.lanes * own.lanes)
+    own.code.pack_back(_at(packed), _at(weights), c_int64(width), c_int64(hidden))
+    return packed
 
 
 def _code(like: Tensor, hidden: int) -> Library:

@@ -1,0 +1,214 @@
+"""The C code beside nn.LSTM, sentence by sentence; what it refuses; and what happens where it cannot be compiled."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from towers import Ragged, RaggedLSTM
+from towers.kernels import native
+from towers.kernels.native import library
+
+needs_compiler = pytest.mark.skipif(native.why_not() is not None, reason=f"the C code cannot run: {native.why_not()}")
+SIZES = st.sampled_from([1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 33, 40])
+
+
+def one_by_one(lstm: nn.LSTM, sentences: list[Tensor], state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Output of all words, h_n and c_n: nn.LSTM over one sentence at a time."""
+    outputs, hs, cs = [], [], []
+    for number, words in enumerate(sentences):
+        h, c = (part[:, number] for part in state)
+        if len(words):
+            output, (h, c) = lstm(words, (h, c))
+            outputs.append(output)
+        hs.append(h)
+        cs.append(c)
+    width = lstm.hidden_size * (1 + lstm.bidirectional)
+    output = torch.cat(outputs) if outputs else state[0].new_zeros(0, width)
+    return output, torch.stack(hs, 1), torch.stack(cs, 1)
+
+
+@needs_compiler
+@settings(max_examples=60, deadline=None)
+@given(
+    inputs=SIZES,
+    hidden=SIZES,
+    lengths=st.lists(st.integers(0, 20), min_size=1, max_size=60),
+    bidirectional=st.booleans(),
+    double=st.booleans(),
+    threads=st.sampled_from([1, 2, 3]),
+    seed=st.integers(0, 1000),
+)
+def test_each_sentence_as_nn_lstm_has_it_and_so_the_gradients(
+    inputs: int, hidden: int, lengths: list[int], bidirectional: bool, double: bool, threads: int, seed: int
+):
+    torch.manual_seed(seed)
+    dtype = torch.float64 if double else torch.float32
+    theirs = nn.LSTM(inputs, hidden, batch_first=True, bidirectional=bidirectional).double()
+    ours = RaggedLSTM.from_torch(theirs).to(dtype)
+    ours.method = "native"
+    rows, count = 1 + bidirectional, len(lengths)
+    values = torch.randn(sum(lengths), inputs, dtype=torch.float64)
+    starts = [torch.randn(rows, count, hidden, dtype=torch.float64) for _ in range(2)]
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    found: list[list[Tensor]] = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for lstm, precise in ((theirs, torch.float64), (ours, dtype)):
+            x, h, c = (part.to(precise).clone().requires_grad_() for part in (values, *starts))
+            if lstm is theirs:
+                output, h_n, c_n = one_by_one(theirs, list(x.split(lengths)), (h, c))
+            else:
+                ragged, (h_n, c_n) = ours(Ragged(x, offsets), (h, c))
+                output = ragged.values
+            results = [output, h_n, c_n]
+            total = sum(
+                (part * torch.linspace(-1, 1, part.numel(), dtype=precise).view_as(part)).sum() for part in results
+            )
+            gradients = torch.autograd.grad(total, [x, h, c, *lstm.parameters()], materialize_grads=True)
+            found.append([part.detach() for part in (*results, *gradients)])
+    finally:
+        torch.set_num_threads(before)
+    for place, (wanted, got) in enumerate(zip(*found, strict=True)):
+        allowed = (1e-12 if double else 1e-6) if place < 3 else (1e-11 if double else 1e-5)
+        largest = float(wanted.abs().max()) if wanted.numel() else 0.0
+        distance = float((wanted - got).abs().max()) if wanted.numel() else 0.0
+        assert distance <= allowed * max(1.0, largest)
+
+
+@needs_compiler
+def test_a_sentence_has_the_same_bits_whatever_stands_beside_it():
+    lstm = RaggedLSTM(9, 20, bidirectional=True, method="native")
+    lengths = torch.randint(0, 30, (70,), generator=torch.Generator().manual_seed(0)).tolist()
+    sentences = [torch.randn(length, 9) for length in lengths]
+    with torch.no_grad():
+        together, (h_n, c_n) = lstm(Ragged.from_list(sentences))
+        for number, words in enumerate(sentences):
+            alone, (h, c) = lstm(Ragged.from_list([words]))
+            assert torch.equal(alone.values, together.to_list()[number])
+            assert torch.equal(h[:, 0], h_n[:, number])
+            assert torch.equal(c[:, 0], c_n[:, number])
+
+
+@needs_compiler
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_in_its_own_sentence_and_is_not_hidden(bad: float):
+    lstm = RaggedLSTM(8, 6, method="native")
+    x, lengths = torch.randn(40, 7, 8), torch.arange(40) % 8
+    broken = x.clone()
+    broken[15, 2, 3] = bad
+    with torch.no_grad():
+        whole, found = (lstm.last(batch, lengths=lengths)[0] for batch in (x, broken))
+    others = torch.arange(40) != 15
+    assert torch.equal(whole[others], found[others])
+    assert found[15].isnan().all() == (bad != bad)
+
+
+@needs_compiler
+def test_large_gates_neither_overflow_nor_lose_the_small_ones():
+    """Against float64: gates beyond where exp overflows, and so small that 1 - x would lose them."""
+    for scale in (1e-6, 1e-3, 1.0, 30.0, 1e4):
+        theirs = nn.LSTM(4, 4, batch_first=True)
+        x = torch.randn(3, 5, 4) * scale
+        with torch.no_grad():
+            ours = RaggedLSTM.from_torch(theirs)
+            ours.method = "native"
+            wanted, found = theirs.double()(x.double())[0], ours(x)[0]
+        assert (wanted - found).abs().max() <= 1e-6
+    zero = RaggedLSTM(1, 1, bias=False, method="native")
+    with torch.no_grad():
+        for weight in zero.parameters():
+            weight.fill_(1.0)
+        tiny = zero(torch.tensor([[[1e-12]]]))[0].item()
+    assert tiny == pytest.approx(0.25e-12, rel=1e-5)  # o * tanh(i * tanh(x)): a half of a half
+
+
+@needs_compiler
+def test_sentences_outside_of_the_rows_are_refused():
+    lstm = RaggedLSTM(3, 5)
+    for offsets in ([0, 2, 9], [0, 3, 1], [-1, 2, 4]):
+        with pytest.raises(IndexError, match="a sentence of the batch lies outside of its 4 rows"):
+            lstm(Ragged.unchecked(torch.randn(4, 3), torch.tensor(offsets)))
+
+
+@needs_compiler
+def test_weights_of_other_sizes_are_refused():
+    lstm = RaggedLSTM(3, 5)
+    lstm.weight_hh_l0 = nn.Parameter(torch.zeros(20, 4))
+    with pytest.raises(RuntimeError, match=r"x, h_0, c_0, weight_ih, weight_hh are .* they do not fit"):
+        lstm(torch.randn(2, 4, 3))
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[pytest.MonkeyPatch]:
+    """As if nothing had been compiled, by nobody."""
+    caches = (library.library, library.why_not, library._compiler, library._load)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    for cached in caches:
+        cached.cache_clear()
+    yield monkeypatch
+    for cached in caches:
+        cached.cache_clear()
+
+
+def test_without_a_compiler_the_other_ways_run(no_compiler: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    theirs = nn.LSTM(4, 7, batch_first=True)
+    ours, x = RaggedLSTM.from_torch(theirs), torch.randn(3, 5, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x)[0], theirs(x)[0])
+    assert "native" not in str(ours.plan(torch.tensor([5, 5, 5])))
+    ours.method = "native"
+    with pytest.raises(ValueError, match=r'method "native" cannot run this: no C compiler was found .*"auto" takes'):
+        ours(x)
+
+
+def test_a_compiler_that_fails_is_as_none(no_compiler: pytest.MonkeyPatch):
+    no_compiler.setenv("CC", f"{sys.executable} -c 'raise SystemExit(1)'")
+    lstm = RaggedLSTM(4, 7, method="native")
+    with pytest.raises(ValueError, match="the C compiler could not compile it"):
+        lstm(torch.randn(3, 5, 4))
+
+
+def test_no_projection_in_c():
+    with pytest.raises(ValueError, match='method "native" cannot run this: it has no proj_size'):
+        RaggedLSTM(4, 7, proj_size=2, method="native")(torch.randn(3, 5, 4))
+
+
+@needs_compiler
+def test_compiled_once_and_kept_even_where_a_file_is_broken(no_compiler: pytest.MonkeyPatch, tmp_path):
+    no_compiler.delenv("CC")
+    assert native.why_not() is None
+    kept = list((tmp_path / "cache" / "towers").glob("lstm-*.so"))
+    assert len(kept) == 1
+    with pytest.MonkeyPatch.context() as never:
+        never.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it is compiled already"))
+        library._load.cache_clear()
+        assert library.library("float", 100) is not None
+    kept[0].unlink()  # it is loaded: what is written to it would be run
+    kept[0].write_bytes(b"cut off")
+    library._load.cache_clear()
+    library.library.cache_clear()
+    assert library.library("float", 100) is not None
+
+
+@needs_compiler
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions")
+def test_where_nothing_can_be_kept_it_is_compiled_for_this_process(no_compiler: pytest.MonkeyPatch, tmp_path):
+    no_compiler.delenv("CC")
+    (tmp_path / "cache").write_text("a file, where a folder should be")
+    assert native.why_not() is None
+
+
+@needs_compiler
+def test_few_sentences_whose_weights_fall_out_of_the_cache_take_another_way():
+    lstm = RaggedLSTM(1024, 1024)
+    assert "native" not in str(lstm.plan(torch.tensor([5, 9])))
+    assert "native" in str(lstm.plan(torch.tensor([5, 9] * 10)))
