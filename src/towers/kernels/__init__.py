@@ -13,11 +13,13 @@ Which code runs:
   `lengths` on the host nor wait for the device, and, being made of custom operations, takes fake tensors,
   `torch.compile` and export itself. To add one, write the module and enter it in `device_ways`, before `padded`, which
   serves everything. `fused` is the first.
-- On the CPU, plain tensors in eager code go to `stack`, which has a plan made (`plan`, by the model in `costs`), lays
-  it out (`layout`), and walks over it, a layer and direction at a time (`walk`): pieces of the batch side by side
-  (`threads`), each segment of a piece in one of the ways, `buckets` or `steps`. Padded batches for which that does not
-  pay are not laid out, but run as they stand (`whole`); where the last states alone are wanted, and no gradients of a
-  large batch, sentences go in `blocks` of like lengths.
+- On the CPU, plain tensors in eager code go to `stack`, which goes `native` wherever it can: C code that walks over
+  each sentence by itself, without padding or sorting, so that a sentence's bits are its own. Where there is no C
+  compiler, or a projection, or few sentences under weights that fall out of the cache, a plan is made (`plan`, by the
+  model in `costs`), laid out (`layout`) and walked over, a layer and direction at a time (`walk`): pieces of the
+  batch side by side (`threads`), each segment of a piece in one of the ways, `buckets` or `steps`. Padded batches for
+  which that does not pay are not laid out, but run as they stand (`whole`); where the last states alone are wanted,
+  and no gradients of a large batch, sentences go in `blocks` of like lengths.
 - Fake, functional and compiled tensors on the CPU go through one custom operation (`operator`), which runs the same.
 """
 

@@ -40,9 +40,10 @@ class RaggedLSTM(nn.Module):
         bias: True for nn.LSTM's two biases, which are added; "single" for one trainable bias, as in Keras (then only
             `bias_ih_l{k}` exists, and loading a state_dict with two sums them); False for none.
         batch_first: must be True.
-        method: on the CPU, "buckets" (padded to a few common ends, through oneDNN) or "steps" (one by one, over the
-            sentences that still run) name a way of `towers.kernels`; "auto" cuts each batch where its model of costs
-            says, and takes the cheaper of the two for each part: see `plan`.
+        method: on the CPU, "native" (C code, compiled when it is first needed; no proj_size), "buckets" (padded to a
+            few common ends, through oneDNN) or "steps" (one by one, over the sentences that still run) name a way of
+            `towers.kernels`; "auto" takes the one that its model of costs finds cheapest, and where there is no C
+            compiler cuts each batch where that model says, between the other two: see `plan`.
 
     Raises:
         ValueError: an argument is none of those, or sizes do not fit.
