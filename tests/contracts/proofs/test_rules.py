@@ -196,6 +196,39 @@ def test_linear_relu_and_new_empty():
         assert by_rule(call, {name: size for name, size in sizes.items() if name in axes}, {}) == shapes(expected)
 
 
+def test_axes_of_one_and_rows():
+    """Each result lies in memory as the real one does, whatever was done to its axes before."""
+    turns = [
+        lambda x: x,
+        lambda x: x.transpose(0, -1),
+        lambda x: torch.empty_like(x).transpose_(0, -1),
+        lambda x: x.new_zeros(x.shape).unsqueeze_(1),
+    ]
+    for choose in cases(10):
+        sizes = {"batch": choose.randint(2, 4), "time": choose.randint(2, 4)}
+        axes = [axis for axis in ("batch", "time", 1, 3) if choose.random() < 0.6] or ["batch"]
+        choose.shuffle(axes)
+        turn, at, more = choose.choice(turns), choose.randint(-len(axes), len(axes) - 1), choose.randint(-3, 3)
+
+        def call(make: Callable[..., Tensor], known: Any) -> Any:
+            input = turn(make(*axes))  # noqa: B023
+            at_one = max(-input.dim() - 1, min(more, input.dim()))  # noqa: B023
+            results = [input.unsqueeze(at_one), torch.unsqueeze(input, at_one), torch.zeros_like(input)]
+            results += [input.squeeze(at), torch.squeeze(input, at), torch.empty(input.shape), torch.zeros(2, 3)]  # noqa: B023
+            results += [input[row] for row in (0, -1)]
+            if known is None:
+                strides.extend(result.stride() for result in results)  # noqa: B023
+            else:
+                fake.extend(result.is_contiguous() for result in results)  # noqa: B023
+            return results
+
+        strides: list[Any] = []
+        fake: list[bool] = []
+        expected = call(lambda *shape: real(*shape, sizes=sizes), None)  # noqa: B023
+        assert by_rule(call, {name: size for name, size in sizes.items() if name in axes}, {}) == shapes(expected)
+        assert fake == [result.is_contiguous() for result in expected]
+
+
 def test_the_shares_of_words():
     for choose in cases(9):
         conv = PhraseConv(choose.randint(1, 4), choose.randint(1, 5), choose.randint(1, 3))

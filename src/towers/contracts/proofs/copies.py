@@ -63,12 +63,29 @@ class Emptied:
         except Exception as error:
             kind = type(self.module).__name__
             raise ValueError(f"{kind}: verify runs a copy, and this module cannot be copied: {error}") from error
+        _keep_hooks(self.module, twin)
         for part in twin.modules():
             _read_bare_annotations(part)
             _show_attached(part)
             if isinstance(part, nn.RNNBase):
                 part.get_expected_hidden_size = MethodType(expected_hidden_size, part)
         return twin
+
+
+_HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
+
+
+def _keep_hooks(module: nn.Module, twin: nn.Module) -> None:
+    """Hang the hooks of a module, among them what `attach` hung there, on a copy that was made anew without them.
+
+    einops' layers copy themselves so: all that they keep is their pattern.
+    """
+    twins = dict(twin.named_modules())
+    for path, part in module.named_modules():
+        same = twins.get(path)
+        if same is not None and not (same._forward_pre_hooks or same._forward_hooks):
+            for name in _HOOKS:
+                getattr(same, name).update(getattr(part, name))
 
 
 def _read_bare_annotations(module: nn.Module) -> None:
@@ -124,6 +141,7 @@ def _witnessed(module: nn.Module, signature: Signature) -> Any:
 def real_copy(module: nn.Module) -> nn.Module:
     """A copy with data on the CPU, to be run on small tensors; what has no data gets small random numbers."""
     twin = copy.deepcopy(module)
+    _keep_hooks(module, twin)
     if any(tensor.is_meta for tensor in [*twin.parameters(), *twin.buffers()]):
         twin = twin.to_empty(device="cpu")
         with torch.no_grad():

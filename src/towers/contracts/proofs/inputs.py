@@ -39,6 +39,12 @@ class Case:
         """The arguments by name; `sizes` has every axis."""
         return {name: self._argument(name, sizes, make) for name in self.subject.required + self.given}
 
+    def placed(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Arguments by position as far as none is left out, for a module may take `*args`; the others by name."""
+        named, places = dict(arguments), [name for name in self.subject.signature.parameters if name != "self"]
+        given = itertools.takewhile(named.__contains__, places)
+        return [named.pop(name) for name in given], named
+
     def _argument(self, name: str, sizes: Mapping[str, Any], make: Make) -> Any:
         value = self.subject.values.get(name)
         if value is not None and not isinstance(value, Tensor):

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from towers.contracts.proofs.quick import first_or_last, made_like
 from towers.contracts.proofs.symbols import Symbols
 
 
@@ -20,7 +21,7 @@ def pack(symbols: Symbols, input: Tensor, lengths: Tensor, batch_first: bool) ->
     tokens = symbols.fresh("tokens", 1, batch * time)
     batch_sizes = torch.empty(steps, dtype=torch.int64, device="cpu")
     symbols.packed[id(batch_sizes)] = (batch_sizes, batch)
-    return input.new_empty(tokens, *input.shape[2:]), batch_sizes
+    return made_like(input, tokens, *input.shape[2:]), batch_sizes
 
 
 def pad(
@@ -31,14 +32,14 @@ def pad(
         return NotImplemented
     batch = batch_sizes_of(symbols, batch_sizes)
     sizes = (batch, total_length) if batch_first else (total_length, batch)
-    return data.new_empty(*sizes, *data.shape[1:]), torch.empty(batch, dtype=torch.int64, device="meta")
+    return made_like(data, *sizes, *data.shape[1:]), made_like(data, batch, dtype=torch.int64)
 
 
 def first_batch_size(symbols: Symbols, tensor: Tensor, index: Any) -> Any:
-    """`batch_sizes[0]` is the batch."""
+    """`batch_sizes[0]` is the batch; other tensors have rows."""
     if type(index) is int and index == 0 and id(tensor) in symbols.packed:
         return batch_sizes_of(symbols, tensor)
-    return NotImplemented
+    return first_or_last(symbols, tensor, index)
 
 
 def batch_sizes_of(symbols: Symbols, batch_sizes: Tensor) -> Any:

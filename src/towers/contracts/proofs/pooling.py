@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from towers.contracts.proofs.quick import made_like
+
 
 def max_pool1d(
     symbols: Any,
@@ -31,8 +33,8 @@ def max_pool1d(
         out = torch.sym_ite((out - 1) * stride >= input.shape[-1] + padding, out - 1, out)
     if out < 1:
         raise RuntimeError(f"max_pool1d() Invalid computed output size: {out}")
-    result = input.new_empty(*input.shape[:-1], out)
-    return (result, result.to(torch.int64)) if return_indices else result
+    result = made_like(input, *input.shape[:-1], out)
+    return (result, made_like(result, *result.shape, dtype=torch.int64)) if return_indices else result
 
 
 def max_pool1d_with_indices(symbols: Any, input: Tensor, kernel_size: Any, *rest: Any, **options: Any) -> Any:

@@ -1,10 +1,63 @@
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Shapes of operations on which torch's own way is slow where sizes are symbols: up to ten times as slow as these."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import maybe_current_level  # pyright: ignore
+from torch._guards import active_fake_mode
+from torch._subclasses.fake_tensor import FakeTensor, in_kernel_invocation_manager
+
+META = torch.device("meta")
+
+_WHOLE = "_towers_whole"
+"""The attribute of a tensor that lies in memory in the order of its axes: to ask torch would be a question on sizes."""
+
+
+def made(shape: Sequence[Any], dtype: torch.dtype) -> Tensor:
+    """A fake tensor, made as torch makes one, but with no dispatch to find out that it is one."""
+    fake = active_fake_mode()
+    if fake is None or maybe_current_level() is not None:  # under vmap and grad torch wraps what is made
+        return torch.empty(shape, dtype=dtype, device=META)
+    with in_kernel_invocation_manager(fake):
+        inner = torch.empty(shape, dtype=dtype, device=META)
+    tensor = FakeTensor(fake, inner, META)
+    setattr(tensor, _WHOLE, True)
+    return tensor
+
+
+def made_like(like: Tensor, *size: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """As `Tensor.new_empty`."""
+    return made(size, dtype or like.dtype) if _plain(like) else like.new_empty(size, dtype=dtype)
+
+
+def forget(symbols: Any, tensor: Tensor, *args: Any, **options: Any) -> Any:
+    """What changes the axes of a tensor in its place: from now on torch has to be asked."""
+    vars(tensor).pop(_WHOLE, None)
+    return NotImplemented
+
+
+def empty(symbols: Any, *size: Any, **options: Any) -> Any:
+    """torch.empty and torch.zeros."""
+    shape = _shape(size)
+    if shape is None or not options.keys() <= {"dtype", "device"}:
+        return NotImplemented
+    return made(shape, options.get("dtype") or torch.get_default_dtype())
+
+
+def new_empty(symbols: Any, like: Tensor, *size: Any, **options: Any) -> Any:
+    """Tensor.new_empty and Tensor.new_zeros."""
+    shape = _shape(size)
+    if shape is None or not _plain(like) or not options.keys() <= {"dtype", "device"}:
+        return NotImplemented
+    return made(shape, options.get("dtype") or like.dtype)
+
+
+def empty_like(symbols: Any, like: Tensor, **options: Any) -> Any:
+    """torch.empty_like and torch.zeros_like."""
+    return NotImplemented if options or not _whole(like) else made(like.shape, like.dtype)
 
 
 def linear(symbols: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
@@ -13,22 +66,57 @@ def linear(symbols: Any, input: Tensor, weight: Tensor, bias: Tensor | None = No
     if input.dtype != weight.dtype and not any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
         # what real tensors get, and torch lets pass where sizes are symbols
         raise RuntimeError(f"mat1 and mat2 must have the same dtype, but got {input.dtype} and {weight.dtype}")
-    if any(part.is_nested or part.layout != torch.strided or part.dtype != input.dtype for part in parts):
+    if any(not _plain(part) or part.dtype != input.dtype for part in parts):
         return NotImplemented
     if weight.dim() != 2 or input.dim() < 2 or input.shape[-1] != weight.shape[1]:
         return NotImplemented
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         return NotImplemented
-    return torch.empty(*input.shape[:-1], weight.shape[0], dtype=input.dtype, device="meta")
+    return made((*input.shape[:-1], weight.shape[0]), input.dtype)
 
 
 def relu(symbols: Any, input: Tensor, inplace: bool = False) -> Any:
     """F.relu and torch.relu: shape and dtype stay."""
-    plain = not inplace and not input.is_nested and input.layout == torch.strided and input.dtype.is_floating_point
-    return torch.empty_like(input) if plain else NotImplemented
+    if inplace or not _plain(input) or not input.dtype.is_floating_point:
+        return NotImplemented
+    return made(input.shape, input.dtype) if _whole(input) else torch.empty_like(input)
 
 
-def new_empty(symbols: Any, like: Tensor, *size: Any, **options: Any) -> Any:
-    """Tensor.new_empty."""
-    plain = not like.is_nested and like.layout == torch.strided and options.keys() <= {"dtype"}
-    return torch.empty(*size, dtype=options.get("dtype") or like.dtype, device="meta") if plain else NotImplemented
+def unsqueeze(symbols: Any, input: Tensor, dim: Any) -> Any:
+    """Tensor.unsqueeze and torch.unsqueeze."""
+    if not _whole(input) or type(dim) is not int or not -input.dim() - 1 <= dim <= input.dim():
+        return NotImplemented
+    shape = list(input.shape)
+    shape.insert(dim % (input.dim() + 1), 1)
+    return made(shape, input.dtype)
+
+
+def squeeze(symbols: Any, input: Tensor, dim: Any = None) -> Any:
+    """Tensor.squeeze and torch.squeeze of one axis that is 1 whatever the symbols are."""
+    if not _whole(input) or type(dim) is not int or not -input.dim() <= dim < input.dim():
+        return NotImplemented
+    shape: list[Any] = list(input.shape)
+    return made(shape, input.dtype) if type(size := shape.pop(dim)) is int and size == 1 else NotImplemented
+
+
+def first_or_last(symbols: Any, input: Tensor, index: Any) -> Any:
+    """Tensor.__getitem__ with one int, of an axis whose size is no symbol."""
+    if not _whole(input) or type(index) is not int or not input.dim():
+        return NotImplemented
+    count: Any = input.shape[0]
+    return made(input.shape[1:], input.dtype) if type(count) is int and -count <= index < count else NotImplemented
+
+
+def _shape(size: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The sizes, given one by one or as one; None where torch must say what is wrong with them."""
+    shape = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+    fine = all(isinstance(each, torch.SymInt) or (type(each) is int and each >= 0) for each in shape)
+    return shape if fine else None
+
+
+def _plain(tensor: Tensor) -> bool:
+    return isinstance(tensor, FakeTensor) and not tensor.is_nested and tensor.layout == torch.strided
+
+
+def _whole(tensor: Any) -> bool:
+    return isinstance(tensor, FakeTensor) and _WHOLE in vars(tensor)

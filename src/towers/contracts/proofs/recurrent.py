@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from towers.contracts.proofs.quick import made_like
+
 
 def lstm(symbols: Any, input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     """torch.lstm: (input, (h, c), …) or (data, batch_sizes, (h, c), …)."""
@@ -37,7 +39,7 @@ def _run(gates: int, input: Tensor, batch_sizes: Tensor | None, given: Any, weig
         _expect(tuple(part.shape) == shape, f"Expected hidden size {shape}, got {list(part.shape)}")
     if batch_sizes is None:
         _expect(input.shape[1 if batch_first else 0] > 0, "Expected sequence length to be larger than 0 in RNN")
-    return (input.new_empty(*input.shape[:-1], directions * out), *(part.new_empty(part.shape) for part in state))
+    return made_like(input, *input.shape[:-1], directions * out), *(made_like(part, *part.shape) for part in state)
 
 
 def expected_hidden_size(module: nn.RNNBase, input: Tensor, batch_sizes: Tensor | None) -> tuple[Any, ...]:

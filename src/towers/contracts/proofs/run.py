@@ -32,6 +32,7 @@ from towers.contracts.proofs.inputs import Case
 from towers.contracts.proofs.kept import keeps_sizes
 from towers.contracts.proofs.packing import batch_sizes_of
 from towers.contracts.proofs.places import quiet, raised_at, running_at
+from towers.contracts.proofs.quick import made
 from towers.contracts.proofs.rules import Rules
 from towers.contracts.proofs.sizes import SymbolicSize, renamed
 from towers.contracts.proofs.spans import Spans
@@ -313,7 +314,8 @@ def _run(
                 one.symbols.assume(truth)
             for sizes in (*([earlier] if earlier else []), one.symbols.sizes):
                 one.outcome.steps.clear()
-                module(**case.arguments(sizes, lambda shape, dtype: torch.empty(*shape, dtype=dtype)))
+                args, kwargs = case.placed(case.arguments(sizes, made))
+                module(*args, **kwargs)
         one.settle()
         one.outcome.keeps = keeps_sizes(module)
     except Unknown:

@@ -38,7 +38,8 @@ def real_run(module: nn.Module, case: Case, sizes: Mapping[str, int]) -> Excepti
         try:
             arguments = case.arguments(sizes, lambda shape, dtype: _numbers(shape, dtype, generator))
             _keep_conditions(arguments, case, sizes)
-            twin(**arguments)
+            args, kwargs = case.placed(arguments)
+            twin(*args, **kwargs)
         except Exception as error:
             return None if _about_values(error) else error
     return None
