@@ -24,6 +24,7 @@ SUITES = {
     "tower": "tower",
     "lstm-memory": "lstm_memory",
     "lstm-costs": "lstm_costs",
+    "lstm-threads": "lstm_threads",
     "contracts": "contracts",
     "proof": "proof",
     "import": "imports",

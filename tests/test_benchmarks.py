@@ -25,6 +25,7 @@ MODULES = (
     "others",
     "lstm_memory",
     "lstm_costs",
+    "lstm_threads",
     "lstm_report",
     "proof",
 )
