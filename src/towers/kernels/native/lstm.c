@@ -4,10 +4,10 @@
    next one. So there is no padding, nothing is sorted into buckets, and what is computed for a sentence does not depend
    on the others: ROWS slots go side by side only so that a weight, once loaded, serves ROWS words.
 
-   Units stand in blocks of LANES, the lanes of a vector; the last block is filled up with units whose weights are 0. The
-   packed weights of a block lie in the order in which they are read, for each input first and then each unit of the
-   state: gates i, f, g, o, a vector each. What is kept for the way back has that order too: of a word, for each block
-   its four gates.
+   Units stand in blocks of LANES, the lanes of a vector; the last block is filled up with units whose weights are 0.
+   The packed weights of a block lie in the order in which they are read, for each input first and then each unit of
+   the state: gates i, f, g, o, a vector each. What is kept for the way back has that order too: of a word, for each
+   block its four gates.
 
    REAL is float or double; SHIFT halves the vectors, for layers of few units. */
 
@@ -161,7 +161,7 @@ INLINE void transpose(V *rows) {
             rows[i][j] = rows[j][i], rows[j][i] = one;
         }
 #else
-    UNROLL for (int size = 1; size < LANES; size *= 2) { /* change places across the diagonal, in squares of this size */
+    UNROLL for (int size = 1; size < LANES; size *= 2) { /* squares of this size change places across the diagonal */
         Mask upper, lower;
         for (int lane = 0; lane < LANES; lane++) {
             upper[lane] = lane & size ? LANES + (lane ^ size) : lane;
@@ -485,14 +485,16 @@ static void run_forward(const Job *job, Slot *slots, int n, int64_t steps, REAL 
             const int count = least(ROWS, steps);
             for (int64_t block = 0; block < blocks; block++)
                 for (int r = 0; r < n; r++) {
-#define AHEAD(first, count) step_ahead(job, slots + r, block, first, ahead + r * ROWS * blocks * 4 * LANES, count, products_##count##_4)
+#define AHEAD(first, count)                                                                                            \
+    step_ahead(job, slots + r, block, first, ahead + r * ROWS * blocks * 4 * LANES, count, products_##count##_4)
                     GROUPS(count, AHEAD)
 #undef AHEAD
                 }
         }
         for (int64_t block = 0; block < blocks; block++) {
-            const REAL *here = ahead ? ahead + begin * blocks * 4 * LANES : 0;
-#define STEP(first, count) step_forward(job, slots + first, block, here ? here + first * ROWS * blocks * 4 * LANES : 0, count, products_##count##_4)
+#define STEP(first, count)                                                                                             \
+    step_forward(job, slots + first, block, ahead ? ahead + (first * ROWS + begin) * blocks * 4 * LANES : 0, count,    \
+                 products_##count##_4)
             GROUPS(n, STEP)
 #undef STEP
         }
