@@ -184,7 +184,8 @@ def check(case: Case, paths: Mapping[str, Path], weights: Mapping[str, list[nn.P
 def disagreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[float, float] | None:
     """How far apart some entry is, and what is allowed; None where all are close enough."""
     for ours, theirs, relative in zip(found, expected, (1e-5, *[1e-4] * (len(found) - 1)), strict=True):
-        distance, allowed = float((ours - theirs).abs().max()), relative * max(1.0, float(theirs.abs().max()))
+        distance, largest = float((ours - theirs).detach().abs().max()), float(theirs.detach().abs().max())
+        allowed = relative * max(1.0, largest)
         if not distance <= allowed:
             return distance, allowed
     return None
