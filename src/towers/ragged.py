@@ -102,7 +102,7 @@ class Ragged:
     @property
     def lengths(self) -> Int[Tensor, "batch"]:
         """The number of tokens of each sentence."""
-        return self.offsets[1:] - self.offsets[:-1]
+        return self.offsets.diff()
 
     @property
     def device(self) -> torch.device:

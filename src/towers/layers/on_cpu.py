@@ -49,7 +49,7 @@ def pooled(
     features = pooled_phrases(shares, conv.bias, ids, pool.size)
     if ragged.uniform is not None:
         return Batch(features, ragged.offsets[:-1], None, max(ragged.uniform - fewer, 0)), len(ragged)
-    return Batch(features, ragged.offsets[:-1], (ragged.lengths - fewer).clamp_(min=0), None), len(ragged)
+    return Batch(features, ragged.offsets[:-1], ragged.lengths.sub_(fewer).clamp_(min=0), None), len(ragged)
 
 
 def pooled_phrases(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int) -> Tensor:
@@ -66,7 +66,7 @@ def _phrases(shares: Tensor, bias: Tensor, ids: Tensor | None) -> Tensor:
     if ids is not None:  # a token's shares stand side by side: one look-up takes half the time of one for each place
         shares = shares.index_select(0, ids)
     count = max(len(shares) - shares.shape[1] + 1, 0)
-    first, *others = [part[place : place + count] for place, part in enumerate(shares.unbind(1))]
+    first, *others = [shares[place : place + count, place] for place in range(shares.shape[1])]
     total = first + (others[0] if others else 0)
     for part in others[1:]:
         total += part
