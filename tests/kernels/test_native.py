@@ -148,7 +148,7 @@ def test_weights_of_other_sizes_are_refused():
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[pytest.MonkeyPatch]:
     """As if nothing had been compiled, by nobody."""
-    caches = (library.library, library.why_not, library._compiler, library._load)
+    caches = (library.library, library.why_not, library._compiler, library.code)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("CC", "no-such-compiler")
     for cached in caches:
@@ -190,11 +190,11 @@ def test_compiled_once_and_kept_even_where_a_file_is_broken(no_compiler: pytest.
     assert len(kept) == 1
     with pytest.MonkeyPatch.context() as never:
         never.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it is compiled already"))
-        library._load.cache_clear()
+        library.code.cache_clear()
         assert library.library("float", 100) is not None
     kept[0].unlink()  # it is loaded: what is written to it would be run
     kept[0].write_bytes(b"cut off")
-    library._load.cache_clear()
+    library.code.cache_clear()
     library.library.cache_clear()
     assert library.library("float", 100) is not None
 

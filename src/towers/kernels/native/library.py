@@ -1,4 +1,4 @@
-"""`lstm.c`, compiled for this machine when it is first needed, kept for later processes, and loaded.
+"""The C code beside this file, compiled for this machine when it is first needed, kept for later processes, and loaded.
 
 The compiler is `CC`, or the first of cc, gcc and clang. What it makes lies in `XDG_CACHE_HOME`/towers, or
 ~/.cache/towers, by a hash of the source, the options and the processor; where that cannot be written, in a folder of
@@ -18,13 +18,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-SOURCE = Path(__file__).with_name("lstm.c")
 OPTIONS = ("-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 TUNED = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
 
 
 class Library(NamedTuple):
-    """The code, and how many numbers there are in one of its vectors."""
+    """`lstm.c`, and how many numbers there are in one of its vectors."""
 
     code: ctypes.CDLL
     lanes: int
@@ -33,10 +32,18 @@ class Library(NamedTuple):
 @lru_cache(None)
 def library(real: str, hidden: int) -> Library | None:
     """The code for numbers of type `real`, "float" or "double", and so many units; None: `why_not` says why."""
-    widest = _load(real, 0)
+    widest = _lstm(real, 0)
     if widest is None or hidden > widest.lanes // 2:
         return widest
-    return _load(real, 1)
+    return _lstm(real, 1)
+
+
+def _lstm(real: str, shift: int) -> Library | None:
+    loaded = code("lstm", real, shift)
+    if loaded is None:
+        return None
+    loaded.lanes.restype = loaded.lay_out.restype = ctypes.c_int64
+    return Library(loaded, loaded.lanes())
 
 
 @lru_cache(1)
@@ -44,7 +51,7 @@ def why_not() -> str | None:
     """Why there is no library, for people; None where there is one."""
     if _compiler() is None:
         return "no C compiler was found (CC, cc, gcc or clang)"
-    return None if _load("float", 0) is not None else "the C compiler could not compile it"
+    return None if code("lstm", "float") is not None else "the C compiler could not compile it"
 
 
 @lru_cache(1)
@@ -55,20 +62,19 @@ def _compiler() -> tuple[str, ...] | None:
 
 
 @lru_cache(None)
-def _load(real: str, shift: int) -> Library | None:
-    compiler = _compiler()
+def code(source: str, real: str, shift: int = 0) -> ctypes.CDLL | None:
+    """What a source beside this file was compiled to; None: `why_not` says why."""
+    compiler, file = _compiler(), Path(__file__).with_name(f"{source}.c")
     if compiler is None:
         return None
-    name = f"lstm-{_fingerprint(compiler)}-{real}-{shift}.so"
+    name = f"{source}-{_fingerprint(compiler, file)}-{real}-{shift}.so"
     for folder in _folders():
         path = folder / name
-        if path.exists() or _compile(compiler, path, real, shift):
+        if path.exists() or _compile([*compiler, f"-DREAL={real}", f"-DSHIFT={shift}", str(file)], path):
             try:
-                loaded = ctypes.CDLL(str(path))
+                return ctypes.CDLL(str(path))
             except OSError:  # cut off, or made for another machine
                 continue
-            loaded.lanes.restype = loaded.lay_out.restype = ctypes.c_int64
-            return Library(loaded, loaded.lanes())
     return None
 
 
@@ -80,16 +86,16 @@ def _folders() -> Iterator[Path]:
     except OSError:
         pass
     else:
-        if os.access(kept, os.W_OK) or any(kept.glob("lstm-*.so")):
+        if os.access(kept, os.W_OK) or any(kept.glob("*.so")):
             yield kept
     yield Path(tempfile.mkdtemp(prefix="towers-"))
 
 
-def _compile(compiler: tuple[str, ...], path: Path, real: str, shift: int) -> bool:
+def _compile(given: list[str], path: Path) -> bool:
     """Whole or not at all: other processes may look at the same time."""
     half = path.with_suffix(f".{os.getpid()}.so")
     for tuned in TUNED:
-        command = [*compiler, *OPTIONS, *tuned, f"-DREAL={real}", f"-DSHIFT={shift}", str(SOURCE), "-o", str(half)]
+        command = [*given, *OPTIONS, *tuned, "-o", str(half)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=120, check=False)
             if done.returncode == 0:
@@ -101,8 +107,8 @@ def _compile(compiler: tuple[str, ...], path: Path, real: str, shift: int) -> bo
     return False
 
 
-def _fingerprint(compiler: tuple[str, ...]) -> str:
-    about = [SOURCE.read_text(encoding="utf8"), *compiler, *OPTIONS, platform.platform(), platform.machine()]
+def _fingerprint(compiler: tuple[str, ...], source: Path) -> str:
+    about = [source.read_text(encoding="utf8"), *compiler, *OPTIONS, platform.platform(), platform.machine()]
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
         about += sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
