@@ -88,7 +88,8 @@ def _folders() -> Iterator[Path]:
     else:
         if os.access(kept, os.W_OK) or any(kept.glob("*.so")):
             yield kept
-    yield Path(tempfile.mkdtemp(prefix="towers-"))
+    with tempfile.TemporaryDirectory(prefix="towers-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)  # what is loaded from it stays when it is gone
 
 
 def _compile(given: list[str], path: Path) -> bool:
