@@ -11,7 +11,7 @@ from towers.contracts import modes
 from towers.contracts.bindings import Bindings, Bound, Impossible, Unknown, is_result
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.expressions import Condition, read_path
-from towers.contracts.generated.sizes import merged
+from towers.contracts.generated.meeting import merged
 from towers.contracts.layouts import RaggedAxis, Size, has_layout, layout, sized
 from towers.contracts.plain import is_plain
 from towers.contracts.refusals import (

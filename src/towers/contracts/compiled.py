@@ -96,6 +96,7 @@ class _Source:
         later = f"{self.mark}partial({', '.join([f'{self.mark}function', *passed])})"
         awaited = f"await {call}" if is_async else call
         arguments, result = self._arguments(), self._result()
+        arguments, result = self.axes.spared(arguments), self.axes.spared(result)
         called = [f"    {self.result} = {awaited}", *result, f"    return {self.result}"]
         return "\n".join(
             [
@@ -119,7 +120,7 @@ class _Source:
                 f"    {call}",
                 *self._modes("return", "None"),
                 *self._start(),
-                *lines,
+                *self.axes.spared(lines),
                 "",
             ]
         )
@@ -143,7 +144,7 @@ class _Source:
                 *self._left_out(),
                 *self._modes("return", call),
                 *self._start(),
-                *(lines or ["    return"]),
+                *(self.axes.spared(lines) or ["    return"]),
                 "",
                 f"def checked({', '.join(['hook', 'module', 'args', 'kwargs', *result])}):",
                 f"    check({', '.join([*result, 'module', '*args', '**kwargs'])})",

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Any
 
 import torch
 
 from towers.contracts.expressions import Expression
+from towers.contracts.generated.meeting import merged, met_again
 from towers.contracts.generated.writer import Writer
 from towers.contracts.specs import Axis, TensorSpec
 
 NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
-Sizes = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,21 @@ class AxisWriter:
         """The locals that have a value before anything reads them, in every call."""
         self.whole: dict[tuple[str, ...], str] = {}
         """The local that holds the shape of an earlier tensor, by its axes: another of the same has that shape."""
+        self.again: set[str] = set()
+        """The names that are set in more than one place."""
+        self.read: set[str] = set()
+        """The locals that are read anywhere."""
+        self.unpacked: list[tuple[str, Sequence[str], str]] = []
+        """Lines that take a shape apart: the line, its targets, the local that holds the shape."""
         self.touched: list[dict[str, None]] = []
         """What the alternatives now being written set, to be set back when they do not fit."""
 
     def local(self, name: str) -> str:
-        """The local that holds a name's size, or None."""
+        """The local that holds a name's size, or None, to be read."""
+        self.read.add(self._local(name))
+        return self._local(name)
+
+    def _local(self, name: str) -> str:
         return f"{self.writer.mark}axis_{name}"
 
     # The axes of one tensor.
@@ -58,13 +66,17 @@ class AxisWriter:
         """Compare a shape with an annotation."""
         at, count = spec.variadic, len(spec.axes)
         if at is None:
-            known = [self._known(axis) for axis in spec.axes]
-            if not count or None in known:
-                self._each(shape, spec.axes)
+            texts = tuple(axis.text for axis in spec.axes)
+            same = self.whole.get(texts)
+            if same is not None and not any(axis.name in self.again for axis in spec.axes):
+                self._as_known(shape, spec.axes, same, same)
+            elif count and None not in (known := [self._known(axis) for axis in spec.axes]):
+                sizes = f"({', '.join(map(str, known))},)"
+                self._as_known(shape, spec.axes, same or sizes, sizes)
             else:
-                self._as_known(shape, spec.axes, f"({', '.join(map(str, known))},)")
+                self._each(shape, spec.axes)
             if self.writer.certain and count and all(_lasting(axis) for axis in spec.axes):
-                self.whole.setdefault(tuple(axis.text for axis in spec.axes), shape)
+                self.whole.setdefault(texts, shape)
             return
         if count > 1:
             self.writer.refuse_if(f"{self.writer.given('len', len)}({shape}) < {count - 1}")
@@ -86,9 +98,9 @@ class AxisWriter:
         known = all(name in self.bound for name in axis.size.names) and not self._impossible(axis.size)
         return self.spoken(axis.size) if known else None
 
-    def _as_known(self, shape: str, axes: Sequence[Axis], known: str) -> None:
+    def _as_known(self, shape: str, axes: Sequence[Axis], same: str, known: str) -> None:
         """Compare a whole shape with what is known: most often one glance is enough."""
-        unlike = f"{shape} != {self.whole.get(tuple(axis.text for axis in axes), known)}"
+        unlike = f"{shape} != {same}"
         met = f"{self.writer.given('_met', met_again)}({shape}, {known})"
         names = [axis.name if axis.name not in self.bound else None for axis in axes]
         open_names = list(filter(None, names))
@@ -125,12 +137,16 @@ class AxisWriter:
                 targets.append(self.writer.local("size"))
                 left.append((targets[-1], axis, index == 1))
         self.writer.line(f"{', '.join(targets)}{',' if len(targets) == 1 else ''} = {shape}")
+        self.unpacked.append((self.writer.lines[-1], targets, shape))
+        self.read.update(local for local, _, _ in left)
         for local, axis, ragged in left:
             self._axis(local, axis, ragged=ragged)
 
     def _set(self, name: str) -> str:
+        if name in self.seen:
+            self.again.add(name)
         self.seen.setdefault(name)
-        return self._touch(self.local(name))
+        return self._touch(self._local(name))
 
     def _touch(self, local: str) -> str:
         if not self.writer.certain:
@@ -138,6 +154,16 @@ class AxisWriter:
         for touched in self.touched:
             touched.setdefault(local)
         return local
+
+    def spared(self, lines: Sequence[str]) -> list[str]:
+        """The lines without the taking apart of shapes of which at most one size is read."""
+        spared: dict[str, list[str]] = {}
+        for line, targets, shape in self.unpacked:
+            used = [(at, local) for at, local in enumerate(targets) if local in self.read]
+            if len(used) < 2 and len(targets) > 1:
+                indent = line[: -len(line.lstrip())]
+                spared[line] = [f"{indent}{local} = {shape}[{at}]" for at, local in used]
+        return [kept for line in lines for kept in spared.get(line, [line])]
 
     def _axis(self, size: str, axis: Axis, *, ragged: bool) -> None:
         """One axis; `ragged`: it may have no size."""
@@ -308,38 +334,3 @@ def _line(expression: Expression) -> tuple[int, int]:
         return expression.evaluate(lambda name: value, lambda path: value)
 
     return at(0), at(1) - at(0)
-
-
-def met_again(came: Sizes, known: Sizes) -> Sizes | None:
-    """The sizes that axes have which were met before, some of them (None) without a size; None where they do not fit.
-
-    A ragged second axis has no size and fits any.
-    """
-    if len(came) != len(known):
-        return None
-    for at, (size, before) in enumerate(zip(came, known, strict=True)):
-        if size != before and before is not None and (size is not None or at != 1):
-            return None
-    return tuple(before if size is None else size for size, before in zip(came, known, strict=True))
-
-
-def merged(known: tuple[Sizes, bool] | None, came: Sizes, broadcast: bool) -> tuple[Sizes, bool] | None:
-    """The sizes that a variadic name has after it met some more, and whether more may still broadcast with them.
-
-    None where they do not fit.
-    """
-    if known is None:
-        return tuple(came), broadcast
-    sizes, open_ = known
-    both = broadcast_sizes(sizes, came) if broadcast or open_ else tuple(came)
-    if both is None or (not open_ and both != sizes) or (not broadcast and both != tuple(came)):
-        return None
-    return both, open_ and broadcast
-
-
-def broadcast_sizes(first: Sizes, second: Sizes) -> Sizes | None:
-    """The sizes that two of them broadcast to; None if they do not."""
-    pairs: list[tuple[Any, Any]] = list(zip_longest(reversed(first), reversed(second), fillvalue=1))
-    if any(one != 1 and other != 1 and one != other for one, other in pairs):
-        return None
-    return tuple(other if one == 1 else one for one, other in reversed(pairs))

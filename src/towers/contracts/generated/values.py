@@ -22,6 +22,8 @@ from towers.contracts.specs import (
     TupleSpec,
 )
 
+_COMMON = (torch.float32, torch.int64)
+
 
 class Unfit(Exception):
     """One of several alternatives does not fit; the next one is tried."""
@@ -96,6 +98,7 @@ class ValueWriter:
         self.writer.line(f"    {fits} = True")
         if touched:
             names, kept = ", ".join(touched), self.writer.local("kept")
+            self.axes.read.update(touched)
             self.writer.line(f"{kept} = ({names},)", at=at)
             self.writer.line(f"except {unfit}: {names}, {fits} = *{kept}, False")
         else:
@@ -156,9 +159,10 @@ class ValueWriter:
         if spec.dtypes is None:
             writer.refuse_if(f"{shape} is None")
         else:
-            known = self.dtypes.get(spec.dtypes)
-            as_known = [] if known is None else [f"{dtype} is not {known}"]
-            writer.refuse_if(*as_known, f"{dtype} not in {writer.constant('dtypes', spec.dtypes)}")
+            writer.refuse_if(
+                f"{dtype} is not {self._likely(spec.dtypes)}",
+                f"{dtype} not in {writer.constant('dtypes', spec.dtypes)}",
+            )
             if writer.certain:
                 self.dtypes.setdefault(spec.dtypes, dtype)
         if self.dtype_of and spec.floating and not self.in_result:
@@ -168,6 +172,13 @@ class ValueWriter:
                 tests.insert(1, f"{dtype}.is_floating_point")
             writer.refuse_if(*tests)
         self.axes.axes(shape, spec)
+
+    def _likely(self, dtypes: frozenset[torch.dtype]) -> str:
+        """The dtype to ask for first: that of an earlier tensor, else the one that is most common of some."""
+        if dtypes in self.dtypes:
+            return self.dtypes[dtypes]
+        common = next((dtype for dtype in _COMMON if dtype in dtypes), None) or next(iter(dtypes), None)
+        return self.writer.constant("dtype", common)
 
     def _bounded_ragged(self, spec: TensorSpec) -> str | None:
         """The name of a second axis whose lengths are needed for conditions, should it be ragged."""
