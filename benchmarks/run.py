@@ -8,8 +8,8 @@
 
 Each suite prints a table and writes DIR/SUITE.json and DIR/SUITE.png. A suite is a module beside this file, entered in
 SUITES, with a TITLE, `cases(quick)` and `measure(case, device, quick=…) -> list[Row]`; it may have a `plot` of its own,
-`reach(rows)`, what was to be reached beside what was measured, and `summary(rows)`, which is printed instead of the
-table and written, with it, to DIR/SUITE.txt.
+`reach(rows)`, what was to be reached beside what was measured, `profile(rows)`, where the time goes, and
+`summary(rows)`, which is printed instead of the table and written, with it, to DIR/SUITE.txt.
 """
 
 import argparse
@@ -115,8 +115,9 @@ def report(
             Console(file=file, width=120).print(table(rows, suite.TITLE))
     else:
         console.print(table(rows, suite.TITLE))
-    if hasattr(suite, "reach"):
-        console.print(suite.reach(rows))
+    for part in ("reach", "profile"):
+        if hasattr(suite, part):
+            console.print(getattr(suite, part)(rows))
     getattr(suite, "plot", plot)(rows, suite.TITLE, about, out / f"{name}.png")
     print(f"{out / name}.json, {out / name}.png")
 

@@ -19,6 +19,8 @@ from timing import interleaved
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
+from tower_parts import parts
+from tower_parts import profile as profile
 from tower_picture import plot as plot
 from tower_reach import reach as reach
 
@@ -65,7 +67,8 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
     words = given.left.values.shape[0] + (given.right.values.shape[0] if case.model == "two towers" else 0)
     for phase, floor in (("forward", floors(model, given)), ("training", products(model, given))):
         ours = {name: (forward if phase == "forward" else training)(job, labels) for name, job in jobs.items()}
-        timings = interleaved({**floor, **ours, **others[phase]}, device, seconds=1.0 if quick else 7.0)
+        own = parts(model, given.left, phase) if isinstance(model, Tower) and device.type == "cpu" else {}
+        timings = interleaved({**floor, **ours, **others[phase], **own}, device, seconds=1.0 if quick else 7.0)
         for name, timing in timings.items():
             details = {"batch": case.batch, "model": case.model, "words": words, "sentences": given.source}
             details |= {"spread": timing.spread, "rounds": timing.rounds}

@@ -1,0 +1,78 @@
+"""Where one tower's time goes: its parts alone, timed beside the whole."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from report import Row
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from towers import Ragged, Tower
+from towers.layers import on_cpu
+from towers.optim import KerasAdam
+
+PARTS = ("product", "neighbours and pool", "LSTM", "optimizer")
+PRODUCTS = {"forward": "floor: one matrix product", "training": "floor: two matrix products"}
+
+
+def parts(tower: Tower, ids: Ragged, phase: str) -> dict[str, Callable[[], object]]:
+    """What comes after the product, each by itself; training: forward and backward."""
+    vectors = ids.vectors()
+    with torch.no_grad():
+        shares = {"vectors": tower.conv.shares(vectors), "ids": tower.conv.shares(ids)}
+        batch, count = on_cpu.pooled(tower.conv, tower.pool, vectors, None)
+    calls: dict[str, Callable[[], object]] = {}
+    wanted = phase == "training"
+    for kind, (shares_of, words) in shares.items():
+        given = (shares_of.clone().requires_grad_(wanted), tower.conv.bias)
+        calls[f"part: neighbours and pool, {kind}"] = _there_and_back(
+            lambda given=given, words=words: on_cpu.pooled_phrases(*given, words, tower.pool.size), given, wanted
+        )
+    features = batch.values.clone().requires_grad_(wanted)
+    batch = batch._replace(values=features)
+    calls["part: LSTM"] = _there_and_back(
+        lambda: tower.lstm.run_batch(batch, count, outputs=False)[1][0], (features, *tower.lstm.parameters()), wanted
+    )
+    return calls | ({"part: optimizer": _step(tower)} if wanted else {})
+
+
+def _there_and_back(call: Callable[[], Tensor], given: Sequence[Tensor], back: bool) -> Callable[[], object]:
+    upstream = torch.ones_like(call().detach())
+
+    def run() -> object:
+        with torch.set_grad_enabled(back):
+            result = call()
+        return torch.autograd.grad(result, given, upstream) if back else result
+
+    return run
+
+
+def _step(tower: Tower) -> Callable[[], object]:
+    copies = [torch.nn.Parameter(parameter.detach().clone()) for parameter in tower.parameters()]
+    for copy in copies:
+        copy.grad = torch.ones_like(copy)
+    return KerasAdam([{"params": copies, "fused": True}], lr=1e-6).step
+
+
+def profile(rows: Sequence[Row]) -> Table:
+    """Shares of one tower's time; the rest is checks, Python, autograd; from ids in training the words' product too."""
+    result = Table(title="Where one tower's time goes, in %", box=box.SIMPLE_HEAD)
+    for heading in ("", "batch", "µs", *PARTS, "rest"):
+        result.add_column(heading, justify="left" if not heading else "right")
+    times = {
+        (row.phase, row.details["batch"], row.implementation): row.milliseconds
+        for row in rows
+        if row.details["model"] == "tower"
+    }
+    for phase, batch, name in sorted(times, key=lambda key: (key[0], key[2] != "towers, vectors", int(str(key[1])))):
+        kind = name.removeprefix("towers, ")
+        if not name.startswith("towers, ") or kind not in ("vectors", "ids"):
+            continue
+        whole = times[phase, batch, name]
+        names = (PRODUCTS[phase] if kind == "vectors" else "", f"part: neighbours and pool, {kind}", "part: LSTM")
+        found = [times.get((phase, batch, part), 0.0) / whole for part in (*names, "part: optimizer")]
+        shares = [f"{100 * share:.0f}" if share else "" for share in found]
+        rest = f"{100 * (1 - sum(found)):.0f}"
+        result.add_row(f"{phase}, from {kind}", str(batch), f"{1e3 * whole:.0f}", *shares, rest)
+    return result
