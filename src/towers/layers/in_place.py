@@ -28,9 +28,9 @@ def serves(conv: PhraseConv, pool: FeaturePool, sentences: Tensor | Ragged) -> b
     return (
         type(conv) is PhraseConv
         and type(pool) is FeaturePool
+        and fused.serves_phrases(values, conv.weight, pool.size)
         and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in (conv, pool))  # pyright: ignore[reportPrivateUsage]
         and values.device == conv.weight.device
-        and fused.serves_phrases(values, conv.weight, pool.size)
     )
 
 

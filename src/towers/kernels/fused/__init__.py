@@ -35,10 +35,12 @@ def serves(batch: Batch, weights: Weights) -> bool:
 
 def serves_phrases(values: Tensor, weight: Tensor, pool: int) -> bool:
     """A convolution of weights "places filters width" and its pool, whose tiles are powers of two; dtypes as above."""
+    if not runs_on(values.device):
+        return False
     places, filters, _ = weight.shape
     fits = all(size & (size - 1) == 0 for size in (filters, pool)) and filters >= 16
     fits = fits and filters << (places - 1).bit_length() <= 128
-    return fits and all(part.dtype in DTYPES for part in (values, weight)) and runs_on(values.device)
+    return fits and all(part.dtype in DTYPES for part in (values, weight))
 
 
 def runs_on(device: torch.device) -> bool:
