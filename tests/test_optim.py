@@ -195,5 +195,14 @@ def test_the_short_step_is_torchs_own_to_the_last_bit(monkeypatch):
         assert torch.equal(one, other)
 
 
+def test_the_short_step_leaves_out_a_group_that_has_no_gradient():
+    moved, still = parameter(3), parameter(4)
+    before = still.detach().clone()
+    optimizer = KerasAdam([{"params": [moved], "fused": True}, {"params": [still], "fused": True}])
+    run(optimizer, [moved, still], [some_gradients(3, 3), [None] * 3])
+    assert torch.equal(still, before)
+    assert optimizer.state[moved]["step"] == 3
+
+
 def counted(function, calls):
     return lambda *args: (calls.append(1), function(*args))[1]
