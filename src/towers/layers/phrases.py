@@ -20,10 +20,6 @@ from towers.tokens import is_plain
 _WORDS = 16_384
 """So many words of a table at a time are multiplied: with factors of another dtype, some 10 MB."""
 
-_COPIED = 1_024
-"""Above so many words a copy of the weights is made without a gradient too. It paid for 9,962 words (2.2 ms, not 2.5)
-and 2,444 (.52, not .55), not for 301 (79 µs, not 73); between those nothing was measured."""
-
 
 class PhraseConv(nn.Module):
     """A convolution over neighbouring words: Keras's `Conv2D(filters, (kernel_words, vector_width))`, no activation.
@@ -138,8 +134,8 @@ class PhraseConv(nn.Module):
     ) -> Float[Tensor, "words {self.kernel_words} {self.filters}"]:
         """The share of each word in a phrase, for every place where it can stand in one: one matrix product."""
         weight, dtype = self.weight.flatten(0, 1).t(), self.product_dtype
-        if len(vectors) > _COPIED or torch.is_grad_enabled():
-            # A copy of the turned weight makes the product faster, and by a quarter that which gives its gradient.
+        if torch.is_grad_enabled():
+            # A copy of the turned weight makes the product that gives its gradient faster by a quarter.
             weight = weight.contiguous()
         if dtype is None:
             product = vectors.to(weight.dtype) @ weight
