@@ -12,23 +12,22 @@ from towers import Ragged, Tower
 from towers.layers import on_cpu
 from towers.optim import KerasAdam
 
-PARTS = ("product", "neighbours and pool", "LSTM", "optimizer")
-PRODUCTS = {"forward": "floor: one matrix product", "training": "floor: two matrix products"}
+PARTS = ("phrases", "LSTM", "optimizer")
 
 
 def parts(tower: Tower, ids: Ragged, phase: str) -> dict[str, Callable[[], object]]:
-    """What comes after the product, each by itself; training: forward and backward."""
-    vectors = ids.vectors()
+    """Each by itself; training: forward and backward. Phrases: words multiplied, neighbours added, features pooled."""
+    vectors, wanted = ids.vectors(), phase == "training"
     with torch.no_grad():
-        shares = {"vectors": tower.conv.shares(vectors), "ids": tower.conv.shares(ids)}
         batch, count = on_cpu.pooled(tower.conv, tower.pool, vectors, None)
-    calls: dict[str, Callable[[], object]] = {}
-    wanted = phase == "training"
-    for kind, (shares_of, words) in shares.items():
-        given = (shares_of.clone().requires_grad_(wanted), tower.conv.bias)
-        calls[f"part: neighbours and pool, {kind}"] = _there_and_back(
-            lambda given=given, words=words: on_cpu.pooled_phrases(*given, words, tower.pool.size), given, wanted
+    calls = {
+        f"part: phrases, {kind}": _there_and_back(
+            lambda words=words: on_cpu.pooled_features(tower.conv, tower.pool.size, words),
+            tuple(tower.conv.parameters()),
+            wanted,
         )
+        for kind, words in (("vectors", vectors), ("ids", ids))
+    }
     features = batch.values.clone().requires_grad_(wanted)
     batch = batch._replace(values=features)
     calls["part: LSTM"] = _there_and_back(
@@ -56,7 +55,7 @@ def _step(tower: Tower) -> Callable[[], object]:
 
 
 def profile(rows: Sequence[Row]) -> Table:
-    """Shares of one tower's time; the rest is checks, Python, autograd; from ids in training the words' product too."""
+    """Shares of one tower's time; the rest is checks, Python and autograd."""
     result = Table(title="Where one tower's time goes, in %", box=box.SIMPLE_HEAD)
     for heading in ("", "batch", "µs", *PARTS, "rest"):
         result.add_column(heading, justify="left" if not heading else "right")
@@ -70,8 +69,8 @@ def profile(rows: Sequence[Row]) -> Table:
         if not name.startswith("towers, ") or kind not in ("vectors", "ids"):
             continue
         whole = times[phase, batch, name]
-        names = (PRODUCTS[phase] if kind == "vectors" else "", f"part: neighbours and pool, {kind}", "part: LSTM")
-        found = [times.get((phase, batch, part), 0.0) / whole for part in (*names, "part: optimizer")]
+        names = (f"part: phrases, {kind}", "part: LSTM", "part: optimizer")
+        found = [times.get((phase, batch, part), 0.0) / whole for part in names]
         shares = [f"{100 * share:.0f}" if share else "" for share in found]
         rest = f"{100 * (1 - sum(found)):.0f}"
         result.add_row(f"{phase}, from {kind}", str(batch), f"{1e3 * whole:.0f}", *shares, rest)

@@ -46,11 +46,48 @@ def pooled(
 ) -> tuple[Batch, int]:
     """The pooled features of all phrases, as an LSTM's kernels take them, and the number of sentences."""
     ragged, fewer = enter(sentences, lengths, owner=conv, keep_ids=True), conv.kernel_words - 1
-    shares, ids = conv.shares(ragged)
-    features = pooled_phrases(shares, conv.bias, ids, pool.size)
+    features = pooled_features(conv, pool.size, ragged)
     if ragged.uniform is not None:
         return Batch(features, ragged.offsets[:-1], None, max(ragged.uniform - fewer, 0)), len(ragged)
     return Batch(features, ragged.offsets[:-1], ragged.lengths.sub_(fewer).clamp_(min=0), None), len(ragged)
+
+
+def pooled_features(conv: PhraseConv, pool: int, ragged: Ragged) -> Tensor:
+    """Of the phrase that starts with each token, "rows features"."""
+    multiplied = conv.multiplied_table(ragged)
+    if multiplied is not None:
+        shares, ids = multiplied
+        return pooled_phrases(shares, conv.bias, ids, pool)
+    vectors = ragged.vectors().values
+    if conv.product_dtype is None and native.phrases.serves(vectors.dtype):
+        return pooled_products(vectors, conv.weight, conv.bias, pool)
+    return pooled_phrases(conv.project(vectors), conv.bias, None, pool)
+
+
+def pooled_products(vectors: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
+    """From the vector of each token, "words width", and the weights of each place, "places filters width".
+
+    What `pooled_phrases` makes of their products, which never lie in memory.
+    """
+    if torch.is_grad_enabled() and (vectors.requires_grad or weight.requires_grad or bias.requires_grad):
+        return _PooledProducts.apply(vectors, weight, bias, pool)
+    return native.phrases.forward_vectors(vectors, weight, bias, pool, keep=False)[0]
+
+
+class _PooledProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
+        pooled, chosen = native.phrases.forward_vectors(vectors, weight, bias, pool, keep=True)
+        ctx.pool = pool
+        ctx.save_for_backward(chosen, vectors, weight)
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), (chosen, vectors, weight) = gradients, ctx.saved_tensors
+        wanted = ctx.needs_input_grad[0]
+        way = native.phrases.backward_vectors
+        return *way(gradient, chosen, vectors, weight, ctx.pool, wants_vectors=wanted), None
 
 
 def pooled_phrases(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int) -> Tensor:

@@ -109,7 +109,8 @@ def _compile(given: list[str], path: Path) -> bool:
 
 
 def _fingerprint(compiler: tuple[str, ...], source: Path) -> str:
-    about = [source.read_text(encoding="utf8"), *compiler, *OPTIONS, platform.platform(), platform.machine()]
+    about = [part.read_text(encoding="utf8") for part in (source, *sorted(source.parent.glob("*.h")))]
+    about += [*compiler, *OPTIONS, platform.platform(), platform.machine()]
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
         about += sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})

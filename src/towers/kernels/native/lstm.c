@@ -9,35 +9,13 @@
    the state: gates i, f, g, o, a vector each. What is kept for the way back has that order too: of a word, for each
    block its four gates.
 
-   REAL is float or double; SHIFT halves the vectors, for layers of few units. */
+   SHIFT is 1 for layers of few units. */
 
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "vectors.h"
 
-#if defined(__AVX512F__)
-#define WIDEST 64 /* bytes of a vector */
-#define ROWS 6    /* so that ROWS * 4 sums, 4 weights and a broadcast fit into the registers */
-#elif defined(__AVX__)
-#define WIDEST 32
-#define ROWS 2
-#elif defined(__aarch64__)
-#define WIDEST 16
-#define ROWS 6
-#else
-#define WIDEST 16
-#define ROWS 2
-#endif
-#define BYTES (WIDEST >> SHIFT)
-#define LANES ((int64_t)(BYTES / sizeof(REAL)))
 #define SLOTS 24 /* sentences side by side, for which a block's weights stay in the cache */
 #define THIN 2   /* sentences, up to which the words are looked at ahead of the steps */
 #define CHUNK 64 /* words, whose gates stay there while the gradient of the weights is summed */
-
-typedef REAL V __attribute__((vector_size(BYTES)));
-typedef REAL Loose __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
 
 typedef struct {
     const REAL *x; /* "rows inputs" */
@@ -65,28 +43,6 @@ typedef struct {
     REAL *h, *next, *c;
 } Slot;
 
-INLINE V all(REAL value) { return value - (V){}; }
-INLINE V load(const REAL *from) { return *(const Loose *)from; }
-INLINE void store(REAL *to, V value) { *(Loose *)to = value; }
-INLINE int64_t least(int64_t one, int64_t other) { return one < other ? one : other; }
-INLINE int64_t together(int64_t vectors) { return vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1; }
-INLINE int64_t blocks_of(int64_t units) { return (units + LANES - 1) / LANES; }
-
-INLINE void store_some(REAL *to, V value, int64_t count) {
-    if (count >= LANES)
-        store(to, value);
-    else
-        for (int64_t lane = 0; lane < count; lane++) to[lane] = value[lane];
-}
-
-INLINE V load_some(const REAL *from, int64_t count) {
-    if (count >= LANES) return load(from);
-    V value = all(0);
-    for (int64_t lane = 0; lane < count; lane++) value[lane] = from[lane];
-    return value;
-}
-
-typedef __typeof__((V){} < (V){}) Mask;
 INLINE V where(Mask here, V yes, V no) { return (V)(((Mask)yes & here) | ((Mask)no & ~here)); }
 
 /* exp(x) - 1, to the last digits of its own size. */
@@ -152,31 +108,6 @@ int64_t lay_out(const int64_t *starts, const int64_t *lengths, int64_t span, int
     return offsets[batch];
 }
 
-/* LANES vectors of LANES numbers: rows become columns. */
-INLINE void transpose(V *rows) {
-#if defined(__clang__)
-    for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < i; j++) {
-            REAL one = rows[i][j];
-            rows[i][j] = rows[j][i], rows[j][i] = one;
-        }
-#else
-    UNROLL for (int size = 1; size < LANES; size *= 2) { /* squares of this size change places across the diagonal */
-        Mask upper, lower;
-        for (int lane = 0; lane < LANES; lane++) {
-            upper[lane] = lane & size ? LANES + (lane ^ size) : lane;
-            lower[lane] = lane & size ? LANES + lane : lane ^ size;
-        }
-        for (int row = 0; row < LANES; row++)
-            if (!(row & size)) {
-                V one = rows[row], other = rows[row | size];
-                rows[row] = __builtin_shuffle(one, other, upper);
-                rows[row | size] = __builtin_shuffle(one, other, lower);
-            }
-    }
-#endif
-}
-
 /* "blocks inputs+hidden 4 LANES", then the biases, "blocks 4 LANES". */
 void pack(REAL *to, const REAL *w_ih, const REAL *w_hh, const REAL *bias, int64_t inputs, int64_t hidden) {
     const int64_t blocks = blocks_of(hidden);
@@ -187,14 +118,7 @@ void pack(REAL *to, const REAL *w_ih, const REAL *w_hh, const REAL *bias, int64_
                 const int64_t columns = state ? hidden : inputs;
                 const REAL *from = (state ? w_hh : w_ih) + row * columns;
                 REAL *start = to + ((block * (inputs + hidden) + (state ? inputs : 0)) * 4 + gate) * LANES;
-                for (int64_t k = 0; k < columns; k += LANES) {
-                    const int64_t here = least(LANES, columns - k);
-                    V square[LANES];
-                    for (int64_t lane = 0; lane < LANES; lane++)
-                        square[lane] = lane < count ? load_some(from + lane * columns + k, here) : all(0);
-                    transpose(square);
-                    for (int64_t at = 0; at < here; at++) store(start + (k + at) * 4 * LANES, square[at]);
-                }
+                turn(start, 4 * LANES, from, count, columns);
             }
             V own = bias ? load_some(bias + row, count) : all(0);
             store(to + ((blocks * (inputs + hidden) + block) * 4 + gate) * LANES, own);
@@ -216,9 +140,6 @@ void pack_back(REAL *to, const REAL *weights, int64_t width, int64_t hidden) {
     }
 }
 
-/* Memory for so many numbers. */
-INLINE REAL *room(int64_t count) { return aligned_alloc(64, (count * sizeof(REAL) + 63) / 64 * 64); }
-
 /* A sentence into a slot; `last`: from its other end. */
 INLINE void enter(const Job *job, Slot *slot, int64_t sentence, int last) {
     int64_t length = job->lengths ? job->lengths[sentence] : job->span, at = last ? length - 1 : 0;
@@ -233,75 +154,6 @@ INLINE void fill(REAL *to, const REAL *from, int64_t hidden) {
     memcpy(to, from, hidden * sizeof(REAL));
     for (int64_t unit = hidden; unit < blocks_of(hidden) * LANES; unit++) to[unit] = 0;
 }
-
-/* DO(first, count) for n things, as many at once as there are registers for. */
-#if ROWS == 6
-#define GROUPS(n, DO)                                                                                                  \
-    for (int first = 0; first < (n);) {                                                                                \
-        const int left = (n)-first;                                                                                    \
-        if (left >= 6) {                                                                                               \
-            DO(first, 6);                                                                                              \
-            first += 6;                                                                                                \
-        } else if (left >= 4) {                                                                                        \
-            DO(first, 4);                                                                                              \
-            first += 4;                                                                                                \
-        } else if (left >= 2) {                                                                                        \
-            DO(first, 2);                                                                                              \
-            first += 2;                                                                                                \
-        } else {                                                                                                       \
-            DO(first, 1);                                                                                              \
-            first += 1;                                                                                                \
-        }                                                                                                              \
-    }
-#else
-#define GROUPS(n, DO)                                                                                                  \
-    for (int first = 0; first < (n);) {                                                                                \
-        if ((n)-first >= 2) {                                                                                          \
-            DO(first, 2);                                                                                              \
-            first += 2;                                                                                                \
-        } else {                                                                                                       \
-            DO(first, 1);                                                                                              \
-            first += 1;                                                                                                \
-        }                                                                                                              \
-    }
-#endif
-
-/* sum[row][v] += weights[k][v] * from[row][k], over all k of the words and then of the state, for n rows. Functions of
-   their own, since what stands around them would take the registers from the sums. */
-#define PRODUCTS(n, vectors)                                                                                           \
-    static __attribute__((noinline)) void products_##n##_##vectors(                                                    \
-        V(*sum)[4], const REAL *const *x, int64_t inputs, const REAL *const *h, int64_t hidden, const REAL *w) {       \
-        V total[n][vectors];                                                                                           \
-        const REAL *from[n];                                                                                           \
-        UNROLL for (int r = 0; r < n; r++) UNROLL for (int v = 0; v < vectors; v++) total[r][v] = sum[r][v];           \
-        for (int part = 0; part < 2; part++) {                                                                         \
-            const int64_t count = part ? hidden : inputs;                                                              \
-            UNROLL for (int r = 0; r < n; r++) from[r] = part ? h[r] : x[r];                                           \
-            for (int64_t k = 0; k < count; k++, w += vectors * LANES) {                                                \
-                V own[vectors];                                                                                        \
-                UNROLL for (int v = 0; v < vectors; v++) own[v] = load(w + v * LANES);                                 \
-                UNROLL for (int r = 0; r < n; r++) {                                                                   \
-                    V value = all(from[r][k]);                                                                         \
-                    UNROLL for (int v = 0; v < vectors; v++) total[r][v] += own[v] * value;                            \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-        UNROLL for (int r = 0; r < n; r++) UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = total[r][v];           \
-    }
-#define PRODUCTS_OF(vectors)                                                                                           \
-    PRODUCTS(1, vectors)                                                                                               \
-    PRODUCTS(2, vectors)                                                                                               \
-    PRODUCTS_OF_MORE(vectors)
-#if ROWS == 6
-#define PRODUCTS_OF_MORE(vectors) PRODUCTS(4, vectors) PRODUCTS(6, vectors)
-#else
-#define PRODUCTS_OF_MORE(vectors)
-#endif
-PRODUCTS_OF(1)
-PRODUCTS_OF(2)
-PRODUCTS_OF(4)
-
-typedef void Products(V (*)[4], const REAL *const *, int64_t, const REAL *const *, int64_t, const REAL *);
 
 /* A word of n sentences, one block of units. */
 static void step_forward(const Job *job, const Slot *slots, int64_t block, const REAL *ahead, int n,
@@ -402,21 +254,6 @@ static void words_backward(const Job *job, REAL *const *g_x, const REAL *flow, i
         for (int v = 0; v < vectors; v++)
             store_some(g_x[r] + (vector + v) * LANES, sum[r][v], job->inputs - (vector + v) * LANES);
 }
-
-/* DO(count, vectors) for all vectors, as they go together. */
-#define VECTORS(all_of_them, DO)                                                                                       \
-    for (int64_t vector = 0; vector < (all_of_them); vector += together((all_of_them)-vector)) {                       \
-        switch (together((all_of_them)-vector)) {                                                                      \
-        case 4:                                                                                                        \
-            GROUPS(n, DO##_4)                                                                                          \
-            break;                                                                                                     \
-        case 2:                                                                                                        \
-            GROUPS(n, DO##_2)                                                                                          \
-            break;                                                                                                     \
-        default:                                                                                                       \
-            GROUPS(n, DO##_1)                                                                                          \
-        }                                                                                                              \
-    }
 
 /* sums[k][g] += gates[word][g] * from[word][k], for n neighbouring k and some words. */
 #define ADD_COLUMNS(n)                                                                                                 \

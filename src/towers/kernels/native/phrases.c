@@ -2,30 +2,80 @@
 
    The phrase that starts with a token takes that token's row: share 0 of its word, plus share 1 of the next token's
    word, and so on, plus the bias; of each group of `pool` neighbouring features the largest stays. Of equal ones it is
-   the first, and of numbers and NaNs a NaN. A phrase never leaves the first cache. REAL is float or double. */
+   the first, and of numbers and NaNs a NaN.
 
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+   Shares are given, or they are the products of words' vectors with the weights. Then those of a few words at a time
+   are made in the first cache, and read there; they never lie in memory. On the way back one feature of each group has
+   a gradient, so that the weights' is summed over the phrases that chose a feature: a `pool`th of the whole product. */
+
+#include "vectors.h"
 
 #pragma GCC optimize("O3") /* loops over features become vectors */
-#define INLINE static inline __attribute__((always_inline))
-#define NEAR 4096 /* features of the phrases that are at work */
+#define AT_ONCE 48         /* phrases, a multiple of all ROWS */
+#define SIDE_BY_SIDE 5     /* vectors of a gradient that are summed together */
 
 typedef struct {
-    const REAL *shares;  /* "words places filters" */
-    const int64_t *ids;  /* the word that each token is; absent: token and word are the same */
-    const REAL *bias;    /* "filters" */
-    REAL *features;      /* "rows filters/pool"; on the way back their gradient */
-    int32_t *chosen;     /* "rows filters/pool": which of its group each feature is; forward, may be absent */
-    REAL *g_shares;      /* "words places filters", 0 where there are ids */
-    double *g_bias;      /* "parts filters" */
-    int64_t words, rows, places, filters, pool;
-    int64_t parts, next; /* the parts of the rows, and the next one to take */
-    int64_t wrong;       /* whether an id is none of a word */
+    const REAL *vectors;   /* "words width"; absent: the shares are given */
+    const REAL *packed;    /* weights, as `pack` leaves them */
+    const REAL *whole;     /* weights "places filters width", filled up with 0 to whole vectors */
+    const REAL *shares;    /* "words places filters" */
+    const int64_t *ids;    /* the word that each token is; absent: token and word are the same */
+    const REAL *bias;      /* "filters" */
+    REAL *features;        /* "rows filters/pool"; on the way back their gradient */
+    int32_t *chosen;       /* "rows filters/pool": which of its group each feature is; forward, may be absent */
+    REAL *g_vectors;       /* "words width", may be absent */
+    REAL *g_weight;        /* "places filters width" */
+    REAL *g_shares;        /* "words places filters", 0 where there are ids */
+    REAL *sums;            /* "parts places*filters blocks LANES": the gradient of the weights, by part of the rows */
+    double *g_bias;        /* "parts filters" */
+    int64_t words, width, rows, places, filters, pool;
+    int64_t part, parts, next; /* rows of a part, parts, and the next one to take */
+    int64_t wrong;         /* whether an id is none of a word */
 } Job;
 
-INLINE const REAL *shares_of(Job *job, int64_t token, int64_t place) {
+INLINE int64_t columns_of(const Job *job) { return job->places * job->filters; }
+
+/* Weights "columns width" by vectors of columns, of which four, then two, then one go together. */
+void pack(REAL *to, const REAL *weight, int64_t columns, int64_t width) {
+    const int64_t blocks = blocks_of(columns);
+    for (int64_t block = 0, here; block < blocks; block += here) {
+        here = together(blocks - block);
+        for (int64_t b = 0; b < here; b++) {
+            const int64_t column = (block + b) * LANES;
+            turn(to + b * LANES, here * LANES, weight + column * width, least(LANES, columns - column), width);
+        }
+        to += width * here * LANES;
+    }
+}
+
+/* Of n words, so many vectors of their shares from one on. */
+static void shares_forward(const Job *job, int64_t word, REAL *to, int64_t vector, int n, int vectors,
+                           Products *products) {
+    const int64_t width = job->width, stride = blocks_of(columns_of(job)) * LANES;
+    const REAL *x[ROWS];
+    V sum[ROWS][4];
+    for (int r = 0; r < n; r++) {
+        x[r] = job->vectors + (word + r) * width;
+        for (int v = 0; v < vectors; v++) sum[r][v] = all(0);
+    }
+    products(sum, x, width, x, 0, job->packed + vector * width * LANES);
+    for (int r = 0; r < n; r++)
+        for (int v = 0; v < vectors; v++) store(to + r * stride + (vector + v) * LANES, sum[r][v]);
+}
+
+static void multiply(const Job *job, int64_t word, int n, REAL *to) {
+    const int64_t blocks = blocks_of(columns_of(job)), stride = blocks * LANES;
+#define SHARES(first, count, vectors)                                                                                  \
+    shares_forward(job, word + (first), to + (first)*stride, vector, count, vectors, products_##count##_##vectors)
+#define SHARES_4(first, count) SHARES(first, count, 4)
+#define SHARES_2(first, count) SHARES(first, count, 2)
+#define SHARES_1(first, count) SHARES(first, count, 1)
+    VECTORS(blocks, SHARES)
+}
+
+/* `near` has the shares of the words from `start` on, if they are not given. */
+INLINE const REAL *share_of(Job *job, const REAL *near, int64_t start, int64_t token, int64_t place) {
+    if (job->vectors) return near + (token - start) * blocks_of(columns_of(job)) * LANES + place * job->filters;
     int64_t word = job->ids ? job->ids[token] : token;
     if (word < 0 || word >= job->words) word = 0, job->wrong = 1;
     return job->shares + (word * job->places + place) * job->filters;
@@ -60,28 +110,33 @@ static void pooled(const REAL *phrases, REAL *features, int32_t *chosen, int64_t
 }
 
 static void rows_forward(Job *job, int64_t first, int64_t last) {
-    const int64_t filters = job->filters, groups = filters / job->pool, near = NEAR / filters + 1;
-    REAL *phrases = malloc(near * filters * sizeof(REAL));
-    for (int64_t start = first; start < last; start += near) {
-        const int64_t count = last - start < near ? last - start : near;
+    const int64_t filters = job->filters, groups = filters / job->pool, fewer = job->places - 1;
+    const int64_t stride = blocks_of(columns_of(job)) * LANES;
+    REAL *phrases = room(AT_ONCE * filters), *near = room((AT_ONCE + fewer) * stride);
+    if (job->vectors && first < last) multiply(job, first, fewer, near);
+    for (int64_t start = first; start < last; start += AT_ONCE) {
+        const int64_t count = least(AT_ONCE, last - start);
+        if (job->vectors) multiply(job, start + fewer, count, near + fewer * stride);
         for (int64_t row = 0; row < count; row++) {
             REAL *restrict sum = phrases + row * filters;
-            const REAL *restrict bias = job->bias, *restrict one = shares_of(job, start + row, 0);
+            const REAL *restrict bias = job->bias, *restrict one = share_of(job, near, start, start + row, 0);
             if (job->places == 2) {
-                const REAL *restrict other = shares_of(job, start + row + 1, 1);
+                const REAL *restrict other = share_of(job, near, start, start + row + 1, 1);
                 for (int64_t f = 0; f < filters; f++) sum[f] = one[f] + other[f] + bias[f];
                 continue;
             }
             for (int64_t f = 0; f < filters; f++) sum[f] = one[f];
             for (int64_t place = 1; place < job->places; place++) {
-                const REAL *restrict other = shares_of(job, start + row + place, place);
+                const REAL *restrict other = share_of(job, near, start, start + row + place, place);
                 for (int64_t f = 0; f < filters; f++) sum[f] += other[f];
             }
             for (int64_t f = 0; f < filters; f++) sum[f] += bias[f];
         }
         int32_t *chosen = job->chosen ? job->chosen + start * groups : 0;
         pooled(phrases, job->features + start * groups, chosen, count * groups, job->pool);
+        memmove(near, near + count * stride, fewer * stride * sizeof(REAL));
     }
+    free(near);
     free(phrases);
 }
 
@@ -118,22 +173,130 @@ static void words_backward(const Job *job, int64_t place) {
         add_phrase(job, row, job->g_shares + (job->ids[row + place] * job->places + place) * job->filters);
 }
 
+/* The phrases, of some, that chose a feature, and the gradients that they have of it. */
+typedef struct {
+    int64_t count, rows[AT_ONCE];
+    REAL gradients[AT_ONCE];
+} Choosers;
+
+/* n neighbouring vectors of the gradient of one feature's weight at one place, from as many of each word; and of that
+   of one word, from as many of each weight. */
+#define ADD_PHRASES(n)                                                                                                 \
+    static __attribute__((noinline)) void add_choosers_##n(REAL *sums, const Choosers *choosers, const REAL *words) {  \
+        V sum[n];                                                                                                      \
+        UNROLL for (int v = 0; v < n; v++) sum[v] = load(sums + v * LANES);                                            \
+        for (int64_t at = 0; at < choosers->count; at++) {                                                             \
+            const REAL *x = words + choosers->rows[at] * n * LANES;                                                    \
+            const V gradient = all(choosers->gradients[at]);                                                           \
+            UNROLL for (int v = 0; v < n; v++) sum[v] += gradient * load(x + v * LANES);                               \
+        }                                                                                                              \
+        UNROLL for (int v = 0; v < n; v++) store(sums + v * LANES, sum[v]);                                            \
+    }                                                                                                                  \
+    static __attribute__((noinline)) void vector_backward_##n(const Job *job, int64_t token, int64_t block) {          \
+        const int64_t groups = job->filters / job->pool, stride = blocks_of(job->width) * LANES;                       \
+        V sum[n];                                                                                                      \
+        UNROLL for (int v = 0; v < n; v++) sum[v] = all(0);                                                            \
+        for (int64_t place = 0; place < job->places; place++) {                                                        \
+            const int64_t row = token - place;                                                                         \
+            if (row < 0 || row >= job->rows) continue;                                                                 \
+            const REAL *weights = job->whole + place * job->filters * stride + block * LANES;                          \
+            for (int64_t group = 0; group < groups; group++) {                                                         \
+                const int64_t feature = group * job->pool + job->chosen[row * groups + group];                         \
+                const V gradient = all(job->features[row * groups + group]);                                           \
+                UNROLL for (int v = 0; v < n; v++) sum[v] += gradient * load(weights + feature * stride + v * LANES);  \
+            }                                                                                                          \
+        }                                                                                                              \
+        REAL *to = job->g_vectors + token * job->width;                                                                \
+        UNROLL for (int64_t v = block; v < block + n; v++)                                                             \
+            store_some(to + v * LANES, sum[v - block], job->width - v * LANES);                                        \
+    }
+ADD_PHRASES(1)
+ADD_PHRASES(2)
+ADD_PHRASES(3)
+ADD_PHRASES(4)
+ADD_PHRASES(5)
+
+#define UP_TO_5(name) {name##_1, name##_1, name##_2, name##_3, name##_4, name##_5}
+static void (*const add_choosers[])(REAL *, const Choosers *, const REAL *) = UP_TO_5(add_choosers);
+static void (*const vector_backward[])(const Job *, int64_t, int64_t) = UP_TO_5(vector_backward);
+
+/* Some phrases' part of the gradient of the weights. Words are read a few vectors at a time, in the first cache. */
+static void weights_backward(const Job *job, int64_t first, int64_t last, REAL *sums) {
+    const int64_t width = job->width, blocks = blocks_of(width), filters = job->filters, groups = filters / job->pool;
+    Choosers *choosers = malloc(filters * sizeof(Choosers));
+    REAL *words = room((AT_ONCE + job->places - 1) * SIDE_BY_SIDE * LANES);
+    memset(sums, 0, columns_of(job) * blocks * LANES * sizeof(REAL));
+    for (int64_t start = first; start < last; start += AT_ONCE) {
+        const int64_t count = least(AT_ONCE, last - start);
+        for (int64_t f = 0; f < filters; f++) choosers[f].count = 0;
+        for (int64_t row = 0; row < count; row++)
+            for (int64_t group = 0; group < groups; group++) {
+                const int64_t place = (start + row) * groups + group;
+                Choosers *own = choosers + group * job->pool + job->chosen[place];
+                own->rows[own->count] = row;
+                own->gradients[own->count++] = job->features[place];
+            }
+        for (int64_t block = 0, n; block < blocks; block += n) {
+            n = least(SIDE_BY_SIDE, blocks - block);
+            for (int64_t word = 0; word < count + job->places - 1; word++)
+                for (int64_t v = block; v < block + n; v++)
+                    store(words + (word * n + v - block) * LANES,
+                          load_some(job->vectors + (start + word) * width + v * LANES, width - v * LANES));
+            for (int64_t column = 0; column < columns_of(job); column++)
+                add_choosers[n](sums + (column * blocks + block) * LANES, choosers + column % filters,
+                                words + column / filters * n * LANES);
+        }
+    }
+    free(words);
+    free(choosers);
+}
+
+static void vectors_backward(const Job *job, int64_t first, int64_t last) {
+    const int64_t blocks = blocks_of(job->width);
+    for (int64_t start = first; start < last; start += AT_ONCE)
+        for (int64_t block = 0, n; block < blocks; block += n) {
+            n = least(SIDE_BY_SIDE, blocks - block);
+            for (int64_t token = start; token < least(start + AT_ONCE, last); token++)
+                vector_backward[n](job, token, block);
+        }
+}
+
 /* Each of these is run by every thread, until no part is left. */
 INLINE int64_t take(Job *job) { return __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED); }
 
 void forward(Job *job) {
     for (int64_t part; (part = take(job)) < job->parts;)
-        rows_forward(job, job->rows * part / job->parts, job->rows * (part + 1) / job->parts);
+        rows_forward(job, job->part * part, least(job->part * (part + 1), job->rows));
 }
 
+/* The last part has the words behind the last phrase too. */
 void backward(Job *job) {
     for (int64_t part; (part = take(job)) < job->parts;) {
-        if (!job->ids) tokens_backward(job, job->words * part / job->parts, job->words * (part + 1) / job->parts);
-        bias_backward(job, job->rows * part / job->parts, job->rows * (part + 1) / job->parts,
-                      job->g_bias + part * job->filters);
+        const int64_t first = job->part * part, last = least(first + job->part, job->rows);
+        const int64_t behind = part == job->parts - 1 ? job->words : last;
+        bias_backward(job, first, last, job->g_bias + part * job->filters);
+        if (job->sums)
+            weights_backward(job, first, last,
+                             job->sums + part * columns_of(job) * blocks_of(job->width) * LANES);
+        if (job->g_vectors) vectors_backward(job, first, behind);
+        if (job->g_shares && !job->ids) tokens_backward(job, first, behind);
     }
 }
 
 void backward_words(Job *job) {
     for (int64_t place; (place = take(job)) < job->places;) words_backward(job, place);
 }
+
+/* The sum over the parts, in order; one column at a time. */
+void give_weights(Job *job) {
+    const int64_t columns = columns_of(job), width = job->width, blocks = blocks_of(width);
+    for (int64_t column; (column = take(job)) < columns;)
+        for (int64_t block = 0; block < blocks; block++) {
+            V sum = all(0);
+            for (int64_t part = 0; part < job->parts; part++)
+                sum += load(job->sums + ((part * columns + column) * blocks + block) * LANES);
+            store_some(job->g_weight + column * width + block * LANES, sum, width - block * LANES);
+        }
+}
+
+int64_t lanes(void) { return LANES; }

@@ -1,0 +1,176 @@
+/* Vectors as wide as the processor has them, and the product that all the C code here rests on.
+
+   REAL is float or double; SHIFT halves the vectors. */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define WIDEST 64 /* bytes of a vector */
+#define ROWS 6    /* so that ROWS * 4 sums, 4 weights and a broadcast fit into the registers */
+#elif defined(__AVX__)
+#define WIDEST 32
+#define ROWS 2
+#elif defined(__aarch64__)
+#define WIDEST 16
+#define ROWS 6
+#else
+#define WIDEST 16
+#define ROWS 2
+#endif
+#define BYTES (WIDEST >> SHIFT)
+#define LANES ((int64_t)(BYTES / sizeof(REAL)))
+
+typedef REAL V __attribute__((vector_size(BYTES)));
+typedef REAL Loose __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+INLINE V all(REAL value) { return value - (V){}; }
+INLINE V load(const REAL *from) { return *(const Loose *)from; }
+INLINE void store(REAL *to, V value) { *(Loose *)to = value; }
+INLINE int64_t least(int64_t one, int64_t other) { return one < other ? one : other; }
+INLINE int64_t together(int64_t vectors) { return vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1; }
+INLINE int64_t blocks_of(int64_t units) { return (units + LANES - 1) / LANES; }
+
+INLINE void store_some(REAL *to, V value, int64_t count) {
+    if (count >= LANES)
+        store(to, value);
+    else
+        for (int64_t lane = 0; lane < count; lane++) to[lane] = value[lane];
+}
+
+INLINE V load_some(const REAL *from, int64_t count) {
+    if (count >= LANES) return load(from);
+    V value = all(0);
+    for (int64_t lane = 0; lane < count; lane++) value[lane] = from[lane];
+    return value;
+}
+
+typedef __typeof__((V){} < (V){}) Mask;
+
+/* LANES vectors of LANES numbers: rows become columns. */
+INLINE void transpose(V *rows) {
+#if defined(__clang__)
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < i; j++) {
+            REAL one = rows[i][j];
+            rows[i][j] = rows[j][i], rows[j][i] = one;
+        }
+#else
+    UNROLL for (int size = 1; size < LANES; size *= 2) { /* squares of this size change places across the diagonal */
+        Mask upper, lower;
+        for (int lane = 0; lane < LANES; lane++) {
+            upper[lane] = lane & size ? LANES + (lane ^ size) : lane;
+            lower[lane] = lane & size ? LANES + lane : lane ^ size;
+        }
+        for (int row = 0; row < LANES; row++)
+            if (!(row & size)) {
+                V one = rows[row], other = rows[row | size];
+                rows[row] = __builtin_shuffle(one, other, upper);
+                rows[row | size] = __builtin_shuffle(one, other, lower);
+            }
+    }
+#endif
+}
+
+/* `rows` rows of `width` numbers become columns: of each k LANES numbers, 0 behind the last row, `stride` apart. */
+INLINE void turn(REAL *to, int64_t stride, const REAL *from, int64_t rows, int64_t width) {
+    for (int64_t k = 0; k < width; k += LANES) {
+        const int64_t here = least(LANES, width - k);
+        V square[LANES];
+        for (int64_t row = 0; row < LANES; row++)
+            square[row] = row < rows ? load_some(from + row * width + k, here) : all(0);
+        transpose(square);
+        for (int64_t at = 0; at < here; at++) store(to + (k + at) * stride, square[at]);
+    }
+}
+
+/* Memory for so many numbers. */
+INLINE REAL *room(int64_t count) { return aligned_alloc(64, (count * sizeof(REAL) + 63) / 64 * 64); }
+
+/* DO(first, count) for n things, as many at once as there are registers for. */
+#if ROWS == 6
+#define GROUPS(n, DO)                                                                                                  \
+    for (int first = 0; first < (n);) {                                                                                \
+        const int left = (n)-first;                                                                                    \
+        if (left >= 6) {                                                                                               \
+            DO(first, 6);                                                                                              \
+            first += 6;                                                                                                \
+        } else if (left >= 4) {                                                                                        \
+            DO(first, 4);                                                                                              \
+            first += 4;                                                                                                \
+        } else if (left >= 2) {                                                                                        \
+            DO(first, 2);                                                                                              \
+            first += 2;                                                                                                \
+        } else {                                                                                                       \
+            DO(first, 1);                                                                                              \
+            first += 1;                                                                                                \
+        }                                                                                                              \
+    }
+#else
+#define GROUPS(n, DO)                                                                                                  \
+    for (int first = 0; first < (n);) {                                                                                \
+        if ((n)-first >= 2) {                                                                                          \
+            DO(first, 2);                                                                                              \
+            first += 2;                                                                                                \
+        } else {                                                                                                       \
+            DO(first, 1);                                                                                              \
+            first += 1;                                                                                                \
+        }                                                                                                              \
+    }
+#endif
+
+/* sum[row][v] += weights[k][v] * from[row][k], over all k of the words and then of the state, for n rows. Functions of
+   their own, since what stands around them would take the registers from the sums. */
+#define PRODUCTS(n, vectors)                                                                                           \
+    static __attribute__((noinline)) void products_##n##_##vectors(                                                    \
+        V(*sum)[4], const REAL *const *x, int64_t inputs, const REAL *const *h, int64_t hidden, const REAL *w) {       \
+        V total[n][vectors];                                                                                           \
+        const REAL *from[n];                                                                                           \
+        UNROLL for (int r = 0; r < n; r++) UNROLL for (int v = 0; v < vectors; v++) total[r][v] = sum[r][v];           \
+        for (int part = 0; part < 2; part++) {                                                                         \
+            const int64_t count = part ? hidden : inputs;                                                              \
+            UNROLL for (int r = 0; r < n; r++) from[r] = part ? h[r] : x[r];                                           \
+            for (int64_t k = 0; k < count; k++, w += vectors * LANES) {                                                \
+                V own[vectors];                                                                                        \
+                UNROLL for (int v = 0; v < vectors; v++) own[v] = load(w + v * LANES);                                 \
+                UNROLL for (int r = 0; r < n; r++) {                                                                   \
+                    V value = all(from[r][k]);                                                                         \
+                    UNROLL for (int v = 0; v < vectors; v++) total[r][v] += own[v] * value;                            \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL for (int r = 0; r < n; r++) UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = total[r][v];           \
+    }
+#define PRODUCTS_OF(vectors)                                                                                           \
+    PRODUCTS(1, vectors)                                                                                               \
+    PRODUCTS(2, vectors)                                                                                               \
+    PRODUCTS_OF_MORE(vectors)
+#if ROWS == 6
+#define PRODUCTS_OF_MORE(vectors) PRODUCTS(4, vectors) PRODUCTS(6, vectors)
+#else
+#define PRODUCTS_OF_MORE(vectors)
+#endif
+PRODUCTS_OF(1)
+PRODUCTS_OF(2)
+PRODUCTS_OF(4)
+
+typedef void Products(V (*)[4], const REAL *const *, int64_t, const REAL *const *, int64_t, const REAL *);
+
+/* DO(count, vectors) for all vectors, as they go together. */
+#define VECTORS(all_of_them, DO)                                                                                       \
+    for (int64_t vector = 0; vector < (all_of_them); vector += together((all_of_them)-vector)) {                       \
+        switch (together((all_of_them)-vector)) {                                                                      \
+        case 4:                                                                                                        \
+            GROUPS(n, DO##_4)                                                                                          \
+            break;                                                                                                     \
+        case 2:                                                                                                        \
+            GROUPS(n, DO##_2)                                                                                          \
+            break;                                                                                                     \
+        default:                                                                                                       \
+            GROUPS(n, DO##_1)                                                                                          \
+        }                                                                                                              \
+    }
+
