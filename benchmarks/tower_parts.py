@@ -55,7 +55,10 @@ def _step(tower: Tower) -> Callable[[], object]:
 
 
 def profile(rows: Sequence[Row]) -> Table:
-    """Shares of one tower's time; the rest is checks, Python and autograd."""
+    """Shares of one tower's time; the rest is checks, Python and autograd.
+
+    A part alone may take longer than in the whole, where what it reads has just been written.
+    """
     result = Table(title="Where one tower's time goes, in %", box=box.SIMPLE_HEAD)
     for heading in ("", "batch", "µs", *PARTS, "rest"):
         result.add_column(heading, justify="left" if not heading else "right")

@@ -132,4 +132,4 @@ def test_memory_beyond_input_and_output_stays_below_64_mb(kind, batch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_that_measurement_sees_what_one_forward_takes():
-    assert peak("vectors", 40_000, "forward") > 96 * 2**20
+    assert peak("padded", 40_000, "forward") > 96 * 2**20

@@ -68,11 +68,9 @@ class Layout:
 
     def job(self, **fields: Any) -> Job:
         """With what a job has of it."""
-        tensors = {"starts": self.starts, "lengths": self.lengths, "offsets": self.offsets, "order": self.order}
-        job = Job(span=self.span, batch=self.batch)
-        for name, value in (tensors | fields).items():
-            setattr(job, name, value.data_ptr() if isinstance(value, Tensor) else value)
-        return job
+        own = {"starts": self.starts, "lengths": self.lengths, "offsets": self.offsets, "order": self.order}
+        places = {name: part.data_ptr() if isinstance(part, Tensor) else part for name, part in (own | fields).items()}
+        return Job(span=self.span, batch=self.batch, **places)
 
 
 def forward(
