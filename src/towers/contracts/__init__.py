@@ -24,7 +24,8 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     stricter                                      what jaxtyping lets through
     --------                                      ---------------------------
     list[X], tuple[X, ...], dict[K, X]            checked whole, not one item by chance; axes are shared
-    fields of dataclasses and NamedTuples         checked, and their axes shared, when they pass a contract
+    fields of dataclasses, NamedTuples,           checked, and their axes shared, when they pass a contract;
+    and TypedDicts                                a key too many is let through, as a type checker does
     n-1 before n, and 2*n alone                   hold in any order; a linear expression of one name binds it
     a name nearly like another                    is a warning; with `vocabulary=` an unknown name is an error
     where="steps % chunk == 0"                    bounds and divisibility, which jaxtyping does not have
@@ -36,7 +37,7 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     ?name, PyTree[...]                            list, tuple, dict, dataclass
     {len(x)}, {self.a+1}, n**2, other code        {self.a}+1; text is parsed, never run
     jaxtyped("context"), isinstance(x, Float[..]) a function with a contract
-    TypedDict and Iterator of tensors             their items are not looked at
+    Iterator and Callable of tensors              what they give is not looked at
     assigning a field of a dataclass later        checked when it passes a contract
     torch.jit.script                              torch.compile, torch.export
 """

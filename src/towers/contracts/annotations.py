@@ -5,18 +5,20 @@ import collections.abc
 import dataclasses
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, NotRequired, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import torch
 from jaxtyping import AbstractArray
 
 from towers.contracts.expressions import expression
+from towers.contracts.plain import is_typed_dict
 from towers.contracts.specs import (
     Alternative,
     Axis,
     ItemsSpec,
+    KeyedSpec,
     MappingSpec,
     PlainSpec,
     RecordSpec,
@@ -53,10 +55,23 @@ def _alternatives(hint: Any) -> Iterable[Any]:
     if isinstance(hint, TypeVar):
         return hint.__constraints__ or _alternatives(Any if hint.__bound__ is None else hint.__bound__)
     if hasattr(hint, "__value__"):  # type X = …
-        return _alternatives(hint.__value__)
+        return _alternatives(_meant(hint.__value__, _arguments(hint, hint.__type_params__)))
     if get_origin(hint) in (Union, types.UnionType):
         return [inner for option in get_args(hint) for inner in _alternatives(option)]
     return (Any,) if hint is Self else (hint,)
+
+
+def _arguments(hint: Any, parameters: Iterable[Any]) -> dict[Any, Any]:
+    """What the type parameters of a generic class or alias stand for in `Pair[Float[Tensor, "n"]]`."""
+    return dict(zip(parameters, get_args(hint), strict=False))
+
+
+def _meant(hint: Any, arguments: Mapping[Any, Any]) -> Any:
+    """An annotation inside of a generic class or alias, with what its type parameters stand for."""
+    if isinstance(hint, TypeVar):
+        return arguments.get(hint, hint)
+    inside = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
+    return cast(Any, hint)[tuple(arguments.get(one, one) for one in inside)] if arguments and inside else hint
 
 
 def _same_sizes(one: TensorSpec, other: TensorSpec) -> bool:
@@ -66,10 +81,10 @@ def _same_sizes(one: TensorSpec, other: TensorSpec) -> bool:
 def _read(hint: Any, value: str | None, root: str | None) -> Spec:
     if isinstance(hint, type) and issubclass(hint, AbstractArray):
         return (_read_tensor(hint, root),)
-    fields = _fields(hint)
-    if fields:
-        return _unless_plain(hint, RecordSpec(hint, _read_fields(hint, fields, value)))
     kind, inner = get_origin(hint), get_args(hint)
+    fields = _fields(kind or hint)
+    if fields:
+        return _unless_plain(hint, _read_fields(hint, fields, value))
     if not isinstance(kind, type):
         return (PlainSpec(hint),)
     if kind is tuple and Ellipsis not in inner:
@@ -78,7 +93,8 @@ def _read(hint: Any, value: str | None, root: str | None) -> Spec:
         keys, values = (read_annotation(item, None, root) for item in inner)
         return _unless_plain(hint, MappingSpec(kind, keys, values))
     inner = tuple(item for item in inner if item is not Ellipsis)
-    if issubclass(kind, collections.abc.Collection) and len(inner) == 1:
+    listed = issubclass(kind, collections.abc.Collection) and not issubclass(kind, collections.abc.Mapping)
+    if listed and len(inner) == 1:
         return _unless_plain(hint, ItemsSpec(kind, read_annotation(inner[0], None, root)))
     if any(isinstance(item, (list, tuple)) or holds_tensors(read_annotation(item, None, root)) for item in inner):
         return (PlainSpec(kind),)  # a Callable, an Iterator: what it gives is not known before it is used up
@@ -89,7 +105,7 @@ def _unless_plain(hint: Any, option: Alternative) -> Spec:
     return (option,) if holds_tensors((option,)) else (PlainSpec(hint),)
 
 
-# Dataclasses and NamedTuples.
+# Dataclasses, NamedTuples and TypedDicts.
 
 _reading: list[type] = []
 """The classes whose fields are being read: a class whose fields hold itself has no end."""
@@ -98,17 +114,29 @@ _reading: list[type] = []
 def _fields(hint: Any) -> tuple[str, ...]:
     if not isinstance(hint, type) or hint in _reading:
         return ()
+    if is_typed_dict(hint):
+        return tuple(hint.__annotations__)
     if dataclasses.is_dataclass(hint):
         return tuple(field.name for field in dataclasses.fields(hint))
     return cast(Any, hint)._fields if issubclass(hint, tuple) and hasattr(hint, "_fields") else ()
 
 
-def _read_fields(kind: type, names: Iterable[str], value: str | None) -> tuple[tuple[str, Spec], ...]:
+def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSpec | KeyedSpec:
+    kind: type = get_origin(hint) or hint
+    meant = _arguments(hint, getattr(kind, "__parameters__", ()))
     _reading.append(kind)
     try:
-        hints = get_type_hints(kind, localns={**vars(kind), **{inner.__name__: inner for inner in _reading}})
+        inside = {**vars(kind), **{inner.__name__: inner for inner in _reading}}
+        hints = {name: _meant(one, meant) for name, one in get_type_hints(kind, localns=inside).items()}
+        if is_typed_dict(kind):
+            full = get_type_hints(kind, localns=inside, include_extras=True)  # of strings, the class itself knows none
+            optional = {name for name, one in full.items() if get_origin(one) is NotRequired}
+            required = cast(Any, kind).__required_keys__ - optional
+            return KeyedSpec(kind, tuple((name, read_annotation(hints[name], None, None)) for name in names), required)
         paths = {name: f"{value}.{name}" if value else None for name in names}
-        return tuple((name, read_annotation(hints.get(name, Any), paths[name], value)) for name in names)
+        return RecordSpec(
+            kind, tuple((name, read_annotation(hints.get(name, Any), paths[name], value)) for name in names)
+        )
     finally:
         _reading.pop()
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from towers.contracts import modes
 from towers.contracts.errors import module_path
-from towers.contracts.expressions import read_path
+from towers.contracts.expressions import Expression, read_path
 from towers.contracts.generated.sizes import NUMBERS
-from towers.contracts.layouts import RaggedAxis
+from towers.contracts.layouts import RaggedAxis, number
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Axis
 
@@ -24,6 +24,11 @@ class Bound(NamedTuple):
     solved: bool = False
     """Whether it was worked out from an expression, as `batch` from `batch+1`."""
 
+    @property
+    def origin(self) -> str:
+        """Who gave the size, for messages."""
+        return f"{'worked out from' if self.solved else 'as in'} {self.source}"
+
 
 class Unknown(Exception):
     """An expression speaks of an axis without a size in this call, or of something that is None."""
@@ -36,6 +41,25 @@ class Impossible(Exception):
 def is_result(name: str) -> bool:
     """Whether what is called so is (in) the result."""
     return name == "return" or name.startswith(("return[", "return.", "a key of return"))
+
+
+def own_parameter(owner: Any, path: str, where: str) -> Any:
+    """The parameter of an instance that `dtype_of` names.
+
+    Raises:
+        ValueError: it has none there.
+    """
+    steps, found = path.split("."), owner
+    for step in steps:
+        found = getattr(found, step, None)
+    if isinstance(getattr(found, "dtype", None), torch.dtype):
+        return found
+    kind = type(owner).__name__
+    wrong = f"{kind} has no such parameter" if found is None else f"that is a {type(found).__name__}, no parameter"
+    listed = [name for name, _ in owner.named_parameters()] if isinstance(owner, nn.Module) else []
+    more = [f"and {len(listed) - 8} more"] if len(listed) > 8 else []
+    known = f"; {kind} has {', '.join([*listed[:8], *more])}" if listed else ""
+    raise ValueError(f"{where}: dtype_of={path!r}: {wrong}{known}")
 
 
 class Bindings:
@@ -61,7 +85,8 @@ class Bindings:
         except Unknown:
             return None
         except ZeroDivisionError:
-            raise Impossible(f"{axis.size.text} divides by 0") from None
+            zero = next(one for one in axis.size.divisors if not one.evaluate(self.axis_size, self.number))
+            raise Impossible(f"it divides by 0 ({self.spoken(zero)})") from None
 
     def expected_or_any(self, axis: Axis) -> int | None:
         """The size that an axis must have; None where it can have any, or none."""
@@ -170,6 +195,34 @@ class Bindings:
         found = {name: bound.size for name, bound in self.axes.items()}
         return {name: size for name, size in found.items() if not isinstance(size, (RaggedAxis, tuple))}
 
+    def parameter(self, path: str) -> Any:
+        """The parameter that `dtype_of` names.
+
+        Raises:
+            ValueError: the instance has none there.
+        """
+        return own_parameter(self.arguments["self"], path, self.place())
+
+    # Who says what, for messages.
+
+    def origin(self, axis: Axis) -> str:
+        """Who says how large an axis is: the instance, the names in an expression, or the annotation alone."""
+        if axis.size is None or not (axis.size.names or axis.size.braces):
+            return "as annotated"
+        alone = axis.size.text.removeprefix("{").removesuffix("}")
+        return alone if axis.size.braces == (alone,) else self.spoken(axis.size)
+
+    def spoken(self, expression: Expression) -> str:
+        """What stands for the names in an expression, and who gave it: `words=5 as in x, self.chunk=2`."""
+        said: list[str] = []
+        for name in expression.names:
+            bound = self.axes.get(name)
+            if bound is None:
+                said.append(_equals(name, self.argument(name)))
+            else:
+                said.append(f"{_equals(name, bound.size)} {bound.origin}")
+        return ", ".join([*said, *(_equals(path, self.read(path)) for path in expression.braces)])
+
     # Who is called, for messages.
 
     def module_path(self) -> str:
@@ -198,3 +251,11 @@ class Bindings:
             return self.signature.name
         kind = type(self.arguments["self"]).__name__
         return f"this {kind.lower() if kind == kind.capitalize() else kind}"
+
+
+def _equals(name: str, value: Any) -> str:
+    """`words=5`; the name alone where it is no number, or stands for itself as the symbols of `verify` do."""
+    if isinstance(value, (Tensor, RaggedAxis)):
+        return name
+    text = str(number(value) if isinstance(value, NUMBERS) else value)
+    return name if text == name else f"{name}={text}"

@@ -10,7 +10,7 @@ from torch import Tensor
 from towers.contracts import modes
 from towers.contracts.bindings import Bindings, Bound, Impossible, Unknown, is_result
 from towers.contracts.errors import ShapeContractError
-from towers.contracts.expressions import Condition, read_path
+from towers.contracts.expressions import Condition
 from towers.contracts.generated.meeting import merged
 from towers.contracts.layouts import RaggedAxis, Size, has_layout, layout, sized
 from towers.contracts.plain import is_plain
@@ -19,6 +19,7 @@ from towers.contracts.refusals import (
     refuse_division,
     refuse_dtype,
     refuse_impossible,
+    refuse_key,
     refuse_kind,
     refuse_rank,
     refuse_size,
@@ -30,6 +31,7 @@ from towers.contracts.specs import (
     Alternative,
     Axis,
     ItemsSpec,
+    KeyedSpec,
     MappingSpec,
     PlainSpec,
     RecordSpec,
@@ -120,6 +122,12 @@ class Check:
         elif isinstance(option, RecordSpec):
             for field, inner in option.fields:
                 self.check(f"{name}.{field}", getattr(value, field), inner)
+        elif isinstance(option, KeyedSpec):
+            for key, inner in option.fields:
+                if key in value:
+                    self.check(f"{name}[{key!r}]", value[key], inner)
+                elif key in option.required:
+                    refuse_key(self.names, name, key, option)
 
     def first_that_fits(self, name: str, value: object, options: list[Alternative]) -> Alternative:
         """Of several alternatives of one type the first that fits; else the likeliest, to say what is wrong with it."""
@@ -161,10 +169,9 @@ class Check:
 
     def parameter_dtype(self, dtype: torch.dtype | None) -> torch.dtype | None:
         """The dtype that a floating argument must have; None where any will do."""
-        path = self.signature.dtype_of
-        if path is None or dtype is None or not dtype.is_floating_point:
+        if self.signature.dtype_of is None or dtype is None or not dtype.is_floating_point:
             return None
-        return read_path(self.names.arguments["self"], f"self.{path}").dtype
+        return self.names.parameter(self.signature.dtype_of).dtype
 
     def bind(self, name: str, spec: TensorSpec, came: Sequence[Size], axis: str, index: int) -> None:
         """Give a name its size, or compare with the one that it has."""
@@ -175,7 +182,7 @@ class Check:
         if isinstance(bound.size, RaggedAxis):
             self.names.axes[axis] = Bound(size, name)
         elif not self.holds(bound.size == size):
-            refuse_size(self.names, name, spec, came, index, cast(int, bound.size), f"as in {bound.source}")
+            refuse_size(self.names, name, spec, came, index, cast(int, bound.size), bound.origin)
 
     def bind_variadic(self, name: str, axis: Axis, size: Sequence[int | None]) -> None:
         """Give a name its several sizes, or compare or broadcast with those that it has."""
@@ -225,7 +232,7 @@ class Check:
             return
         if any(one.source == name and one.solved for one in solved):
             refuse_unsolvable(self.names, name, axis, cast(int, came[index]))
-        refuse_size(self.names, name, spec, came, index, expected, axis.origin)
+        refuse_size(self.names, name, spec, came, index, expected, self.names.origin(axis))
 
     def expected(self, name: str, axis: Axis) -> int | None:
         """The size that an axis must have; None while it can have any."""
@@ -236,13 +243,15 @@ class Check:
 
     def check_condition(self, condition: Condition) -> None:
         """A bound on a size, or on every value of a tensor."""
+        known = self.names.axis_or_values, self.names.braces
         try:
-            value = condition.subject.evaluate(self.names.axis_or_values, self.names.braces)
-            bound = condition.bound.evaluate(self.names.axis_or_values, self.names.braces)
+            for divisor in (*condition.subject.divisors, *condition.bound.divisors):
+                fine = divisor.evaluate(*known) != 0
+                if not (bool(fine.all()) if isinstance(fine, Tensor) else self.holds(fine)):
+                    refuse_division(self.names, condition, divisor)
+            value, bound = condition.subject.evaluate(*known), condition.bound.evaluate(*known)
         except Unknown:
             return
-        except ZeroDivisionError:
-            refuse_division(self.names, condition)
         fine = condition.compare(value, bound)
         if not isinstance(fine, Tensor):
             if not self.holds(fine):
@@ -259,7 +268,7 @@ def is_kind(value: object, option: Alternative) -> bool:
         return isinstance(value, tuple) and len(cast(tuple[object, ...], value)) == len(option.items)
     if isinstance(option, PlainSpec):
         return is_plain(value, option.hint)
-    return isinstance(value, option.kind)
+    return isinstance(value, dict if isinstance(option, KeyedSpec) else option.kind)
 
 
 def _likeness(value: object, option: Alternative) -> int:

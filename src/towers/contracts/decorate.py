@@ -40,8 +40,9 @@ class Contract:
         """Enforce the jaxtyping annotations of a function, a method or a dataclass at each call.
 
         Axis names are shared by all arguments and the result, by the items of tuples, lists and dicts, which are
-        checked whole, and by the fields of NamedTuples and dataclasses. `{self.hidden}` and `{argument}` are read at
-        the call. Expressions hold whatever the order of the arguments, and a linear one of one unknown name binds it.
+        checked whole, and by the fields of NamedTuples, TypedDicts and dataclasses. `{self.hidden}` and `{argument}`
+        are read at the call. Expressions hold whatever the order of the arguments, and a linear one of one unknown name
+        binds it.
         Beside tensors, `Float[Ragged, …]`, `Float[PackedSequence, …]` and jagged nested tensors are understood: their
         second axis is ragged and has no size of its own. What is no tensor is checked by beartype. A dataclass is
         checked when it is made.

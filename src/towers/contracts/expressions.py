@@ -95,7 +95,8 @@ def expression(text: str) -> Expression:
     """Parse the size of an axis.
 
     Raises:
-        ValueError: the text is no expression of ints, names, names in braces and `+ - * / // %`, min and max.
+        ValueError: the text is no expression of ints, names, names in braces and `+ - * / // %`, min and max, or
+            divides by 0 whatever the names stand for.
     """
     if text.isidentifier():  # a Python keyword is a good name for an axis too: "out in"
         return _checked(text, ast.Name(text), {})
@@ -160,18 +161,20 @@ def _checked(text: str, tree: ast.expr, braces: Mapping[str, str]) -> Expression
     own = ast.unparse(tree)
     for name, path in braces.items():
         own = own.replace(name, "{" + path + "}")
-    divisors = tuple(
+    divisors = [
         _checked(text, node.right, braces)
         for node in ast.walk(tree)
         if isinstance(node, ast.BinOp)
         and isinstance(node.op, (ast.Div, ast.FloorDiv, ast.Mod))
         and not (isinstance(node.right, ast.Constant) and node.right.value)
-    )
+    ]
+    if any(not (one.names or one.braces or one.evaluate(int, int)) for one in divisors):
+        raise ValueError(f"{text!r} divides by 0")
     return Expression(
         text=own,
         names=tuple(dict.fromkeys(name for name in names if name not in braces)),
         braces=tuple(dict.fromkeys(braces[name] for name in names if name in braces)),
-        divisors=divisors,
+        divisors=tuple(divisors),
         evaluate=evaluate,
         tree=tree,
         paths=braces,

@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from towers.contracts import modes
+from towers.contracts.bindings import own_parameter
 from towers.contracts.compiled import compile_hooks
 from towers.contracts.signature import Options, Signature, read_signature, several
 
@@ -31,7 +32,8 @@ class attach:
 
     Raises:
         TypeError: the module is no nn.Module, or the contract neither a text nor a function.
-        ValueError: the contract cannot be read, or has other parameters than the module's `forward`.
+        ValueError: the contract cannot be read, or has other parameters than the module's `forward`, or the module
+            no parameter at `dtype_of`.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class attach:
         about = (type(module).__name__, type(module).__module__, names)
         before, after = _hooks(contract, about, several(where, "attach: where"), dtype_of)
         _same_parameters(before.__contract__, own)
+        if dtype_of is not None:
+            own_parameter(module, dtype_of, f"attach: {type(module).__name__}.forward")
         self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         if after is not None:
             self._handles.append(module.register_forward_hook(after, with_kwargs=True))

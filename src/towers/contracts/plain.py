@@ -13,8 +13,13 @@ def is_class(hint: Any) -> bool:
     """Whether isinstance alone says if a value is of this type."""
     if not isinstance(hint, type) or typing.get_origin(hint) is not None:
         return False
-    special = getattr(hint, "_is_protocol", False) or typing.is_typeddict(hint) or hint.__module__ == "jaxtyping"
+    special = getattr(hint, "_is_protocol", False) or is_typed_dict(hint) or hint.__module__ == "jaxtyping"
     return not special
+
+
+def is_typed_dict(hint: Any) -> bool:
+    """Whether a type is a TypedDict, of typing or of typing_extensions."""
+    return isinstance(hint, type) and hasattr(hint, "__required_keys__") and issubclass(hint, dict)
 
 
 def class_kinds(hint: Any) -> tuple[type, ...]:

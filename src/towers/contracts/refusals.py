@@ -9,13 +9,14 @@ import torch
 
 from towers.contracts.bindings import Bindings, Bound, is_result
 from towers.contracts.errors import ShapeContractError, complaint
-from towers.contracts.expressions import Condition, Expression, read_path
+from towers.contracts.expressions import Condition, Expression
 from towers.contracts.hints import Case, likely_cause
 from towers.contracts.layouts import RaggedAxis, Size, has_layout, number, shown, sized
 from towers.contracts.specs import (
     Alternative,
     Axis,
     ItemsSpec,
+    KeyedSpec,
     MappingSpec,
     PlainSpec,
     RecordSpec,
@@ -46,6 +47,13 @@ def refuse_kind(call: Bindings, name: str, value: object, spec: Spec) -> Never:
     case = Case(value=value, wants_tensor=any(isinstance(option, TensorSpec) for option in spec))
     problem = f"{_subject(name)} is {_came(value, spec)}; expected {wanted}"
     _refuse(call, Problem(name, problem, None, wanted, type(value)), case)
+
+
+def refuse_key(call: Bindings, name: str, key: str, spec: KeyedSpec) -> Never:
+    """A TypedDict without one of the keys that it must have."""
+    listed = ", ".join(repr(one) for one, _ in spec.fields if one in spec.required)
+    problem = f"{_subject(name)} has no {key!r}; {spec.kind.__name__} needs {listed}"
+    _refuse(call, Problem(name, problem, None, key, None))
 
 
 def refuse_dtype(
@@ -156,9 +164,9 @@ def refuse_condition(call: Bindings, condition: Condition, position: tuple[int, 
 _RELATIONS = {"<=": "at most", "<": "less than", ">=": "at least", ">": "more than", "==": "exactly"}
 
 
-def refuse_division(call: Bindings, condition: Condition) -> Never:
+def refuse_division(call: Bindings, condition: Condition, divisor: Expression) -> Never:
     """A condition that divides by 0."""
-    problem = f"{condition.text} divides by 0"
+    problem = f"{condition.text} divides by 0 ({call.spoken(divisor)})"
     _refuse(call, Problem(condition.subject.names[0], problem, condition.subject.text, None, 0))
 
 
@@ -183,7 +191,7 @@ def _expected(call: Bindings, axis: Axis) -> int | None:
 
 def _origin(call: Bindings, axis: Axis) -> str:
     bound = call.axes.get(axis.name) if axis.name is not None else None
-    return axis.origin if bound is None else f"as in {bound.source}"
+    return call.origin(axis) if bound is None else bound.origin
 
 
 def _many(bound: Bound) -> tuple[int | None, ...]:
@@ -193,7 +201,7 @@ def _many(bound: Bound) -> tuple[int | None, ...]:
 def _devices(call: Bindings, name: str) -> list[tuple[str, torch.device]]:
     others = [(other, value.device) for other, value in call.tensors.items() if isinstance(value, torch.Tensor)]
     path = call.signature.dtype_of
-    weight = [] if path is None else [(path, read_path(call.arguments["self"], f"self.{path}").device)]
+    weight = [] if path is None else [(path, call.parameter(path).device)]
     return [*weight, *((other, device) for other, device in others if other != name)]
 
 
@@ -228,7 +236,7 @@ def _describe(option: Alternative) -> str:
             return f"{kind.__name__}[{_either(item)}{', ...' if kind is tuple else ''}]"
         case MappingSpec(kind, key, value):
             return f"{kind.__name__}[{_either(key)}, {_either(value)}]"
-        case RecordSpec(kind):
+        case RecordSpec(kind) | KeyedSpec(kind):
             return kind.__name__
         case PlainSpec(hint):
             plain = isinstance(hint, type) and not get_args(hint)

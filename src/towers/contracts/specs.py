@@ -26,12 +26,6 @@ class Axis:
     variadic: bool
     broadcast: bool
 
-    @property
-    def origin(self) -> str:
-        """Who says how large it is: the instance, other axes, or the annotation alone."""
-        spoken = self.size is not None and (self.size.braces or self.size.names)
-        return self.text.replace("{", "").replace("}", "") if spoken else "as annotated"
-
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -90,13 +84,23 @@ class RecordSpec:
 
 
 @dataclass(frozen=True)
+class KeyedSpec:
+    """A TypedDict: a specification for each key."""
+
+    kind: type
+    fields: "tuple[tuple[str, Spec], ...]"
+    required: frozenset[str]
+    """The keys that must be there."""
+
+
+@dataclass(frozen=True)
 class PlainSpec:
     """A type that has nothing to do with tensors; beartype checks it."""
 
     hint: Any
 
 
-Alternative: TypeAlias = TensorSpec | TupleSpec | ItemsSpec | MappingSpec | RecordSpec | PlainSpec
+Alternative: TypeAlias = TensorSpec | TupleSpec | ItemsSpec | MappingSpec | RecordSpec | KeyedSpec | PlainSpec
 Spec: TypeAlias = tuple[Alternative, ...]
 """The alternatives of a union, in order."""
 
@@ -121,7 +125,7 @@ def parts(option: Alternative) -> list[Spec]:
             return [item]
         case MappingSpec(_, key, value):
             return [key, value]
-        case RecordSpec(_, fields):
+        case RecordSpec(_, fields) | KeyedSpec(_, fields):
             return [spec for _, spec in fields]
         case _:
             return []

@@ -1,5 +1,6 @@
 """Source that checks the conditions of `where=`: bounds on sizes at once, rules on values where they may be read."""
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 
 from towers.contracts.expressions import Condition, Expression
@@ -92,6 +93,10 @@ class ConditionWriter:
         subject, bound = (self._value(side, spoken) for side in (condition.subject, condition.bound))
         holding = f"{self.writer.given('_holds', holds)}({compare}, {subject}, {bound}, {text!r})"
         with self.writer.block(f"if {' and '.join(given)}:"):
+            for divisor in (*condition.subject.divisors, *condition.bound.divisors):
+                unequal = self.writer.given("_ne", operator.ne)
+                asked = f"{unequal}, {self._value(divisor, spoken)}, 0, {text + ': a division by 0'!r}"
+                self.writer.refuse_if(f"not {self.writer.given('_holds', holds)}({asked})")
             self.writer.refuse_if(f"not {holding}")
 
     def _value(self, side: Expression, names: Mapping[str, str]) -> str:

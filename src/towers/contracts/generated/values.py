@@ -14,6 +14,7 @@ from towers.contracts.plain import class_kinds, is_class, is_plain
 from towers.contracts.specs import (
     Alternative,
     ItemsSpec,
+    KeyedSpec,
     MappingSpec,
     PlainSpec,
     RecordSpec,
@@ -130,9 +131,18 @@ class ValueWriter:
             writer.refuse_if(f"not {self._isinstance(value, option.kind)}")
             for name, field in option.fields:
                 self._part(f"{value}.{name}", field)
+        elif isinstance(option, KeyedSpec):
+            writer.refuse_if(f"not {self._isinstance(value, dict)}")
+            for key, item in option.fields:
+                if key in option.required:
+                    writer.refuse_if(f"{key!r} not in {value}")
+                    self._part(f"{value}[{key!r}]", item)
+                elif not _is_anything(item):
+                    with writer.block(f"if {key!r} in {value}:"):
+                        self._part(f"{value}[{key!r}]", item)
 
     def _part(self, source: str, spec: Spec) -> None:
-        if all(isinstance(option, PlainSpec) and option.hint in (Any, object) for option in spec):
+        if _is_anything(spec):
             return
         local = self.writer.local("part")
         self.writer.line(f"{local} = {source}")
@@ -166,8 +176,10 @@ class ValueWriter:
             if writer.certain:
                 self.dtypes.setdefault(spec.dtypes, dtype)
         if self.dtype_of and spec.floating and not self.in_result:
-            autocast = writer.given("_autocast", modes.autocast_for)
-            tests = [f"{dtype} != self.{self.dtype_of}.dtype", f"not {autocast}({value})"]
+            autocast, own = writer.given("_autocast", modes.autocast_for), writer.local("dtype")
+            writer.line(f"try: {own} = self.{self.dtype_of}.dtype")
+            writer.line(f"except {writer.given('AttributeError', AttributeError)}: {own} = None")
+            tests = [f"{dtype} != {own}", f"({own} is None or not {autocast}({value}))"]
             if spec.dtypes is None or not all(one.is_floating_point for one in spec.dtypes):
                 tests.insert(1, f"{dtype}.is_floating_point")
             writer.refuse_if(*tests)
@@ -200,3 +212,7 @@ class ValueWriter:
         if kinds == (Tensor,):
             return self.writer.given("Tensor", Tensor)
         return self.writer.constant("type", kinds[0] if len(kinds) == 1 else kinds)
+
+
+def _is_anything(spec: Spec) -> bool:
+    return all(isinstance(option, PlainSpec) and option.hint in (Any, object) for option in spec)

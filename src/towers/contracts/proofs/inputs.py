@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from towers.contracts.bindings import own_parameter
 from towers.contracts.expressions import Condition, Expression, conditions, read_path
 from towers.contracts.proofs.spans import Span
 from towers.contracts.signature import Signature
@@ -160,7 +161,7 @@ class Subject:
         own = [tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point()]
         likely = [*own[:1], torch.get_default_dtype(), torch.int64, torch.bool]
         if self.signature.dtype_of is not None:
-            likely.insert(0, read_path(self.module, f"self.{self.signature.dtype_of}").dtype)
+            likely.insert(0, own_parameter(self.module, self.signature.dtype_of, self.signature.name).dtype)
         if spec.dtypes is None:
             return likely[0]
         return next((dtype for dtype in likely if dtype in spec.dtypes), min(spec.dtypes, key=str))

@@ -12,12 +12,14 @@ from towers.contracts.specs import (
     Alternative,
     Axis,
     ItemsSpec,
+    KeyedSpec,
     MappingSpec,
     PlainSpec,
     RecordSpec,
     Spec,
     TensorSpec,
     TupleSpec,
+    holds_tensors,
 )
 from towers.contracts.testing.sizes import Draw, Sizes, Unknown
 from towers.contracts.testing.subjects import Subject, subject
@@ -157,15 +159,19 @@ class Drawer:
 
     def by_default(self, parameter: inspect.Parameter, spec: Spec) -> bool:
         """Whether an argument is left out: none that sizes depend on, each other option, a tensor now and then."""
-        if parameter.default is parameter.empty or parameter.name in self.assigned:
+        if parameter.default is parameter.empty or self.is_size(parameter.name, spec):
             return False
         if all(isinstance(option, PlainSpec) for option in spec):
             return True
         return self.lengths is not None or self.draw(st.booleans())
 
+    def is_size(self, place: str, spec: Spec) -> bool:
+        """Whether an argument is a number that sizes depend on; a tensor or a record may have the name of an axis."""
+        return place in self.assigned and not holds_tensors(spec)
+
     def value(self, place: str, spec: Spec) -> Any:
         """A value for one annotation."""
-        if place in self.assigned:
+        if self.is_size(place, spec):
             return self.assigned[place]
         options = list(spec)
         if self.lengths is not None and _NONE in options:  # beside ragged rows there are no lengths
@@ -185,6 +191,9 @@ class Drawer:
                 return {key: self.value(f"{place}[{key!r}]", value) for key in keys[: self.draw(st.integers(1, 3))]}
             case RecordSpec(kind, fields):
                 return Record(kind, {name: self.value(f"{place}.{name}", inner) for name, inner in fields})
+            case KeyedSpec(_, fields, required):
+                given = [(key, inner) for key, inner in fields if key in required or self.draw(st.booleans())]
+                return {key: self.value(f"{place}[{key!r}]", inner) for key, inner in given}
             case PlainSpec(hint):
                 return None if hint is type(None) else self.draw(st.from_type(hint))
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from towers.contracts.bindings import own_parameter
 from towers.contracts.expressions import Condition, conditions, read_path
 from towers.contracts.signature import Signature
 
@@ -41,7 +42,7 @@ class Subject:
     def floating(self) -> torch.dtype:
         """The dtype of its floating arguments: that of the parameter it names, of its first one, or torch's default."""
         if self.signature.dtype_of is not None:
-            return self.read(f"self.{self.signature.dtype_of}").dtype
+            return own_parameter(self.instance, self.signature.dtype_of, self.name).dtype
         parameter = self._first_parameter()
         return torch.get_default_dtype() if parameter is None else parameter.dtype
 
