@@ -59,6 +59,20 @@ def test_a_text_can_speak_of_several_tensors_and_of_tuples():
         other(f(2, 3, 8))
 
 
+def test_a_text_can_speak_of_dtypes():
+    module = nn.Embedding(10, 3)
+    attach(module, "Int batch words -> Float32 batch words 3")
+    module(torch.zeros(2, 5, dtype=torch.int64))
+    with pytest.raises(ShapeContractError, match=r"Embedding.forward: input is float32; expected Int\nhint: .long()"):
+        module(f(2, 5))
+    module.double()
+    with pytest.raises(ShapeContractError, match=r"the result is float64; expected Float32"):
+        module(torch.zeros(2, 5, dtype=torch.int64))
+    key = nn.Bilinear(3, 4, 5)
+    attach(key, "key 3, key 4 -> key 5")  # a name that an axis may have
+    key(f(2, 3), f(2, 4))
+
+
 def test_a_signature_is_a_contract():
     module = lstm()
     attach(module, lstm_contract)
@@ -198,6 +212,13 @@ def test_what_is_no_call_is_refused_in_the_name_of_forward():
         (lambda: attach(lstm(), "a -> (b, c"), ValueError, r"a parenthesis is not closed, or not opened"),
         (lambda: attach(lstm(), "a) -> b"), ValueError, r"a parenthesis is not closed, or not opened"),
         (lambda: attach(lstm(), "len(a) -> b"), ValueError, r"may only hold"),
+        (
+            lambda: attach(lstm(), "int64 a b -> c"),
+            ValueError,
+            r"'int64 a b -> c' is no contract: 'int64' cannot be an axis; one name .*, such as \"Int64 a b\"",
+        ),
+        (lambda: attach(lstm(), "a Int -> c"), ValueError, r"'Int' cannot be an axis; .*, such as \"Int a\""),
+        (lambda: attach(lstm(), "a -> Int Bool c"), ValueError, r"'Bool' cannot be an axis; .*such as \"Bool c\""),
         (lambda: attach(lstm(), "a -> b", where=3), TypeError, r"attach: where is 3; expected a text"),
         (
             lambda: attach(nn.Linear(8, 6), "batch 8, batch -> batch 6"),

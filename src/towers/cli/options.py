@@ -227,7 +227,7 @@ def _add_prediction(predict: argparse.ArgumentParser) -> None:
 
 def _add_verification(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("module", metavar="PACKAGE.MODULE:NAME", help="the module, or what makes it")
-    verify.add_argument("--contract", metavar="TEXT", help='attach one first: "batch time 8 -> batch time 6"')
+    verify.add_argument("--contract", metavar="TEXT", help='attach one first: "Int batch words -> batch words 300"')
     verify.add_argument(
         "--where", action="append", default=[], metavar="CONDITION", help='"time %% 2 == 0"; may be given several times'
     )

@@ -68,6 +68,10 @@ something that gives one when it is called without arguments.
   8 runs, 0.67 s
 
   towers verify my_package.model:ENCODER --contract "batch time 512 -> batch time 512" --where "time <= 1000"
+  towers verify my_package.model:EMBEDDING --contract "Int batch words -> batch words 300"
+
+In a contract a name of jaxtyping's (Float, Int, Bool, Int32, ...) before the axes of a tensor says its dtype; without
+one a tensor that comes in has the dtype of the module's parameters.
 
 Exit code 0: proven. 1: not. 2: it could not be tried.
 """

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, get_type_hints
 
-from jaxtyping import Shaped
+import jaxtyping
+from jaxtyping import AbstractDtype, Shaped
 from torch import Tensor, nn
 
 from towers.contracts import modes
@@ -23,8 +24,9 @@ class attach:
     Args:
         module: an instance; its class and its other instances have no contract.
         contract: a text for tensors only, `"batch time 8 -> batch time 6"`: arguments and results are separated by
-            commas, several in parentheses are a tuple, any dtype will do, `{self.hidden}` is the module's. Or a
-            function whose signature is the contract, such as
+            commas, several in parentheses are a tuple, `{self.hidden}` is the module's. Any dtype will do, unless the
+            name of a class of jaxtyping stands in front of the axes: `"Int batch words -> Float batch words 300"`.
+            Or a function whose signature is the contract, such as
             `def lstm(input: Float[Tensor, "batch time {self.input_size}"], hx: object = None) -> object: ...`;
             `self` may be its first parameter.
         where: conditions, as `contract` has them.
@@ -174,7 +176,30 @@ def _hint(part: str, text: str) -> Any:
     parts = _split(part, text)
     if len(parts) > 1:
         return tuple[tuple(_hint(inner, text) for inner in parts)]  # pyright: ignore
-    return Shaped[Tensor, part]
+    return _tensor(part, text)
+
+
+def _tensor(part: str, text: str) -> Any:
+    """The annotation of one tensor: the name of a class of dtypes may stand in front of its axes."""
+    axes = part.split()
+    kind: Any = _DTYPES[axes.pop(0)] if axes and axes[0] in _DTYPES else Shaped
+    for axis in axes:
+        if axis in _MEANT:
+            others = [one for one in axes if one != axis]
+            raise ValueError(
+                f"{text!r} is no contract: {axis!r} cannot be an axis; one name in front of the axes says the dtype, "
+                f'such as "{" ".join([_MEANT[axis], *others])}"'
+            )
+    return kind[Tensor, " ".join(axes)]
+
+
+_DTYPES: dict[str, Any] = {
+    name: kind for name, kind in vars(jaxtyping).items() if isinstance(kind, type) and issubclass(kind, AbstractDtype)
+}
+_MEANT = {name: name for name in _DTYPES} | {
+    name.lower(): name for name in _DTYPES if name in ("Bool", "Float", "Int") or name[-1].isdigit()
+}
+"""What surely means a dtype: a class of them, and what torch calls one."""
 
 
 def _split(text: str, whole: str) -> list[str]:

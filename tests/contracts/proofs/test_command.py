@@ -48,7 +48,18 @@ class Attention(nn.Module):  # as in small GPTs
         return self.out(mixed.transpose(1, 2).reshape(batch, time, width))
 
 
+class Classifier(nn.Module):  # as in many a tutorial: ids, a padding mask, an embedding, an LSTM
+    def __init__(self, words=50, width=8, hidden=6):
+        super().__init__()
+        self.embedding, self.lstm = nn.Embedding(words, width, padding_idx=0), nn.LSTM(width, hidden, batch_first=True)
+
+    def forward(self, ids, mask=None):
+        x = self.embedding(ids)
+        return self.lstm(x if mask is None else x.masked_fill(~mask[..., None], 0.0))[0]
+
+
 LINEAR = nn.Linear(8, 6)
+EMBEDDING = nn.Embedding(10, 3)
 NUMBER = 5
 
 
@@ -68,6 +79,12 @@ CASES = [
     ("Residual", "batch 8 height width -> batch 8 height width", 0),
     ("Attention", "batch time 16 -> batch time 16", 0),
     ("LINEAR", "... 8 -> ... 6", 0),
+    ("EMBEDDING", "Int batch words -> batch words 3", 0),
+    ("EMBEDDING", "Int32 ... -> Float32 ... 3", 0),
+    ("EMBEDDING", "Int batch words -> Float64 batch words 3", 1),
+    ("EMBEDDING", "batch words -> batch words 3", 1),
+    ("Classifier", "Int batch words, Bool batch words -> Float batch words 6", 0),
+    ("Classifier", "Int batch words, Bool words batch -> batch words 6", 1),
 ]
 
 
