@@ -274,7 +274,7 @@ def zeros(*shape, dtype=torch.float32):
         (lambda m: m.left(Ragged.from_list([zeros(5, 300)]), torch.tensor([5])), ShapeContractError, r"only padded input takes lengths"),
         (lambda m: m.left.lstm(zeros(2, 7, 32)), ShapeContractError, r"^RaggedLSTM.forward: input: input_size is 32; expected 8 \(self.input_size\)[\s\S]*not pooled yet: 32 = 8 x 4"),
         (lambda m: m.left.pool(zeros(2, 32, 7)), ShapeContractError, r"phrases: filters is 7; expected 32"),
-        (lambda m: m.compare(zeros(3, 6), zeros(4, 6)), ShapeContractError, r"right_state: leading is \(4,\); expected \(3,\) \(broadcastable with left_state\)"),
+        (lambda m: m.compare(zeros(3, 6), zeros(4, 6)), ShapeContractError, r"right_state: leading is \(4,\); expected what broadcasts with \(3,\) \(as in left_state\)"),
         (lambda m: m.compare(zeros(3, 6), zeros(3, 5)), ShapeContractError, r"right_state: hidden is 5; expected 6 \(self.hidden\)"),
     ],
 )  # fmt: skip

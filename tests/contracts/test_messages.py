@@ -3,6 +3,7 @@
 import copy
 import pickle
 import traceback
+from typing import TypedDict, Unpack
 
 import pytest
 import torch
@@ -73,6 +74,42 @@ def time_of(lengths: Int[Tensor, "batch"], x: Float[Tensor, "batch time 8"]) -> 
 def exact(x: Float64[Tensor, "n"], y: Int[Tensor, "n"] | None = None) -> None: ...
 
 
+@contract
+def lagged(x: Float[Tensor, "batch words 8"], y: Float[Tensor, "batch words-1"]) -> None: ...
+
+
+@contract
+def halved(x: Float[Tensor, "2*n"], y: Float[Tensor, "n*{k}"], k: int = 2) -> None: ...
+
+
+@contract
+def sized_by(size: int, x: Float[Tensor, "{size}"]) -> None: ...
+
+
+@contract
+def single(x: Float[Tensor, ""]) -> None: ...
+
+
+@contract
+def wide(x: Float[Tensor, "n"], y: Float[Tensor, "#n"]) -> None: ...
+
+
+@contract
+def either(x: Float[Tensor, "batch time width"] | Float[Tensor, "batch width"]) -> None: ...
+
+
+@contract(where="0 <= p < 1")
+def dropped(x: Float[Tensor, "n"], p: float = 0.5) -> None: ...
+
+
+class Named(TypedDict, total=False):
+    y: Float[Tensor, "n"]
+
+
+@contract
+def unpacked(*xs: *tuple[Float[Tensor, "n"], Float[Tensor, "n"]], **named: Unpack[Named]) -> None: ...
+
+
 def text_of(call) -> str:
     with pytest.raises(ShapeContractError) as caught:
         call()
@@ -140,6 +177,33 @@ WHOLE = {
 @pytest.mark.parametrize(("call", "text"), WHOLE.values(), ids=WHOLE.keys())
 def test_a_whole_message(call, text):
     assert text_of(call) == text
+
+
+READ = {
+    "an expression": (lambda: lagged(f(2, 5, 8), f(2, 5)), "y: words-1 is 5; expected 4 (words=5 as in x)"),
+    "a name that was worked out": (
+        lambda: halved(f(6), f(4)),
+        "y: n*k is 4; expected 6 (n=3 worked out from x, k=2)",
+    ),
+    "an argument": (lambda: sized_by(3, f(2)), "x: size is 2; expected 3 (the argument size)"),
+    "a number has no name": (lambda: image(f(2, 4, 5, 5)), "pixels: axis 1 is 4; expected 3 (as annotated)"),
+    "a single number": (lambda: single(f(2)), "x has 1 axis (2); expected none, a single number"),
+    "what broadcasts": (lambda: wide(f(3), f(2)), "y: n is 2; expected 1 or 3 (as in x)"),
+    "one of several ranks": (
+        lambda: either(f(3)),
+        'x has 1 axis (3); expected 3: (batch, time, width); it may also be Float[Tensor, "batch width"]',
+    ),
+    "not too many words": (lambda: either("x"), 'x is a str; expected Float[Tensor, "batch time width"] or Float'),
+    "a condition on a float": (lambda: dropped(f(2), 1.5), "dropped: p is 1.5; dropped needs less than 1"),
+    "*args of a tuple": (lambda: unpacked(f(2), f(3)), "xs[1]: n is 3; expected 2 (as in xs[0])"),
+    "too few *args": (lambda: unpacked(f(2)), "xs is a tuple of 1; expected (Float"),
+    "**kwargs of a TypedDict": (lambda: unpacked(f(2), f(2), y=f(3)), "named['y']: n is 3; expected 2"),
+}
+
+
+@pytest.mark.parametrize(("call", "text"), READ.values(), ids=READ.keys())
+def test_a_message_reads_well(call, text):
+    assert text in text_of(call).splitlines()[0]
 
 
 HINTS = {
@@ -297,7 +361,7 @@ def halves(x: Float[Tensor, "*more time 3"], y: Float[Tensor, "*more time-1"], z
 @pytest.mark.parametrize(
     ("checked", "arguments", "text"),
     [
-        (halves, (f(2, 5, 4), f(2, 4), f(4)), "x: 3 is 4; expected 3 (as annotated)"),
+        (halves, (f(2, 5, 4), f(2, 4), f(4)), "x: axis 2 is 4; expected 3 (as annotated)"),
         (halves, (f(2, 5, 3), f(2, 5), f(4)), "y: time-1 is 5; expected 4"),
         (halves, (f(2, 5, 3), f(3, 4), f(4)), "y: more is (3,); expected (2,) (as in x)"),
         (halves, (f(2, 5, 3), f(2, 4), f(5)), "z: 2*n is 5, which"),

@@ -211,7 +211,7 @@ class Rows(Dataset[Tensor]):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_leaves_a_loaders_worker_with_its_class_and_message(workers: int):
-    with pytest.raises(ShapeContractError, match=r"Rows.cut: row: 3 is 4; expected 3 \(as annotated\)"):
+    with pytest.raises(ShapeContractError, match=r"Rows.cut: row: axis 1 is 4; expected 3 \(as annotated\)"):
         list(DataLoader(Rows(), num_workers=workers))
 
 

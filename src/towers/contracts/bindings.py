@@ -12,7 +12,7 @@ from towers.contracts.expressions import Expression, read_path
 from towers.contracts.generated.sizes import NUMBERS
 from towers.contracts.layouts import RaggedAxis, number
 from towers.contracts.signature import Signature
-from towers.contracts.specs import Axis
+from towers.contracts.specs import Axis, Spec
 
 
 class Bound(NamedTuple):
@@ -71,6 +71,8 @@ class Bindings:
         self.axes: dict[str, Bound] = {}
         self.tensors: dict[str, Any] = {}
         """The tensors seen so far, by what messages call them."""
+        self.others: dict[str, Spec] = {}
+        """The other alternatives of what fits none."""
 
     def expected(self, axis: Axis) -> int | None:
         """The size that an axis must have; None while it can have any.
@@ -151,8 +153,8 @@ class Bindings:
         """
         value = self.read(path)
         if not isinstance(value, NUMBERS):
-            said = repr(value) if isinstance(value, (str, type(None))) else type(value).__name__
-            raise Impossible(f"{path} is {said}, no number")
+            said = repr(value) if isinstance(value, (str, type(None))) else f"of type {type(value).__name__}"
+            raise Impossible(f"{path} is {said}, not a number")
         return self.braces(path)
 
     def read(self, path: str) -> Any:
@@ -186,7 +188,7 @@ class Bindings:
         if isinstance(value, Tensor):
             if not modes.may_read(value, mode):
                 raise Unknown
-        elif not isinstance(value, (int, torch.SymInt)):
+        elif not isinstance(value, NUMBERS):
             raise Unknown
         return value
 
@@ -210,7 +212,9 @@ class Bindings:
         if axis.size is None or not (axis.size.names or axis.size.braces):
             return "as annotated"
         alone = axis.size.text.removeprefix("{").removesuffix("}")
-        return alone if axis.size.braces == (alone,) else self.spoken(axis.size)
+        if axis.size.braces != (alone,):
+            return self.spoken(axis.size)
+        return alone if "." in alone else f"the argument {alone}"
 
     def spoken(self, expression: Expression) -> str:
         """What stands for the names in an expression, and who gave it: `words=5 as in x, self.chunk=2`."""

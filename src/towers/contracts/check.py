@@ -102,7 +102,7 @@ class Check:
         if any(isinstance(option, PlainSpec) for option in options):
             return
         if len(options) > 1:
-            options = [self.first_that_fits(name, value, options)]
+            options.insert(0, self.first_that_fits(name, value, options))
         self.check_option(name, cast(Any, value), options[0])
 
     def check_option(self, name: str, value: Any, option: Alternative) -> None:
@@ -142,7 +142,9 @@ class Check:
             finally:
                 self.names.axes, self.waiting = axes, waiting
             return option
-        return max(options, key=lambda option: _likeness(value, option))
+        likely = max(options, key=lambda option: _likeness(value, option))
+        self.names.others[name] = tuple(option for option in options if option is not likely)
+        return likely
 
     # One tensor.
 

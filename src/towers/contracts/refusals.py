@@ -44,7 +44,8 @@ class Problem:
 def refuse_kind(call: Bindings, name: str, value: object, spec: Spec) -> Never:
     """Something that is not of a type named in the annotation."""
     wanted = " or ".join(_describe(option) for option in spec)
-    case = Case(value=value, wants_tensor=any(isinstance(option, TensorSpec) for option in spec))
+    several = any(isinstance(option, (TupleSpec, ItemsSpec)) for option in spec)
+    case = Case(value=value, wants_tensor=not several and any(isinstance(option, TensorSpec) for option in spec))
     problem = f"{_subject(name)} is {_came(value, spec)}; expected {wanted}"
     _refuse(call, Problem(name, problem, None, wanted, type(value)), case)
 
@@ -81,7 +82,8 @@ def refuse_rank(call: Bindings, name: str, spec: TensorSpec, came: Sequence[Size
     )
     sizes = ", ".join(shown(size) for size in came)
     had = f"{len(came)} axis" if len(came) == 1 else f"{len(came)} axes"
-    problem = f"{_subject(name)} has {had} ({sizes}); expected {least}{count}: ({axes})"
+    wanted = f"{least}{count}: ({axes})" if spec.axes else "none, a single number"
+    problem = f"{_subject(name)} has {had} ({sizes}); expected {wanted}"
     case = Case(value=call.tensors[name], devices=_devices(call, name))
     if spec.variadic is None:
         case.expected, case.came = expected, sized(came)
@@ -101,12 +103,14 @@ def refuse_size(
     for at, axis in axes.items():
         size = wanted[at]
         remark = f"<- {why}" if at == index else _origin(call, axis) if size is not None else ""
-        rows.append((axis.label, "any" if size is None else str(size), shown(came[at]), remark))
+        rows.append((axis.label, _or_one(axis, size), shown(came[at]), remark))
     axis, actual = axes[index], came[index]
     sizes = sized(came)
     case = Case([wanted.get(at) for at in range(len(came))], [None if one is None else number(one) for one in sizes])
     case.value, case.devices = call.tensors[name], _devices(call, name)
-    problem = f"{_subject(name)}: {axis.label} is {shown(actual)}; expected {expected} ({why})"
+    fixed = axis.size is not None and not (axis.size.names or axis.size.braces)
+    label = f"axis {index}" if fixed else axis.label  # "3 is 4" would be no help
+    problem = f"{_subject(name)}: {label} is {shown(actual)}; expected {_or_one(axis, expected)} ({why})"
     _refuse(call, Problem(name, problem, axis.text, expected, actual, rows), case)
 
 
@@ -127,9 +131,14 @@ def refuse_impossible(call: Bindings, name: str, axis: Axis, why: str) -> Never:
 
 def refuse_variadic(call: Bindings, name: str, axis: Axis, known: Bound, came: Sequence[int | None]) -> Never:
     """Several axes at once that are not, or do not broadcast with, those of another argument."""
-    how = "broadcastable with" if axis.broadcast or known.broadcast else "as in"
     sizes, expected = (tuple(None if one is None else number(one) for one in many) for many in (came, _many(known)))
-    problem = f"{_subject(name)}: {axis.label} is {sizes}; expected {expected} ({how} {known.source})"
+    wanted = {
+        (True, True): f"what broadcasts with {expected}",
+        (True, False): f"what broadcasts to {expected}",
+        (False, True): f"what {expected} broadcasts to",
+        (False, False): f"{expected}",
+    }[axis.broadcast, known.broadcast]
+    problem = f"{_subject(name)}: {axis.label} is {sizes}; expected {wanted} (as in {known.source})"
     _refuse(call, Problem(name, problem, axis.text, expected, sizes))
 
 
@@ -177,11 +186,23 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def _refuse(call: Bindings, problem: Problem, case: Case | None = None) -> Never:
     hint = None if case is None else likely_cause(case)
-    error = ShapeContractError(complaint(call.place(), problem.text, problem.rows, hint))
+    others = [_either(spec) for name, spec in call.others.items() if _is_in(problem.argument, name)]
+    text = f"{problem.text}; it may also be {others[-1]}" if others else problem.text
+    error = ShapeContractError(complaint(call.place(), text, problem.rows, hint))
     error.argument, error.axis, error.hint = problem.argument, problem.axis, hint
     error.expected, error.actual = problem.expected, problem.actual
     error.bindings, error.module_path = call.sizes(), call.module_path()
     raise error from None
+
+
+def _or_one(axis: Axis, size: int | None) -> str:
+    """What is expected of an axis: `any`, `4`, or `1 or 4` where it broadcasts."""
+    return "any" if size is None else f"1 or {size}" if axis.broadcast and size != 1 else str(size)
+
+
+def _is_in(place: str, name: str) -> bool:
+    """Whether an argument, or what is in it, is meant: `x[0]` is in `x`."""
+    return place == name or place.startswith((f"{name}[", f"{name}."))
 
 
 def _expected(call: Bindings, axis: Axis) -> int | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._C._functorch import is_batchedtensor  # pyright: ignore
 
 from towers.contracts import modes
+from towers.contracts.generated.sizes import NUMBERS
 from towers.contracts.layouts import RaggedAxis
 
 
@@ -23,7 +24,7 @@ def applies(package: str, owner: object, *operands: object) -> bool:
         if isinstance(values, Tensor):
             if not (_in_graph(values) or modes.may_read(values, mode)):
                 return False
-        elif not isinstance(values, (int, torch.SymInt)):
+        elif not isinstance(values, NUMBERS):
             return False
     return True
 

@@ -4,7 +4,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from towers.contracts.annotations import read_annotation
 from towers.contracts.expressions import Condition, conditions
@@ -91,6 +91,10 @@ def read_signature(function: Callable[..., Any], options: Options) -> Signature:
 
 def _of_all(parameter: inspect.Parameter, hint: Any) -> Spec:
     """What one parameter demands; the annotation of `*args` and `**kwargs` is that of each."""
+    if get_origin(hint) is Unpack:  # `*args: *tuple[X, Y]`, `**kwargs: Unpack[Options]`: all of them at once
+        return read_annotation(get_args(hint)[0], parameter.name)
+    if getattr(hint, "__unpacked__", False):
+        return read_annotation(tuple[get_args(hint)], parameter.name)
     if parameter.kind == parameter.VAR_POSITIONAL:
         return (ItemsSpec(tuple, read_annotation(hint, None)),)
     if parameter.kind == parameter.VAR_KEYWORD:
