@@ -1,6 +1,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What is said when something does not fit: one function for each way not to."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Never, cast, get_args, get_origin
@@ -195,8 +196,10 @@ def _refuse(call: Bindings, problem: Problem, case: Case | None = None) -> Never
     raise error from None
 
 
-def _or_one(axis: Axis, size: int | None) -> str:
+def _or_one(axis: Axis, size: float | None) -> str:
     """What is expected of an axis: `any`, `4`, or `1 or 4` where it broadcasts."""
+    if isinstance(size, float) and math.isnan(size):  # of symbols
+        return "no whole number"
     return "any" if size is None else f"1 or {size}" if axis.broadcast and size != 1 else str(size)
 
 

@@ -93,8 +93,9 @@ class _Explorer:
         return sum(span.single and not self.coverage.whole[name].single for name, span in region.items())
 
     def fails_in_general(self) -> bool:
-        """Whether a run with no axis pinned failed: then it is of no interest how single sizes do."""
-        return any(not self.pinned(outcome.spans) for outcome in self.coverage.failed)
+        """Whether runs with no axis pinned failed, and none held: then it is of no interest how single sizes do."""
+        held = any(not self.pinned(outcome.spans) for outcome in self.coverage.passed)
+        return not held and any(not self.pinned(outcome.spans) for outcome in self.coverage.failed)
 
     def judge(self, outcome: Outcome) -> None:
         """Take down what a run showed, and push the regions that it says nothing of."""

@@ -54,6 +54,12 @@ class SymbolicSize:
     def __rmod__(self, other: Any) -> Any:
         return self._with(bare(other) % self.value)
 
+    def __truediv__(self, other: Any) -> Any:
+        return self // other if self % other == 0 else float("nan")  # what is no whole number is no size
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other // self if other % self == 0 else float("nan")
+
     def __neg__(self) -> Any:
         return self._with(-self.value)
 

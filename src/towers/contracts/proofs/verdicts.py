@@ -2,7 +2,8 @@
 """From all runs of a module to a verdict and the conditions that it stands under."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import lcm
 from typing import Literal
 
 from towers.contracts.proofs.explore import Coverage
@@ -113,12 +114,16 @@ def negated(failed: Sequence[Spans], whole: Spans) -> tuple[str, ...]:
 
 
 def _without(name: str, spans: Sequence[Span], whole: Span) -> list[str]:
-    step = max(span.step for span in spans)
-    if step > whole.step:
-        failing = {span.first % step for span in spans if span.step == step}
-        start = range(whole.first, whole.first + step, whole.step)
-        left = [size % step for size in start if size % step not in failing]
-        return [" or ".join(f"{name} % {step} == {rest}" for rest in sorted(left))]
+    step = lcm(*(span.step for span in spans))
+    ends = [span.first if _endless(span, whole) else span.last or 0 for span in spans]
+    if step > whole.step and max(ends) < _FAR:
+        far = whole.first + -(-(max(ends) + 1 - whole.first) // step) * step  # from here on only the remainder counts
+        failing = [size for size in range(whole.first, far + step, whole.step) if _in_any(size, spans, whole)]
+        left = {size % step for size in range(far, far + step, whole.step) if size not in failing}
+        if 0 < len(left) < step // whole.step:
+            rests = " or ".join(f"{name} % {step} == {rest}" for rest in sorted(left))
+            return [rests, *_besides(name, [size for size in failing if size % step in left], whole, step, left)]
+        spans = _runs([size for size in failing if size < far], far if not left else None, whole)
     texts: list[str] = []
     reach = whole.first
     for span in sorted(spans, key=lambda span: span.first):
@@ -131,3 +136,40 @@ def _without(name: str, spans: Sequence[Span], whole: Span) -> list[str]:
         else:
             texts.append(f"not {span.first} <= {name} <= {span.last}")
     return [*([f"{name} >= {reach}"] if reach > whole.first else []), *texts]
+
+
+_FAR = 10_000
+"""No module is asked about larger sizes one by one."""
+
+
+def _besides(name: str, wrong: Sequence[int], whole: Span, step: int, left: set[int]) -> list[str]:
+    """What else must hold where only some remainders do, and some sizes of those do not."""
+    if not wrong:
+        return []
+    some = [size for size in range(whole.first, wrong[-1] + step + 1, whole.step) if size % step in left]
+    if list(wrong) == some[: len(wrong)]:
+        return [f"{name} >= {some[len(wrong)]}"]
+    return [f"{name} != {size}" for size in wrong]
+
+
+def _runs(sizes: Sequence[int], far: int | None, whole: Span) -> list[Span]:
+    """Sizes, and all from `far` on, as regions without gaps."""
+    runs: list[Span] = []
+    for size in sizes:
+        if runs and runs[-1].last == size - whole.step:
+            runs[-1] = replace(runs[-1], last=size)
+        else:
+            runs.append(Span(size, size, whole.step))
+    if far is not None:
+        joined = runs and runs[-1].last == far - whole.step
+        runs[-1:] = [replace(runs[-1], last=None)] if joined else [*runs[-1:], Span(far, None, whole.step)]
+    return runs
+
+
+def _endless(span: Span, whole: Span) -> bool:
+    """Whether a region goes on as far as the axis does."""
+    return span.last is None or (whole.last is not None and span.last + span.step > whole.last)
+
+
+def _in_any(size: int, spans: Sequence[Span], whole: Span) -> bool:
+    return any(size in (replace(span, last=None) if _endless(span, whole) else span) for span in spans)

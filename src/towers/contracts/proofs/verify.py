@@ -19,9 +19,10 @@ from towers.contracts.proofs.samples import real_run, sizes_to_try
 from towers.contracts.proofs.shapes import ShapeTrace, TraceRow
 from towers.contracts.proofs.spans import Span, Spans
 from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, judged
+from towers.contracts.signature import several
 
 
-def verify(module: nn.Module, *args: Any, where: Sequence[str] = (), **kwargs: Any) -> Proof:
+def verify(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwargs: Any) -> Proof:
     """Prove every contract of a module for all sizes, on symbolic sizes and without data.
 
     Inputs are made from the contract of its `forward`: every free axis ranges over all sizes from 1 on, unless a
@@ -42,7 +43,7 @@ def verify(module: nn.Module, *args: Any, where: Sequence[str] = (), **kwargs: A
             condition cannot be read or leaves no size; or the module cannot be copied.
     """
     start = time.perf_counter()
-    prover = _Prover(module, where, args, kwargs)
+    prover = _Prover(module, several(where, "verify: where"), args, kwargs)
     coverages = [prover.cover(case) for case in prover.subject.cases()]
     findings = [judged(coverage) for coverage in coverages]
     told = [_sampled(module, each, found) for each, found in zip(coverages, findings, strict=True)]
@@ -65,7 +66,7 @@ def verify(module: nn.Module, *args: Any, where: Sequence[str] = (), **kwargs: A
     )
 
 
-def trace(module: nn.Module, *args: Any, where: Sequence[str] = (), **kwargs: Any) -> ShapeTrace:
+def trace(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwargs: Any) -> ShapeTrace:
     """The walk of the shapes through a module: what each boundary demands beside what arrives, in symbols.
 
     Given real inputs, in numbers too.
@@ -73,7 +74,7 @@ def trace(module: nn.Module, *args: Any, where: Sequence[str] = (), **kwargs: An
     Raises:
         ValueError: as `verify`.
     """
-    prover = _Prover(module, where, args, kwargs)
+    prover = _Prover(module, several(where, "trace: where"), args, kwargs)
     case = prover.subject.cases()[0]
     outcome = prover.run(case, {name: span.part(2, None) or span for name, span in case.spans().items()})
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
