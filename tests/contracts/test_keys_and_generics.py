@@ -145,6 +145,12 @@ def test_what_does_not_fit_is_refused(call, text):
         call()
 
 
+def test_what_a_record_holds_of_its_own_class_is_checked_by_its_type():
+    written({"x": f(2), "inside": [{"x": 3}]}, f(2))
+    with pytest.raises(ShapeContractError, match=r"x\['inside'\] is a list; expected list\[.*Written\]"):
+        written({"x": f(2), "inside": [3]}, f(2))
+
+
 def test_a_key_has_no_instance():
     def function(self, a: Width) -> None: ...
 

@@ -39,6 +39,7 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     jaxtyped("context"), isinstance(x, Float[..]) a function with a contract
     Iterator and Callable of tensors              what they give is not looked at
     assigning a field of a dataclass later        checked when it passes a contract
+    what a record holds of its own class          checked by its type only, not by its fields
     torch.jit.script                              torch.compile, torch.export
 """
 
