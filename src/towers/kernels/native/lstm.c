@@ -273,12 +273,7 @@ static void words_backward(const Job *job, REAL *const *g_x, const REAL *flow, i
         UNROLL for (int r = 0; r < n; r++) UNROLL for (int g = 0; g < 4; g++)                                          \
             store(sums + (r * 4 + g) * LANES, sum[r][g]);                                                              \
     }
-ADD_COLUMNS(1)
-ADD_COLUMNS(2)
-#if ROWS == 6
-ADD_COLUMNS(4)
-ADD_COLUMNS(6)
-#endif
+UP_TO_ROWS(ADD_COLUMNS)
 
 /* Words of which no more than the gradients of their gates is known yet. */
 typedef struct {

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from towers.kernels.native.library import code
+from towers.kernels.native.scratch import scratch
 from towers.kernels.threads import openmp
 
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -107,9 +108,10 @@ def backward_vectors(
     job = _job(len(vectors), places, filters, pool, part, words=len(vectors), width=width)
     g_vectors = torch.empty_like(vectors, memory_format=torch.contiguous_format) if wants_vectors else None
     g_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    sums = vectors.new_empty(job.parts, places * filters, _whole(width, vectors))
+    row = _whole(width, vectors)
+    sums = scratch("sums", job.parts * places * filters * row, vectors)
     g_bias = torch.empty(job.parts, filters, dtype=torch.float64)
-    whole = F.pad(weight, (0, sums.shape[2] - width)) if wants_vectors else None
+    whole = F.pad(weight, (0, row - width)) if wants_vectors else None
     tensors = {"features": gradient, "chosen": chosen, "vectors": vectors, "whole": whole, "sums": sums}
     tensors |= {"g_vectors": g_vectors, "g_weight": g_weight, "g_bias": g_bias}
     _run("backward", job, job.parts, OF_PRODUCTS, **tensors)

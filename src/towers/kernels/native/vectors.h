@@ -61,11 +61,11 @@ INLINE void transpose(V *rows) {
 #else
     UNROLL for (int size = 1; size < LANES; size *= 2) { /* squares of this size change places across the diagonal */
         Mask upper, lower;
-        for (int lane = 0; lane < LANES; lane++) {
+        _Pragma("GCC unroll 16") for (int lane = 0; lane < LANES; lane++) {
             upper[lane] = lane & size ? LANES + (lane ^ size) : lane;
             lower[lane] = lane & size ? LANES + lane : lane ^ size;
         }
-        for (int row = 0; row < LANES; row++)
+        _Pragma("GCC unroll 16") for (int row = 0; row < LANES; row++)
             if (!(row & size)) {
                 V one = rows[row], other = rows[row | size];
                 rows[row] = __builtin_shuffle(one, other, upper);
@@ -92,35 +92,34 @@ INLINE REAL *room(int64_t count) { return aligned_alloc(64, (count * sizeof(REAL
 
 /* DO(first, count) for n things, as many at once as there are registers for. */
 #if ROWS == 6
-#define GROUPS(n, DO)                                                                                                  \
-    for (int first = 0; first < (n);) {                                                                                \
-        const int left = (n)-first;                                                                                    \
-        if (left >= 6) {                                                                                               \
-            DO(first, 6);                                                                                              \
-            first += 6;                                                                                                \
-        } else if (left >= 4) {                                                                                        \
-            DO(first, 4);                                                                                              \
-            first += 4;                                                                                                \
-        } else if (left >= 2) {                                                                                        \
-            DO(first, 2);                                                                                              \
-            first += 2;                                                                                                \
-        } else {                                                                                                       \
-            DO(first, 1);                                                                                              \
-            first += 1;                                                                                                \
-        }                                                                                                              \
-    }
+#define UP_TO_ROWS(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6)
+#define CASES(DO)                                                                                                      \
+    case 3:                                                                                                            \
+        DO(first, 3);                                                                                                  \
+        break;                                                                                                         \
+    case 4:                                                                                                            \
+        DO(first, 4);                                                                                                  \
+        break;                                                                                                         \
+    case 5:                                                                                                            \
+        DO(first, 5);                                                                                                  \
+        break;                                                                                                         \
+    case 6:                                                                                                            \
+        DO(first, 6);                                                                                                  \
+        break;
 #else
-#define GROUPS(n, DO)                                                                                                  \
-    for (int first = 0; first < (n);) {                                                                                \
-        if ((n)-first >= 2) {                                                                                          \
-            DO(first, 2);                                                                                              \
-            first += 2;                                                                                                \
-        } else {                                                                                                       \
-            DO(first, 1);                                                                                              \
-            first += 1;                                                                                                \
-        }                                                                                                              \
-    }
+#define UP_TO_ROWS(DO) DO(1) DO(2)
+#define CASES(DO)
 #endif
+#define GROUPS(n, DO)                                                                                                  \
+    for (int first = 0; first < (n); first += ROWS) switch (least(ROWS, (n)-first)) {                                  \
+        case 1:                                                                                                        \
+            DO(first, 1);                                                                                              \
+            break;                                                                                                     \
+        case 2:                                                                                                        \
+            DO(first, 2);                                                                                              \
+            break;                                                                                                     \
+            CASES(DO)                                                                                                  \
+        }
 
 /* sum[row][v] += weights[k][v] * from[row][k], over all k of the words and then of the state, for n rows. Functions of
    their own, since what stands around them would take the registers from the sums. */
@@ -144,18 +143,12 @@ INLINE REAL *room(int64_t count) { return aligned_alloc(64, (count * sizeof(REAL
         }                                                                                                              \
         UNROLL for (int r = 0; r < n; r++) UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = total[r][v];           \
     }
-#define PRODUCTS_OF(vectors)                                                                                           \
-    PRODUCTS(1, vectors)                                                                                               \
-    PRODUCTS(2, vectors)                                                                                               \
-    PRODUCTS_OF_MORE(vectors)
-#if ROWS == 6
-#define PRODUCTS_OF_MORE(vectors) PRODUCTS(4, vectors) PRODUCTS(6, vectors)
-#else
-#define PRODUCTS_OF_MORE(vectors)
-#endif
-PRODUCTS_OF(1)
-PRODUCTS_OF(2)
-PRODUCTS_OF(4)
+#define PRODUCTS_1(n) PRODUCTS(n, 1)
+#define PRODUCTS_2(n) PRODUCTS(n, 2)
+#define PRODUCTS_4(n) PRODUCTS(n, 4)
+UP_TO_ROWS(PRODUCTS_1)
+UP_TO_ROWS(PRODUCTS_2)
+UP_TO_ROWS(PRODUCTS_4)
 
 typedef void Products(V (*)[4], const REAL *const *, int64_t, const REAL *const *, int64_t, const REAL *);
 
