@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import sys
+import traceback
+from contextlib import redirect_stdout
 from importlib import import_module
 from typing import Any
 
@@ -14,10 +16,11 @@ from towers.contracts import attach, trace, verify
 
 def run(arguments: argparse.Namespace) -> int:
     """Prove, print, and return 0 only if it is proven."""
-    module = load(arguments.module)
-    if arguments.contract is not None:
-        attach(module, arguments.contract)
-    proof = verify(module, where=arguments.where)
+    with redirect_stdout(sys.stderr):  # what a module prints is no part of the answer
+        module = load(arguments.module)
+        if arguments.contract is not None:
+            attach(module, arguments.contract)
+        proof = verify(module, where=arguments.where)
     if arguments.json:
         print(json.dumps(proof.to_json(), indent=1))
     else:
@@ -31,7 +34,8 @@ def load(name: str) -> nn.Module:
     """The module that a name such as "package.file:NAME" stands for, looked for from the working directory too.
 
     Raises:
-        ValueError: the name is none, what it names is not there, or gives no module when called without arguments.
+        ValueError: the name is none, what it names is not there, or gives no module when called without arguments; or
+            what runs on the way raises an error or ends the process.
     """
     place, colon, attributes = name.partition(":")
     if not colon or not place or not attributes:
@@ -40,8 +44,8 @@ def load(name: str) -> nn.Module:
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = import_module(place)
-    except ImportError as error:
-        raise ValueError(f"{place} cannot be imported: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{place} cannot be imported: {_told(error)}") from None
     for attribute in attributes.split("."):
         if not hasattr(found, attribute):
             raise ValueError(f"{place} has no {attributes}")
@@ -54,6 +58,17 @@ def load(name: str) -> nn.Module:
         made = found()
     except TypeError as error:
         raise ValueError(f"{name} cannot be called without arguments: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{name}() raised {_told(error)}") from None
     if not isinstance(made, nn.Module):
         raise ValueError(f"{name}() is a {type(made).__name__}; expected an nn.Module")
     return made
+
+
+def _told(error: BaseException) -> str:
+    """An error of somebody else's code in a line, with the file and line where it arose."""
+    if isinstance(error, ImportError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (last.filename, last.lineno)
+    return f"{type(error).__name__}: {getattr(error, 'msg', error)} ({os.path.basename(file or '?')}:{line})"

@@ -180,10 +180,9 @@ class Bindings:
             Unknown: it has no value in this call, or none that may be read.
         """
         bound = self.axes.get(name)
-        if bound is None:
-            value = self.argument(name)
-        else:
-            value = bound.size.lengths if isinstance(bound.size, RaggedAxis) else bound.size
+        if bound is not None and not isinstance(bound.size, (RaggedAxis, tuple)):
+            return bound.size  # in a proof it is none of Python's numbers
+        value = self.argument(name) if bound is None else getattr(bound.size, "lengths", None)
         mode = modes.switch.of(self.signature.package, self.arguments.get("self"))
         if isinstance(value, Tensor):
             if not modes.may_read(value, mode):

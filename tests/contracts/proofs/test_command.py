@@ -146,6 +146,35 @@ def test_what_cannot_be_tried_is_told_in_a_line(
     assert len(told.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "told"),
+    [
+        ("import sys\nsys.exit(0)", "N", "bad_module cannot be imported: SystemExit: 0 (bad_module.py:2)"),
+        ("x = (", "N", "bad_module cannot be imported: SyntaxError: '(' was never closed (bad_module.py:1)"),
+        ("1 / 0", "N", "bad_module cannot be imported: ZeroDivisionError: division by zero (bad_module.py:1)"),
+        ("def N():\n  raise KeyError('k')", "N", "bad_module:N() raised KeyError: 'k' (bad_module.py:2)"),
+        ("def N():\n  raise SystemExit", "N", "bad_module:N() raised SystemExit:  (bad_module.py:2)"),
+    ],
+)
+def test_a_module_that_raises_or_ends_is_told_in_a_line(
+    text: str, name: str, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (folder / "bad_module.py").write_text(text, "utf8")
+    monkeypatch.delitem(sys.modules, "bad_module", raising=False)
+    assert main(["verify", f"bad_module:{name}"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"towers verify: {told}\n"
+
+
+def test_what_a_module_prints_is_no_part_of_the_answer(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "loud_module.py").write_text("from torch import nn\nprint('hello')\nN = nn.Linear(8, 6)", "utf8")
+    assert main(["verify", "loud_module:N", "--contract", "batch 8 -> batch 6", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["verdict"] == "proven"
+    assert captured.err == "hello\n"
+
+
 def test_help_imports_no_torch(folder: Path):
     code = "import sys\nfrom towers.cli import main\ntry:\n    main(['verify', '--help'])\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

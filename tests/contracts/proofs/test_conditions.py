@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from towers.contracts import ShapeContractError, contract, trace, verify
+from towers.contracts import ShapeContractError, attach, contract, trace, verify
 
 
 class Cuts(nn.Module):
@@ -67,3 +68,64 @@ def test_conditions_are_a_text_or_several():
         verify(Half(), where=3)
     with pytest.raises(TypeError, match=r"trace: where is 3; expected a text"):
         trace(Half(), where=3)
+
+
+@pytest.mark.parametrize(
+    ("inner", "verdict", "conditions"),
+    [
+        ("t <= 3", "holds if", ("t <= 3",)),
+        ("3 >= t", "holds if", ("t <= 3",)),
+        ("2*t <= 30", "holds if", ("t <= 15",)),
+        ("t % 2 == 0", "holds if", ("t % 2 == 0",)),
+        ("t >= 5", "holds if", ("t >= 5",)),
+        ("t == 4", "specialised", ("t == 4",)),
+        ("batch <= 3", "holds if", ("batch <= 3",)),
+        ("t <= batch", "failed", ()),
+        ("t >= 1", "proven", ()),
+    ],
+)
+def test_a_condition_of_a_part_counts_at_every_size(inner, verdict, conditions):
+    part, module = nn.Linear(8, 8), nn.Sequential()
+    attach(part, "batch t 8 -> batch t 8", where=inner)
+    attach(module.append(part), "batch t 8 -> batch t 8")
+    proof = verify(module)
+    assert (proof.verdict, proof.conditions) == (verdict, conditions)
+    assert verify(module, where=inner)
+
+
+class Masked(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    @contract
+    def forward(
+        self, x: Float[Tensor, "batch time 8"], mask: Bool[Tensor, "#batch #time 8"]
+    ) -> Float[Tensor, "batch time 8"]:
+        return self.how(x, mask)
+
+
+def test_axes_that_broadcast_are_1_too():
+    assert verify(Masked(lambda x, mask: x.masked_fill(mask, 0.0)))
+    proof = verify(Masked(lambda x, mask: torch.zeros(mask.shape)))
+    assert proof.verdict == "failed"
+    assert proof.headline() == "failed (#batch of 1)"
+    assert "the result: batch is 1; expected batch (as in x)" in str(proof)
+    assert verify(Masked(lambda x, mask: x.masked_fill(mask.view(x.shape), 0.0))).verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), "batch time 8 -> batch time 8"),
+        (lambda x: x[:, : -(-x.shape[1] * 3 // 10)].chunk(2, 1)[0], "batch time 8 -> batch _ 8"),
+        (lambda x: F.max_pool1d(F.avg_pool1d(x.mT, 2, 2, ceil_mode=True), 3, 2), "batch time 8 -> batch 8 _"),
+        (lambda x: x[:, ::2].reshape(-1, 2, 8), "batch time 8 -> _ 2 8"),
+    ],
+    ids=["chunks", "a share", "two pools", "pairs"],
+)
+def test_what_sympy_cannot_compute_with_is_no_crash_and_no_proof(how, text):
+    module = nn.Identity()
+    module.forward = how
+    attach(module, text)
+    assert not verify(module)

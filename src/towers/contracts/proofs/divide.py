@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
 from math import lcm
-from typing import Any
+from typing import Any, cast
 
 import sympy  # pyright: ignore[reportMissingTypeStubs]
+from sympy.core.relational import Relational  # pyright: ignore[reportMissingTypeStubs]
 
 from towers.contracts.proofs.spans import Span
 
@@ -87,7 +88,10 @@ def _first(low: int, high: int, holds: Callable[[int], Any]) -> int | None:
 
 def _difference(relation: Any) -> Any:
     """What a comparison compares with 0; None if it is no comparison."""
-    return (relation.args[0] - relation.args[1]).expand() if len(relation.args) == 2 else None
+    if not isinstance(relation, Relational):
+        return None
+    left, right = cast(tuple[Any, Any], relation.args)
+    return (left - right).expand()
 
 
 def _direction(node: Any, axis: Any) -> int:

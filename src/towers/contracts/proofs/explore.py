@@ -23,6 +23,9 @@ MOST_RUNS = 150
 MOST_GUESSES = 8
 """Guards that torch leaves and nobody understands, after which no more sizes are tried for them."""
 
+BEYOND = (TypeError, ValueError, ZeroDivisionError, RecursionError, NotImplementedError)
+"""What sympy raises where it cannot say whether a condition holds: (7/2)//(3/2) == 2, a remainder of 0, …"""
+
 
 @dataclass
 class Coverage:
@@ -99,6 +102,18 @@ class _Explorer:
 
     def judge(self, outcome: Outcome) -> None:
         """Take down what a run showed, and push the regions that it says nothing of."""
+        try:
+            self.take_down(outcome)
+        except BEYOND as error:
+            if outcome.error is not None and not outcome.unprovable:
+                self.coverage.failed.append(outcome)
+                self.coverage.unsure += 1
+            else:
+                problem = f"sympy cannot compute with torch's questions about sizes ({type(error).__name__}: {error})"
+                self.coverage.open.append((outcome, problem))
+
+    def take_down(self, outcome: Outcome) -> None:
+        """The same where sympy can compute with every guard."""
         unresolved = ""
         for guard in [each for each in outcome.open if not always(each.relation, outcome.spans)]:
             if guard.fixed is not None:

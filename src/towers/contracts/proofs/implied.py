@@ -1,9 +1,10 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Conditions that hold for all sizes of a region, though torch could not see it: by the sign of every coefficient."""
 
-from typing import Any
+from typing import Any, cast
 
 import sympy  # pyright: ignore[reportMissingTypeStubs]
+from sympy.core.relational import Relational  # pyright: ignore[reportMissingTypeStubs]
 
 from towers.contracts.proofs.spans import Spans
 
@@ -14,9 +15,9 @@ def always(relation: Any, spans: Spans) -> bool:
     Each axis is written as its first size and something that is not negative, and so is each quotient. A polynomial in
     those has the sign that all of its coefficients have.
     """
-    if len(relation.args) != 2:
+    if not isinstance(relation, Relational):
         return False
-    left, right = relation.args
+    left, right = cast(tuple[Any, Any], relation.args)
     if type(relation).__name__ == "Unequality" and type(left).__name__ in ("Mod", "PythonMod") and right == 0:
         number, divisor = left.args  # what is less than the divisor and not 0 is its own remainder
         return _sign(number, spans) > 0 and _sign(divisor - number, spans) > 0

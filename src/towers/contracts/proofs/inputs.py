@@ -27,6 +27,8 @@ class Case:
     given: tuple[str, ...]
     leading: int
     """How many axes a variadic axis stands for."""
+    ones: tuple[str, ...] = ()
+    """The axes that are 1 where they stand as `#name`."""
 
     @property
     def label(self) -> str:
@@ -34,6 +36,7 @@ class Case:
         optional = self.subject.optional
         named = [f"with {name}" if name in self.given else f"without {name}" for name in optional]
         named += [f"{self.leading} leading axes"] if self.subject.variadic else []
+        named += [f"#{name} of 1" for name in self.ones]
         return ", ".join(named)
 
     def arguments(self, sizes: Mapping[str, Any], make: Make) -> dict[str, Any]:
@@ -70,6 +73,8 @@ class Case:
             return [sizes[key] for key in _leading(name, axis, self.leading)]
         if axis.size is None:
             return [sizes[_anonymous(name, axis)]]
+        if axis.broadcast and axis.name in self.ones:
+            return [1]
         return [axis.size.evaluate(lambda key: sizes[key] if key in sizes else self.subject.values[key], self.brace)]
 
     def brace(self, path: str) -> Any:
@@ -133,15 +138,21 @@ class Subject:
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     variadic: bool = field(default=False)
+    broadcast: tuple[str, ...] = ()
+    """Axes that stand as `#name` in one argument, and without # in another, which is always given."""
 
     def cases(self) -> list[Case]:
-        """Every way to call it: each combination of up to four optional arguments; of more none, each, two and all."""
+        """Every way to call it: each combination of up to four optional arguments; of more none, each, two and all.
+
+        Axes that broadcast have their size, each 1 alone, and all 1.
+        """
         few = len(self.optional) if len(self.optional) <= 4 else 2
         some = {way for count in range(few + 1) for way in itertools.combinations(self.optional, count)}
         some.add(self.optional)
         ways = sorted(some, key=lambda way: (len(way), way))
         ranks = (1, 0, 2) if self.variadic else (0,)
-        return [Case(self, way, rank) for way, rank in itertools.product(ways, ranks)]
+        ones = dict.fromkeys([(), *((name,) for name in self.broadcast), self.broadcast])
+        return [Case(self, *parts) for parts in itertools.product(ways, ranks, ones)]
 
     def brace(self, path: str) -> Any:
         """What stands in braces.
@@ -194,8 +205,26 @@ def read_subject(
     subject.variadic = any(
         _has_variadic(signature.arguments[n]) for n in required + optional if n in signature.arguments
     )
+    subject.broadcast = _broadcast(subject)
     _check_names(subject, own)
     return subject
+
+
+def _broadcast(subject: Subject) -> tuple[str, ...]:
+    arguments = subject.signature.arguments
+    found = {name: list(_tensor_axes(spec)) for name, spec in arguments.items()}
+    stretched = {axis.name: None for axes in found.values() for axis in axes if axis.broadcast and not axis.variadic}
+    plain = {axis.name for name in subject.required for axis in found.get(name, ()) if not axis.broadcast}
+    return tuple(name for name in stretched if name is not None and name in plain)
+
+
+def _tensor_axes(spec: Spec) -> Iterator[Axis]:
+    option = _choice(spec)
+    if isinstance(option, TupleSpec):
+        for item in option.items:
+            yield from _tensor_axes(item)
+    elif isinstance(option, TensorSpec):
+        yield from option.axes
 
 
 def _check_names(subject: Subject, own: Sequence[Condition]) -> None:

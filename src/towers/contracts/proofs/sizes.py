@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from math import lcm
 from typing import Any
 
-from sympy import Rational  # pyright: ignore[reportMissingTypeStubs]
 from torch import SymInt
 
 Decide = Callable[[Any], bool]
@@ -124,7 +123,7 @@ def _spell(node: Any, tight: int) -> str:
         left, right = (_spell(side, 3) for side in node.args)
         return _wrapped(f"{left}{_DIVISIONS[kind]}{right}", tight > 1)
     if node.is_Add:
-        divisor = lcm(*(int(number.q) for number in node.atoms(Rational)))
+        divisor = lcm(*(int(term.as_coeff_Mul()[0].q) for term in node.args))
         if divisor > 1:  # (time-1)/2, not time/2-1/2
             return _wrapped(f"{_spell((node * divisor).expand(), 2)}/{divisor}", tight > 1)
         terms = sorted(node.args, key=lambda term: bool(term.is_number))

@@ -32,6 +32,10 @@ def verify(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwa
     meta: nothing of the module itself is touched, its hooks run on the copy. jaxtyping annotations without `@contract`
     are read too.
 
+    What is proven is that shapes and dtypes fit. Values lie outside of it, those of indices too, also where they are
+    made from a size: that an embedding has too few rows for `torch.arange(words)` is not seen. An argument that is no
+    tensor has its default, the module the mode that it is in, and `*name` stands for 0, 1 and 2 axes.
+
     Args:
         module: any module whose `forward` has a contract, by `@contract`, `attach` or bare annotations.
         args, kwargs: inputs to use in place of made ones; the sizes of tensors do not matter where the contract
