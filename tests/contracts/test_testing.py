@@ -306,3 +306,26 @@ def test_without_hypothesis_the_install_line_is_named():
     code = "import sys; sys.modules['hypothesis'] = None; import towers.contracts; import towers.contracts.testing"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'towers.contracts.testing needs hypothesis: pip install "towers[test]"' in run.stderr
+
+
+@contract
+@dataclass
+class Sentences:
+    words: Float[Tensor, "batch time 8"]
+    lengths: Int[Tensor, "batch"]
+
+
+def test_a_dataclass_with_a_contract_of_its_own_is_refused_by_the_one_that_is_tested():
+    class Sound(nn.Module):
+        @contract
+        def forward(self, sentences: Sentences) -> Float[Tensor, "batch time 8"]:
+            return sentences.words
+
+    class Shorter(Sound):
+        @contract
+        def forward(self, sentences: Sentences) -> Float[Tensor, "batch time 8"]:
+            return sentences.words[:, 1:]
+
+    assert_contract(Sound())
+    with pytest.raises(AssertionError, match=r"Shorter\.forward: the result: time is \d+; expected \d+"):
+        assert_contract(Shorter())
