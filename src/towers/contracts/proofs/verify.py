@@ -39,7 +39,7 @@ def verify(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwa
     Args:
         module: any module whose `forward` has a contract, by `@contract`, `attach` or bare annotations.
         args, kwargs: inputs to use in place of made ones; the sizes of tensors do not matter where the contract
-            names their axes.
+            names their axes. Tensors in a list, a dataclass or another record keep their sizes: it holds for those.
         where: further conditions on axes, as `contract` takes them: "time % 2 == 0".
 
     Raises:
