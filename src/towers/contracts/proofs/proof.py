@@ -74,8 +74,8 @@ class Proof:
 
     def __str__(self) -> str:
         lines = [f"{self.module}: {self.headline()}"]
-        sizes = f"for all {', '.join(self.axes.values())}" if self.axes else "for the sizes that are fixed or were given"
-        lines += _wrapped(sizes)
+        free = ", ".join(self.axes.values())
+        lines += _wrapped(f"for all {free}" if free else "for the sizes that are fixed or were given")
         lines += _table(self.contracts)
         if self.verdict != "proven":
             lines += self._why()
