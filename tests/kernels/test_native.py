@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from towers import Ragged, RaggedLSTM
+from towers import Ragged, RaggedLSTM, Tower
 from towers.kernels import native
 from towers.kernels.native import library
 
@@ -212,3 +213,55 @@ def test_few_sentences_whose_weights_fall_out_of_the_cache_take_another_way():
     lstm = RaggedLSTM(1024, 1024)
     assert "native" not in str(lstm.plan(torch.tensor([5, 9])))
     assert "native" in str(lstm.plan(torch.tensor([5, 9] * 10)))
+
+
+@needs_compiler
+@pytest.mark.parametrize("wrong", [10**7, 1, -(10**7)])
+def test_lengths_that_are_changed_before_the_way_back_change_nothing(wrong):
+    module, x, found = RaggedLSTM(4, 6), torch.randn(3, 5, 4), list[Tensor]()
+    for changed in (False, True):
+        lengths, offsets = torch.tensor([5, 2, 3]), torch.tensor([0, 5, 7, 15])
+        loss = module(x, lengths=lengths)[0].sum() + module(Ragged(x.flatten(0, 1), offsets))[1][0].sum()
+        if changed:
+            lengths.fill_(wrong)
+            offsets[1] = wrong
+        found.append(torch.autograd.grad(loss, module.weight_ih_l0)[0])
+    assert torch.equal(*found)
+
+
+@pytest.fixture
+def elsewhere():
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("elsewhere")
+def test_where_tensors_are_made_by_default_does_not_matter():
+    module, tower = RaggedLSTM(4, 6, device="cpu"), Tower(vector_width=20, device="cpu")
+    with torch.device("cpu"):
+        x, sentences = torch.randn(3, 5, 4), torch.randn(3, 5, 20)
+    for state in (module(x)[0], tower(sentences)):
+        state.sum().backward()
+        assert state.isfinite().all()
+    assert tower.conv.weight.grad.isfinite().all()
+
+
+@needs_compiler
+def test_what_is_negated_lazily_is_read_as_negative():
+    module, tower, x, sentences = RaggedLSTM(4, 6), Tower(vector_width=20), torch.randn(3, 5, 4), torch.randn(3, 5, 20)
+    assert torch.equal(module(torch._neg_view(x))[0], module(-x)[0])
+    assert torch.equal(tower(torch._neg_view(sentences)), tower(-sentences))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, for jvp
+def test_forward_mode_is_refused_and_not_zero():
+    module, tower, x, sentences = RaggedLSTM(4, 6), Tower(vector_width=20), torch.randn(3, 5, 4), torch.randn(3, 5, 20)
+    for call, one in ((lambda x: module(x)[0], x), (tower, sentences)):
+        with pytest.raises(RuntimeError, match=r"RaggedLSTM has no derivative in forward mode \(jvp, jacfwd\)"):
+            torch.func.jvp(call, (one,), (one,))
+        with forward_ad.dual_level(), torch.no_grad():
+            call(one)
+            with pytest.raises(RuntimeError, match="RaggedLSTM has no derivative in forward mode"):
+                call(forward_ad.make_dual(one, one))

@@ -1,9 +1,11 @@
+# pyright: reportUnknownMemberType=false
 """What the ways take."""
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from towers.kernels.cells import Parameters
 
@@ -80,6 +82,21 @@ class Run(NamedTuple):
     h_n: Tensor
     c_n: Tensor
     kept: tuple[Any, ...]
+
+
+def refuse_forward_mode(*tensors: Tensor) -> None:
+    """Derivatives in forward mode do not exist.
+
+    Raises:
+        RuntimeError: a tensor has a tangent, as in `torch.func.jvp`.
+    """
+    if forward_mode() and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise RuntimeError("RaggedLSTM has no derivative in forward mode (jvp, jacfwd); backward has one")
+
+
+def forward_mode() -> bool:
+    """Whether derivatives in forward mode are being computed."""
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0  # pyright: ignore
 
 
 def refuse_twice() -> None:

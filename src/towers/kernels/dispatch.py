@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 
 from towers.kernels import fused, operator, padded, stack
-from towers.kernels.batch import Batch, State, Weights
+from towers.kernels.batch import Batch, State, Weights, refuse_forward_mode
 
 device_ways: list[ModuleType] = [fused, padded]
 
@@ -17,6 +17,7 @@ def run(
     batch: Batch, state: State, weights: Weights, *, outputs: bool = True, method: str = "auto"
 ) -> tuple[Tensor | None, State]:
     """See `towers.kernels`."""
+    refuse_forward_mode(batch.values, *state, *weights.flat)
     if _on_device(batch):
         flat = batch.flat(state[0].shape[1])
         way = next(way for way in device_ways if way.serves(flat, weights))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from towers.contracts.modes import autocast, proving
 from towers.kernels import Batch, native
+from towers.kernels.batch import forward_mode
 from towers.kinds import enter
 from towers.layers import pooling
 from towers.layers.phrases import PhraseConv
@@ -37,7 +38,7 @@ def serves(conv: PhraseConv, pool: FeaturePool, sentences: Tensor | Ragged) -> b
         values = sentences.values()
     vectors = values if isinstance(sentences, Tensor) or sentences.table is None else sentences.table
     weight = conv.weight
-    alike = vectors.is_cpu and weight.is_cpu and vectors.dtype == weight.dtype and not proving()
+    alike = vectors.is_cpu and weight.is_cpu and vectors.dtype == weight.dtype and not proving() and not forward_mode()
     return alike and not autocast(vectors.device) and is_plain(values, vectors, weight, conv.bias)
 
 

@@ -54,12 +54,13 @@ class Layout:
         starts, lengths = batch.starts, batch.lengths
         if lengths is None and (starts is not None or rows != count * (batch.longest or 0)):
             starts, lengths = batch.places(count)
-        self.starts, self.lengths = (None if part is None else part.contiguous() for part in (starts, lengths))
+        # Copies, as the way back must find what the way there found, whatever becomes of the tensors that were given.
+        self.starts, self.lengths = (None if part is None else part.clone() for part in (starts, lengths))
         self.batch, self.rows, self.span = count, rows, rows // count
         self.offsets = self.order = None
         self.words = rows
         if self.lengths is not None:
-            self.offsets, self.order = torch.empty(2, count + 1, dtype=torch.int64).unbind()
+            self.offsets, self.order = torch.empty(2, count + 1, dtype=torch.int64, device="cpu").unbind()
             own = library("float", 1)
             assert own is not None
             places = (_at(self.starts), _at(self.lengths), c_int64(self.span), c_int64(count), c_int64(rows))
@@ -88,7 +89,7 @@ def forward(
     w_ih, w_hh, bias, _ = weights
     (inputs, hidden), count = (w_ih.shape[1], w_hh.shape[1]), layout.batch
     own = _code(values, hidden)
-    values, h_0, c_0, w_ih, w_hh = (part.contiguous() for part in (values, *state, w_ih, w_hh))
+    values, h_0, c_0, w_ih, w_hh = (part.resolve_neg().contiguous() for part in (values, *state, w_ih, w_hh))
     _fits(values, h_0, c_0, w_ih, w_hh, layout)
     bias = None if bias is None else bias.contiguous()
     blocks = -(-hidden // own.lanes)

@@ -91,7 +91,7 @@ def backward(
     words, places, filters = shape
     job = _job(words if ids is None else len(ids), places, filters, pool, A_PART, words=words)
     g_shares = gradient.new_empty(shape) if ids is None else gradient.new_zeros(shape)
-    g_bias = torch.empty(job.parts, filters, dtype=torch.float64)
+    g_bias = torch.empty(job.parts, filters, dtype=torch.float64, device="cpu")
     tensors = {"features": gradient, "chosen": chosen, "ids": ids, "g_shares": g_shares, "g_bias": g_bias}
     _run("backward", job, job.parts, A_THREAD, **tensors)
     if ids is not None:
@@ -110,7 +110,7 @@ def backward_vectors(
     g_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
     row = _whole(width, vectors)
     sums = scratch("sums", job.parts * places * filters * row, vectors)
-    g_bias = torch.empty(job.parts, filters, dtype=torch.float64)
+    g_bias = torch.empty(job.parts, filters, dtype=torch.float64, device="cpu")
     whole = F.pad(weight, (0, row - width)) if wants_vectors else None
     tensors = {"features": gradient, "chosen": chosen, "vectors": vectors, "whole": whole, "sums": sums}
     tensors |= {"g_vectors": g_vectors, "g_weight": g_weight, "g_bias": g_bias}
@@ -133,12 +133,12 @@ def _job(tokens: int, places: int, filters: int, pool: int, part: int, **sizes: 
 
 def _results(job: Job, like: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
     features = like.new_empty(job.rows, job.filters // job.pool)
-    return features, torch.empty(features.shape, dtype=torch.int32) if keep else None
+    return features, torch.empty(features.shape, dtype=torch.int32, device="cpu") if keep else None
 
 
 def _run(name: str, job: Job, pieces: int, a_thread: int, **tensors: Tensor | None) -> None:
     """So many pieces of work, by as many threads as have `a_thread` phrases each."""
-    given = {field: tensor.contiguous() for field, tensor in tensors.items() if tensor is not None}
+    given = {field: tensor.resolve_neg().contiguous() for field, tensor in tensors.items() if tensor is not None}
     for field, tensor in given.items():
         setattr(job, field, tensor.data_ptr())
     function, job.next = getattr(_code(given["features"]), name), 0

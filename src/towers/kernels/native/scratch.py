@@ -24,7 +24,7 @@ def scratch(name: str, count: int, like: Tensor) -> Tensor:
     size = count * like.element_size()
     place = _kept.places.get(name)
     if place is None or place.numel() < size:
-        place = torch.empty(size, dtype=torch.uint8)
+        place = torch.empty(size, dtype=torch.uint8, device="cpu")
         if size <= MOST:
             _kept.places[name] = place
     return place
