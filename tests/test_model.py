@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import Float
 
 from towers import Ragged, ShapeContractError, Tower, TwoTowers
-from towers.contracts import checks
+from towers.contracts import attach, checks
 
 from . import reference
 
@@ -334,3 +335,24 @@ def test_on_a_gpu_it_is_what_it_is_on_the_cpu(lengths_on, method):
     model(padded, torch.stack(right), lengths).square().sum().backward()
     for one, other in zip(there.parameters(), model.parameters(), strict=True):
         close(one.grad.cpu(), other.grad, 1e-11)
+
+
+@pytest.mark.parametrize("layer", ["conv", "pool", "lstm"])
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_who_listens_to_a_layer_hears_it(layer, chunk, register):
+    tower, sentences, heard = Tower(vector_width=20, chunk=chunk), torch.randn(3, 7, 20), []
+    wanted = tower(sentences)
+    getattr(getattr(tower, layer), register)(lambda *_: heard.append(1))
+    states = tower(sentences)
+    assert heard
+    torch.testing.assert_close(states, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_a_contract_of_a_layer_is_kept():
+    tower = Tower(vector_width=20)
+    with attach(tower.lstm, contracted_lstm), pytest.raises(ShapeContractError, match="lstm in Tower"):
+        tower(torch.randn(3, 7, 20))
+
+
+def contracted_lstm(input: Float[Ragged, "batch steps 9"], hx: object = None, *, lengths: object = None) -> object: ...

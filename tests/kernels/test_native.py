@@ -171,6 +171,11 @@ def test_without_a_compiler_the_other_ways_run(no_compiler: pytest.MonkeyPatch):
         ours(x)
 
 
+def test_a_compiler_that_cannot_be_read_is_as_none(no_compiler: pytest.MonkeyPatch):
+    no_compiler.setenv("CC", 'gcc "')
+    assert native.why_not() == "no C compiler was found (CC, cc, gcc or clang)"
+
+
 def test_a_compiler_that_fails_is_as_none(no_compiler: pytest.MonkeyPatch):
     no_compiler.setenv("CC", f"{sys.executable} -c 'raise SystemExit(1)'")
     lstm = RaggedLSTM(4, 7, method="native")
@@ -193,11 +198,14 @@ def test_compiled_once_and_kept_even_where_a_file_is_broken(no_compiler: pytest.
         never.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it is compiled already"))
         library.code.cache_clear()
         assert library.library("float", 100) is not None
-    kept[0].unlink()  # it is loaded: what is written to it would be run
-    kept[0].write_bytes(b"cut off")
-    library.code.cache_clear()
-    library.library.cache_clear()
-    assert library.library("float", 100) is not None
+    whole = kept[0].read_bytes()
+    for cut_off in (b"", b"cut off", whole[:9000], whole[:-1]):  # to load one of 9000 bytes ends the process
+        kept[0].unlink()  # it is loaded: what is written to it would be run
+        kept[0].write_bytes(cut_off)
+        library.code.cache_clear()
+        library.library.cache_clear()
+        assert library.library("float", 100) is not None
+    assert [path.name for path in kept[0].parent.glob("lstm-*")] == [kept[0].name]
 
 
 @needs_compiler

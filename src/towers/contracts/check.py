@@ -101,9 +101,8 @@ class Check:
             refuse_kind(self.names, name, value, spec)
         if any(isinstance(option, PlainSpec) for option in options):
             return
-        if len(options) > 1:
-            options.insert(0, self.first_that_fits(name, value, options))
-        self.check_option(name, cast(Any, value), options[0])
+        option = options[0] if len(options) == 1 else self.first_that_fits(name, value, options)
+        self.check_option(name, cast(Any, value), option)
 
     def check_option(self, name: str, value: Any, option: Alternative) -> None:
         """A value against the alternative whose kind it has; what it holds is checked whole."""

@@ -20,7 +20,7 @@ from towers.ragged import Ragged
 
 
 def serves(conv: PhraseConv, pool: FeaturePool, sentences: Tensor | Ragged) -> bool:
-    """Whether the two layers have kernels for these sentences, and nobody listens to the layers themselves."""
+    """Whether the two layers have kernels for these sentences."""
     if isinstance(sentences, Ragged):
         values = sentences.values if sentences.table is None else sentences.table
     else:
@@ -29,7 +29,6 @@ def serves(conv: PhraseConv, pool: FeaturePool, sentences: Tensor | Ragged) -> b
         type(conv) is PhraseConv
         and type(pool) is FeaturePool
         and fused.serves_phrases(values, conv.weight, pool.size)
-        and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in (conv, pool))  # pyright: ignore[reportPrivateUsage]
         and values.device == conv.weight.device
     )
 

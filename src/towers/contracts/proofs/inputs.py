@@ -69,12 +69,12 @@ class Case:
         return sizes[name]
 
     def _axis(self, name: str, axis: Axis, sizes: Mapping[str, Any]) -> list[Any]:
+        if axis.broadcast and axis.name in self.ones:
+            return [1] * (self.leading if axis.variadic else 1)
         if axis.variadic:
             return [sizes[key] for key in _leading(name, axis, self.leading)]
         if axis.size is None:
             return [sizes[_anonymous(name, axis)]]
-        if axis.broadcast and axis.name in self.ones:
-            return [1]
         return [axis.size.evaluate(lambda key: sizes[key] if key in sizes else self.subject.values[key], self.brace)]
 
     def brace(self, path: str) -> Any:
@@ -202,20 +202,14 @@ def read_subject(
         elif isinstance(_choice(spec), (TensorSpec, TupleSpec)):
             optional.append(name)
     subject = Subject(module, signature, [*signature.where, *own], values, tuple(required), tuple(optional))
-    subject.variadic = any(
-        _has_variadic(signature.arguments[n]) for n in required + optional if n in signature.arguments
-    )
-    subject.broadcast = _broadcast(subject)
+    made = {name: signature.arguments.get(name, ()) for name in [*required, *optional]}
+    axes = {name: list(_tensor_axes(spec)) for name, spec in made.items()}
+    stretched = dict.fromkeys(axis.name for some in axes.values() for axis in some if axis.broadcast)
+    plain = {axis.name for name in required for axis in axes[name] if not axis.broadcast}
+    subject.variadic = any(axis.variadic for some in axes.values() for axis in some)
+    subject.broadcast = tuple(name for name in stretched if name is not None and name in plain)
     _check_names(subject, own)
     return subject
-
-
-def _broadcast(subject: Subject) -> tuple[str, ...]:
-    arguments = subject.signature.arguments
-    found = {name: list(_tensor_axes(spec)) for name, spec in arguments.items()}
-    stretched = {axis.name: None for axes in found.values() for axis in axes if axis.broadcast and not axis.variadic}
-    plain = {axis.name for name in subject.required for axis in found.get(name, ()) if not axis.broadcast}
-    return tuple(name for name in stretched if name is not None and name in plain)
 
 
 def _tensor_axes(spec: Spec) -> Iterator[Axis]:
@@ -262,13 +256,6 @@ def _axes(name: str, spec: Spec, leading: int) -> Iterator[str]:
                 yield _anonymous(name, axis)
             else:
                 yield from axis.size.names
-
-
-def _has_variadic(spec: Spec) -> bool:
-    option = _choice(spec)
-    if isinstance(option, TupleSpec):
-        return any(_has_variadic(item) for item in option.items)
-    return isinstance(option, TensorSpec) and option.variadic is not None
 
 
 def _leading(name: str, axis: Axis, count: int) -> list[str]:

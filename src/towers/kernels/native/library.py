@@ -1,8 +1,8 @@
 """The C code beside this file, compiled for this machine when it is first needed, kept for later processes, and loaded.
 
 The compiler is `CC`, or the first of cc, gcc and clang. What it makes lies in `XDG_CACHE_HOME`/towers, or
-~/.cache/towers, by a hash of the source, the options and the processor; where that cannot be written, in a folder of
-this process.
+~/.cache/towers, by a hash of the source, the options and the processor, and by its own size; where that cannot be
+written, in a folder of this process.
 """
 
 import ctypes
@@ -56,7 +56,10 @@ def why_not() -> str | None:
 
 @lru_cache(1)
 def _compiler() -> tuple[str, ...] | None:
-    given = shlex.split(os.environ.get("CC", ""))
+    try:
+        given = shlex.split(os.environ.get("CC", ""))
+    except ValueError:  # a quotation that has no end
+        return None
     names = [given] if given else [["cc"], ["gcc"], ["clang"]]
     return next((tuple(name) for name in names if shutil.which(name[0])), None)
 
@@ -67,13 +70,15 @@ def code(source: str, real: str, shift: int = 0) -> ctypes.CDLL | None:
     compiler, file = _compiler(), Path(__file__).with_name(f"{source}.c")
     if compiler is None:
         return None
-    name = f"{source}-{_fingerprint(compiler, file)}-{real}-{shift}.so"
+    stem = f"{source}-{_fingerprint(compiler, file)}-{real}-{shift}"
     for folder in _folders():
-        path = folder / name
-        if path.exists() or _compile([*compiler, f"-DREAL={real}", f"-DSHIFT={shift}", str(file)], path):
+        path = _whole(folder, stem) or _compile(
+            [*compiler, f"-DREAL={real}", f"-DSHIFT={shift}", str(file)], folder, stem
+        )
+        if path is not None:
             try:
                 return ctypes.CDLL(str(path))
-            except OSError:  # cut off, or made for another machine
+            except OSError:  # made for another machine
                 continue
     return None
 
@@ -92,20 +97,25 @@ def _folders() -> Iterator[Path]:
         yield Path(folder)  # what is loaded from it stays when it is gone
 
 
-def _compile(given: list[str], path: Path) -> bool:
+def _whole(folder: Path, stem: str) -> Path | None:
+    """What was compiled before. Its size stands in its name: to load what was cut off would end the process."""
+    found = (path for path in folder.glob(f"{stem}-*.so") if path.name == f"{stem}-{path.stat().st_size}.so")
+    return next(found, None)
+
+
+def _compile(given: list[str], folder: Path, stem: str) -> Path | None:
     """Whole or not at all: other processes may look at the same time."""
-    half = path.with_suffix(f".{os.getpid()}.so")
+    half = folder / f"{stem}.{os.getpid()}"
     for tuned in TUNED:
         command = [*given, *OPTIONS, *tuned, "-o", str(half)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=120, check=False)
             if done.returncode == 0:
-                half.replace(path)
-                return True
+                return half.replace(folder / f"{stem}-{half.stat().st_size}.so")
         except (OSError, subprocess.TimeoutExpired):
             break
     half.unlink(missing_ok=True)
-    return False
+    return None
 
 
 def _fingerprint(compiler: tuple[str, ...], source: Path) -> str:

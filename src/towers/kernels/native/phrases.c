@@ -1,4 +1,4 @@
-/* Neighbours added and features pooled, word after word, and the gradient: what `towers.layers.on_cpu` does in torch.
+/* Neighbours added and features pooled, word after word, and the gradient: what `towers.layers.pooling` does in torch.
 
    The phrase that starts with a token takes that token's row: share 0 of its word, plus share 1 of the next token's
    word, and so on, plus the bias; of each group of `pool` neighbouring features the largest stays. Of equal ones it is

@@ -93,33 +93,17 @@ INLINE REAL *room(int64_t count) { return aligned_alloc(64, (count * sizeof(REAL
 /* DO(first, count) for n things, as many at once as there are registers for. */
 #if ROWS == 6
 #define UP_TO_ROWS(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6)
-#define CASES(DO)                                                                                                      \
-    case 3:                                                                                                            \
-        DO(first, 3);                                                                                                  \
-        break;                                                                                                         \
-    case 4:                                                                                                            \
-        DO(first, 4);                                                                                                  \
-        break;                                                                                                         \
-    case 5:                                                                                                            \
-        DO(first, 5);                                                                                                  \
-        break;                                                                                                         \
-    case 6:                                                                                                            \
-        DO(first, 6);                                                                                                  \
-        break;
+#define CASES(DO) CASE(DO, 1) CASE(DO, 2) CASE(DO, 3) CASE(DO, 4) CASE(DO, 5) CASE(DO, 6)
 #else
 #define UP_TO_ROWS(DO) DO(1) DO(2)
-#define CASES(DO)
+#define CASES(DO) CASE(DO, 1) CASE(DO, 2)
 #endif
+#define CASE(DO, count)                                                                                                \
+    case count:                                                                                                        \
+        DO(first, count);                                                                                              \
+        break;
 #define GROUPS(n, DO)                                                                                                  \
-    for (int first = 0; first < (n); first += ROWS) switch (least(ROWS, (n)-first)) {                                  \
-        case 1:                                                                                                        \
-            DO(first, 1);                                                                                              \
-            break;                                                                                                     \
-        case 2:                                                                                                        \
-            DO(first, 2);                                                                                              \
-            break;                                                                                                     \
-            CASES(DO)                                                                                                  \
-        }
+    for (int first = 0; first < (n); first += ROWS) switch (least(ROWS, (n)-first)) { CASES(DO) }
 
 /* sum[row][v] += weights[k][v] * from[row][k], over all k of the words and then of the state, for n rows. Functions of
    their own, since what stands around them would take the registers from the sums. */
