@@ -11,7 +11,6 @@ from torch import Tensor
 from towers.kernels.batch import Batch, Run
 from towers.kernels.cells import Parameters
 from towers.kernels.native.library import Library, library
-from towers.kernels.native.scratch import scratch
 from towers.kernels.threads import openmp
 
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -93,7 +92,7 @@ def forward(
     _fits(values, h_0, c_0, w_ih, w_hh, layout)
     bias = None if bias is None else bias.contiguous()
     blocks = -(-hidden // own.lanes)
-    packed = scratch("packed", blocks * (inputs + hidden + 1) * 4 * own.lanes, values)
+    packed = values.new_empty(blocks * (inputs + hidden + 1) * 4 * own.lanes)
     own.code.pack(*map(_at, (packed, w_ih, w_hh, bias)), c_int64(inputs), c_int64(hidden))
     h_n, c_n = values.new_empty(count, hidden), values.new_empty(count, hidden)
     y = None
@@ -136,15 +135,15 @@ def backward(
     g_output = None if g_output is None else g_output.contiguous()
     blocks = -(-hidden // own.lanes)
     packed, packed_x = (
-        _packed_back(name, weights, hidden, blocks, own) if wanted else None
-        for name, weights, wanted in (("of the state", w_hh, True), ("of the words", w_ih, wants_values))
+        _packed_back(weights, hidden, blocks, own) if wanted else None
+        for weights, wanted in ((w_hh, True), (w_ih, wants_values))
     )
     g_h_0, g_c_0 = values.new_empty(count, hidden), values.new_empty(count, hidden)
     g_x = None
     if wants_values:
         g_x = (torch.empty_like if layout.words == layout.rows else torch.zeros_like)(values)
     parts = _parts(count)
-    sums = scratch("sums", parts * blocks * (inputs + hidden + 1) * 4 * own.lanes, values)
+    sums = values.new_empty(parts, blocks * (inputs + hidden + 1) * 4 * own.lanes)
     g_w_ih, g_w_hh, g_bias = torch.empty_like(w_ih), torch.empty_like(w_hh), values.new_empty(4 * hidden)
     job = layout.job(
         x=values, inputs=inputs, hidden=hidden, reverse=reverse, packed=packed, packed_x=packed_x, h_in=g_h, c_in=g_c,
@@ -157,9 +156,9 @@ def backward(
     return g_x, g_h_0, g_c_0, Parameters(g_w_ih, g_w_hh, g_bias, None)
 
 
-def _packed_back(name: str, weights: Tensor, hidden: int, blocks: int, own: Library) -> Tensor:
+def _packed_back(weights: Tensor, hidden: int, blocks: int, own: Library) -> Tensor:
     width = weights.shape[1]
-    packed = scratch(name, -(-width // own.lanes) * blocks * 4 * own.lanes * own.lanes, weights)
+    packed = weights.new_empty(-(-width // own.lanes) * blocks * 4 * own.lanes * own.lanes)
     own.code.pack_back(_at(packed), _at(weights), c_int64(width), c_int64(hidden))
     return packed
 

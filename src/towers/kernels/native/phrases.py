@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from towers.kernels.native.library import code
-from towers.kernels.native.scratch import scratch
 from towers.kernels.threads import openmp
 
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -73,12 +72,9 @@ def forward_vectors(
     _fits(bias, weight, (filters,))
     job = _job(len(vectors), places, filters, pool, A_PRODUCT, words=len(vectors), width=width)
     features, chosen = _results(job, vectors, keep)
-    packed, own, weight = (
-        vectors.new_empty(width * _whole(places * filters, vectors)),
-        _code(vectors),
-        weight.contiguous(),
-    )
-    own.pack(c_void_p(packed.data_ptr()), c_void_p(weight.data_ptr()), c_int64(places * filters), c_int64(width))
+    weight, packed = weight.resolve_neg().contiguous(), vectors.new_empty(width * _whole(places * filters, vectors))
+    at = (c_void_p(tensor.data_ptr()) for tensor in (packed, weight))
+    _code(vectors).pack(*at, c_int64(places * filters), c_int64(width))
     _run("forward", job, job.parts, OF_PRODUCTS, vectors=vectors, packed=packed, bias=bias, features=features,
          chosen=chosen)  # fmt: skip
     return features, chosen
@@ -108,10 +104,9 @@ def backward_vectors(
     job = _job(len(vectors), places, filters, pool, part, words=len(vectors), width=width)
     g_vectors = torch.empty_like(vectors, memory_format=torch.contiguous_format) if wants_vectors else None
     g_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    row = _whole(width, vectors)
-    sums = scratch("sums", job.parts * places * filters * row, vectors)
+    sums = vectors.new_empty(job.parts, places * filters, _whole(width, vectors))
     g_bias = torch.empty(job.parts, filters, dtype=torch.float64, device="cpu")
-    whole = F.pad(weight, (0, row - width)) if wants_vectors else None
+    whole = F.pad(weight, (0, sums.shape[2] - width)) if wants_vectors else None
     tensors = {"features": gradient, "chosen": chosen, "vectors": vectors, "whole": whole, "sums": sums}
     tensors |= {"g_vectors": g_vectors, "g_weight": g_weight, "g_bias": g_bias}
     _run("backward", job, job.parts, OF_PRODUCTS, **tensors)
