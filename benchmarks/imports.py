@@ -6,7 +6,7 @@ import time
 
 import torch
 from report import Row
-from timing import summary
+from timing import medians
 
 TITLE = "What importing costs (whole process)"
 STATEMENTS = ("import torch", "import towers", "from towers import TwoTowers")
@@ -18,7 +18,7 @@ def cases(quick: bool) -> list[str]:
 
 def measure(case: str, device: torch.device, *, quick: bool) -> list[Row]:
     one_round()  # fills the disk's cache
-    timings = summary([one_round() for _ in range(3 if quick else 15)])
+    timings = medians([one_round() for _ in range(3 if quick else 15)])
     return [
         Row(
             "import", case, statement, "import", timing.milliseconds, timing.time_ratio,

@@ -43,10 +43,10 @@ def interleaved(
         end = time.perf_counter() + seconds
         while len(turns) < fewest or time.perf_counter() < end:
             turns.append(_one_round(candidates, calls, clock, start=len(turns)))
-    return summary(turns)
+    return medians(turns)
 
 
-def summary(turns: list[dict[str, float]]) -> dict[str, Timing]:
+def medians(turns: list[dict[str, float]]) -> dict[str, Timing]:
     """Medians over rounds; each round has the seconds of every candidate, the first one named being the baseline."""
     baseline = next(iter(turns[0]))
     timings = {}

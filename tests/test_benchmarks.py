@@ -29,7 +29,11 @@ MODULES = (
     "lstm_threads",
     "lstm_report",
     "proof",
+    "reading",
 )
+SUITES = (
+    "lstm", "tower", "lstm-memory", "lstm-costs", "lstm-threads", "contracts", "proof", "import", "reading",
+)  # fmt: skip
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
 
 
@@ -256,7 +260,7 @@ def test_another_process_times_itself_and_its_end_is_no_silence(benchmarks: dict
 def test_ratios_are_taken_within_rounds(benchmarks: dict[str, ModuleType]):
     # The machine slows down tenfold halfway: the medians of the times would say 10, each round says 2.
     rounds = [{"base": 1.0, "other": 2.0}] * 3 + [{"base": 10.0, "other": 20.0}] * 2
-    timings = benchmarks["timing"].summary(rounds)
+    timings = benchmarks["timing"].medians(rounds)
     assert [timings[name].time_ratio for name in ("base", "other")] == [1, 2]
     assert timings["other"].milliseconds == 2000
 
@@ -308,11 +312,23 @@ def test_missing_package_names_the_install_line(script: Path):
     assert 'pip install -e ".[bench]"' in refused.stderr
 
 
+def test_every_suite_reports_what_it_measured(
+    benchmarks: dict[str, ModuleType], repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run, read = benchmarks["run"], benchmarks["report"].read_json
+    for name, module in run.SUITES.items():
+        measured = repository / "benchmarks" / "results" / "cpu" / f"{name}.json"
+        about = json.loads(measured.read_text())["machine"]
+        run.report(benchmarks[module], name, read(measured), about, tmp_path, run.Console(width=110))
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        assert f"{name}.json" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_quick_run_of_all_suites(script: Path, tmp_path: Path):
     done = run(script, "--quick", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
-    for suite in ("lstm", "contracts", "import", "reading"):
+    for suite in SUITES:
         rows = json.loads((tmp_path / f"{suite}.json").read_text())["rows"]
         assert rows
         assert all(row.keys() >= COLUMNS and row["suite"] == suite for row in rows)
