@@ -14,7 +14,7 @@ from report import Row
 from timing import interleaved
 from torch import nn
 
-from towers.kernels import Batch, native, walk
+from towers.kernels import Batch, cpu, walk
 from towers.kernels.cells import Parameters
 from towers.kernels.layout import Layout
 from towers.kernels.plan import Cut, Plan
@@ -72,14 +72,14 @@ def job(case: Case, way: str, phase: str):
     hidden, batch, steps = case
     lstm = nn.LSTM(hidden, hidden)
     weights = Parameters(lstm.weight_ih_l0.detach(), lstm.weight_hh_l0.detach(), lstm.bias_ih_l0.detach(), None)
-    layout: Layout | native.Layout
+    layout: Layout | cpu.Layout
     if way == "native":
-        layout = native.Layout(Batch(torch.empty(batch * steps, hidden), None, None, steps), batch)
+        layout = cpu.Layout(Batch(torch.empty(batch * steps, hidden), None, None, steps), batch)
     else:
         cut = Cut(way, 0, 0, [batch] * steps, 0)
         plan = Plan(None, batch, batch, batch * steps, (cut,), 0.0, False)
         layout = Layout(plan, torch.arange(batch) * steps, torch.full((batch,), steps), batch * steps, cells=False)
-    module = native if way == "native" else walk
+    module = cpu if way == "native" else walk
     values, zeros = torch.randn(batch * steps, hidden), torch.zeros(batch, hidden)
 
     def call() -> None:

@@ -17,8 +17,8 @@ from harness import FILES, FOLDER, specimens, with_contract, with_jaxtyping
 from towers import Tower, TwoTowers
 from towers.contracts import verify
 from towers.contracts.proofs.copies import own_signature
-from towers.contracts.proofs.inputs import read_subject
 from towers.contracts.proofs.samples import real_run
+from towers.contracts.proofs.symbolic_inputs import read_subject
 
 TITLE = "The zoo: found / missed / false alarms / not provable"
 SIZES = ((3,), (3, 8))

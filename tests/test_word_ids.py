@@ -13,7 +13,7 @@ from torch import nn
 from towers import PhraseConv, Ragged, RaggedLSTM, ShapeContractError, Tower, TwoTowers, training
 from towers.contracts import checks
 from towers.data import SentencePairs, WordVectors
-from towers.kernels import native
+from towers.kernels import cpu
 from towers.layers import phrases
 
 from . import reference
@@ -143,7 +143,7 @@ def test_a_large_vocabulary_is_multiplied_some_words_at_a_time(monkeypatch):
     monkeypatch.setattr(phrases, "_WORDS", 4)
     products, module, sentences = count_products(monkeypatch), tower(), ids_of([5, 9, 3], table())
     close(module(sentences), module(sentences.vectors()))
-    assert products == [1, 4, 4, 3] + [17] * (native.why_not() is not None)  # C code multiplies tokens by itself
+    assert products == [1, 4, 4, 3] + [17] * (cpu.why_not() is not None)  # C code multiplies tokens by itself
 
 
 def test_predict_and_fit_multiply_words_and_not_tokens(monkeypatch):

@@ -13,15 +13,15 @@ from torch.nn import functional as F
 from towers import checkpoint
 from towers.contracts import contract
 from towers.contracts.operations import operation
-from towers.kinds import enter
+from towers.convert import to_ragged
 from towers.layers import in_place, on_cpu
-from towers.layers.hooks import listened
+from towers.layers.hooks import has_forward_hooks
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
-from towers.layers.sizes import at_least_one, refuse
+from towers.layers.validation import at_least_one, refuse
+from towers.microbatch import WORKING_BYTES, slices
 from towers.ragged import Ragged
-from towers.slices import WORKING_BYTES, slices
 
 _takes_sentences = contract(
     where=(
@@ -116,16 +116,16 @@ class Tower(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or the number of words is not one it takes.
             ValueError: a length is not one it takes.
         """
-        way = self._way(sentences)
+        way = self._fused_backend(sentences)
         if way is not None:
             batch, count = way.pooled(self.conv, self.pool, sentences, lengths)
             return self.lstm.run_batch(batch, count, outputs=False)[1][0][-1]
-        features = self.pool(self.conv(enter(sentences, lengths, owner=self, keep_ids=True)))
+        features = self.pool(self.conv(to_ragged(sentences, lengths, owner=self, keep_ids=True)))
         return self._walk(features)[-1]
 
-    def _way(self, sentences: Tensor | Ragged) -> ModuleType | None:
+    def _fused_backend(self, sentences: Tensor | Ragged) -> ModuleType | None:
         """What takes sentences past the layers in one pass; None where these must be called themselves."""
-        if listened(self.conv, self.pool, self.lstm):
+        if has_forward_hooks(self.conv, self.pool, self.lstm):
             return None
         ways = (in_place, on_cpu) if self.chunk is None else (in_place,)
         return next((way for way in ways if way.serves(self.conv, self.pool, sentences)), None)
@@ -141,7 +141,7 @@ class Tower(nn.Module):
         *parts, end = features.chunks(self.chunk)
         for part in parts:
             _, state = self.lstm(part, state)
-        return self.lstm(end, state)[1][0] if listened(self.lstm) else self.lstm.last(end, state)
+        return self.lstm(end, state)[1][0] if has_forward_hooks(self.lstm) else self.lstm.last(end, state)
 
     @_takes_sentences
     def encode(
@@ -155,7 +155,7 @@ class Tower(nn.Module):
         output (and the kept product of a table of vectors); a sentence is never cut. On a GPU with kernels for the
         tower all goes at once, and takes some 100 bytes a word.
         """
-        if self._way(sentences) is in_place:
+        if self._fused_backend(sentences) is in_place:
             return self(sentences, lengths)
         parts = list(slices(sentences, lengths, WORKING_BYTES // self._bytes_a_word()))
         return self(*parts[0]) if len(parts) == 1 else torch.cat([self(*part) for part in parts])

@@ -14,7 +14,7 @@ from towers.contracts.errors import complaint
 from towers.contracts.modes import may_read
 from towers.contracts.operations import operation, unknown_size
 from towers.kernels.order import offsets_of, time_order
-from towers.tokens import check_ids, check_list, check_offsets, clamped, distinct, is_plain
+from towers.ragged_checks import check_ids, check_list, check_offsets, clamped, distinct, is_plain
 
 
 def _from_padded_shape(cls: "type[Ragged]", padded: Tensor, lengths: Tensor | None = None) -> "Ragged":

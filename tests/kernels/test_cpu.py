@@ -9,7 +9,7 @@ from torch.export import Dim, export
 from torch.utils.checkpoint import checkpoint
 
 from towers import Ragged, RaggedLSTM
-from towers.kernels import Batch, padded
+from towers.kernels import Batch, torch_lstm
 from towers.kernels.plan import plan, running_counts
 
 from .. import reference
@@ -327,12 +327,12 @@ def test_padded_for_devices(options):
     x, lengths = batch_of([3, 0, 7, 7, 1], dtype=torch.float64)
     hx = tuple(torch.randn(lstm.state_rows, 5, 5).double() for _ in range(2))
     batch = Batch(x, None, lengths, 7).flat(5)
-    assert padded.serves(batch, lstm._weights())
-    output, state = padded.run(batch, hx, lstm._weights())
+    assert torch_lstm.serves(batch, lstm._weights())
+    output, state = torch_lstm.run(batch, hx, lstm._weights())
     wanted, wanted_state = lstm(x, hx, lengths=lengths)
     torch.testing.assert_close(output.view(wanted.shape), wanted)
     torch.testing.assert_close(state, wanted_state)
     loose = batch._replace(longest=None)
-    assert torch.equal(padded.run(loose, hx, lstm._weights())[0], output)
+    assert torch.equal(torch_lstm.run(loose, hx, lstm._weights())[0], output)
     nothing = Batch(x[:, :0], None, None, 0).flat(5)
-    assert padded.run(nothing, hx, lstm._weights())[1] == hx
+    assert torch_lstm.run(nothing, hx, lstm._weights())[1] == hx

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from towers import Ragged, RaggedLSTM, Tower
-from towers.kernels import native
-from towers.kernels.native import library
+from towers.kernels import cpu
+from towers.kernels.cpu import library
 
-needs_compiler = pytest.mark.skipif(native.why_not() is not None, reason=f"the C code cannot run: {native.why_not()}")
+needs_compiler = pytest.mark.skipif(cpu.why_not() is not None, reason=f"the C code cannot run: {cpu.why_not()}")
 SIZES = st.sampled_from([1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 33, 40])
 
 
@@ -173,7 +173,7 @@ def test_without_a_compiler_the_other_ways_run(no_compiler: pytest.MonkeyPatch):
 
 def test_a_compiler_that_cannot_be_read_is_as_none(no_compiler: pytest.MonkeyPatch):
     no_compiler.setenv("CC", 'gcc "')
-    assert native.why_not() == "no C compiler was found (CC, cc, gcc or clang)"
+    assert cpu.why_not() == "no C compiler was found (CC, cc, gcc or clang)"
 
 
 def test_a_compiler_that_fails_is_as_none(no_compiler: pytest.MonkeyPatch):
@@ -191,7 +191,7 @@ def test_no_projection_in_c():
 @needs_compiler
 def test_compiled_once_and_kept_even_where_a_file_is_broken(no_compiler: pytest.MonkeyPatch, tmp_path):
     no_compiler.delenv("CC")
-    assert native.why_not() is None
+    assert cpu.why_not() is None
     kept = list((tmp_path / "cache" / "towers").glob("lstm-*.so"))
     assert len(kept) == 1
     with pytest.MonkeyPatch.context() as never:
@@ -213,7 +213,7 @@ def test_compiled_once_and_kept_even_where_a_file_is_broken(no_compiler: pytest.
 def test_where_nothing_can_be_kept_it_is_compiled_for_this_process(no_compiler: pytest.MonkeyPatch, tmp_path):
     no_compiler.delenv("CC")
     (tmp_path / "cache").write_text("a file, where a folder should be")
-    assert native.why_not() is None
+    assert cpu.why_not() is None
 
 
 @needs_compiler

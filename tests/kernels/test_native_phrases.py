@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from towers import Ragged, Tower
 from towers.contracts import checks
-from towers.kernels import native
+from towers.kernels import cpu
 from towers.layers import on_cpu, pooling
 
-needs_compiler = pytest.mark.skipif(native.why_not() is not None, reason=f"the C code cannot run: {native.why_not()}")
-WAYS = [pytest.param(native.phrases, id="C", marks=needs_compiler), pytest.param(pooling, id="torch")]
+needs_compiler = pytest.mark.skipif(cpu.why_not() is not None, reason=f"the C code cannot run: {cpu.why_not()}")
+WAYS = [pytest.param(cpu.phrases_call, id="C", marks=needs_compiler), pytest.param(pooling, id="torch")]
 
 
 def plainly(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int) -> Tensor:
@@ -115,9 +115,9 @@ def test_products_are_never_written_and_yet_the_same(words, width, places, sizes
 )
 def test_what_does_not_fit_is_refused_before_it_is_read(vectors, bias):
     with pytest.raises(RuntimeError, match=r"PhraseConv: a tensor \([\d, ]+\) of torch.float32 does not fit one \("):
-        native.phrases.forward_vectors(torch.ones(vectors), torch.ones(2, 4, 6), torch.ones(bias), 2, keep=False)
+        cpu.phrases_call.forward_vectors(torch.ones(vectors), torch.ones(2, 4, 6), torch.ones(bias), 2, keep=False)
     with pytest.raises(RuntimeError, match=r"torch.float64 does not fit one"):
-        native.phrases.forward(torch.ones(9, 2, 4), torch.ones(4).double(), None, 2, keep=False)
+        cpu.phrases_call.forward(torch.ones(9, 2, 4), torch.ones(4).double(), None, 2, keep=False)
 
 
 @pytest.fixture

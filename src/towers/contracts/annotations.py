@@ -13,7 +13,7 @@ import torch
 from jaxtyping import AbstractArray
 
 from towers.contracts.expressions import expression
-from towers.contracts.plain import is_typed_dict
+from towers.contracts.nontensor import is_typed_dict
 from towers.contracts.specs import (
     Alternative,
     Axis,

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from towers.contracts import modes
+from towers.contracts.codegen.size_checks import NUMBERS
 from towers.contracts.errors import module_path
 from towers.contracts.expressions import Expression, read_path
-from towers.contracts.generated.sizes import NUMBERS
 from towers.contracts.layouts import RaggedAxis, number
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Axis, Spec

@@ -11,10 +11,10 @@ from itertools import count
 from typing import Any
 
 from towers.contracts.check import is_kind, refusal
-from towers.contracts.generated.conditions import ConditionWriter, bounded_names
-from towers.contracts.generated.sizes import AxisWriter
-from towers.contracts.generated.values import ValueWriter
-from towers.contracts.generated.writer import Writer
+from towers.contracts.codegen.conditions import ConditionWriter, bounded_names
+from towers.contracts.codegen.size_checks import AxisWriter
+from towers.contracts.codegen.value_checks import ValueWriter
+from towers.contracts.codegen.writer import Writer
 from towers.contracts.modes import switch
 from towers.contracts.signature import Signature
 from towers.contracts.specs import tensors
@@ -159,11 +159,11 @@ class _Source:
         """
         mark, given = self.mark, ", ".join(self._named(name) for name in self.names)
         own = f"{mark}switch.of({self.package!r}, {self.owner}) == 'off'"
-        witness = f"{'await ' if awaits else ''}{mark}switch.witness({mark}signature, {{{given}}}, {call})"
+        interceptor = f"{'await ' if awaits else ''}{mark}switch.interceptor({mark}signature, {{{given}}}, {call})"
         return [
             f"    if {mark}switch.unusual:",
-            f"        if {mark}switch.off or {mark}switch.witness is None and {own}: {off}",
-            f"        if {mark}switch.witness is not None: return {witness}",
+            f"        if {mark}switch.off or {mark}switch.interceptor is None and {own}: {off}",
+            f"        if {mark}switch.interceptor is not None: return {interceptor}",
         ]
 
     def _header(self) -> str:

@@ -13,7 +13,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 
 Mode = Literal["off", "on", "strict"]
 Witness = Callable[[Any, dict[str, Any], Callable[[], Any]], Any]
-"""What sees every contracted call in place of the check: `witness(signature, arguments, call)` gives its result."""
+"""What sees every contracted call in place of the check: `interceptor(signature, arguments, call)` gives its result."""
 
 _OWN = "_towers_checks"
 """The attribute of a module that has a mode of its own."""
@@ -27,12 +27,12 @@ class Switch:
         self.packages: dict[str, Mode] = {}
         self.modules = 0
         """How many of the settings in force are for modules."""
-        self.witness: Witness | None = None
+        self.interceptor: Witness | None = None
         self.update()
 
     def update(self) -> None:
         """Set the two flags after a change."""
-        own = bool(self.packages or self.modules or self.witness)
+        own = bool(self.packages or self.modules or self.interceptor)
         self.off = self.mode == "off" and not own
         self.unusual = self.mode == "off" or own
 
@@ -139,18 +139,18 @@ def enabled() -> bool:
 
 def proving() -> bool:
     """Whether a symbolic run of `verify` is under way."""
-    return switch.witness is not None
+    return switch.interceptor is not None
 
 
 @contextmanager
-def watched(witness: Witness) -> Generator[None]:
-    """Give every contracted call to a witness, whatever the mode is."""
-    before, switch.witness = switch.witness, witness
+def watched(interceptor: Witness) -> Generator[None]:
+    """Give every contracted call to a interceptor, whatever the mode is."""
+    before, switch.interceptor = switch.interceptor, interceptor
     switch.update()
     try:
         yield
     finally:
-        switch.witness = before
+        switch.interceptor = before
         switch.update()
 
 

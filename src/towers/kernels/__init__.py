@@ -7,13 +7,13 @@ where that belongs to no sentence; with `outputs=False` only h_n is wanted: outp
 
 Which code runs:
 
-- `device_ways`, for tensors that do not lie on the CPU: the first module whose `serves(batch, weights)` is true. Such a
-  module gets the batch flat (`Batch.flat`). It has `serves`, which looks at devices, dtypes and sizes only, and
+- `device_backends`, for tensors that do not lie on the CPU: the first module whose `serves(batch, weights)` is true.
+  Such a module gets the batch flat (`Batch.flat`). It has `serves`, which looks at devices, dtypes and sizes only, and
   `run(batch, state, weights, *, outputs)` with the results above, differentiable. It must neither read `starts` and
   `lengths` on the host nor wait for the device, and, being made of custom operations, takes fake tensors,
-  `torch.compile` and export itself. To add one, write the module and enter it in `device_ways`, before `padded`, which
-  serves everything. `fused` is the first.
-- On the CPU, plain tensors in eager code go to `stack`, which goes `native` wherever it can: C code that walks over
+  `torch.compile` and export itself. To add one, write the module and enter it in `device_backends`, before
+  `torch_lstm`, which serves everything. `triton` is the first.
+- On the CPU, plain tensors in eager code go to `cpu`, which runs C code wherever it can: C code that walks over
   each sentence by itself, without padding or sorting, so that a sentence's bits are its own. Where there is no C
   compiler, or a projection, or few sentences under weights that fall out of the cache, a plan is made (`plan`, by the
   model in `costs`), laid out (`layout`) and walked over, a layer and direction at a time (`walk`): pieces of the

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from towers.kernels import stack
 from towers.kernels.batch import Batch, State, Weights
+from towers.kernels.cpu import lstm_autograd
 
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool, method: str) -> tuple[Tensor | None, State]:
@@ -46,8 +46,8 @@ def ragged_lstm(
     outputs: bool,
     method: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`stack.run`, its arguments one by one; without `outputs` the output is empty."""
-    output, (h_n, c_n) = stack.run(
+    """`lstm_autograd.run`, its arguments one by one; without `outputs` the output is empty."""
+    output, (h_n, c_n) = lstm_autograd.run(
         Batch(values, starts, lengths, longest),
         (h_0, c_0),
         Weights(tuple(weights), biases, projected, num_layers, bidirectional, dropout),
@@ -91,12 +91,12 @@ def ragged_lstm_backward(
     own = Weights(tuple(weights), biases, projected, num_layers, bidirectional, dropout)
     batch, count = Batch(values, starts, lengths, longest), h_0.shape[1]
     generator = None if seed is None else torch.Generator().manual_seed(int(seed))
-    how = stack.prepare_training(batch, count, own, outputs, generator, method) if count else None
+    how = lstm_autograd.prepare_training(batch, count, own, outputs, generator, method) if count else None
     if how is None:
         return [torch.zeros_like(values), g_h.clone(), g_c.clone(), *(torch.zeros_like(part) for part in weights)]
-    *_, kept = stack.forward(how, values, h_0, c_0, save=True)
+    *_, kept = lstm_autograd.forward(how, values, h_0, c_0, save=True)
     shapes = (values.shape, h_0.shape, c_0.shape)
-    found = stack.backward(how, values, shapes, kept, (g_output, g_h, g_c), wants_values=True)
+    found = lstm_autograd.backward(how, values, shapes, kept, (g_output, g_h, g_c), wants_values=True)
     return [one.clone() for one in found if one is not None]
 
 

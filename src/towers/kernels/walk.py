@@ -19,8 +19,8 @@ from torch import Tensor
 from towers.kernels import buckets, steps
 from towers.kernels.batch import Run
 from towers.kernels.cells import Parameters
+from towers.kernels.cpu.threads import side_by_side
 from towers.kernels.layout import Layout, Segment
-from towers.kernels.threads import side_by_side
 
 WAYS: dict[str, ModuleType] = {"buckets": buckets, "steps": steps}
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from towers.kernels import buckets
 from towers.kernels.batch import Batch, State, Weights, refuse_twice
-from towers.kernels.threads import one_thread
+from towers.kernels.cpu.threads import one_thread
 
 
 def serves(batch: Batch, weights: Weights) -> bool:

@@ -4,7 +4,7 @@
 from torch import nn
 
 
-def listened(*layers: nn.Module) -> bool:
+def has_forward_hooks(*layers: nn.Module) -> bool:
     """Whether a layer has forward hooks; a contract by `attach` is one too.
 
     Those of backward do not count: torch calls them only where tensors go in and out, and between layers goes Ragged.

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from towers.contracts.modes import autocast
-from towers.kernels import Batch, fused
-from towers.kernels.fused.rows import covered
-from towers.kinds import enter
-from towers.layers.kept import can_keep
+from towers.convert import to_ragged
+from towers.kernels import Batch, triton
+from towers.kernels.triton.real_rows import covered
+from towers.layers.cache import can_keep
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
 from towers.ragged import Ragged
@@ -28,7 +28,7 @@ def serves(conv: PhraseConv, pool: FeaturePool, sentences: Tensor | Ragged) -> b
     return (
         type(conv) is PhraseConv
         and type(pool) is FeaturePool
-        and fused.serves_phrases(values, conv.weight, pool.size)
+        and triton.serves_phrases(values, conv.weight, pool.size)
         and values.device == conv.weight.device
     )
 
@@ -44,7 +44,7 @@ def pooled(
         real = None if lengths is None else covered(ragged.offsets[:-1], given, ragged.values.shape[0])
         longest = words
     else:
-        ragged = enter(sentences, lengths, owner=conv, keep_ids=True)
+        ragged = to_ragged(sentences, lengths, owner=conv, keep_ids=True)
         count, given, real, longest = len(ragged), ragged.lengths, None, ragged.uniform
     fewer = conv.kernel_words - 1
     features, steps = _features(conv, pool.size, ragged, real), (given - fewer).clamp(min=0)
@@ -54,7 +54,7 @@ def pooled(
 
 def _features(conv: PhraseConv, pool: int, ragged: Ragged, real: Tensor | None) -> Tensor:
     """A row for each token, "tokens features", of float32."""
-    from towers.kernels.fused.phrase_ops import phrase_features, phrase_lookup  # registers the operators
+    from towers.kernels.triton.phrase_ops import phrase_features, phrase_lookup  # registers the operators
 
     values, ids, table = ragged.values, None, ragged.table
     keep = torch.is_grad_enabled()

@@ -16,12 +16,12 @@ from towers.contracts import ShapeContractError, contract
 from towers.contracts.errors import complaint
 from towers.contracts.modes import autocast, may_read
 from towers.contracts.operations import operation
+from towers.convert import like_input, to_ragged
 from towers.kernels import Batch, State, Weights, reads_as_they_are
 from towers.kernels import run as run_kernels
+from towers.kernels.cpu.lstm_autograd import explain
 from towers.kernels.plan import Plan
-from towers.kernels.stack import explain
-from towers.kinds import enter, leave
-from towers.layers.sizes import at_least_one, refuse
+from towers.layers.validation import at_least_one, refuse
 from towers.ragged import Ragged
 
 Method = Literal["auto", "native", "buckets", "steps"]
@@ -33,7 +33,7 @@ class RaggedLSTM(nn.Module):
     Takes padded input (with lengths), a PackedSequence, a jagged nested tensor or Ragged, and returns the same kind.
     It computes in float32 at least; under autocast output and h_n have autocast's dtype, c_n stays float32.
     On an NVIDIA GPU with Triton, up to 128 units without a projection run in kernels of our own
-    (`towers.kernels.fused`), which do not wait for the GPU; all else goes through cuDNN, padded.
+    (`towers.kernels.triton`), which do not wait for the GPU; all else goes through cuDNN, padded.
 
     Args:
         input_size, hidden_size, num_layers, dropout, bidirectional, proj_size: as nn.LSTM's.
@@ -219,9 +219,9 @@ class RaggedLSTM(nn.Module):
         """From any kind of input to a batch for the kernels, and back to the same kind."""
         if isinstance(input, Tensor) and not input.is_nested:
             return self.run_batch(_batch_of_padded(input, lengths), input.shape[0], hx, outputs=outputs)
-        ragged = enter(input, lengths, owner=self)
+        ragged = to_ragged(input, lengths, owner=self)
         output, state = self.run_batch(_batch_of_ragged(ragged), ragged.batch, hx, outputs=outputs)
-        return None if output is None else leave(ragged.with_values(output), input), state
+        return None if output is None else like_input(ragged.with_values(output), input), state
 
     def run_batch(
         self, batch: Batch, count: int, hx: State | None = None, *, outputs: bool

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from towers.contracts.modes import autocast, proving
-from towers.kernels import Batch, native
+from towers.convert import to_ragged
+from towers.kernels import Batch, cpu
 from towers.kernels.batch import forward_mode
-from towers.kinds import enter
 from towers.layers import pooling
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
 from towers.ragged import Ragged
-from towers.tokens import is_plain
+from towers.ragged_checks import is_plain
 
 
 def serves(conv: PhraseConv, pool: FeaturePool, sentences: Tensor | Ragged) -> bool:
@@ -44,7 +44,7 @@ def pooled(
     conv: PhraseConv, pool: FeaturePool, sentences: Tensor | Ragged, lengths: Tensor | None
 ) -> tuple[Batch, int]:
     """The pooled features of all phrases, as an LSTM's kernels take them, and the number of sentences."""
-    ragged, fewer = enter(sentences, lengths, owner=conv, keep_ids=True), conv.kernel_words - 1
+    ragged, fewer = to_ragged(sentences, lengths, owner=conv, keep_ids=True), conv.kernel_words - 1
     features = pooled_features(conv, pool.size, ragged)
     if ragged.uniform is not None:
         return Batch(features, ragged.offsets[:-1], None, max(ragged.uniform - fewer, 0)), len(ragged)
@@ -58,7 +58,7 @@ def pooled_features(conv: PhraseConv, pool: int, ragged: Ragged) -> Tensor:
         shares, ids = multiplied
         return pooled_phrases(shares, conv.bias, ids, pool)
     vectors = ragged.vectors().values
-    if conv.product_dtype is None and native.phrases.serves(vectors.dtype):
+    if conv.product_dtype is None and cpu.phrases_call.serves(vectors.dtype):
         return pooled_products(vectors, conv.weight, conv.bias, pool)
     return pooled_phrases(conv.project(vectors), conv.bias, None, pool)
 
@@ -70,13 +70,13 @@ def pooled_products(vectors: Tensor, weight: Tensor, bias: Tensor, pool: int) ->
     """
     if torch.is_grad_enabled() and (vectors.requires_grad or weight.requires_grad or bias.requires_grad):
         return _PooledProducts.apply(vectors, weight, bias, pool)
-    return native.phrases.forward_vectors(vectors, weight, bias, pool, keep=False)[0]
+    return cpu.phrases_call.forward_vectors(vectors, weight, bias, pool, keep=False)[0]
 
 
 class _PooledProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
-        pooled, chosen = native.phrases.forward_vectors(vectors, weight, bias, pool, keep=True)
+        pooled, chosen = cpu.phrases_call.forward_vectors(vectors, weight, bias, pool, keep=True)
         ctx.pool = pool
         ctx.save_for_backward(chosen, vectors, weight)
         return pooled
@@ -85,7 +85,7 @@ class _PooledProducts(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), (chosen, vectors, weight) = gradients, ctx.saved_tensors
         wanted = ctx.needs_input_grad[0]
-        way = native.phrases.backward_vectors
+        way = cpu.phrases_call.backward_vectors
         return *way(gradient, chosen, vectors, weight, ctx.pool, wants_vectors=wanted), None
 
 
@@ -114,4 +114,4 @@ class _PooledPhrases(torch.autograd.Function):
 
 
 def _way(like: Tensor) -> ModuleType:
-    return native.phrases if native.phrases.serves(like.dtype) else pooling
+    return cpu.phrases_call if cpu.phrases_call.serves(like.dtype) else pooling

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from towers.contracts import contract
 from towers.contracts.modes import autocast
 from towers.contracts.operations import operation
-from towers.kinds import enter, leave
-from towers.layers.kept import Kept, can_keep
-from towers.layers.neighbours import add_neighbours
-from towers.layers.sizes import at_least_one
+from towers.convert import like_input, to_ragged
+from towers.layers.cache import VersionedCache, can_keep
+from towers.layers.shift_add import add_neighbours
+from towers.layers.validation import at_least_one
 from towers.ragged import Ragged
-from towers.tokens import is_plain
+from towers.ragged_checks import is_plain
 
 _WORDS = 16_384
 """So many words of a table at a time are multiplied: with factors of another dtype, some 10 MB."""
@@ -68,7 +68,7 @@ class PhraseConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(kernel_words, filters, vector_width, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(filters, device=device, dtype=dtype))
         self.product_dtype: torch.dtype | None = None
-        self._kept = Kept()
+        self._kept = VersionedCache()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -93,12 +93,12 @@ class PhraseConv(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or there are fewer words than `kernel_words`.
             ValueError: a length is below `kernel_words` or above `words`.
         """
-        ragged = enter(sentences, lengths, owner=self, keep_ids=True)
+        ragged = to_ragged(sentences, lengths, owner=self, keep_ids=True)
         starts, offsets = ragged.runs(self.kernel_words)
         uniform = None if ragged.uniform is None else max(ragged.uniform - self.kernel_words + 1, 0)
         shares, ids = self.shares(ragged)
         phrases = add_neighbours(shares, self.bias, starts, ids)
-        return leave(Ragged.unchecked(phrases, offsets, uniform), sentences, fewer=self.kernel_words - 1)
+        return like_input(Ragged.unchecked(phrases, offsets, uniform), sentences, fewer=self.kernel_words - 1)
 
     def shares(self, ragged: Ragged) -> tuple[Tensor, Tensor | None]:
         """The shares of all tokens; or those of words, and which word each token is."""

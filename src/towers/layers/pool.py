@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from towers.contracts import contract
-from towers.kinds import enter, leave
-from towers.layers.sizes import at_least_one, refuse
+from towers.convert import like_input, to_ragged
+from towers.layers.validation import at_least_one, refuse
 from towers.ragged import Ragged
 
 
@@ -48,9 +48,9 @@ class FeaturePool(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated.
             ValueError: a length is negative or above `steps`.
         """
-        ragged = enter(phrases, lengths, owner=self)
+        ragged = to_ragged(phrases, lengths, owner=self)
         pooled = F.max_pool1d(ragged.values.unsqueeze(1), self.size).squeeze(1)
-        return leave(ragged.with_values(pooled), phrases)
+        return like_input(ragged.with_values(pooled), phrases)
 
     def extra_repr(self) -> str:
         """Its sizes, for `repr`."""

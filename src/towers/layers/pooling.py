@@ -1,5 +1,5 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""What `towers.kernels.native.phrases` does, in torch's operations: where there is no compiler."""
+"""What `towers.kernels.cpu.phrases_call` does, in torch's operations: where there is no compiler."""
 
 import torch
 from torch import Tensor

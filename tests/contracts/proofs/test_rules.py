@@ -15,11 +15,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from towers import PhraseConv, Ragged, RaggedLSTM, Tower
 from towers.contracts import modes
+from towers.contracts.proofs.ranges import Span
 from towers.contracts.proofs.recurrent import expected_hidden_size
-from towers.contracts.proofs.rules import Rules
-from towers.contracts.proofs.spans import Span
+from towers.contracts.proofs.shape_rules import Rules
 from towers.contracts.proofs.symbols import Symbols
-from towers.layers.neighbours import add_neighbours
+from towers.layers.shift_add import add_neighbours
 
 COUNT = 200
 

@@ -13,7 +13,7 @@ from torch.utils._sympy.functions import FloorDiv, Mod
 
 from towers.contracts import contract, verify
 from towers.contracts.proofs.divide import divide, sure
-from towers.contracts.proofs.spans import Span
+from towers.contracts.proofs.ranges import Span
 
 
 class Cut(nn.Module):
@@ -62,7 +62,7 @@ def test_some_of_the_optional_arguments():
     assert proof.worst.label == "with a, with b, without c"
 
 
-class Kept(nn.Module):
+class VersionedCache(nn.Module):
     def __init__(self, grows: bool):
         super().__init__()
         self.mask, self.grows = None, grows
@@ -75,10 +75,10 @@ class Kept(nn.Module):
 
 
 def test_the_second_call():
-    proof = verify(Kept(grows=False))
+    proof = verify(VersionedCache(grows=False))
     assert proof.verdict == "failed"
     assert proof.message.startswith("in a call after one of batch = 2, time = 3: ")
-    assert verify(Kept(grows=True))
+    assert verify(VersionedCache(grows=True))
 
 
 def test_one_sentence_of_one_word():

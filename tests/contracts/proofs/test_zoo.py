@@ -9,8 +9,8 @@ import torch
 
 from towers.contracts import verify
 from towers.contracts.proofs.copies import own_signature
-from towers.contracts.proofs.inputs import read_subject
 from towers.contracts.proofs.samples import real_run, sizes_to_try
+from towers.contracts.proofs.symbolic_inputs import read_subject
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "zoo"))
 

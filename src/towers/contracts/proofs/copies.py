@@ -114,25 +114,25 @@ def own_signature(module: nn.Module) -> Signature | None:
 
 
 def _show_attached(module: nn.Module) -> None:
-    """Turn what `attach` hung on a module into a call that a witness sees, as every contracted call is."""
+    """Turn what `attach` hung on a module into a call that a interceptor sees, as every contracted call is."""
     for hooks in (module._forward_pre_hooks, module._forward_hooks):
         for key, hook in list(hooks.items()):
             signature = getattr(hook, "__contract__", None)
             if isinstance(signature, Signature):
                 del hooks[key]
                 if hooks is module._forward_pre_hooks:
-                    module.forward = _witnessed(module, signature)
+                    module.forward = _intercepted(module, signature)
 
 
-def _witnessed(module: nn.Module, signature: Signature) -> Any:
+def _intercepted(module: nn.Module, signature: Signature) -> Any:
     inner = module.forward
     names = [name for name in signature.parameters if name != "self"]
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        witness = modes.switch.witness
-        assert witness is not None
+        interceptor = modes.switch.interceptor
+        assert interceptor is not None
         given = {"self": module, **dict(zip(names, args, strict=False)), **kwargs}
-        return witness(signature, given, lambda: inner(*args, **kwargs))
+        return interceptor(signature, given, lambda: inner(*args, **kwargs))
 
     forward.__dict__["__contract__"] = signature
     return forward

@@ -10,7 +10,7 @@ from typing import Any, cast
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 from sympy.core.relational import Relational  # pyright: ignore[reportMissingTypeStubs]
 
-from towers.contracts.proofs.spans import Span
+from towers.contracts.proofs.ranges import Span
 
 _FAR = 2**40
 """No size is larger."""

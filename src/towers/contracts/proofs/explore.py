@@ -12,9 +12,9 @@ import sympy  # pyright: ignore[reportMissingTypeStubs]
 
 from towers.contracts.proofs.divide import divide, sure
 from towers.contracts.proofs.implied import always
-from towers.contracts.proofs.inputs import Case
-from towers.contracts.proofs.run import Outcome
-from towers.contracts.proofs.spans import Span, Spans
+from towers.contracts.proofs.ranges import Span, Spans
+from towers.contracts.proofs.symbolic_inputs import Case
+from towers.contracts.proofs.symbolic_run import Outcome
 from towers.contracts.proofs.symbols import Guard, examples
 
 MOST_RUNS = 150

@@ -6,7 +6,7 @@ from typing import Any, cast
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 from sympy.core.relational import Relational  # pyright: ignore[reportMissingTypeStubs]
 
-from towers.contracts.proofs.spans import Spans
+from towers.contracts.proofs.ranges import Spans
 
 
 def always(relation: Any, spans: Spans) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from towers.contracts.proofs.quick import first_or_last, made_like
+from towers.contracts.proofs.fast_meta import first_or_last, made_like
 from towers.contracts.proofs.symbols import Symbols
 
 

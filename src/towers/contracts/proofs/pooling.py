@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from towers.contracts.proofs.quick import made_like
+from towers.contracts.proofs.fast_meta import made_like
 
 
 def max_pool1d(

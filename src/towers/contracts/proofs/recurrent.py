@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from towers.contracts.proofs.quick import made_like
+from towers.contracts.proofs.fast_meta import made_like
 
 
 def lstm(symbols: Any, input: Tensor, *rest: Any) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from towers.contracts import modes, refusals
 from towers.contracts.proofs.copies import real_copy
-from towers.contracts.proofs.inputs import Case
+from towers.contracts.proofs.symbolic_inputs import Case
 
 STEPS = (0, 1, 2, 3, 4, 6, 9, 13)
 """How far beyond the smallest size each sample is."""

@@ -16,8 +16,8 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, statical
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from towers.contracts.proofs.sizes import SymbolicSize, spelled
-from towers.contracts.proofs.spans import PRIMES, Span, Spans
+from towers.contracts.proofs.ranges import PRIMES, Span, Spans
+from towers.contracts.proofs.symbolic_size import SymbolicSize, spelled
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from math import lcm
 from typing import Literal
 
 from towers.contracts.proofs.explore import Coverage
-from towers.contracts.proofs.run import Outcome
-from towers.contracts.proofs.spans import Span, Spans
+from towers.contracts.proofs.ranges import Span, Spans
+from towers.contracts.proofs.symbolic_run import Outcome
 
 Verdict = Literal["proven", "holds if", "specialised", "failed", "not provable"]
 WORST_FIRST: tuple[Verdict, ...] = ("failed", "specialised", "holds if", "not provable", "proven")

@@ -11,13 +11,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from towers.contracts.proofs.copies import Emptied, own_signature
 from towers.contracts.proofs.explore import Coverage, explore, try_numbers_told
-from towers.contracts.proofs.inputs import Case, Subject, read_subject
-from towers.contracts.proofs.kept import earlier_sizes
 from towers.contracts.proofs.proof import ContractVerdict, Proof
-from towers.contracts.proofs.run import Outcome, Step, run
+from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.samples import real_run, sizes_to_try
 from towers.contracts.proofs.shapes import ShapeTrace, TraceRow
-from towers.contracts.proofs.spans import Span, Spans
+from towers.contracts.proofs.stateful import earlier_sizes
+from towers.contracts.proofs.symbolic_inputs import Case, Subject, read_subject
+from towers.contracts.proofs.symbolic_run import Outcome, Step, run
 from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, judged
 from towers.contracts.signature import several
 

@@ -14,6 +14,6 @@ except ImportError:
 
 from towers.contracts.testing.asserting import assert_contract
 from towers.contracts.testing.breaking import Broken, broken_inputs
-from towers.contracts.testing.inputs import Inputs, valid_inputs
+from towers.contracts.testing.drawn_inputs import Inputs, valid_inputs
 
 __all__ = ["Broken", "Inputs", "assert_contract", "broken_inputs", "valid_inputs"]

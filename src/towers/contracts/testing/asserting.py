@@ -13,7 +13,7 @@ from torch import nn
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.modes import checks
 from towers.contracts.testing.breaking import Broken, broken_inputs
-from towers.contracts.testing.inputs import Inputs, valid_inputs
+from towers.contracts.testing.drawn_inputs import Inputs, valid_inputs
 from towers.contracts.testing.subjects import Subject, subject
 
 

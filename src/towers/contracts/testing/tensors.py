@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from towers.contracts.expressions import Condition
 from towers.contracts.specs import TensorSpec
-from towers.contracts.testing.sizes import Assigned, Sizes
+from towers.contracts.testing.drawn_sizes import Assigned, Sizes
 from towers.contracts.testing.subjects import Subject
 
 PREFERRED = (torch.float32, torch.int64, torch.bool, torch.complex64)

@@ -1,0 +1,108 @@
+"""Source that checks the conditions of `where=`: bounds on sizes at once, rules on values where they may be read."""
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+
+from towers.contracts.codegen.size_checks import AxisWriter
+from towers.contracts.codegen.writer import Writer
+from towers.contracts.expressions import Condition, Expression
+from towers.contracts.specs import PlainSpec, Spec
+from towers.contracts.value_rules import applies, counts, holds
+
+
+class ConditionWriter:
+    """The conditions of one signature.
+
+    Args:
+        writer: where the lines go.
+        axes: the axis names, all bound.
+        ragged: the locals that hold the ragged axis of a name, should it be one.
+        arguments: what is known of the parameters.
+        place: the name of the function, its package and the source of its instance.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        axes: AxisWriter,
+        ragged: Mapping[str, str],
+        arguments: Mapping[str, Spec],
+        place: tuple[str, str, str],
+    ) -> None:
+        self.writer, self.axes, self.ragged, self.arguments = writer, axes, ragged, arguments
+        self.name, self.package, self.owner = place
+        self.operands: dict[str, str] = {}
+        """The locals that hold a size or, where there is none, a ragged axis."""
+
+    def condition(self, condition: Condition) -> None:
+        """One comparison; where something in it is None it does not apply."""
+        sides = (condition.subject, condition.bound)
+        names = list(dict.fromkeys(name for side in sides for name in side.names))
+        given = [f"{self.axes.path(path)} is not None" for side in sides for path in side.braces]
+        given = list(dict.fromkeys(given))
+        sizes = [name for name in names if name in self.axes.seen]
+        plain = all(name in sizes or self._is_int(name) for name in names)
+        if plain:
+            known = [f"{self._source(name)} is not None" for name in names if name not in self.axes.bound]
+            self._compare(condition, [*known, *given])
+        if not plain or any(name in self.ragged for name in sizes):
+            self._rule(condition, names, given, lengths=plain)
+
+    def _is_int(self, name: str) -> bool:
+        """Whether an argument that was checked already is an int or None."""
+        spec = self.arguments.get(name, ())
+        return bool(spec) and all(isinstance(one, PlainSpec) and one.hint in (int, type(None)) for one in spec)
+
+    def _source(self, name: str) -> str:
+        if name not in self.axes.seen:
+            return name
+        local = self.axes.local(name)
+        if name not in self.axes.bound:
+            self.writer.start.setdefault(local, "None")
+        return local
+
+    def _compare(self, condition: Condition, given: Sequence[str]) -> None:
+        names = {name: self._source(name) for name in (*condition.subject.names, *condition.bound.names)}
+        subject, bound = (self.axes.spoken(side, **names) for side in (condition.subject, condition.bound))
+        test = f"{subject} {condition.relation} {bound}"
+        for side in (condition.subject, condition.bound):
+            test = "".join(f"({self.axes.spoken(one, **names)}) and " for one in side.divisors) + test
+        wrong = f"not {test}" if " and " not in test else f"not ({test})"
+        self.writer.refuse_if(*given, wrong)
+
+    def _rule(self, condition: Condition, names: Sequence[str], given: Sequence[str], *, lengths: bool) -> None:
+        """For whatever is no plain size: an argument of any kind, or the lengths of a ragged axis."""
+        operands: dict[str, str] = {}
+        for name in names:
+            operands[name] = source = self._source(name)
+            if name in self.ragged:
+                if name not in self.operands:
+                    self.operands[name] = self.writer.local("operand")
+                    self.writer.line(f"{self.operands[name]} = {self.ragged[name]} if {source} is None else {source}")
+                operands[name] = self.operands[name]
+        if lengths:  # the sizes were compared already
+            ragged = [f"{self._source(name)} is None" for name in names if name in self.ragged]
+            given = [*given, ragged[0] if len(ragged) == 1 else f"({' or '.join(ragged)})"]
+        applying = self.writer.given("_applies", applies)
+        listed = ", ".join(dict.fromkeys(operands.values()))
+        given = [*given, f"{applying}({self.package!r}, {self.owner}, {listed})"]
+        counted = self.writer.given("_counts", counts)
+        spoken = {name: f"{counted}({source})" for name, source in operands.items()}
+        text = f"{self.name}: {condition.text}"
+        compare = self.writer.constant("compare", condition.compare)
+        subject, bound = (self._value(side, spoken) for side in (condition.subject, condition.bound))
+        holding = f"{self.writer.given('_holds', holds)}({compare}, {subject}, {bound}, {text!r})"
+        with self.writer.block(f"if {' and '.join(given)}:"):
+            for divisor in (*condition.subject.divisors, *condition.bound.divisors):
+                unequal = self.writer.given("_ne", operator.ne)
+                asked = f"{unequal}, {self._value(divisor, spoken)}, 0, {text + ': a division by 0'!r}"
+                self.writer.refuse_if(f"not {self.writer.given('_holds', holds)}({asked})")
+            self.writer.refuse_if(f"not {holding}")
+
+    def _value(self, side: Expression, names: Mapping[str, str]) -> str:
+        return self.axes.spoken(side, **names)
+
+
+def bounded_names(conditions: Iterable[Condition]) -> frozenset[str]:
+    """The names that conditions speak of."""
+    return frozenset(name for one in conditions for side in (one.subject, one.bound) for name in side.names)

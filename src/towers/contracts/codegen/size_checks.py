@@ -1,0 +1,336 @@
+"""Source that binds axis names to sizes and compares sizes with names and expressions."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from towers.contracts.codegen.meeting import merged, met_again
+from towers.contracts.codegen.writer import Writer
+from towers.contracts.expressions import Expression
+from towers.contracts.specs import Axis, TensorSpec
+
+NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A size that must equal an expression with names that may not be bound yet."""
+
+    local: str
+    """Holds the size, or None where nothing came; a tuple of sizes if `many`."""
+    expression: Expression
+    certain: bool
+    many: bool
+
+
+class AxisWriter:
+    """The axes of one signature: a local for each name.
+
+    Args:
+        writer: where the lines go.
+        spread: the variadic names that broadcast anywhere in the signature.
+        result: the local that holds the result.
+    """
+
+    def __init__(self, writer: Writer, spread: Iterable[str], result: str) -> None:
+        self.writer, self.spread, self.result = writer, frozenset(spread), result
+        self.seen: dict[str, None] = {}
+        self.bound: set[str] = set()
+        """The names that have a size here in every call."""
+        self.waiting: list[Waiting] = []
+        self.assigned: set[str] = set()
+        """The locals that have a value before anything reads them, in every call."""
+        self.whole: dict[tuple[str, ...], str] = {}
+        """The local that holds the shape of an earlier tensor, by its axes: another of the same has that shape."""
+        self.again: set[str] = set()
+        """The names that are set in more than one place."""
+        self.read: set[str] = set()
+        """The locals that are read anywhere."""
+        self.unpacked: list[tuple[str, Sequence[str], str]] = []
+        """Lines that take a shape apart: the line, its targets, the local that holds the shape."""
+        self.touched: list[dict[str, None]] = []
+        """What the alternatives now being written set, to be set back when they do not fit."""
+
+    def local(self, name: str) -> str:
+        """The local that holds a name's size, or None, to be read."""
+        self.read.add(self._local(name))
+        return self._local(name)
+
+    def _local(self, name: str) -> str:
+        return f"{self.writer.mark}axis_{name}"
+
+    # The axes of one tensor.
+
+    def axes(self, shape: str, spec: TensorSpec) -> None:
+        """Compare a shape with an annotation."""
+        at, count = spec.variadic, len(spec.axes)
+        if at is None:
+            texts = tuple(axis.text for axis in spec.axes)
+            same = self.whole.get(texts)
+            if same is not None and not any(axis.name in self.again for axis in spec.axes):
+                self._as_known(shape, spec.axes, same, same)
+            elif count and None not in (known := [self._known(axis) for axis in spec.axes]):
+                sizes = f"({', '.join(map(str, known))},)"
+                self._as_known(shape, spec.axes, same or sizes, sizes)
+            else:
+                self._each(shape, spec.axes)
+            if self.writer.certain and count and all(_lasting(axis) for axis in spec.axes):
+                self.whole.setdefault(texts, shape)
+            return
+        if count > 1:
+            self.writer.refuse_if(f"{self.writer.given('len', len)}({shape}) < {count - 1}")
+        for index, axis in enumerate(spec.axes):
+            if index == at:
+                end = at + 1 - count
+                self._variadic(f"{shape}[{at or ''}:{end or ''}]", axis)
+            elif axis.size is not None:
+                local = self.writer.local("size")
+                self.writer.line(f"{local} = {shape}[{index if index < at else index - count}]")
+                self._axis(local, axis, ragged=index > 0)
+
+    def _known(self, axis: Axis) -> str | None:
+        """What an axis must be, as far as it is known by now."""
+        if axis.size is None or axis.broadcast:
+            return None
+        if axis.name is not None:
+            return self.local(axis.name) if axis.name in self.seen else None
+        known = all(name in self.bound for name in axis.size.names) and not self._impossible(axis.size)
+        return self.spoken(axis.size) if known else None
+
+    def _as_known(self, shape: str, axes: Sequence[Axis], same: str, known: str) -> None:
+        """Compare a whole shape with what is known: most often one glance is enough."""
+        unlike = f"{shape} != {same}"
+        met = f"{self.writer.given('_met', met_again)}({shape}, {known})"
+        names = [axis.name if axis.name not in self.bound else None for axis in axes]
+        open_names = list(filter(None, names))
+        if not open_names:
+            self.writer.refuse_if(unlike, f"{met} is None")
+            return
+        with self.writer.block(f"if {unlike}:"):
+            if len(set(open_names)) < len(open_names):  # the first of them may settle the next
+                self._each(shape, axes)
+                return
+            local = self.writer.local("met")
+            targets = [self._set(name) if name else f"{self.writer.mark}any" for name in names]
+            self.writer.line(f"{local} = {met}")
+            self.writer.refuse_if(f"{local} is None")
+            self.writer.line(f"{', '.join(targets)}{',' if len(targets) == 1 else ''} = {local}")
+
+    def _each(self, shape: str, axes: Sequence[Axis]) -> None:
+        """Compare axis by axis."""
+        self.writer.refuse_if(f"{self.writer.given('len', len)}({shape}) != {len(axes)}")
+        if all(axis.size is None for axis in axes):
+            return
+        targets: list[str] = []
+        left: list[tuple[str, Axis, bool]] = []
+        for index, axis in enumerate(axes):
+            if axis.size is None:
+                targets.append(f"{self.writer.mark}any")
+            elif self.writer.certain and axis.name and not axis.broadcast and axis.name not in self.seen:
+                targets.append(self._set(axis.name))
+                if targets[-1] not in self.writer.start:
+                    self.assigned.add(targets[-1])
+                if index != 1:  # a ragged second axis has no size
+                    self.bound.add(axis.name)
+            else:
+                targets.append(self.writer.local("size"))
+                left.append((targets[-1], axis, index == 1))
+        self.writer.line(f"{', '.join(targets)}{',' if len(targets) == 1 else ''} = {shape}")
+        self.unpacked.append((self.writer.lines[-1], targets, shape))
+        self.read.update(local for local, _, _ in left)
+        for local, axis, ragged in left:
+            self._axis(local, axis, ragged=ragged)
+
+    def _set(self, name: str) -> str:
+        if name in self.seen:
+            self.again.add(name)
+        self.seen.setdefault(name)
+        return self._touch(self._local(name))
+
+    def _touch(self, local: str) -> str:
+        if not self.writer.certain:
+            self.writer.start.setdefault(local, "None")
+        for touched in self.touched:
+            touched.setdefault(local)
+        return local
+
+    def spared(self, lines: Sequence[str]) -> list[str]:
+        """The lines without the taking apart of shapes of which at most one size is read."""
+        spared: dict[str, list[str]] = {}
+        for line, targets, shape in self.unpacked:
+            used = [(at, local) for at, local in enumerate(targets) if local in self.read]
+            if len(used) < 2 and len(targets) > 1:
+                indent = line[: -len(line.lstrip())]
+                spared[line] = [f"{indent}{local} = {shape}[{at}]" for at, local in used]
+        return [kept for line in lines for kept in spared.get(line, [line])]
+
+    def _axis(self, size: str, axis: Axis, *, ragged: bool) -> None:
+        """One axis; `ragged`: it may have no size."""
+        assert axis.size is not None
+        given = [f"{size} is not None"] * ragged + [f"{size} != 1"] * axis.broadcast
+        if axis.name is None:
+            self._expression(size, axis.size, given)
+        elif axis.name in self.bound:
+            self.writer.refuse_if(*given, f"{size} != {self.local(axis.name)}")
+        else:
+            self.writer.start.setdefault(self.local(axis.name), "None")
+            local = self._set(axis.name)
+            fresh = [f"{local} is None", *given[ragged:]]
+            self.writer.line(f"if {' and '.join(fresh)}: {local} = {size}")
+            self.writer.line(f"elif {' and '.join([*given, f'{size} != {local}'])}: {self.writer.no}")
+
+    def _variadic(self, sizes: str, axis: Axis) -> None:
+        if axis.name is None:
+            return
+        name = f"*{axis.name}"
+        local = f"{self.writer.mark}axes_{axis.name}"
+        first = self.writer.certain and name not in self.seen
+        if not first:
+            self.writer.start.setdefault(local, "None")
+        self.seen.setdefault(name)
+        self._touch(local)
+        if axis.name in self.spread:
+            merge = self.writer.given("_merged", merged)
+            known = "None" if first else local
+            self.writer.line(f"{local} = {merge}({known}, {sizes}, {axis.broadcast})")
+            self.writer.refuse_if(f"{local} is None")
+        elif first:
+            self.writer.line(f"{local} = {sizes}")
+            self.bound.add(name)
+        elif name in self.bound:
+            self.writer.refuse_if(f"{local} != {sizes}")
+        else:
+            self.writer.line(f"if {local} is None: {local} = {sizes}")
+            self.writer.line(f"elif {local} != {sizes}: {self.writer.no}")
+
+    # Expressions.
+
+    def _expression(self, size: str, expression: Expression, given: Sequence[str]) -> None:
+        if all(name in self.bound for name in expression.names):
+            wrong = self._unequal(size, expression)
+            self.writer.refuse_if(*given, wrong)
+            return
+        if self.touched:  # an alternative fits or not as far as its names are known by now
+            known = [f"{self.local(name)} is not None" for name in expression.names if name not in self.bound]
+            self.writer.start |= {self.local(name): "None" for name in expression.names if name not in self.bound}
+            wrong = self._unequal(size, expression)
+            self.writer.refuse_if(*given, *known, wrong)
+        local, many = self.writer.local("waiting"), not self.writer.certain
+        self.writer.start.setdefault(local, "()" if many else "None")
+        self._touch(local)
+        head = f"if {' and '.join(given)}: " if given else ""
+        self.writer.line(f"{head}{local} {'+= (' + size + ',)' if many else '= ' + size}")
+        self.waiting.append(Waiting(local, expression, certain=not given and not many, many=many))
+
+    def spoken(self, expression: Expression, **more: str) -> str:
+        """An expression as source; `more`: what stands for some of its names."""
+        names = {name: self.local(name) for name in expression.names}
+        return expression.spell(names | {path: self.path(path) for path in expression.braces} | more)
+
+    def _unequal(self, size: str, expression: Expression) -> str:
+        """The test that a size is not what an expression of known names says."""
+        tests = [*self._impossible(expression), f"{size} != {self.spoken(expression)}"]
+        return tests[0] if len(tests) == 1 else f"({' or '.join(tests)})"
+
+    def _impossible(self, expression: Expression) -> list[str]:
+        """The tests that an expression has no value: it needs a number that is none, or divides by 0."""
+        numbers = self.writer.given("_numbers", NUMBERS)
+        lone = expression.text.startswith("{self.") and expression.text == f"{{{expression.braces[0]}}}"
+        kind = self.writer.given("isinstance", isinstance)
+        tests = [f"not {kind}({self.path(path)}, {numbers})" for path in expression.braces if not lone]
+        return [*tests, *(f"not ({self.spoken(divisor)})" for divisor in expression.divisors)]
+
+    def path(self, path: str) -> str:
+        """The source of a path in braces."""
+        first, dot, rest = path.partition(".")
+        return f"{self.result if first == 'return' else first}{dot}{rest}"
+
+    def settle(self) -> None:
+        """Compare the sizes that wait; a linear expression of one unknown name binds it."""
+        left, self.waiting = self.waiting, []
+        several: list[Waiting] = []
+        while left:
+            item = min(left, key=lambda item: len(self._unknown(item)))
+            left.remove(item)
+            unknown = self._unknown(item)
+            self._settle(item, unknown)
+            self.waiting += [item] if unknown else []
+            several += [item] if len(unknown) > 1 else []
+        for item in several:  # one of its names may have been bound on the way
+            self._settle(item, self._unknown(item))
+
+    def _unknown(self, item: Waiting) -> list[str]:
+        return [name for name in item.expression.names if name not in self.bound]
+
+    def _settle(self, item: Waiting, unknown: Sequence[str]) -> None:
+        size = self.writer.local("size") if item.many else item.local
+        if item.many:
+            with self.writer.block(f"for {size} in {item.local}:"):
+                self._compare_or_solve(size, item.expression, unknown)
+        elif item.certain:
+            self._compare_or_solve(size, item.expression, unknown)
+            if len(unknown) == 1 and _grows_with(item.expression, unknown[0]):
+                self.bound.add(unknown[0])
+        else:
+            with self.writer.block(f"if {size} is not None:"):
+                self._compare_or_solve(size, item.expression, unknown)
+
+    def _compare_or_solve(self, size: str, expression: Expression, unknown: Sequence[str]) -> None:
+        for name in unknown:
+            self.writer.start.setdefault(self.local(name), "None")
+        wrong = self._unequal(size, expression)
+        if not unknown:
+            self.writer.refuse_if(wrong)
+            return
+        known = " and ".join(f"{self.local(name)} is not None" for name in unknown)
+        with self.writer.block(f"if {known}:"):
+            self.writer.refuse_if(wrong)
+        for name in unknown:
+            if expression.linear_in(name):
+                others = [f"{self.local(other)} is not None" for other in unknown if other != name]
+                with self.writer.block(f"elif {' and '.join(others)}:" if others else "else:"):
+                    self._solve(size, expression, name)
+
+    def _solve(self, size: str, expression: Expression, name: str) -> None:
+        """Bind the one unknown name: size = zero + slope * name."""
+        local = self._set(name)
+        impossible = self._impossible(expression)
+        if impossible:
+            self.writer.refuse_if(" or ".join(impossible))
+        if not expression.braces and expression.names == (name,):
+            zero, slope = _line(expression)
+        else:
+            zero, slope = self.writer.local("zero"), self.writer.local("slope")
+            self.writer.line(f"{zero} = {self.spoken(expression, **{name: '0'})}")
+            self.writer.line(f"{slope} = {self.spoken(expression, **{name: '1'})} - {zero}")
+        if slope == 1:
+            self.writer.line(f"{local} = {size} - {zero}" if zero else f"{local} = {size}")
+            self.writer.refuse_if(f"{local} < 0")
+            return
+        rest = f"({size} - {zero})" if zero else size
+        with self.writer.block(f"if {slope}:", always=True):
+            self.writer.refuse_if(f"{rest} % {slope}")
+            self.writer.line(f"{local} = {rest} // {slope}")
+            self.writer.refuse_if(f"{local} < 0")
+        self.writer.line(f"elif {size} != {zero}: {self.writer.no}")
+
+
+def _lasting(axis: Axis) -> bool:
+    """Whether an axis that was compared once has the same size wherever it is written again."""
+    return axis.size is not None and not axis.broadcast and not axis.size.braces
+
+
+def _grows_with(expression: Expression, name: str) -> bool:
+    """Whether its size settles that name in every call: `2*n`, but not `n*m`, which is 0 for m = 0."""
+    alone = expression.names == (name,) and not expression.braces
+    return alone and expression.linear_in(name) and _line(expression)[1] != 0
+
+
+def _line(expression: Expression) -> tuple[int, int]:
+    """What an expression of one name is at 0, and how much it grows with each 1."""
+
+    def at(value: int) -> int:
+        return expression.evaluate(lambda name: value, lambda path: value)
+
+    return at(0), at(1) - at(0)

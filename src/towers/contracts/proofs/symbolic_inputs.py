@@ -1,0 +1,294 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Inputs made from a contract: which axes there are, which sizes each can have, and tensors of such sizes."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from towers.contracts.bindings import own_parameter
+from towers.contracts.expressions import Condition, Expression, conditions, read_path
+from towers.contracts.proofs.ranges import Span
+from towers.contracts.signature import Signature
+from towers.contracts.specs import Axis, PlainSpec, Spec, TensorSpec, TupleSpec
+
+Make = Callable[[Sequence[Any], torch.dtype], Any]
+"""Makes a tensor of a shape and dtype; fake, meta or real."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to call a module: which of the optional arguments are given."""
+
+    subject: "Subject"
+    given: tuple[str, ...]
+    leading: int
+    """How many axes a variadic axis stands for."""
+    ones: tuple[str, ...] = ()
+    """The axes that are 1 where they stand as `#name`."""
+
+    @property
+    def label(self) -> str:
+        """ "with lengths", "without lengths"; empty where there is but one way."""
+        optional = self.subject.optional
+        named = [f"with {name}" if name in self.given else f"without {name}" for name in optional]
+        named += [f"{self.leading} leading axes"] if self.subject.variadic else []
+        named += [f"#{name} of 1" for name in self.ones]
+        return ", ".join(named)
+
+    def arguments(self, sizes: Mapping[str, Any], make: Make) -> dict[str, Any]:
+        """The arguments by name; `sizes` has every axis."""
+        return {name: self._argument(name, sizes, make) for name in self.subject.required + self.given}
+
+    def placed(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Arguments by position as far as none is left out, for a module may take `*args`; the others by name."""
+        named, places = dict(arguments), [name for name in self.subject.signature.parameters if name != "self"]
+        given = itertools.takewhile(named.__contains__, places)
+        return [named.pop(name) for name in given], named
+
+    def _argument(self, name: str, sizes: Mapping[str, Any], make: Make) -> Any:
+        value = self.subject.values.get(name)
+        if value is not None and not isinstance(value, Tensor):
+            return value
+        spec = self.subject.signature.arguments.get(name)
+        if spec is None:
+            assert isinstance(value, Tensor)
+            return make(value.shape, value.dtype)
+        return self._made(name, spec, sizes, make, value)
+
+    def _made(self, name: str, spec: Spec, sizes: Mapping[str, Any], make: Make, value: Tensor | None) -> Any:
+        option = _choice(spec)
+        if isinstance(option, TupleSpec):
+            return tuple(self._made(f"{name}[{at}]", item, sizes, make, None) for at, item in enumerate(option.items))
+        if isinstance(option, TensorSpec):
+            shape = [size for axis in option.axes for size in self._axis(name, axis, sizes)]
+            return make(shape, self.subject.dtype(option) if value is None else value.dtype)
+        return sizes[name]
+
+    def _axis(self, name: str, axis: Axis, sizes: Mapping[str, Any]) -> list[Any]:
+        if axis.broadcast and axis.name in self.ones:
+            return [1] * (self.leading if axis.variadic else 1)
+        if axis.variadic:
+            return [sizes[key] for key in _leading(name, axis, self.leading)]
+        if axis.size is None:
+            return [sizes[_anonymous(name, axis)]]
+        return [axis.size.evaluate(lambda key: sizes[key] if key in sizes else self.subject.values[key], self.brace)]
+
+    def brace(self, path: str) -> Any:
+        """What stands in braces."""
+        return self.subject.brace(path)
+
+    def axes(self) -> dict[str, None]:
+        """Every axis of the arguments that are given, in order."""
+        found: dict[str, None] = {}
+        for name in self.subject.required + self.given:
+            value = self.subject.values.get(name)
+            spec = self.subject.signature.arguments.get(name)
+            if spec is None or (value is not None and not isinstance(value, Tensor)):
+                continue
+            for key in _axes(name, spec, self.leading):
+                found.setdefault(key)
+        return found
+
+    def spans(self) -> dict[str, Span]:
+        """The sizes that each axis can have: all from 1 on, unless the conditions narrow or widen it."""
+        spans = dict.fromkeys(self.axes(), Span(1))
+        for condition in sorted(self.subject.conditions, key=lambda each: each.relation not in (">=", ">")):
+            if (axis := condition.subject.text) in spans or _modulo(condition) in spans:
+                axis = axis if axis in spans else cast(str, _modulo(condition))
+                if (bound := self._number(condition.bound)) is not None:
+                    spans[axis] = _narrowed(spans[axis], condition, bound, widened=spans[axis] == Span(1))
+        return spans
+
+    def fits(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the conditions allow some sizes, as far as they speak of axes."""
+        return all(truth is None or bool(truth) for truth in self.truths(sizes))
+
+    def truths(self, sizes: Mapping[str, Any]) -> Iterator[Any]:
+        """Each condition that speaks of more than one axis, or of an axis in a way that no span has."""
+        for condition in self.subject.conditions:
+            try:
+                left = condition.subject.evaluate(sizes.__getitem__, self.brace)
+                right = condition.bound.evaluate(sizes.__getitem__, self.brace)
+            except (KeyError, LookupError):
+                continue
+            yield condition.compare(left, right)
+
+    def _number(self, expression: Expression) -> int | None:
+        if expression.names:
+            return None
+        try:
+            return expression.evaluate(lambda name: None, self.brace)
+        except LookupError:
+            return None
+
+
+@dataclass
+class Subject:
+    """A module with the contract of its forward, and what the user gave."""
+
+    module: nn.Module
+    signature: Signature
+    conditions: Sequence[Condition]
+    values: Mapping[str, Any]
+    """Arguments given by the user, by name; tensors give dtypes, and their sizes become symbols."""
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    variadic: bool = field(default=False)
+    broadcast: tuple[str, ...] = ()
+    """Axes that stand as `#name` in one argument, and without # in another, which is always given."""
+
+    def cases(self) -> list[Case]:
+        """Every way to call it: each combination of up to four optional arguments; of more none, each, two and all.
+
+        Axes that broadcast have their size, each 1 alone, and all 1.
+        """
+        few = len(self.optional) if len(self.optional) <= 4 else 2
+        some = {way for count in range(few + 1) for way in itertools.combinations(self.optional, count)}
+        some.add(self.optional)
+        ways = sorted(some, key=lambda way: (len(way), way))
+        ranks = (1, 0, 2) if self.variadic else (0,)
+        ones = dict.fromkeys([(), *((name,) for name in self.broadcast), self.broadcast])
+        return [Case(self, *parts) for parts in itertools.product(ways, ranks, ones)]
+
+    def brace(self, path: str) -> Any:
+        """What stands in braces.
+
+        Raises:
+            LookupError: it is None, or an argument that has no number here.
+        """
+        root, _, rest = path.partition(".")
+        value = self.module if root == "self" else self.values.get(root, self.signature.defaults.get(root))
+        found = read_path(value, path) if rest else value
+        if not isinstance(found, int):
+            raise LookupError(path)
+        return found
+
+    def dtype(self, spec: TensorSpec) -> torch.dtype:
+        """A dtype that an annotation allows; that of `dtype_of` where it says so."""
+        own = [tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point()]
+        likely = [*own[:1], torch.get_default_dtype(), torch.int64, torch.bool]
+        if self.signature.dtype_of is not None:
+            likely.insert(0, own_parameter(self.module, self.signature.dtype_of, self.signature.name).dtype)
+        if spec.dtypes is None:
+            return likely[0]
+        return next((dtype for dtype in likely if dtype in spec.dtypes), min(spec.dtypes, key=str))
+
+
+def read_subject(
+    module: nn.Module, signature: Signature, where: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Subject:
+    """What is to be verified.
+
+    Raises:
+        ValueError: an argument can be made from no contract and was not given, or a condition cannot be read.
+    """
+    names = [name for name in signature.parameters if name != "self"]
+    if len(args) > len(names):
+        raise ValueError(f"{signature.name} takes {len(names)} positional arguments; {len(args)} were given")
+    values = {**dict(zip(names, args, strict=False)), **kwargs}
+    own = [condition for text in where for condition in conditions(text)]
+    required, optional = list(values), []
+    for name, spec in signature.arguments.items():
+        if name in values or name in ("self", "cls"):
+            continue
+        if name not in signature.defaults:
+            if _choice(spec) is None:
+                raise ValueError(f"{signature.name}: {name}: verify cannot make one from its annotation; give {name}=…")
+            required.append(name)
+        elif isinstance(_choice(spec), (TensorSpec, TupleSpec)):
+            optional.append(name)
+    subject = Subject(module, signature, [*signature.where, *own], values, tuple(required), tuple(optional))
+    made = {name: signature.arguments.get(name, ()) for name in [*required, *optional]}
+    axes = {name: list(_tensor_axes(spec)) for name, spec in made.items()}
+    stretched = dict.fromkeys(axis.name for some in axes.values() for axis in some if axis.broadcast)
+    plain = {axis.name for name in required for axis in axes[name] if not axis.broadcast}
+    subject.variadic = any(axis.variadic for some in axes.values() for axis in some)
+    subject.broadcast = tuple(name for name in stretched if name is not None and name in plain)
+    _check_names(subject, own)
+    return subject
+
+
+def _tensor_axes(spec: Spec) -> Iterator[Axis]:
+    option = _choice(spec)
+    if isinstance(option, TupleSpec):
+        for item in option.items:
+            yield from _tensor_axes(item)
+    elif isinstance(option, TensorSpec):
+        yield from option.axes
+
+
+def _check_names(subject: Subject, own: Sequence[Condition]) -> None:
+    known = {axis for case in subject.cases() for axis in case.axes()} | set(subject.signature.arguments)
+    for condition in own:
+        for name in condition.subject.names:
+            if name not in known:
+                raise ValueError(f"where {condition.text!r}: {name} is none of {', '.join(sorted(known))}")
+
+
+def _choice(spec: Spec) -> Any:
+    """The alternative of an annotation that can be made: a padded tensor, a tuple, or an int that is an axis."""
+    for option in spec:
+        if isinstance(option, TensorSpec) and Tensor in option.carriers:
+            return option
+        if isinstance(option, TupleSpec) and all(_choice(item) is not None for item in option.items):
+            return option
+        if isinstance(option, PlainSpec) and option.hint is int:
+            return option
+    return None
+
+
+def _axes(name: str, spec: Spec, leading: int) -> Iterator[str]:
+    option = _choice(spec)
+    if isinstance(option, TupleSpec):
+        for at, item in enumerate(option.items):
+            yield from _axes(f"{name}[{at}]", item, leading)
+    elif isinstance(option, PlainSpec):
+        yield name
+    elif option is not None:
+        for axis in option.axes:
+            if axis.variadic:
+                yield from _leading(name, axis, leading)
+            elif axis.size is None:
+                yield _anonymous(name, axis)
+            else:
+                yield from axis.size.names
+
+
+def _leading(name: str, axis: Axis, count: int) -> list[str]:
+    key = axis.name or f"{name}_axis"
+    return [f"{key}_{number}" for number in range(1, count + 1)]
+
+
+def _anonymous(name: str, axis: Axis) -> str:
+    return f"{name}{axis.text}" if axis.text != "_" else f"{name}_axis"
+
+
+def _modulo(condition: Condition) -> str | None:
+    """The axis in `axis % 4 == 0`."""
+    axis, percent, _ = condition.subject.text.partition(" % ")
+    return axis if percent and condition.relation == "==" else None
+
+
+def _narrowed(span: Span, condition: Condition, bound: int, *, widened: bool) -> Span:
+    if condition.subject.text != condition.subject.names[0]:
+        divisor = condition.subject.text.partition(" % ")[2]
+        if not divisor.isdigit():
+            return span
+        return next((part for part in span.residues(int(divisor)) if part.first % int(divisor) == bound), span)
+    low, high = {
+        ">=": (bound, None),
+        ">": (bound + 1, None),
+        "<=": (0, bound),
+        "<": (0, bound - 1),
+        "==": (bound, bound),
+    }[condition.relation]
+    if widened and condition.relation in (">=", ">") and low < 1:
+        return Span(max(low, 0), span.last, span.step)
+    part = span.part(low, high)
+    if part is None:
+        raise ValueError(f"no size is left by {condition.text!r}")
+    return part

@@ -1,0 +1,337 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
+"""One run of a module on symbolic sizes: what came out, what every boundary saw, and what torch had to ask."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.nn.utils.rnn import PackedSequence
+
+from towers.contracts import modes
+from towers.contracts.bindings import Bindings, Unknown
+from towers.contracts.check import Check
+from towers.contracts.errors import ShapeContractError
+from towers.contracts.layouts import RaggedAxis, Size, layout
+from towers.contracts.proofs.copies import Emptied
+from towers.contracts.proofs.fast_meta import made
+from towers.contracts.proofs.implied import always
+from towers.contracts.proofs.packing import batch_sizes_of
+from towers.contracts.proofs.ranges import Spans
+from towers.contracts.proofs.shape_rules import Rules
+from towers.contracts.proofs.source_location import quiet, raised_at, running_at
+from towers.contracts.proofs.stateful import keeps_sizes
+from towers.contracts.proofs.symbolic_inputs import Case
+from towers.contracts.proofs.symbolic_size import SymbolicSize, renamed
+from towers.contracts.proofs.symbols import Guard, Symbols, Undecidable
+from towers.contracts.signature import Signature
+from towers.contracts.specs import Spec, TensorSpec, TupleSpec
+
+UNPROVABLE = (
+    Undecidable,
+    GuardOnDataDependentSymNode,
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+    NotImplementedError,
+)
+"""What torch or a rule raises for operations whose shapes cannot be known."""
+
+
+@dataclass
+class Step:
+    """What one module or contract saw."""
+
+    path: str
+    kind: str
+    came: Any
+    """Shapes of the arguments: torch.Size, nested in lists."""
+    went: Any = None
+    """Shapes of the result; None where it never came to one."""
+    demand: str = ""
+    """What the contract says; empty for a module without one."""
+    contract: str = ""
+    """The function that has it."""
+    failed: bool = False
+
+
+@dataclass
+class Outcome:
+    """What one run showed."""
+
+    case: Case
+    spans: Spans
+    steps: list[Step] = field(default_factory=list)
+    guards: list[Guard] = field(default_factory=list)
+    error: Exception | None = None
+    message: str = ""
+    place: str = ""
+    unprovable: bool = False
+    sizes: set[Any] = field(default_factory=set)
+    """Every size in axis names that a module passed on."""
+    keeps: bool = False
+    """Whether the module keeps a size of this call."""
+    spell: Callable[[Any], str] = str
+    """A sympy expression of torch's symbols in axis names."""
+
+    def shown(self, shapes: Any) -> str:
+        """Shapes as text: "(batch, words-1, 32), (2, batch, 6)"."""
+        if isinstance(shapes, torch.Size):
+            sizes: list[Any] = list(shapes)
+            texts = [self.spell(size.node.expr) if isinstance(size, torch.SymInt) else str(size) for size in sizes]
+            return f"({', '.join(texts)})"
+        return ", ".join(self.shown(shape) for shape in shapes) if shapes else ""
+
+    @cached_property
+    def open(self) -> list[Guard]:
+        """The guards, each once."""
+        return list({guard.text(): guard for guard in self.guards}.values())
+
+
+class _Names(Bindings):
+    def __init__(self, signature: Signature, arguments: Mapping[str, Any], run: "_Run") -> None:
+        super().__init__(signature, arguments)
+        self.run = run
+
+    def braces(self, path: str) -> Any:
+        return self.run.symbols.shown(super().braces(path))
+
+    def axis_or_values(self, name: str) -> Any:
+        bound = self.axes.get(name)
+        if bound is not None and isinstance(bound.size, RaggedAxis):
+            raise Unknown  # a rule on values, of which there are none
+        return self.run.symbols.shown(super().axis_or_values(name))
+
+    def module_path(self) -> str:
+        owner = self.arguments.get("self")
+        path = self.run.paths.get(id(owner), "")
+        return f"{path} in {self.run.root}" if path else type(owner).__name__
+
+
+class _SymbolicCheck(Check):
+    """The check that every call gets, on sizes that are symbols."""
+
+    def __init__(self, names: Bindings, symbols: Symbols) -> None:
+        super().__init__(names)
+        self.symbols = symbols
+
+    def layout(self, value: object) -> tuple[Sequence[Size], torch.dtype | None, torch.device | None]:
+        if isinstance(value, PackedSequence) and id(value.batch_sizes) in self.symbols.packed:
+            batch = batch_sizes_of(self.symbols, value.batch_sizes)
+            sizes: Sequence[Any] = [batch, RaggedAxis(None), *value.data.shape[1:]]
+            dtype, device = value.data.dtype, value.data.device
+        else:
+            sizes, dtype, device = layout(value)
+        return [self.symbols.shown(size) for size in sizes], dtype, device
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, module: nn.Module, case: Case, spans: Spans) -> None:
+        self.symbols = Symbols(spans, self.place, case.fits)
+        self.root = type(module).__name__
+        self.paths = {id(part): path for path, part in module.named_modules()}
+        self.inside: list[nn.Module] = []
+        self.outcome = Outcome(case, spans)
+        self.thread = threading.get_ident()
+        self.hooks = [
+            hook
+            for part in module.modules()
+            for hook in (
+                part.register_forward_pre_hook(self.enter, with_kwargs=True),
+                part.register_forward_hook(self.leave, with_kwargs=True),
+            )
+        ]
+        self.open: list[Step] = []
+        self.asked: set[Any] = set()
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """A module is called."""
+        self.inside.append(module)
+        came = self.shapes([*args, *kwargs.values()])
+        self.open.append(Step(self.paths.get(id(module), "?"), type(module).__name__, came))
+        self.outcome.steps.append(self.open[-1])
+
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        """A module has returned."""
+        self.inside.pop()
+        self.open.pop().went = self.shapes(result)
+
+    def interceptor(self, signature: Signature, arguments: dict[str, Any], call: Callable[[], Any]) -> Any:
+        """A contracted call, checked on symbols."""
+        names = _Names(signature, arguments, self)
+        check = _SymbolicCheck(names, self.symbols)
+        owner = arguments.get("self")
+        if self.open and self.inside[-1] is owner and not self.open[-1].demand:
+            step = self.open[-1]
+        else:
+            came = self.shapes([value for name, value in arguments.items() if name != "self"])
+            running = self.paths.get(id(self.inside[-1]), "") if self.inside else ""
+            step = Step(self.paths.get(id(owner), running), signature.name, came)
+            self.outcome.steps.append(step)
+        step.demand, step.contract = demanded(signature), signature.name
+        try:
+            with torch._C.DisableTorchFunction():  # a check only reads: no rule is asked
+                check.check_arguments()
+            result = call()
+            step.went = self.shapes(result)
+            with torch._C.DisableTorchFunction():
+                check.check_result(result)
+                self.derived(signature, names)
+        except (ShapeContractError, ValueError):
+            step.failed = True
+            raise
+        return result
+
+    def derived(self, signature: Signature, names: Bindings) -> None:
+        """Take down the sizes that the contract computes, such as words-1: they are special at 0 and 1 too."""
+        specs = [*signature.arguments.values(), *([signature.result] if signature.result else [])]
+        tensors = [option for spec in specs for option in spec if isinstance(option, TensorSpec)]
+        for axis in (axis for tensor in tensors for axis in tensor.axes):
+            size = names.expected(axis) if axis.name is None and not axis.variadic else None
+            if isinstance(size, SymbolicSize):
+                self.asked.add(size.value.node.expr)
+
+    # What is told.
+
+    def shapes(self, value: Any) -> Any:
+        """The shapes of tensors wherever they stand in a value: a torch.Size, or a list of what stands in it."""
+        if isinstance(value, Tensor):
+            with torch._C.DisableTorchFunction():
+                shape = torch.Size() if value.is_nested else value.shape
+            self.asked.update(size.node.expr for size in shape if isinstance(size, torch.SymInt))
+            return shape
+        if isinstance(value, PackedSequence):
+            return self.shapes(value.data)
+        if isinstance(value, (list, tuple)):
+            found = [self.shapes(item) for item in value]
+            return [shape for shape in found if shape is not None]
+        if isinstance(value, dict):
+            return self.shapes(list(value.values()))
+        inner = getattr(value, "values", None)
+        if not isinstance(inner, Tensor):
+            return None
+        self.shapes(inner)
+        uniform = getattr(value, "uniform", None)  # sentences end to end that are known to be equally long
+        return inner.shape if uniform is None else torch.Size([value.batch, uniform, *inner.shape[1:]])
+
+    def place(self) -> str:
+        """Where in the user's code, and in which module, something happens now."""
+        return self.in_module(running_at(__file__))
+
+    def in_module(self, text: str) -> str:
+        """Text with the module that is running: "left.lstm (lstm.py:120)"."""
+        path = self.paths.get(id(self.inside[-1]), "") if self.inside else ""
+        return f"{path} ({text})" if path and text else text or path
+
+    def settle(self) -> None:
+        """Nothing was raised; but something may have to hold of sizes that only values tell."""
+        owed = self.symbols.owed()
+        if owed is not None:
+            text, self.outcome.place, breakable = owed
+            self.outcome.message = f"needs {text}, which depends on the values of a tensor"
+            self.outcome.error, self.outcome.unprovable = Undecidable(text), not breakable
+            self.outcome.steps[0].failed = True
+
+    def failed(self, error: Exception) -> None:
+        """Take down an error: the text in axis names, the place in the user's code."""
+        outcome = self.outcome
+        outcome.error, outcome.unprovable = error, isinstance(error, UNPROVABLE)
+        for step in self.open:
+            step.failed = True
+        outcome.place = self.in_module(raised_at(error.__traceback__))
+        names = self.symbols.spelling()
+        text = renamed(str(error), names).strip()
+        if isinstance(error, (ShapeContractError, ValueError)) and not outcome.unprovable:
+            outcome.message = text
+        elif isinstance(error, Undecidable):
+            outcome.message = f"whether {text} depends on the values of a tensor"
+        elif outcome.unprovable:
+            outcome.message = f"{_first_line(text) or type(error).__name__}"
+        else:
+            outcome.message = f"{type(error).__name__}: {text}"
+
+
+def demanded(signature: Signature) -> str:
+    """What a contract demands and promises: "batch words 300 -> batch 6"."""
+    arguments = [text for name, spec in signature.arguments.items() if (text := _axes(spec)) and name != "self"]
+    result = _axes(signature.result) if signature.result else ""
+    return ", ".join(arguments) + (f" -> {result}" if result else "")
+
+
+def _axes(spec: Spec) -> str:
+    tensors = [option.text for option in spec if isinstance(option, TensorSpec)]
+    tuples = [f"({', '.join(map(_axes, option.items))})" for option in spec if isinstance(option, TupleSpec)]
+    return " or ".join(dict.fromkeys([*tensors, *tuples]))
+
+
+def run(
+    emptied: Emptied, fake: FakeTensorMode, case: Case, spans: Spans, earlier: Mapping[str, int] | None = None
+) -> Outcome:
+    """Run a module on one region of sizes; where that raises questions, once more on torch's Python decompositions.
+
+    Those know symbols better, and cost twice as much. With `earlier` the module is first called with those sizes.
+    """
+    outcome = _run(emptied, fake, case, spans, nullcontext(), earlier)
+    if outcome.error is None and all(_told(guard, spans) for guard in outcome.open):
+        return outcome
+    return _run(emptied, fake, case, spans, enable_python_dispatcher(), earlier)
+
+
+def _told(guard: Guard, spans: Spans) -> bool:
+    """Whether a guard is no riddle: it always holds, or is on one axis that it does not fix."""
+    return guard.fixed is None and (len(guard.relation.free_symbols) == 1 or always(guard.relation, spans))
+
+
+def _run(
+    emptied: Emptied,
+    fake: FakeTensorMode,
+    case: Case,
+    spans: Spans,
+    dispatch: AbstractContextManager[Any],
+    earlier: Mapping[str, int] | None,
+) -> Outcome:
+    module = emptied.copy()
+    one = _Run(module, case, spans)
+    fake.shape_env = one.symbols.env
+    try:
+        with quiet(), fake, dispatch, Rules(one.symbols), modes.watched(one.interceptor):
+            for truth in case.truths(one.symbols.sizes):
+                one.symbols.assume(truth)
+            for sizes in (*([earlier] if earlier else []), one.symbols.sizes):
+                one.outcome.steps.clear()
+                args, kwargs = case.placed(case.arguments(sizes, made))
+                module(*args, **kwargs)
+        one.settle()
+        one.outcome.keeps = keeps_sizes(module)
+    except Unknown:
+        raise
+    except Exception as error:
+        one.failed(error)
+    finally:
+        for hook in one.hooks:
+            hook.remove()
+        fake.shape_env = None
+    outcome = one.outcome
+    outcome.guards = one.symbols.guards()
+    outcome.sizes = {one.symbols.in_axes(size) for size in one.asked}
+    outcome.spell = one.symbols.spell
+    return outcome
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else ""

@@ -1,0 +1,207 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""How `lstm.c` is called: a batch laid out, one layer and direction over it, and the way back."""
+
+import ctypes
+from ctypes import c_int64, c_void_p
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from towers.kernels.batch import Batch, Run
+from towers.kernels.cells import Parameters
+from towers.kernels.cpu.library import Library, library
+from towers.kernels.cpu.threads import openmp
+
+REALS = {torch.float32: "float", torch.float64: "double"}
+A_THREAD = 60_000  # multiply-adds, about 10 µs, below which a second thread is not worth to be woken
+
+
+class Job(ctypes.Structure):
+    """What `lstm.c` calls so."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("x", "starts", "lengths", "offsets", "order")),
+        *((name, c_int64) for name in ("span", "batch", "inputs", "hidden", "reverse")),
+        *((name, c_void_p) for name in ("packed", "packed_x", "h_in", "c_in", "h_out", "c_out", "c_0", "y")),
+        *((name, c_void_p) for name in ("gates", "cells", "entries", "g_x", "sums", "g_w_ih", "g_w_hh", "g_bias")),
+        *((name, c_int64) for name in ("parts", "next")),
+    )
+
+
+class VersionedCache(NamedTuple):
+    """What the way back needs."""
+
+    gates: Tensor
+    cells: Tensor
+    entries: Tensor
+    c_0: Tensor
+    w_ih: Tensor
+    w_hh: Tensor
+
+
+def serves(dtype: torch.dtype, hidden: int) -> bool:
+    """Whether it can run such numbers on this machine."""
+    return dtype in REALS and library(REALS[dtype], hidden) is not None
+
+
+class Layout:
+    """Where the sentences of a batch lie, for all layers and directions."""
+
+    def __init__(self, batch: Batch, count: int) -> None:
+        rows = batch.rows
+        starts, lengths = batch.starts, batch.lengths
+        if lengths is None and (starts is not None or rows != count * (batch.longest or 0)):
+            starts, lengths = batch.places(count)
+        # Copies, as the way back must find what the way there found, whatever becomes of the tensors that were given.
+        self.starts, self.lengths = (None if part is None else part.clone() for part in (starts, lengths))
+        self.batch, self.rows, self.span = count, rows, rows // count
+        self.offsets = self.order = None
+        self.words = rows
+        if self.lengths is not None:
+            self.offsets, self.order = torch.empty(2, count + 1, dtype=torch.int64, device="cpu").unbind()
+            own = library("float", 1)
+            assert own is not None
+            places = (_at(self.starts), _at(self.lengths), c_int64(self.span), c_int64(count), c_int64(rows))
+            self.words = own.code.lay_out(*places, _at(self.offsets), _at(self.order))
+            if self.words < 0:
+                raise IndexError(f"RaggedLSTM: a sentence of the batch lies outside of its {rows} rows")
+
+    def job(self, **fields: Any) -> Job:
+        """With what a job has of it."""
+        own = {"starts": self.starts, "lengths": self.lengths, "offsets": self.offsets, "order": self.order}
+        places = {name: part.data_ptr() if isinstance(part, Tensor) else part for name, part in (own | fields).items()}
+        return Job(span=self.span, batch=self.batch, **places)
+
+
+def forward(
+    layout: Layout,
+    values: Tensor,
+    state: tuple[Tensor, Tensor],
+    weights: Parameters,
+    *,
+    reverse: bool,
+    outputs: bool,
+    save: bool,
+) -> Run:
+    """Walk over the batch; output is 0 where no sentence is."""
+    w_ih, w_hh, bias, _ = weights
+    (inputs, hidden), count = (w_ih.shape[1], w_hh.shape[1]), layout.batch
+    own = _code(values, hidden)
+    values, h_0, c_0, w_ih, w_hh = (part.resolve_neg().contiguous() for part in (values, *state, w_ih, w_hh))
+    _fits(values, h_0, c_0, w_ih, w_hh, layout)
+    bias = None if bias is None else bias.contiguous()
+    blocks = -(-hidden // own.lanes)
+    packed = values.new_empty(blocks * (inputs + hidden + 1) * 4 * own.lanes)
+    own.code.pack(*map(_at, (packed, w_ih, w_hh, bias)), c_int64(inputs), c_int64(hidden))
+    h_n, c_n = values.new_empty(count, hidden), values.new_empty(count, hidden)
+    y = None
+    if outputs:
+        y = (values.new_empty if layout.words == layout.rows else values.new_zeros)(layout.rows, hidden)
+    gates = cells = entries = None
+    if save:
+        sizes = (blocks * 4 * own.lanes, blocks * own.lanes, blocks * own.lanes)
+        gates, cells, entries = (values.new_empty(layout.words, size) for size in sizes)
+    job = layout.job(
+        x=values, inputs=inputs, hidden=hidden, reverse=reverse, packed=packed, h_in=h_0, c_in=c_0, h_out=h_n,
+        c_out=c_n, y=y, gates=gates, cells=cells, entries=entries,
+    )  # fmt: skip
+    threads = _threads(layout, 4 * hidden * (inputs + hidden))
+    _run(own.code.forward, job, threads, threads)
+    if gates is None or cells is None or entries is None:
+        return Run(y, h_n, c_n, ())
+    return Run(y, h_n, c_n, VersionedCache(gates, cells, entries, c_0, w_ih, w_hh))
+
+
+def backward(
+    layout: Layout,
+    values: Tensor,
+    kept: tuple[Any, ...],
+    g_output: Tensor | None,
+    g_h: Tensor,
+    g_c: Tensor,
+    *,
+    reverse: bool,
+    wants_values: bool,
+) -> tuple[Tensor | None, Tensor, Tensor, Parameters]:
+    """The gradients of values, h_0, c_0 and the weights.
+
+    The gradient of the weights is summed over parts of the sentences, as many whatever the threads, and so the same.
+    """
+    gates, cells, entries, c_0, w_ih, w_hh = kept
+    (inputs, hidden), count = (w_ih.shape[1], w_hh.shape[1]), layout.batch
+    own = _code(values, hidden)
+    values, g_h, g_c = values.contiguous(), g_h.contiguous(), g_c.contiguous()
+    g_output = None if g_output is None else g_output.contiguous()
+    blocks = -(-hidden // own.lanes)
+    packed, packed_x = (
+        _packed_back(weights, hidden, blocks, own) if wanted else None
+        for weights, wanted in ((w_hh, True), (w_ih, wants_values))
+    )
+    g_h_0, g_c_0 = values.new_empty(count, hidden), values.new_empty(count, hidden)
+    g_x = None
+    if wants_values:
+        g_x = (torch.empty_like if layout.words == layout.rows else torch.zeros_like)(values)
+    parts = _parts(count)
+    sums = values.new_empty(parts, blocks * (inputs + hidden + 1) * 4 * own.lanes)
+    g_w_ih, g_w_hh, g_bias = torch.empty_like(w_ih), torch.empty_like(w_hh), values.new_empty(4 * hidden)
+    job = layout.job(
+        x=values, inputs=inputs, hidden=hidden, reverse=reverse, packed=packed, packed_x=packed_x, h_in=g_h, c_in=g_c,
+        h_out=g_h_0, c_out=g_c_0, c_0=c_0, y=g_output, gates=gates, cells=cells, entries=entries, g_x=g_x, sums=sums,
+        g_w_ih=g_w_ih, g_w_hh=g_w_hh, g_bias=g_bias,
+    )  # fmt: skip
+    threads = _threads(layout, 8 * hidden * (inputs + hidden))
+    _run(own.code.backward, job, threads, parts)
+    _run(own.code.give_weights, job, threads if blocks > 1 else 1, parts)
+    return g_x, g_h_0, g_c_0, Parameters(g_w_ih, g_w_hh, g_bias, None)
+
+
+def _packed_back(weights: Tensor, hidden: int, blocks: int, own: Library) -> Tensor:
+    width = weights.shape[1]
+    packed = weights.new_empty(-(-width // own.lanes) * blocks * 4 * own.lanes * own.lanes)
+    own.code.pack_back(_at(packed), _at(weights), c_int64(width), c_int64(hidden))
+    return packed
+
+
+def _code(like: Tensor, hidden: int) -> Library:
+    own = library(REALS[like.dtype], hidden)
+    assert own is not None
+    return own
+
+
+def _fits(values: Tensor, h_0: Tensor, c_0: Tensor, w_ih: Tensor, w_hh: Tensor, layout: Layout) -> None:
+    """C would read whatever lies there.
+
+    Raises:
+        RuntimeError: sizes or dtypes do not fit each other.
+    """
+    hidden = w_hh.shape[1]
+    expected = ((layout.rows, w_ih.shape[1]), *[(layout.batch, hidden)] * 2, (4 * hidden, w_ih.shape[1]))
+    tensors = (values, h_0, c_0, w_ih, w_hh)
+    found = tuple(tuple(part.shape) for part in tensors)
+    if found != (*expected, (4 * hidden, hidden)) or len({part.dtype for part in tensors}) > 1:
+        dtypes = ", ".join(sorted({str(part.dtype) for part in tensors}))
+        raise RuntimeError(f"RaggedLSTM: x, h_0, c_0, weight_ih, weight_hh are {found} ({dtypes}): they do not fit")
+
+
+def _threads(layout: Layout, work: int) -> int:
+    most = min(torch.get_num_threads(), layout.batch, max(1, layout.words * work // A_THREAD))
+    return most if openmp() is not None else 1
+
+
+def _parts(count: int) -> int:
+    """Of the sentences, on the way back: a power of two, so that each has some that go side by side."""
+    return 1 << min(4, max(count // 16, 1).bit_length() - 1) if count >= 32 else 1 + (count >= 8)
+
+
+def _run(function: Any, job: Job, threads: int, parts: int) -> None:
+    job.parts, job.next = parts, 0
+    if threads == 1:
+        function(ctypes.byref(job))
+        return
+    parallel = openmp()
+    parallel(ctypes.cast(function, c_void_p), ctypes.byref(job), threads, 0)
+
+
+def _at(tensor: Tensor | None) -> c_void_p:
+    return c_void_p(None if tensor is None else tensor.data_ptr())

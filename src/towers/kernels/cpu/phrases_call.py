@@ -1,0 +1,156 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""How `phrases.c` is called: pooled features of all phrases, and the way back."""
+
+import ctypes
+from ctypes import c_int64, c_void_p
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from towers.kernels.cpu.library import code
+from towers.kernels.cpu.threads import openmp
+
+REALS = {torch.float32: "float", torch.float64: "double"}
+A_PART = 240  # phrases that one thread takes at a time
+A_PRODUCT = 96  # … of those that are multiplied first, which takes longer
+PARTS = 8  # of the phrases, over which the gradient of the weights is summed
+A_THREAD = 500  # phrases, about 10 µs, below which a second thread is not worth to be woken
+OF_PRODUCTS = 25  # … of those that are multiplied
+
+
+class Job(ctypes.Structure):
+    """What `phrases.c` calls so."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("vectors", "packed", "whole", "shares", "ids", "bias", "features", "chosen")),
+        *((name, c_void_p) for name in ("g_vectors", "g_weight", "g_shares", "sums", "g_bias")),
+        *((name, c_int64) for name in ("words", "width", "rows", "places", "filters", "pool")),
+        *((name, c_int64) for name in ("part", "parts", "next", "wrong")),
+    )
+
+
+def serves(dtype: torch.dtype) -> bool:
+    """Whether it can run such numbers on this machine."""
+    return dtype in REALS and code("phrases", REALS[dtype]) is not None
+
+
+def forward(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int, *, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """The pooled features of the phrase that starts with each token, "rows features"; to `keep`, which they were.
+
+    Args:
+        shares: of each token, or of words: "words places filters".
+        bias: "filters".
+        ids: the word that each token is.
+        pool: features of a group.
+        keep: whether the way back will be asked for.
+
+    Raises:
+        IndexError: an id is none of a word.
+        RuntimeError: the bias does not fit the shares.
+    """
+    words, places, filters = shares.shape
+    _fits(bias, shares, (filters,))
+    job = _job(words if ids is None else len(ids), places, filters, pool, A_PART, words=words)
+    features, chosen = _results(job, shares, keep)
+    _run("forward", job, job.parts, A_THREAD, shares=shares, bias=bias, ids=ids, features=features, chosen=chosen)
+    if job.wrong:
+        raise IndexError(f"PhraseConv: an id of a word is not one of the {words} words of its table")
+    return features, chosen
+
+
+def forward_vectors(
+    vectors: Tensor, weight: Tensor, bias: Tensor, pool: int, *, keep: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The same from the vector of each token, "words width", and the weights, "places filters width".
+
+    Raises:
+        RuntimeError: the vectors or the bias do not fit the weights.
+    """
+    places, filters, width = weight.shape
+    _fits(vectors, weight, (len(vectors), width))
+    _fits(bias, weight, (filters,))
+    job = _job(len(vectors), places, filters, pool, A_PRODUCT, words=len(vectors), width=width)
+    features, chosen = _results(job, vectors, keep)
+    weight, packed = weight.resolve_neg().contiguous(), vectors.new_empty(width * _whole(places * filters, vectors))
+    at = (c_void_p(tensor.data_ptr()) for tensor in (packed, weight))
+    _code(vectors).pack(*at, c_int64(places * filters), c_int64(width))
+    _run("forward", job, job.parts, OF_PRODUCTS, vectors=vectors, packed=packed, bias=bias, features=features,
+         chosen=chosen)  # fmt: skip
+    return features, chosen
+
+
+def backward(
+    gradient: Tensor, chosen: Tensor, ids: Tensor | None, shape: tuple[int, int, int], pool: int
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the shares, of this shape, and of the bias; the same whatever the threads."""
+    words, places, filters = shape
+    job = _job(words if ids is None else len(ids), places, filters, pool, A_PART, words=words)
+    g_shares = gradient.new_empty(shape) if ids is None else gradient.new_zeros(shape)
+    g_bias = torch.empty(job.parts, filters, dtype=torch.float64, device="cpu")
+    tensors = {"features": gradient, "chosen": chosen, "ids": ids, "g_shares": g_shares, "g_bias": g_bias}
+    _run("backward", job, job.parts, A_THREAD, **tensors)
+    if ids is not None:
+        _run("backward_words", job, places, A_THREAD, **tensors)
+    return g_shares, g_bias.sum(0).to(gradient.dtype)
+
+
+def backward_vectors(
+    gradient: Tensor, chosen: Tensor, vectors: Tensor, weight: Tensor, pool: int, *, wants_vectors: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """The gradients of the vectors, if they are wanted, of the weights and of the bias."""
+    places, filters, width = weight.shape
+    part = max(A_PART, -(-len(gradient) // PARTS))
+    job = _job(len(vectors), places, filters, pool, part, words=len(vectors), width=width)
+    g_vectors = torch.empty_like(vectors, memory_format=torch.contiguous_format) if wants_vectors else None
+    g_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    sums = vectors.new_empty(job.parts, places * filters, _whole(width, vectors))
+    g_bias = torch.empty(job.parts, filters, dtype=torch.float64, device="cpu")
+    whole = F.pad(weight, (0, sums.shape[2] - width)) if wants_vectors else None
+    tensors = {"features": gradient, "chosen": chosen, "vectors": vectors, "whole": whole, "sums": sums}
+    tensors |= {"g_vectors": g_vectors, "g_weight": g_weight, "g_bias": g_bias}
+    _run("backward", job, job.parts, OF_PRODUCTS, **tensors)
+    _run("give_weights", job, places * filters, A_THREAD, **tensors)
+    return g_vectors, g_weight, g_bias.sum(0).to(gradient.dtype)
+
+
+def _fits(tensor: Tensor, other: Tensor, shape: tuple[int, ...]) -> None:
+    """C would read whatever lies there."""
+    if tensor.shape != shape or tensor.dtype != other.dtype:
+        found = (f"{tuple(part.shape)} of {part.dtype}" for part in (tensor, other))
+        raise RuntimeError("PhraseConv: a tensor {} does not fit one {}".format(*found))
+
+
+def _job(tokens: int, places: int, filters: int, pool: int, part: int, **sizes: int) -> Job:
+    rows = max(tokens - places + 1, 0)
+    return Job(rows=rows, places=places, filters=filters, pool=pool, part=part, parts=max(-(-rows // part), 1), **sizes)
+
+
+def _results(job: Job, like: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    features = like.new_empty(job.rows, job.filters // job.pool)
+    return features, torch.empty(features.shape, dtype=torch.int32, device="cpu") if keep else None
+
+
+def _run(name: str, job: Job, pieces: int, a_thread: int, **tensors: Tensor | None) -> None:
+    """So many pieces of work, by as many threads as have `a_thread` phrases each."""
+    given = {field: tensor.resolve_neg().contiguous() for field, tensor in tensors.items() if tensor is not None}
+    for field, tensor in given.items():
+        setattr(job, field, tensor.data_ptr())
+    function, job.next = getattr(_code(given["features"]), name), 0
+    parallel, threads = openmp(), min(torch.get_num_threads(), pieces, job.rows // a_thread)
+    if threads < 2 or parallel is None:
+        function(ctypes.byref(job))
+    else:
+        parallel(ctypes.cast(function, c_void_p), ctypes.byref(job), threads, 0)
+
+
+def _code(like: Tensor) -> ctypes.CDLL:
+    own = code("phrases", REALS[like.dtype])
+    assert own is not None
+    return own
+
+
+def _whole(count: int, like: Tensor) -> int:
+    """So many numbers, to the end of their last vector."""
+    lanes = _code(like).lanes()
+    return -(-count // lanes) * lanes

@@ -1,0 +1,90 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""The fused LSTM in plain torch, all sentences one step at a time: what the operators do where there is no GPU."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from towers.kernels.triton.real_rows import covered
+
+
+def forward(
+    values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    h_0: Tensor | None, c_0: Tensor | None, precision: str, keep: bool, outputs: bool, gaps: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """See `towers.kernels.triton.lstm_ops`."""
+    directions, _, hidden = weight_hh.shape
+    output, before_h, before_c = (torch.zeros(len(values), directions, hidden, device=values.device) for _ in range(3))
+    h_n, c_n = (
+        torch.zeros(directions, len(lengths), hidden, device=values.device) if part is None else part.float().clone()
+        for part in (h_0, c_0)
+    )
+    for direction in range(directions):
+        for t in range(int(lengths.max()) if len(lengths) else 0):
+            live, place = _step(direction, t, starts, lengths)
+            h, c = h_n[direction, live], c_n[direction, live]
+            before_h[place, direction], before_c[place, direction] = h, c
+            i, f, g, o = _gates(direction, values[place], h, weight_ih, weight_hh, bias).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            output[place, direction], h_n[direction, live], c_n[direction, live] = h, h, c
+    kept = len(values) if keep else 0
+    return output[: len(values) if outputs else 0].flatten(1), before_h[:kept], before_c[:kept], h_n, c_n
+
+
+def _step(direction: int, t: int, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The sentences that have a step `t` of the walk, and its rows."""
+    live = (t < lengths).nonzero().squeeze(1)
+    return live, starts[live] + (t if direction == 0 else lengths[live] - 1 - t)
+
+
+def _gates(
+    direction: int, values: Tensor, h: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None
+) -> Tensor:
+    by_state = F.linear(h, weight_hh[direction].float())
+    if weight_ih is None:
+        return values.unflatten(1, (weight_hh.shape[0], -1))[:, direction].float() + by_state
+    by_input = F.linear(values.float(), weight_ih[direction].float())
+    return by_input + by_state if bias is None else by_input + by_state + bias[direction].float()
+
+
+def backward(
+    values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    h_0: Tensor | None, c_0: Tensor | None, before_h: Tensor, before_c: Tensor,
+    d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, precision: str, gaps: bool,
+) -> list[Tensor]:  # fmt: skip
+    """See `towers.kernels.triton.lstm_ops`."""
+    directions, _, hidden = weight_hh.shape
+    d_gates = torch.zeros(len(values), directions, 4 * hidden, device=values.device)
+    d_h_0, d_c_0 = (
+        torch.zeros(directions, len(lengths), hidden, device=values.device) if part is None else part.clone()
+        for part in (d_h_n, d_c_n)
+    )
+    for direction, recurrent in enumerate(weight_hh.float()):
+        for t in reversed(range(int(lengths.max()) if len(lengths) else 0)):
+            live, place = _step(direction, t, starts, lengths)
+            gates = _gates(direction, values[place], before_h[place, direction], weight_ih, weight_hh, bias)
+            d_h, d_c, before = d_h_0[direction, live], d_c_0[direction, live], before_c[place, direction]
+            if d_output is not None:
+                d_h = d_h + d_output.unflatten(1, (directions, hidden))[place, direction]
+            found, d_before = _gate_gradients(gates, before, d_h, d_c)
+            d_gates[place, direction] = found
+            d_h_0[direction, live], d_c_0[direction, live] = found @ recurrent, d_before
+    nothing, real = torch.zeros(0, device=values.device), covered(starts, lengths, len(values))
+    d_weight_hh = torch.einsum("rdg,rdh->dgh", d_gates[real], before_h[real]).to(weight_hh.dtype)
+    if weight_ih is None:
+        return [d_gates.flatten(1).to(values.dtype), nothing, d_weight_hh, nothing.clone(), d_h_0, d_c_0]
+    d_values = torch.einsum("rdg,dgk->rk", d_gates, weight_ih.float()).to(values.dtype)
+    d_weight_ih = torch.einsum("rdg,rk->dgk", d_gates[real], values[real].float()).to(weight_ih.dtype)
+    d_bias = nothing.clone() if bias is None else d_gates.sum(0).to(bias.dtype)
+    return [d_values, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_c_0]
+
+
+def _gate_gradients(gates: Tensor, before: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor, Tensor]:
+    """Of one step: those of the four gates' sums, and that of c before it."""
+    i, f, g, o = gates.chunk(4, 1)
+    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+    end = (f * before + i * g).tanh()
+    d_c = d_c + d_h * o * (1 - end * end)
+    d_i, d_f = d_c * g * i * (1 - i), d_c * before * f * (1 - f)
+    return torch.cat([d_i, d_f, d_c * i * (1 - g * g), d_h * end * o * (1 - o)], 1), d_c * f

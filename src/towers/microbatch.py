@@ -1,0 +1,50 @@
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+"""Very many sentences, some at a time."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from towers.ragged import Ragged
+from towers.ragged_checks import is_plain
+
+WORKING_BYTES = 32 * 2**20
+"""What the work on one slice should take, all together."""
+
+Slice = tuple[Tensor | Ragged, Tensor | None]
+"""Sentences, and their lengths where they are padded."""
+
+
+def slices(sentences: Tensor | Ragged, lengths: Tensor | None, words: int) -> Iterator[Slice]:
+    """The sentences in slices of at most so many words each, or of one sentence: views, nothing is copied.
+
+    Whole where they are few, where they are traced, and where a gradient will go back through all of them at once.
+    """
+    if isinstance(sentences, Tensor) and sentences.is_nested:
+        sentences = Ragged.from_jagged(sentences)
+    values = sentences if isinstance(sentences, Tensor) else sentences.values
+    if torch.is_grad_enabled() or not is_plain(values) or values.is_meta:
+        yield sentences, lengths
+    elif isinstance(sentences, Tensor):
+        yield from _of_padded(sentences, lengths, words)
+    else:
+        yield from ((part, None) for part in _of_ragged(sentences, words))
+
+
+def _of_padded(padded: Tensor, lengths: Tensor | None, words: int) -> Iterator[Slice]:
+    rows = max(1, words // max(1, padded.shape[1]))
+    for first in range(0, max(1, len(padded)), rows):
+        yield padded[first : first + rows], None if lengths is None else lengths[first : first + rows]
+
+
+def _of_ragged(ragged: Ragged, words: int) -> Iterator[Ragged]:
+    if ragged.values.shape[0] <= words:
+        yield ragged
+        return
+    offsets, first = ragged.offsets.cpu(), 0
+    while first < len(ragged):
+        end = int(torch.searchsorted(offsets, offsets[first] + words, right=True)) - 1
+        last = max(end, first + 1)
+        yield ragged.sentences(first, last)
+        first = last

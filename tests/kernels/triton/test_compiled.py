@@ -1,0 +1,228 @@
+"""The kernels' machine code for compute capability 9.0, made without a GPU: exactly what a launch would start.
+
+Registers, spills and shared memory are what the assembler says, read by the cuobjdump that Triton brings.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+
+from towers.kernels.triton import (  # noqa: E402
+    lstm_launch,
+    lstm_narrow,
+    lstm_wide,
+    phrase_kernels,
+    phrase_launch,
+    start,
+)
+
+KERNELS = [
+    lstm_narrow.forward,
+    lstm_narrow.backward,
+    lstm_wide.forward,
+    lstm_wide.backward,
+    phrase_kernels.forward,
+    phrase_kernels.lookup,
+    phrase_kernels.backward_weight,
+    phrase_kernels.backward_values,
+]
+SHARED_MEMORY = 227 * 1024  # bytes that a block can have at compute capability 9.0
+
+
+class NoDevice:
+    """What Triton asks of a device before it compiles for it."""
+
+    def get_current_target(self) -> Any:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+@dataclass
+class Usage:
+    """Of one kernel in machine code."""
+
+    registers: int
+    spilled: int  # bytes of each thread
+    shared: int  # bytes of a block
+
+
+class Compiler:
+    """Stands where kernels are started; compiles what would be started, on the given tensors."""
+
+    def __init__(self) -> None:
+        self.built: list[Usage] = []
+
+    def __call__(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+        done = kernel.run(*arguments, grid=grid, warmup=True, **options, enable_fp_fusion=True)
+        self.built.append(usage(done))
+
+
+def usage(kernel: Any) -> Usage:
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    cubin = Path(triton.knobs.cache.dir) / f"{kernel.hash}.cubin"
+    cubin.write_bytes(kernel.asm["cubin"])
+    report = subprocess.run([tool, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", report)
+    assert found, report
+    return Usage(int(found[1]), int(found[2]) + int(found[3]), kernel.metadata.shared)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Compiler]:
+    instead = Compiler()
+    for module in (lstm_launch, phrase_launch):
+        monkeypatch.setattr(module, "start", instead)
+    for kernel in KERNELS:
+        kernel.device_caches.clear()
+    monkeypatch.setattr(triton.runtime.driver, "_active", NoDevice())
+    with triton.knobs.cache.scope():
+        triton.knobs.cache.dir = str(cache)
+        yield instead
+    for kernel in KERNELS:
+        kernel.device_caches.clear()
+
+
+def lstm(
+    hidden: int, width: int, lengths: list[int], *, dtype: torch.dtype = torch.float32, precision: str = "tf32x3",
+    outputs: bool = True, gaps: bool = False, backward: bool = True,
+) -> None:  # fmt: skip
+    """Start what a layer's forward and backward pass start."""
+    rows = sum(lengths)
+    ends = torch.tensor(lengths).cumsum(0)
+    narrow = max(hidden, width) <= 8
+    values = torch.zeros(rows, width if narrow else 4 * hidden, dtype=dtype)
+    weight_hh = torch.zeros(1, 4 * hidden, hidden, dtype=dtype)
+    inputs = (torch.zeros(1, 4 * hidden, width, dtype=dtype), weight_hh, torch.zeros(1, 4 * hidden))
+    inputs = (values, *inputs) if narrow else (values, None, weight_hh, None)
+    common = (*inputs, ends - torch.tensor(lengths), torch.tensor(lengths), None, None)
+    output, before_h, before_c, h_n, c_n = lstm_launch.forward(*common, precision, True, outputs, gaps)
+    if backward:
+        d_output = output if outputs else None
+        lstm_launch.backward(*common, before_h, before_c, d_output, h_n, c_n, precision, gaps)
+
+
+LSTMS = {
+    "hidden 6": (6, 8, torch.float32, "tf32x3"),
+    "hidden 6, many inputs": (6, 300, torch.float32, "tf32x3"),
+    "hidden 16": (16, 16, torch.float32, "tf32x3"),
+    "hidden 32": (32, 32, torch.float32, "tf32x3"),
+    "hidden 64": (64, 64, torch.float32, "tf32x3"),
+    "hidden 64, bfloat16": (64, 64, torch.bfloat16, ""),
+    "hidden 128": (128, 128, torch.float32, "tf32x3"),
+}
+
+
+@pytest.mark.parametrize("sizes", LSTMS.values(), ids=LSTMS.keys())
+def test_no_register_of_the_lstm_is_spilled(sizes, compiler):
+    hidden, width, dtype, precision = sizes
+    lstm(hidden, width, [3, 2], dtype=dtype, precision=precision)
+    forward, backward = compiler.built
+    for built in (forward, backward):
+        assert built.spilled == 0
+        assert built.registers <= 255
+        assert built.shared <= SHARED_MEMORY
+    if hidden <= 16:
+        assert forward.registers <= 128, "16 warps of a multiprocessor at once"
+
+
+@pytest.mark.parametrize("precision", ["tf32", "tf32x3"])
+def test_no_register_of_the_phrases_is_spilled(precision, compiler):
+    values, weight, bias = torch.zeros(200, 300), torch.zeros(2, 32, 300), torch.zeros(32)
+    features, winners = phrase_launch.forward(values, None, weight, bias, None, 4, precision, True)
+    ids = torch.zeros(200, dtype=torch.int64)
+    phrase_launch.lookup(torch.zeros(9, 2, 32), ids, bias, None, 4, False)
+    phrase_launch.backward(values, None, weight, bias, None, winners, features, precision, True)
+    assert len(compiler.built) == 4
+    for built in compiler.built:
+        assert built.spilled == 0
+        assert built.shared <= 99 * 1024, "as the smallest of today's GPUs have it"
+
+
+def test_spills_would_be_noticed(compiler, monkeypatch):
+    monkeypatch.setitem(lstm_launch.ONE_WARP, "maxnreg", 32)
+    lstm(6, 8, [3, 2], backward=False)
+    assert compiler.built[0].registers == 32
+    assert compiler.built[0].spilled > 0
+
+
+def variants() -> dict[str, int]:
+    names = {kernel: f"{kernel.__module__.rsplit('.', 1)[1]}.{kernel.__name__}" for kernel in KERNELS}
+    return {names[kernel]: len(kernel.device_caches[0][0]) for kernel in KERNELS if 0 in kernel.device_caches}
+
+
+def test_nothing_is_compiled_again_for_other_batches_and_lengths(compiler):
+    for lengths in ([3, 2], [1], [7] * 16, [16] * 64, [5, 0, 1000, 3], [1] * 33):
+        for hidden in (6, 16):
+            lstm(hidden, 8, lengths)
+        rows = sum(lengths)
+        values, weight, bias = torch.zeros(rows, 300), torch.zeros(2, 32, 300), torch.zeros(32)
+        features, winners = phrase_launch.forward(values, None, weight, bias, None, 4, "tf32x3", True)
+        phrase_launch.backward(values, None, weight, bias, None, winners, features, "tf32x3", True)
+        phrase_launch.lookup(torch.zeros(9, 2, 32), torch.zeros(rows, dtype=torch.int64), bias, None, 4, False)
+    assert variants() == dict.fromkeys(variants(), 1)
+    assert len(variants()) == 8
+    lstm(5, 8, [3, 2], backward=False)
+    assert variants()["lstm_narrow.forward"] == 2, "another variant is counted"
+
+
+@pytest.fixture
+def settings() -> Iterator[Any]:
+    """torch's settings of precision, put back afterwards."""
+    yield torch.backends
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.fp32_precision = "none"
+
+
+def test_precision_follows_torchs_own(settings):
+    assert start.torch_precision() == "tf32x3", "torch's default is ieee"
+    settings.fp32_precision = "tf32"
+    assert start.torch_precision() == "tf32"
+    settings.cuda.matmul.fp32_precision = "ieee"
+    assert start.torch_precision() == "tf32x3"
+    settings.cuda.matmul.fp32_precision = "tf32"
+    assert start.torch_precision() == "tf32"
+
+
+def test_precision_follows_the_older_settings_too(settings):
+    torch.set_float32_matmul_precision("high")
+    assert start.torch_precision() == "tf32"
+    torch.set_float32_matmul_precision("highest")
+    assert start.torch_precision() == "tf32x3"
+
+
+def test_weights_lie_in_registers_where_shared_memory_can_pass_them_on():
+    big, small = 227 * 1024, 99 * 1024
+    assert [lstm_launch.tile(hidden, "tf32x3", big)["STREAM"] for hidden in (6, 16, 32, 64, 65, 128)] == [0] * 4 + [
+        16
+    ] * 2
+    assert [lstm_launch.tile(hidden, "tf32x3", small)["STREAM"] for hidden in (32, 64)] == [0, 16]
+    assert lstm_launch.tile(64, "tf32", small)["STREAM"] == 0
+    assert [lstm_launch.tile(hidden, "tf32", big)["H"] for hidden in (1, 8, 9, 16, 17, 33, 128)] == [
+        8,
+        8,
+        16,
+        16,
+        32,
+        64,
+        128,
+    ]
