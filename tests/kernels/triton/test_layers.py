@@ -236,10 +236,10 @@ def test_who_listens_to_a_layer_hears_it(served):
     _, tower = towers_of()
     ragged = Ragged.from_list(reference.sentences(LENGTHS, WIDTH, torch.float32)).to(served)
     tower.to(served)
-    assert tower._way(ragged) is in_place
+    assert tower._fused_backend(ragged) is in_place
     heard = []
     with tower.pool.register_forward_hook(lambda *call: heard.append(call)):
-        assert tower._way(ragged) is None
+        assert tower._fused_backend(ragged) is None
         tower(ragged)
     assert heard
 
