@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The kinds of batches that every layer takes, and gives back as they came: padded, jagged, packed, Ragged."""
 
 from typing import Any, TypeVar

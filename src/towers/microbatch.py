@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 """Very many sentences, some at a time."""
 
 from collections.abc import Iterator

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Sentences of different lengths end to end, with no padding between them."""
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What Ragged is made of: offsets, word ids and lists of sentences, looked at before they are used."""
 
 from collections.abc import Iterable

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The careful check: name by name, to say what does not fit; on symbolic sizes, to prove that everything does."""
 
 from collections.abc import Mapping, Sequence

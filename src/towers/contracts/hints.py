@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The likely cause of what does not fit, from one table tried in order."""
 
 from collections.abc import Callable, Mapping, Sequence

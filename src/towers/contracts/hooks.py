@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """`attach`: a contract for a module of someone else, by forward hooks."""
 
 import inspect

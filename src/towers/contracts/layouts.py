@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The sizes of whatever carries sentences: a tensor, a jagged nested tensor, values with offsets, a packed sequence."""
 
 import operator

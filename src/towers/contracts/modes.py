@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """How much is checked: `checks("off" | "on" | "strict")`, or the environment variable TOWERS_CONTRACTS."""
 
 import os

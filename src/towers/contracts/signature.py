@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """All that one signature demands, read once when the function is decorated."""
 
 import inspect

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Rules on values: which may be looked at, and how, in eager code and in a graph."""
 
 from collections.abc import Callable

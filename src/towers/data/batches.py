@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Batches of pairs of similar length, cut without a look at single words."""
 
 from collections.abc import Iterator

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """A short text that tells training pairs from others, so that a training does not go on with other ones."""
 
 import hashlib

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Word vectors that stay in their file, for vocabularies that nobody knows beforehand or has room for."""
 
 from array import array

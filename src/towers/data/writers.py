@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Writers of tables, some rows at a time, each row with a number more: TSV, CSV, JSON lines and Parquet."""
 
 import json

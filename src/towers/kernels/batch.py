@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false
 """What the ways take."""
 
 from typing import Any, NamedTuple

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The last states alone: blocks of sentences of like lengths, each padded to its longest, through oneDNN's LSTM.
 
 longest first     a a a a a a       Nothing is carried from block to block, and no output is written back, so that a

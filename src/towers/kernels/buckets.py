@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """One segment of the walk, its sentences padded to its end, through oneDNN's LSTM: float32 on a CPU.
 
 Padding comes behind a sentence's last word and changes nothing but its cell. Where that is wanted, padding is marked:

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The weights of one layer and direction, in the forms in which the ways use them, and the gradients on their way back.
 
 In PyTorch sigmoid is six times faster than tanh on a CPU, and tanh(x) = 1 - 2 sigmoid(-2x). With the weights of g times

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Which code runs, by where the tensors lie and what they are."""
 
 from types import ModuleType

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Where every word stands while the sentences are walked over, longest first, segment after segment.
 
 longest first     a a a a a a         cut after 3 steps, the walk has the rows

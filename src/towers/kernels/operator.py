@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUntypedFunctionDecorator=false
 """The same as one operation for fake, functional and compiled tensors on the CPU: no compiler looks into the steps.
 
 Shapes depend on shapes alone, so sizes may be symbols. The way back runs forward again: between the two nothing is kept

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """How a batch will be walked: where the walk is cut, and which way each part takes; from a model of their costs.
 
 The sentences stand longest first, in blocks of about equally many words, which are walked over side by side, each on

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """One segment of the walk, step by step over the sentences that still run: no padding, and any float dtype.
 
 The equations are those of `towers.kernels.cells`, all four gates one sigmoid. The product of all words with the input

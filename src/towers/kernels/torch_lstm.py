@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """For devices: padded to the longest sentence, through torch's own LSTM (cuDNN on CUDA); it does not wait for them.
 
 As in `buckets`, one more input closes the input gate and opens the forget gate in padding, so that a cell stays as it

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """One layer and direction over a laid-out batch, and its gradient; on the CPU.
 
 A way has three functions. `prepare(weights, segment)` brings the weights into its own form.

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """A padded batch as it stands: one layer and direction, one bucket, nothing sorted, torch's own gradient of oneDNN's
 LSTM. For batches of which sorting would cost more than it saves: small ones, and those with little padding.
 """

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """A result that is kept as long as the tensors from which it was made are what they were."""
 
 import ctypes

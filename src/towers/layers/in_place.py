@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Convolution and pool in one pass over the words, where the fused kernels serve them; nothing waits for the device.
 
 Sentences stay where they are: the phrase that starts with a token takes that token's row, and rows in which a sentence

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Neighbours added and features pooled without moving a row: what `in_place` does, on the CPU.
 
 The phrase that starts with a token takes that token's row, so that neighbours are the same rows one further down:

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What `towers.kernels.cpu.phrases_call` does, in torch's operations: where there is no compiler."""
 
 import torch

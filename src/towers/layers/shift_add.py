@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The sum of neighbours: what each place of a phrase has from the word that stands there, added up."""
 
 from collections.abc import Sequence

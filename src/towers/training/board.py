@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false
 """TensorBoard's events."""
 
 from pathlib import Path

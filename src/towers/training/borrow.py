@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false
 """What training takes from the process and gives back: the model's place, random state, signals, others' loggers."""
 
 import logging

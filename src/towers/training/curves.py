@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false
 """The curves of a training: loss, and accuracy or Pearson's r, by epoch."""
 
 import logging

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false
 """What happens around the steps of a training: epochs are measured, the best is remembered, the state is kept."""
 
 import time

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false
 """Fit, evaluate, predict."""
 
 import sys

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 """The towers on Lightning: batches, one step of training, one batch of prediction."""
 
 from collections.abc import Iterator

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Predicting any number of pairs, some at a time: each distinct sentence among them is encoded once."""
 
 import ctypes

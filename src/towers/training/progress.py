@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false
 """Where a training stands, as JSON and tensors that go to a file and come back: all that the next step depends on."""
 
 from collections.abc import Mapping

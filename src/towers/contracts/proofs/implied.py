@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Conditions that hold for all sizes of a region, though torch could not see it: by the sign of every coefficient."""
 
 from typing import Any, cast

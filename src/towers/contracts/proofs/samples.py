@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Where nothing can be proven: small real runs at several sizes, with random numbers, checked as every call is."""
 
 from collections.abc import Iterator, Mapping

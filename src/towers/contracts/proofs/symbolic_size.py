@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """A size that is not known, as a contract meets it: it computes, compares by proof, and prints in axis names."""
 
 import re

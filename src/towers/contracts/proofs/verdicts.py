@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """From all runs of a module to a verdict and the conditions that it stands under."""
 
 from collections.abc import Sequence

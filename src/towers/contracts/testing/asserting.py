@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The assertion that something keeps its contract, and that its contract refuses what it says it refuses."""
 
 from collections.abc import Callable, Generator, Sequence

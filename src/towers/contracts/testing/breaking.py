@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Valid arguments with one thing broken: an axis, the rank, the dtype, the kind, a condition or a value."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What is tested: a function, a bound method or a module, its contract, and what its braces are read from."""
 
 from collections.abc import Callable, Sequence

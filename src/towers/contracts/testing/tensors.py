@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Tensors, and what holds ragged rows, of given sizes, dtypes and values."""
 
 from collections.abc import Sequence

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """How `lstm.c` is called: a batch laid out, one layer and direction over it, and the way back."""
 
 import ctypes

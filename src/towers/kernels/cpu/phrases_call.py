@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """How `phrases.c` is called: pooled features of all phrases, and the way back."""
 
 import ctypes

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """On NVIDIA GPUs with Triton: kernels of our own, which go over sentences of different lengths without padding them.
 
 A small LSTM on a GPU is bound by the latency of its steps: here a step never leaves the registers of one warp, or of

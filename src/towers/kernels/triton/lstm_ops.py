@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The fused LSTM as one operator that compile, export and autograd know: `fused_lstm`, one layer, all sentences.
 
 On CUDA it starts the kernels; elsewhere `lstm_plain` does the same, slowly. Sentence i is the `lengths[i]` rows from

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The fused LSTM in plain torch, all sentences one step at a time: what the operators do where there is no GPU."""
 
 import torch

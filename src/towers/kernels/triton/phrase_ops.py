@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """A tower's phrase features as operators that compile, export and autograd know.
 
 `phrase_features` multiplies vectors, or rows of a table of vectors; `phrase_lookup` adds up rows of a table that was

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Phrase features in plain torch: what the operators do where there is no GPU."""
 
 import torch
