@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,11 @@ def imported_parts(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return {name.split(".")[1] for name in names if name.startswith("towers.")}
+
+
+def test_no_two_files_share_a_name():
+    files = Counter(file.name for file in Path(towers.__file__).parent.rglob("*.py"))
+    assert {name for name, count in files.items() if count > 1} <= {"__init__.py", "__main__.py"}
 
 
 def test_imports_run_downwards():

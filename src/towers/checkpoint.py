@@ -148,7 +148,7 @@ def _as_value_error(problem: str) -> Generator[None]:
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole beside its place, then rename it: nobody ever sees half of it.
+    """Write a file whole beside its place, then rename it: half of it is never seen.
 
     Raises:
         OSError: it cannot be written, the disk is full; the file is named, and what was there is still there.

@@ -16,7 +16,7 @@ Slice = tuple[Tensor | Ragged, Tensor | None]
 
 
 def slices(sentences: Tensor | Ragged, lengths: Tensor | None, words: int) -> Iterator[Slice]:
-    """The sentences in slices of at most so many words each, or of one sentence: views, nothing is copied.
+    """The sentences in slices of at most `words` words each, or of one sentence: views, nothing is copied.
 
     Whole where they are few, where they are traced, and where a gradient will go back through all of them at once.
     """

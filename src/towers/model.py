@@ -15,7 +15,7 @@ from towers.contracts import contract
 from towers.contracts.operations import operation
 from towers.convert import to_ragged
 from towers.layers import in_place, on_cpu
-from towers.layers.hooks import has_forward_hooks
+from towers.layers.forward_hooks import has_forward_hooks
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
@@ -151,7 +151,7 @@ class Tower(nn.Module):
     ) -> Float[Tensor, "batch {self.hidden}"]:
         """As `forward`, of any number of sentences: where no gradient is wanted, in slices.
 
-        A slice is so many sentences that what is computed on the way takes some 32 MB, and at most 64, beyond input and
+        A slice is as many sentences as keep the working memory at some 32 MB, and at most 64, beyond input and
         output (and the kept product of a table of vectors); a sentence is never cut. On a GPU with kernels for the
         tower all goes at once, and takes some 100 bytes a word.
         """

@@ -54,7 +54,7 @@ class KerasAdam(torch.optim.Adam):
         return loss
 
     def _is_simple(self, group: dict[str, Any]) -> bool:
-        """Whether it is fused, on the CPU, under way, and nobody scales its gradients."""
+        """Whether it is fused, on the CPU, under way, and no gradient scaler is used."""
         moving = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not group["fused"] or group["amsgrad"] or isinstance(group["lr"], Tensor) or hasattr(self, "grad_scale"):
             return False

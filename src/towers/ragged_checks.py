@@ -35,7 +35,7 @@ def check_offsets(offsets: Tensor, tokens: int) -> None:
 
 
 def clamped(offsets: Tensor, tokens: int) -> Tensor:
-    """Offsets that nobody looked at, made to rise from 0 to the number of tokens: nothing is read out of bounds."""
+    """Offsets that were not checked, made to rise from 0 to the number of tokens: nothing is read out of bounds."""
     if len(offsets) == 1:
         return torch.zeros_like(offsets)
     inner = offsets[1:-1].to(torch.int64).clamp(0, tokens)
@@ -62,7 +62,7 @@ def check_ids(owner: str, values: Tensor, table: Tensor) -> Tensor:
 
 
 _MANY_ROWS = 16
-"""Above so many rows of a table for each token, sorting the tokens is cheaper than a mark for each row."""
+"""Above this number of rows of a table for each token, sorting the tokens is cheaper than a mark for each row."""
 
 
 def distinct(ids: Tensor, rows: int) -> tuple[Tensor, Tensor]:

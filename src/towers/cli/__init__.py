@@ -22,8 +22,8 @@ class _Terminated(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code.
 
-    0; 1 where `verify` proves nothing; 2 for what the user can mend; 130 after Ctrl-C; 141 if nobody reads the output
-    any more; 143 after SIGTERM. What the user can mend is told in a line on standard error, without a traceback.
+    0; 1 where `verify` proves nothing; 2 for what the user can mend; 130 after Ctrl-C; 141 if the output is closed;
+    143 after SIGTERM. What the user can mend is told in a line on standard error, without a traceback.
     """
     try:
         with _terminable():

@@ -86,7 +86,7 @@ def _at_most(apart: float) -> str:
 
 
 def _rebuilt(tower: Tower, words: int, chunk: int | None) -> Tower:
-    """The same tower for exactly so many words, walking its steps in chunks."""
+    """The same tower for exactly this number of words, walking its steps in chunks."""
     sizes: dict[str, Any] = {**tower.config(), "words": words, "chunk": chunk}
     other = Tower(**sizes)
     other.load_state_dict(tower.state_dict())

@@ -58,10 +58,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def walk(tower: Tower, words: int) -> list[Stage]:
-    """The stages of a tower for sentences of so many words.
+    """The stages of a tower for sentences of `words` words.
 
     Raises:
-        ValueError: the tower takes no sentences of so many words; its own message says which.
+        ValueError: the tower takes no sentences of `words` words; its own message says which.
     """
     vectors = torch.zeros(SENTENCES, words, tower.vector_width, dtype=tower.conv.weight.dtype)
     try:

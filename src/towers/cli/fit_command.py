@@ -11,7 +11,7 @@ import torch
 
 from towers import training
 from towers.checkpoint import RESUME, undamaged
-from towers.cli import pairs
+from towers.cli import bound_pairs
 from towers.cli.report import Report, report
 from towers.model import Tower, TwoTowers
 from towers.training.extras import PACKAGES, require
@@ -25,13 +25,13 @@ from towers.training.run import Run
 SETTINGS = tuple(field.name for field in fields(Settings))
 SIZES = ("kernel_words", "filters", "pool", "hidden", "chunk")
 FILES = ("train", "dev", "test", "vectors")
-OF_PAIRS = (*FILES, "missing", "fit_length", *pairs.COLUMNS, *pairs.LABELS)
+OF_PAIRS = (*FILES, "missing", "fit_length", *bound_pairs.COLUMNS, *bound_pairs.LABELS)
 DEFAULTS: dict[str, Any] = {name: signature(Tower).parameters[name].default for name in SIZES} | {
     "dense": signature(TwoTowers).parameters["dense"].default,
     "missing": "hash",
-    **pairs.COLUMNS,
-    **pairs.LABELS,
-    "label_range": list(pairs.LABELS["label_range"]),
+    **bound_pairs.COLUMNS,
+    **bound_pairs.LABELS,
+    "label_range": list(bound_pairs.LABELS["label_range"]),
 }
 """What a run has that was begun without an option; the words of sentences and the settings know it themselves."""
 NOT_KEPT = ("command", "run", "out", "overwrite", "resume", "json")
@@ -112,11 +112,11 @@ def _way_on(where: Progress, settings: Settings) -> str:
 
 def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) -> None:
     """Load, train, measure, save."""
-    data = pairs.load(_of_pairs(given), build(given, settings, vector_width=1))
+    data = bound_pairs.load(_of_pairs(given), build(given, settings, vector_width=1))
     model = build(given, settings, data.vectors.width)
     tell.start(data, model, run)
     if run.writes:
-        pairs.warn_of_missing("fit", data.vectors.coverage, data.vectors.source)
+        bound_pairs.warn_of_missing("fit", data.vectors.coverage, data.vectors.source)
     train, dev = data.parts["train"], data.parts.get("dev")
     history = learn(model, train, dev, run, settings, on_epoch=lambda epoch: tell.epoch(epoch, settings.epochs))
     if run.writes:
@@ -161,7 +161,7 @@ def _words(given: Mapping[str, Any]) -> tuple[int | None, int | None]:
     return (words := sides.pop()), words
 
 
-def _measure_test(settings: Settings, data: pairs.Data, model: TwoTowers) -> dict[str, Any]:
+def _measure_test(settings: Settings, data: bound_pairs.Data, model: TwoTowers) -> dict[str, Any]:
     test = data.parts.get("test")
     if test is None or test.labels is None:
         return {}

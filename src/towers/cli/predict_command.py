@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from towers.checkpoint import CONFIG, read_config
+from towers.cli.bound_pairs import COLUMNS, chosen, covered, warn_of_missing
 from towers.cli.lengths import fitted
-from towers.cli.pairs import COLUMNS, chosen, covered, warn_of_missing
-from towers.cli.tables import STANDARD, format_of_output, naming, place_of, source_of, write
+from towers.cli.prediction_files import STANDARD, format_of_output, naming, place_of, source_of, write
 from towers.data import SentencePairs, VectorStore, WordVectors
 from towers.data.columns import SPLITTERS, Columns
 from towers.data.readers import Source, TableFormat, read_rows

@@ -50,7 +50,7 @@ def refusal(signature: Signature, arguments: Mapping[str, Any]) -> Exception:
         if "return" in arguments:
             check.check_result(arguments["return"])
     except (ShapeContractError, ValueError) as error:
-        error.__traceback__ = error.__context__ = None  # nobody needs to see how the words were found
+        error.__traceback__ = error.__context__ = None  # how the words were found is of no use to a reader
         return error
     return ShapeContractError(f"{names.place()}: the call does not fit its annotations")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 
 Mode = Literal["off", "on", "strict"]
-Witness = Callable[[Any, dict[str, Any], Callable[[], Any]], Any]
+Interceptor = Callable[[Any, dict[str, Any], Callable[[], Any]], Any]
 """What sees every contracted call in place of the check: `interceptor(signature, arguments, call)` gives its result."""
 
 _OWN = "_towers_checks"
@@ -26,7 +26,7 @@ class Switch:
         self.packages: dict[str, Mode] = {}
         self.modules = 0
         """How many of the settings in force are for modules."""
-        self.interceptor: Witness | None = None
+        self.interceptor: Interceptor | None = None
         self.update()
 
     def update(self) -> None:
@@ -142,8 +142,8 @@ def proving() -> bool:
 
 
 @contextmanager
-def watched(interceptor: Witness) -> Generator[None]:
-    """Give every contracted call to a interceptor, whatever the mode is."""
+def watched(interceptor: Interceptor) -> Generator[None]:
+    """Give every contracted call to an interceptor, whatever the mode is."""
     before, switch.interceptor = switch.interceptor, interceptor
     switch.update()
     try:

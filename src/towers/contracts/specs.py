@@ -42,7 +42,7 @@ class TensorSpec:
     """Where the variadic axis stands, if there is one."""
 
     def takes_rank(self, rank: int) -> bool:
-        """Whether a tensor may have so many axes."""
+        """Whether a tensor may have this number of axes."""
         return rank == len(self.axes) if self.variadic is None else rank >= len(self.axes) - 1
 
     @property

@@ -10,7 +10,7 @@ from towers.kernels.order import offsets_of
 from towers.ragged import Ragged
 
 WINDOW = 50
-"""So many batches' worth of shuffled pairs are sorted by length together."""
+"""The number of batches' worth of shuffled pairs that are sorted by length together."""
 
 
 class Batch(NamedTuple):
@@ -52,7 +52,7 @@ def reorder(ids: Ragged, index: Tensor) -> Ragged:
 
 
 def cut(ids: Ragged, table: Tensor, sizes: list[int]) -> Iterator[Ragged]:
-    """The next so many sentences, for each of the sizes: their ids, and the table in which these stand for vectors."""
+    """The next sentences, as many as each size says: their ids, and the table in which these stand for vectors."""
     lengths = ids.lengths
     uniform = int(lengths[0]) if bool((lengths == lengths[:1]).all()) and len(lengths) else None
     ends, first = ids.offsets.tolist(), 0

@@ -12,7 +12,7 @@ from towers.data.words import split_spaces, split_words
 Split = Literal["rule", "spaces"]
 SPLITTERS: dict[str, Callable[[str], list[str]]] = {"rule": split_words, "spaces": split_spaces}
 LISTED = 40
-"""So many columns are listed where one is missing."""
+"""The most columns that are listed where one is missing."""
 
 
 class Columns(NamedTuple):

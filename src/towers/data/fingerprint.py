@@ -8,7 +8,7 @@ from torch import Tensor
 from towers.ragged import Ragged
 
 ROWS = 4096
-"""So many vectors are folded at a time."""
+"""Vectors that are folded at a time."""
 
 
 def fingerprint(left: Ragged, right: Ragged, table: Tensor, labels: Tensor | None) -> str:

@@ -160,7 +160,7 @@ class SentencePairs:
         return tuple(self.select(order[start:end].sort().values) for start, end in pairwise(ends))
 
     def fit_right(self, words: int) -> Self:
-        """Right sentences of exactly so many words: longer ones cut, shorter ones filled up with blank words.
+        """Right sentences of exactly `words` words: longer ones cut, shorter ones filled up with blank words.
 
         A blank word's vector is zeros.
 
@@ -172,7 +172,7 @@ class SentencePairs:
         return fitted if self.vectors is None else fitted.with_vectors(self.vectors)
 
     def fit_left(self, words: int) -> Self:
-        """Left sentences of exactly so many words, as `fit_right` does it."""
+        """Left sentences of exactly `words` words, as `fit_right` does it."""
         fitted = copy(self)
         fitted.left = _fitted(self.left, words)
         return fitted if self.vectors is None else fitted.with_vectors(self.vectors)

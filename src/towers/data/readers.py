@@ -30,7 +30,7 @@ ENDINGS: Mapping[str, TableFormat] = {
     ".parquet": "parquet",
 }
 WINDOW = 2048
-"""So many rows are read at a time."""
+"""Rows that are read at a time."""
 LETTERS = 1 << 22
 """Rows end sooner than that where their lines have more bytes together."""
 LONGEST = 1 << 26
@@ -122,7 +122,7 @@ def _read_text(source: Source, format: TableFormat, rows: int | None) -> Iterato
 def _windows(
     lines: _Lines, records: Iterator[tuple[int, Any]], rows: int | None
 ) -> Iterator[tuple[list[int], list[Any]]]:
-    """Numbers and records of so many rows at a time; at the end of the file perhaps of none."""
+    """Numbers and records of this number of rows at a time; at the end of the file perhaps of none."""
     numbers: list[int] = []
     window: list[Any] = []
     end = lines.bytes + LETTERS

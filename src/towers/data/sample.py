@@ -20,7 +20,7 @@ from towers.data.vectors import WordVectors, hashed
 WIDTH = 300
 SCALE = 0.4  # the root mean square of the vectors' numbers, about that of GloVe
 PASSIVE = 0.12  # the share of sentences in the passive
-OTHER_DEED = 16  # one false statement in so many is false because of the deed
+OTHER_DEED = 16  # one false statement in this number is false because of the deed
 
 PEOPLE = (
     ("boy", "lad"),

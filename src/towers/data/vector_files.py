@@ -13,7 +13,7 @@ from torch import Tensor
 
 Format = Literal["glove", "word2vec", "fasttext", "word2vec-binary"]
 HEAD = 1000
-"""So many first vectors of a file tell the scale of its numbers, and where no header does, their number."""
+"""The number of first vectors of a file that tell the scale of its numbers, and where no header does, their number."""
 
 
 class Entry(NamedTuple):

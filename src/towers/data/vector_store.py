@@ -1,4 +1,4 @@
-"""Word vectors that stay in their file, for vocabularies that nobody knows beforehand or has room for."""
+"""Word vectors that stay in their file, for vocabularies that are not known beforehand or do not fit into memory."""
 
 from array import array
 from collections.abc import Iterable

@@ -208,7 +208,7 @@ class WordVectors:
 
 
 def _refuse_string(name: str, words: Iterable[str] | None) -> None:
-    """A string is a collection of its letters, which nobody means."""
+    """A string is a collection of its letters, which is never meant."""
     if isinstance(words, str):
         raise ValueError(f"{name} ({words[:40]!r}) is one string; give a collection of words, such as [{words[:40]!r}]")
 

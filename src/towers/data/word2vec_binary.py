@@ -1,6 +1,6 @@
 """The reader of word2vec's binary format: a header, then each word, a space and its numbers as float32.
 
-gensim reads it too, but only whole: it neither tells where a word stands nor leaves out what nobody wants.
+gensim reads it too, but only whole: it neither tells where a word stands nor leaves out what is not wanted.
 """
 
 import os

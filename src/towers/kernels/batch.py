@@ -75,7 +75,7 @@ class Weights(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a layer and direction gives: its results in the order of the batch, and what the way back needs."""
+    """What a layer and direction gives: its results in the order of the batch, and what the backward pass needs."""
 
     output: Tensor | None
     h_n: Tensor

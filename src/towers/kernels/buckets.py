@@ -19,7 +19,7 @@ LSTM = 2  # torch's number for it
 
 
 class Saved(NamedTuple):
-    """What the way back needs: what went in and came out, and oneDNN's own notes."""
+    """What the backward pass needs: what went in and came out, and oneDNN's own notes."""
 
     x: Tensor
     y: Tensor

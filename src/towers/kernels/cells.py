@@ -73,5 +73,5 @@ class CellGradient:
 
 
 def _gates(rows: Tensor, counts: tuple[int, int, int]) -> tuple[Tensor, ...]:
-    """Blocks of rows, of so many gates each."""
+    """Blocks of rows, of the given numbers of gates."""
     return rows.split_with_sizes([count * (len(rows) // 4) for count in counts])

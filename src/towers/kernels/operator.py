@@ -1,7 +1,7 @@
 """The same as one operation for fake, functional and compiled tensors on the CPU: no compiler looks into the steps.
 
-Shapes depend on shapes alone, so sizes may be symbols. The way back runs forward again: between the two nothing is kept
-but what went in, and the noise of dropout comes from a seed.
+Shapes depend on shapes alone, so sizes may be symbols. The backward pass runs forward again: between the two nothing
+is kept but what went in, and the noise of dropout comes from a seed.
 """
 
 from collections.abc import Sequence

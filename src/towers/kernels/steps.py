@@ -19,7 +19,7 @@ CHUNK = 65_536  # numbers of state in a chunk of steps: its four gates then fill
 
 
 class Saved(NamedTuple):
-    """What the way back needs, of all rows of the segment ("rows …")."""
+    """What the backward pass needs, of all rows of the segment ("rows …")."""
 
     gates: Tensor  # sigmoids o, i, f and s - 1/2, in columns
     cells: Tensor  # -2 c; before them, of the state that came in

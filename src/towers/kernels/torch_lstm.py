@@ -18,7 +18,7 @@ def serves(batch: Batch, weights: Weights) -> bool:
 
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
-    """See `towers.kernels`; where nobody knows the longest sentence, this waits for the device once."""
+    """See `towers.kernels`; where the longest sentence is not known, this waits for the device once."""
     values, longest = batch.values, batch.longest
     count, device = state[0].shape[1], values.device
     starts, lengths = batch.places(count)

@@ -17,7 +17,7 @@ def serves(batch: Batch, weights: Weights) -> bool:
 
 
 def _begin(threads: list[int], one: bool) -> None:
-    """On so many threads; and not twice: torch does so without a word, and its gradient of this gradient is wrong."""
+    """On one thread, if asked for; refuse a second derivative, which torch computes wrongly without a word."""
     refuse_twice()
     if one and torch.get_num_threads() > 1:
         threads.append(torch.get_num_threads())

@@ -45,7 +45,7 @@ class VersionedCache:
 
 
 def can_keep(*tensors: Tensor) -> bool:
-    """Whether torch counts the changes of these tensors, and nobody wants a gradient through them."""
+    """Whether torch counts the changes of these tensors, and no gradient goes through them."""
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     return not wanted and not any(tensor.is_inference() for tensor in tensors)
 

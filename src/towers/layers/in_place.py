@@ -1,7 +1,7 @@
 """Convolution and pool in one pass over the words, where the fused kernels serve them; nothing waits for the device.
 
 Sentences stay where they are: the phrase that starts with a token takes that token's row, and rows in which a sentence
-has no whole phrase are never read. Nothing is moved together, so nobody has to know how many phrases there are.
+has no whole phrase are never read. Nothing is moved together, so the number of phrases need not be known.
 """
 
 import torch

@@ -331,7 +331,7 @@ def _batch_of_padded(input: Tensor, lengths: Tensor | None) -> Batch:
         return Batch(input, None, None, words)
     lengths = lengths.to(input.device, torch.int64)
     if not may_read(lengths):
-        lengths = lengths.clamp(0, words)  # nobody looked at them: nothing is read out of bounds
+        lengths = lengths.clamp(0, words)  # they were not checked: nothing is read out of bounds
     return Batch(input, None, lengths, words)
 
 

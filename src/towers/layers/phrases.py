@@ -17,7 +17,7 @@ from towers.ragged import Ragged
 from towers.ragged_checks import is_plain
 
 _WORDS = 16_384
-"""So many words of a table at a time are multiplied: with factors of another dtype, some 10 MB."""
+"""Words of a table that are multiplied at a time: with factors of another dtype, some 10 MB."""
 
 
 class PhraseConv(nn.Module):

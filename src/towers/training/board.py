@@ -9,7 +9,7 @@ from towers.training.progress import Progress
 
 FOLDER = "tensorboard"
 LOSS_EVERY = 50
-"""Every so many steps, the loss of one batch."""
+"""Steps between two losses of single batches."""
 
 
 class Board(pl.Callback):

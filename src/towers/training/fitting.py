@@ -64,7 +64,7 @@ def fit(
         seed: of the order of the batches, and of what is random in the model itself (0).
         keep_best: the dev metric that chooses the epoch: "loss" (the default), "accuracy" or "auc"; for soft labels
             (not all 0 or 1) "pearson" (the default) or "loss".
-        patience: end after so many epochs in which that metric was not better than before; None: never.
+        patience: end after this number of epochs in which that metric was not better than before; None: never.
         save_every: seconds of learning after which the state is saved again, at a step's end (30); 0: after each step.
         tensorboard: also write each epoch's metrics, and now and then a batch's loss, to `out`/tensorboard.
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", …

@@ -31,7 +31,7 @@ class Batches:
 
     Attributes:
         epoch: counted from 0.
-        start: so many batches of this epoch are done already.
+        start: the number of batches of this epoch that are done already.
         rank: which process this is.
         processes: how many there are.
     """

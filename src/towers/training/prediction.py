@@ -22,9 +22,9 @@ from towers.training.fitting import MEASURING_BATCH
 from towers.training.options import Precision, check_arguments
 
 TOKENS = 1 << 14
-"""A batch of long sentences has fewer of them: so many words in all, or one sentence."""
+"""A batch of long sentences has fewer of them: at most this number of words in all, or one sentence."""
 REMEMBERED = 10_000
-"""So many words without a vector are counted one by one, the most frequent of them."""
+"""How many words without a vector are counted one by one, the most frequent of them."""
 
 
 class Predictor:

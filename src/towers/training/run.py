@@ -98,7 +98,7 @@ class Run:
         """
         run = cls(Path(folder), cls.read(folder), writes=writes)
         with run._locked():
-            run.record = cls.read(folder)  # again, now that nobody else writes
+            run.record = cls.read(folder)  # again, now that no other process writes
             run.begun = "tensors" in run.record
             yield run
 

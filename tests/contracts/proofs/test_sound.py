@@ -62,7 +62,7 @@ def test_some_of_the_optional_arguments():
     assert proof.worst.label == "with a, with b, without c"
 
 
-class VersionedCache(nn.Module):
+class Kept(nn.Module):
     def __init__(self, grows: bool):
         super().__init__()
         self.mask, self.grows = None, grows
@@ -75,10 +75,10 @@ class VersionedCache(nn.Module):
 
 
 def test_the_second_call():
-    proof = verify(VersionedCache(grows=False))
+    proof = verify(Kept(grows=False))
     assert proof.verdict == "failed"
     assert proof.message.startswith("in a call after one of batch = 2, time = 3: ")
-    assert verify(VersionedCache(grows=True))
+    assert verify(Kept(grows=True))
 
 
 def test_one_sentence_of_one_word():

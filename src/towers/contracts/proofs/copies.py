@@ -52,7 +52,7 @@ class Emptied:
         self.memo: dict[int, Any] = {id(tensor): faked(tensor, fake) for tensor in tensors}
 
     def copy(self) -> nn.Module:
-        """A copy that nobody has run yet.
+        """A copy that has not run yet.
 
         Raises:
             ValueError: something in the module cannot be copied.
@@ -114,7 +114,7 @@ def own_signature(module: nn.Module) -> Signature | None:
 
 
 def _show_attached(module: nn.Module) -> None:
-    """Turn what `attach` hung on a module into a call that a interceptor sees, as every contracted call is."""
+    """Turn what `attach` hung on a module into a call that an interceptor sees, as every contracted call is."""
     for hooks in (module._forward_pre_hooks, module._forward_hooks):
         for key, hook in list(hooks.items()):
             signature = getattr(hook, "__contract__", None)

@@ -21,7 +21,7 @@ MOST_RUNS = 150
 """Runs of one case; a module that asks more than that is not provable."""
 
 MOST_GUESSES = 8
-"""Guards that torch leaves and nobody understands, after which no more sizes are tried for them."""
+"""Guards left by torch that cannot be read, after which no more sizes are tried for them."""
 
 BEYOND = (TypeError, ZeroDivisionError, RecursionError)
 """What sympy raises where it cannot say whether a condition holds: (7/2)//(3/2) == 2, a remainder of 0, …"""

@@ -10,7 +10,7 @@ from towers.contracts.proofs.symbols import Symbols
 
 
 def pack(symbols: Symbols, input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-    """torch._pack_padded_sequence: data of so many tokens, batch sizes of so many steps."""
+    """torch._pack_padded_sequence: data of a new number of tokens, batch sizes of a new number of steps."""
     batch, time = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
     if lengths.dim() != 1 or lengths.shape[0] != batch:
         problem = f"Expected `len(lengths)` to be equal to batch_size, but got {lengths.shape[0]} (batch_size={batch})"

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
-from towers.contracts.proofs import fast_meta, packing, pooling, recurrent
+from towers.contracts.proofs import fast_meta, max_pool, packing, recurrent
 from towers.contracts.proofs.symbols import Symbols
 
 Rule = Callable[..., Any]
@@ -38,9 +38,9 @@ RULES: dict[Any, Rule] = {
     torch._pack_padded_sequence: packing.pack,  # pyright: ignore[reportPrivateImportUsage]
     torch._pad_packed_sequence: packing.pad,  # pyright: ignore[reportPrivateImportUsage]
     Tensor.__getitem__: packing.first_batch_size,
-    F.max_pool1d: pooling.max_pool1d,
-    torch.max_pool1d: pooling.max_pool1d,
-    F.max_pool1d_with_indices: pooling.max_pool1d_with_indices,
+    F.max_pool1d: max_pool.max_pool1d,
+    torch.max_pool1d: max_pool.max_pool1d,
+    F.max_pool1d_with_indices: max_pool.max_pool1d_with_indices,
 }
 """Each is called with the symbols of the run and the operation's own arguments; NotImplemented leaves it to torch."""
 

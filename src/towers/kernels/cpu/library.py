@@ -31,7 +31,7 @@ class Library(NamedTuple):
 
 @lru_cache(None)
 def library(real: str, hidden: int) -> Library | None:
-    """The code for numbers of type `real`, "float" or "double", and so many units; None: `why_not` says why."""
+    """The code for numbers of type `real`, "float" or "double", and this hidden size; None: `why_not` says why."""
     widest = _lstm(real, 0)
     if widest is None or hidden > widest.lanes // 2:
         return widest

@@ -6,8 +6,8 @@
 
    Units stand in blocks of LANES, the lanes of a vector; the last block is filled up with units whose weights are 0.
    The packed weights of a block lie in the order in which they are read, for each input first and then each unit of
-   the state: gates i, f, g, o, a vector each. What is kept for the way back has that order too: of a word, for each
-   block its four gates.
+   the state: gates i, f, g, o, a vector each. What is kept for the backward pass has that order too: of a
+   word, for each block its four gates.
 
    SHIFT is 1 for layers of few units. */
 
@@ -25,11 +25,11 @@ typedef struct {
     const int64_t *order;   /* sentences, longest first */
     int64_t span, batch, inputs, hidden, reverse;
     const REAL *packed, *packed_x; /* weights, as `pack` leaves them; as `pack_back` does, of the state and of x */
-    const REAL *h_in, *c_in; /* the state that comes in, "batch hidden"; on the way back its gradient, as below */
+    const REAL *h_in, *c_in; /* the state that comes in, "batch hidden"; in the backward pass its gradient, as below */
     REAL *h_out, *c_out;
-    const REAL *c_0; /* for the way back */
-    REAL *y; /* "rows hidden", may be absent; on the way back its gradient */
-    REAL *gates;   /* "words blocks 4 LANES": kept for the way back, or absent */
+    const REAL *c_0; /* for the backward pass */
+    REAL *y; /* "rows hidden", may be absent; in the backward pass its gradient */
+    REAL *gates;   /* "words blocks 4 LANES": kept for the backward pass, or absent */
     REAL *cells;   /* "words blocks LANES": c behind the word */
     REAL *entries; /* "words blocks LANES": h before it */
     REAL *g_x;     /* "rows inputs", may be absent */
@@ -205,8 +205,8 @@ static void step_ahead(const Job *job, const Slot *slot, int64_t block, int64_t 
         for (int g = 0; g < 4; g++) store(ahead + (((first + r) * blocks + block) * 4 + g) * LANES, sum[r][g]);
 }
 
-/* On the way back, from the last word to the first, a slot's h and c are the gradients of the state behind a word, and
-   `next` is the cell before the first. First the gradients of a word's gates. */
+/* In the backward pass, from the last word to the first, a slot's h and c are the gradients of the state behind a
+   word, and `next` is the cell before the first. First the gradients of a word's gates. */
 static void gates_backward(const Job *job, const Slot *slot, REAL *flow) {
     const int64_t hidden = job->hidden, blocks = blocks_of(hidden), way = job->reverse ? 1 : -1;
     for (int64_t block = 0; block < blocks; block++, flow += 4 * LANES) {
@@ -225,7 +225,7 @@ static void gates_backward(const Job *job, const Slot *slot, REAL *flow) {
     }
 }
 
-/* Then those of n states before their words, and of n words: so many vectors from one on. */
+/* Then those of n states before their words, and of n words: `vectors` vectors, from `vector` on. */
 static void state_backward(const Job *job, const Slot *slots, const REAL *flow, int64_t vector, int n, int vectors,
                            Products *products) {
     const int64_t width = 4 * blocks_of(job->hidden) * LANES;

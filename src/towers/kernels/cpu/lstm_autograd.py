@@ -99,7 +99,7 @@ class _Stack(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, how: RunContext, values: Tensor, h_0: Tensor, c_0: Tensor, *flat: Tensor) -> Any:
-        """Run, and keep what the way back needs."""
+        """Run, and keep what the backward pass needs."""
         output, h_n, c_n, kept = forward(how, values, h_0, c_0, save=True)
         ctx.how, ctx.shapes = how._replace(weights=how.weights._replace(flat=())), (values.shape, h_0.shape, c_0.shape)
         tensors: list[Tensor | None] = []

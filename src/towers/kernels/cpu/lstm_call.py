@@ -1,4 +1,4 @@
-"""How `lstm.c` is called: a batch laid out, one layer and direction over it, and the way back."""
+"""How `lstm.c` is called: a batch laid out, one layer and direction over it, and its backward pass."""
 
 import ctypes
 from ctypes import c_int64, c_void_p
@@ -28,8 +28,8 @@ class Job(ctypes.Structure):
     )
 
 
-class VersionedCache(NamedTuple):
-    """What the way back needs."""
+class SavedForBackward(NamedTuple):
+    """What the backward pass needs."""
 
     gates: Tensor
     cells: Tensor
@@ -52,7 +52,7 @@ class Layout:
         starts, lengths = batch.starts, batch.lengths
         if lengths is None and (starts is not None or rows != count * (batch.longest or 0)):
             starts, lengths = batch.places(count)
-        # Copies, as the way back must find what the way there found, whatever becomes of the tensors that were given.
+        # Copies: the backward pass must find what forward found, whatever becomes of the tensors that were given.
         self.starts, self.lengths = (None if part is None else part.clone() for part in (starts, lengths))
         self.batch, self.rows, self.span = count, rows, rows // count
         self.offsets = self.order = None
@@ -109,7 +109,7 @@ def forward(
     _run(own.code.forward, job, threads, threads)
     if gates is None or cells is None or entries is None:
         return Run(y, h_n, c_n, ())
-    return Run(y, h_n, c_n, VersionedCache(gates, cells, entries, c_0, w_ih, w_hh))
+    return Run(y, h_n, c_n, SavedForBackward(gates, cells, entries, c_0, w_ih, w_hh))
 
 
 def backward(
@@ -189,7 +189,7 @@ def _threads(layout: Layout, work: int) -> int:
 
 
 def _parts(count: int) -> int:
-    """Of the sentences, on the way back: a power of two, so that each has some that go side by side."""
+    """Of the sentences, in the backward pass: a power of two, so that each has some that go side by side."""
     return 1 << min(4, max(count // 16, 1).bit_length() - 1) if count >= 32 else 1 + (count >= 8)
 
 

@@ -5,8 +5,8 @@
    the first, and of numbers and NaNs a NaN.
 
    Shares are given, or they are the products of words' vectors with the weights. Then those of a few words at a time
-   are made in the first cache, and read there; they never lie in memory. On the way back one feature of each group has
-   a gradient, so that the weights' is summed over the phrases that chose a feature: a `pool`th of the whole product. */
+   are made in the first cache, and read there; they never lie in memory. In the backward pass one feature of each group
+   has a gradient, so that the weights' is summed over the phrases that chose a feature: a `pool`th of the whole product. */
 
 #include "vectors.h"
 
@@ -21,7 +21,7 @@ typedef struct {
     const REAL *shares;    /* "words places filters" */
     const int64_t *ids;    /* the word that each token is; absent: token and word are the same */
     const REAL *bias;      /* "filters" */
-    REAL *features;        /* "rows filters/pool"; on the way back their gradient */
+    REAL *features;        /* "rows filters/pool"; in the backward pass their gradient */
     int32_t *chosen;       /* "rows filters/pool": which of its group each feature is; forward, may be absent */
     REAL *g_vectors;       /* "words width", may be absent */
     REAL *g_weight;        /* "places filters width" */
@@ -48,7 +48,7 @@ void pack(REAL *to, const REAL *weight, int64_t columns, int64_t width) {
     }
 }
 
-/* Of n words, so many vectors of their shares from one on. */
+/* Of n words, this number of vectors of their shares, from one on. */
 static void shares_forward(const Job *job, int64_t word, REAL *to, int64_t vector, int n, int vectors,
                            Products *products) {
     const int64_t width = job->width, stride = blocks_of(columns_of(job)) * LANES;

@@ -1,4 +1,4 @@
-"""How `phrases.c` is called: pooled features of all phrases, and the way back."""
+"""How `phrases.c` is called: pooled features of all phrases, and the backward pass."""
 
 import ctypes
 from ctypes import c_int64, c_void_p
@@ -42,7 +42,7 @@ def forward(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int, *, keep
         bias: "filters".
         ids: the word that each token is.
         pool: features of a group.
-        keep: whether the way back will be asked for.
+        keep: whether the backward pass will be asked for.
 
     Raises:
         IndexError: an id is none of a word.
@@ -131,7 +131,7 @@ def _results(job: Job, like: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]
 
 
 def _run(name: str, job: Job, pieces: int, a_thread: int, **tensors: Tensor | None) -> None:
-    """So many pieces of work, by as many threads as have `a_thread` phrases each."""
+    """`pieces` pieces of work, by as many threads as have `a_thread` phrases each."""
     given = {field: tensor.resolve_neg().contiguous() for field, tensor in tensors.items() if tensor is not None}
     for field, tensor in given.items():
         setattr(job, field, tensor.data_ptr())
@@ -150,6 +150,6 @@ def _code(like: Tensor) -> ctypes.CDLL:
 
 
 def _whole(count: int, like: Tensor) -> int:
-    """So many numbers, to the end of their last vector."""
+    """A count of numbers, rounded up to whole vectors."""
     lanes = _code(like).lanes()
     return -(-count // lanes) * lanes

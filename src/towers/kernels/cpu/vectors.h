@@ -87,7 +87,7 @@ INLINE void turn(REAL *to, int64_t stride, const REAL *from, int64_t rows, int64
     }
 }
 
-/* Memory for so many numbers. */
+/* Memory for this number of numbers. */
 INLINE REAL *room(int64_t count) { return aligned_alloc(64, (count * sizeof(REAL) + 63) / 64 * 64); }
 
 /* DO(first, count) for n things, as many at once as there are registers for. */

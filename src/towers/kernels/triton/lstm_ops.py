@@ -41,8 +41,8 @@ def fused_lstm(
         gaps: whether there are rows of no sentence; their outputs and gradients are 0.
 
     Returns:
-        Outputs "rows directions*hidden"; h and c before each step "rows directions hidden", which are nobody's but
-        the backward pass's; h_n and c_n. What is not wanted has no rows.
+        Outputs "rows directions*hidden"; h and c before each step "rows directions hidden", which only the
+        backward pass reads; h_n and c_n. What is not wanted has no rows.
     """
     tensors = contiguous(values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0)
     return _way(values).forward(*tensors, precision, keep, outputs, gaps)

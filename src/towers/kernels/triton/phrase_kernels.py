@@ -2,7 +2,7 @@
 """A tower's convolution and pool in one pass over the word vectors.
 
 Row t of the result is the phrase of the words t, t + 1, … of all tokens end to end; those across two sentences are
-computed too, and nobody reads them. The shares of a tile's words come from one product, "tile place*filter"; phrase t
+computed too, and never read. The shares of a tile's words come from one product, "tile place*filter"; phrase t
 then gathers share 0 of row t, share 1 of row t + 1, … Tiles overlap by the words that their last phrases lack.
 """
 

@@ -65,7 +65,7 @@ def format_of_output(arguments: argparse.Namespace, format: TableFormat) -> Tabl
     """What --out-format says, or the ending of --out, or else the format of the pairs.
 
     Raises:
-        ValueError: Parquet, which nobody can read, would go to a terminal.
+        ValueError: Parquet, which no person can read, would go to a terminal.
     """
     said: TableFormat = arguments.out_format or ENDINGS.get(arguments.out.suffix.lower()) or format
     if said == "parquet" and arguments.out == STANDARD and sys.stdout.isatty():
