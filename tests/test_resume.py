@@ -269,7 +269,7 @@ def test_tensorboard_takes_back_what_came_after_the_state(tmp_path, monkeypatch)
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setattr("towers.training.board.LOSS_EVERY", 1)
+    monkeypatch.setattr("towers.training.epochs.LOSS_EVERY", 1)
     options = {**OPTIONS, "save_every": 1000, "tensorboard": True}
     with pytest.raises(RuntimeError, match="lost"):
         training.fit(small_model(), TRAIN, out=tmp_path / "run", on_epoch=fail_in(2), **options)

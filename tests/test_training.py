@@ -17,8 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from towers import TwoTowers, training
 from towers.optim import KerasAdam
-from towers.training.curves import draw_curves
-from towers.training.history import Epoch, History
+from towers.training.history import Epoch, History, draw_curves
 from towers.training.metrics import majority, measure
 from towers.training.run import Run
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towers.data import SentencePairs, read_table
-from towers.data.tables import TableFormat
+from towers.data.readers import TableFormat
 
 PLAIN = st.text(st.characters(exclude_characters="\r\n\t", exclude_categories=["Cs"]), min_size=1)
 ANY = st.text(st.characters(exclude_categories=["Cs"]))

@@ -14,10 +14,9 @@ from towers.checkpoint import RESUME, undamaged
 from towers.cli import bound_pairs
 from towers.cli.report import Report, report
 from towers.model import Tower, TwoTowers
-from towers.training.extras import PACKAGES, require
 from towers.training.fitting import learn, resumed_settings
 from towers.training.metrics import are_soft, majority
-from towers.training.options import Settings
+from towers.training.options import PACKAGES, Settings, require
 from towers.training.processes import is_main
 from towers.training.progress import Progress
 from towers.training.run import Run

@@ -23,8 +23,7 @@ from towers.data.rows import Rows
 from towers.data.sample import sample_vectors
 from towers.data.writers import writing
 from towers.model import TwoTowers
-from towers.training.extras import require
-from towers.training.options import check_arguments
+from towers.training.options import check_arguments, require
 from towers.training.prediction import Predictor, check_width
 
 COLUMN = "probability"

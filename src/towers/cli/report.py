@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false
 """What `towers fit` says on standard output: lines for people, or JSON for programs."""
 
 import json

@@ -1,5 +1,6 @@
-"""Batches of pairs of similar length, cut without a look at single words."""
+"""Sentence pairs as rows of a table of vectors: batches of similar length, and the fingerprint of all pairs."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from towers.ragged import Ragged
 
 WINDOW = 50
 """The number of batches' worth of shuffled pairs that are sorted by length together."""
+ROWS = 4096
+"""The number of vectors that are hashed together."""
 
 
 class Batch(NamedTuple):
@@ -61,3 +64,25 @@ def cut(ids: Ragged, table: Tensor, sizes: list[int]) -> Iterator[Ragged]:
         offsets = ids.offsets[first : last + 1] - ends[first]
         yield Ragged.unchecked(ids.values[ends[first] : ends[last]], offsets, uniform, table)
         first = last
+
+
+def fingerprint(left: Ragged, right: Ragged, table: Tensor, labels: Tensor | None) -> str:
+    """A hash of the sentences: their lengths, the vectors of their words, and their labels.
+
+    A training does not continue with pairs of another fingerprint. The order of the table's rows makes no difference.
+    """
+    codes = torch.cat([_folded(rows) for rows in table.split(ROWS)])
+    digest = hashlib.sha256()
+    for side in (left, right):
+        for part in (side.offsets, codes[side.values]):
+            digest.update(part.contiguous().numpy().tobytes())
+    if labels is not None:
+        digest.update(labels.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _folded(rows: Tensor) -> Tensor:
+    """One int64 for each row of a table (rows, width); it depends on every bit of the row."""
+    bits = rows.contiguous().view(torch.int32).to(torch.int64)
+    weights = torch.arange(1, rows.shape[1] + 1, dtype=torch.int64) * 0x9E3779B97F4A7C1 | 1
+    return (bits * weights).sum(1)

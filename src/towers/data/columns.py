@@ -1,10 +1,9 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Columns of some rows of a table, as sentences and as labels."""
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from towers.data.rows import Rows
 from towers.data.words import split_spaces, split_words
@@ -58,14 +57,15 @@ class Columns(NamedTuple):
         words: Any = divide(cell) if isinstance(cell, str) else cell
         if words is None or words == []:
             raise self._mistake(row, f"{name} is empty")
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in cast(list[Any], words)):
             raise self._mistake(row, f"{name} is {_short(cell)}; expected a string or a list of strings")
-        for word in words:
+        strings = cast(list[str], words)
+        for word in strings:
             try:
                 word.encode()
             except UnicodeEncodeError:  # JSON can spell it: "\ud800"
                 raise self._mistake(row, f"{name} has {_short(word)}, half a character") from None
-        return words
+        return strings
 
     def _number(self, name: str, row: int, cell: Any, limits: str) -> float:
         try:

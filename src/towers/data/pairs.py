@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Pairs of sentences: read from a file, selected, split, bound to word vectors, and walked in batches."""
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from towers.data.batches import Batch, batch_order, cut, reorder
+from towers.data.batches import Batch, batch_order, cut, fingerprint, reorder
 from towers.data.columns import Columns, Split
-from towers.data.fingerprint import fingerprint
 from towers.data.readers import WINDOW, Source, TableFormat, read_rows
 from towers.data.vectors import BLANK, WordVectors
 from towers.kernels.order import offsets_of
@@ -138,7 +136,7 @@ class SentencePairs:
         if index.dtype == torch.bool:
             raise ValueError("indices is a mask; positions are wanted: mask.nonzero().squeeze(1)")
         index = index.to(torch.int64)
-        positions = index.tolist()
+        positions: list[int] = index.tolist()
         chosen = copy(self)
         chosen.left = [self.left[i] for i in positions]
         chosen.right = [self.right[i] for i in positions]

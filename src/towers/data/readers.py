@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Readers of tables, some rows at a time: TSV, CSV, JSON lines and Parquet.
 
 The text formats are walked line by line here: polars fills up a row that is too short and turns a list among strings
@@ -16,10 +15,13 @@ from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, cast
 
 from towers.data.encoding import decode_line
 from towers.data.rows import FrameRows, Rows, TextRows, need_polars, one_line
+
+if TYPE_CHECKING:
+    import polars
 
 TableFormat = Literal["tsv", "csv", "jsonl", "parquet"]
 ENDINGS: Mapping[str, TableFormat] = {
@@ -74,6 +76,30 @@ def format_of(path: str) -> TableFormat:
     if ending not in ENDINGS:
         raise ValueError(f"{path}: the ending {ending!r} is not known, only {', '.join(ENDINGS)}; rename the file")
     return ENDINGS[ending]
+
+
+class Table(NamedTuple):
+    """A file's rows with all their columns, and the 1-based line at which each row begins (of Parquet: its row)."""
+
+    frame: "polars.DataFrame"
+    lines: list[int]
+
+
+def read_table(path: str | PathLike[str], format: TableFormat | None = None) -> Table:
+    """Read a table in the given format, or in the one that the file's ending says. Blank lines are passed over.
+
+    TSV and CSV begin with a line of column names, and all their columns are strings. TSV knows no quoting: a `"` is a
+    character like any other. CSV has standard quoting.
+
+    Raises:
+        ValueError: the format is neither given nor told by the ending.
+        ValueError: a line is bad (not UTF-8, another number of fields than the header, no JSON object, a column of
+            mixed types), or a Parquet file is damaged; file and line are named.
+        ImportError: polars is not installed.
+    """
+    need_polars()
+    (rows,) = read_rows(path, format, rows=None)
+    return Table(rows.frame(), rows.lines)
 
 
 # Text.
@@ -157,7 +183,7 @@ def _csv_rows(lines: _Lines) -> Iterator[tuple[int, list[str]]]:
 
 def _text_rows(lines: _Lines, fields: Iterator[tuple[int, list[str]]], rows: int | None) -> Iterator[Rows]:
     """Rows of strings under the names in the first of them."""
-    first, names = next(fields, (0, []))
+    first, names = next(fields, (0, list[str]()))
     if not names:
         raise ValueError(f"{lines.name} is empty; expected a line of column names, and rows")
     if len(set(names)) < len(names):

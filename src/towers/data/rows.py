@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Rows of a table: those that are read at a time, whatever the format of their file."""
 
 import json
@@ -79,7 +78,7 @@ class Rows:
         """
         for line, record in zip(self.lines, self._records, strict=True):
             for name, value in record.items():
-                kind = KINDS.get(type(value))
+                kind = _kind(value)
                 if kind is not None and seen.setdefault(name, kind) != kind:
                     raise ValueError(f"{self.path}, line {line}: {name!r} is {kind}; it was {seen[name]} before")
 
@@ -140,6 +139,10 @@ def need_polars() -> Any:
 def one_line(error: Exception) -> str:
     """The first line of an error's text: those of polars may go on with a plan of the query."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _kind(value: object) -> str | None:
+    return KINDS.get(type(value))
 
 
 def _text(cell: Any) -> str:

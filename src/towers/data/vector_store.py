@@ -9,7 +9,8 @@ from typing import Self
 import torch
 
 from towers.data.vector_files import Entry, Format, as_table
-from towers.data.vectors import Missing, WordVectors, open_vectors
+from towers.data.vector_readers import open_vectors
+from towers.data.vectors import Missing, WordVectors
 
 KEPT = 1 << 15
 """Words whose vectors are kept from one selection to the next: 40 MB where a vector has 300 numbers."""

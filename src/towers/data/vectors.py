@@ -3,17 +3,15 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
-from typing import Literal, NamedTuple, Self, get_args
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from towers.data.vector_files import Format, VectorReader, detect, keep, root_mean_square
-from towers.data.vector_text import TextReader
-from towers.data.word2vec_binary import BinaryReader
+from towers.data.vector_files import Format, keep, root_mean_square
+from towers.data.vector_readers import open_vectors
 
 Missing = Literal["hash", "zero"]
 BLANK = ""
@@ -211,20 +209,6 @@ def _refuse_string(name: str, words: Iterable[str] | None) -> None:
     """A string is a collection of its letters, which is never meant."""
     if isinstance(words, str):
         raise ValueError(f"{name} ({words[:40]!r}) is one string; give a collection of words, such as [{words[:40]!r}]")
-
-
-@contextmanager
-def open_vectors(path: str, format: Format | None) -> Generator[VectorReader]:
-    """The reader of a file in the given or the detected format."""
-    if format is not None and format not in get_args(Format):
-        raise ValueError(f"format ({format!r}) must be one of {', '.join(get_args(Format))}")
-    format = detect(path) if format is None else format
-    with open(path, "rb", buffering=1 << 14) as file:
-        yield (
-            BinaryReader(path, file)
-            if format == "word2vec-binary"
-            else TextReader(path, file, header=format != "glove")
-        )
 
 
 def hashed(text: str, width: int) -> Tensor:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
 
 from towers.data import SentencePairs
+from towers.training.borrow import Stop
 from towers.training.history import Epoch
 from towers.training.loop import Batches, Collected, TowersModule
 from towers.training.metrics import measure
@@ -15,10 +17,12 @@ from towers.training.options import Settings
 from towers.training.processes import Together
 from towers.training.progress import Progress, own_stream, restore, tensors_of
 from towers.training.run import Run
-from towers.training.stopping import Stop
 
 ASK_EVERY = 10
 """Several processes agree so often, in steps, on whether to save or to end: each time they wait for each other."""
+BOARD_FOLDER = "tensorboard"
+LOSS_EVERY = 50
+"""Steps between two losses of single batches in TensorBoard."""
 
 
 class Epochs(pl.Callback):
@@ -132,6 +136,52 @@ class Keeper(pl.Callback):
         if together.main:
             self.run.save({"settings": self.settings.as_dict(), **self.progress.as_dict()}, tensors)
         self.saved = time.monotonic()
+
+
+class Board(pl.Callback):
+    """Writes each epoch's metrics, and now and then a batch's loss, over the number of steps.
+
+    It stands behind `Epochs` among the callbacks. Where a run goes on, what was written after its state is taken back.
+    """
+
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self.folder, self.progress = folder, progress
+        self.purge = progress.steps + 1  # what stands after the state is of steps that are lost
+        self.writer: Any = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write a batch's loss."""
+        if trainer.is_global_zero and self.progress.steps % LOSS_EVERY == 0:
+            self._open().add_scalar("loss/batch", float(outputs["loss"]), self.progress.steps)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the row."""
+        if trainer.is_global_zero:
+            row = self.progress.history.epochs[-1]
+            for part, metrics in (("train", row.train), ("dev", row.dev)):
+                for name, value in metrics.items():
+                    self._open().add_scalar(f"{name}/{part}", value, self.progress.steps)
+            self._open().flush()
+
+    def _open(self) -> Any:
+        """The writer; it is there with the first event, when the folder is this run's."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self.writer is None:
+            self.writer = SummaryWriter(str(self.folder), purge_step=self.purge)
+        return self.writer
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Close the file."""
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the file."""
+        self.teardown(trainer, pl_module, "fit")
 
 
 def _towers(pl_module: pl.LightningModule) -> TowersModule:

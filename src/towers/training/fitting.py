@@ -13,11 +13,19 @@ from torch import Tensor
 from towers.checkpoint import RESUME, undamaged
 from towers.data import SentencePairs
 from towers.model import TwoTowers
-from towers.training.borrow import borrowed, fitting_threads, own_random_state, quiet_lightning
-from towers.training.extras import PACKAGES, require
+from towers.training.borrow import Stop, borrowed, fitting_threads, own_random_state, quiet_lightning
 from towers.training.history import Epoch, History
 from towers.training.metrics import are_soft, majority, measure, metric_names
-from towers.training.options import Options, Precision, Settings, check_arguments, check_choice, renewed
+from towers.training.options import (
+    PACKAGES,
+    Options,
+    Precision,
+    Settings,
+    check_arguments,
+    check_choice,
+    renewed,
+    require,
+)
 from towers.training.processes import is_main, lost_ones_named
 from towers.training.progress import Progress
 from towers.training.run import Run
@@ -157,8 +165,6 @@ def _train(
     on_epoch: Callable[[Epoch], None] | None,
 ) -> None:
     from towers.training import epochs, loop, trainers
-    from towers.training.board import FOLDER, Board
-    from towers.training.stopping import Stop
 
     train = loop.Batches(pairs[0], settings.batch_size, settings.seed)
     dev = None if pairs[1] is None else loop.Batches(pairs[1], MEASURING_BATCH)
@@ -172,7 +178,7 @@ def _train(
         callbacks: list[Any] = [epochs.Epochs(where, train, dev, soft=soft, settings=settings, on_epoch=on_epoch)]
         if run is not None:
             if settings.tensorboard:
-                callbacks.append(Board(run.path / FOLDER, where))
+                callbacks.append(epochs.Board(run.path / epochs.BOARD_FOLDER, where))
             callbacks.append(epochs.Keeper(run, where, train, settings, Stop()))
             callbacks[-1].before = tensors
         midway = where.batch > 0

@@ -1,13 +1,17 @@
-"""The options of a training: their defaults, what can be said of them without any pairs, and how a run changes them."""
+"""The options of a training: defaults, checks that need no pairs, what a resumed run may change, required packages."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypedDict
 
 import torch
 
+PACKAGES = ("lightning", "torchmetrics", "safetensors", "matplotlib")
+"""The packages that training needs and `import towers` does not."""
+_EXTRAS = {"tensorboard": "train,tensorboard"}
 Precision = Literal["32-true", "bf16-mixed", "bf16-true", "64-true"]
 
 
@@ -184,3 +188,14 @@ def _check_number(name: str, value: object, *, above: float = -math.inf, least: 
     if not (isinstance(value, Real) and float(value) > above and least <= float(value) < math.inf):
         limit = f"above {above}" if least == -math.inf else f"of at least {least}"
         raise ValueError(f"{name} ({value}) must be a finite number {limit}")
+
+
+def require(*packages: str) -> None:
+    """Check that packages are installed, without importing them, before any work is done.
+
+    Raises:
+        ImportError: one is not installed; the text is the line that installs it.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise ImportError(f'{package} is not installed: pip install "towers[{_EXTRAS.get(package, "train")}]"')

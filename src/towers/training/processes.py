@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false
 """The processes of a training: which of them writes, and what they tell each other."""
 
 import os
@@ -87,12 +86,12 @@ class Together:
         parts = [tensor.to(self._device)]
         if self.count > 1:
             parts = [torch.empty_like(parts[0]) for _ in range(self.count)]
-            dist.all_gather(parts, tensor.to(self._device))
+            dist.all_gather(parts, tensor.to(self._device))  # pyright: ignore[reportUnknownMemberType]
         return torch.stack(parts).cpu()
 
     def _reduce(self, tensor: Tensor, how: Any) -> Tensor:
         if self.count == 1:
             return tensor.cpu()
         reduced = tensor.to(self._device, copy=True)
-        dist.all_reduce(reduced, how)
+        dist.all_reduce(reduced, how)  # pyright: ignore[reportUnknownMemberType]
         return reduced.cpu()

@@ -15,9 +15,8 @@ from torch import Tensor
 from towers import checkpoint
 from towers.checkpoint import CONFIG, RESUME, WEIGHTS, replace
 from towers.model import TwoTowers
-from towers.training.curves import draw_curves
 from towers.training.folders import DEFAULT_FOLDER, PARTIAL, is_run, next_free, take, write_json
-from towers.training.history import History
+from towers.training.history import History, draw_curves
 
 RESULTS = (CONFIG, "metrics.json", "curves.png", WEIGHTS)
 """What a finished run leaves; the config goes first where they are removed, and comes last where they are written."""

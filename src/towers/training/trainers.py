@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 """Lightning's Trainer as it is used here, and its progress bar."""
 
 import sys
