@@ -1,9 +1,9 @@
-"""What a suite measured, as a table for the terminal, as JSON, and as a picture."""
+"""The results of a suite as a table for the terminal, as JSON, and as a picture."""
 
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+from PIL import Image
 from rich import box
 from rich.table import Table
 
@@ -20,14 +21,14 @@ COLOURS = ("#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e")
 
 @dataclass(frozen=True)
 class Row:
-    """One implementation, timed on one case in one phase; the case's first implementation is its baseline."""
+    """The time of one implementation for one case in one phase; a case's first implementation is its baseline."""
 
     suite: str
     case: str
     implementation: str
     phase: str
     milliseconds: float
-    time_ratio: float  # its time over the baseline's, taken within rounds; below 1 is faster
+    time_ratio: float  # its time over the baseline's, both from the same round; below 1 is faster
     words_per_second: float | None = None
     details: dict[str, object] = field(default_factory=dict)
 
@@ -37,13 +38,13 @@ class Row:
 
 
 def machine(device: torch.device) -> dict[str, object]:
-    """All that a reader needs to judge the numbers."""
+    """What a reader needs to know about the machine to judge the numbers."""
     return {
         "device": device.type,
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2),  # other processes at work in the last minute
+        "load_before": round(os.getloadavg()[0], 2),  # how busy other processes kept it in the last minute
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -61,34 +62,58 @@ def _processor() -> str:
 
 
 def folder_name(about: dict[str, object]) -> str:
-    """A folder's name for this machine, such as `amd-epyc-2-cores` or `nvidia-h100-80gb-hbm3`."""
+    """The folder's name for this machine's results, such as `amd-epyc-2-cores` or `nvidia-h100-80gb-hbm3`."""
     name = str(about["name"]) if about["device"] == "cuda" else f"{about['name']} {about['cores']} cores"
     return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
 
 
 def write_json(rows: Sequence[Row], about: dict[str, object], path: Path) -> None:
-    content = {"machine": about, "rows": [row.as_json() for row in rows]}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+    """The machine, then tables: `columns` once, then each row as a list on a line of its own.
+
+    Consecutive rows with the same columns are one table. Numbers have 4 significant digits.
+    """
+    tables = []
+    for columns, of_table in groupby([row.as_json() for row in rows], tuple):
+        lines = [json.dumps(list(map(_rounded, row.values())), ensure_ascii=False) for row in of_table]
+        tables.append(f'{{"columns": {json.dumps(columns)}, "rows": [\n' + ",\n".join(lines) + "\n]}")
+    text = f'{{"machine": {json.dumps(about)},\n"tables": [{", ".join(tables)}]}}\n'
+    path.write_text(text, encoding="utf8")
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _rounded(of_key) for key, of_key in value.items()}
+    if not isinstance(value, float):
+        return value
+    rounded = float(f"{value:.4g}")
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def read_machine(path: Path) -> dict[str, object]:
+    """The machine on which a file that `write_json` wrote was measured."""
+    return json.loads(path.read_text(encoding="utf8"))["machine"]
 
 
 def read_json(path: Path) -> list[Row]:
-    """The rows that `write_json` wrote."""
+    """The rows of a file that `write_json` wrote."""
     names = [field.name for field in fields(Row) if field.name != "details"]
     found = []
-    for row in json.loads(path.read_text(encoding="utf8"))["rows"]:
-        own = {name: row.pop(name) for name in names}
-        found.append(Row(**own, details=row))
+    for of_table in json.loads(path.read_text(encoding="utf8"))["tables"]:
+        for values in of_table["rows"]:
+            row = dict(zip(of_table["columns"], values, strict=True))
+            own = {name: row.pop(name) for name in names}
+            found.append(Row(**own, details=row))
     return found
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
-    """A block for each case, a line for each implementation, with its phases side by side."""
+    """A block for each case; in it a line for each implementation, with its phases side by side."""
     phases = list(dict.fromkeys(row.phase for row in rows))
     with_words = any(row.words_per_second for row in rows)
     result = Table(
         title=title,
         box=box.SIMPLE_HEAD,
-        caption="ratio: its time over that of the case's first line, below 1 is faster",
+        caption="ratio: time over the time of the case's first line; below 1 is faster",
     )
     result.add_column("", no_wrap=True)
     for phase in phases:
@@ -101,7 +126,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
         for row in of_case:
             lines.setdefault(row.implementation, {})[row.phase] = _cells(row, with_words)
         for name, cells in lines.items():
-            empty = [""] * (2 + with_words)  # of a phase that this one does not have
+            empty = [""] * (2 + with_words)  # for a phase that this implementation does not have
             result.add_row(f"  {name}", *[cell for phase in phases for cell in cells.get(phase, empty)])
     return result
 
@@ -118,7 +143,7 @@ def _shown(milliseconds: float) -> str:
 
 
 def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) -> None:
-    """A panel for each phase, a line for each case: how fast is each relative to the first?"""
+    """A panel for each phase, a line for each case: the speed of each implementation relative to the first."""
     phases = list(dict.fromkeys(row.phase for row in rows))
     cases = list(dict.fromkeys(row.case for row in rows))
     figure = Figure(figsize=(2 + 4.5 * len(phases), 2 + 0.5 * len(cases)), layout="constrained")
@@ -134,8 +159,15 @@ def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) 
     figure.savefig(path, dpi=120)
 
 
+def shrink(picture: Path) -> None:
+    """Write a PNG again with a palette of 64 colours, which takes about a third of the bytes."""
+    with Image.open(picture) as image:
+        few = image.convert("RGB").quantize(64)
+    few.save(picture, optimize=True)
+
+
 def _bars(axes: Axes, rows: Sequence[Row], cases: Sequence[str]) -> None:
-    """Bars that start at the baseline's line: to the left is slower, to the right is faster."""
+    """Bars that start at the baseline: those to the left are slower, those to the right faster."""
     baseline, *names = dict.fromkeys(row.implementation for row in rows)
     axes.axvline(1, color="#444444", label=f"{baseline} (= 1)")
     for number, name in enumerate(names):
@@ -152,7 +184,7 @@ def _bars(axes: Axes, rows: Sequence[Row], cases: Sequence[str]) -> None:
     axes.xaxis.set_major_locator(LogLocator(base=2, numticks=7))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x" if value >= 1 else f"1/{1 / value:g}x")
     axes.set_xlabel(f"speed relative to {baseline}: right of the line is faster")
-    axes.use_sticky_edges = False  # leaves room on both sides for the numbers
+    axes.use_sticky_edges = False  # leave room on both sides for the numbers
     axes.margins(x=0.15)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)

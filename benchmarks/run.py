@@ -1,15 +1,21 @@
-"""Every measurement of this project, one command.
+"""All measurements of this project with one command.
 
-    python benchmarks/run.py                          all suites on the CPU, a few minutes
-    python benchmarks/run.py lstm tower --device cuda two suites on the GPU
-    python benchmarks/run.py --quick                  small sizes, one thread, under a minute: does everything run?
-    python benchmarks/run.py lstm --only "hidden 6,"  only the cases whose name has these words
-    python benchmarks/run.py lstm --resume            goes on where an interrupted run stopped
+    python benchmarks/run.py                           all suites on the CPU
+    python benchmarks/run.py lstm tower --device cuda  two suites on the GPU
+    python benchmarks/run.py --quick                   small sizes on one thread: does everything run?
+    python benchmarks/run.py lstm --only "hidden 6,"   only the cases whose name contains this text
+    python benchmarks/run.py lstm --resume             continue a run that was interrupted
+    python benchmarks/run.py lstm --show               measure nothing: print what benchmarks/results/cpu/lstm.json has
 
-Each suite prints a table and writes DIR/SUITE.json and DIR/SUITE.png. A suite is a module beside this file, entered in
-SUITES, with a TITLE, `cases(quick)` and `measure(case, device, quick=…) -> list[Row]`; it may have a `plot` of its own,
-`reach(rows)`, what was to be reached beside what was measured, `profile(rows)`, where the time goes, and
-`summary(rows)`, which is printed instead of the table and written, with it, to DIR/SUITE.txt.
+Each suite prints a table and writes DIR/SUITE.json and the picture DIR/SUITE.png. Random numbers have the seed 0.
+
+A suite is a module beside this file, listed in SUITES. It has a TITLE, `cases(quick)` and
+`measure(case, device, quick=…) -> list[Row]`, and optionally:
+
+- `plot(rows, title, about, path)`, its own picture;
+- `summary(rows)`, a text to print in place of the table;
+- `reach(rows)`, a table of the aims beside what was measured;
+- `profile(rows)`, a table of where the time goes.
 """
 
 import argparse
@@ -23,19 +29,18 @@ SUITES = {
     "lstm": "lstm",
     "tower": "tower",
     "lstm-memory": "lstm_memory",
-    "lstm-costs": "lstm_costs",
     "lstm-threads": "lstm_threads",
     "contracts": "contracts",
     "proof": "proof",
     "import": "imports",
     "reading": "reading",
 }
-CUDA_SUITES = {"lstm": "cuda_lstm", "tower": "cuda_tower"}  # in their place on a GPU
+CUDA_SUITES = {"lstm": "cuda_lstm", "tower": "cuda_tower"}  # on a GPU these replace the modules above
 RESULTS = Path(__file__).parent / "results"
 
 try:
     import torch
-    from report import Row, folder_name, machine, plot, read_json, table, write_json
+    from report import Row, folder_name, machine, plot, read_json, read_machine, shrink, table, write_json
     from rich.console import Console
     from rich.progress import track
     from timing import equal_precision
@@ -45,52 +50,78 @@ except ImportError as missing:
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; none means all")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; default: all")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats, under a minute")
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats")
     parser.add_argument(
         "--keras-python",
         metavar="PYTHON",
-        help="a Python that has Keras with TensorFlow, JAX or PyTorch, for the suite tower; default: this one",
+        help="for the suite tower: a Python that has Keras with TensorFlow, JAX or PyTorch; default: this one",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="default: benchmarks/results/MACHINE, with --quick benchmarks/results/quick",
+        help="default: benchmarks/results/MACHINE; with --quick .../quick; with --show .../cpu or .../cuda",
     )
-    parser.add_argument("--only", metavar="TEXT", help="only cases whose name has this text")
-    parser.add_argument("--resume", action="store_true", help="keep the cases that DIR/SUITE.json has already")
+    parser.add_argument("--only", metavar="TEXT", help="only cases whose name contains this text")
+    parser.add_argument("--resume", action="store_true", help="skip the cases that DIR/SUITE.json has already")
+    parser.add_argument("--show", action="store_true", help="print, and draw, what DIR/SUITE.json has")
     options = parser.parse_args(argv)
     if options.keras_python:
         os.environ["KERAS_PYTHON"] = options.keras_python
     if unknown := set(options.suites) - set(SUITES):
         parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
-    if options.device == "cuda" and not torch.cuda.is_available():
+    if options.device == "cuda" and not options.show and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device here")
     return options
 
 
 def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    if options.show:
+        show(options, console)
+        return
     if options.quick:
-        torch.set_num_threads(1)  # more of them wait for each other while anything else runs on the machine
+        torch.set_num_threads(1)  # several threads wait for each other while anything else runs on the machine
     about = machine(torch.device(options.device))
     out = options.out or RESULTS / ("quick" if options.quick else folder_name(about))
     out.mkdir(parents=True, exist_ok=True)
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    console.print(", ".join(f"{key} {value}" for key, value in about.items()))
+    print_machine(about, console)
     if about["load_before"] > 1:
-        console.print("[red]This machine is busy with something else: do not keep these numbers.")
+        console.print("[red]Other programs are running on this machine: do not keep these numbers.")
     for name in options.suites or SUITES:
-        modules = SUITES | (CUDA_SUITES if options.device == "cuda" else {})
-        suite = import_module(modules[name])
+        suite = module_of(name, options.device)
         if rows := run(suite, name, options, about, out):
             report(suite, name, rows, about, out, console)
 
 
+def show(options: argparse.Namespace, console: Console) -> None:
+    """Print the results that were written before, and draw their pictures again."""
+    out = options.out or RESULTS / options.device
+    for name in options.suites or SUITES:
+        path = out / f"{name}.json"
+        if not path.exists():
+            sys.exit(f"{path} does not exist; python benchmarks/run.py {name} --out {out} measures it")
+        rows, about = read_json(path), read_machine(path)
+        suite = module_of(name, options.device)
+        print_machine(about, console)
+        if hasattr(suite, "summary"):  # which `report` prints in place of the table
+            console.print(table(rows, suite.TITLE))
+        report(suite, name, rows, about, out, console)
+
+
+def module_of(name: str, device: str) -> ModuleType:
+    return import_module((SUITES | (CUDA_SUITES if device == "cuda" else {}))[name])
+
+
+def print_machine(about: dict[str, object], console: Console) -> None:
+    console.print(", ".join(f"{key} {value}" for key, value in about.items()))
+
+
 def run(suite: ModuleType, name: str, options: argparse.Namespace, about: dict[str, object], out: Path) -> list[Row]:
-    """Measure case by case; what is measured is written at once."""
+    """Measure case by case; the file is written after each case."""
     path, device = out / f"{name}.json", torch.device(options.device)
     rows = read_json(path) if options.resume and path.exists() else []
     done = {row.case for row in rows}
@@ -108,18 +139,16 @@ def report(
 ) -> None:
     """A table or a summary, and a picture."""
     if hasattr(suite, "summary"):
-        text = suite.summary(rows)
-        print(text)
-        with (out / f"{name}.txt").open("w", encoding="utf8") as file:
-            file.write(text + "\n\n")
-            Console(file=file, width=120).print(table(rows, suite.TITLE))
+        print(suite.summary(rows))
     else:
         console.print(table(rows, suite.TITLE))
     for part in ("reach", "profile"):
         if hasattr(suite, part):
             console.print(getattr(suite, part)(rows))
-    getattr(suite, "plot", plot)(rows, suite.TITLE, about, out / f"{name}.png")
-    print(f"{out / name}.json, {out / name}.png")
+    picture = out / f"{name}.png"
+    getattr(suite, "plot", plot)(rows, suite.TITLE, about, picture)
+    shrink(picture)
+    print(f"{out / name}.json, {picture}")
 
 
 def case_name(case: object) -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,14 +26,13 @@ MODULES = (
     "tower_picture",
     "others",
     "lstm_memory",
-    "lstm_costs",
     "lstm_threads",
     "lstm_report",
     "proof",
     "reading",
 )
 SUITES = (
-    "lstm", "tower", "lstm-memory", "lstm-costs", "lstm-threads", "contracts", "proof", "import", "reading",
+    "lstm", "tower", "lstm-memory", "lstm-threads", "contracts", "proof", "import", "reading",
 )  # fmt: skip
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
 
@@ -90,16 +90,18 @@ def test_the_sweep_has_every_combination_and_all_names_differ(benchmarks: dict[s
     assert len({case.name for case in cases}) == len(cases) == 5 * (5 + 4 * 14)
 
 
-def test_a_run_goes_on_where_it_stopped(benchmarks: dict[str, ModuleType], tmp_path: Path):
-    run, lstm = benchmarks["run"], benchmarks["lstm"]
+def test_a_run_goes_on_where_it_stopped(
+    benchmarks: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run, lstm, read = benchmarks["run"], benchmarks["lstm"], benchmarks["report"].read_json
     arguments = ["lstm", "--quick", "--only", "hidden 64,", "--out", str(tmp_path)]
     run.main(arguments)
-    first = (tmp_path / "lstm.json").read_text()
-    assert {row["case"] for row in json.loads(first)["rows"]} == {"hidden 64, batch 32, sick"}
-    assert "geometric mean" in (tmp_path / "lstm.txt").read_text()
+    assert "geometric mean" in capsys.readouterr().out
+    first = read(tmp_path / "lstm.json")
+    assert {row.case for row in first} == {"hidden 64, batch 32, sick"}
     lstm.measure = None
     run.main([*arguments, "--resume"])
-    assert json.loads((tmp_path / "lstm.json").read_text())["rows"] == json.loads(first)["rows"]
+    assert read(tmp_path / "lstm.json") == first
 
 
 def test_peak_memory_is_that_of_a_process(benchmarks: dict[str, ModuleType]):
@@ -108,15 +110,6 @@ def test_peak_memory_is_that_of_a_process(benchmarks: dict[str, ModuleType]):
     assert [row.implementation for row in rows] == list(memory.NAMES)
     state = 512 * 16 * 16 * 4  # of half of the positions, in bytes: the least that each has to keep
     assert all(row.details["grown_bytes"] > state for row in rows)
-
-
-def test_the_model_of_costs_is_the_fit_of_what_was_measured(benchmarks: dict[str, ModuleType], repository: Path):
-    from towers.kernels.costs import FORWARD, TRAINING
-
-    rows = json.loads((repository / "benchmarks/results/cpu/lstm-costs.json").read_text())["rows"]
-    for phase, constants in (("forward", FORWARD), ("training", TRAINING)):
-        for way, written in constants.items():
-            assert benchmarks["lstm_costs"].fit(rows, way, phase) == written._asdict()
 
 
 @pytest.mark.parametrize("wrong", ["states", "gradients"])
@@ -276,12 +269,33 @@ def test_report(benchmarks: dict[str, ModuleType], tmp_path: Path):
     ]
     report.write_json(rows, about, tmp_path / "lstm.json")
     report.plot(rows, "a title", about, tmp_path / "lstm.png")
-    written = json.loads((tmp_path / "lstm.json").read_text())
-    assert written["machine"]["precision"] == "float32, TF32 off"
-    assert len(written["rows"]) == 18
-    assert written["rows"][0].keys() == COLUMNS | {"batch"}
+    assert report.read_json(tmp_path / "lstm.json") == rows
+    assert report.read_machine(tmp_path / "lstm.json") == about
     assert (tmp_path / "lstm.png").read_bytes().startswith(b"\x89PNG")
     assert report.table(rows, "a title").row_count == 12
+
+
+def test_a_file_of_results_has_its_columns_once_and_a_line_for_each_row(
+    benchmarks: dict[str, ModuleType], tmp_path: Path
+):
+    report, path = benchmarks["report"], tmp_path / "a.json"
+    common = ("tower", "a case", "ours", "forward", 1234.56789, 0.00012344999)
+    rows = [
+        report.Row(*common, None, {"share": None, "points": {"64": 1 / 3}}),
+        report.Row(*common, 1e6, {"share": 0.25, "points": {}}),
+        report.Row(*common, 2e6, {"batch": 123456}),
+    ]
+    report.write_json(rows, {"device": "cpu"}, path)
+    tables = json.loads(path.read_text())["tables"]
+    assert [len(table["rows"]) for table in tables] == [2, 1], "a table for each set of columns"
+    assert [set(table["columns"]) - COLUMNS for table in tables] == [{"share", "points"}, {"batch"}]
+    found = report.read_json(path)
+    assert [row.details for row in found] == [
+        {"share": None, "points": {"64": 0.3333}}, {"share": 0.25, "points": {}}, {"batch": 123456}
+    ]  # fmt: skip
+    assert {(row.milliseconds, row.time_ratio) for row in found} == {(1235, 0.0001234)}
+    assert [line[0] for line in path.read_text().splitlines()] == ["{", '"', "[", "[", "]", "[", "]"]
+    assert report.read_machine(path) == {"device": "cpu"}
 
 
 def test_machine_names_a_folder(benchmarks: dict[str, ModuleType]):
@@ -312,16 +326,36 @@ def test_missing_package_names_the_install_line(script: Path):
     assert 'pip install -e ".[bench]"' in refused.stderr
 
 
-def test_every_suite_reports_what_it_measured(
+def test_what_was_measured_is_shown_again(
     benchmarks: dict[str, ModuleType], repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    run, read = benchmarks["run"], benchmarks["report"].read_json
-    for name, module in run.SUITES.items():
-        measured = repository / "benchmarks" / "results" / "cpu" / f"{name}.json"
-        about = json.loads(measured.read_text())["machine"]
-        run.report(benchmarks[module], name, read(measured), about, tmp_path, run.Console(width=110))
-        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
-        assert f"{name}.json" in capsys.readouterr().out
+    run, results = benchmarks["run"], repository / "benchmarks" / "results" / "cpu"
+    for name in run.SUITES:
+        shutil.copy(results / f"{name}.json", tmp_path)
+        run.main([name, "--show", "--out", str(tmp_path)])
+        shown = capsys.readouterr().out
+        assert f"{name}.json" in shown
+        assert "device cpu" in shown
+        assert benchmarks["report"].read_json(results / f"{name}.json")[-1].case in shown
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_that_are_not_there_name_the_command_that_measures_them(script: Path, tmp_path: Path):
+    refused = run(script, "lstm", "--show", "--out", tmp_path)
+    assert refused.returncode == 1
+    assert f"lstm.json does not exist; python benchmarks/run.py lstm --out {tmp_path} measures it" in refused.stderr
+
+
+def test_results_are_small_and_the_readme_shows_every_picture(repository: Path):
+    tracked = subprocess.run(["git", "ls-files", "benchmarks/results"], cwd=repository, capture_output=True, text=True)
+    files = [repository / name for name in tracked.stdout.split()]
+    if not files:
+        pytest.skip("this is no git checkout")
+    pictures = [file for file in files if file.suffix == ".png"]
+    assert sum(file.stat().st_size for file in files if file not in pictures) < 600_000
+    assert all(file.stat().st_size < 80_000 for file in pictures)
+    readme = (repository / "README.md").read_text("utf8")
+    assert [file.name for file in pictures if f"({file.relative_to(repository).as_posix()})" not in readme] == []
 
 
 @pytest.mark.slow
@@ -329,7 +363,10 @@ def test_quick_run_of_all_suites(script: Path, tmp_path: Path):
     done = run(script, "--quick", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     for suite in SUITES:
-        rows = json.loads((tmp_path / f"{suite}.json").read_text())["rows"]
-        assert rows
-        assert all(row.keys() >= COLUMNS and row["suite"] == suite for row in rows)
+        tables = json.loads((tmp_path / f"{suite}.json").read_text())["tables"]
+        assert tables
+        for table in tables:
+            assert set(table["columns"]) >= COLUMNS
+            assert table["rows"]
+            assert all(row[table["columns"].index("suite")] == suite for row in table["rows"])
         assert (tmp_path / f"{suite}.png").stat().st_size > 10_000
