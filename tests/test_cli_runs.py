@@ -34,7 +34,7 @@ def interrupted(monkeypatch, capsys):
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("towers.cli.fit_command.Run", Pressed)
+        patch.setattr("towers.cli.fit_job.Run", Pressed)
         assert main([*BEGIN, "--out", "run", "--test", "train.tsv"]) == 130
     return capsys.readouterr()
 

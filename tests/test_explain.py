@@ -8,7 +8,7 @@ import torch
 
 from towers import Tower, TwoTowers
 from towers.cli import main
-from towers.cli.answers import answers
+from towers.cli.explanation import answers
 
 
 def explain(capsys: pytest.CaptureFixture[str], *options: str) -> str:

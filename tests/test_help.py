@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from towers.cli import main, texts
+from towers.cli import main
+from towers.cli.parser import COMMANDS, HELP
 
 from . import shown
 
-TEXTS = ("TOP", "FIT", "PREDICT", "VERIFY", "EXPLAIN")
+TEXTS = {"towers": HELP} | {name: command.HELP for name, (command, _) in COMMANDS.items()}
 
 
 def towers(command: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -30,8 +31,8 @@ def towers(command: str, folder: Path, **more: str) -> subprocess.CompletedProce
 
 def test_examples_print_what_is_shown(tmp_path: Path):
     """All in one folder and in order: the model that the first one trains is what a later one predicts with."""
-    for name in TEXTS:
-        examples = shown.examples(getattr(texts, name))
+    for name, text in TEXTS.items():
+        examples = shown.examples(text)
         assert examples, name
         for example in examples:
             run = towers(example.command, tmp_path)
@@ -54,7 +55,7 @@ def test_the_comparison_can_fail(line: str, other: str, same: bool):
     assert shown.same([line], [other]) == same
 
 
-@pytest.mark.parametrize("command", ["", "fit", "predict", "verify", "explain"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_begins_with_a_real_command(command: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as end:
         main([*command.split(), "--help"])

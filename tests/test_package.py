@@ -87,7 +87,7 @@ def test_import_has_no_effects():
 
 def test_the_compiler_is_loaded_by_those_who_compile_only():
     # It takes 150 MB and seconds: `towers predict` has other uses for both.
-    everything = "import towers.model, towers.data, towers.training, towers.cli.predict_command, towers.cli.fit_command"
+    everything = "import towers.model, towers.data, towers.training, towers.cli.predict_job, towers.cli.fit_job"
     model = "towers.TwoTowers(device='meta'); towers.TwoTowers()"
     assert not {"triton", "sympy"} & set(effects_of(f"{everything}; {model}")["modules"])
 

@@ -34,7 +34,7 @@ ROWS = rows_of(20)
 def folder(tmp_path, monkeypatch):
     """A saved model and its vectors, in the current folder; the command reads three rows at a time."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("towers.cli.predict_command.read_rows", functools.partial(read_rows, rows=3))
+    monkeypatch.setattr("towers.cli.predict_job.read_rows", functools.partial(read_rows, rows=3))
     make_model()
     return tmp_path
 

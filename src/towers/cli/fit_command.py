@@ -1,169 +1,129 @@
-"""`towers fit`."""
+"""`towers fit`: learn from sentence pairs."""
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import fields
-from inspect import signature
 from pathlib import Path
-from typing import Any
 
-import torch
+from towers.cli.arguments import Parser, add_columns, add_machine, add_vectors, at_least_one, devices, seed, words
 
-from towers import training
-from towers.checkpoint import RESUME, undamaged
-from towers.cli import bound_pairs
-from towers.cli.report import Report, report
-from towers.model import Tower, TwoTowers
-from towers.training.fitting import learn, resumed_settings
-from towers.training.metrics import are_soft, majority
-from towers.training.options import PACKAGES, Settings, require
-from towers.training.processes import is_main
-from towers.training.progress import Progress
-from towers.training.run import Run
+HELP = """
+Learn from sentence pairs. With no option: the original network on a built-in sample, saved to towers-run or to the
+next free towers-run-N. Ctrl-C saves, and says how to go on.
 
-SETTINGS = tuple(field.name for field in fields(Settings))
-SIZES = ("kernel_words", "filters", "pool", "hidden", "chunk")
-FILES = ("train", "dev", "test", "vectors")
-OF_PAIRS = (*FILES, "missing", "fit_length", *bound_pairs.COLUMNS, *bound_pairs.LABELS)
-DEFAULTS: dict[str, Any] = {name: signature(Tower).parameters[name].default for name in SIZES} | {
-    "dense": signature(TwoTowers).parameters["dense"].default,
-    "missing": "hash",
-    **bound_pairs.COLUMNS,
-    **bound_pairs.LABELS,
-    "label_range": list(bound_pairs.LABELS["label_range"]),
-}
-"""What a run has that was begun without an option; the words of sentences and the settings know it themselves."""
-NOT_KEPT = ("command", "run", "out", "overwrite", "resume", "json")
-"""Options of one command, not of the run."""
+  $ towers fit --epochs 1 --hidden 4 --out small
+  pairs: train 2000, dev 250, test 250
+  vectors: sample, 300 numbers a word; 100.00 % of 40972 tokens and 88 of 88 words have a vector
+  network: two towers, left any number of words, right 5 words, 38,977 parameters
+  epoch 1/1   train loss 0.6972  accuracy 0.4975  AUC 0.4968   dev loss 0.6955  accuracy 0.4240  AUC 0.5146   1.5 s
+  kept epoch 1, best dev loss: loss 0.6955  accuracy 0.4240  AUC 0.5146
+  test, 250 pairs: accuracy 0.4560 (majority class 0.5080)  AUC 0.5011  loss 0.6930
+  saved in small: config.json, model.safetensors, metrics.json, curves.png
+
+  $ towers fit --resume small --epochs 2 | tail -n 1
+  saved in small: config.json, model.safetensors, metrics.json, curves.png
+
+With files of your own (TSV, CSV, JSON lines or Parquet, by their ending; vectors as GloVe or word2vec text, word2vec
+binary or fastText .vec):
+
+  towers fit --train sick.train.tsv --dev sick.dev.tsv --test sick.test.tsv --vectors glove.840B.300d.txt \\
+      --left-column tokens1 --right-column tokens2 --split spaces --right-words any --out sick
+"""
+
+
+def add_options(fit: Parser) -> None:
+    """The options of the command. One that is not given is absent: the library has its default."""
+    fit.set_defaults(run=run)
+    fit.argument_default = argparse.SUPPRESS
+    _add_run(fit)
+    _add_files(fit)
+    _add_sizes(fit)
+    _add_training(fit)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Begin a run, or go on with one."""
-    require(*PACKAGES)
-    given = {name: value for name, value in vars(arguments).items() if name not in NOT_KEPT}
-    as_json = "json" in arguments
-    if "resume" in arguments:
-        for name in ("out", "overwrite"):
-            if name in arguments:
-                raise ValueError(f"--{name} and --resume exclude each other: a run goes on in its own folder")
-        _resume(arguments.resume, given, as_json=as_json)
-    else:
-        if "overwrite" in arguments and "out" not in arguments:
-            raise ValueError("--overwrite goes with --out: say which run is to be replaced")
-        _begin(given, arguments, as_json=as_json)
+    """Begin a run, or resume one."""
+    from towers.cli.fit_job import fit
+
+    fit(arguments)
 
 
-def _begin(given: Mapping[str, Any], arguments: argparse.Namespace, *, as_json: bool) -> None:
-    # What does not fit is refused before any file is read.
-    settings = Settings(**_settings(given))
-    build(given, settings, vector_width=1)
-    about = {"command": _as_json(given), "settings": settings.as_dict()}
-    out, overwrite = getattr(arguments, "out", None), "overwrite" in arguments
-    writes = is_main(settings.alone)
-    with Run.new(out, about, overwrite=overwrite, writes=writes) as run:
-        _work(run, given, settings, report(writes=writes, as_json=as_json))
+def _add_run(fit: Parser) -> None:
+    run = fit.add_argument_group("the run")
+    run.add_argument("--out", type=Path, metavar="DIR", help="default: towers-run, or the next free towers-run-N")
+    run.add_argument("--overwrite", action="store_true", help="let --out replace the run that it holds")
+    run.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with a run, with the options it began with; with more --epochs, after its end too",
+    )
+    run.add_argument(
+        "--save-every",
+        type=float,
+        metavar="SECONDS",
+        help="how often to save what --resume goes on from, at a step's end (30; 0: after each step)",
+    )
+    run.add_argument(
+        "--tensorboard", action="store_true", help="write events to DIR/tensorboard (needs the extra tensorboard)"
+    )
+    run.add_argument("--json", action="store_true", help="one JSON object a line on standard output: start, epoch, end")
 
 
-def _resume(folder: Path, given: Mapping[str, Any], *, as_json: bool) -> None:
-    record = Run.read(folder)
-    if record.get("command") is None:
-        problem = "was begun from Python, which has its pairs and its model"
-        raise ValueError(f"{folder}: the run {problem}; go on there, with fit(..., resume={str(folder)!r})")
-    with undamaged(folder / RESUME):
-        kept: dict[str, Any] = dict(record["command"])
-        began = DEFAULTS | dict(zip(("left_words", "right_words"), _words(kept), strict=True)) | kept
-        command = kept | {name: value for name, value in _as_json(given).items() if name in FILES}
-        options = command | {name: Path(command[name]) for name in FILES if name in command}
-    settings = resumed_settings(folder, _settings(given))
-    _check_same(folder, began, given)
-    writes = is_main(settings.alone)
-    with Run.reopened(folder, writes=writes) as run:
-        tell = report(writes=writes, as_json=as_json)
-        if run.finished:
-            with undamaged(folder / RESUME):
-                where = Progress.from_dict(run.record, {})
-            if where.over(settings.epochs, settings.patience):
-                tell.finished(where.history, run, _way_on(where, settings))
-                return
-        for name in FILES:
-            if name in options and not options[name].exists():
-                raise ValueError(f"{options[name]}, of the run in {folder}, is gone; say where with --{name} FILE")
-        run.record["command"] = command
-        _work(run, options, settings, tell)
+def _add_files(fit: Parser) -> None:
+    files = fit.add_argument_group("files", "without --train: the built-in sample")
+    files.add_argument("--train", type=Path, metavar="FILE", help="sentence pairs to learn from")
+    files.add_argument("--dev", type=Path, metavar="FILE", help="pairs that choose the best epoch (default: the last)")
+    files.add_argument("--test", type=Path, metavar="FILE", help="held-out pairs, measured at the end")
+    add_vectors(files.add_argument)
+    add_columns(files.add_argument)
+    files.add_argument("--label-column", metavar="NAME", help="default: label")
+    files.add_argument(
+        "--label-range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="what labels mean 'no' and 'yes'; those between are degrees (default: 0 1)",
+    )
 
 
-def _check_same(folder: Path, began: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse options that the run did not begin with; its files may have moved, and are compared by what they hold."""
-    for name, value in _as_json(given).items():
-        before = began.get(name)
-        if name in SETTINGS or value == before or (name in FILES and name in began):
-            continue
-        shown, had = ("none" if side is None else side for side in (value, before))
-        problem = f"contradicts the run in {folder}, which has {had}"
-        raise ValueError(f"--{name.replace('_', '-')} {shown} {problem}; leave it out, or start another run")
+def _add_sizes(fit: Parser) -> None:
+    sizes = fit.add_argument_group("the network")
+    sizes.add_argument("--left-words", type=words, metavar="any|N", help="words of a left sentence (any)")
+    sizes.add_argument(
+        "--right-words",
+        type=words,
+        metavar="any|N",
+        help="words of a right sentence (5; with --shared: as left)",
+    )
+    sizes.add_argument("--shared", action="store_true", help="one tower reads both sentences")
+    sizes.add_argument("--kernel-words", type=int, metavar="N", help="neighbouring words of a phrase (2)")
+    sizes.add_argument("--filters", type=int, metavar="N", help="features of a phrase (32)")
+    sizes.add_argument("--pool", type=int, metavar="N", help="features of which the largest is kept (4)")
+    sizes.add_argument("--hidden", type=int, metavar="N", help="LSTM units (6)")
+    sizes.add_argument("--dense", type=int, metavar="N", help="units of the head (16)")
+    sizes.add_argument("--chunk", type=int, metavar="N", help="steps that the LSTM takes at a time (all)")
 
 
-def _way_on(where: Progress, settings: Settings) -> str:
-    if where.epoch < settings.epochs:
-        return f"a --patience above {where.history.stale} would train longer"
-    return f"--epochs {2 * where.epoch} would train longer"
-
-
-def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) -> None:
-    """Load, train, measure, save."""
-    data = bound_pairs.load(_of_pairs(given), build(given, settings, vector_width=1))
-    model = build(given, settings, data.vectors.width)
-    tell.start(data, model, run)
-    if run.writes:
-        bound_pairs.warn_of_missing("fit", data.vectors.coverage, data.vectors.source)
-    train, dev = data.parts["train"], data.parts.get("dev")
-    history = learn(model, train, dev, run, settings, on_epoch=lambda epoch: tell.epoch(epoch, settings.epochs))
-    if run.writes:
-        with run.going_on():
-            metrics = _measure_test(settings, data, model)
-        run.finish(model, history, metrics=metrics, extra=data.extra)
-        tell.end(history, metrics, run)
-
-
-def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in SETTINGS if name in given}
-
-
-def _of_pairs(given: Mapping[str, Any]) -> argparse.Namespace:
-    return argparse.Namespace(**{name: given.get(name) for name in OF_PAIRS})
-
-
-def _as_json(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as resume.json holds them: files by their whole path, since the run may go on from elsewhere."""
-    return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in given.items()}
-
-
-def build(given: Mapping[str, Any], settings: Settings, vector_width: int) -> TwoTowers:
-    """The network that the options describe, with the initial weights of the seed."""
-    sizes = {name: given[name] for name in SIZES if name in given}
-    head = {"dense": given["dense"]} if "dense" in given else {}
-    left_words, right_words = _words(given)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings.seed)
-        left = Tower(left_words, vector_width=vector_width, **sizes)
-        right = left if "shared" in given else Tower(right_words, vector_width=vector_width, **sizes)
-        return TwoTowers(left, right, **head)
-
-
-def _words(given: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Words of a left and of a right sentence."""
-    if "shared" not in given:
-        return given.get("left_words"), given.get("right_words", 5)
-    sides = {given[name] for name in ("left_words", "right_words") if name in given} or {None}
-    if len(sides) > 1:
-        raise ValueError("--shared is one tower for both sides; --left-words and --right-words must be the same then")
-    return (words := sides.pop()), words
-
-
-def _measure_test(settings: Settings, data: bound_pairs.Data, model: TwoTowers) -> dict[str, Any]:
-    test = data.parts.get("test")
-    if test is None or test.labels is None:
-        return {}
-    measured = training.evaluate(model, test, device=settings.place, precision=settings.precision)
-    share = {} if are_soft(test.labels) else {"majority": majority(test.labels)}
-    return {"test": {"pairs": len(test), **measured, **share}}
+def _add_training(fit: Parser) -> None:
+    training = fit.add_argument_group("training")
+    training.add_argument("--epochs", type=at_least_one, metavar="N", help="times through the training pairs (10)")
+    training.add_argument(
+        "--batch-size", type=at_least_one, metavar="N", help="pairs of a step, over all processes (5)"
+    )
+    training.add_argument("--lr", type=float, metavar="X", help="learning rate (0.001)")
+    training.add_argument("--seed", type=seed, metavar="N", help="of initial weights and batches (0)")
+    training.add_argument(
+        "--keep-best",
+        choices=["loss", "accuracy", "auc", "pearson"],
+        help="the dev metric that chooses the epoch (loss; pearson where labels are degrees)",
+    )
+    training.add_argument(
+        "--patience", type=at_least_one, metavar="N", help="end after N epochs in which that was not better (never)"
+    )
+    add_machine(training.add_argument)
+    training.add_argument(
+        "--devices", type=devices, metavar="N", help="processes of this machine: N, auto, or CUDA devices as 0,2 (1)"
+    )
+    training.add_argument("--nodes", type=at_least_one, metavar="N", help="machines (1)")
+    training.add_argument(
+        "--strategy", metavar="NAME", help="Lightning's word for how processes work together: auto, ddp, ... (auto)"
+    )

@@ -1,169 +1,49 @@
-"""`towers predict`."""
+"""`towers predict`: add probabilities to a file of sentence pairs."""
 
 import argparse
-import json
-import sys
-import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from torch import Tensor
+from towers.cli.arguments import FORMATS, Parser, add_columns, add_machine, add_vectors, at_least_one
 
-from towers.checkpoint import CONFIG, read_config
-from towers.cli.bound_pairs import COLUMNS, chosen, covered, warn_of_missing
-from towers.cli.lengths import fitted
-from towers.cli.prediction_files import STANDARD, format_of_output, naming, place_of, source_of, write
-from towers.data import SentencePairs, VectorStore, WordVectors
-from towers.data.columns import SPLITTERS, Columns
-from towers.data.readers import Source, TableFormat, read_rows
-from towers.data.rows import Rows
-from towers.data.sample import sample_vectors
-from towers.data.writers import writing
-from towers.model import TwoTowers
-from towers.training.options import check_arguments, require
-from towers.training.prediction import Predictor, check_width
+HELP = """
+Add the column `probability` to a file of sentence pairs of any size, in the file's own order. Word vectors and column
+names are those that the model was trained with; options replace them.
 
-COLUMN = "probability"
-OPTIONS: dict[str, Any] = {**COLUMNS, "fit_length": None}
-"""What config.json may say and the options may replace."""
-Windows = Iterator[tuple[Rows, SentencePairs]]
+  $ printf 'sentence1\\tsentence2\\na happy ram was spotted by the lass\\tthe lass noticed a ram\\n' >pairs.tsv
+  $ towers predict --model towers-run --pairs pairs.tsv --out -
+  sentence1	sentence2	probability
+  a happy ram was spotted by the lass	the lass noticed a ram	0.9330087
+
+Files are TSV, CSV, JSON lines or Parquet, by their ending or --format. A file appears whole, at the end. Standard
+output has no mark for its end: it is whole if the exit code is 0.
+"""
+
+
+def add_options(predict: Parser) -> None:
+    """The options of the command."""
+    predict.set_defaults(run=run, device="auto", precision="32-true")
+    files = predict.add_argument_group("files")
+    files.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder that `towers fit` saved")
+    files.add_argument(
+        "--pairs", type=Path, required=True, metavar="FILE", help="sentence pairs, without labels; -: standard input"
+    )
+    files.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the same rows, and `probability`; -: standard output"
+    )
+    files.add_argument("--format", choices=FORMATS, help="of the pairs (what the ending says)")
+    files.add_argument("--out-format", choices=FORMATS, help="of the output (what its ending says; as the pairs)")
+    add_vectors(files.add_argument)
+    add_columns(files.add_argument)
+    machine = predict.add_argument_group("machine")
+    machine.add_argument(
+        "--batch-size", type=at_least_one, default=256, metavar="N", help="sentences that a tower reads at a time (256)"
+    )
+    add_machine(machine.add_argument)
+    predict.add_argument("--json", action="store_true", help="say what was done as a JSON object")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read, predict and write, some rows at a time."""
-    started = time.perf_counter()
-    require("safetensors", "polars", "tqdm")
-    machine = {name: getattr(arguments, name) for name in ("batch_size", "device", "precision")}
-    check_arguments(**machine)
-    place = place_of(arguments)
-    source, format = source_of(arguments)
-    out_format = format_of_output(arguments, format)
-    config = Config(arguments.model)
-    model = TwoTowers.load(arguments.model)
-    windows = _windows(source, format, model, chosen(arguments, OPTIONS | config.options))
-    first = next(windows)  # most mistakes are seen here, before the vectors are read
-    with _vectors(arguments, config, model) as vectors:
-        predictor = Predictor(model, vectors, **machine)
-        job = Job(arguments, predictor)
-        with naming(arguments.out), job.admitting():
-            write(place, lambda file: job.work(chain([first], windows), file, out_format))
-    job.say(time.perf_counter() - started)
+    """Read, predict and write."""
+    from towers.cli.predict_job import predict
 
-
-class Config:
-    """What config.json of a saved model says of words and columns, looked at closely: people edit it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / CONFIG
-        config = read_config(folder)
-        data: dict[str, Any] = config.get("data", {})
-        vectors: dict[str, Any] = config.get("vectors", {})
-        self.options = {name: value for name, value in data.items() if name in OPTIONS}
-        for name in ("left_column", "right_column"):
-            self._check("data", data, name, isinstance(data.get(name, ""), str), "a string")
-        self._check("data", data, "split", data.get("split", "rule") in list(SPLITTERS), " or ".join(SPLITTERS))
-        known = data.get("fit_length") in (None, "pad-or-cut")
-        self._check("data", data, "fit_length", known, "null or pad-or-cut")
-        self._check("vectors", vectors, "source", isinstance(vectors.get("source", ""), str), "a string")
-        self._check("vectors", vectors, "missing", vectors.get("missing", "hash") in ["hash", "zero"], "hash or zero")
-        self.source: str | None = vectors.get("source")
-        self.missing: Any = vectors.get("missing", "hash")
-
-    def _check(self, section: str, values: Mapping[str, Any], name: str, right: bool, expected: str) -> None:
-        if not right:
-            found = json.dumps(values[name])[:40]
-            raise ValueError(f'{self.path}: is damaged: "{name}" in "{section}" is {found}; expected {expected}')
-
-
-def _windows(source: Source, format: TableFormat, model: TwoTowers, options: Mapping[str, Any]) -> Windows:
-    """Rows, and the pairs in them, checked."""
-    count = 0
-    for rows in read_rows(source, format):
-        if COLUMN in rows.names:
-            raise ValueError(f"{rows.path} has a column {COLUMN!r} already; rename it first")
-        columns = Columns(rows)
-        left, right = (columns.sentences(options[name], options["split"]) for name in ("left_column", "right_column"))
-        pairs = SentencePairs(left, right, source=rows.path, lines=rows.lines)
-        yield rows, fitted(pairs, model, options["fit_length"], "predict", before=count)
-        count += len(rows)
-
-
-class Job:
-    """The work on all rows, and what is said about it."""
-
-    def __init__(self, arguments: argparse.Namespace, predictor: Predictor) -> None:
-        self.arguments, self.predictor = arguments, predictor
-        self.warned, self.written = False, 0
-
-    def work(self, windows: Windows, file: BinaryIO, format: TableFormat) -> None:
-        """Predict and write."""
-        with writing(file, format, COLUMN) as writer, self._bar() as bar:
-            for rows, pairs in windows:
-                probabilities = self.predictor(pairs)
-                self._check(probabilities)
-                self._warn()
-                writer.write(rows, probabilities)
-                self.written = self.predictor.pairs
-                if rows.share:
-                    bar.total = round(self.predictor.pairs / rows.share)
-                bar.update(len(rows))
-
-    @contextmanager
-    def admitting(self) -> Generator[None]:
-        """Say in the error of a wrong row how much of standard output is there already."""
-        try:
-            yield
-        except ValueError as error:
-            if self.arguments.out == STANDARD:
-                raise ValueError(f"{error}; standard output has the first {self.written} pairs only") from None
-            raise
-
-    def _bar(self) -> Any:
-        """How far it is, on a terminal that shows nothing else meanwhile."""
-        from tqdm import tqdm
-
-        shown = sys.stderr.isatty() and not (self.arguments.out == STANDARD and sys.stdout.isatty())
-        return tqdm(disable=not shown, leave=False, dynamic_ncols=True, unit=" pairs", unit_scale=True)
-
-    def _check(self, probabilities: Tensor) -> None:
-        if wrong := int((~probabilities.isfinite()).sum()):
-            problem = f"gives no number for {wrong} of {self.predictor.pairs} pairs; are its weights finite?"
-            raise ValueError(f"{self.arguments.model}: the model {problem} Train it again")
-
-    def _warn(self) -> None:
-        if not self.warned:
-            self.warned = warn_of_missing("predict", self.predictor.coverage, self.predictor.vectors.source)
-
-    def say(self, seconds: float) -> None:
-        """What was done; beside the rows on standard output, it goes to standard error."""
-        out, pairs, coverage = self.arguments.out, self.predictor.pairs, self.predictor.coverage
-        if self.arguments.json:
-            counts = coverage._asdict() | {"missing": dict(coverage.missing.most_common(5))}
-            vectors = {"source": self.predictor.vectors.source, **counts}
-            said = json.dumps({"pairs": pairs, "out": str(out), "seconds": round(seconds, 3), "vectors": vectors})
-        else:
-            place = "standard output" if out == STANDARD else out
-            said = f"{pairs} pair{'' if pairs == 1 else 's'} with {COLUMN} in {place}; "
-            said += covered(self.predictor.vectors, coverage)
-        print(said, file=sys.stderr if out == STANDARD else sys.stdout, flush=True)
-
-
-@contextmanager
-def _vectors(arguments: argparse.Namespace, config: Config, model: TwoTowers) -> Generator[WordVectors | VectorStore]:
-    """The vectors of the model's training, or those of --vectors."""
-    source = config.source if arguments.vectors is None else str(arguments.vectors)
-    missing = arguments.missing or config.missing
-    if source is None:
-        raise ValueError(f"{arguments.model} does not say which word vectors it was trained with; add --vectors FILE")
-    if source == "sample" and arguments.vectors is None:
-        opened = nullcontext(sample_vectors(missing))
-    elif arguments.vectors is None and not Path(source).is_file():
-        raise ValueError(f"{source}, the word vectors of the model's training, is gone; say where with --vectors FILE")
-    else:
-        opened = VectorStore(source, missing=missing)
-    with opened as vectors:
-        check_width(model, vectors)
-        yield vectors
+    predict(arguments)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from towers.cli.bound_pairs import Data, covered
+from towers.cli.common import Data, covered
 from towers.model import TwoTowers
 from towers.training import Epoch, History
 from towers.training.folders import without_nan

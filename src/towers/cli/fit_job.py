@@ -1,0 +1,169 @@
+"""The work of `towers fit`: begin a run or resume one, train, measure, save."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import fields
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from towers import training
+from towers.checkpoint import RESUME, undamaged
+from towers.cli import common
+from towers.cli.report import Report, report
+from towers.model import Tower, TwoTowers
+from towers.training.fitting import learn, resumed_settings
+from towers.training.metrics import are_soft, majority
+from towers.training.options import PACKAGES, Settings, require
+from towers.training.processes import is_main
+from towers.training.progress import Progress
+from towers.training.run import Run
+
+SETTINGS = tuple(field.name for field in fields(Settings))
+SIZES = ("kernel_words", "filters", "pool", "hidden", "chunk")
+FILES = ("train", "dev", "test", "vectors")
+OF_PAIRS = (*FILES, "missing", "fit_length", *common.COLUMNS, *common.LABELS)
+DEFAULTS: dict[str, Any] = {name: signature(Tower).parameters[name].default for name in SIZES} | {
+    "dense": signature(TwoTowers).parameters["dense"].default,
+    "missing": "hash",
+    **common.COLUMNS,
+    **common.LABELS,
+    "label_range": list(common.LABELS["label_range"]),
+}
+"""What a run has that was begun without an option; the words of sentences and the settings know it themselves."""
+NOT_KEPT = ("command", "run", "out", "overwrite", "resume", "json")
+"""Options of one command, not of the run."""
+
+
+def fit(arguments: argparse.Namespace) -> None:
+    """Begin a run, or resume one."""
+    require(*PACKAGES)
+    given = {name: value for name, value in vars(arguments).items() if name not in NOT_KEPT}
+    as_json = "json" in arguments
+    if "resume" in arguments:
+        for name in ("out", "overwrite"):
+            if name in arguments:
+                raise ValueError(f"--{name} and --resume exclude each other: a run goes on in its own folder")
+        _resume(arguments.resume, given, as_json=as_json)
+    else:
+        if "overwrite" in arguments and "out" not in arguments:
+            raise ValueError("--overwrite goes with --out: say which run is to be replaced")
+        _begin(given, arguments, as_json=as_json)
+
+
+def _begin(given: Mapping[str, Any], arguments: argparse.Namespace, *, as_json: bool) -> None:
+    # What does not fit is refused before any file is read.
+    settings = Settings(**_settings(given))
+    build(given, settings, vector_width=1)
+    about = {"command": _as_json(given), "settings": settings.as_dict()}
+    out, overwrite = getattr(arguments, "out", None), "overwrite" in arguments
+    writes = is_main(settings.alone)
+    with Run.new(out, about, overwrite=overwrite, writes=writes) as run:
+        _work(run, given, settings, report(writes=writes, as_json=as_json))
+
+
+def _resume(folder: Path, given: Mapping[str, Any], *, as_json: bool) -> None:
+    record = Run.read(folder)
+    if record.get("command") is None:
+        problem = "was begun from Python, which has its pairs and its model"
+        raise ValueError(f"{folder}: the run {problem}; go on there, with fit(..., resume={str(folder)!r})")
+    with undamaged(folder / RESUME):
+        kept: dict[str, Any] = dict(record["command"])
+        began = DEFAULTS | dict(zip(("left_words", "right_words"), _words(kept), strict=True)) | kept
+        command = kept | {name: value for name, value in _as_json(given).items() if name in FILES}
+        options = command | {name: Path(command[name]) for name in FILES if name in command}
+    settings = resumed_settings(folder, _settings(given))
+    _check_same(folder, began, given)
+    writes = is_main(settings.alone)
+    with Run.reopened(folder, writes=writes) as run:
+        tell = report(writes=writes, as_json=as_json)
+        if run.finished:
+            with undamaged(folder / RESUME):
+                where = Progress.from_dict(run.record, {})
+            if where.over(settings.epochs, settings.patience):
+                tell.finished(where.history, run, _way_on(where, settings))
+                return
+        for name in FILES:
+            if name in options and not options[name].exists():
+                raise ValueError(f"{options[name]}, of the run in {folder}, is gone; say where with --{name} FILE")
+        run.record["command"] = command
+        _work(run, options, settings, tell)
+
+
+def _check_same(folder: Path, began: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse options that the run did not begin with; its files may have moved, and are compared by what they hold."""
+    for name, value in _as_json(given).items():
+        before = began.get(name)
+        if name in SETTINGS or value == before or (name in FILES and name in began):
+            continue
+        shown, had = ("none" if side is None else side for side in (value, before))
+        problem = f"contradicts the run in {folder}, which has {had}"
+        raise ValueError(f"--{name.replace('_', '-')} {shown} {problem}; leave it out, or start another run")
+
+
+def _way_on(where: Progress, settings: Settings) -> str:
+    if where.epoch < settings.epochs:
+        return f"a --patience above {where.history.stale} would train longer"
+    return f"--epochs {2 * where.epoch} would train longer"
+
+
+def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) -> None:
+    """Load, train, measure, save."""
+    data = common.load(_of_pairs(given), build(given, settings, vector_width=1))
+    model = build(given, settings, data.vectors.width)
+    tell.start(data, model, run)
+    if run.writes:
+        common.warn_of_missing("fit", data.vectors.coverage, data.vectors.source)
+    train, dev = data.parts["train"], data.parts.get("dev")
+    history = learn(model, train, dev, run, settings, on_epoch=lambda epoch: tell.epoch(epoch, settings.epochs))
+    if run.writes:
+        with run.going_on():
+            metrics = _measure_test(settings, data, model)
+        run.finish(model, history, metrics=metrics, extra=data.extra)
+        tell.end(history, metrics, run)
+
+
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in SETTINGS if name in given}
+
+
+def _of_pairs(given: Mapping[str, Any]) -> argparse.Namespace:
+    return argparse.Namespace(**{name: given.get(name) for name in OF_PAIRS})
+
+
+def _as_json(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as resume.json holds them: files by their whole path, since the run may go on from elsewhere."""
+    return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in given.items()}
+
+
+def build(given: Mapping[str, Any], settings: Settings, vector_width: int) -> TwoTowers:
+    """The network that the options describe, with the initial weights of the seed."""
+    sizes = {name: given[name] for name in SIZES if name in given}
+    head = {"dense": given["dense"]} if "dense" in given else {}
+    left_words, right_words = _words(given)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.seed)
+        left = Tower(left_words, vector_width=vector_width, **sizes)
+        right = left if "shared" in given else Tower(right_words, vector_width=vector_width, **sizes)
+        return TwoTowers(left, right, **head)
+
+
+def _words(given: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Words of a left and of a right sentence."""
+    if "shared" not in given:
+        return given.get("left_words"), given.get("right_words", 5)
+    sides = {given[name] for name in ("left_words", "right_words") if name in given} or {None}
+    if len(sides) > 1:
+        raise ValueError("--shared is one tower for both sides; --left-words and --right-words must be the same then")
+    return (words := sides.pop()), words
+
+
+def _measure_test(settings: Settings, data: common.Data, model: TwoTowers) -> dict[str, Any]:
+    test = data.parts.get("test")
+    if test is None or test.labels is None:
+        return {}
+    measured = training.evaluate(model, test, device=settings.place, precision=settings.precision)
+    share = {} if are_soft(test.labels) else {"majority": majority(test.labels)}
+    return {"test": {"pairs": len(test), **measured, **share}}
