@@ -1,7 +1,8 @@
-"""What a contract costs: a call that fits, one that is refused, a compiled call, checks off, and decorating.
+"""What a contract costs: a call that is accepted, a call that is refused, a compiled call, checks off, and decorating.
 
-The functions give back their argument, so that all of the time is the check's; `details` has the microseconds over the
-plain call. Compiled, the operations that are left to run are counted too.
+The measured functions return their argument, so that the check takes all of the time. `over_plain_us` in the results is
+the time of a call minus that of the undecorated function, in microseconds. For compiled functions the suite also counts
+the operations that remain in the graph.
 """
 
 import functools
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from towers.contracts import checks, contract
 
 TITLE = "What a contract costs"
-LOOP = 200  # calls in one measured call, so that calling the loop costs nothing
+LOOP = 200  # calls in one measured call, so that the cost of calling the loop does not matter
 WIDTH = 32
 
 Function = Callable[..., Tensor]
@@ -41,7 +42,7 @@ def linear(x: Float[Tensor, "batch time 32"], weight: Float[Tensor, "out 32"]) -
     return F.linear(x, weight).relu()
 
 
-# What a careful person writes by hand for the same.
+# The same checks, as a careful person writes them by hand.
 
 
 def one_by_hand(x: Tensor) -> Tensor:
@@ -113,11 +114,11 @@ def measure(case: str, device: torch.device, *, quick: bool) -> list[Row]:
 
 
 Prepared = tuple[Mapping[str, Callable[[], object]], int, Mapping[str, int]]
-"""What is timed, how many calls each of them holds, and the operations that it runs where that is known."""
+"""What is timed, the number of calls in each, and the number of operations that each runs, where known."""
 
 
 def eager(case: str, device: torch.device, quick: bool) -> Prepared:
-    """A call, or a refusal, through each of the checks; the plain function refuses nothing."""
+    """A call with each kind of check, accepted or refused; the plain function refuses nothing."""
     function, by_hand = (three, three_by_hand) if case.startswith("3") else (one, one_by_hand)
     refused = case.endswith("refused")
     paths: dict[str, Function] = {
@@ -135,7 +136,7 @@ def eager(case: str, device: torch.device, quick: bool) -> Prepared:
 
 
 def check(paths: Mapping[str, Function], fits: list[Tensor], wrong: list[Tensor]) -> None:
-    """Every path gives the result, and all but the plain one refuse what is wrong."""
+    """Every path returns the function's result, and all but the plain one refuse the wrong arguments."""
     for name, path in paths.items():
         if path(*fits) is not fits[0]:
             raise AssertionError(f"{name}: not the function's own result")
@@ -150,7 +151,7 @@ def check(paths: Mapping[str, Function], fits: list[Tensor], wrong: list[Tensor]
 def looped(path: Function, arguments: list[Tensor], times: int) -> Callable[[], None]:
     def call() -> None:
         for _ in repeat(None, times):
-            try:  # noqa: SIM105  # a context costs more than what is measured
+            try:  # noqa: SIM105  # a context manager costs more than what is measured
                 path(*arguments)
             except TypeError:
                 pass
@@ -159,7 +160,7 @@ def looped(path: Function, arguments: list[Tensor], times: int) -> Callable[[], 
 
 
 def off(case: str, device: torch.device, quick: bool) -> Prepared:
-    """Checks switched off for one call after another, or before the function was decorated."""
+    """Checks switched off around the calls, or before the function was decorated."""
     arguments = [torch.zeros(4, 7, WIDTH, device=device)]
     with checks("off" if case == "off before decorating" else "on"):
         paths = {"plain": one, "towers.contracts": contract(one)}
@@ -177,7 +178,7 @@ def off(case: str, device: torch.device, quick: bool) -> Prepared:
 
 
 def compiled(case: str, device: torch.device, quick: bool) -> Prepared:
-    """Through torch.compile(fullgraph=True), which jaxtyping + beartype do not survive; with inductor, unless quick."""
+    """With torch.compile(fullgraph=True), under which jaxtyping + beartype fail; by inductor, unless quick."""
     paths = {"plain": linear, "towers.contracts": contract(linear), "hand-written ifs": linear_by_hand}
     arguments = [torch.randn(4, 7, WIDTH, device=device), torch.randn(16, WIDTH, device=device)]
     operations = {name: operations_of(path, arguments) for name, path in paths.items()}
@@ -193,7 +194,7 @@ def compiled(case: str, device: torch.device, quick: bool) -> Prepared:
 
 
 def operations_of(path: Function, arguments: list[Tensor]) -> int:
-    """How many operations a backend is given to run."""
+    """The number of operations that torch.compile gives a backend to run."""
     counts: list[int] = []
 
     def keep(graph: torch.fx.GraphModule, inputs: Any) -> torch.fx.GraphModule:
@@ -207,7 +208,7 @@ def operations_of(path: Function, arguments: list[Tensor]) -> int:
 
 
 def decorating(case: str, device: torch.device, quick: bool) -> Prepared:
-    """What is paid once for each function; plain: a wrapper that does nothing."""
+    """The time to decorate a function once; plain: a wrapper that does nothing."""
 
     def wrapped(function: Function) -> Function:
         return functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs))
@@ -218,7 +219,7 @@ def decorating(case: str, device: torch.device, quick: bool) -> Prepared:
 
 
 def fresh_three() -> Function:
-    """The function of three tensors, made anew: beartype remembers those that it has seen."""
+    """A new function of three tensors for each call, because beartype caches by function."""
 
     def function(
         x: Float[Tensor, "batch time width"], y: Float[Tensor, "batch source width"], z: Float[Tensor, "batch source"]

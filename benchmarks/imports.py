@@ -1,4 +1,4 @@
-"""What importing costs: whole Python processes, in turns."""
+"""What importing costs: the time of whole Python processes, measured in turns."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ def cases(quick: bool) -> list[str]:
 
 
 def measure(case: str, device: torch.device, *, quick: bool) -> list[Row]:
-    one_round()  # fills the disk's cache
+    one_round()  # so that the files are in the system's cache
     timings = medians([one_round() for _ in range(3 if quick else 15)])
     return [
         Row(

@@ -1,11 +1,15 @@
-"""The towers in Keras, timed in a process of its own for the suite `tower`: one JSON request a line in, one reply out.
+"""The towers in Keras, in a process of its own, for the suite `tower`: a line with a JSON request in, a reply out.
 
     KERAS_BACKEND=jax python keras_tower.py
 
-Requests: {"do": "load", "file": FILE.npz} builds the network, with weights and sentences from the file, and replies
-with its results; {"do": "time", "job": JOB, "calls": N} replies with the seconds of a call. Jobs: "forward vectors",
-"forward ids", "training vectors", "training ids". Sentences are padded, and padding counts as words: Keras's Conv2D
-passes no mask on.
+Requests:
+
+- {"do": "load", "file": FILE.npz} builds the network, with weights and sentences from the file, and replies
+  with its results.
+- {"do": "time", "job": JOB, "calls": N} replies with the seconds of a call. JOB is "forward vectors", "forward ids",
+  "training vectors" or "training ids".
+
+Sentences are padded, and padding counts as words, because Keras's Conv2D passes no mask on.
 """
 
 import json
@@ -14,7 +18,7 @@ import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-replies, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no reply
+replies, sys.stdout = sys.stdout, sys.stderr  # libraries print too, and that is no reply
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
@@ -27,14 +31,14 @@ if keras.backend.backend() == "torch":
 
 
 def tower(words: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """(batch, words, 300) -> (batch, 6), as in Keras's network."""
+    """(batch, words, 300) -> (batch, 6), the tower of the original network."""
     phrases = layers.Conv2D(32, (2, 300), name=f"{name}_conv")(layers.Reshape((-1, 300, 1))(words))
     pooled = layers.MaxPooling1D(4, data_format="channels_first")(layers.Reshape((-1, 32))(phrases))
     return layers.LSTM(6, name=f"{name}_lstm")(pooled)
 
 
 def network(sides: list[str], table: np.ndarray | None) -> keras.Model:
-    """From vectors, or, with a table of vectors, from word ids."""
+    """The network from vectors or, with a table of vectors, from word ids."""
     lengths = {"left": None, "right": 5}
     shape = () if table is not None else (300,)
     inputs = [keras.Input((lengths[side], *shape), dtype="float32" if shape else "int32") for side in sides]

@@ -1,4 +1,4 @@
-"""What the suite `tower` is compared with outside of torch: Keras in processes of its own, and ONNX Runtime."""
+"""The peers of the suite `tower` outside torch: Keras, in processes of its own, and ONNX Runtime."""
 
 import json
 import os
@@ -19,7 +19,7 @@ KERAS_BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
 class Elsewhere:
-    """A job in another process, which times itself: what the two say to each other is not part of it."""
+    """A job in another process, which measures its own time, without that of the messages between the two."""
 
     def __init__(self, keras: "Keras", job: str) -> None:
         self.keras, self.job = keras, job
@@ -32,7 +32,7 @@ class Elsewhere:
 
 
 class Keras:
-    """A process with Keras on one backend: `benchmarks/keras_tower.py`."""
+    """A process with Keras on one backend. It runs `benchmarks/keras_tower.py`."""
 
     def __init__(self, backend: str, python: str, threads: int) -> None:
         script = Path(__file__).with_name("keras_tower.py")
@@ -60,7 +60,7 @@ class Keras:
     def end(self) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        with suppress(BrokenPipeError):  # it may be gone already
+        with suppress(BrokenPipeError):  # the process may have ended already
             self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
@@ -71,7 +71,7 @@ def keras_python() -> str:
 
 
 def keras_backends() -> dict[str, str]:
-    """The backends that the Python for Keras can import, by the names that tables show."""
+    """The Keras backends that `keras_python()` can import: the name in tables -> the name in Keras."""
     script = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n)])"
     command = [keras_python(), "-c", script, "keras", *KERAS_BACKENDS]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
@@ -80,7 +80,7 @@ def keras_backends() -> dict[str, str]:
 
 @contextmanager
 def keras_case(started: Mapping[str, Keras], arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-    """The case loaded in every process; gives the results of each."""
+    """Load the case in every process; yields the results of each."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "case.npz"
         np.savez(file, **arrays)
@@ -88,7 +88,7 @@ def keras_case(started: Mapping[str, Keras], arrays: Mapping[str, np.ndarray]) -
 
 
 def keras_weights(tower: Tower, name: str) -> dict[str, np.ndarray]:
-    """A tower's weights as Keras has them, in the order of its layers' weights."""
+    """A tower's weights in the layout and order of Keras's layers."""
     conv, lstm = tower.conv, tower.lstm
     weights = {
         f"{name}_conv.0": conv.weight.transpose(1, 2).unsqueeze(2),
@@ -101,7 +101,7 @@ def keras_weights(tower: Tower, name: str) -> dict[str, np.ndarray]:
 
 
 def onnx_tower(tower: Tower, table: torch.Tensor | None) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
-    """The tower in ONNX Runtime, from padded vectors or ids and their lengths; None where it is not installed."""
+    """The tower in ONNX Runtime, from padded vectors or ids and their lengths; None if that is not installed."""
     try:
         import onnxruntime
         from onnx import TensorProto, helper, numpy_helper
@@ -109,7 +109,7 @@ def onnx_tower(tower: Tower, table: torch.Tensor | None) -> Callable[[np.ndarray
         return None
     conv, lstm = tower.conv, tower.lstm
 
-    def gates(weight: torch.Tensor) -> torch.Tensor:  # torch has i, f, g, o; ONNX i, o, f, g
+    def gates(weight: torch.Tensor) -> torch.Tensor:  # torch's order is i, f, g, o; that of ONNX is i, o, f, g
         i, f, g, o = weight.chunk(4)
         return torch.cat([i, o, f, g]).unsqueeze(0)
 
@@ -148,6 +148,6 @@ def onnx_tower(tower: Tower, table: torch.Tensor | None) -> Callable[[np.ndarray
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads would slow down who comes next
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # waiting threads slow down others
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda given, steps: session.run(None, {words[0]: given, "steps": steps})[0]

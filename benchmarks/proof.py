@@ -1,4 +1,4 @@
-"""The zoo: what `verify` finds, beside checks at run time with jaxtyping and beside torchtyc; and what proofs cost."""
+"""The zoo: the faults that `verify` finds, beside jaxtyping at run time and torchtyc; and the time of a proof."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from towers.contracts.proofs.symbolic_inputs import read_subject
 
 TITLE = "The zoo: found / missed / false alarms / not provable"
 SIZES = ((3,), (3, 8))
-"""Steps beyond the smallest size, for each axis in turn: what people try, one or two ordinary batches."""
+"""Steps beyond the smallest size of each axis: one or two ordinary batches, as people try them."""
 
 
 def cases(quick: bool) -> list[str]:
@@ -44,7 +44,7 @@ def _row(name: str, counts: dict[str, int], seconds: float) -> Row:
 
 
 def count(verdicts: list[tuple[bool, str]]) -> dict[str, int]:
-    """From (is it faulty, verdict) to the four numbers of the table."""
+    """The four numbers of the table, from pairs of (is it faulty, verdict)."""
     return {
         "found": sum(faulty and verdict == "bad" for faulty, verdict in verdicts),
         "missed": sum(faulty and verdict != "bad" for faulty, verdict in verdicts),
@@ -62,7 +62,7 @@ def _ours() -> tuple[dict[str, int], float]:
 
 
 def _at_run_time(steps: tuple[int, ...]) -> tuple[dict[str, int], float]:
-    """Random inputs of an ordinary size or two, checked by jaxtyping and beartype at the call."""
+    """Random inputs of one or two ordinary sizes, which jaxtyping and beartype check at the call."""
     plain = list(specimens(with_contract, "shapes"))
     checked = list(specimens(with_jaxtyping, "jaxtyping"))
     verdicts: list[tuple[bool, str]] = []
@@ -82,7 +82,7 @@ def _at_run_time(steps: tuple[int, ...]) -> tuple[dict[str, int], float]:
 
 
 def _torchtyc() -> tuple[dict[str, int], float] | None:
-    """`torchtyc check`, where it is installed: a specimen is bad if it reports an error in one of its own methods."""
+    """`torchtyc check`, if it is installed: a specimen is bad if an error is reported in one of its own methods."""
     program = shutil.which("torchtyc", path=str(Path(sys.executable).parent)) or shutil.which("torchtyc")
     if program is None:
         return None
@@ -97,7 +97,7 @@ def _torchtyc() -> tuple[dict[str, int], float] | None:
 
 
 def _times(rounds: int) -> list[Row]:
-    """Seconds of a proof, the first and those after it, in a process that has imported everything."""
+    """The time of the first proof and the median of those after it, in a process that has imported everything."""
     rows = []
     for name, make in {"TwoTowers()": TwoTowers, "Tower()": Tower}.items():
         model = make()

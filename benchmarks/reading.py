@@ -1,4 +1,4 @@
-"""Reading word vectors cut to a vocabulary, beside gensim (if installed), which has to read them all."""
+"""Reading the word vectors of a vocabulary, beside gensim (if installed), which has to read all vectors."""
 
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ try:
 except ImportError:
     KeyedVectors = None
 
-TITLE = "Word vectors from text, one word of 100 kept"
+TITLE = "Word vectors from a text file, of which one word in 100 is kept"
 WIDTH = 300
 
 
@@ -25,7 +25,7 @@ def cases(quick: bool) -> list[int]:
 
 
 def measure(case: int, device: torch.device, *, quick: bool) -> list[Row]:
-    """Rows of both readers, after both were seen to read the same numbers."""
+    """Rows of both readers, after a check that both read the same numbers."""
     with text_file(case) as path:
         kept = [f"word{number}" for number in range(0, case, 100)]
         readers = {"towers.data.WordVectors": lambda: WordVectors.load(path, kept)}

@@ -1,4 +1,4 @@
-"""Sentences for the suite `tower`: SICK's with their GloVe vectors, or others of the same law of lengths and words."""
+"""Sentences for the suite `tower`: SICK's with their GloVe vectors, or random ones with the same distributions."""
 
 import os
 from pathlib import Path
@@ -11,9 +11,9 @@ from towers import Ragged
 from towers.data import SentencePairs, WordVectors
 
 DATA = Path(os.environ.get("TOWERS_DATA", Path(__file__).parents[2] / "shared" / "data"))
-"""Where SICK and its vectors lie, if they do: `sick/sick.train.tsv`, `vectors/glove.840B.300d.sick.txt`."""
+"""The folder with `sick/sick.test.tsv` and `vectors/glove.840B.300d.sick.txt`; it may be missing."""
 
-# How many of SICK's 19,854 sentences have 3, 4, 5, … tokens.
+# The number of SICK's 19,854 sentences that have 3, 4, 5, … tokens.
 LENGTHS = (11, 551, 903, 2510, 2616, 2695, 1948, 1690, 1536, 1367, 972, 828, 679, 396, 384, 197, 217, 102, 93, 48, 37,
            17, 25, 7, 6, 15, 0, 2, 0, 0, 0, 0, 0, 2)  # fmt: skip
 WORDS = 2403  # of SICK's vocabulary
@@ -21,7 +21,7 @@ RIGHT = 5  # words of a right sentence
 
 
 class Sentences(NamedTuple):
-    """Pairs of sentences as word ids with the table of their vectors; right ones have five words each."""
+    """Pairs of sentences as word ids with the table of their vectors; a right sentence has five words."""
 
     left: Ragged
     right: Ragged
@@ -29,11 +29,11 @@ class Sentences(NamedTuple):
 
 
 def sentences(batch: int, device: torch.device) -> Sentences:
-    """The first pairs of SICK in an order drawn once; without the data, random ones of the same law."""
+    """Pairs from SICK, drawn with the seed 0; without the data, random ones with the same distributions."""
     ids, table, source = _of_sick() if (DATA / "sick").is_dir() else _made_up()
     order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))[: 2 * batch].tolist()
     left, right = ([ids[i] for i in side] for side in (order[:batch], order[batch:]))
-    blank = len(table)  # the last row: zeros, for a right sentence that is too short
+    blank = len(table)  # the last row, zeros: fills right sentences that are too short
     right = [torch.cat([some[:RIGHT], torch.full((max(0, RIGHT - len(some)),), blank)]) for some in right]
     table = torch.cat([table, torch.zeros(1, table.shape[1])])
     of_five = Ragged.from_padded(torch.stack(right))

@@ -1,4 +1,4 @@
-"""Timing on a noisy machine: the candidates take turns, and each is compared with the first within the same turn."""
+"""Timing on a noisy machine: the candidates take turns, and each is compared with the first one in the same round."""
 
 import gc
 import time
@@ -14,28 +14,28 @@ Candidates = Mapping[str, Callable[[], object]]
 
 @runtime_checkable
 class TimesItself(Protocol):
-    """A candidate that runs in another process and says how long a call took there."""
+    """A candidate that runs in another process and reports the time that a call took there."""
 
     def seconds(self, calls: int) -> float: ...
 
 
-WARM_UP = 2  # calls before the first that counts
-SLOW = 0.2  # seconds of a call from which one is warm-up enough
-TURN = 0.01  # seconds that one turn of a candidate should last at least, so that the clock's own error is small
-FEWEST = 5  # turns of each candidate, however slow it is
+WARM_UP = 2  # calls that are not measured, before those that are
+SLOW = 0.2  # from this many seconds a call, one call is enough to warm up
+TURN = 0.01  # seconds that one turn of a candidate lasts at least, so that the error of the clock is small
+FEWEST = 5  # the least number of turns of each candidate, even of a slow one
 
 
 class Timing(NamedTuple):
     milliseconds: float  # median of one call
-    time_ratio: float  # median of this candidate's time over the first one's in the same round
-    spread: float  # distance of the quartiles, as a share of the median
+    time_ratio: float  # median over rounds: this candidate's time divided by the first one's
+    spread: float  # distance between the quartiles, divided by the median
     rounds: int
 
 
 def interleaved(
     candidates: Candidates, device: torch.device, *, seconds: float, fewest: int = FEWEST
 ) -> dict[str, Timing]:
-    """Time the candidates in turn for about `seconds` in all; the first is what the others are compared with."""
+    """Time the candidates in turns, for about `seconds` in all; the first is the baseline of the others."""
     clock = _cuda_seconds if device.type == "cuda" else _cpu_seconds
     turns: list[dict[str, float]] = []
     with _no_garbage_collection():
@@ -47,7 +47,7 @@ def interleaved(
 
 
 def medians(turns: list[dict[str, float]]) -> dict[str, Timing]:
-    """Medians over rounds; each round has the seconds of every candidate, the first one named being the baseline."""
+    """Medians over rounds. A round has the seconds of every candidate; its first one is the baseline."""
     baseline = next(iter(turns[0]))
     timings = {}
     for name in turns[0]:
@@ -60,7 +60,7 @@ def medians(turns: list[dict[str, float]]) -> dict[str, Timing]:
 
 def _one_round(candidates: Candidates, calls: Mapping[str, int], clock: Callable, start: int) -> dict[str, float]:
     names = list(candidates)
-    order = names[start % len(names) :] + names[: start % len(names)]  # nobody always comes first
+    order = names[start % len(names) :] + names[: start % len(names)]  # each comes first in some rounds
     times = {name: clock(candidates[name], calls[name]) for name in order}
     return {name: times[name] for name in names}
 
@@ -107,7 +107,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def equal_precision() -> Iterator[None]:
-    """TF32 off everywhere: cuDNN allows it by default and matrix products do not."""
+    """TF32 off everywhere: by default cuDNN uses it and matrix products do not."""
     backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [backend.allow_tf32 for backend in backends]
     try:

@@ -1,8 +1,8 @@
-"""One tower and TwoTowers on SICK's sentences, from vectors and from word ids, beside everything else that runs them.
+"""One tower and TwoTowers on SICK's sentences, from vectors and from word ids, beside torch, Keras and ONNX Runtime.
 
-The job, the same for all: from the sentences of a batch to their states (one tower) or logits (two); in training a
-step: loss, gradients, Adam. Packing and looking ids up are part of what is timed; the table of vectors is fixed. Keras
-takes padding for words, so that its results are compared with ours of the same padded batch.
+The job is the same for all. Forward: from the sentences of a batch to their states (one tower) or logits (two).
+Training: one step with loss, gradients and Adam. The time includes packing and the look-up of ids; the table of vectors
+is fixed. Keras takes padding for words, so its results are compared with ours on the same padded batch without lengths.
 """
 
 import atexit
@@ -46,7 +46,7 @@ def cases(quick: bool) -> list[Case]:
 
 
 class Job(NamedTuple):
-    """A module, what it is called with, and where its result is to be compared."""
+    """A module, its arguments, and the name of the job whose result it must have."""
 
     module: nn.Module
     given: tuple[Any, ...]
@@ -77,7 +77,7 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
     return rows
 
 
-# The floors: what no way from vectors, or from ids, can do without.
+# The floors: work that every implementation has to do, from vectors or from ids.
 
 
 def sides_of(model: nn.Module, given: Sentences) -> list[tuple[Tower, Ragged]]:
@@ -97,7 +97,7 @@ def floors(model: nn.Module, given: Sentences) -> dict[str, Callable[[], object]
 
 
 def products(model: nn.Module, given: Sentences) -> dict[str, Callable[[], object]]:
-    """The matrix product forward, and the one that gives the weights' gradient."""
+    """The matrix product of the forward pass and the one that gives the weights' gradient."""
     parts = [(tower.conv.weight.detach().flatten(0, 1), ids.vectors().values) for tower, ids in sides_of(model, given)]
     return {"floor: two matrix products": lambda: [F.linear(v, w).t() @ v for w, v in parts]}
 
@@ -106,7 +106,7 @@ def products(model: nn.Module, given: Sentences) -> dict[str, Callable[[], objec
 
 
 class PlainTower(nn.Module):
-    """The tower as one writes it in torch: Conv2d, max_pool1d, nn.LSTM padded or packed. It has a Tower's numbers."""
+    """The tower as one writes it in torch: conv2d, max_pool1d, nn.LSTM padded or packed, with a Tower's weights."""
 
     def __init__(self, tower: Tower, packed: bool) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class PlainTower(nn.Module):
 
 
 class PlainTowers(nn.Module):
-    """Two of them, and the head."""
+    """Two PlainTowers and the head."""
 
     def __init__(self, model: TwoTowers, packed: bool) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ def training(job: Job, labels: Tensor) -> Callable[[], object]:
 
 
 def check(case: Case, jobs: Mapping[str, Job]) -> None:
-    """Results to 1e-5, every gradient to 1e-4 of its largest entry, with those of plain torch, padded."""
+    """All jobs agree with plain torch, padded: results to 1e-5, gradients to 1e-4 of their largest entry."""
     results = {name: result_and_gradients(job) for name, job in jobs.items()}
     expected = results["torch, padded, vectors"]
     for name, found in results.items():
@@ -219,7 +219,7 @@ def compare(case: Case, name: str, found: Tensor, expected: Tensor, relative: fl
         raise AssertionError(f"{case.name}: {name} is {distance:.1e} away; at most {allowed:.1e}")
 
 
-# Elsewhere.
+# In Keras and ONNX Runtime.
 
 
 @cache
@@ -263,7 +263,7 @@ def elsewhere(
 
 
 def onnx_jobs(case: Case, sides: list[tuple[Tower, Ragged]]) -> dict[str, Callable[[], object]]:
-    """The towers alone: what comes after them takes no time."""
+    """The towers without the head, whose time is negligible."""
     jobs: dict[str, Callable[[], object]] = {}
     for kind in KINDS:
         runs: list[tuple[Any, np.ndarray, np.ndarray]] = []

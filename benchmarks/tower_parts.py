@@ -1,4 +1,4 @@
-"""Where one tower's time goes: its parts alone, timed beside the whole."""
+"""Where one tower's time goes: each part alone, timed beside the whole tower."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ PARTS = ("phrases", "LSTM", "optimizer")
 
 
 def parts(tower: Tower, ids: Ragged, phase: str) -> dict[str, Callable[[], object]]:
-    """Each by itself; training: forward and backward. Phrases: words multiplied, neighbours added, features pooled."""
+    """Each part by itself; training: forward and backward pass. Phrases: convolution and pool together."""
     vectors, wanted = ids.vectors(), phase == "training"
     with torch.no_grad():
         batch, count = on_cpu.pooled(tower.conv, tower.pool, vectors, None)
@@ -57,7 +57,8 @@ def _step(tower: Tower) -> Callable[[], object]:
 def profile(rows: Sequence[Row]) -> Table:
     """Shares of one tower's time; the rest is checks, Python and autograd.
 
-    A part alone may take longer than in the whole, where what it reads has just been written.
+    A part alone may take longer than inside the tower, where its input was written just before: then shares are above
+    100, and the rest is below 0.
     """
     result = Table(title="Where one tower's time goes, in %", box=box.SIMPLE_HEAD)
     for heading in ("", "batch", "µs", *PARTS, "rest"):

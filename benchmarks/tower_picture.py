@@ -1,4 +1,4 @@
-"""Words per second against batch, for one tower: how fast is each way, and how far from the floor?"""
+"""The picture of the suite `tower`: words per second against batch size, for one tower, its peers and the floor."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from report import COLOURS, Row
 
-# What a line shows: the fastest of the implementations whose names begin so. The towers are drawn boldly.
+# A line shows the fastest of the implementations whose names begin with this. The towers' line is thicker.
 LINES = {"floor": "#888888", "towers": COLOURS[1], "torch": COLOURS[2], "ONNX Runtime": COLOURS[3], "Keras": COLOURS[0]}
 NAMES = {"floor": "floor", "torch": "torch, padded or packed", "Keras": "Keras, its best backend"}
 
 
 def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) -> None:
-    """A panel for each phase, from vectors above and from ids below."""
+    """A panel for each phase; from vectors above, from word ids below."""
     rows = [row for row in rows if row.details["model"] == "tower"]
     figure = Figure(figsize=(11, 8), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="row")

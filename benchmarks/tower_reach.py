@@ -1,4 +1,4 @@
-"""What the towers are to reach, what was measured, and what none could exceed: ratios of one run."""
+"""The aims of the towers beside what one run measured and what the floor alone would reach, as ratios."""
 
 from collections.abc import Callable, Sequence
 
@@ -30,7 +30,7 @@ def _against_vectors(times: Times) -> float:
     return times["towers, vectors"] / times["towers, ids"]
 
 
-# What, phase, from which batch to which, the ratio, the aim, and whether it is at least (or at most) that.
+# Text, phase, smallest and largest batch, the ratio, the aim, and whether the aim is a lower (or an upper) bound.
 AIMS: tuple[tuple[str, str, int, int, Callable[[Times], float | None], float, bool], ...] = (
     ("forward from vectors: best Keras's time over ours", "forward", 256, 4096, _against_keras("vectors"), 5, True),
     ("forward from vectors: best Keras's time over ours", "forward", 32, 32, _against_keras("vectors"), 2, True),
@@ -46,9 +46,9 @@ FLOORS = {"forward": "floor: one matrix product", "training": "floor: two matrix
 
 
 def _at_best(times: Times, phase: str, ratio: Callable[[Times], float | None]) -> float | None:
-    """The ratio, took the towers no longer than their floors: the product alone, or a copy of the gathered rows."""
+    """The ratio if the towers took no longer than their floors: the product alone, or a copy of the rows."""
     floors = {"towers, vectors": FLOORS[phase], "towers, ids": "floor: a copy of the rows"}
-    if ratio is _against_vectors:  # of the time from vectors as it is
+    if ratio is _against_vectors:  # here the time from vectors is the one measured
         del floors["towers, vectors"]
     return ratio(times | {name: times[floor] for name, floor in floors.items() if floor in times})
 
