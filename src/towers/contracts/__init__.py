@@ -51,13 +51,12 @@ from towers.contracts.hooks import attach
 from towers.contracts.modes import checks
 
 if TYPE_CHECKING:
-    from towers.contracts.proofs.proof import Proof
-    from towers.contracts.proofs.shapes import ShapeTrace
+    from towers.contracts.proofs.proof import Proof, ShapeTrace
     from towers.contracts.proofs.verify import trace, verify
 
 __all__ = ["Proof", "ShapeContractError", "ShapeTrace", "attach", "checks", "contract", "trace", "verify"]
 
-_PROOFS = {"Proof": "proof", "ShapeTrace": "shapes", "trace": "verify", "verify": "verify"}
+_PROOFS = {"Proof": "proof", "ShapeTrace": "proof", "trace": "verify", "verify": "verify"}
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,7 @@
 """The careful check: name by name, to say what does not fit; on symbolic sizes, to prove that everything does."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, Never, ParamSpec, cast
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ from towers.contracts.specs import (
     pair,
 )
 
+P = ParamSpec("P")
+
 
 def refusal(signature: Signature, arguments: Mapping[str, Any]) -> Exception:
     """The error of a call that does not fit, ready to be raised; "return" among the arguments is its result."""
@@ -74,6 +76,10 @@ class Check:
         """Whether a comparison of sizes is true."""
         return bool(fact)
 
+    def refuse(self, words: Callable[Concatenate[Bindings, P], Never], *what: P.args, **more: P.kwargs) -> Never:
+        """Raise the error that `words`, one of the functions of `refusals`, makes of what does not fit."""
+        words(self.names, *what, **more)
+
     # The whole call.
 
     def check_arguments(self) -> None:
@@ -97,7 +103,7 @@ class Check:
         """One value against the alternatives of its annotation."""
         options = [option for option in spec if is_kind(value, option)]
         if not options:
-            refuse_kind(self.names, name, value, spec)
+            self.refuse(refuse_kind, name, value, spec)
         if any(isinstance(option, PlainSpec) for option in options):
             return
         option = options[0] if len(options) == 1 else self.first_that_fits(name, value, options)
@@ -125,7 +131,7 @@ class Check:
                 if key in value:
                     self.check(f"{name}[{key!r}]", value[key], inner)
                 elif key in option.required:
-                    refuse_key(self.names, name, key, option)
+                    self.refuse(refuse_key, name, key, option)
 
     def first_that_fits(self, name: str, value: object, options: list[Alternative]) -> Alternative:
         """Of several alternatives of one type the first that fits; else the likeliest, to say what is wrong with it."""
@@ -154,9 +160,9 @@ class Check:
         if (spec.dtypes is not None and dtype not in spec.dtypes) or (
             wanted not in (None, dtype) and device is not None and not modes.autocast(device)
         ):
-            refuse_dtype(self.names, name, dtype, spec, wanted)
+            self.refuse(refuse_dtype, name, dtype, spec, wanted)
         if not spec.takes_rank(len(came)):
-            refuse_rank(self.names, name, spec, came)
+            self.refuse(refuse_rank, name, spec, came)
         for axis, size, index in pair(spec, came):
             if isinstance(size, tuple):
                 self.bind_variadic(name, axis, sized(size))
@@ -182,7 +188,7 @@ class Check:
         if isinstance(bound.size, RaggedAxis):
             self.names.axes[axis] = Bound(size, name)
         elif not self.holds(bound.size == size):
-            refuse_size(self.names, name, spec, came, index, cast(int, bound.size), bound.origin)
+            self.refuse(refuse_size, name, spec, came, index, cast(int, bound.size), bound.origin)
 
     def bind_variadic(self, name: str, axis: Axis, size: Sequence[int | None]) -> None:
         """Give a name its several sizes, or compare or broadcast with those that it has."""
@@ -193,7 +199,7 @@ class Check:
         known = None if bound is None else (cast(tuple[int | None, ...], bound.size), bound.broadcast)
         both = merged(known, tuple(size), axis.broadcast)
         if both is None:
-            refuse_variadic(self.names, name, axis, cast(Bound, bound), tuple(size))
+            self.refuse(refuse_variadic, name, axis, cast(Bound, bound), tuple(size))
         self.names.axes[key] = Bound(both[0], name if bound is None else bound.source, both[1])
 
     # Expressions and conditions.
@@ -227,19 +233,19 @@ class Check:
         expected = cast(int, self.expected(name, axis))
         solved = [self.names.axes[one] for one in axis.size.names] if axis.size is not None else []
         if any(not isinstance(one.size, (tuple, RaggedAxis)) and not self.holds(one.size >= 0) for one in solved):
-            refuse_unsolvable(self.names, name, axis, cast(int, came[index]))
+            self.refuse(refuse_unsolvable, name, axis, cast(int, came[index]))
         if self.holds(came[index] == expected):
             return
         if any(one.source == name and one.solved for one in solved):
-            refuse_unsolvable(self.names, name, axis, cast(int, came[index]))
-        refuse_size(self.names, name, spec, came, index, expected, self.names.origin(axis))
+            self.refuse(refuse_unsolvable, name, axis, cast(int, came[index]))
+        self.refuse(refuse_size, name, spec, came, index, expected, self.names.origin(axis))
 
     def expected(self, name: str, axis: Axis) -> int | None:
         """The size that an axis must have; None while it can have any."""
         try:
             return self.names.expected(axis)
         except Impossible as impossible:
-            refuse_impossible(self.names, name, axis, str(impossible))
+            self.refuse(refuse_impossible, name, axis, str(impossible))
 
     def check_condition(self, condition: Condition) -> None:
         """A bound on a size, or on every value of a tensor."""
@@ -248,16 +254,16 @@ class Check:
             for divisor in (*condition.subject.divisors, *condition.bound.divisors):
                 fine = divisor.evaluate(*known) != 0
                 if not (bool(fine.all()) if isinstance(fine, Tensor) else self.holds(fine)):
-                    refuse_division(self.names, condition, divisor)
+                    self.refuse(refuse_division, condition, divisor)
             value, bound = condition.subject.evaluate(*known), condition.bound.evaluate(*known)
         except Unknown:
             return
         fine = condition.compare(value, bound)
         if not isinstance(fine, Tensor):
             if not self.holds(fine):
-                refuse_condition(self.names, condition, None)
+                self.refuse(refuse_condition, condition, None)
         elif not bool(fine.all()):
-            refuse_condition(self.names, condition, tuple((~fine).nonzero()[0].tolist()))
+            self.refuse(refuse_condition, condition, tuple((~fine).nonzero()[0].tolist()))
 
 
 def is_kind(value: object, option: Alternative) -> bool:

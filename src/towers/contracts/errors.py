@@ -26,6 +26,10 @@ class ShapeContractError(TypeError):
     hint: str | None = None
 
 
+class ValueContractError(ValueError):
+    """A value in a tensor breaks a rule that the contract sets on values."""
+
+
 def module_path(owner: object) -> str:
     """Where a module stands in the outermost module that is being called: "left.lstm in TwoTowers"."""
     name = type(owner).__name__

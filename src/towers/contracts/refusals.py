@@ -9,7 +9,7 @@ from typing import Any, Literal, Never, cast, get_args, get_origin
 import torch
 
 from towers.contracts.bindings import Bindings, Bound, is_result
-from towers.contracts.errors import ShapeContractError, complaint
+from towers.contracts.errors import ShapeContractError, ValueContractError, complaint
 from towers.contracts.expressions import Condition, Expression
 from towers.contracts.hints import Case, likely_cause
 from towers.contracts.layouts import RaggedAxis, Size, has_layout, number, shown, sized
@@ -167,7 +167,7 @@ def refuse_condition(call: Bindings, condition: Condition, position: tuple[int, 
         unit = unit.removesuffix("s") if bound == 1 else unit
     problem = f"{subject} is {value}; {call.owner()} needs {demand} {unit}".rstrip()
     if position is not None:
-        raise ValueError(complaint(call.place(), problem)) from None
+        raise ValueContractError(complaint(call.place(), problem)) from None
     _refuse(call, Problem(source, problem, condition.subject.text, bound, value))
 
 

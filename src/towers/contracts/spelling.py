@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
 
 from towers.contracts.specs import Spec, axis_names
 
@@ -34,31 +35,21 @@ def check_spelling(where: str, specs: Iterable[Spec], vocabulary: Sequence[str])
 
 
 def _meant(name: str, candidates: Iterable[str]) -> str | None:
-    """The name that another one is likely to be a misspelling of: near it, but neither its plural nor its neighbour."""
+    """The name that another one is likely to be a misspelling of; never its plural, nor the same with another number.
+
+    Near are names that differ in one letter, or in two that changed places.
+    """
     if len(name) < 4:
         return None
     near: dict[str, int] = {}
     for other in candidates:
-        distance = _distance(name, other)
+        matcher = SequenceMatcher(None, name, other, autojunk=False)
+        differing = len(name) + len(other) - 2 * sum(block.size for block in matcher.get_matching_blocks())
         plural = {name, other} & {f"{one}{end}" for one in (name, other) for end in ("s", "es")}
         numbered = name.rstrip("0123456789") == other.rstrip("0123456789")
-        if not plural and not numbered and (distance == 1 or (distance == 2 and name[0] == other[0])):
-            near[other] = distance
+        if differing <= 2 and not plural and not numbered:
+            near[other] = differing
     return min(near, key=lambda other: (near[other], other), default=None)
-
-
-def _distance(one: str, other: str) -> int:
-    """How many letters to insert, remove, replace or swap with their neighbour make one word the other."""
-    before: list[int] = []
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, start=1):
-        last, before, row = before, row, [i]
-        for j, wanted in enumerate(other, start=1):
-            best = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
-            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
-                best = min(best, last[j - 2] + 1)
-            row.append(best)
-    return row[-1]
 
 
 def _depth() -> int:

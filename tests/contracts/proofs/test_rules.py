@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from towers import PhraseConv, Ragged, RaggedLSTM, Tower
 from towers.contracts import modes
+from towers.contracts.proofs.layer_rules import expected_hidden_size
 from towers.contracts.proofs.ranges import Span
-from towers.contracts.proofs.recurrent import expected_hidden_size
 from towers.contracts.proofs.shape_rules import Rules
 from towers.contracts.proofs.symbols import Symbols
 from towers.layers.shift_add import add_neighbours

@@ -1,7 +1,7 @@
 """Proof before any data: a module is run on symbolic sizes, and every contract that it meets on the way is decided.
 
-From the bottom up: `ranges` (the sizes that an axis can have), `symbolic_size` (a size as contracts see it),
-`shape_rules` (operations that torch cannot run on symbolic sizes), `copies` (the module without its data),
-`symbolic_inputs`, `symbolic_run` (one symbolic run), `explore` (as many runs as it takes to cover all sizes), `proof`
-and `shapes` (what is said in the end).
+From the bottom up: `ranges` (the sizes that an axis can have), `symbolic_size` (a size as contracts see it), `symbols`
+(the sizes of one run, and what torch asked about them), `shape_rules` (operations that torch cannot run on symbolic
+sizes), `copies` (the module without its data), `symbolic_inputs`, `symbolic_run` (one symbolic run), `explore` (as many
+runs as it takes to cover all sizes), `verdicts`, `proof` (the answer, as text and as data) and `verify`.
 """

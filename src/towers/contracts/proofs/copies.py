@@ -1,11 +1,9 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportPrivateUsage=false
 """A module without its data: the same tree, hooks and attributes, in which every tensor is fake and lies on meta."""
 
 import copy
 import inspect
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from towers.contracts import modes
 from towers.contracts.decorate import contract
-from towers.contracts.proofs.recurrent import expected_hidden_size
+from towers.contracts.proofs.layer_rules import expected_hidden_size
 from towers.contracts.signature import Options, Signature, read_signature
 from towers.contracts.specs import holds_tensors
 
@@ -80,12 +78,17 @@ def _keep_hooks(module: nn.Module, twin: nn.Module) -> None:
 
     einops' layers copy themselves so: all that they keep is their pattern.
     """
-    twins = dict(twin.named_modules())
-    for path, part in module.named_modules():
+    twins = named_parts(twin)
+    for path, part in named_parts(module).items():
         same = twins.get(path)
-        if same is not None and not (same._forward_pre_hooks or same._forward_hooks):
+        if same is not None and not any(getattr(same, name) for name in _HOOKS):
             for name in _HOOKS:
                 getattr(same, name).update(getattr(part, name))
+
+
+def named_parts(module: nn.Module) -> dict[str, nn.Module]:
+    """Every module of the tree by its path."""
+    return dict(cast(Any, module).named_modules())
 
 
 def _read_bare_annotations(module: nn.Module) -> None:
@@ -115,12 +118,13 @@ def own_signature(module: nn.Module) -> Signature | None:
 
 def _show_attached(module: nn.Module) -> None:
     """Turn what `attach` hung on a module into a call that an interceptor sees, as every contracted call is."""
-    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+    for kind in ("_forward_pre_hooks", "_forward_hooks"):
+        hooks: dict[int, Any] = getattr(module, kind)
         for key, hook in list(hooks.items()):
             signature = getattr(hook, "__contract__", None)
             if isinstance(signature, Signature):
                 del hooks[key]
-                if hooks is module._forward_pre_hooks:
+                if kind == "_forward_pre_hooks":
                     module.forward = _intercepted(module, signature)
 
 

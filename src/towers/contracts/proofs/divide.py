@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """How a condition divides the sizes of an axis: into parts on each of which it is either true or false."""
 
 from collections.abc import Callable, Iterator
@@ -7,8 +6,8 @@ from itertools import pairwise
 from math import lcm
 from typing import Any, cast
 
-import sympy  # pyright: ignore[reportMissingTypeStubs]
-from sympy.core.relational import Relational  # pyright: ignore[reportMissingTypeStubs]
+import sympy
+from sympy.core.relational import Relational
 
 from towers.contracts.proofs.ranges import Span
 
@@ -59,7 +58,7 @@ def _changes(span: Span, last: int, relation: Any, axis: Any) -> Iterator[int]:
 
     if difference is not None and difference.is_polynomial(axis):
         poly = difference.as_poly(axis)
-        roots = [] if poly is None or poly.degree() < 1 else poly.real_roots()
+        roots: list[Any] = [] if poly is None or poly.degree() < 1 else poly.real_roots()
         near = {int(sympy.floor(root)) + more for root in roots for more in (0, 1, 2)}
         yield from (size for size in near if holds(size) != holds(size - 1))
     elif difference is not None and (direction := _direction(difference, axis)):

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """As many runs as it takes to cover all sizes: where torch asked about a size, the other answer is run too."""
 
 import re
@@ -8,7 +7,7 @@ from functools import cache
 from itertools import product
 from typing import Any, cast
 
-import sympy  # pyright: ignore[reportMissingTypeStubs]
+import sympy
 
 from towers.contracts.proofs.divide import divide, sure
 from towers.contracts.proofs.implied import always
@@ -33,9 +32,9 @@ class Coverage:
 
     case: Case
     whole: Spans
-    passed: list[Outcome] = field(default_factory=list)
-    failed: list[Outcome] = field(default_factory=list)
-    open: list[tuple[Outcome, str]] = field(default_factory=list)
+    passed: list[Outcome] = field(default_factory=list[Outcome])
+    failed: list[Outcome] = field(default_factory=list[Outcome])
+    open: list[tuple[Outcome, str]] = field(default_factory=list[tuple[Outcome, str]])
     """Runs that hold for their examples only, and why."""
     runs: int = 0
     unsure: int = 0

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Shapes of operations on which torch's own way is slow where sizes are symbols: up to ten times as slow as these."""
 
 from collections.abc import Sequence
@@ -109,7 +108,7 @@ def first_or_last(symbols: Any, input: Tensor, index: Any) -> Any:
 
 def _shape(size: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """The sizes, given one by one or as one; None where torch must say what is wrong with them."""
-    shape = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+    shape: tuple[Any, ...] = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size  # pyright: ignore
     fine = all(isinstance(each, torch.SymInt) or (type(each) is int and each >= 0) for each in shape)
     return shape if fine else None
 

@@ -2,8 +2,8 @@
 
 from typing import Any, cast
 
-import sympy  # pyright: ignore[reportMissingTypeStubs]
-from sympy.core.relational import Relational  # pyright: ignore[reportMissingTypeStubs]
+import sympy
+from sympy.core.relational import Relational
 
 from towers.contracts.proofs.ranges import Spans
 

@@ -1,17 +1,16 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportPrivateUsage=false
 """What torch cannot do on symbolic sizes: everything lies on meta, and some operations get a rule for their shapes."""
 
 from collections.abc import Callable
-from typing import Any
+from types import MethodWrapperType
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._device import _device_constructors
+from torch.utils._device import _device_constructors  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
 
-from towers.contracts.proofs import fast_meta, max_pool, packing, recurrent
+from towers.contracts.proofs import fast_meta, layer_rules
 from towers.contracts.proofs.symbols import Symbols
 
 Rule = Callable[..., Any]
@@ -31,22 +30,22 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((Tensor.t_, Tensor.transpose_, Tensor.swapaxes_, Tensor.swapdims_), fast_meta.forget),
     **dict.fromkeys((Tensor.squeeze_, Tensor.unsqueeze_, Tensor.as_strided_), fast_meta.forget),
     **dict.fromkeys((Tensor.resize_, Tensor.resize_as_, Tensor.set_), fast_meta.forget),
-    torch.lstm: recurrent.lstm,
-    torch.gru: recurrent.gru,
-    torch.rnn_tanh: recurrent.rnn,
-    torch.rnn_relu: recurrent.rnn,
-    torch._pack_padded_sequence: packing.pack,  # pyright: ignore[reportPrivateImportUsage]
-    torch._pad_packed_sequence: packing.pad,  # pyright: ignore[reportPrivateImportUsage]
-    Tensor.__getitem__: packing.first_batch_size,
-    F.max_pool1d: max_pool.max_pool1d,
-    torch.max_pool1d: max_pool.max_pool1d,
-    F.max_pool1d_with_indices: max_pool.max_pool1d_with_indices,
+    torch.lstm: layer_rules.lstm,
+    torch.gru: layer_rules.gru,
+    torch.rnn_tanh: layer_rules.rnn,
+    torch.rnn_relu: layer_rules.rnn,
+    torch._pack_padded_sequence: layer_rules.pack,  # pyright: ignore[reportPrivateUsage]
+    torch._pad_packed_sequence: layer_rules.pad,  # pyright: ignore[reportPrivateUsage]
+    Tensor.__getitem__: layer_rules.first_batch_size,
+    F.max_pool1d: layer_rules.max_pool1d,
+    torch.max_pool1d: layer_rules.max_pool1d,
+    F.max_pool1d_with_indices: layer_rules.max_pool1d_with_indices,
 }
 """Each is called with the symbols of the run and the operation's own arguments; NotImplemented leaves it to torch."""
 
 
-_READING = type(Tensor.shape.__get__)  # pyright: ignore[reportAttributeAccessIssue]
-"""What reads an attribute of a tensor, such as its shape."""
+_MAKING = cast(set[Any], _device_constructors())
+"""The functions that make a tensor on the default device."""
 
 
 class Rules(TorchFunctionMode):
@@ -57,7 +56,7 @@ class Rules(TorchFunctionMode):
         self.symbols = symbols
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if type(func) is _READING:  # most of all calls
+        if type(func) is MethodWrapperType:  # reads an attribute such as the shape, as most calls do
             return func(*args)
         kwargs = dict(kwargs or {})
         rule = RULES.get(func)
@@ -69,7 +68,7 @@ class Rules(TorchFunctionMode):
             return args[0]
         if func is Tensor.to:
             return _moved(*args, **kwargs)
-        if "device" in kwargs or func in _device_constructors():
+        if "device" in kwargs or func in _MAKING:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
 

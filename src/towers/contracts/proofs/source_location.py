@@ -1,8 +1,7 @@
-# pyright: reportPrivateUsage=false
 """Where in the user's code something happens, and torch's own talk about it kept quiet."""
 
+import inspect
 import logging
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ _LAYERS = str(Path("torch", "nn", "modules"))
 
 def running_at(stop: str) -> str:
     """File and line that run now, seen from a function `run` of the file `stop`; a layer of torch's where none else."""
-    frame = sys._getframe(1)
+    frame = inspect.currentframe()
     found = ""
     while frame is not None:
         file = frame.f_code.co_filename

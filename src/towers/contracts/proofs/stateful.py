@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What a module keeps from one call to the next: sizes of an earlier call must not bind a later one."""
 
 from collections.abc import Iterator
@@ -22,8 +21,8 @@ def _symbolic(value: Any, deep: bool = True) -> bool:
     if isinstance(value, Tensor):
         return not value.is_nested and any(isinstance(size, torch.SymInt) for size in cast(Any, value.shape))
     if deep and isinstance(value, (list, tuple, dict)):
-        inner = list(value.values()) if isinstance(value, dict) else value
-        return any(_symbolic(item, deep=False) for item in inner)
+        held: Any = cast(Any, value)
+        return any(_symbolic(item, deep=False) for item in (held.values() if isinstance(value, dict) else held))
     return isinstance(value, torch.SymInt)
 
 

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Inputs made from a contract: which axes there are, which sizes each can have, and tensors of such sizes."""
 
 import itertools
@@ -9,11 +8,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from towers.contracts.bindings import own_parameter
 from towers.contracts.expressions import Condition, Expression, conditions, read_path
 from towers.contracts.proofs.ranges import Span
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Axis, PlainSpec, Spec, TensorSpec, TupleSpec
+from towers.contracts.subjects import Subject
 
 Make = Callable[[Sequence[Any], torch.dtype], Any]
 """Makes a tensor of a shape and dtype; fake, meta or real."""
@@ -23,7 +22,7 @@ Make = Callable[[Sequence[Any], torch.dtype], Any]
 class Case:
     """One way to call a module: which of the optional arguments are given."""
 
-    subject: "Subject"
+    subject: "ModuleSubject"
     given: tuple[str, ...]
     leading: int
     """How many axes a variadic axis stands for."""
@@ -96,7 +95,7 @@ class Case:
     def spans(self) -> dict[str, Span]:
         """The sizes that each axis can have: all from 1 on, unless the conditions narrow or widen it."""
         spans = dict.fromkeys(self.axes(), Span(1))
-        for condition in sorted(self.subject.conditions, key=lambda each: each.relation not in (">=", ">")):
+        for condition in sorted(self.subject.where, key=lambda each: each.relation not in (">=", ">")):
             if (axis := condition.subject.text) in spans or _modulo(condition) in spans:
                 axis = axis if axis in spans else cast(str, _modulo(condition))
                 if (bound := self._number(condition.bound)) is not None:
@@ -109,7 +108,7 @@ class Case:
 
     def truths(self, sizes: Mapping[str, Any]) -> Iterator[Any]:
         """Each condition that speaks of more than one axis, or of an axis in a way that no span has."""
-        for condition in self.subject.conditions:
+        for condition in self.subject.where:
             try:
                 left = condition.subject.evaluate(sizes.__getitem__, self.brace)
                 right = condition.bound.evaluate(sizes.__getitem__, self.brace)
@@ -126,18 +125,15 @@ class Case:
             return None
 
 
-@dataclass
-class Subject:
-    """A module with the contract of its forward, and what the user gave."""
+@dataclass(frozen=True)
+class ModuleSubject(Subject):
+    """A module with the contract of its forward, and the arguments that the user gave."""
 
-    module: nn.Module
-    signature: Signature
-    conditions: Sequence[Condition]
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Arguments given by the user, by name; tensors give dtypes, and their sizes become symbols."""
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
-    variadic: bool = field(default=False)
+    variadic: bool = False
     broadcast: tuple[str, ...] = ()
     """Axes that stand as `#name` in one argument, and without # in another, which is always given."""
 
@@ -161,26 +157,16 @@ class Subject:
             LookupError: it is None, or an argument that has no number here.
         """
         root, _, rest = path.partition(".")
-        value = self.module if root == "self" else self.values.get(root, self.signature.defaults.get(root))
+        value = self.instance if root == "self" else self.values.get(root, self.signature.defaults.get(root))
         found = read_path(value, path) if rest else value
         if not isinstance(found, int):
             raise LookupError(path)
         return found
 
-    def dtype(self, spec: TensorSpec) -> torch.dtype:
-        """A dtype that an annotation allows; that of `dtype_of` where it says so."""
-        own = [tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point()]
-        likely = [*own[:1], torch.get_default_dtype(), torch.int64, torch.bool]
-        if self.signature.dtype_of is not None:
-            likely.insert(0, own_parameter(self.module, self.signature.dtype_of, self.signature.name).dtype)
-        if spec.dtypes is None:
-            return likely[0]
-        return next((dtype for dtype in likely if dtype in spec.dtypes), min(spec.dtypes, key=str))
-
 
 def read_subject(
     module: nn.Module, signature: Signature, where: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Subject:
+) -> ModuleSubject:
     """What is to be verified.
 
     Raises:
@@ -191,7 +177,7 @@ def read_subject(
         raise ValueError(f"{signature.name} takes {len(names)} positional arguments; {len(args)} were given")
     values = {**dict(zip(names, args, strict=False)), **kwargs}
     own = [condition for text in where for condition in conditions(text)]
-    required, optional = list(values), []
+    required, optional = list(values), list[str]()
     for name, spec in signature.arguments.items():
         if name in values or name in ("self", "cls"):
             continue
@@ -201,14 +187,15 @@ def read_subject(
             required.append(name)
         elif isinstance(_choice(spec), (TensorSpec, TupleSpec)):
             optional.append(name)
-    subject = Subject(module, signature, [*signature.where, *own], values, tuple(required), tuple(optional))
-    made = {name: signature.arguments.get(name, ()) for name in [*required, *optional]}
-    axes = {name: list(_tensor_axes(spec)) for name, spec in made.items()}
+    axes = {name: list(_tensor_axes(signature.arguments.get(name, ()))) for name in [*required, *optional]}
     stretched = dict.fromkeys(axis.name for some in axes.values() for axis in some if axis.broadcast)
     plain = {axis.name for name in required for axis in axes[name] if not axis.broadcast}
-    subject.variadic = any(axis.variadic for some in axes.values() for axis in some)
-    subject.broadcast = tuple(name for name in stretched if name is not None and name in plain)
-    _check_names(subject, own)
+    subject = ModuleSubject(
+        module, signature, module, tuple(own), values, tuple(required), tuple(optional),
+        variadic=any(axis.variadic for some in axes.values() for axis in some),
+        broadcast=tuple(name for name in stretched if name is not None and name in plain),
+    )  # fmt: skip
+    _check_names(subject)
     return subject
 
 
@@ -221,9 +208,9 @@ def _tensor_axes(spec: Spec) -> Iterator[Axis]:
         yield from option.axes
 
 
-def _check_names(subject: Subject, own: Sequence[Condition]) -> None:
+def _check_names(subject: ModuleSubject) -> None:
     known = {axis for case in subject.cases() for axis in case.axes()} | set(subject.signature.arguments)
-    for condition in own:
+    for condition in subject.assumed:
         for name in condition.subject.names:
             if name not in known:
                 raise ValueError(f"where {condition.text!r}: {name} is none of {', '.join(sorted(known))}")

@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportPrivateUsage=false
 """One run of a module on symbolic sizes: what came out, what every boundary saw, and what torch had to ask."""
 
 import threading
@@ -7,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Concatenate, Never, ParamSpec, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +24,10 @@ from towers.contracts.bindings import Bindings, Unknown
 from towers.contracts.check import Check
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.layouts import RaggedAxis, Size, layout
-from towers.contracts.proofs.copies import Emptied
+from towers.contracts.proofs.copies import Emptied, named_parts
 from towers.contracts.proofs.fast_meta import made
 from towers.contracts.proofs.implied import always
-from towers.contracts.proofs.packing import batch_sizes_of
+from towers.contracts.proofs.layer_rules import batch_sizes_of
 from towers.contracts.proofs.ranges import Spans
 from towers.contracts.proofs.shape_rules import Rules
 from towers.contracts.proofs.source_location import quiet, raised_at, running_at
@@ -39,6 +37,8 @@ from towers.contracts.proofs.symbolic_size import SymbolicSize, renamed
 from towers.contracts.proofs.symbols import Guard, Symbols, Undecidable
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Spec, TensorSpec, TupleSpec
+
+P = ParamSpec("P")
 
 UNPROVABLE = (
     Undecidable,
@@ -74,13 +74,13 @@ class Outcome:
 
     case: Case
     spans: Spans
-    steps: list[Step] = field(default_factory=list)
-    guards: list[Guard] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list[Step])
+    guards: list[Guard] = field(default_factory=list[Guard])
     error: Exception | None = None
     message: str = ""
     place: str = ""
     unprovable: bool = False
-    sizes: set[Any] = field(default_factory=set)
+    sizes: set[Any] = field(default_factory=set[Any])
     """Every size in axis names that a module passed on."""
     keeps: bool = False
     """Whether the module keeps a size of this call."""
@@ -137,6 +137,13 @@ class _SymbolicCheck(Check):
             sizes, dtype, device = layout(value)
         return [self.symbols.shown(size) for size in sizes], dtype, device
 
+    def refuse(self, words: Callable[Concatenate[Bindings, P], Never], *what: P.args, **more: P.kwargs) -> Never:
+        self.symbols.explaining = True
+        try:
+            words(self.names, *what, **more)
+        finally:
+            self.symbols.explaining = False
+
 
 class _Run:
     """The state of one run."""
@@ -144,7 +151,7 @@ class _Run:
     def __init__(self, module: nn.Module, case: Case, spans: Spans) -> None:
         self.symbols = Symbols(spans, self.place, case.fits)
         self.root = type(module).__name__
-        self.paths = {id(part): path for path, part in module.named_modules()}
+        self.paths = {id(part): path for path, part in named_parts(module).items()}
         self.inside: list[nn.Module] = []
         self.outcome = Outcome(case, spans)
         self.thread = threading.get_ident()
@@ -217,11 +224,11 @@ class _Run:
             return shape
         if isinstance(value, PackedSequence):
             return self.shapes(value.data)
-        if isinstance(value, (list, tuple)):
-            found = [self.shapes(item) for item in value]
-            return [shape for shape in found if shape is not None]
         if isinstance(value, dict):
-            return self.shapes(list(value.values()))
+            return self.shapes(list(cast(dict[Any, Any], value).values()))
+        if isinstance(value, (list, tuple)):
+            found = [self.shapes(item) for item in cast(Sequence[Any], value)]
+            return [shape for shape in found if shape is not None]
         inner = getattr(value, "values", None)
         if not isinstance(inner, Tensor):
             return None

@@ -1,14 +1,11 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportPrivateUsage=false, reportIncompatibleVariableOverride=false
 """The symbols of one run: a torch.SymInt for each axis, what torch asked about them, and how they are called."""
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, cast
 
-import sympy  # pyright: ignore[reportMissingTypeStubs]
+import sympy
 import torch
 from torch import SymInt
 from torch._dynamo.source import ConstantSource
@@ -34,6 +31,9 @@ class Guard:
         return spelled(self.relation)
 
 
+_demand = torch._check  # pyright: ignore[reportPrivateUsage]
+
+
 class Undecidable(Exception):
     """A contract depends on a size that only the values of a tensor tell."""
 
@@ -48,7 +48,9 @@ class _Watched(ShapeEnv):
     granted = False
     """Whether a rule says so itself."""
 
-    def guard_or_defer_runtime_assert(self, orig_expr: Any, msg: str, fx_node: Any = None) -> bool:
+    def guard_or_defer_runtime_assert(  # pyright: ignore[reportIncompatibleVariableOverride]  (torch caches it)
+        self, orig_expr: Any, msg: str, fx_node: Any = None
+    ) -> bool:
         before = self.num_deferred_runtime_asserts
         answer = super().guard_or_defer_runtime_assert(orig_expr, msg, fx_node)
         if self.num_deferred_runtime_asserts > before and not self.granted and not _from_zero_on(orig_expr):
@@ -83,6 +85,8 @@ class Symbols:
         """The batch sizes of packed sequences by their id, each with the number of its sentences."""
         self.own: list[Guard] = []
         self.assumed = 0
+        self.explaining = False
+        """Whether a check has failed and looks for the text of its error: then a comparison decides nothing."""
 
     def _size(self, name: str, span: Span) -> int | SymInt:
         if span.single:
@@ -104,8 +108,8 @@ class Symbols:
         """A size that the values of a tensor decide; it can be any from low to high."""
         size: SymInt = self.env.create_unbacked_symint()
         self.env.granted = True
-        torch._check(size >= low)
-        torch._check(size <= high)
+        _demand(size >= low)
+        _demand(size <= high)
         self.env.granted = False
         symbol = size.node.expr
         self.labels[str(symbol)] = label
@@ -116,7 +120,7 @@ class Symbols:
 
     def assume(self, truth: bool | torch.SymBool) -> None:
         """Take a condition on the inputs for granted."""
-        torch._check(truth)
+        _demand(truth)
         self.assumed = len(self.env.guards)
 
     def decide(self, truth: torch.SymBool) -> bool:
@@ -134,7 +138,7 @@ class Symbols:
         if known.free_symbols - self.any_value:
             raise Undecidable(self.spell(expression))
         answer = not known.free_symbols and bool(known)
-        if not known.free_symbols and not _explaining():
+        if not known.free_symbols and not self.explaining:
             relation = expression if answer else sympy.Not(expression)
             self.own.append(Guard(self.in_axes(relation), self.locate()))
         return answer
@@ -209,12 +213,3 @@ def examples(spans: Spans, fits: Callable[[Mapping[str, int]], bool]) -> dict[st
         if fits(found := dict(zip(names, sizes, strict=True))):
             return found
     raise ValueError(f"no sizes of {', '.join(names)} were found that the conditions allow")
-
-
-def _explaining() -> bool:
-    """Whether someone only looks for the likely cause of a failure."""
-    frame: Any = sys._getframe(3)
-    files = [frame.f_code.co_filename]
-    while len(files) < 4 and (frame := frame.f_back) is not None:
-        files.append(frame.f_code.co_filename)
-    return any(file.endswith(("hints.py", "refusals.py")) for file in files)

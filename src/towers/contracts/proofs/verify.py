@@ -10,12 +10,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from towers.contracts.proofs.copies import Emptied, own_signature
 from towers.contracts.proofs.explore import Coverage, explore, try_numbers_told
-from towers.contracts.proofs.proof import ContractVerdict, Proof
+from towers.contracts.proofs.proof import ContractVerdict, Proof, ShapeTrace, TraceRow
 from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.samples import real_run, sizes_to_try
-from towers.contracts.proofs.shapes import ShapeTrace, TraceRow
 from towers.contracts.proofs.stateful import earlier_sizes
-from towers.contracts.proofs.symbolic_inputs import Case, Subject, read_subject
+from towers.contracts.proofs.symbolic_inputs import Case, read_subject
 from towers.contracts.proofs.symbolic_run import Outcome, Step, run
 from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, judged
 from towers.contracts.signature import several
@@ -98,7 +97,7 @@ class _Prover:
                 f"{kind}.forward has no contract: annotate its tensors and decorate it with @contract, or "
                 f'attach(module, "batch 8 -> batch 6")'
             )
-        self.subject: Subject = read_subject(module, signature, where, args, kwargs)
+        self.subject = read_subject(module, signature, where, args, kwargs)
 
     def run(self, case: Case, spans: Spans, earlier: Mapping[str, int] | None = None) -> Outcome:
         """One run."""
@@ -111,7 +110,7 @@ class _Prover:
             try_numbers_told(coverage, lambda spans: self.run(case, spans))
         for outcome in [each for each in coverage.failed if each.message.startswith(f"{type(each.error).__name__}: ")]:
             sizes = {name: span.example(11 + 6 * at) for at, (name, span) in enumerate(outcome.spans.items())}
-            if case.fits(sizes) and real_run(self.subject.module, case, sizes) is None:
+            if case.fits(sizes) and real_run(self.subject.instance, case, sizes) is None:
                 coverage.failed.remove(outcome)
                 coverage.open.append((outcome, f"torch cannot do it on symbolic sizes: {outcome.message}"))
         if coverage.passed and not coverage.failed and coverage.first.keeps:
@@ -147,7 +146,7 @@ def _size_given(case: Case, axis: str) -> int:
     from towers.contracts.bindings import Bindings
     from towers.contracts.check import Check
 
-    check = Check(Bindings(case.subject.signature, {"self": case.subject.module, **case.subject.values}))
+    check = Check(Bindings(case.subject.signature, {"self": case.subject.instance, **case.subject.values}))
     check.check_arguments()
     return check.names.axis_size(axis)
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.modes import checks
+from towers.contracts.subjects import Subject, subject
 from towers.contracts.testing.breaking import Broken, broken_inputs
 from towers.contracts.testing.drawn_inputs import Inputs, valid_inputs
-from towers.contracts.testing.subjects import Subject, subject
 
 
 def assert_contract(

@@ -9,9 +9,9 @@ from hypothesis import reject
 from hypothesis import strategies as st
 
 from towers.contracts.specs import Axis, PlainSpec, TensorSpec
+from towers.contracts.subjects import subject
 from towers.contracts.testing.drawn_inputs import Drawer, Drawn, Inputs, Leaf, drawn_inputs
 from towers.contracts.testing.drawn_sizes import Draw, Rule, Sizes, Unknown
-from towers.contracts.testing.subjects import subject
 from towers.contracts.testing.tensors import Carried, values_refused
 
 What = Literal["axis", "rank", "dtype", "kind", "condition", "value"]

@@ -1,10 +1,9 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Arguments that a contract accepts, drawn by hypothesis."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import strategies as st
 
@@ -22,9 +21,9 @@ from towers.contracts.specs import (
     TupleSpec,
     holds_tensors,
 )
+from towers.contracts.subjects import Subject, subject
 from towers.contracts.testing.drawn_sizes import Draw, Sizes, Unknown
-from towers.contracts.testing.subjects import Subject, subject
-from towers.contracts.testing.tensors import Carried, dtype_for, values_allowed
+from towers.contracts.testing.tensors import Carried, values_allowed
 
 USUAL_RANKS = (0, 1, 2)  # of what a variadic axis stands for
 KEYS = ("first", "second", "third", *"abcdef")  # of dicts and of **kwargs, where no parameter has that name
@@ -214,7 +213,7 @@ class Drawer:
             self.lengths = lengths
         allowed = values_allowed(self.sizes, place, self.assigned)
         carried = Carried(
-            carrier, tuple(shape), dtype_for(spec, self.subject), self.subject.device, lengths, tuple(allowed),
+            carrier, tuple(shape), self.subject.dtype(spec), self.subject.device, lengths, tuple(allowed),
             seed=self.draw(st.integers(0, 2**16)),
         )  # fmt: skip
         return Leaf(place, spec, beside, carried, tuple(axes))
@@ -274,9 +273,11 @@ def _required(parameter: inspect.Parameter) -> bool:
 def _leaves(value: Any) -> Iterator[Leaf]:
     if isinstance(value, Leaf):
         yield value
-    elif isinstance(value, (Record, dict, list, tuple)):
-        items = value.fields if isinstance(value, Record) else value
-        for item in items.values() if isinstance(items, dict) else items:
+    elif isinstance(value, Record):
+        yield from _leaves(value.fields)
+    elif isinstance(value, (dict, list, tuple)):
+        items: Any = cast(Any, value)
+        for item in items.values() if isinstance(value, dict) else items:
             yield from _leaves(item)
 
 
@@ -291,8 +292,10 @@ def _made(value: Any, exchanged: Mapping[str, Any], place: str) -> Any:
             with checks("off"):  # a broken one is for the contract that is tested to refuse
                 return kind(**given)
         case dict():
-            return {key: _made(item, exchanged, f"{place}[{key!r}]") for key, item in value.items()}
-        case list() | tuple() if type(value) in (list, tuple):
-            return type(value)(_made(item, exchanged, f"{place}[{index}]") for index, item in enumerate(value))
+            named = cast(dict[Any, Any], value)
+            return {key: _made(item, exchanged, f"{place}[{key!r}]") for key, item in named.items()}
+        case list() | tuple() if type(cast(Any, value)) in (list, tuple):
+            listed = cast(list[Any], value)
+            return type(listed)(_made(item, exchanged, f"{place}[{index}]") for index, item in enumerate(listed))
         case _:
             return value

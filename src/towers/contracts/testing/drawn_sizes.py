@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from towers.contracts.expressions import Condition, Expression
 from towers.contracts.specs import PlainSpec, TensorSpec, axis_names, tensors
-from towers.contracts.testing.subjects import Subject
+from towers.contracts.subjects import Subject
 
 Assigned = Mapping[str, int]
 Draw = Callable[[st.SearchStrategy[Any]], Any]

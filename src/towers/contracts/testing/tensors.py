@@ -12,9 +12,6 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from towers.contracts.expressions import Condition
 from towers.contracts.specs import TensorSpec
 from towers.contracts.testing.drawn_sizes import Assigned, Sizes
-from towers.contracts.testing.subjects import Subject
-
-PREFERRED = (torch.float32, torch.int64, torch.bool, torch.complex64)
 
 
 class Kind(NamedTuple):
@@ -82,13 +79,6 @@ class Carried:
 
 def _is_ragged(carrier: type) -> bool:
     return carrier is not object and not issubclass(carrier, Tensor)
-
-
-def dtype_for(spec: TensorSpec, subject: Subject) -> torch.dtype:
-    """The dtype that an annotation's tensors get: the subject's own where it is allowed."""
-    allowed = spec.dtypes
-    order = (subject.floating, *PREFERRED, *sorted(allowed or (), key=str))
-    return next(dtype for dtype in order if allowed is None or dtype in allowed)
 
 
 def value_rules(where: Sequence[Condition], name: str) -> list[Condition]:

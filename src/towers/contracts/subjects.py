@@ -1,4 +1,4 @@
-"""What is tested: a function, a bound method or a module, its contract, and what its braces are read from."""
+"""What is tested or proven: a function, a method or a module, its contract, and the dtype and device of its inputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,10 @@ from torch import nn
 from towers.contracts.bindings import own_parameter
 from towers.contracts.expressions import Condition, conditions, read_path
 from towers.contracts.signature import Signature
+from towers.contracts.specs import TensorSpec
+
+PREFERRED = (torch.float32, torch.int64, torch.bool, torch.complex64)
+"""Tried in this order where an annotation does not allow the dtype of the floating arguments."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Subject:
     instance: Any
     """What `self` is; None for a function."""
     assumed: tuple[Condition, ...] = ()
-    """What is not in the contract, but holds for the inputs that are tried."""
+    """Conditions that are not in the contract, but hold for the inputs that are made."""
 
     @property
     def name(self) -> str:
@@ -30,12 +34,18 @@ class Subject:
 
     @property
     def where(self) -> tuple[Condition, ...]:
-        """All conditions on the inputs that are tried."""
+        """All conditions on the inputs that are made."""
         return (*self.signature.where, *self.assumed)
 
     def read(self, path: str) -> Any:
         """What stands in braces and belongs to the instance: `self.hidden`; None where it does not say."""
         return read_path(self.instance, path) if path.startswith("self.") else None
+
+    def dtype(self, spec: TensorSpec) -> torch.dtype:
+        """The dtype of a tensor made for an annotation: that of the floating arguments where it is allowed."""
+        allowed = spec.dtypes
+        order = (self.floating, *PREFERRED, *sorted(allowed or (), key=str))
+        return next(dtype for dtype in order if allowed is None or dtype in allowed)
 
     @property
     def floating(self) -> torch.dtype:

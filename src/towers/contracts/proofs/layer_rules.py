@@ -1,0 +1,145 @@
+"""Shapes of layers that torch cannot run on symbolic sizes: recurrent ones, packed sequences and max_pool1d.
+
+Each function stands for the operation of torch that its docstring names; its first argument is the symbols of the run.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from towers.contracts.proofs.fast_meta import first_or_last, made_like
+from towers.contracts.proofs.symbols import Symbols
+
+# Recurrent layers.
+
+
+def lstm(symbols: Symbols, input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """torch.lstm: (input, (h, c), …) or (data, batch_sizes, (h, c), …)."""
+    return _run(4, input, *rest) if isinstance(rest[0], Tensor) else _run(4, input, None, *rest)
+
+
+def gru(symbols: Symbols, input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """torch.gru: (input, h, …) or (data, batch_sizes, h, …)."""
+    return _run(3, input, *rest) if isinstance(rest[1], Tensor) else _run(3, input, None, *rest)
+
+
+def rnn(symbols: Symbols, input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """torch.rnn_tanh and torch.rnn_relu: as torch.gru."""
+    return _run(1, input, *rest) if isinstance(rest[1], Tensor) else _run(1, input, None, *rest)
+
+
+def _run(gates: int, input: Tensor, batch_sizes: Tensor | None, given: Any, weights: Any, *how: Any) -> Any:
+    """`how` is has_biases, num_layers, dropout, train, bidirectional and, if padded, batch_first."""
+    layers, bidirectional, batch_first = how[1], how[4], len(how) > 5 and how[5]
+    directions = 2 if bidirectional else 1
+    state: tuple[Tensor, ...] = (given,) if isinstance(given, Tensor) else tuple(given)
+    hidden, out = state[-1].shape[2], weights[1].shape[1]
+    came, wanted = input.shape[-1], weights[0].shape[1]
+    _expect(came == wanted, f"input.size(-1) must be equal to input_size. Expected {wanted}, got {came}")
+    _expect(
+        weights[0].shape[0] == gates * hidden, f"weights are for {weights[0].shape[0] // gates} units, not {hidden}"
+    )
+    batch = state[0].shape[1] if batch_sizes is not None else input.shape[0 if batch_first else 1]
+    for part, width in zip(state, (out, hidden), strict=False):
+        shape = (layers * directions, batch, width)
+        _expect(tuple(part.shape) == shape, f"Expected hidden size {shape}, got {list(part.shape)}")
+    if batch_sizes is None:
+        _expect(input.shape[1 if batch_first else 0] > 0, "Expected sequence length to be larger than 0 in RNN")
+    return made_like(input, *input.shape[:-1], directions * out), *(made_like(part, *part.shape) for part in state)
+
+
+def expected_hidden_size(module: nn.RNNBase, input: Tensor, batch_sizes: Tensor | None) -> tuple[Any, ...]:
+    """nn.RNNBase.get_expected_hidden_size, which makes the number of packed sentences an int."""
+    if batch_sizes is None:
+        return nn.RNNBase.get_expected_hidden_size(module, input, batch_sizes)
+    rows = module.num_layers * (2 if module.bidirectional else 1)
+    return rows, batch_sizes[0], module.proj_size or module.hidden_size
+
+
+def _expect(truth: Any, problem: str) -> None:
+    if not truth:
+        raise RuntimeError(problem)
+
+
+# Packed sequences: only the values of the lengths tell how many steps and tokens there are.
+
+
+def pack(symbols: Symbols, input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
+    """torch._pack_padded_sequence: data of a new number of tokens, batch sizes of a new number of steps."""
+    batch, time = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
+    if lengths.dim() != 1 or lengths.shape[0] != batch:
+        problem = f"Expected `len(lengths)` to be equal to batch_size, but got {lengths.shape[0]} (batch_size={batch})"
+        raise RuntimeError(problem)
+    if batch == 0:
+        raise RuntimeError("Cannot pack an empty batch")
+    steps = symbols.fresh("longest", 1, time)
+    tokens = symbols.fresh("tokens", 1, batch * time)
+    batch_sizes = torch.empty(steps, dtype=torch.int64, device="cpu")
+    symbols.packed[id(batch_sizes)] = (batch_sizes, batch)
+    return made_like(input, tokens, *input.shape[2:]), batch_sizes
+
+
+def pad(
+    symbols: Symbols, data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: Any
+) -> Any:
+    """torch._pad_packed_sequence: as long as the longest sentence, or total_length."""
+    if id(batch_sizes) not in symbols.packed:
+        return NotImplemented
+    batch = batch_sizes_of(symbols, batch_sizes)
+    sizes = (batch, total_length) if batch_first else (total_length, batch)
+    return made_like(data, *sizes, *data.shape[1:]), made_like(data, batch, dtype=torch.int64)
+
+
+def first_batch_size(symbols: Symbols, tensor: Tensor, index: Any) -> Any:
+    """`batch_sizes[0]` is the batch; other tensors have rows."""
+    if type(index) is int and index == 0 and id(tensor) in symbols.packed:
+        return batch_sizes_of(symbols, tensor)
+    return first_or_last(symbols, tensor, index)
+
+
+def batch_sizes_of(symbols: Symbols, batch_sizes: Tensor) -> Any:
+    """How many sentences were packed."""
+    return symbols.packed[id(batch_sizes)][1]
+
+
+# Pooling: on symbolic sizes torch takes the example for every size.
+
+
+def max_pool1d(
+    symbols: Symbols,
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """F.max_pool1d and torch.max_pool1d."""
+    kernel, padding, dilation = _one(kernel_size), _one(padding), _one(dilation)
+    stride = kernel if stride is None or stride == [] else _one(stride)
+    if input.dim() not in (2, 3):
+        raise RuntimeError(f"max_pool1d() Expected 2D or 3D input tensor, but got {list(input.shape)}")
+    if padding > kernel // 2:
+        raise RuntimeError("max_pool1d() padding should be at most half of kernel size")
+    reach = dilation * (kernel - 1) + 1
+    length = input.shape[-1] + 2 * padding - reach
+    out = (length + (stride - 1 if ceil_mode else 0)) // stride + 1
+    if ceil_mode:  # the last window must start inside of the input or its left padding
+        out = torch.sym_ite((out - 1) * stride >= input.shape[-1] + padding, out - 1, out)
+    if out < 1:
+        raise RuntimeError(f"max_pool1d() Invalid computed output size: {out}")
+    result = made_like(input, *input.shape[:-1], out)
+    return (result, made_like(result, *result.shape, dtype=torch.int64)) if return_indices else result
+
+
+def max_pool1d_with_indices(symbols: Symbols, input: Tensor, kernel_size: Any, *rest: Any, **options: Any) -> Any:
+    """F.max_pool1d(return_indices=True)."""
+    if len(rest) > 4:
+        rest = rest[:4]
+    return max_pool1d(symbols, input, kernel_size, *rest, **{**options, "return_indices": True})
+
+
+def _one(size: Any) -> Any:
+    return size if isinstance(size, (int, torch.SymInt)) else size[0]
