@@ -19,6 +19,7 @@ RUN_BY = {
     'pip install -e ".[train]" && towers fit': ".ci/run",
     'pip install -e ".[dev]" && pytest': ".ci/run",
     "python benchmarks/run.py": "tests/test_benchmarks.py::test_quick_run_of_all_suites",
+    "python benchmarks/run.py lstm tower --show": "tests/test_benchmarks.py::test_what_was_measured_is_shown_again",
 }
 
 
