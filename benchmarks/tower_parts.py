@@ -6,10 +6,10 @@ import torch
 from report import Row
 from rich import box
 from rich.table import Table
-from torch import Tensor
 
 from towers import Ragged, Tower
-from towers.layers import on_cpu
+from towers.kernels import Batch
+from towers.kernels.cpu import phrases_call
 from towers.optim import KerasAdam
 
 PARTS = ("phrases", "LSTM", "optimizer")
@@ -17,34 +17,47 @@ PARTS = ("phrases", "LSTM", "optimizer")
 
 def parts(tower: Tower, ids: Ragged, phase: str) -> dict[str, Callable[[], object]]:
     """Each part by itself; training: forward and backward pass. Phrases: convolution and pool together."""
-    vectors, wanted = ids.vectors(), phase == "training"
-    with torch.no_grad():
-        batch, count = on_cpu.pooled(tower.conv, tower.pool, vectors, None)
-    calls = {
-        f"part: phrases, {kind}": _there_and_back(
-            lambda words=words: on_cpu.pooled_features(tower.conv, tower.pool.size, words),
-            tuple(tower.conv.parameters()),
-            wanted,
-        )
-        for kind, words in (("vectors", vectors), ("ids", ids))
-    }
-    features = batch.values.clone().requires_grad_(wanted)
-    batch = batch._replace(values=features)
-    calls["part: LSTM"] = _there_and_back(
-        lambda: tower.lstm.run_batch(batch, count, outputs=False)[1][0], (features, *tower.lstm.parameters()), wanted
-    )
-    return calls | ({"part: optimizer": _step(tower)} if wanted else {})
+    vectors, training = ids.vectors(), phase == "training"
+    calls: dict[str, Callable[[], object]] = {}
+    if phrases_call.serves(tower.conv.weight.dtype):
+        calls["part: phrases, vectors"] = _phrases(tower, vectors, training)
+        calls["part: phrases, ids"] = _phrases(tower, ids, training)
+    rows = vectors.values.shape[0] - tower.kernel_words + 1
+    features = torch.rand(rows, tower.pool.features, requires_grad=training)
+    steps = vectors.lengths - tower.kernel_words + 1
+    batch, weights = Batch(features, vectors.offsets[:-1], steps, None), list(tower.lstm.parameters())
+    upstream = torch.ones(len(vectors), tower.hidden)
+
+    def lstm() -> object:
+        with torch.set_grad_enabled(training):
+            states = tower.lstm.run_batch(batch, len(vectors), outputs=False)[1][0][-1]
+        return torch.autograd.grad(states, (features, *weights), upstream) if training else states
+
+    calls["part: LSTM"] = lstm
+    return calls | ({"part: optimizer": _step(tower)} if training else {})
 
 
-def _there_and_back(call: Callable[[], Tensor], given: Sequence[Tensor], back: bool) -> Callable[[], object]:
-    upstream = torch.ones_like(call().detach())
+def _phrases(tower: Tower, words: Ragged, training: bool) -> Callable[[], object]:
+    """The kernel that a whole tower calls, and in training its backward pass."""
+    conv, pool = tower.conv, tower.pool.size
 
-    def run() -> object:
-        with torch.set_grad_enabled(back):
-            result = call()
-        return torch.autograd.grad(result, given, upstream) if back else result
+    def from_vectors() -> object:
+        weight, bias = conv.weight.detach(), conv.bias.detach()
+        features, chosen = phrases_call.forward_vectors(words.values, weight, bias, pool, keep=training)
+        if chosen is None:
+            return features
+        return phrases_call.backward_vectors(features, chosen, words.values, weight, pool, wants_vectors=False)
 
-    return run
+    def from_ids() -> object:
+        with torch.set_grad_enabled(training):
+            shares, ids = conv.shares(words)
+        features, chosen = phrases_call.forward(shares.detach(), conv.bias.detach(), ids, pool, keep=training)
+        if chosen is None:
+            return features
+        gradient, _ = phrases_call.backward(features, chosen, ids, tuple(shares.shape), pool)
+        return torch.autograd.grad(shares, conv.weight, gradient)
+
+    return from_vectors if words.table is None else from_ids
 
 
 def _step(tower: Tower) -> Callable[[], object]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from os import PathLike
-from types import ModuleType, NoneType
+from types import NoneType
 from typing import Any, Self
 
 import torch
@@ -14,8 +14,7 @@ from towers import checkpoint
 from towers.contracts import contract
 from towers.contracts.operations import operation
 from towers.convert import to_ragged
-from towers.layers import in_place, on_cpu
-from towers.layers.forward_hooks import has_forward_hooks
+from towers.layers import fused
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
@@ -116,19 +115,18 @@ class Tower(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or the number of words is not one it takes.
             ValueError: a length is not one it takes.
         """
-        way = self._fused_backend(sentences)
-        if way is not None:
-            batch, count = way.pooled(self.conv, self.pool, sentences, lengths)
-            return self.lstm.run_batch(batch, count, outputs=False)[1][0][-1]
+        states = fused.last_states(self._layers(), sentences, lengths)
+        if states is not None:
+            return states
         features = self.pool(self.conv(to_ragged(sentences, lengths, owner=self, keep_ids=True)))
         return self._walk(features)[-1]
 
-    def _fused_backend(self, sentences: Tensor | Ragged) -> ModuleType | None:
-        """What takes sentences past the layers in one pass; None where these must be called themselves."""
-        if has_forward_hooks(self.conv, self.pool, self.lstm):
-            return None
-        ways = (in_place, on_cpu) if self.chunk is None else (in_place,)
-        return next((way for way in ways if way.serves(self.conv, self.pool, sentences)), None)
+    def _layers(self) -> fused.Layers:
+        return fused.Layers(self.conv, self.pool, self.lstm, self.chunk)
+
+    def _fused_backend(self, sentences: Tensor | Ragged) -> fused.Backend:
+        """Which code runs the whole tower in one call; "torch": the layers are called, one after the other."""
+        return fused.backend(self._layers(), sentences)
 
     def _walk_shape(self, features: Ragged) -> Tensor:
         """What `verify` takes for `_walk`: a walk in chunks ends as one in one go does."""
@@ -141,7 +139,7 @@ class Tower(nn.Module):
         *parts, end = features.chunks(self.chunk)
         for part in parts:
             _, state = self.lstm(part, state)
-        return self.lstm(end, state)[1][0] if has_forward_hooks(self.lstm) else self.lstm.last(end, state)
+        return self.lstm(end, state)[1][0] if fused.has_forward_hooks(self.lstm) else self.lstm.last(end, state)
 
     @_takes_sentences
     def encode(
@@ -155,7 +153,7 @@ class Tower(nn.Module):
         output (and the kept product of a table of vectors); a sentence is never cut. On a GPU with kernels for the
         tower all goes at once, and takes some 100 bytes a word.
         """
-        if self._fused_backend(sentences) is in_place:
+        if self._fused_backend(sentences) == "triton":
             return self(sentences, lengths)
         parts = list(slices(sentences, lengths, WORKING_BYTES // self._bytes_a_word()))
         return self(*parts[0]) if len(parts) == 1 else torch.cat([self(*part) for part in parts])

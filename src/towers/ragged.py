@@ -6,6 +6,7 @@ from typing import Any, Self, cast
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from towers.contracts import ShapeContractError, contract
@@ -246,6 +247,11 @@ class Ragged:
             ShapeContractError: lengths is not one int for each sentence.
             ValueError: a length is negative or larger than `words`.
         """
+        return cls.unchecked_padded(padded, lengths)
+
+    @classmethod
+    def unchecked_padded(cls, padded: Tensor, lengths: Tensor | None) -> Self:
+        """As `from_padded`, of sizes and lengths that were checked already."""
         batch, words = padded.shape[:2]
         if lengths is None:
             offsets = torch.arange(batch + 1, device=padded.device) * words
@@ -253,7 +259,8 @@ class Ragged:
         lengths = lengths.to(torch.int64).clamp(0, words)
         real = torch.arange(words, device=lengths.device) < lengths.unsqueeze(1)
         index = real.flatten().nonzero().squeeze(1).to(padded.device)
-        return cls.unchecked(padded.flatten(0, 1).index_select(0, index), offsets_of(lengths).to(padded.device))
+        offsets = F.pad(lengths.cumsum(0), (1, 0)).to(padded.device)
+        return cls.unchecked(padded.flatten(0, 1).index_select(0, index), offsets)
 
     def _padded_shape(self, padding: float = 0.0, words: int | None = None) -> tuple[Tensor, Tensor]:
         """What `verify` takes for `to_padded`: how long the longest sentence is it cannot know."""

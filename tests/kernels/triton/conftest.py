@@ -26,7 +26,9 @@ def served(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> torch.devic
     """Layers take the fused kernels' operators, on the CPU as they do on a GPU."""
     if device.type == "cpu":
         from towers.kernels import dispatch, triton
+        from towers.layers import fused
 
+        monkeypatch.setattr(fused, "_native_serves", lambda *_: False)
         monkeypatch.setattr(triton, "runs_on", lambda device: True)
         monkeypatch.setattr(dispatch, "_on_device", lambda batch: True)
     return device

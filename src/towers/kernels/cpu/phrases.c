@@ -1,4 +1,4 @@
-/* Neighbours added and features pooled, word after word, and the gradient: what `towers.layers.pooling` does in torch.
+/* Neighbours added and features pooled, word after word, and the gradient: what PhraseConv and FeaturePool do in torch.
 
    The phrase that starts with a token takes that token's row: share 0 of its word, plus share 1 of the next token's
    word, and so on, plus the bias; of each group of `pool` neighbouring features the largest stays. Of equal ones it is
@@ -17,23 +17,23 @@
 typedef struct {
     const REAL *vectors;   /* "words width"; absent: the shares are given */
     const REAL *packed;    /* weights, as `pack` leaves them */
-    const REAL *whole;     /* weights "places filters width", filled up with 0 to whole vectors */
-    const REAL *shares;    /* "words places filters" */
+    const REAL *whole;     /* weights "kernel_positions filters width", filled up with 0 to whole vectors */
+    const REAL *shares;    /* "words kernel_positions filters" */
     const int64_t *ids;    /* the word that each token is; absent: token and word are the same */
     const REAL *bias;      /* "filters" */
     REAL *features;        /* "rows filters/pool"; in the backward pass their gradient */
     int32_t *chosen;       /* "rows filters/pool": which of its group each feature is; forward, may be absent */
     REAL *g_vectors;       /* "words width", may be absent */
-    REAL *g_weight;        /* "places filters width" */
-    REAL *g_shares;        /* "words places filters", 0 where there are ids */
-    REAL *sums;            /* "parts places*filters blocks LANES": the gradient of the weights, by part of the rows */
+    REAL *g_weight;        /* "kernel_positions filters width" */
+    REAL *g_shares;        /* "words kernel_positions filters", 0 where there are ids */
+    REAL *sums;            /* "parts kernel_positions*filters blocks LANES": the weights' gradient, by part of the rows */
     double *g_bias;        /* "parts filters" */
-    int64_t words, width, rows, places, filters, pool;
+    int64_t words, width, rows, kernel_positions, filters, pool;
     int64_t part, parts, next; /* rows of a part, parts, and the next one to take */
     int64_t wrong;         /* whether an id is none of a word */
 } Job;
 
-INLINE int64_t columns_of(const Job *job) { return job->places * job->filters; }
+INLINE int64_t columns_of(const Job *job) { return job->kernel_positions * job->filters; }
 
 /* Weights "columns width" by vectors of columns, of which four, then two, then one go together. */
 void pack(REAL *to, const REAL *weight, int64_t columns, int64_t width) {
@@ -74,11 +74,11 @@ static void multiply(const Job *job, int64_t word, int n, REAL *to) {
 }
 
 /* `near` has the shares of the words from `start` on, if they are not given. */
-INLINE const REAL *share_of(Job *job, const REAL *near, int64_t start, int64_t token, int64_t place) {
-    if (job->vectors) return near + (token - start) * blocks_of(columns_of(job)) * LANES + place * job->filters;
+INLINE const REAL *share_of(Job *job, const REAL *near, int64_t start, int64_t token, int64_t position) {
+    if (job->vectors) return near + (token - start) * blocks_of(columns_of(job)) * LANES + position * job->filters;
     int64_t word = job->ids ? job->ids[token] : token;
     if (word < 0 || word >= job->words) word = 0, job->wrong = 1;
-    return job->shares + (word * job->places + place) * job->filters;
+    return job->shares + (word * job->kernel_positions + position) * job->filters;
 }
 
 INLINE void largest(const REAL *restrict phrases, REAL *restrict features, int32_t *restrict chosen, int64_t groups,
@@ -110,7 +110,7 @@ static void pooled(const REAL *phrases, REAL *features, int32_t *chosen, int64_t
 }
 
 static void rows_forward(Job *job, int64_t first, int64_t last) {
-    const int64_t filters = job->filters, groups = filters / job->pool, fewer = job->places - 1;
+    const int64_t filters = job->filters, groups = filters / job->pool, fewer = job->kernel_positions - 1;
     const int64_t stride = blocks_of(columns_of(job)) * LANES;
     REAL *phrases = room(AT_ONCE * filters), *near = room((AT_ONCE + fewer) * stride);
     if (job->vectors && first < last) multiply(job, first, fewer, near);
@@ -120,14 +120,14 @@ static void rows_forward(Job *job, int64_t first, int64_t last) {
         for (int64_t row = 0; row < count; row++) {
             REAL *restrict sum = phrases + row * filters;
             const REAL *restrict bias = job->bias, *restrict one = share_of(job, near, start, start + row, 0);
-            if (job->places == 2) {
+            if (job->kernel_positions == 2) {
                 const REAL *restrict other = share_of(job, near, start, start + row + 1, 1);
                 for (int64_t f = 0; f < filters; f++) sum[f] = one[f] + other[f] + bias[f];
                 continue;
             }
             for (int64_t f = 0; f < filters; f++) sum[f] = one[f];
-            for (int64_t place = 1; place < job->places; place++) {
-                const REAL *restrict other = share_of(job, near, start, start + row + place, place);
+            for (int64_t position = 1; position < job->kernel_positions; position++) {
+                const REAL *restrict other = share_of(job, near, start, start + row + position, position);
                 for (int64_t f = 0; f < filters; f++) sum[f] += other[f];
             }
             for (int64_t f = 0; f < filters; f++) sum[f] += bias[f];
@@ -159,18 +159,20 @@ static void bias_backward(const Job *job, int64_t first, int64_t last, double *s
 /* Some tokens, each a word of its own. */
 static void tokens_backward(const Job *job, int64_t first, int64_t last) {
     for (int64_t token = first; token < last; token++)
-        for (int64_t place = 0; place < job->places; place++) {
-            REAL *to = job->g_shares + (token * job->places + place) * job->filters;
+        for (int64_t position = 0; position < job->kernel_positions; position++) {
+            REAL *to = job->g_shares + (token * job->kernel_positions + position) * job->filters;
             memset(to, 0, job->filters * sizeof(REAL));
-            const int64_t row = token - place;
+            const int64_t row = token - position;
             if (row >= 0 && row < job->rows) add_phrase(job, row, to);
         }
 }
 
-/* One place of all tokens: no two threads add to the same number. */
-static void words_backward(const Job *job, int64_t place) {
-    for (int64_t row = 0; row < job->rows; row++)
-        add_phrase(job, row, job->g_shares + (job->ids[row + place] * job->places + place) * job->filters);
+/* One position of all tokens: no two threads add to the same number. */
+static void words_backward(const Job *job, int64_t position) {
+    for (int64_t row = 0; row < job->rows; row++) {
+        const int64_t share = job->ids[row + position] * job->kernel_positions + position;
+        add_phrase(job, row, job->g_shares + share * job->filters);
+    }
 }
 
 /* The phrases, of some, that chose a feature, and the gradients that they have of it. */
@@ -179,8 +181,8 @@ typedef struct {
     REAL gradients[AT_ONCE];
 } Choosers;
 
-/* n neighbouring vectors of the gradient of one feature's weight at one place, from as many of each word; and of that
-   of one word, from as many of each weight. */
+/* n neighbouring vectors of the gradient of one feature's weight at one position, from n of each word; and of the
+   gradient of one word, from n of each weight. */
 #define ADD_PHRASES(n)                                                                                                 \
     static __attribute__((noinline)) void add_choosers_##n(REAL *sums, const Choosers *choosers, const REAL *words) {  \
         V sum[n];                                                                                                      \
@@ -196,10 +198,10 @@ typedef struct {
         const int64_t groups = job->filters / job->pool, stride = blocks_of(job->width) * LANES;                       \
         V sum[n];                                                                                                      \
         UNROLL for (int v = 0; v < n; v++) sum[v] = all(0);                                                            \
-        for (int64_t place = 0; place < job->places; place++) {                                                        \
-            const int64_t row = token - place;                                                                         \
+        for (int64_t position = 0; position < job->kernel_positions; position++) {                                     \
+            const int64_t row = token - position;                                                                      \
             if (row < 0 || row >= job->rows) continue;                                                                 \
-            const REAL *weights = job->whole + place * job->filters * stride + block * LANES;                          \
+            const REAL *weights = job->whole + position * job->filters * stride + block * LANES;                       \
             for (int64_t group = 0; group < groups; group++) {                                                         \
                 const int64_t feature = group * job->pool + job->chosen[row * groups + group];                         \
                 const V gradient = all(job->features[row * groups + group]);                                           \
@@ -224,21 +226,21 @@ static void (*const vector_backward[])(const Job *, int64_t, int64_t) = UP_TO_5(
 static void weights_backward(const Job *job, int64_t first, int64_t last, REAL *sums) {
     const int64_t width = job->width, blocks = blocks_of(width), filters = job->filters, groups = filters / job->pool;
     Choosers *choosers = malloc(filters * sizeof(Choosers));
-    REAL *words = room((AT_ONCE + job->places - 1) * SIDE_BY_SIDE * LANES);
+    REAL *words = room((AT_ONCE + job->kernel_positions - 1) * SIDE_BY_SIDE * LANES);
     memset(sums, 0, columns_of(job) * blocks * LANES * sizeof(REAL));
     for (int64_t start = first; start < last; start += AT_ONCE) {
         const int64_t count = least(AT_ONCE, last - start);
         for (int64_t f = 0; f < filters; f++) choosers[f].count = 0;
         for (int64_t row = 0; row < count; row++)
             for (int64_t group = 0; group < groups; group++) {
-                const int64_t place = (start + row) * groups + group;
-                Choosers *own = choosers + group * job->pool + job->chosen[place];
+                const int64_t at = (start + row) * groups + group;
+                Choosers *own = choosers + group * job->pool + job->chosen[at];
                 own->rows[own->count] = row;
-                own->gradients[own->count++] = job->features[place];
+                own->gradients[own->count++] = job->features[at];
             }
         for (int64_t block = 0, n; block < blocks; block += n) {
             n = least(SIDE_BY_SIDE, blocks - block);
-            for (int64_t word = 0; word < count + job->places - 1; word++)
+            for (int64_t word = 0; word < count + job->kernel_positions - 1; word++)
                 for (int64_t v = block; v < block + n; v++)
                     store(words + (word * n + v - block) * LANES,
                           load_some(job->vectors + (start + word) * width + v * LANES, width - v * LANES));
@@ -284,7 +286,7 @@ void backward(Job *job) {
 }
 
 void backward_words(Job *job) {
-    for (int64_t place; (place = take(job)) < job->places;) words_backward(job, place);
+    for (int64_t position; (position = take(job)) < job->kernel_positions;) words_backward(job, position);
 }
 
 /* The sum over the parts, in order; one column at a time. */

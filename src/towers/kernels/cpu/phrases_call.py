@@ -1,4 +1,7 @@
-"""How `phrases.c` is called: pooled features of all phrases, and the backward pass."""
+"""The convolution and the pool of a tower in C (`phrases.c`): pooled features of all phrases, and the backward pass.
+
+Sizes and dtypes must fit each other: the caller checks them (`towers.layers.fused`), for C reads whatever lies there.
+"""
 
 import ctypes
 from ctypes import c_int64, c_void_p
@@ -11,46 +14,46 @@ from towers.kernels.cpu.library import code
 from towers.kernels.cpu.threads import openmp
 
 REALS = {torch.float32: "float", torch.float64: "double"}
-A_PART = 240  # phrases that one thread takes at a time
-A_PRODUCT = 96  # … of those that are multiplied first, which takes longer
-PARTS = 8  # of the phrases, over which the gradient of the weights is summed
-A_THREAD = 500  # phrases, about 10 µs, below which a second thread is not worth to be woken
-OF_PRODUCTS = 25  # … of those that are multiplied
+A_PART = 240  # phrases that one thread takes at a time, from shares
+A_PRODUCT = 96  # phrases that one thread takes at a time, from vectors
+PARTS = 8  # parts of the phrases; each has a sum of its own for the weights' gradient
+A_THREAD = 500  # phrases from shares (about 10 µs) for which it pays to wake another thread
+OF_PRODUCTS = 25  # phrases from vectors for which it pays to wake another thread
 
 
 class Job(ctypes.Structure):
-    """What `phrases.c` calls so."""
+    """The struct `Job` of `phrases.c`."""
 
     _fields_ = (
         *((name, c_void_p) for name in ("vectors", "packed", "whole", "shares", "ids", "bias", "features", "chosen")),
         *((name, c_void_p) for name in ("g_vectors", "g_weight", "g_shares", "sums", "g_bias")),
-        *((name, c_int64) for name in ("words", "width", "rows", "places", "filters", "pool")),
+        *((name, c_int64) for name in ("words", "width", "rows", "kernel_positions", "filters", "pool")),
         *((name, c_int64) for name in ("part", "parts", "next", "wrong")),
     )
 
 
 def serves(dtype: torch.dtype) -> bool:
-    """Whether it can run such numbers on this machine."""
+    """Whether the C code runs on this machine, with this dtype."""
     return dtype in REALS and code("phrases", REALS[dtype]) is not None
 
 
 def forward(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int, *, keep: bool) -> tuple[Tensor, Tensor | None]:
-    """The pooled features of the phrase that starts with each token, "rows features"; to `keep`, which they were.
+    """The pooled features of the phrase that starts with each token, "rows features".
+
+    With `keep` also, for the backward pass, which feature of its group each of them is.
 
     Args:
-        shares: of each token, or of words: "words places filters".
+        shares: what each token, or each word, adds to a phrase at each position: "words kernel_positions filters".
         bias: "filters".
-        ids: the word that each token is.
+        ids: the word that each token is; None: each token has shares of its own.
         pool: features of a group.
         keep: whether the backward pass will be asked for.
 
     Raises:
-        IndexError: an id is none of a word.
-        RuntimeError: the bias does not fit the shares.
+        IndexError: an id is not one of a word.
     """
-    words, places, filters = shares.shape
-    _fits(bias, shares, (filters,))
-    job = _job(words if ids is None else len(ids), places, filters, pool, A_PART, words=words)
+    words, kernel_positions, filters = shares.shape
+    job = _job(words if ids is None else len(ids), kernel_positions, filters, pool, A_PART, words=words)
     features, chosen = _results(job, shares, keep)
     _run("forward", job, job.parts, A_THREAD, shares=shares, bias=bias, ids=ids, features=features, chosen=chosen)
     if job.wrong:
@@ -61,19 +64,19 @@ def forward(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int, *, keep
 def forward_vectors(
     vectors: Tensor, weight: Tensor, bias: Tensor, pool: int, *, keep: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The same from the vector of each token, "words width", and the weights, "places filters width".
+    """As `forward`, from the vector of each token, "words width", and weights "kernel_positions filters width".
 
-    Raises:
-        RuntimeError: the vectors or the bias do not fit the weights.
+    The shares are made a few at a time, and never lie in memory.
     """
-    places, filters, width = weight.shape
-    _fits(vectors, weight, (len(vectors), width))
-    _fits(bias, weight, (filters,))
-    job = _job(len(vectors), places, filters, pool, A_PRODUCT, words=len(vectors), width=width)
+    kernel_positions, filters, width = weight.shape
+    job = _job(len(vectors), kernel_positions, filters, pool, A_PRODUCT, words=len(vectors), width=width)
     features, chosen = _results(job, vectors, keep)
-    weight, packed = weight.resolve_neg().contiguous(), vectors.new_empty(width * _whole(places * filters, vectors))
+    weight, packed = (
+        weight.resolve_neg().contiguous(),
+        vectors.new_empty(width * _whole(kernel_positions * filters, vectors)),
+    )
     at = (c_void_p(tensor.data_ptr()) for tensor in (packed, weight))
-    _code(vectors).pack(*at, c_int64(places * filters), c_int64(width))
+    _code(vectors).pack(*at, c_int64(kernel_positions * filters), c_int64(width))
     _run("forward", job, job.parts, OF_PRODUCTS, vectors=vectors, packed=packed, bias=bias, features=features,
          chosen=chosen)  # fmt: skip
     return features, chosen
@@ -82,47 +85,48 @@ def forward_vectors(
 def backward(
     gradient: Tensor, chosen: Tensor, ids: Tensor | None, shape: tuple[int, int, int], pool: int
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of the shares, of this shape, and of the bias; the same whatever the threads."""
-    words, places, filters = shape
-    job = _job(words if ids is None else len(ids), places, filters, pool, A_PART, words=words)
+    """The gradients of the shares, of this shape, and of the bias; the number of threads changes no bit."""
+    words, kernel_positions, filters = shape
+    job = _job(words if ids is None else len(ids), kernel_positions, filters, pool, A_PART, words=words)
     g_shares = gradient.new_empty(shape) if ids is None else gradient.new_zeros(shape)
     g_bias = torch.empty(job.parts, filters, dtype=torch.float64, device="cpu")
     tensors = {"features": gradient, "chosen": chosen, "ids": ids, "g_shares": g_shares, "g_bias": g_bias}
     _run("backward", job, job.parts, A_THREAD, **tensors)
     if ids is not None:
-        _run("backward_words", job, places, A_THREAD, **tensors)
+        _run("backward_words", job, kernel_positions, A_THREAD, **tensors)
     return g_shares, g_bias.sum(0).to(gradient.dtype)
 
 
 def backward_vectors(
     gradient: Tensor, chosen: Tensor, vectors: Tensor, weight: Tensor, pool: int, *, wants_vectors: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """The gradients of the vectors, if they are wanted, of the weights and of the bias."""
-    places, filters, width = weight.shape
+    """The gradients of the vectors (None unless wanted), of the weights and of the bias."""
+    kernel_positions, filters, width = weight.shape
     part = max(A_PART, -(-len(gradient) // PARTS))
-    job = _job(len(vectors), places, filters, pool, part, words=len(vectors), width=width)
+    job = _job(len(vectors), kernel_positions, filters, pool, part, words=len(vectors), width=width)
     g_vectors = torch.empty_like(vectors, memory_format=torch.contiguous_format) if wants_vectors else None
     g_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    sums = vectors.new_empty(job.parts, places * filters, _whole(width, vectors))
+    sums = vectors.new_empty(job.parts, kernel_positions * filters, _whole(width, vectors))
     g_bias = torch.empty(job.parts, filters, dtype=torch.float64, device="cpu")
     whole = F.pad(weight, (0, sums.shape[2] - width)) if wants_vectors else None
     tensors = {"features": gradient, "chosen": chosen, "vectors": vectors, "whole": whole, "sums": sums}
     tensors |= {"g_vectors": g_vectors, "g_weight": g_weight, "g_bias": g_bias}
     _run("backward", job, job.parts, OF_PRODUCTS, **tensors)
-    _run("give_weights", job, places * filters, A_THREAD, **tensors)
+    _run("give_weights", job, kernel_positions * filters, A_THREAD, **tensors)
     return g_vectors, g_weight, g_bias.sum(0).to(gradient.dtype)
 
 
-def _fits(tensor: Tensor, other: Tensor, shape: tuple[int, ...]) -> None:
-    """C would read whatever lies there."""
-    if tensor.shape != shape or tensor.dtype != other.dtype:
-        found = (f"{tuple(part.shape)} of {part.dtype}" for part in (tensor, other))
-        raise RuntimeError("PhraseConv: a tensor {} does not fit one {}".format(*found))
-
-
-def _job(tokens: int, places: int, filters: int, pool: int, part: int, **sizes: int) -> Job:
-    rows = max(tokens - places + 1, 0)
-    return Job(rows=rows, places=places, filters=filters, pool=pool, part=part, parts=max(-(-rows // part), 1), **sizes)
+def _job(tokens: int, kernel_positions: int, filters: int, pool: int, part: int, **sizes: int) -> Job:
+    rows = max(tokens - kernel_positions + 1, 0)
+    return Job(
+        rows=rows,
+        kernel_positions=kernel_positions,
+        filters=filters,
+        pool=pool,
+        part=part,
+        parts=max(-(-rows // part), 1),
+        **sizes,
+    )
 
 
 def _results(job: Job, like: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
@@ -131,7 +135,7 @@ def _results(job: Job, like: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]
 
 
 def _run(name: str, job: Job, pieces: int, a_thread: int, **tensors: Tensor | None) -> None:
-    """`pieces` pieces of work, by as many threads as have `a_thread` phrases each."""
+    """Run a function of `phrases.c` over `pieces` pieces of work; each thread has at least `a_thread` phrases."""
     given = {field: tensor.resolve_neg().contiguous() for field, tensor in tensors.items() if tensor is not None}
     for field, tensor in given.items():
         setattr(job, field, tensor.data_ptr())
@@ -150,6 +154,6 @@ def _code(like: Tensor) -> ctypes.CDLL:
 
 
 def _whole(count: int, like: Tensor) -> int:
-    """A count of numbers, rounded up to whole vectors."""
+    """A count of numbers, rounded up to whole vectors of the processor."""
     lanes = _code(like).lanes()
     return -(-count // lanes) * lanes
