@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import geometric_mean
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -357,6 +359,79 @@ def test_results_are_small_and_the_readme_shows_every_picture(repository: Path):
     assert all(file.stat().st_size < 80_000 for file in pictures)
     readme = (repository / "README.md").read_text("utf8")
     assert [file.name for file in pictures if f"({file.relative_to(repository).as_posix()})" not in readme] == []
+
+
+@pytest.fixture
+def figures(repository: Path) -> dict[str, list[str]]:
+    """The README's table of figures: for each suite the cells of its lines, one text a line."""
+    found: dict[str, list[str]] = {}
+    for line in (repository / "README.md").read_text("utf8").splitlines():
+        *cells, suite = [cell.strip() for cell in line.strip("|").split("|")]
+        found.setdefault(suite.strip("`"), []).append(" | ".join(cells[1:]))
+    return found
+
+
+def test_the_figures_of_the_readme_are_those_that_were_measured(
+    benchmarks: dict[str, ModuleType], repository: Path, figures: dict[str, list[str]]
+):
+    def measured(suite: str) -> dict[tuple[str, str], dict[str, Any]]:
+        """For each case and phase its rows by implementation."""
+        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in benchmarks["report"].read_json(repository / f"benchmarks/results/cpu/{suite}.json"):
+            rows.setdefault((row.case, row.phase), {})[row.implementation] = row
+        return rows
+
+    ours, theirs = "towers.contracts", "jaxtyping + beartype"
+    for case, line in zip(("1 tensor", "3 tensors"), figures["contracts"], strict=True):
+        over = {
+            name: row.details["over_plain_us"]
+            for name, row in measured("contracts")[f"{case} + result", "call"].items()
+        }
+        assert line == f"{over[ours]:.2f} µs | {theirs} {over[theirs]:.1f} µs"
+
+    zoo = [row.details for row in measured("proof")["zoo", "whole zoo"].values()]
+    found, alarms = [row["found"] for row in zoo], [row["false alarms"] for row in zoo]
+    beside = f"jaxtyping at run time {found[1]} to {found[2]}; torchtyc {found[3]}, {alarms[3]} false alarms"
+    proof = measured("proof")["our towers", "one proof"]["TwoTowers(), warm"].milliseconds
+    assert alarms[:3] == [0, 0, 0]
+    assert figures["proof"] == [f"{found[0]}, no false alarm | {beside}", f"{proof / 1000:.2f} s | "]
+
+    means, worst = dict[tuple[str, str], float](), list[float]()
+    for phase in ("forward", "training"):
+        times = [
+            {name: row.time_ratio for name, row in rows.items()}
+            for key, rows in measured("lstm").items()
+            if key[1] == phase
+        ]
+        best = [min(each["padded nn.LSTM"], each["packed nn.LSTM"]) / each["towers.RaggedLSTM"] for each in times]
+        packed = [each["packed nn.LSTM"] / each["towers.RaggedLSTM"] for each in times]
+        means |= {(phase, "best"): geometric_mean(best), (phase, "packed"): geometric_mean(packed)}
+        worst.append(min(best))
+    for line, beside, rest in zip(
+        figures["lstm"], ("best", "packed"), (f"; at worst {min(worst):.2f}", ""), strict=True
+    ):
+        assert line.startswith(
+            f"forward {means['forward', beside]:.1f}, training {means['training', beside]:.1f}{rest} |"
+        )
+
+    memory = measured("lstm-memory")["hidden 32, batch 4096, 25% real, uniform", "training"]
+    padded, packed, own = (row.details["grown_bytes"] / 2**20 for row in memory.values())
+    assert figures["lstm-memory"] == [f"{own:.0f} MB | padded {padded:.0f} MB, packed {packed:.0f} MB"]
+
+    def beside_keras(phase: str, kind: str) -> str:
+        """The least and the most that one tower is faster than the best Keras."""
+        ratios = []
+        for batch in (256, 1024, 4096):
+            times = {name: row.milliseconds for name, row in measured("tower")[f"tower, batch {batch}", phase].items()}
+            keras = [time for name, time in times.items() if name.startswith("Keras") and name.endswith(kind)]
+            ratios.append(min(keras) / times[f"towers, {kind}"])
+        return " to ".join(f"{ratio:.2g}" for ratio in (min(ratios), max(ratios)))
+
+    from_vectors, from_ids = (line.split(" | ")[0] for line in figures["tower"])
+    assert (
+        from_vectors == f"forward {beside_keras('forward', 'vectors')}, training {beside_keras('training', 'vectors')}"
+    )
+    assert from_ids == beside_keras("forward", "ids")
 
 
 @pytest.mark.slow
