@@ -179,30 +179,10 @@ def test_equals_the_slow_reference_on_cuda(options):
     np.testing.assert_allclose(w.detach().cpu().numpy(), keras_adam(start, gradients, lr=0.01), rtol=0, atol=1e-12)
 
 
-def test_the_short_step_is_torchs_own_to_the_last_bit(monkeypatch):
-    results = []
-    for short in (True, False):
-        weights = [parameter((3, 4), dtype=torch.float32), parameter(300, seed=1, dtype=torch.float32)]
-        optimizer = KerasAdam([{"params": weights, "fused": True, "weight_decay": 0.01}], lr=0.01)
-        taken = []
-        if not short:
-            monkeypatch.setattr(KerasAdam, "_is_simple", lambda *_: False)
-        monkeypatch.setattr(KerasAdam, "_simple_step", counted(KerasAdam._simple_step, taken))
-        run(optimizer, weights, [some_gradients(20, (3, 4)), [*some_gradients(19, 300), None]])
-        assert len(taken) == (19 if short else 0)  # the first step makes the state
-        results.append([*weights, *(state[name] for state in optimizer.state.values() for name in sorted(state))])
-    for one, other in zip(*results, strict=True):
-        assert torch.equal(one, other)
-
-
-def test_the_short_step_leaves_out_a_group_that_has_no_gradient():
+def test_a_fused_group_without_gradients_stays_as_it_is():
     moved, still = parameter(3), parameter(4)
     before = still.detach().clone()
     optimizer = KerasAdam([{"params": [moved], "fused": True}, {"params": [still], "fused": True}])
     run(optimizer, [moved, still], [some_gradients(3, 3), [None] * 3])
     assert torch.equal(still, before)
     assert optimizer.state[moved]["step"] == 3
-
-
-def counted(function, calls):
-    return lambda *args: (calls.append(1), function(*args))[1]

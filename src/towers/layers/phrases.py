@@ -3,6 +3,7 @@
 import math
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -132,7 +133,8 @@ class PhraseConv(nn.Module):
         self, vectors: Float[Tensor, "words {self.vector_width}"]
     ) -> Float[Tensor, "words {self.kernel_words} {self.filters}"]:
         """The share of each word in a phrase, for every place where it can stand in one: one matrix product."""
-        weight, dtype = self.weight.flatten(0, 1).t(), self.product_dtype
+        weight = rearrange(self.weight, "kernel_positions filters width -> (kernel_positions filters) width").t()
+        dtype = self.product_dtype
         if torch.is_grad_enabled():
             # A copy of the turned weight makes the product that gives its gradient faster by a quarter.
             weight = weight.contiguous()

@@ -1,5 +1,6 @@
 """FeaturePool: the maximum over groups of neighbouring features."""
 
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,7 +50,8 @@ class FeaturePool(nn.Module):
             ValueError: a length is negative or above `steps`.
         """
         ragged = to_ragged(phrases, lengths, owner=self)
-        pooled = F.max_pool1d(ragged.values.unsqueeze(1), self.size).squeeze(1)
+        channel = rearrange(ragged.values, "tokens filters -> tokens 1 filters")
+        pooled = rearrange(F.max_pool1d(channel, self.size), "tokens 1 features -> tokens features")
         return like_input(ragged.with_values(pooled), phrases)
 
     def extra_repr(self) -> str:
