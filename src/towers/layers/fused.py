@@ -23,7 +23,7 @@ from towers.kernels.cpu import phrases_call
 from towers.kernels.cpu.library import code, library
 from towers.kernels.cpu.lstm_autograd import FEW, IN_CACHE
 from towers.kernels.cpu.lstm_call import REALS
-from towers.kernels.triton.real_rows import covered
+from towers.kernels.triton.launch import covered
 from towers.layers.cache import can_keep
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
@@ -245,7 +245,7 @@ def _triton_features(layers: Layers, sentences: Tensor | Ragged, lengths: Tensor
 
 def _features(conv: PhraseConv, pool: int, ragged: Ragged, real: Tensor | None) -> Tensor:
     """A row for each token, "tokens features", of float32."""
-    from towers.kernels.triton.phrase_ops import phrase_features, phrase_lookup  # registers the operators
+    from towers.kernels.triton.phrases import phrase_features, phrase_lookup  # registers the operators
 
     values, ids, table = ragged.values, None, ragged.table
     keep = torch.is_grad_enabled()

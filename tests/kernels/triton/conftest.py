@@ -1,23 +1,40 @@
-"""Where the fused kernels' tests run: plain torch and, if there is one, the GPU; or Triton's interpreter, which has to
-be chosen before Triton is imported and so has a process of its own (`test_interpreter.py` starts it)."""
+"""Where the fused kernels' tests run.
+
+In plain torch, which stands in the launchers' place, and on the GPU if there is one; or in Triton's interpreter, which
+has to be chosen before Triton is imported and so has a process of its own (`test_interpreter.py` starts it).
+"""
 
 import os
 
 import pytest
 import torch
 
+pytest.importorskip("triton")
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-WAYS = ["interpreted"] if INTERPRETED else ["plain", pytest.param("cuda", marks=pytest.mark.cuda)]
+BACKENDS = ["interpreted"] if INTERPRETED else ["plain", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
-@pytest.fixture(params=WAYS)
+def replace_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operators compute in plain torch from here on."""
+    from towers.kernels.triton import lstm_narrow, lstm_wide, phrases
+
+    from . import plain_lstm, plain_phrases
+
+    monkeypatch.setattr(lstm_narrow, "launch_forward", plain_lstm.narrow_forward)
+    monkeypatch.setattr(lstm_narrow, "launch_backward", plain_lstm.narrow_backward)
+    monkeypatch.setattr(lstm_wide, "launch_forward", plain_lstm.wide_forward)
+    monkeypatch.setattr(lstm_wide, "launch_backward", plain_lstm.wide_backward)
+    monkeypatch.setattr(phrases, "launch_forward", plain_phrases.forward)
+    monkeypatch.setattr(phrases, "launch_lookup", plain_phrases.lookup)
+    monkeypatch.setattr(phrases, "launch_backward", plain_phrases.backward)
+
+
+@pytest.fixture(params=BACKENDS)
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
-    """Of the tensors; operators on the CPU start the kernels where Triton interprets them."""
-    if request.param == "interpreted":
-        from towers.kernels.triton import lstm_launch, lstm_ops, phrase_launch, phrase_ops
-
-        monkeypatch.setattr(lstm_ops, "_way", lambda values: lstm_launch)
-        monkeypatch.setattr(phrase_ops, "_way", lambda values: phrase_launch)
+    """Of the tensors."""
+    if request.param == "plain":
+        replace_launchers(monkeypatch)
     return torch.device("cuda" if request.param == "cuda" else "cpu")
 
 
@@ -25,10 +42,11 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
 def served(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Layers take the fused kernels' operators, on the CPU as they do on a GPU."""
     if device.type == "cpu":
-        from towers.kernels import dispatch, triton
+        from towers.kernels import dispatch
+        from towers.kernels.triton import support
         from towers.layers import fused
 
         monkeypatch.setattr(fused, "_native_serves", lambda *_: False)
-        monkeypatch.setattr(triton, "runs_on", lambda device: True)
+        monkeypatch.setattr(support, "runs_on", lambda device: True)
         monkeypatch.setattr(dispatch, "_on_device", lambda batch: True)
     return device

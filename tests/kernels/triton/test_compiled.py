@@ -17,25 +17,18 @@ triton = pytest.importorskip("triton")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 
-from towers.kernels.triton import (  # noqa: E402
-    lstm_launch,
-    lstm_narrow,
-    lstm_wide,
-    phrase_kernels,
-    phrase_launch,
-    start,
-)
+from towers.kernels.triton import launch, lstm_narrow, lstm_wide, phrases  # noqa: E402
 
-KERNELS = [
-    lstm_narrow.forward,
-    lstm_narrow.backward,
-    lstm_wide.forward,
-    lstm_wide.backward,
-    phrase_kernels.forward,
-    phrase_kernels.lookup,
-    phrase_kernels.backward_weight,
-    phrase_kernels.backward_values,
-]
+KERNELS = {
+    "narrow forward": lstm_narrow.forward_kernel,
+    "narrow backward": lstm_narrow.backward_kernel,
+    "wide forward": lstm_wide.forward_kernel,
+    "wide backward": lstm_wide.backward_kernel,
+    "phrases forward": phrases.forward_kernel,
+    "phrases lookup": phrases.lookup_kernel,
+    "phrases backward, weight": phrases.backward_weight_kernel,
+    "phrases backward, values": phrases.backward_values_kernel,
+}
 SHARED_MEMORY = 227 * 1024  # bytes that a block can have at compute capability 9.0
 
 
@@ -90,15 +83,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Compiler]:
     instead = Compiler()
-    for module in (lstm_launch, phrase_launch):
+    for module in (lstm_narrow, lstm_wide, phrases):
         monkeypatch.setattr(module, "start", instead)
-    for kernel in KERNELS:
+    for kernel in KERNELS.values():
         kernel.device_caches.clear()
     monkeypatch.setattr(triton.runtime.driver, "_active", NoDevice())
     with triton.knobs.cache.scope():
         triton.knobs.cache.dir = str(cache)
         yield instead
-    for kernel in KERNELS:
+    for kernel in KERNELS.values():
         kernel.device_caches.clear()
 
 
@@ -110,15 +103,18 @@ def lstm(
     rows = sum(lengths)
     ends = torch.tensor(lengths).cumsum(0)
     narrow = max(hidden, width) <= 8
-    values = torch.zeros(rows, width if narrow else 4 * hidden, dtype=dtype)
-    weight_hh = torch.zeros(1, 4 * hidden, hidden, dtype=dtype)
-    inputs = (torch.zeros(1, 4 * hidden, width, dtype=dtype), weight_hh, torch.zeros(1, 4 * hidden))
-    inputs = (values, *inputs) if narrow else (values, None, weight_hh, None)
-    common = (*inputs, ends - torch.tensor(lengths), torch.tensor(lengths), None, None)
-    output, before_h, before_c, h_n, c_n = lstm_launch.forward(*common, precision, True, outputs, gaps)
+    starts, lengths = ends - torch.tensor(lengths), torch.tensor(lengths)
+    weight_hh, precisions = torch.zeros(1, 4 * hidden, hidden, dtype=dtype), [] if narrow else [precision]
+    if narrow:
+        bias, weight_ih = torch.zeros(1, 4 * hidden), torch.zeros(1, 4 * hidden, width, dtype=dtype)
+        module, inputs = lstm_narrow, (torch.zeros(rows, width, dtype=dtype), weight_ih, weight_hh, bias)
+    else:
+        module, inputs = lstm_wide, (torch.zeros(rows, 4 * hidden, dtype=dtype), weight_hh)
+    inputs = (*inputs, starts, lengths)
+    output, before_h, before_c, h_n, c_n = module.launch_forward(*inputs, None, None, *precisions, True, outputs, gaps)
     if backward:
         d_output = output if outputs else None
-        lstm_launch.backward(*common, before_h, before_c, d_output, h_n, c_n, precision, gaps)
+        module.launch_backward(*inputs, before_h, before_c, d_output, h_n, c_n, *precisions, gaps)
 
 
 LSTMS = {
@@ -148,10 +144,10 @@ def test_no_register_of_the_lstm_is_spilled(sizes, compiler):
 @pytest.mark.parametrize("precision", ["tf32", "tf32x3"])
 def test_no_register_of_the_phrases_is_spilled(precision, compiler):
     values, weight, bias = torch.zeros(200, 300), torch.zeros(2, 32, 300), torch.zeros(32)
-    features, winners = phrase_launch.forward(values, None, weight, bias, None, 4, precision, True)
+    features, winners = phrases.launch_forward(values, None, weight, bias, None, 4, precision, True)
     ids = torch.zeros(200, dtype=torch.int64)
-    phrase_launch.lookup(torch.zeros(9, 2, 32), ids, bias, None, 4, False)
-    phrase_launch.backward(values, None, weight, bias, None, winners, features, precision, True)
+    phrases.launch_lookup(torch.zeros(9, 2, 32), ids, bias, None, 4, False)
+    phrases.launch_backward(values, None, weight, bias, None, winners, features, precision, True)
     assert len(compiler.built) == 4
     for built in compiler.built:
         assert built.spilled == 0
@@ -159,15 +155,14 @@ def test_no_register_of_the_phrases_is_spilled(precision, compiler):
 
 
 def test_spills_would_be_noticed(compiler, monkeypatch):
-    monkeypatch.setitem(lstm_launch.ONE_WARP, "maxnreg", 32)
+    monkeypatch.setitem(lstm_narrow.OPTIONS, "maxnreg", 32)
     lstm(6, 8, [3, 2], backward=False)
     assert compiler.built[0].registers == 32
     assert compiler.built[0].spilled > 0
 
 
 def variants() -> dict[str, int]:
-    names = {kernel: f"{kernel.__module__.rsplit('.', 1)[1]}.{kernel.__name__}" for kernel in KERNELS}
-    return {names[kernel]: len(kernel.device_caches[0][0]) for kernel in KERNELS if 0 in kernel.device_caches}
+    return {name: len(kernel.device_caches[0][0]) for name, kernel in KERNELS.items() if 0 in kernel.device_caches}
 
 
 def test_nothing_is_compiled_again_for_other_batches_and_lengths(compiler):
@@ -176,13 +171,13 @@ def test_nothing_is_compiled_again_for_other_batches_and_lengths(compiler):
             lstm(hidden, 8, lengths)
         rows = sum(lengths)
         values, weight, bias = torch.zeros(rows, 300), torch.zeros(2, 32, 300), torch.zeros(32)
-        features, winners = phrase_launch.forward(values, None, weight, bias, None, 4, "tf32x3", True)
-        phrase_launch.backward(values, None, weight, bias, None, winners, features, "tf32x3", True)
-        phrase_launch.lookup(torch.zeros(9, 2, 32), torch.zeros(rows, dtype=torch.int64), bias, None, 4, False)
+        features, winners = phrases.launch_forward(values, None, weight, bias, None, 4, "tf32x3", True)
+        phrases.launch_backward(values, None, weight, bias, None, winners, features, "tf32x3", True)
+        phrases.launch_lookup(torch.zeros(9, 2, 32), torch.zeros(rows, dtype=torch.int64), bias, None, 4, False)
     assert variants() == dict.fromkeys(variants(), 1)
     assert len(variants()) == 8
     lstm(5, 8, [3, 2], backward=False)
-    assert variants()["lstm_narrow.forward"] == 2, "another variant is counted"
+    assert variants()["narrow forward"] == 2, "another variant is counted"
 
 
 @pytest.fixture
@@ -194,30 +189,30 @@ def settings() -> Iterator[Any]:
 
 
 def test_precision_follows_torchs_own(settings):
-    assert start.torch_precision() == "tf32x3", "torch's default is ieee"
+    assert launch.torch_precision() == "tf32x3", "torch's default is ieee"
     settings.fp32_precision = "tf32"
-    assert start.torch_precision() == "tf32"
+    assert launch.torch_precision() == "tf32"
     settings.cuda.matmul.fp32_precision = "ieee"
-    assert start.torch_precision() == "tf32x3"
+    assert launch.torch_precision() == "tf32x3"
     settings.cuda.matmul.fp32_precision = "tf32"
-    assert start.torch_precision() == "tf32"
+    assert launch.torch_precision() == "tf32"
 
 
 def test_precision_follows_the_older_settings_too(settings):
     torch.set_float32_matmul_precision("high")
-    assert start.torch_precision() == "tf32"
+    assert launch.torch_precision() == "tf32"
     torch.set_float32_matmul_precision("highest")
-    assert start.torch_precision() == "tf32x3"
+    assert launch.torch_precision() == "tf32x3"
 
 
 def test_weights_lie_in_registers_where_shared_memory_can_pass_them_on():
     big, small = 227 * 1024, 99 * 1024
-    assert [lstm_launch.tile(hidden, "tf32x3", big)["STREAM"] for hidden in (6, 16, 32, 64, 65, 128)] == [0] * 4 + [
+    assert [lstm_wide.tile(hidden, "tf32x3", big)["STREAM"] for hidden in (6, 16, 32, 64, 65, 128)] == [0] * 4 + [
         16
     ] * 2
-    assert [lstm_launch.tile(hidden, "tf32x3", small)["STREAM"] for hidden in (32, 64)] == [0, 16]
-    assert lstm_launch.tile(64, "tf32", small)["STREAM"] == 0
-    assert [lstm_launch.tile(hidden, "tf32", big)["H"] for hidden in (1, 8, 9, 16, 17, 33, 128)] == [
+    assert [lstm_wide.tile(hidden, "tf32x3", small)["STREAM"] for hidden in (32, 64)] == [0, 16]
+    assert lstm_wide.tile(64, "tf32", small)["STREAM"] == 0
+    assert [lstm_wide.tile(hidden, "tf32", big)["H"] for hidden in (1, 8, 9, 16, 17, 33, 128)] == [
         8,
         8,
         16,

@@ -234,9 +234,12 @@ def test_exported_towers():
 
 
 def test_nothing_is_compiled_again_for_other_batches_and_lengths():
-    from towers.kernels.triton import lstm_narrow, lstm_wide, phrase_kernels
+    from towers.kernels.triton import lstm_narrow, lstm_wide, phrases
 
-    kernels = [lstm_narrow.forward, lstm_narrow.backward, lstm_wide.forward, lstm_wide.backward, phrase_kernels.forward]
+    kernels = [phrases.forward_kernel]
+    kernels += [
+        kernel for module in (lstm_narrow, lstm_wide) for kernel in (module.forward_kernel, module.backward_kernel)
+    ]
 
     def count() -> int:
         return sum(len(cache[0]) for kernel in kernels for cache in kernel.device_caches.values())

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from towers import Ragged, RaggedLSTM, Tower, TwoTowers
 from towers.kernels import dispatch, torch_lstm, triton
-from towers.kernels.triton import lstm_ops, phrase_ops
+from towers.kernels.triton import lstm_narrow, lstm_wide, phrases, support
 
 from ... import reference
 from .cases import close
@@ -23,7 +23,8 @@ def calls(monkeypatch):
     """Which operators ran."""
     seen: list[str] = []
     for module, name in (
-        (lstm_ops, "fused_lstm"), (phrase_ops, "phrase_features"), (phrase_ops, "phrase_lookup"),
+        (lstm_narrow, "narrow_lstm"), (lstm_wide, "wide_lstm"),
+        (phrases, "phrase_features"), (phrases, "phrase_lookup"),
     ):  # fmt: skip
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, real=real, name=name: (seen.append(name), real(*args))[1])
@@ -56,7 +57,7 @@ def test_every_kind_of_batch_through_the_layer(hidden, kind, served, calls):
     else:
         output, (h_n, c_n) = layer(words.to(served))
         outputs = list(output)
-    assert calls == ["fused_lstm"] * 2
+    assert calls == (["narrow_lstm", "wide_lstm"] if hidden == 6 else ["wide_lstm"] * 2)  # 6 + 6 inputs of layer 2
     zero = torch.zeros(4, hidden, dtype=torch.float64)
     for index, row in enumerate(rows):
         wanted, h, c = reference.lstm(row.double(), exact, zero, zero)
@@ -70,7 +71,7 @@ def test_bfloat16_is_read_as_it_is_and_given_back(served, calls):
     rows = [row.to(served) for row in reference.sentences(LENGTHS, 5, torch.bfloat16)]
     output, (h_n, c_n) = layer(Ragged.from_list(rows))
     assert output.dtype == h_n.dtype == c_n.dtype == torch.bfloat16
-    assert calls == ["fused_lstm"]
+    assert calls == ["wide_lstm"]
     zero = torch.zeros(1, 20, dtype=torch.float64)
     for index, row in enumerate(rows):
         _, h, _ = reference.lstm(row.cpu().double(), copy.deepcopy(layer).cpu().double(), zero, zero)
@@ -110,7 +111,7 @@ def test_without_triton_another_way_is_taken(monkeypatch):
     ids=["Hopper", "Ampere", "too old", "no Triton", "not NVIDIA's"],
 )  # fmt: skip
 def test_where_the_kernels_run(available, capability, hip, wanted, monkeypatch):
-    monkeypatch.setattr(triton, "find_spec", lambda name: object() if available else None)
+    monkeypatch.setattr(support, "find_spec", lambda name: object() if available else None)
     monkeypatch.setattr(torch.version, "cuda", None if hip else "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert triton.runs_on(torch.device("cuda")) is wanted
@@ -161,7 +162,7 @@ def test_a_tower_from_vectors(options, served, calls):
         tower.zero_grad()
         leaf.grad = None
         found = tower(*arguments)
-        assert calls == ["phrase_features", "fused_lstm"]
+        assert calls == ["phrase_features", "wide_lstm" if exact.lstm.hidden_size > 8 else "narrow_lstm"]
         close(found, wanted, 1e-5, "states")
         (found * upstream.float().to(served)).sum().backward()
         for name, parameter in exact.named_parameters():
@@ -191,7 +192,7 @@ def test_a_tower_from_ids(words, trained, served, calls):
     offsets = torch.tensor([0, *LENGTHS]).cumsum(0)
     ragged = Ragged(ids, offsets).to(served).with_table(table)
     found = tower(ragged)
-    assert calls[-1] == "fused_lstm"
+    assert calls[-1] == "narrow_lstm"
     found.square().sum().backward()
     close(found, wanted, 1e-5, "states")
     for name, parameter in exact.named_parameters():
@@ -204,7 +205,7 @@ def test_a_tower_from_ids(words, trained, served, calls):
         for _ in range(2):
             close(tower(ragged), wanted, 1e-5, "states")
             close(tower.encode(ragged), wanted, 1e-5, "states")
-    assert calls == ["phrase_lookup", "fused_lstm"] * 4, "every word is multiplied once, and kept"
+    assert calls == ["phrase_lookup", "narrow_lstm"] * 4, "every word is multiplied once, and kept"
 
 
 def test_towers_in_bfloat16_and_under_autocast(served):
@@ -228,7 +229,7 @@ def test_both_towers(served, calls):
     logits = model(padded_left.to(served), torch.stack(right).to(served), lengths.to(served))
     wanted = [reference.two_towers(a.double(), b.double(), exact) for a, b in zip(left, right, strict=True)]
     close(logits, torch.stack(wanted), 1e-4, "logits")
-    assert calls == ["phrase_features", "fused_lstm"] * 2
+    assert calls == ["phrase_features", "narrow_lstm"] * 2
 
 
 def test_who_listens_to_a_layer_hears_it(served):
@@ -276,7 +277,7 @@ def test_compiled_towers_are_one_graph(served):
         close(found, wanted, 1e-5, "states")
         for name, parameter in exact.named_parameters():
             close(dict(tower.named_parameters())[name].grad, parameter.grad, 1e-4, f"gradient of {name}")
-    assert graphs == [["towers.phrase_features.default", "towers.fused_lstm.default"]]
+    assert graphs == [["towers.phrase_features.default", "towers.narrow_lstm.default"]]
 
 
 def test_exported_towers(served):
@@ -288,7 +289,7 @@ def test_exported_towers(served):
     shapes = {"left": {0: batch, 1: left_words}, "right": {0: batch}, "left_lengths": {0: batch}}
     with torch.no_grad():
         program = torch.export.export(model, tuple(given), dynamic_shapes=shapes)
-        assert "towers.fused_lstm" in str(program.graph)
+        assert "towers.narrow_lstm" in str(program.graph)
         fewer = [given[0][:4, :8].contiguous(), given[1][:4], given[2][:4]]
         close(program.module()(*fewer), model(*fewer).cpu().double(), 1e-6, "logits")
 
@@ -298,7 +299,7 @@ def test_the_compiler_takes_the_device_as_it_finds_it(monkeypatch):
     asked: list[torch.device] = []
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (asked.append(device), (8, 0))[1])
-    monkeypatch.setattr(triton, "find_spec", lambda name: find_spec("torch"))
+    monkeypatch.setattr(support, "find_spec", lambda name: find_spec("torch"))
     compiled = torch.compile(
         lambda x: x + 1 if triton.runs_on(torch.device("cuda")) else x, fullgraph=True, backend="eager"
     )

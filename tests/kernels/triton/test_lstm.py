@@ -124,7 +124,8 @@ def test_an_empty_batch(hidden, device):
 
 @pytest.mark.parametrize("hidden", [6, 20])
 def test_without_gradients_nothing_is_kept(hidden, device):
-    from towers.kernels.triton.lstm_ops import fused_lstm
+    from towers.kernels.triton.lstm_narrow import narrow_lstm
+    from towers.kernels.triton.lstm_wide import wide_lstm
 
     case = Case(hidden, MIXED, input_size=8)
     layer = case.layer()
@@ -135,11 +136,14 @@ def test_without_gradients_nothing_is_kept(hidden, device):
     with torch.no_grad():
         wanted = triton.run(Batch(rows, starts, lengths, None), None, weights)[1][0]
     weight_ih, weight_hh, first, second = (part.unsqueeze(0).requires_grad_() for part in weights.flat)
-    inputs = (rows, weight_ih, weight_hh, first + second) if hidden == 6 else None
-    if inputs is None:
+    if hidden == 6:
+        found = narrow_lstm(
+            rows, weight_ih, weight_hh, first + second, starts, lengths, None, None, False, False, False
+        )
+    else:
         gates = torch.nn.functional.linear(rows, weight_ih[0], (first + second)[0])
-        inputs = (gates, None, weight_hh, None)
-    output, before_h, before_c, h_n, _ = fused_lstm(*inputs, starts, lengths, None, None, "ieee", False, False, False)
+        found = wide_lstm(gates, weight_hh, starts, lengths, None, None, "ieee", False, False, False)
+    output, before_h, before_c, h_n, _ = found
     assert len(output) == len(before_h) == len(before_c) == 0
     torch.testing.assert_close(h_n, wanted, rtol=0, atol=1e-6)
     with pytest.raises(RuntimeError, match="no gradients after keep=False"):

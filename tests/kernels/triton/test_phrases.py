@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from towers.kernels.triton import phrase_ops
+from towers.kernels.triton import phrases
 
 from ... import reference
 from .cases import close, upstream
@@ -17,7 +17,7 @@ VOCABULARY = 7
 @dataclass(frozen=True)
 class Case:
     tokens: int
-    places: int = 2
+    positions: int = 2
     filters: int = 32
     width: int = 40
     pool: int = 4
@@ -27,7 +27,7 @@ class Case:
     def numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """A table, ids, weight, bias, and which tokens are real."""
         generator = torch.Generator().manual_seed(1)
-        shapes = [(VOCABULARY, self.width), (self.places, self.filters, self.width), (self.filters,)]
+        shapes = [(VOCABULARY, self.width), (self.positions, self.filters, self.width), (self.filters,)]
         table, weight, bias = (torch.randn(shape, generator=generator).double() for shape in shapes)
         ids = torch.randint(0, VOCABULARY, (self.tokens,), generator=generator)
         real = torch.rand(self.tokens, generator=generator) < 0.7 if self.padding else None
@@ -35,16 +35,16 @@ class Case:
 
     def whole(self, real: Tensor | None) -> list[int]:
         """Where a phrase of real tokens starts."""
-        starts = range(self.tokens - self.places + 1)
-        return [start for start in starts if real is None or real[start : start + self.places].all()]
+        starts = range(self.tokens - self.positions + 1)
+        return [start for start in starts if real is None or real[start : start + self.positions].all()]
 
 
 def expect(case: Case) -> tuple[Tensor, list[Tensor]]:
     """The features of whole phrases; gradients of vectors, weight, bias."""
     table, ids, weight, bias, real = case.numbers()
     leaves = [part.requires_grad_() for part in (table[ids], weight, bias)]
-    phrases = [reference.conv(leaves[0][start : start + case.places], *leaves[1:]) for start in case.whole(real)]
-    features = reference.pool(torch.cat([leaves[2].expand(0, -1), *phrases]), case.pool)
+    found = [reference.conv(leaves[0][start : start + case.positions], *leaves[1:]) for start in case.whole(real)]
+    features = reference.pool(torch.cat([leaves[2].expand(0, -1), *found]), case.pool)
     (features * upstream([features])[0]).sum().backward()
     return features, [torch.zeros_like(part) if part.grad is None else part.grad for part in leaves]
 
@@ -59,8 +59,8 @@ def pull(features: Tensor, whole: list[int]) -> Tensor:
 CASES = {
     "the towers' own": Case(50, width=300),
     "more than a tile": Case(300),
-    "three words": Case(140, places=3, filters=16, pool=2),
-    "one word": Case(70, places=1, filters=16, pool=16),
+    "three words": Case(140, positions=3, filters=16, pool=2),
+    "one word": Case(70, positions=1, filters=16, pool=16),
     "no pool": Case(70, filters=16, pool=1),
     "padding": Case(300, padding=True),
     "fewer than a phrase": Case(1),
@@ -76,7 +76,7 @@ def of_vectors(case: Case, device: torch.device) -> tuple[Tensor, list[Tensor]]:
         vectors[~real] = float("nan")
         real = real.to(device)
     leaves = [part.float().to(device).requires_grad_() for part in (vectors, weight, bias)]
-    features, _ = phrase_ops.phrase_features(leaves[0], None, *leaves[1:], real, case.pool, case.precision, True)
+    features, _ = phrases.phrase_features(leaves[0], None, *leaves[1:], real, case.pool, case.precision, True)
     return features, leaves
 
 
@@ -110,7 +110,7 @@ def test_from_ids_and_a_table(case, device):
         ids[~real] = 10**12
         real = real.to(device)
     weight, bias = (part.float().to(device).requires_grad_() for part in (weight, bias))
-    features, _ = phrase_ops.phrase_features(
+    features, _ = phrases.phrase_features(
         table.float().to(device), ids.to(device), weight, bias, real, case.pool, "ieee", True
     )
     wanted, (_, d_weight, d_bias) = expect(case)
@@ -127,7 +127,7 @@ def test_from_a_table_that_was_multiplied(case, device):
         real = real.to(device)
     table, weight, bias = (part.float().to(device).requires_grad_() for part in (table, weight, bias))
     projected = torch.einsum("vk,pfk->vpf", table, weight)
-    features, _ = phrase_ops.phrase_lookup(projected, ids.to(device), bias, real, case.pool, True)
+    features, _ = phrases.phrase_lookup(projected, ids.to(device), bias, real, case.pool, True)
     wanted, (d_vectors, d_weight, d_bias) = expect(case)
     close(pull(features, case.whole(case.numbers()[4])), wanted, 2e-6, "features")
     d_table = torch.zeros(VOCABULARY, case.width).double().index_add(0, case.numbers()[1], d_vectors)
@@ -140,7 +140,7 @@ def test_vectors_of_bfloat16(device):
     case = Case(90)
     table, ids, weight, bias, _ = case.numbers()
     vectors, weight, bias = (part.bfloat16().to(device) for part in (table[ids], weight, bias))
-    features, _ = phrase_ops.phrase_features(vectors, None, weight, bias, None, 4, "", False)
+    features, _ = phrases.phrase_features(vectors, None, weight, bias, None, 4, "", False)
     exact = torch.cat([vectors[:-1], vectors[1:]], 1).double() @ weight.double().transpose(1, 2).flatten(0, 1)
     exact = (exact + bias.double()).cpu().unflatten(1, (8, 4)).max(2).values
     close(features[:-1], exact, 4e-3, "features")
@@ -149,17 +149,17 @@ def test_vectors_of_bfloat16(device):
 def test_the_first_of_equal_features_wins(device):
     vectors, weight = torch.ones(3, 4, device=device), torch.ones(1, 16, 4, device=device)
     bias = torch.zeros(16, device=device)
-    _, winners = phrase_ops.phrase_features(vectors, None, weight, bias, None, 4, "ieee", True)
+    _, winners = phrases.phrase_features(vectors, None, weight, bias, None, 4, "ieee", True)
     assert not winners.any()
 
 
 def test_what_has_no_gradient(device):
     table, ids, weight, bias, _ = Case(20).numbers()
     table, weight, bias = (part.float().to(device).requires_grad_() for part in (table, weight, bias))
-    features, winners = phrase_ops.phrase_features(table, ids.to(device), weight, bias, None, 4, "ieee", True)
+    features, winners = phrases.phrase_features(table, ids.to(device), weight, bias, None, 4, "ieee", True)
     with pytest.raises(RuntimeError, match=r"a table gets no gradient; look its rows up with F\.embedding"):
         features.sum().backward()
-    features, winners = phrase_ops.phrase_features(table, None, weight, bias, None, 4, "ieee", False)
+    features, winners = phrases.phrase_features(table, None, weight, bias, None, 4, "ieee", False)
     assert len(winners) == 0
     with pytest.raises(RuntimeError, match="no gradients after keep=False"):
         features.sum().backward()

@@ -1,43 +1,186 @@
-# type: ignore  # Triton's own language, which no type checker knows
-"""The LSTM from its inputs, for at most 8 units and 16 inputs: the input product is a part of each step.
+"""The narrow LSTM: hidden size and input size up to 8, with the product of the inputs inside the steps.
 
-One warp walks a tile of B sentences; a thread is one unit of one sentence and holds that unit's weights, its state and,
-in the backward pass, the sums of its weights' gradients. Nothing but inputs and states is read or written.
+One warp walks over a tile of 4 sentences. A thread holds one hidden unit of one sentence: that unit's weights, its
+state and, in the backward pass, the sums of its weights' gradients. Only inputs and states are read and written.
+`narrow_lstm` is the operator that autograd, compile and export know.
 """
 
+from typing import Any, no_type_check
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from towers.kernels.triton.lstm_cell import (
+from towers.kernels.triton.launch import contiguous, start
+from towers.kernels.triton.lstm_shared import (
+    Results,
     four_weights,
     gate_gradients,
+    new_gradients,
+    new_results,
     product,
+    refuse_without_states,
     sentences,
     sigmoid,
     state_or_zero,
     tanh,
 )
 
+TILE = 4
+"""Sentences of one warp."""
 
-@triton.jit
+OPTIONS = {"K": 8, "H": 8, "B": TILE, "num_warps": 1, "num_stages": 1}
+
+
+@torch.library.custom_op("towers::narrow_lstm", mutates_args=())
+def narrow_lstm(
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    h_0: Tensor | None, c_0: Tensor | None, keep: bool, outputs: bool, gaps: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """One layer of an LSTM, all its sentences and directions; computed in float32.
+
+    Args:
+        values: inputs, "rows input".
+        weight_ih, weight_hh: "directions 4*hidden input", "directions 4*hidden hidden"; gates in the order i, f, g, o.
+        bias: "directions 4*hidden", or None.
+        starts, lengths: "batch" of int64: sentence i is the `lengths[i]` rows from row `starts[i]` on. No two
+            sentences share a row.
+        h_0, c_0: "directions batch hidden"; None: zeros.
+        keep: whether the states before each step are kept, which the backward pass needs.
+        outputs: whether the outputs of all steps are wanted.
+        gaps: whether some rows belong to no sentence; their outputs and gradients are 0.
+
+    Returns:
+        Outputs "rows directions*hidden"; h and c before each step, "rows directions hidden"; h_n and c_n,
+        "directions batch hidden". A result that is not wanted has no rows.
+    """
+    tensors = contiguous(values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0)
+    return launch_forward(*tensors, keep=keep, outputs=outputs, gaps=gaps)
+
+
+@torch.library.custom_op("towers::narrow_lstm_backward", mutates_args=())
+def narrow_lstm_backward(
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    before_h: Tensor, before_c: Tensor, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None,
+    gaps: bool,
+) -> list[Tensor]:  # fmt: skip
+    """Gradients of values, weight_ih, weight_hh, bias (empty where it is None), h_0 and c_0."""
+    parts = (values, weight_ih, weight_hh, bias, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n)
+    tensors = contiguous(*parts)
+    return launch_backward(*tensors, gaps=gaps)
+
+
+def launch_forward(
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    h_0: Tensor | None, c_0: Tensor | None, keep: bool, outputs: bool, gaps: bool,
+) -> Results:  # fmt: skip
+    """`narrow_lstm` of contiguous tensors."""
+    directions, _, hidden = weight_hh.shape
+    output, before_h, before_c, h_n, c_n = new_results(values, directions, hidden, len(lengths), keep, outputs)
+    if gaps:
+        for rows in (output, before_h, before_c):
+            rows.zero_()
+    kept = (before_h, before_c) if keep else (None, None)
+    start(
+        forward_kernel, (triton.cdiv(len(lengths), TILE), directions),
+        values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0,
+        output if outputs else None, *kept, h_n, c_n, len(lengths),
+        INPUT=weight_ih.shape[2], HIDDEN=hidden, **OPTIONS,
+    )  # fmt: skip
+    return output.flatten(1), before_h, before_c, h_n, c_n
+
+
+def launch_backward(
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    before_h: Tensor, before_c: Tensor, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None,
+    gaps: bool,
+) -> list[Tensor]:  # fmt: skip
+    """`narrow_lstm_backward` of contiguous tensors. Each program writes its own sums, which are then added in order."""
+    (directions, _, hidden), width, batch = weight_hh.shape, weight_ih.shape[2], len(lengths)
+    tiles = triton.cdiv(batch, TILE)
+    make = torch.zeros if gaps else torch.empty
+    d_values = make(len(values), directions, width, device=values.device)
+    sums = [torch.empty(tiles, directions, 4 * hidden, n, device=values.device) for n in (width, hidden, 1)]
+    d_h_0, d_c_0 = (torch.empty(directions, batch, hidden, device=values.device) for _ in range(2))
+    start(
+        backward_kernel, (tiles, directions),
+        values, weight_ih, weight_hh, bias, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n,
+        d_values, *sums, d_h_0, d_c_0, batch,
+        INPUT=width, HIDDEN=hidden, **OPTIONS,
+    )  # fmt: skip
+    d_weight_ih, d_weight_hh, d_bias = (part.sum(0) for part in sums)
+    return [
+        (d_values.squeeze(1) if directions == 1 else d_values.sum(1)).to(values.dtype),
+        d_weight_ih.to(weight_ih.dtype),
+        d_weight_hh.to(weight_hh.dtype),
+        d_bias.new_empty(0) if bias is None else d_bias.squeeze(2).to(bias.dtype),
+        d_h_0,
+        d_c_0,
+    ]
+
+
+@narrow_lstm.register_fake
+def _(
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    h_0: Tensor | None, c_0: Tensor | None, keep: bool, outputs: bool, gaps: bool,
+) -> Results:  # fmt: skip
+    directions, _, hidden = weight_hh.shape
+    output, before_h, before_c, h_n, c_n = new_results(values, directions, hidden, lengths.shape[0], keep, outputs)
+    return output.flatten(1), before_h, before_c, h_n, c_n
+
+
+@narrow_lstm_backward.register_fake
+def _(
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    *_: Any,
+) -> list[Tensor]:  # fmt: skip
+    return new_gradients((values, weight_ih, weight_hh, bias), weight_hh, lengths)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
+    values, weight_ih, weight_hh, bias, starts, lengths, _, _, ctx.kept, _, ctx.gaps = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1], output[2])
+    ctx.save_for_backward(values, weight_ih, weight_hh, bias, starts, lengths, output[1], output[2])
+
+
+def _backward(ctx: Any, d_output: Tensor | None, _h: None, _c: None, d_h_n: Tensor | None, d_c_n: Tensor | None) -> Any:
+    if d_output is None and d_h_n is None and d_c_n is None:
+        return (None,) * 11
+    refuse_without_states(ctx.kept)
+    found = narrow_lstm_backward(*ctx.saved_tensors, d_output, d_h_n, d_c_n, ctx.gaps)
+    # The places of values, weight_ih, weight_hh, bias, h_0 and c_0 among the arguments.
+    wanted: dict[int, Tensor] = dict(zip((0, 1, 2, 3, 6, 7), found, strict=True))
+    return tuple(wanted.get(place) if needed else None for place, needed in enumerate(ctx.needs_input_grad))
+
+
+narrow_lstm.register_autograd(_backward, setup_context=_setup_context)
+
+
+@triton.jit()
+@no_type_check
 def _share(inputs, matrix):
     """inputs "K B" by matrix "K H" -> "B H", within each thread."""
     return tl.sum(inputs[:, :, None] * matrix[:, None, :], 0)
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def _spread(d_gate, matrix):
     """A gate's gradients "B H" times its weights "K H" -> "K B H", within each thread."""
     return d_gate[None] * matrix[:, None, :]
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def _grown(sums, inputs, d_gate):
     """Sums of a gate's weights' gradients "K B H", each sentence's own, and those of one more step."""
     return sums + inputs[:, :, None] * d_gate[None]
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def _biases(bias, direction, unit, HIDDEN: tl.constexpr):
     """Of the gates i, f, g, o."""
     if bias is None:
@@ -54,14 +197,16 @@ def _biases(bias, direction, unit, HIDDEN: tl.constexpr):
     return found
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def _fetch(values, row, live, inputs, INPUT: tl.constexpr):
     """The inputs "K B" of one step; 0 where the sentence is over."""
     return tl.load(values + row * INPUT + inputs, live[None, :] & (inputs < INPUT), 0.0).to(tl.float32)
 
 
 @triton.jit(do_not_specialize=["batch"])
-def forward(
+@no_type_check
+def forward_kernel(
     values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0,
     output, before_h, before_c, h_n, c_n,
     batch,
@@ -107,7 +252,8 @@ def forward(
 
 
 @triton.jit(do_not_specialize=["batch"])
-def backward(
+@no_type_check
+def backward_kernel(
     values, weight_ih, weight_hh, bias, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n,
     d_values, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_c_0,
     batch,
@@ -129,8 +275,8 @@ def backward(
     b_i, b_f, b_g, b_o = _biases(bias, direction, unit, HIDDEN)
 
     state = (direction * batch + sentence)[:, None] * HIDDEN + unit
-    d_h = tl.load(d_h_n + state, real, 0.0)
-    d_c = tl.load(d_c_n + state, real, 0.0)
+    d_h = state_or_zero(d_h_n, state, real, B, H)
+    d_c = state_or_zero(d_c_n, state, real, B, H)
     place, move = (first * directions + direction)[:, None] * HIDDEN + unit, step * directions * HIDDEN
     row, input_row = first[None, :], (first * directions + direction)[None, :] * INPUT + inputs
     # The gradients of u_i … w_o, each sentence's own until the end: "K B H", "H B H".
@@ -184,7 +330,8 @@ def backward(
     _keep(d_bias + own, db_i[None], db_f[None], db_g[None], db_o[None], unit, tl.zeros((1, 1), tl.int32), HIDDEN, 1)
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def _keep(sums, i, f, g, o, unit, inputs, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
     """Add up the gates' gradients over the sentences, and write them where the gates' weights stand."""
     real = (unit < HIDDEN) & (inputs < WIDTH)

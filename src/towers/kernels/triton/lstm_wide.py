@@ -1,19 +1,28 @@
-# type: ignore  # Triton's own language, which no type checker knows
-"""The LSTM from its gates' inputs: what the steps contribute was multiplied for all rows at once.
+"""The wide LSTM: the inputs' product is one matrix product before the steps, "rows directions*4*hidden".
 
-One program walks a tile of B sentences, with weights and state in registers; weights too large for that (STREAM > 0)
-come from the cache at each step, STREAM rows at a time, against states that pass through memory. Rows "4*HIDDEN" hold
-the gates i, f, g, o; HIDDEN is padded to H with zeros, which stay zeros.
+One program walks over a tile of sentences with weights and state in registers. Weights that are too large for that
+(STREAM > 0) come from the cache at each step, STREAM rows at a time, and the states pass through memory. Rows hold the
+gates i, f, g, o; the hidden size is padded to H with zeros, which stay zeros. `wide_lstm` is the operator that
+autograd, compile and export know.
 """
 
+from typing import Any, cast, no_type_check
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from towers.kernels.triton.lstm_cell import (
+from towers.kernels.triton.launch import contiguous, covered, start, torch_precision
+from towers.kernels.triton.lstm_shared import (
+    Results,
     four_gates,
     four_weights,
     gate_gradients,
+    new_gradients,
+    new_results,
     product,
+    refuse_without_states,
     sentences,
     sigmoid,
     state_or_zero,
@@ -21,8 +30,154 @@ from towers.kernels.triton.lstm_cell import (
 )
 
 
+@torch.library.custom_op("towers::wide_lstm", mutates_args=())
+def wide_lstm(
+    gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, h_0: Tensor | None, c_0: Tensor | None,
+    precision: str, keep: bool, outputs: bool, gaps: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """One layer of an LSTM, all its sentences and directions; computed in float32.
+
+    Args:
+        gates: what inputs and bias contribute to the gates i, f, g, o, "rows directions*4*hidden".
+        weight_hh: "directions 4*hidden hidden".
+        starts, lengths: "batch" of int64: sentence i is the `lengths[i]` rows from row `starts[i]` on. No two
+            sentences share a row.
+        h_0, c_0: "directions batch hidden"; None: zeros.
+        precision: of products on the matrix units: "tf32", "tf32x3" or "ieee"; "": as torch is set.
+        keep: whether the states before each step are kept, which the backward pass needs.
+        outputs: whether the outputs of all steps are wanted.
+        gaps: whether some rows belong to no sentence; their outputs and gradients are 0.
+
+    Returns:
+        Outputs "rows directions*hidden"; h and c before each step, "rows directions hidden"; h_n and c_n,
+        "directions batch hidden". A result that is not wanted has no rows.
+    """
+    tensors = contiguous(gates, weight_hh, starts, lengths, h_0, c_0)
+    return launch_forward(*tensors, precision=precision, keep=keep, outputs=outputs, gaps=gaps)
+
+
+@torch.library.custom_op("towers::wide_lstm_backward", mutates_args=())
+def wide_lstm_backward(
+    gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, before_h: Tensor, before_c: Tensor,
+    d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, precision: str, gaps: bool,
+) -> list[Tensor]:  # fmt: skip
+    """Gradients of gates, weight_hh, h_0 and c_0."""
+    tensors = contiguous(gates, weight_hh, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n)
+    with torch.autocast(gates.device.type, enabled=False):
+        return launch_backward(*tensors, precision=precision, gaps=gaps)
+
+
+def tile(hidden: int, precision: str, shared_memory: int) -> dict[str, Any]:
+    """How a tile of sentences is laid out, by hidden size and by the multiprocessor's shared memory (bytes).
+
+    By the compiler's own count for compute capability 9.0, none of these spills a register.
+    """
+    if hidden <= 16:
+        width = 8 if hidden <= 8 else 16
+        return {"H": width, "B": 32 // width, "PRECISION": "registers", "STREAM": 0, "num_warps": 1, "num_stages": 1}
+    width = max(32, triton.next_power_of_2(hidden))
+    resident = 4 * width * width * 4 * (2 if precision == "tf32x3" else 1)  # bytes; tf32x3 holds two parts of each
+    if width <= 64 and resident + 8 * 1024 <= shared_memory:
+        options = {"STREAM": 0, "num_warps": width // 8, "num_stages": 1}
+    else:
+        options = {"STREAM": 16, "num_warps": 8, "num_stages": 3}
+    return {"H": width, "B": 16, "PRECISION": precision, **options}
+
+
+def _tile(weight_hh: Tensor, precision: str) -> dict[str, Any]:
+    shared = 1 << 20
+    if weight_hh.is_cuda:
+        device: Any = cast(Any, torch.cuda).get_device_properties(weight_hh.device)
+        shared = int(device.shared_memory_per_block_optin)
+    if not precision:
+        precision = "tf32" if weight_hh.dtype == torch.bfloat16 else torch_precision()
+    return tile(weight_hh.shape[2], precision, shared)
+
+
+def launch_forward(
+    gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, h_0: Tensor | None, c_0: Tensor | None,
+    precision: str, keep: bool, outputs: bool, gaps: bool,
+) -> Results:  # fmt: skip
+    """`wide_lstm` of contiguous tensors."""
+    directions, _, hidden = weight_hh.shape
+    options = _tile(weight_hh, precision)
+    output, before_h, before_c, h_n, c_n = new_results(gates, directions, hidden, len(lengths), keep, outputs)
+    if gaps:
+        for rows in (output, before_h, before_c):
+            rows.zero_()
+    start(
+        forward_kernel, (triton.cdiv(len(lengths), options["B"]), directions),
+        gates, weight_hh, starts, lengths, h_0, c_0,
+        output if outputs else None, *((before_h, before_c) if keep else (None, None)), h_n, c_n, len(lengths),
+        HIDDEN=hidden, **options,
+    )  # fmt: skip
+    return output.flatten(1), before_h, before_c, h_n, c_n
+
+
+def launch_backward(
+    gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, before_h: Tensor, before_c: Tensor,
+    d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, precision: str, gaps: bool,
+) -> list[Tensor]:  # fmt: skip
+    """`wide_lstm_backward` of contiguous tensors.
+
+    What the states contribute to the gates does not depend on the order of the steps: it is one product for all rows,
+    and so are the weights' gradients.
+    """
+    (directions, _, hidden), batch, options = weight_hh.shape, len(lengths), _tile(weight_hh, precision)
+    complete = torch.empty(len(gates), directions, 4 * hidden, device=gates.device)
+    exact, gates_by_direction = weight_hh.float(), gates.view_as(complete).float()
+    for d in range(directions):
+        torch.addmm(gates_by_direction[:, d], before_h[:, d], exact[d].t(), out=complete[:, d])
+    d_h_0, d_c_0 = (torch.empty(directions, batch, hidden, device=gates.device) for _ in range(2))
+    start(
+        backward_kernel, (triton.cdiv(batch, options["B"]), directions),
+        complete, weight_hh, starts, lengths, before_c, d_output, d_h_n, d_c_n, d_h_0, d_c_0, batch,
+        HIDDEN=hidden, **options,
+    )  # fmt: skip
+    if gaps:
+        complete.masked_fill_(~covered(starts, lengths, len(gates))[:, None, None], 0.0)
+    d_weight = torch.stack([complete[:, d].t() @ before_h[:, d] for d in range(directions)])
+    return [complete.flatten(1).to(gates.dtype), d_weight.to(weight_hh.dtype), d_h_0, d_c_0]
+
+
+@wide_lstm.register_fake
+def _(
+    gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, h_0: Tensor | None, c_0: Tensor | None,
+    precision: str, keep: bool, outputs: bool, gaps: bool,
+) -> Results:  # fmt: skip
+    directions, _, hidden = weight_hh.shape
+    output, before_h, before_c, h_n, c_n = new_results(gates, directions, hidden, lengths.shape[0], keep, outputs)
+    return output.flatten(1), before_h, before_c, h_n, c_n
+
+
+@wide_lstm_backward.register_fake
+def _(gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, *_: Any) -> list[Tensor]:
+    return new_gradients((gates, weight_hh), weight_hh, lengths)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
+    gates, weight_hh, starts, lengths, _, _, ctx.precision, ctx.kept, _, ctx.gaps = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1], output[2])
+    ctx.save_for_backward(gates, weight_hh, starts, lengths, output[1], output[2])
+
+
+def _backward(ctx: Any, d_output: Tensor | None, _h: None, _c: None, d_h_n: Tensor | None, d_c_n: Tensor | None) -> Any:
+    if d_output is None and d_h_n is None and d_c_n is None:
+        return (None,) * 10
+    refuse_without_states(ctx.kept)
+    found = wide_lstm_backward(*ctx.saved_tensors, d_output, d_h_n, d_c_n, ctx.precision, ctx.gaps)
+    # The places of gates, weight_hh, h_0 and c_0 among the arguments.
+    wanted: dict[int, Tensor] = dict(zip((0, 1, 4, 5), found, strict=True))
+    return tuple(wanted.get(place) if needed else None for place, needed in enumerate(ctx.needs_input_grad))
+
+
+wide_lstm.register_autograd(_backward, setup_context=_setup_context)
+
+
 @triton.jit(do_not_specialize=["batch"])
-def forward(
+@no_type_check
+def forward_kernel(
     gates, weight, starts, lengths, h_0, c_0,
     output, before_h, before_c, h_n, c_n,
     batch,
@@ -75,7 +230,8 @@ def forward(
 
 
 @triton.jit(do_not_specialize=["batch"])
-def backward(
+@no_type_check
+def backward_kernel(
     gates, weight, starts, lengths, before_c, d_output, d_h_n, d_c_n,
     d_h_0, d_c_0,
     batch,
@@ -92,8 +248,8 @@ def backward(
         w_i, w_f, w_g, w_o = four_weights(weight, j, k, HIDDEN, HIDDEN)
 
     state = (direction * batch + sentence)[:, None] * HIDDEN + unit
-    d_h = tl.load(d_h_n + state, real, 0.0)
-    d_c = tl.load(d_c_n + state, real, 0.0)
+    d_h = state_or_zero(d_h_n, state, real, B, H)
+    d_c = state_or_zero(d_c_n, state, real, B, H)
     row, move = (first * directions + direction)[:, None], step * directions
     place, gate_place = row * HIDDEN + unit, row * 4 * HIDDEN + unit
     longest = tl.max(length, 0)
@@ -129,7 +285,8 @@ def backward(
     tl.store(d_c_0 + state, d_c, real)
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def _streamed(
     i, f, g, o, state, real, weight,
     HIDDEN: tl.constexpr, H: tl.constexpr, PRECISION: tl.constexpr, STREAM: tl.constexpr,
@@ -149,7 +306,8 @@ def _streamed(
     return i, f, g, o
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def _streamed_back(
     gates,
     live,

@@ -1,18 +1,64 @@
-# type: ignore  # Triton's own language, which no type checker knows
-"""What the LSTM's kernels share: the two nonlinear functions, products of a small tile, and the reading of weights."""
+"""What the narrow and the wide LSTM share: device functions for a step, and the tensors that a launch fills."""
 
+from typing import Any, no_type_check
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
+Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Outputs, h and c before each step, h_n, c_n."""
 
 
-@triton.jit
+def new_results(rows: Tensor, directions: int, hidden: int, batch: Any, keep: bool, outputs: bool) -> Results:
+    """Uninitialised results for the rows of `rows`, all float32; a result that is not wanted has no rows.
+
+    Outputs are "rows directions hidden"; h and c before each step have the same shape, and only the backward pass
+    reads them; h_n and c_n are "directions batch hidden".
+    """
+
+    def new(*shape: Any) -> Tensor:
+        return rows.new_empty(shape, dtype=torch.float32)
+
+    words = rows.shape[0]
+    kept = words if keep else 0
+    return (
+        new(words if outputs else 0, directions, hidden),
+        new(kept, directions, hidden),
+        new(kept, directions, hidden),
+        new(directions, batch, hidden),
+        new(directions, batch, hidden),
+    )
+
+
+def new_gradients(like: tuple[Tensor | None, ...], weight_hh: Tensor, lengths: Tensor) -> list[Tensor]:
+    """Uninitialised gradients: one like each tensor (empty for None), then those of h_0 and c_0, in float32."""
+    found = [weight_hh.new_empty(0) if part is None else part.new_empty(part.shape) for part in like]
+    state = (weight_hh.shape[0], lengths.shape[0], weight_hh.shape[2])
+    return [*found, *(weight_hh.new_empty(state, dtype=torch.float32) for _ in range(2))]
+
+
+def refuse_without_states(kept: bool) -> None:
+    """Refuse a backward pass after a forward pass that did not keep what it needs.
+
+    Raises:
+        RuntimeError: the forward pass ran with keep=False.
+    """
+    if not kept:
+        raise RuntimeError("towers.kernels.triton: there are no gradients after keep=False; call with keep=True")
+
+
+@triton.jit()
+@no_type_check
 def sigmoid(x):
     """1 / (1 + exp(-x)), by the exponential that cannot overflow."""
     e = tl.exp(-tl.abs(x))
     return tl.where(x < 0, e, 1.0) / (1.0 + e)
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def tanh(x):
     """sign(x) (1 - e) / (1 + e) with e = exp(-2|x|): the usual form is NaN below -44."""
     e = tl.exp(-2.0 * tl.abs(x))
@@ -20,7 +66,8 @@ def tanh(x):
     return tl.where(x < 0, -size, size)
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def product(rows, matrix, PRECISION: tl.constexpr):
     """rows "B K" by matrix "K N" -> "B N": on the matrix units, or by plain multiplications ("registers").
 
@@ -33,13 +80,15 @@ def product(rows, matrix, PRECISION: tl.constexpr):
     return total
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def gate_weight(weight, gate, j, k, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
     """One gate's part of a weight "4*HIDDEN WIDTH": units `j` by inputs `k`, in the order that their shapes give."""
     return tl.load(weight + (gate * HIDDEN + j) * WIDTH + k, (j < HIDDEN) & (k < WIDTH), 0.0).to(tl.float32)
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def four_weights(weight, j, k, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
     """`gate_weight` of the gates i, f, g, o."""
     return (
@@ -50,7 +99,8 @@ def four_weights(weight, j, k, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
     )
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def four_gates(gates, place, live, HIDDEN: tl.constexpr):
     """What stands at `place` in the rows "4*HIDDEN" of the gates i, f, g, o; 0 where not `live`."""
     return (
@@ -61,9 +111,10 @@ def four_gates(gates, place, live, HIDDEN: tl.constexpr):
     )
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def sentences(starts, lengths, batch, direction, B: tl.constexpr):
-    """This program's sentences: their numbers, lengths, the row of the first step and the way to the next.
+    """This program's sentences: their numbers, lengths, the row of the first step, and how far the next row is.
 
     The second direction begins at a sentence's last row and walks back. Sentences beyond the batch have length 0.
     """
@@ -74,7 +125,8 @@ def sentences(starts, lengths, batch, direction, B: tl.constexpr):
     return sentence.to(tl.int64), length.to(tl.int32), first, (1 - 2 * direction).to(tl.int64)
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def state_or_zero(state, place, real, B: tl.constexpr, H: tl.constexpr):
     """A state "batch HIDDEN" in float32; zero where none is given."""
     if state is None:  # noqa: SIM108
@@ -84,7 +136,8 @@ def state_or_zero(state, place, real, B: tl.constexpr, H: tl.constexpr):
     return value
 
 
-@triton.jit
+@triton.jit()
+@no_type_check
 def gate_gradients(i, f, g, o, before, d_h, d_c, live):
     """Of one step, from those of its two states; `before` is c before it. Where not `live`, d_c stays as it is."""
     end = tanh(f * before + i * g)

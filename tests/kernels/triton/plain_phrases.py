@@ -1,15 +1,16 @@
-"""Phrase features in plain torch: what the operators do where there is no GPU."""
+"""What the phrases' launchers do, in plain torch: tests put these in their place."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from towers.kernels.triton.phrases import shares_of, unpooled
 
 
 def forward(
     values: Tensor, ids: Tensor | None, weight: Tensor, bias: Tensor, real: Tensor | None,
     pool: int, precision: str, keep: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """See `towers.kernels.triton.phrase_ops`."""
     rows = _rows(values, ids, real).to(weight.dtype)
     shares = F.linear(rows, weight.flatten(0, 1)).unflatten(1, weight.shape[:2])
     return _pooled(shares.float(), bias, pool, keep)
@@ -18,7 +19,6 @@ def forward(
 def lookup(
     projected: Tensor, ids: Tensor, bias: Tensor, real: Tensor | None, pool: int, keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """See `towers.kernels.triton.phrase_ops`."""
     return _pooled(_rows(projected, ids, real).float(), bias, pool, keep)
 
 
@@ -42,7 +42,6 @@ def backward(
     values: Tensor, ids: Tensor | None, weight: Tensor, bias: Tensor, real: Tensor | None, winners: Tensor,
     d_features: Tensor, precision: str, vectors: bool,
 ) -> list[Tensor]:  # fmt: skip
-    """See `towers.kernels.triton.phrase_ops`."""
     places, filters, _ = weight.shape
     d_total = unpooled(d_features, winners, filters // winners.shape[1])
     d_shares = shares_of(d_total, places)
@@ -51,15 +50,3 @@ def backward(
     if vectors:
         d_values = torch.einsum("tpf,pfk->tk", d_shares, weight.float()).to(values.dtype)
     return [d_values, d_weight, d_total.sum(0).to(bias.dtype)]
-
-
-def unpooled(d_features: Tensor, winners: Tensor, pool: int) -> Tensor:
-    """The gradients of the groups' winners, the others' 0: "tokens filters"."""
-    d_total = d_features.new_zeros(*d_features.shape, pool)
-    return d_total.scatter(2, winners.long().unsqueeze(2), d_features.unsqueeze(2)).flatten(1)
-
-
-def shares_of(d_total: Tensor, places: int) -> Tensor:
-    """The gradients of the tokens' shares, "tokens places filters": share p is that of the phrase p rows before."""
-    tokens = len(d_total)
-    return torch.stack([F.pad(d_total, (0, 0, place, 0))[:tokens] for place in range(places)], 1)

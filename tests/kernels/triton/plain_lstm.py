@@ -1,17 +1,20 @@
-"""The fused LSTM in plain torch, all sentences one step at a time: what the operators do where there is no GPU."""
+"""What the LSTM's launchers do, in plain torch and one step at a time: tests put these in their place.
+
+So the operators, and all that calls them, are tested without Triton's interpreter too.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from towers.kernels.triton.real_rows import covered
+from towers.kernels.triton.launch import covered
 
 
-def forward(
+def narrow_forward(
     values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
-    h_0: Tensor | None, c_0: Tensor | None, precision: str, keep: bool, outputs: bool, gaps: bool,
+    h_0: Tensor | None, c_0: Tensor | None, keep: bool, outputs: bool, gaps: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """See `towers.kernels.triton.lstm_ops`."""
+    """`lstm_narrow.launch_forward`; without weight_ih, `values` are the gates' inputs."""
     directions, _, hidden = weight_hh.shape
     output, before_h, before_c = (torch.zeros(len(values), directions, hidden, device=values.device) for _ in range(3))
     h_n, c_n = (
@@ -47,12 +50,26 @@ def _gates(
     return by_input + by_state if bias is None else by_input + by_state + bias[direction].float()
 
 
-def backward(
+def wide_forward(gates, weight_hh, starts, lengths, h_0, c_0, precision, keep, outputs, gaps):
+    return narrow_forward(gates, None, weight_hh, None, starts, lengths, h_0, c_0, keep, outputs, gaps)
+
+
+def wide_backward(
+    gates, weight_hh, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n, precision, gaps
+) -> list[Tensor]:
+    upstream = (before_h, before_c, d_output, d_h_n, d_c_n)
+    d_gates, _, d_weight_hh, _, *d_state = narrow_backward(
+        gates, None, weight_hh, None, starts, lengths, *upstream, gaps
+    )
+    return [d_gates, d_weight_hh, *d_state]
+
+
+def narrow_backward(
     values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
-    h_0: Tensor | None, c_0: Tensor | None, before_h: Tensor, before_c: Tensor,
-    d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, precision: str, gaps: bool,
+    before_h: Tensor, before_c: Tensor, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None,
+    gaps: bool,
 ) -> list[Tensor]:  # fmt: skip
-    """See `towers.kernels.triton.lstm_ops`."""
+    """`lstm_narrow.launch_backward`; without weight_ih, `values` are the gates' inputs."""
     directions, _, hidden = weight_hh.shape
     d_gates = torch.zeros(len(values), directions, 4 * hidden, device=values.device)
     d_h_0, d_c_0 = (

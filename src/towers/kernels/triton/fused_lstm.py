@@ -1,0 +1,82 @@
+"""All layers of an LSTM on a GPU: the layers' weights, the choice between the narrow and the wide kernels."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from towers.kernels.batch import Batch, State, Weights
+from towers.kernels.triton.launch import covered
+from towers.kernels.triton.support import NARROW
+
+
+def run(
+    batch: Batch, state: State | None, weights: Weights, *, outputs: bool = True, precision: str = ""
+) -> tuple[Tensor | None, State]:
+    """See `towers.kernels`; the results are float32, and nothing here waits for the device.
+
+    Args:
+        batch: rows of values "rows input_size", of which each sentence is a part.
+        state: h and c before the first step, "layers*directions batch hidden"; None: zeros.
+        weights: of all layers.
+        outputs: whether the output of every step is wanted.
+        precision: of products on the matrix units: "tf32", "tf32x3" or "ieee"; "": as torch is set.
+    """
+    from towers.kernels.triton.lstm_narrow import narrow_lstm  # both register operators and load Triton
+    from towers.kernels.triton.lstm_wide import wide_lstm
+
+    values, starts, lengths, gaps = _rows(batch, state)
+    directions = 1 + weights.bidirectional
+    ends: list[State] = []
+    keep = torch.is_grad_enabled() and any(part.requires_grad for part in (values, *weights.flat, *(state or ())))
+    for layer in range(weights.num_layers):
+        weight_ih, weight_hh, bias = _block(weights, layer)
+        part = slice(layer * directions, (layer + 1) * directions)
+        h_0, c_0 = (None, None) if state is None else (state[0][part], state[1][part])
+        last = layer == weights.num_layers - 1
+        how = (keep, outputs or not last, gaps)
+        if max(weight_ih.shape[2], weight_hh.shape[2]) <= NARROW:
+            found = narrow_lstm(values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0, *how)
+        else:
+            clean = gaps and keep and layer == 0  # between layers, rows of no sentence are 0
+            gates = _gates(values, starts, lengths, weight_ih, bias, clean)
+            found = wide_lstm(gates, weight_hh, starts, lengths, h_0, c_0, precision, *how)
+        values, _, _, h_n, c_n = found
+        ends.append((h_n, c_n))
+        if not last and weights.dropout:
+            values = F.dropout(values, weights.dropout)
+    state = ends[0] if len(ends) == 1 else (torch.cat([h for h, _ in ends]), torch.cat([c for _, c in ends]))
+    return values if outputs else None, state
+
+
+def _rows(batch: Batch, state: State | None) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """Values, starts, lengths, and whether some rows may belong to no sentence."""
+    values, starts, lengths, longest, dense = batch
+    if starts is not None and lengths is not None:
+        return values, starts, lengths, not dense
+    longest = longest or 0
+    count = values.shape[0] // max(longest, 1) if state is None else state[0].shape[1]
+    lengths = torch.full((count,), longest, device=values.device)
+    return values, torch.arange(count, device=values.device) * longest, lengths, False
+
+
+def _block(weights: Weights, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A layer's weights with its directions stacked; the sum of two biases, in float32."""
+    each, directions = 2 + weights.biases, 1 + weights.bidirectional
+    flat = weights.flat[layer * directions * each :][: directions * each]
+    weight_ih, weight_hh, *biases = (_stacked(flat[kind::each]) for kind in range(each))
+    bias = biases[0].float() + biases[1].float() if len(biases) == 2 else biases[0] if biases else None
+    return weight_ih, weight_hh, bias
+
+
+def _stacked(parts: tuple[Tensor, ...]) -> Tensor:
+    return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
+
+
+def _gates(
+    values: Tensor, starts: Tensor, lengths: Tensor, weight_ih: Tensor, bias: Tensor | None, clean: bool
+) -> Tensor:
+    """What the inputs contribute to the gates, in one product: "rows directions*4*hidden"."""
+    values = values.to(weight_ih.dtype)
+    if clean:  # the weights' gradients multiply all rows, and 0 * NaN is NaN
+        values = values.masked_fill(~covered(starts, lengths, values.shape[0]).unsqueeze(1), 0.0)
+    return F.linear(values, weight_ih.flatten(0, 1), None if bias is None else bias.flatten().to(weight_ih.dtype))
