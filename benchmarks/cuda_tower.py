@@ -109,7 +109,7 @@ def call_of(job: Job, phase: str) -> Callable[[], object]:
 def exact(job: Job) -> Callable[[], object]:
     """The tower with products in true float32, which the phrases' operator takes as an argument."""
     from towers.kernels import Batch
-    from towers.kernels.triton.phrases import phrase_features
+    from towers.kernels.triton.phrase_features import phrase_features
 
     model, (given,) = job.module, job.given
     assert isinstance(model, Tower)

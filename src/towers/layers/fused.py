@@ -245,7 +245,7 @@ def _triton_features(layers: Layers, sentences: Tensor | Ragged, lengths: Tensor
 
 def _features(conv: PhraseConv, pool: int, ragged: Ragged, real: Tensor | None) -> Tensor:
     """A row for each token, "tokens features", of float32."""
-    from towers.kernels.triton.phrases import phrase_features, phrase_lookup  # registers the operators
+    from towers.kernels.triton.phrase_features import phrase_features, phrase_lookup  # registers the operators
 
     values, ids, table = ragged.values, None, ragged.table
     keep = torch.is_grad_enabled()

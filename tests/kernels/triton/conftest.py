@@ -17,7 +17,7 @@ BACKENDS = ["interpreted"] if INTERPRETED else ["plain", pytest.param("cuda", ma
 
 def replace_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The operators compute in plain torch from here on."""
-    from towers.kernels.triton import lstm_narrow, lstm_wide, phrases
+    from towers.kernels.triton import lstm_narrow, lstm_wide, phrase_features
 
     from . import plain_lstm, plain_phrases
 
@@ -25,9 +25,9 @@ def replace_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lstm_narrow, "launch_backward", plain_lstm.narrow_backward)
     monkeypatch.setattr(lstm_wide, "launch_forward", plain_lstm.wide_forward)
     monkeypatch.setattr(lstm_wide, "launch_backward", plain_lstm.wide_backward)
-    monkeypatch.setattr(phrases, "launch_forward", plain_phrases.forward)
-    monkeypatch.setattr(phrases, "launch_lookup", plain_phrases.lookup)
-    monkeypatch.setattr(phrases, "launch_backward", plain_phrases.backward)
+    monkeypatch.setattr(phrase_features, "launch_forward", plain_phrases.forward)
+    monkeypatch.setattr(phrase_features, "launch_lookup", plain_phrases.lookup)
+    monkeypatch.setattr(phrase_features, "launch_backward", plain_phrases.backward)
 
 
 @pytest.fixture(params=BACKENDS)

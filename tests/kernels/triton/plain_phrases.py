@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from towers.kernels.triton.phrases import shares_of, unpooled
+from towers.kernels.triton.phrase_features import shares_of, unpooled
 
 
 def forward(

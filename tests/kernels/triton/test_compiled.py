@@ -17,17 +17,17 @@ triton = pytest.importorskip("triton")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 
-from towers.kernels.triton import launch, lstm_narrow, lstm_wide, phrases  # noqa: E402
+from towers.kernels.triton import launch, lstm_narrow, lstm_wide, phrase_features  # noqa: E402
 
 KERNELS = {
     "narrow forward": lstm_narrow.forward_kernel,
     "narrow backward": lstm_narrow.backward_kernel,
     "wide forward": lstm_wide.forward_kernel,
     "wide backward": lstm_wide.backward_kernel,
-    "phrases forward": phrases.forward_kernel,
-    "phrases lookup": phrases.lookup_kernel,
-    "phrases backward, weight": phrases.backward_weight_kernel,
-    "phrases backward, values": phrases.backward_values_kernel,
+    "phrases forward": phrase_features.forward_kernel,
+    "phrases lookup": phrase_features.lookup_kernel,
+    "phrases backward, weight": phrase_features.backward_weight_kernel,
+    "phrases backward, values": phrase_features.backward_values_kernel,
 }
 SHARED_MEMORY = 227 * 1024  # bytes that a block can have at compute capability 9.0
 
@@ -83,7 +83,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Compiler]:
     instead = Compiler()
-    for module in (lstm_narrow, lstm_wide, phrases):
+    for module in (lstm_narrow, lstm_wide, phrase_features):
         monkeypatch.setattr(module, "start", instead)
     for kernel in KERNELS.values():
         kernel.device_caches.clear()
@@ -144,10 +144,10 @@ def test_no_register_of_the_lstm_is_spilled(sizes, compiler):
 @pytest.mark.parametrize("precision", ["tf32", "tf32x3"])
 def test_no_register_of_the_phrases_is_spilled(precision, compiler):
     values, weight, bias = torch.zeros(200, 300), torch.zeros(2, 32, 300), torch.zeros(32)
-    features, winners = phrases.launch_forward(values, None, weight, bias, None, 4, precision, True)
+    features, winners = phrase_features.launch_forward(values, None, weight, bias, None, 4, precision, True)
     ids = torch.zeros(200, dtype=torch.int64)
-    phrases.launch_lookup(torch.zeros(9, 2, 32), ids, bias, None, 4, False)
-    phrases.launch_backward(values, None, weight, bias, None, winners, features, precision, True)
+    phrase_features.launch_lookup(torch.zeros(9, 2, 32), ids, bias, None, 4, False)
+    phrase_features.launch_backward(values, None, weight, bias, None, winners, features, precision, True)
     assert len(compiler.built) == 4
     for built in compiler.built:
         assert built.spilled == 0
@@ -171,9 +171,9 @@ def test_nothing_is_compiled_again_for_other_batches_and_lengths(compiler):
             lstm(hidden, 8, lengths)
         rows = sum(lengths)
         values, weight, bias = torch.zeros(rows, 300), torch.zeros(2, 32, 300), torch.zeros(32)
-        features, winners = phrases.launch_forward(values, None, weight, bias, None, 4, "tf32x3", True)
-        phrases.launch_backward(values, None, weight, bias, None, winners, features, "tf32x3", True)
-        phrases.launch_lookup(torch.zeros(9, 2, 32), torch.zeros(rows, dtype=torch.int64), bias, None, 4, False)
+        features, winners = phrase_features.launch_forward(values, None, weight, bias, None, 4, "tf32x3", True)
+        phrase_features.launch_backward(values, None, weight, bias, None, winners, features, "tf32x3", True)
+        phrase_features.launch_lookup(torch.zeros(9, 2, 32), torch.zeros(rows, dtype=torch.int64), bias, None, 4, False)
     assert variants() == dict.fromkeys(variants(), 1)
     assert len(variants()) == 8
     lstm(5, 8, [3, 2], backward=False)

@@ -234,9 +234,9 @@ def test_exported_towers():
 
 
 def test_nothing_is_compiled_again_for_other_batches_and_lengths():
-    from towers.kernels.triton import lstm_narrow, lstm_wide, phrases
+    from towers.kernels.triton import lstm_narrow, lstm_wide, phrase_features
 
-    kernels = [phrases.forward_kernel]
+    kernels = [phrase_features.forward_kernel]
     kernels += [
         kernel for module in (lstm_narrow, lstm_wide) for kernel in (module.forward_kernel, module.backward_kernel)
     ]

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from towers import Ragged, RaggedLSTM, Tower, TwoTowers
 from towers.kernels import dispatch, torch_lstm, triton
-from towers.kernels.triton import lstm_narrow, lstm_wide, phrases, support
+from towers.kernels.triton import lstm_narrow, lstm_wide, phrase_features, support
 
 from ... import reference
 from .cases import close
@@ -24,7 +24,7 @@ def calls(monkeypatch):
     seen: list[str] = []
     for module, name in (
         (lstm_narrow, "narrow_lstm"), (lstm_wide, "wide_lstm"),
-        (phrases, "phrase_features"), (phrases, "phrase_lookup"),
+        (phrase_features, "phrase_features"), (phrase_features, "phrase_lookup"),
     ):  # fmt: skip
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, real=real, name=name: (seen.append(name), real(*args))[1])

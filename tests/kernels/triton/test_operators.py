@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from towers.kernels.triton import lstm_narrow, lstm_wide, phrases
+from towers.kernels.triton import lstm_narrow, lstm_wide, phrase_features
 
 BACKENDS = {"narrow": (lstm_narrow.narrow_lstm, lstm_narrow.narrow_lstm_backward)}
 BACKENDS["wide"] = (lstm_wide.wide_lstm, lstm_wide.wide_lstm_backward)
@@ -68,15 +68,17 @@ def phrase_arguments(device: torch.device, gradient: bool = True) -> list[torch.
 def test_phrases(masked, device):
     vectors, weight, bias = phrase_arguments(device)
     real = torch.arange(20, device=device) % 5 < 4 if masked else None
-    opcheck(phrases.phrase_features, (vectors, None, weight, bias, real, 4, "ieee", True))
+    opcheck(phrase_features.phrase_features, (vectors, None, weight, bias, real, 4, "ieee", True))
     ids = torch.arange(30, device=device) % 20
     real = torch.arange(30, device=device) % 5 < 4 if masked else None
-    opcheck(phrases.phrase_features, (vectors.detach(), ids, weight, bias, real, 4, "ieee", True))
-    opcheck(phrases.phrase_lookup, (random(20, 2, 16, device=device), ids, bias, real, 4, True))
+    opcheck(phrase_features.phrase_features, (vectors.detach(), ids, weight, bias, real, 4, "ieee", True))
+    opcheck(phrase_features.phrase_lookup, (random(20, 2, 16, device=device), ids, bias, real, 4, True))
 
 
 @pytest.mark.parametrize("vectors", [False, True], ids=["weights only", "vectors too"])
 def test_phrases_backward(vectors, device):
     values, weight, bias = phrase_arguments(device, gradient=False)
-    features, winners = phrases.phrase_features(values, None, weight, bias, None, 4, "ieee", True)
-    opcheck(phrases.phrase_features_backward, (values, None, weight, bias, None, winners, features, "ieee", vectors))
+    features, winners = phrase_features.phrase_features(values, None, weight, bias, None, 4, "ieee", True)
+    opcheck(
+        phrase_features.phrase_features_backward, (values, None, weight, bias, None, winners, features, "ieee", vectors)
+    )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from towers.kernels.triton import phrases
+from towers.kernels.triton import phrase_features
 
 from ... import reference
 from .cases import close, upstream
@@ -76,7 +76,7 @@ def of_vectors(case: Case, device: torch.device) -> tuple[Tensor, list[Tensor]]:
         vectors[~real] = float("nan")
         real = real.to(device)
     leaves = [part.float().to(device).requires_grad_() for part in (vectors, weight, bias)]
-    features, _ = phrases.phrase_features(leaves[0], None, *leaves[1:], real, case.pool, case.precision, True)
+    features, _ = phrase_features.phrase_features(leaves[0], None, *leaves[1:], real, case.pool, case.precision, True)
     return features, leaves
 
 
@@ -110,7 +110,7 @@ def test_from_ids_and_a_table(case, device):
         ids[~real] = 10**12
         real = real.to(device)
     weight, bias = (part.float().to(device).requires_grad_() for part in (weight, bias))
-    features, _ = phrases.phrase_features(
+    features, _ = phrase_features.phrase_features(
         table.float().to(device), ids.to(device), weight, bias, real, case.pool, "ieee", True
     )
     wanted, (_, d_weight, d_bias) = expect(case)
@@ -127,7 +127,7 @@ def test_from_a_table_that_was_multiplied(case, device):
         real = real.to(device)
     table, weight, bias = (part.float().to(device).requires_grad_() for part in (table, weight, bias))
     projected = torch.einsum("vk,pfk->vpf", table, weight)
-    features, _ = phrases.phrase_lookup(projected, ids.to(device), bias, real, case.pool, True)
+    features, _ = phrase_features.phrase_lookup(projected, ids.to(device), bias, real, case.pool, True)
     wanted, (d_vectors, d_weight, d_bias) = expect(case)
     close(pull(features, case.whole(case.numbers()[4])), wanted, 2e-6, "features")
     d_table = torch.zeros(VOCABULARY, case.width).double().index_add(0, case.numbers()[1], d_vectors)
@@ -140,7 +140,7 @@ def test_vectors_of_bfloat16(device):
     case = Case(90)
     table, ids, weight, bias, _ = case.numbers()
     vectors, weight, bias = (part.bfloat16().to(device) for part in (table[ids], weight, bias))
-    features, _ = phrases.phrase_features(vectors, None, weight, bias, None, 4, "", False)
+    features, _ = phrase_features.phrase_features(vectors, None, weight, bias, None, 4, "", False)
     exact = torch.cat([vectors[:-1], vectors[1:]], 1).double() @ weight.double().transpose(1, 2).flatten(0, 1)
     exact = (exact + bias.double()).cpu().unflatten(1, (8, 4)).max(2).values
     close(features[:-1], exact, 4e-3, "features")
@@ -149,17 +149,17 @@ def test_vectors_of_bfloat16(device):
 def test_the_first_of_equal_features_wins(device):
     vectors, weight = torch.ones(3, 4, device=device), torch.ones(1, 16, 4, device=device)
     bias = torch.zeros(16, device=device)
-    _, winners = phrases.phrase_features(vectors, None, weight, bias, None, 4, "ieee", True)
+    _, winners = phrase_features.phrase_features(vectors, None, weight, bias, None, 4, "ieee", True)
     assert not winners.any()
 
 
 def test_what_has_no_gradient(device):
     table, ids, weight, bias, _ = Case(20).numbers()
     table, weight, bias = (part.float().to(device).requires_grad_() for part in (table, weight, bias))
-    features, winners = phrases.phrase_features(table, ids.to(device), weight, bias, None, 4, "ieee", True)
+    features, winners = phrase_features.phrase_features(table, ids.to(device), weight, bias, None, 4, "ieee", True)
     with pytest.raises(RuntimeError, match=r"a table gets no gradient; look its rows up with F\.embedding"):
         features.sum().backward()
-    features, winners = phrases.phrase_features(table, None, weight, bias, None, 4, "ieee", False)
+    features, winners = phrase_features.phrase_features(table, None, weight, bias, None, 4, "ieee", False)
     assert len(winners) == 0
     with pytest.raises(RuntimeError, match="no gradients after keep=False"):
         features.sum().backward()

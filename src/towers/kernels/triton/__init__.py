@@ -6,7 +6,7 @@ jagged batches look the same to them.
 
 - `support` says which GPUs, sizes and dtypes the kernels support.
 - `fused_lstm` runs all layers of an LSTM: `lstm_narrow` for small sizes, `lstm_wide` for the others.
-- `phrases` computes a tower's convolution and pool in one pass.
+- `phrase_features` computes a tower's convolution and pool in one pass.
 """
 
 from towers.kernels.triton.fused_lstm import run

@@ -255,17 +255,22 @@ def backward_kernel(
     longest = tl.max(length, 0)
     last = tl.maximum(longest - 1, 0)
     live = real & (last < length)[:, None]
-    i_1, f_1, g_1, o_1 = four_gates(gates, gate_place + last * move * 4 * HIDDEN, live, HIDDEN)
-    b_1 = tl.load(before_c + place + last * move * HIDDEN, live, 0.0)
+    if STREAM == 0:  # one step ahead; streamed weights leave no registers for that
+        i_1, f_1, g_1, o_1 = four_gates(gates, gate_place + last * move * 4 * HIDDEN, live, HIDDEN)
+        b_1 = tl.load(before_c + place + last * move * HIDDEN, live, 0.0)
     for back in range(longest):
         t = last - back
         live = real & (t < length)[:, None]
         here, gate_here = place + t * move * HIDDEN, gate_place + t * move * 4 * HIDDEN
-        i_t, f_t, g_t, o_t, before = i_1, f_1, g_1, o_1, b_1
-        next_t = tl.maximum(t - 1, 0)
-        sooner = real & (next_t < length)[:, None]
-        i_1, f_1, g_1, o_1 = four_gates(gates, gate_place + next_t * move * 4 * HIDDEN, sooner, HIDDEN)
-        b_1 = tl.load(before_c + place + next_t * move * HIDDEN, sooner, 0.0)
+        if STREAM == 0:
+            i_t, f_t, g_t, o_t, before = i_1, f_1, g_1, o_1, b_1
+            next_t = tl.maximum(t - 1, 0)
+            sooner = real & (next_t < length)[:, None]
+            i_1, f_1, g_1, o_1 = four_gates(gates, gate_place + next_t * move * 4 * HIDDEN, sooner, HIDDEN)
+            b_1 = tl.load(before_c + place + next_t * move * HIDDEN, sooner, 0.0)
+        else:
+            i_t, f_t, g_t, o_t = four_gates(gates, gate_here, live, HIDDEN)
+            before = tl.load(before_c + here, live, 0.0)
         if d_output is not None:
             d_h += tl.load(d_output + here, live, 0.0)
         i, f, g, o = sigmoid(i_t), sigmoid(f_t), tanh(g_t), sigmoid(o_t)
