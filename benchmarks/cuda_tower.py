@@ -53,7 +53,7 @@ def measure(case: Case | tower.Case, device: torch.device, *, quick: bool) -> li
         vectors = jobs["towers, vectors"].given[0].values
         for phase in ("forward", "training"):
             calls: dict[str, Callable[[], object]] = {name: call_of(job, phase) for name, job in jobs.items()}
-            if phase == "forward" and case.precision == "float32":
+            if (phase, case.precision, device.type) == ("forward", "float32", "cuda"):
                 calls["towers, vectors, true float32 products"] = exact(jobs["towers, vectors"])
             calls[COPY] = vectors.clone
             timings = interleaved(calls, device, seconds=0.3 if quick else 4.0)
