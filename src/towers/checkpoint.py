@@ -14,11 +14,11 @@ from torch import Tensor
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 RESUME = "resume.json"
-"""Beside them while a training goes on, and afterwards: from what it can go on."""
+"""What a training needs to go on; it is beside the two other files during and after the training."""
 
 
 def write(folder: str | PathLike[str], config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write both files, each whole and then renamed: weights first, so that a folder with a config is complete.
+    """Write both files, each whole and then renamed; the weights first, so that a folder with a config is complete.
 
     Raises:
         ImportError: safetensors is not installed.
@@ -38,7 +38,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         ImportError: safetensors is not installed.
         OSError: it cannot be written.
     """
-    as_bytes = _safetensors().save  # its save_file makes files that only their owner can read
+    as_bytes = _safetensors().save  # files of its save_file can be read by their owner only
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     replace(path, lambda partial: partial.write_bytes(as_bytes(contiguous)))
 
@@ -68,12 +68,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     load_file = _safetensors().load_file
     try:
         return load_file(path)
-    except Exception as error:  # safetensors has an exception type of its own, which tells no more
+    except Exception as error:  # safetensors has its own exception type, with the same message
         raise ValueError(f"{path}: is damaged or no safetensors file ({error})") from None
 
 
 def read_config(folder: str | PathLike[str], name: str = CONFIG) -> dict[str, Any]:
-    """What config.json of a saved model says, or another file of that kind.
+    """The entries of config.json of a saved model, or of another file of that kind.
 
     Raises:
         FileNotFoundError: the folder or the file is missing.
@@ -97,7 +97,7 @@ def read_config(folder: str | PathLike[str], name: str = CONFIG) -> dict[str, An
 
 
 SECTIONS: Mapping[str, tuple[type, ...]] = {"vectors": (str, NoneType), "data": (str, NoneType, list)}
-"""Entries of config.json for programs, and what may stand in them: nothing that a program would stumble on."""
+"""The sections of config.json that programs read, and the types that their values may have."""
 
 
 def _check_section(path: Path, name: str, section: object, allowed: tuple[type, ...]) -> None:
@@ -118,10 +118,10 @@ def _missing(path: Path) -> str:
 
 @contextmanager
 def explained(folder: str | PathLike[str]) -> Generator[None]:
-    """Turn what goes wrong while a model is built from a config into an error that names the folder.
+    """Turn an error while a model is built from a config into one that names the folder.
 
     Raises:
-        ValueError: for a missing or unknown entry, sizes that do not fit, or weights of other names or shapes.
+        ValueError: an entry is missing or unknown, sizes do not fit, or weights have other names or shapes.
     """
     with _as_value_error(f"{folder}: {CONFIG} and {WEIGHTS} do not fit each other"):
         yield
@@ -129,10 +129,10 @@ def explained(folder: str | PathLike[str]) -> Generator[None]:
 
 @contextmanager
 def undamaged(path: Path) -> Generator[None]:
-    """Turn what goes wrong while the entries of a file are used into an error that names it.
+    """Turn an error while the entries of a file are used into one that names the file.
 
     Raises:
-        ValueError: an entry is missing, or of another kind than was written.
+        ValueError: an entry is missing, or has another type than was written.
     """
     with _as_value_error(f"{path}: is damaged"):
         yield
@@ -148,10 +148,10 @@ def _as_value_error(problem: str) -> Generator[None]:
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole beside its place, then rename it: half of it is never seen.
+    """Write a file whole under another name beside it, then rename it: half a file is never seen.
 
     Raises:
-        OSError: it cannot be written, the disk is full; the file is named, and what was there is still there.
+        OSError: it cannot be written, or the disk is full. The error names the file, and an older file is unchanged.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

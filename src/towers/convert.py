@@ -1,4 +1,4 @@
-"""The kinds of batches that every layer takes, and gives back as they came: padded, jagged, packed, Ragged."""
+"""The kinds of batches that every layer takes and returns: padded, jagged, packed, Ragged."""
 
 from typing import Any, TypeVar
 
@@ -18,12 +18,12 @@ def to_ragged(
     owner: object = None,
     keep_ids: bool = False,
 ) -> Ragged:
-    """What every layer does first: padded (with lengths), jagged, packed or Ragged in, Ragged out.
+    """Any kind of batch (padded with lengths, jagged, packed, Ragged) as Ragged: what every layer does first.
 
-    Word ids are looked up, unless the layer keeps them.
+    Word ids become vectors, unless `keep_ids`. `owner` is the layer, which the errors name.
 
     Raises:
-        ShapeContractError: lengths beside sentences that carry their own.
+        ShapeContractError: lengths are given beside sentences that carry their own.
         ValueError: a length is negative or larger than `words`.
     """
     padded = isinstance(sentences, Tensor) and not sentences.is_nested
@@ -41,9 +41,9 @@ Kind = TypeVar("Kind", bound=Tensor | Ragged | PackedSequence)
 
 
 def like_input(result: Ragged, like: Kind, *, fewer: int = 0) -> Kind:
-    """What every layer does last: the result as the same kind as its input; padding is 0.
+    """The result as the kind of batch that the input was: what every layer does last. Padding is 0.
 
-    `fewer` is by how many words a sentence got shorter on the way.
+    `fewer` is the number of words by which the layer shortened each sentence.
     """
     kind: Any = like
     if isinstance(kind, Ragged):

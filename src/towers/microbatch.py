@@ -1,4 +1,4 @@
-"""Very many sentences, some at a time."""
+"""A large batch in slices, so that the working memory stays small."""
 
 from collections.abc import Iterator
 
@@ -9,16 +9,17 @@ from towers.ragged import Ragged
 from towers.ragged_checks import is_plain
 
 WORKING_BYTES = 32 * 2**20
-"""What the work on one slice should take, all together."""
+"""The working memory of one slice."""
 
 Slice = tuple[Tensor | Ragged, Tensor | None]
 """Sentences, and their lengths where they are padded."""
 
 
 def slices(sentences: Tensor | Ragged, lengths: Tensor | None, words: int) -> Iterator[Slice]:
-    """The sentences in slices of at most `words` words each, or of one sentence: views, nothing is copied.
+    """The sentences in slices of at most `words` words each, or of one sentence; slices are views.
 
-    Whole where they are few, where they are traced, and where a gradient will go back through all of them at once.
+    There is one slice where the sentences are few, where they are traced, and where gradients are on (the backward pass
+    needs the memory of all sentences at once).
     """
     if isinstance(sentences, Tensor) and sentences.is_nested:
         sentences = Ragged.from_jagged(sentences)

@@ -41,18 +41,25 @@ class Tower(nn.Module):
     `LSTM(hidden)`, with Keras's initial values.
 
     Args:
-        words: the number of words that every sentence must have; None for any number of at least `kernel_words`.
-        vector_width: numbers of a word vector.
-        kernel_words: neighbouring words that make a phrase; `steps` = words - kernel_words + 1.
-        filters: features of a phrase.
-        pool: neighbouring features of which the largest is kept; the LSTM's input width is filters / pool.
-        hidden: LSTM units.
-        chunk: feed the LSTM this many steps at a time, carrying its state. It must divide the steps of a tower for a
-            fixed number of words; for any number of words the last chunk may be shorter. The result is the same.
+        words: the number of words that every sentence must have; None: any number of at least `kernel_words`.
+        vector_width: the size of a word vector.
+        kernel_words: the number of neighbouring words of a phrase; `steps` = words - kernel_words + 1.
+        filters: the number of features of a phrase.
+        pool: the size of the groups of features of which the largest is kept; the LSTM's input size is filters / pool.
+        hidden: the LSTM's hidden size.
+        chunk: the LSTM takes this number of steps at a time and carries its state on; None: all steps at once. The
+            result is the same. Where `words` is an int, `chunk` must divide the steps; where it is None, the last chunk
+            may be shorter.
 
     Raises:
-        ValueError: a size is no int of at least 1, `pool` does not divide `filters`, `words` is below `kernel_words`,
-            or `chunk` does not divide the steps.
+        ValueError: a size is not an int of at least 1, `pool` does not divide `filters`, `words` is below
+            `kernel_words`, or `chunk` does not divide the steps.
+
+    >>> import torch
+    >>> from towers import Tower
+    >>> tower = Tower(vector_width=5, filters=8, pool=2, hidden=3)
+    >>> tower(torch.randn(2, 7, 5), lengths=torch.tensor([7, 4])).shape  # (batch, hidden)
+    torch.Size([2, 3])
     """
 
     def __init__(
@@ -88,11 +95,11 @@ class Tower(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Keras's initial values: glorot-uniform kernels, orthogonal recurrence, zero biases, forget gates' ones."""
+        """Keras's initial values: glorot-uniform kernels, orthogonal recurrence, biases 0, those of forget gates 1."""
         self.conv.reset_parameters()
         nn.init.xavier_uniform_(self.lstm.weight_ih_l0)
         recurrent = self.lstm.weight_hh_l0
-        exact = torch.promote_types(recurrent.dtype, torch.float32)  # no orthogonal basis is found in half precision
+        exact = torch.promote_types(recurrent.dtype, torch.float32)  # half precision has no QR
         with torch.no_grad():
             recurrent.copy_(nn.init.orthogonal_(torch.empty(recurrent.shape, dtype=exact, device=recurrent.device)))
         nn.init.zeros_(self.lstm.bias_ih_l0)
@@ -105,15 +112,15 @@ class Tower(nn.Module):
         sentences: Float[Tensor | Ragged, "batch words {self.vector_width}"],
         lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch {self.hidden}"]:
-        """The last state at each sentence's own end.
+        """The LSTM's state at the end of each sentence.
 
         Args:
-            sentences: word vectors, padded on the right; or Ragged; or a jagged nested tensor.
-            lengths: real words of each padded sentence; None: all of them.
+            sentences: word vectors (batch, words, vector_width), padded on the right; or Ragged, or a jagged tensor.
+            lengths: the number of real words of each padded sentence; None: all of them.
 
         Raises:
-            ShapeContractError: a shape or dtype is not as annotated, or the number of words is not one it takes.
-            ValueError: a length is not one it takes.
+            ShapeContractError: a shape or dtype is not as annotated, or the tower does not take this number of words.
+            ValueError: the tower does not take one of the lengths.
         """
         states = fused.last_states(self._layers(), sentences, lengths)
         if states is not None:
@@ -125,16 +132,16 @@ class Tower(nn.Module):
         return fused.Layers(self.conv, self.pool, self.lstm, self.chunk)
 
     def _fused_backend(self, sentences: Tensor | Ragged) -> fused.Backend:
-        """Which code runs the whole tower in one call; "torch": the layers are called, one after the other."""
+        """The code that runs the whole tower in one call; "torch": the layers are called, one after the other."""
         return fused.backend(self._layers(), sentences)
 
     def _walk_shape(self, features: Ragged) -> Tensor:
-        """What `verify` takes for `_walk`: a walk in chunks ends as one in one go does."""
+        """What `verify` runs in place of `_walk`: all steps at once end in the same state."""
         return self.lstm(features)[1][0]
 
     @operation(_walk_shape)
     def _walk(self, features: Ragged) -> Tensor:
-        """The last h of all sentences, `chunk` steps at a time."""
+        """The last h of each sentence, `chunk` steps at a time."""
         state: tuple[Tensor, Tensor] | None = None
         *parts, end = features.chunks(self.chunk)
         for part in parts:
@@ -147,11 +154,11 @@ class Tower(nn.Module):
         sentences: Float[Tensor | Ragged, "batch words {self.vector_width}"],
         lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch {self.hidden}"]:
-        """As `forward`, of any number of sentences: where no gradient is wanted, in slices.
+        """As `forward`, for any number of sentences: without gradients they are taken in slices.
 
-        A slice is as many sentences as keep the working memory at some 32 MB, and at most 64, beyond input and
-        output (and the kept product of a table of vectors); a sentence is never cut. On a GPU with kernels for the
-        tower all goes at once, and takes some 100 bytes a word.
+        The slices keep the working memory at about 32 MB, and at most 64, beside the input, the output and the kept
+        product of a table of vectors; a sentence is never cut. On a GPU with Triton there is one slice, which takes
+        about 100 bytes a word.
         """
         if self._fused_backend(sentences) == "triton":
             return self(sentences, lengths)
@@ -159,13 +166,13 @@ class Tower(nn.Module):
         return self(*parts[0]) if len(parts) == 1 else torch.cat([self(*part) for part in parts])
 
     def _bytes_a_word(self) -> int:
-        """What a word takes on its way through the tower, all together."""
+        """The working memory for each word."""
         shares = (self.kernel_words + 1) * self.conv.filters
         numbers = self.vector_width + shares + self.pool.features + 12 * self.hidden
         return numbers * self.conv.weight.element_size() + 64
 
     def config(self) -> dict[str, int | None]:
-        """The arguments that make another tower of these sizes."""
+        """The arguments of another tower of the same sizes: `Tower(**tower.config())`."""
         return {
             "words": self.words,
             "vector_width": self.vector_width,
@@ -177,7 +184,7 @@ class Tower(nn.Module):
         }
 
     def extra_repr(self) -> str:
-        """What its layers do not say, for `repr`."""
+        """For `repr`, what the layers do not say."""
         words = "any" if self.words is None else self.words
         return f"words={words}" + (f", chunk={self.chunk}" if self.chunk else "")
 
@@ -188,12 +195,18 @@ class TwoTowers(nn.Module):
     In Keras: `Subtract()([left, right])`, `Dense(dense, "relu")`, `Dense(1)`; the sigmoid is in `probability`.
 
     Args:
-        left: by default a tower for any number of words.
-        right: by default a tower for exactly five words. The same tower twice: shared weights.
-        dense: units of the head.
+        left: the tower of the first sentence; by default one for any number of words.
+        right: the tower of the second sentence; by default one for exactly five words. `left` again: shared weights.
+        dense: the number of units of the first dense layer.
 
     Raises:
-        ValueError: the towers' `hidden` differ, or `dense` is no int of at least 1.
+        ValueError: the towers' `hidden` differ, a tower is not a Tower, or `dense` is not an int of at least 1.
+
+    >>> import torch
+    >>> from towers import Tower, TwoTowers
+    >>> model = TwoTowers(Tower(vector_width=5), Tower(words=5, vector_width=5))
+    >>> model(torch.randn(2, 7, 5), torch.randn(2, 5, 5)).shape  # a logit for each pair
+    torch.Size([2])
     """
 
     def __init__(
@@ -222,7 +235,7 @@ class TwoTowers(nn.Module):
         self._reset_head()
 
     def reset_parameters(self) -> None:
-        """Keras's initial values, in both towers and in the head."""
+        """Keras's initial values, in both towers and both dense layers."""
         for tower in dict.fromkeys((self.left, self.right)):
             tower.reset_parameters()
         self._reset_head()
@@ -248,11 +261,11 @@ class TwoTowers(nn.Module):
         left_lengths: Int[Tensor, "batch"] | None = None,
         right_lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch"]:
-        """Logits, one for each pair; the sentences as `Tower.forward` takes them.
+        """A logit for each pair. Sentences and lengths are as in `Tower.forward`.
 
         Raises:
-            ShapeContractError: a shape or dtype is not as annotated, or a number of words is not one a tower takes.
-            ValueError: a length is not one a tower takes.
+            ShapeContractError: a shape or dtype is not as annotated, or a tower does not take this number of words.
+            ValueError: a tower does not take one of the lengths.
         """
         return self.compare(self.left(left, left_lengths), self.right(right, right_lengths))
 
@@ -264,7 +277,7 @@ class TwoTowers(nn.Module):
         left_lengths: Int[Tensor, "batch"] | None = None,
         right_lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch"]:
-        """The sigmoid of `forward`: the network's output in Keras. Raises what `forward` does."""
+        """The sigmoid of `forward`, which is the network's output in Keras. It raises the same errors."""
         return torch.sigmoid(self(left, right, left_lengths, right_lengths))
 
     @contract
@@ -273,7 +286,7 @@ class TwoTowers(nn.Module):
         sentences: Float[Tensor | Ragged, "batch words {self.left.vector_width}"],
         lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch {self.hidden}"]:
-        """States of left sentences, to be compared with many right ones, by `Tower.encode`. Raises what that does."""
+        """The states of left sentences, by `Tower.encode`, for `compare`. It raises the errors of `Tower.forward`."""
         return self.left.encode(sentences, lengths)
 
     @contract
@@ -282,7 +295,7 @@ class TwoTowers(nn.Module):
         sentences: Float[Tensor | Ragged, "batch words {self.right.vector_width}"],
         lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch {self.hidden}"]:
-        """States of right sentences, to be compared with many left ones, by `Tower.encode`. Raises what that does."""
+        """The states of right sentences, by `Tower.encode`, for `compare`. It raises the errors of `Tower.forward`."""
         return self.right.encode(sentences, lengths)
 
     @contract(dtype_of="dense.weight")
@@ -291,7 +304,7 @@ class TwoTowers(nn.Module):
         left_state: Float[Tensor, "*#leading {self.hidden}"],
         right_state: Float[Tensor, "*#leading {self.hidden}"],
     ) -> Float[Tensor, "*leading"]:
-        """Logits of states; leading axes broadcast: (n, 1, hidden) against (m, hidden) gives (n, m).
+        """The logits of states. Leading axes broadcast: (n, 1, hidden) and (m, hidden) give (n, m).
 
         Raises:
             ShapeContractError: a width is not `hidden`, or the leading axes do not broadcast.
@@ -301,11 +314,11 @@ class TwoTowers(nn.Module):
     # On disk.
 
     def save(self, folder: str | PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
-        """Write config.json and model.safetensors to a folder, each written whole and then renamed.
+        """Write config.json and model.safetensors to a folder; each file is written whole, then renamed.
 
         Args:
-            folder: made if absent; a model that it holds is replaced.
-            extra: entries for config.json beside "model", for the use of programs.
+            folder: it is created if there is none; a model in it is replaced.
+            extra: more entries for config.json, beside "model".
 
         Raises:
             ImportError: safetensors is not installed.
@@ -322,12 +335,12 @@ class TwoTowers(nn.Module):
 
     @classmethod
     def load(cls, folder: str | PathLike[str], *, device: torch.device | str | None = None) -> Self:
-        """Read what `save` wrote, to the CPU unless a device is given.
+        """A model that `save` wrote, on the CPU unless a device is given.
 
         Raises:
             ImportError: safetensors is not installed.
             FileNotFoundError: the folder or one of its two files is missing.
-            ValueError: a file is damaged, of a newer format, or the weights do not fit the sizes in config.json.
+            ValueError: a file is damaged or of a newer format, or the weights do not fit the sizes in config.json.
         """
         config, weights = checkpoint.read(folder)
         with checkpoint.explained(folder):

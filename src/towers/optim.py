@@ -16,15 +16,30 @@ class KerasAdam(torch.optim.Adam):
     update. Weight decay, `maximize` and the rest of a parameter group work as in torch.
 
     As in Keras, `t` counts the steps of the optimizer, not those of one parameter: a parameter whose first gradient
-    comes in the eleventh step is corrected by the factors of t = 11. It is read from the `step` of the optimizer's
-    state, so a loaded `state_dict` goes on where it was saved, torch's own Adam's included.
+    comes in the eleventh step is corrected by the factors of t = 11. `t` is read from the `step` of the optimizer's
+    state, so that a loaded `state_dict` continues where it was saved, also one of torch's own Adam.
 
-    torch's own choice of implementation (one parameter at a time, `foreach` on CUDA) keeps `step` on the CPU. A group
-    with `fused` or `capturable` keeps it on the device: then each step waits for the device, and a CUDA graph cannot
-    capture it.
+    torch's default implementations (one parameter at a time, `foreach` on CUDA) keep `step` on the CPU. A group with
+    `fused` or `capturable` keeps it on the device: then each step waits for the device, and a CUDA graph cannot capture
+    it.
+
+    Args:
+        params: parameters, or groups of them, as for torch's Adam.
+        lr: the learning rate.
+        betas: b1 and b2, the decay of the averages m of the gradient and v of its square.
+        eps: what is added to sqrt(v).
 
     Raises:
-        ValueError: a negative `lr` or `eps`, or a beta outside [0, 1).
+        ValueError: `lr` or `eps` is negative, or a beta is not in [0, 1).
+
+    >>> import torch
+    >>> from towers.optim import KerasAdam
+    >>> weight = torch.nn.Parameter(torch.ones(1))
+    >>> optimizer = KerasAdam([weight], lr=0.5)
+    >>> weight.square().sum().backward()
+    >>> optimizer.step()
+    >>> round(weight.item(), 3)  # the first step has the size lr, whatever the gradient
+    0.5
     """
 
     def __init__(
@@ -37,7 +52,7 @@ class KerasAdam(torch.optim.Adam):
         super().__init__(params, lr=lr, betas=betas, eps=eps)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; `closure`, if given, computes the gradients first and its result is handed back."""
+        """Take one step. A `closure` is called first, to compute the gradients; its result is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -49,11 +64,11 @@ class KerasAdam(torch.optim.Adam):
         return loss
 
     def _steps_taken(self) -> int:
-        """Steps in which anything moved: the largest `step` of all parameters."""
+        """The number of steps so far: the largest `step` of all parameters."""
         return max((int(state["step"]) for state in self.state.values() if state), default=0)
 
     def _align_steps(self, taken: int) -> None:
-        """Give every parameter that is about to move the optimizer's count of steps."""
+        """Set the `step` of every parameter with a gradient to the optimizer's number of steps."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -66,7 +81,7 @@ class KerasAdam(torch.optim.Adam):
 
     @contextmanager
     def _torch_eps(self, t: int) -> Generator[None]:
-        """For one step, the epsilon with which torch's Adam does what Keras's does with the group's own."""
+        """For one step, the epsilon with which torch's Adam makes Keras's update."""
         own = [group["eps"] for group in self.param_groups]
         try:
             for group in self.param_groups:
@@ -78,7 +93,7 @@ class KerasAdam(torch.optim.Adam):
 
 
 def _first_state(parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
-    """The state torch's Adam gives a parameter before its first step."""
+    """The state that torch's Adam gives a parameter before its first step."""
     on_device = group["fused"] or group["capturable"]
     names = ["exp_avg", "exp_avg_sq"] + (["max_exp_avg_sq"] if group["amsgrad"] else [])
     step = torch.zeros((), dtype=torch.float32, device=parameter.device if on_device else "cpu")
@@ -86,8 +101,8 @@ def _first_state(parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The plain step. An optimizer's class, once used, runs the step hooks around it: a subclass that calls it would
-    run them twice."""
+    """The step without its hooks. When an optimizer's class is first used, torch wraps its step in the step hooks; a
+    subclass that calls it would run them twice."""
     while getattr(step, "hooked", False):
         step = step.__wrapped__  # type: ignore[attr-defined]
     return step

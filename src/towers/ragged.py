@@ -18,7 +18,7 @@ from towers.ragged_checks import check_ids, check_list, check_offsets, clamped, 
 
 
 def _from_padded_shape(cls: "type[Ragged]", padded: Tensor, lengths: Tensor | None = None) -> "Ragged":
-    """What `verify` takes for `Ragged.from_padded`."""
+    """What `verify` runs in place of `Ragged.from_padded`."""
     batch, words = padded.shape[:2]
     offsets = torch.empty(batch + 1, dtype=torch.int64, device=padded.device)
     tokens = batch * words if lengths is None else unknown_size(lengths)
@@ -28,32 +28,40 @@ def _from_padded_shape(cls: "type[Ragged]", padded: Tensor, lengths: Tensor | No
 class Ragged:
     """Sentences of different lengths end to end: sentence i is `values[offsets[i]:offsets[i + 1]]`.
 
-    The layout of jagged nested tensors and of torch's EmbeddingBag. A contract writes it as
-    `Float[Ragged, "batch words width"]`: its second axis has a length of its own in every sentence.
+    It is the layout of jagged nested tensors and of torch's EmbeddingBag. A contract writes it as
+    `Float[Ragged, "batch words width"]`; each sentence has its own length of the second axis.
 
-    With a table, values are word ids ("tokens") and each stands for a row of the table: a contract reads the sentences
-    with the table's width and dtype, every layer takes them as it takes the vectors themselves, and `PhraseConv`
-    multiplies each word once instead of each token. The table may be fixed, or trained (`nn.Embedding.weight`): its
-    gradient is dense. `to_padded`, `to_list` and their like give the ids; `vectors()` looks them up.
+    With a table, the values are word ids ("tokens"), and each stands for a row of the table. A contract then reads the
+    table's width and dtype, every layer takes ids where it takes vectors, and `PhraseConv` multiplies each word once
+    instead of each token. The table may be fixed or trained (`nn.Embedding.weight`); its gradient is dense.
+    `to_padded`, `to_list` and the like return the ids; `vectors()` looks the vectors up.
 
     Args:
-        values: all tokens; vectors ("tokens width"), or word ids ("tokens").
-        offsets: where each sentence starts, and after the last where it ends; from 0 to the number of tokens.
-        table: the vectors that the ids stand for, one a row; None: the values stand for themselves.
+        values: all tokens: vectors ("tokens width"), or word ids ("tokens").
+        offsets: the start of each sentence, then the end of the last one; from 0 to the number of tokens.
+        table: the vectors of the ids, one in each row; None: the values are the vectors.
 
     Raises:
-        ShapeContractError: values has no axis; offsets is not one axis of at least one int; beside a table, values
-            is not one axis of ints.
-        ValueError: offsets does not rise from 0 to the number of tokens, or an id is not a row of the table (looked at
-            as `towers.contracts.checks` says).
+        ShapeContractError: values has no axis; offsets is not one axis of at least one int; values is not one axis of
+            ints, beside a table.
+        ValueError: offsets does not rise from 0 to the number of tokens, or an id is not a row of the table
+            (`towers.contracts.checks` says when values are looked at).
+
+    >>> import torch
+    >>> from towers import Ragged
+    >>> sentences = Ragged.from_list([torch.ones(2, 3), torch.zeros(4, 3)])  # of two and of four words
+    >>> sentences.offsets
+    tensor([0, 2, 6])
+    >>> sentences
+    Ragged(2 sentences, 6 tokens, each (3), float32)
     """
 
     values: Tensor
     offsets: Tensor
     uniform: int | None
-    """The number of words of every sentence, where that is known without looking at the offsets."""
+    """The number of words of every sentence, where it is known without reading the offsets."""
     table: Tensor | None
-    """The vectors that the values stand for, where these are word ids."""
+    """The vectors of the words, where the values are word ids."""
 
     @contract
     def __init__(
@@ -76,16 +84,16 @@ class Ragged:
     def unchecked(
         cls, values: Tensor, offsets: Tensor, uniform: int | None = None, table: Tensor | None = None
     ) -> Self:
-        """Of offsets that are known to be right, and to lie beside the values: no check, no wait for a device."""
+        """A Ragged of offsets that are known to be right and on the values' device: no check, no wait for a device."""
         ragged = cls.__new__(cls)
         ragged.values, ragged.offsets, ragged.uniform, ragged.table = values, offsets, uniform, table
         return ragged
 
-    # What it holds.
+    # Its sizes.
 
     @property
     def batch(self) -> int:
-        """The number of sentences; while sizes are symbols, a symbol, which `len` can not be."""
+        """The number of sentences; a symbol where sizes are symbols, which `len` cannot return."""
         return self.offsets.shape[0] - 1
 
     def __len__(self) -> int:
@@ -106,16 +114,16 @@ class Ragged:
 
     @property
     def device(self) -> torch.device:
-        """Where the values lie, and the offsets with them."""
+        """The device of the values and the offsets."""
         return self.values.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the values, or of the vectors that they stand for."""
+        """The dtype of the vectors: that of the table, or of the values where there is none."""
         return self.values.dtype if self.table is None else self.table.dtype
 
     def to(self, *args: Any, **kwargs: Any) -> "Ragged":
-        """As `Tensor.to`: another device, and for the vectors another dtype; beside ids it is the table's."""
+        """As `Tensor.to`, for another device or another dtype of the vectors; word ids keep theirs."""
         if self.table is not None:
             table = self.table.to(*args, **kwargs)
             return Ragged.unchecked(self.values.to(table.device), self.offsets.to(table.device), self.uniform, table)
@@ -125,11 +133,11 @@ class Ragged:
     # Word ids.
 
     def with_table(self, table: Float[Tensor, "vocabulary width"]) -> "Ragged":
-        """The same sentences, their values being ids of the rows of a table.
+        """The same sentences, whose values are ids of the rows of a table.
 
         Raises:
-            ShapeContractError: values is not one axis of ints, or table not two axes of floats.
-            ValueError: an id is not a row of the table (looked at as `towers.contracts.checks` says).
+            ShapeContractError: values is not one axis of ints, or table is not two axes of floats.
+            ValueError: an id is not a row of the table (`towers.contracts.checks` says when values are looked at).
         """
         if table.dim() != 2 or not table.is_floating_point():
             came = f"{tuple(table.shape)} {str(table.dtype).removeprefix('torch.')}"
@@ -138,15 +146,15 @@ class Ragged:
         return Ragged.unchecked(ids, self.offsets, self.uniform, table)
 
     def vectors(self) -> "Ragged":
-        """The same sentences with the vectors of their words for values; itself where these are vectors already."""
+        """The same sentences with the vectors as their values; itself where there is no table."""
         if self.table is None:
             return self
         return Ragged.unchecked(self.table.index_select(0, self.values), self.offsets, self.uniform)
 
     def distinct(self) -> "Ragged":
-        """The same sentences of ids, with a table that has each of their words once and no others.
+        """The same sentences of ids, with a table of only their own words; itself where there is no table.
 
-        On a device this waits for it. Without a table it is itself.
+        On a GPU this waits for the GPU.
         """
         if self.table is None:
             return self
@@ -156,7 +164,11 @@ class Ragged:
     # Other values, other cuts.
 
     def with_values(self, values: Tensor) -> "Ragged":
-        """The same sentences with other values, one for each token, that stand for themselves."""
+        """The same sentences with other values, one for each token, and no table.
+
+        Raises:
+            ShapeContractError: there is not one value for each token.
+        """
         if values.shape[0] != self.values.shape[0]:
             raise ShapeContractError(
                 complaint("Ragged.with_values", f"values has {values.shape[0]} tokens; expected {self.values.shape[0]}")
@@ -164,7 +176,7 @@ class Ragged:
         return Ragged.unchecked(values, self.offsets, self.uniform)
 
     def token_sentences(self) -> Int[Tensor, "tokens"]:
-        """For each token, the sentence in which it stands."""
+        """For each token, the index of its sentence."""
         batch, tokens = self.batch, self.values.shape[0]
         order = torch.arange(batch, device=self.device)
         if self.uniform is not None:
@@ -172,12 +184,12 @@ class Ragged:
         return order.repeat_interleave(self.lengths, output_size=tokens)
 
     def token_positions(self) -> Int[Tensor, "tokens"]:
-        """For each token, its place in its sentence, from 0."""
+        """For each token, its index in its sentence."""
         starts = self.offsets[self.token_sentences()]
         return torch.arange(self.values.shape[0], device=self.device) - starts
 
     def _runs_shape(self, length: int) -> tuple[Tensor, Tensor]:
-        """What `verify` takes for `runs`."""
+        """What `verify` runs in place of `runs`."""
         if self.uniform is not None:
             count: Any = self.batch * max(self.uniform - length + 1, 0)
         else:
@@ -186,7 +198,7 @@ class Ragged:
 
     @operation(_runs_shape)
     def runs(self, length: int) -> tuple[Int[Tensor, "runs"], Int[Tensor, "batch+1"]]:
-        """Where runs of `length` neighbouring tokens of one sentence start, and the offsets of these starts."""
+        """The first token of each run of `length` neighbouring tokens of one sentence, and the offsets of the runs."""
         if self.uniform is not None:
             steps = max(self.uniform - length + 1, 0)
             first = torch.arange(self.batch, device=self.device).unsqueeze(1) * self.uniform
@@ -195,8 +207,8 @@ class Ragged:
         steps = (self.lengths - (length - 1)).clamp(min=0)
         offsets, runs = offsets_of(steps), None
         if is_plain(offsets) and not offsets.is_cpu:
-            # To count would wait for the device. The sizes say it too, if no sentence is shorter than `length - 1`;
-            # offsets that say otherwise are made to end there, so that nothing is written out of bounds.
+            # To count the runs would wait for the device. The sizes give their number too, if no sentence is shorter
+            # than `length - 1`; if one is, the offsets are cut there, so that nothing is written out of bounds.
             runs = max(self.values.shape[0] - self.batch * (length - 1), 0)
             offsets = offsets.clamp(max=runs)
             steps = offsets.diff()
@@ -204,14 +216,14 @@ class Ragged:
         return torch.arange(shifts.shape[0], device=self.device).add_(shifts), offsets
 
     def sentences(self, first: int, last: int) -> "Ragged":
-        """Sentences first, first + 1, … last - 1: a view; on a device this waits for it."""
+        """Sentences first, first + 1, … last - 1, as a view; on a GPU this waits for the GPU."""
         start, stop = self.offsets[[first, last]].tolist()
         return Ragged.unchecked(
             self.values[start:stop], self.offsets[first : last + 1] - start, self.uniform, self.table
         )
 
     def slice_words(self, start: int, stop: int) -> "Ragged":
-        """Words start, start + 1, … stop - 1 of each sentence; fewer, or none, of those that end before."""
+        """Words start, start + 1, … stop - 1 of each sentence; fewer, or none, where the sentence ends before."""
         if self.uniform is not None:
             start, stop = min(start, self.uniform), min(stop, self.uniform)
             values = self.values.unflatten(0, (self.batch, self.uniform))[:, start:stop].flatten(0, 1)
@@ -223,7 +235,7 @@ class Ragged:
         return Ragged.unchecked(self.values.index_select(0, index), offsets_of(lengths), table=self.table)
 
     def chunks(self, size: int | None) -> "Iterator[Ragged]":
-        """Walk the sentences `size` words at a time, as `slice_words` cuts them; None: all at once."""
+        """The sentences in parts of `size` words, as `slice_words` cuts them; None: one part."""
         longest = 0 if size is None else self.longest()
         if size is None or longest <= size:
             yield self
@@ -239,9 +251,9 @@ class Ragged:
     def from_padded(
         cls, padded: Shaped[Tensor, "batch words ..."], lengths: Int[Tensor, "batch"] | None = None
     ) -> Self:
-        """Of sentences padded on the right; without lengths, all of them are real.
+        """From sentences padded on the right; without lengths, all words are real.
 
-        Padding is left out, so that neither results nor gradients ever meet it.
+        Padding is removed, so that it is part of no result and no gradient.
 
         Raises:
             ShapeContractError: lengths is not one int for each sentence.
@@ -251,7 +263,7 @@ class Ragged:
 
     @classmethod
     def unchecked_padded(cls, padded: Tensor, lengths: Tensor | None) -> Self:
-        """As `from_padded`, of sizes and lengths that were checked already."""
+        """As `from_padded`, for sizes and lengths that were checked before."""
         batch, words = padded.shape[:2]
         if lengths is None:
             offsets = torch.arange(batch + 1, device=padded.device) * words
@@ -263,7 +275,7 @@ class Ragged:
         return cls.unchecked(padded.flatten(0, 1).index_select(0, index), offsets)
 
     def _padded_shape(self, padding: float = 0.0, words: int | None = None) -> tuple[Tensor, Tensor]:
-        """What `verify` takes for `to_padded`: how long the longest sentence is it cannot know."""
+        """What `verify` runs in place of `to_padded`; the length of the longest sentence is an unknown size."""
         words = unknown_size(self.lengths) if words is None else words
         return self.values.new_empty(self.batch, words, *self.values.shape[1:]), self.lengths
 
@@ -271,7 +283,7 @@ class Ragged:
     def to_padded(
         self, padding: float = 0.0, words: int | None = None
     ) -> tuple[Shaped[Tensor, "batch words ..."], Int[Tensor, "batch"]]:
-        """Pad on the right to the longest sentence, or to `words`; returns the lengths too.
+        """The sentences padded on the right, to the longest one or to `words`, and their lengths.
 
         Raises:
             ValueError: a sentence has more than `words` words.
@@ -287,18 +299,18 @@ class Ragged:
         return padded.index_copy(0, index, self.values).unflatten(0, (self.batch, words)), self.lengths
 
     def longest(self) -> int:
-        """The number of tokens of the longest sentence; on a device, this waits for it."""
+        """The number of tokens of the longest sentence; on a GPU this waits for the GPU."""
         if self.uniform is not None:
             return self.uniform
         return int(self.lengths.max()) if self.batch else 0
 
     @classmethod
     def from_list(cls, sentences: Sequence[Shaped[Tensor, "words ..."]]) -> Self:
-        """Of one tensor for each sentence.
+        """From a list with a tensor for each sentence.
 
         Raises:
-            ValueError: the list is empty (it would say neither width nor dtype).
-            ShapeContractError: an item is no tensor, or its width or dtype is not that of the first.
+            ValueError: the list is empty (it has neither width nor dtype).
+            ShapeContractError: an item is not a tensor, or has not the width and dtype of the first.
         """
         sentences = list(sentences)
         if not sentences:
@@ -310,12 +322,12 @@ class Ragged:
         return cls.unchecked(torch.cat(sentences), offsets_of(lengths).to(sentences[0].device))
 
     def to_list(self) -> list[Tensor]:
-        """One tensor for each sentence, views of the values."""
+        """A tensor for each sentence; they are views of the values."""
         return list(self.values.split(self.lengths.tolist()))
 
     @classmethod
     def from_packed(cls, packed: PackedSequence) -> Self:
-        """Of a PackedSequence, in the order in which its sentences stood before packing."""
+        """From a PackedSequence; the sentences are in their order before packing."""
         sizes = packed.batch_sizes
         batch = int(sizes[0]) if len(sizes) else 0
         lengths = (sizes.unsqueeze(0) > torch.arange(batch).unsqueeze(1)).sum(1)
@@ -329,7 +341,7 @@ class Ragged:
         )
 
     def to_packed(self) -> PackedSequence:
-        """As a PackedSequence, longest sentence first; its batch sizes lie on the CPU.
+        """As a PackedSequence, longest sentence first; its batch sizes are on the CPU.
 
         Raises:
             ValueError: the batch is empty or a sentence has no token (a PackedSequence can hold neither).
@@ -345,10 +357,10 @@ class Ragged:
 
     @classmethod
     def from_jagged(cls, jagged: Tensor) -> Self:
-        """Of a nested tensor of layout torch.jagged whose second axis is the ragged one.
+        """From a nested tensor of layout torch.jagged whose second axis is the ragged one.
 
         Raises:
-            ShapeContractError: it is another kind of tensor, or has holes between its sentences.
+            ShapeContractError: it is another kind of tensor, or has gaps between its sentences.
         """
         if not jagged.is_nested or jagged.layout is not torch.jagged:
             raise ShapeContractError(

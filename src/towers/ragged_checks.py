@@ -1,4 +1,4 @@
-"""What Ragged is made of: offsets, word ids and lists of sentences, looked at before they are used."""
+"""Checks of what a Ragged is made of: offsets, word ids and lists of sentences."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ def is_plain(*tensors: Tensor) -> bool:
 
 
 def check_offsets(offsets: Tensor, tokens: int) -> None:
-    """Offsets rise from 0 to the number of tokens."""
+    """Refuse offsets that do not rise from 0 to the number of tokens."""
     if int(offsets[0]) != 0 or int(offsets[-1]) != tokens:
         problem = f"offsets runs from {int(offsets[0])} to {int(offsets[-1])}; expected 0 to the {tokens} tokens"
         raise ValueError(complaint("Ragged", problem))
@@ -35,7 +35,7 @@ def check_offsets(offsets: Tensor, tokens: int) -> None:
 
 
 def clamped(offsets: Tensor, tokens: int) -> Tensor:
-    """Offsets that were not checked, made to rise from 0 to the number of tokens: nothing is read out of bounds."""
+    """Unchecked offsets, changed so that they rise from 0 to the number of tokens: nothing is read out of bounds."""
     if len(offsets) == 1:
         return torch.zeros_like(offsets)
     inner = offsets[1:-1].to(torch.int64).clamp(0, tokens)
@@ -44,7 +44,7 @@ def clamped(offsets: Tensor, tokens: int) -> Tensor:
 
 
 def check_ids(owner: str, values: Tensor, table: Tensor) -> Tensor:
-    """Ids as int64, after it was seen that they are one axis of ints, each a row of the table, and lie beside it."""
+    """Ids as int64. They must be one axis of ints, each a row of the table, on the table's device."""
     kind = str(values.dtype).removeprefix("torch.")
     if values.dim() != 1 or values.dtype not in (torch.int32, torch.int64):
         problem = f"values is {tuple(values.shape)} {kind}; beside a table it must be word ids: one axis of int64"
@@ -62,22 +62,22 @@ def check_ids(owner: str, values: Tensor, table: Tensor) -> Tensor:
 
 
 _MANY_ROWS = 16
-"""Above this number of rows of a table for each token, sorting the tokens is cheaper than a mark for each row."""
+"""If a table has more rows for each token than this, sorting the tokens is cheaper than a mark for each row."""
 
 
 def distinct(ids: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """The distinct ids, rising, and for each token its place among them."""
+    """The distinct ids in rising order, and for each token the index of its id among them."""
     if rows > _MANY_ROWS * len(ids):
         return ids.unique(return_inverse=True)
     marks = torch.zeros(rows, dtype=torch.bool, device=ids.device).index_fill_(0, ids, True)
     words = marks.nonzero().squeeze(1)
-    places = torch.empty(rows, dtype=torch.int64, device=ids.device)
-    places[words] = torch.arange(len(words), device=ids.device)
-    return words, places.index_select(0, ids)
+    index = torch.empty(rows, dtype=torch.int64, device=ids.device)
+    index[words] = torch.arange(len(words), device=ids.device)
+    return words, index.index_select(0, ids)
 
 
 def check_list(sentences: Iterable[object]) -> None:
-    """Sentences are tensors of words of one width and dtype."""
+    """Refuse sentences that are not tensors whose words have one shape and dtype."""
     first: Tensor | None = None
     for index, item in enumerate(sentences):
         if not isinstance(item, Tensor) or item.dim() == 0:

@@ -1,1 +1,1 @@
-"""What a tower is made of, one layer a file, each usable alone."""
+"""The layers of a tower, one in each file; each can be used alone."""

@@ -18,36 +18,47 @@ from towers.ragged import Ragged
 from towers.ragged_checks import is_plain
 
 _WORDS = 16_384
-"""Words of a table that are multiplied at a time: with factors of another dtype, some 10 MB."""
+"""Words of a table that are multiplied at a time; beside the result this takes about 10 MB."""
 
 
 class PhraseConv(nn.Module):
     """A convolution over neighbouring words: Keras's `Conv2D(filters, (kernel_words, vector_width))`, no activation.
 
-    Run as one matrix product over words: each real word is multiplied once by the weights of every place that it can
-    take in a phrase, then neighbours of one sentence are added. Padding is left out before the product.
+    A phrase is a run of `kernel_words` neighbouring words of one sentence. One matrix product multiplies each real word
+    by the weights of every kernel position; the results are the word's shares. A phrase is the sum of its words'
+    shares, each at its position, and of the bias. Padding is removed before the product.
 
-    Of word ids with a table, each distinct word of a batch is multiplied once; on a device, where to look for them
-    would wait for it, `Ragged.distinct` does that before the sentences go there, and the table is multiplied whole if
-    it has fewer rows than there are tokens. Where no gradient is wanted, the table is multiplied once for all batches:
-    the product is kept until the table or the weights change. It takes kernel_words x filters numbers for each word of
-    the table (256 bytes in Keras's network: .6 MB for SICK's 2,403 words, 102 MB for 400,000). A change is one that
-    torch counts: what is written through `table.data` is not seen, and `forget_vocabulary` is for that.
+    Sentences of word ids with a table:
+
+    - With gradients, each distinct word of a batch is multiplied once. On a GPU, finding the distinct words would wait
+      for the GPU. Call `Ragged.distinct` before the sentences are moved there; without it, the whole table is
+      multiplied if it has at most as many rows as there are tokens, and each token otherwise.
+    - Without gradients, the whole table is multiplied once, and the product is kept until the table or the weights
+      change. It takes kernel_words x filters numbers for each word of the table (256 bytes in Keras's network: 0.6 MB
+      for SICK's 2,403 words, 102 MB for 400,000). torch does not count a write through `table.data` as a change: call
+      `forget_vocabulary` after one.
 
     Attributes:
         weight: (kernel_words, filters, vector_width); Keras's kernel is (kernel_words, vector_width, 1, filters).
         bias: (filters,).
-        product_dtype: in which dtype the product is computed, if not in that of the weights; may be set at any time.
-            With torch.bfloat16, phrase features are off by .3 % of their spread on average, and by at most .4 % of the
-            largest; the last states of a tower by at most .0011 (measured: 50,000 random words, initial weights).
+        product_dtype: the dtype of the product, where it is not that of the weights; it may be set at any time. With
+            torch.bfloat16 the error of a phrase feature is 0.3 % of the features' standard deviation on average, and
+            at most 0.4 % of the largest feature; that of a tower's last states is at most 0.0011 (measured: 50,000
+            random words, initial weights).
 
     Args:
-        vector_width: numbers of a word vector.
-        filters: features of a phrase.
-        kernel_words: words of a phrase.
+        vector_width: the size of a word vector.
+        filters: the number of features of a phrase.
+        kernel_words: the number of words of a phrase.
 
     Raises:
-        ValueError: a size is no int of at least 1.
+        ValueError: a size is not an int of at least 1.
+
+    >>> import torch
+    >>> from towers import PhraseConv
+    >>> conv = PhraseConv(vector_width=5, filters=6, kernel_words=2)
+    >>> conv(torch.randn(3, 7, 5)).shape  # (batch, words, vector_width) -> (batch, phrases, filters)
+    torch.Size([3, 6, 6])
     """
 
     weight: Float[Tensor, "kernel_words filters vector_width"]
@@ -87,7 +98,11 @@ class PhraseConv(nn.Module):
         sentences: Float[Tensor | Ragged, "batch words {self.vector_width}"],
         lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor | Ragged, "batch words-{self.kernel_words}+1 {self.filters}"]:
-        """Phrase features of every run of `kernel_words` neighbouring words; 0 past a padded sentence's end.
+        """The features of every phrase, as the same kind of batch; 0 after the end of a padded sentence.
+
+        Args:
+            sentences: word vectors (batch, words, vector_width), padded on the right; or Ragged, or a jagged tensor.
+            lengths: the number of real words of each padded sentence; None: all of them.
 
         Raises:
             ShapeContractError: a shape or dtype is not as annotated, or there are fewer words than `kernel_words`.
@@ -101,12 +116,12 @@ class PhraseConv(nn.Module):
         return like_input(Ragged.unchecked(phrases, offsets, uniform), sentences, fewer=self.kernel_words - 1)
 
     def shares(self, ragged: Ragged) -> tuple[Tensor, Tensor | None]:
-        """The shares of all tokens; or those of words, and which word each token is."""
+        """The shares of each token, and None; or the shares of each word, and the word that each token is."""
         multiplied = self.multiplied_table(ragged)
         return (self.project(ragged.vectors().values), None) if multiplied is None else multiplied
 
     def multiplied_table(self, ragged: Ragged) -> tuple[Tensor, Tensor] | None:
-        """The shares of words, and which word each token is; None where each token had better be multiplied."""
+        """The shares of each word, and the word that each token is; None where it is better to multiply each token."""
         tokens, table = ragged.values, ragged.table
         if table is None or not is_plain(table, self.weight):
             return None
@@ -116,27 +131,27 @@ class PhraseConv(nn.Module):
             return kept, tokens
         if table.is_cpu:
             ragged = ragged.distinct()
-        elif len(table) > len(tokens):  # to look for distinct words would wait for the device
+        elif len(table) > len(tokens):  # finding the distinct words would wait for the device
             return None
         assert ragged.table is not None
         return self.project(ragged.table), ragged.values
 
     def _project_shape(self, vectors: Tensor) -> Tensor:
-        """What `verify` takes for `project`."""
-        (words, width), (places, filters, wanted) = vectors.shape, self.weight.shape
+        """What `verify` runs in place of `project`."""
+        (words, width), (kernel_positions, filters, wanted) = vectors.shape, self.weight.shape
         if width != wanted:
             raise RuntimeError(f"vectors of {width} numbers cannot be multiplied by weights for {wanted}")
-        return vectors.new_empty(words, places, filters, dtype=self.weight.dtype)
+        return vectors.new_empty(words, kernel_positions, filters, dtype=self.weight.dtype)
 
     @operation(_project_shape)
     def project(
         self, vectors: Float[Tensor, "words {self.vector_width}"]
     ) -> Float[Tensor, "words {self.kernel_words} {self.filters}"]:
-        """The share of each word in a phrase, for every place where it can stand in one: one matrix product."""
+        """The shares of each word, one for each kernel position, by one matrix product."""
         weight = rearrange(self.weight, "kernel_positions filters width -> (kernel_positions filters) width").t()
         dtype = self.product_dtype
         if torch.is_grad_enabled():
-            # A copy of the turned weight makes the product that gives its gradient faster by a quarter.
+            # With a contiguous copy the matrix product of the backward pass takes a quarter less time.
             weight = weight.contiguous()
         if dtype is None:
             product = vectors.to(weight.dtype) @ weight
@@ -145,17 +160,17 @@ class PhraseConv(nn.Module):
         return product.unflatten(1, (self.kernel_words, self.filters))
 
     def _project_all(self, table: Tensor) -> Tensor:
-        """The same of any number of words, with little memory beside the result."""
+        """As `project`, for any number of words, with little memory beside the result."""
         if len(table) <= _WORDS:
             return self.project(table)
         like = self.project(table[:1])
         shares = like.new_empty(len(table), *like.shape[1:])
-        for place, part in zip(shares.split(_WORDS), table.split(_WORDS), strict=True):
-            place.copy_(self.project(part))
+        for result, part in zip(shares.split(_WORDS), table.split(_WORDS), strict=True):
+            result.copy_(self.project(part))
         return shares
 
     def forget_vocabulary(self) -> None:
-        """Free the kept product of a table with the weights; the next call that wants it makes it again."""
+        """Free the kept product of a table with the weights; the next call that needs it computes it again."""
         self._kept.clear()
 
     def extra_repr(self) -> str:

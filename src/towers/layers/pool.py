@@ -12,17 +12,23 @@ from towers.ragged import Ragged
 
 
 class FeaturePool(nn.Module):
-    """The maximum over groups of `size` neighbouring features, in every row: never over time.
+    """The maximum over groups of `size` neighbouring features of each step, never over steps.
 
-    Keras's `MaxPooling1D(size, data_format="channels_first")` on data that is (batch, steps, features).
-    Among equal features the gradient goes to the first, as there.
+    It is Keras's `MaxPooling1D(size, data_format="channels_first")` on data that is (batch, steps, features). Where
+    several features of a group are the largest, the first gets the gradient, as in Keras.
 
     Args:
-        size: features of a group.
-        filters: features that come in; `features` = filters / size go out.
+        size: the number of features of a group.
+        filters: the number of features of a step before the pool; after it there are `features` = filters / size.
 
     Raises:
-        ValueError: `size` does not divide `filters`, or one of them is no int of at least 1.
+        ValueError: `size` does not divide `filters`, or one of them is not an int of at least 1.
+
+    >>> import torch
+    >>> from towers import FeaturePool
+    >>> pool = FeaturePool(2, filters=4)
+    >>> pool(torch.tensor([[[1.0, 3.0, 4.0, 2.0]]]))  # (batch, steps, filters) -> (batch, steps, features)
+    tensor([[[3., 4.]]])
     """
 
     def __init__(self, size: int = 4, *, filters: int = 32) -> None:
@@ -43,7 +49,11 @@ class FeaturePool(nn.Module):
         phrases: Float[Tensor | Ragged, "batch steps {self.filters}"],
         lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor | Ragged, "batch steps {self.features}"]:
-        """The largest feature of each group, step by step; 0 past a padded sentence's end.
+        """The largest feature of each group, as the same kind of batch; 0 after the end of a padded sentence.
+
+        Args:
+            phrases: (batch, steps, filters), padded on the right; or Ragged, or a jagged tensor.
+            lengths: the number of real steps of each padded sentence; None: all of them.
 
         Raises:
             ShapeContractError: a shape or dtype is not as annotated.

@@ -1,13 +1,13 @@
-"""Sizes given to a constructor: refused at once, in the same form as everything that does not fit."""
+"""Checks of the sizes that a constructor gets; the errors have the form of all others."""
 
 from towers.contracts.errors import complaint
 
 
 def at_least_one(owner: object, **sizes: object) -> None:
-    """Refuse a size that is no int of at least 1.
+    """Refuse a size that is not an int of at least 1.
 
     Raises:
-        ValueError: names the size and its value.
+        ValueError: a size is not; the error names it and its value.
     """
     for name, size in sizes.items():
         if type(size) is not int or size < 1:
