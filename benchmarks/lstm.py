@@ -1,7 +1,7 @@
 """Sentences of different lengths through one LSTM: padded and packed nn.LSTM, and towers.RaggedLSTM.
 
 The job, the same for all: from padded input and its lengths to each sentence's last state; in training the gradients
-of input and weights besides. All of a path's own work is timed: packing, planning, sorting, picking the last states.
+of input and weights besides. All of a path's own work is timed: packing, sorting, picking the last states.
 
 The sweep is every combination of hidden, batch, and share of real positions by law of lengths. The longest sentence has
 64 words in batches of up to 256, 32 in larger ones, so that the whole sweep takes about twenty minutes. The laws:
@@ -26,7 +26,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from towers import RaggedLSTM
 
 TITLE = "LSTM over sentences of different lengths"
-OURS = {"auto": "towers.RaggedLSTM", "buckets": "ours, all buckets", "steps": "ours, all steps"}
+OURS = "towers.RaggedLSTM"
 
 # Sentences of SICK (both sides, all parts) by their number of words, from 0.
 SICK = (
@@ -139,11 +139,10 @@ def implementations(
 
     paths: dict[str, Path] = {"padded nn.LSTM": padded, "packed nn.LSTM": packed}
     weights = {name: list(theirs.parameters()) for name in paths}
-    for method, name in OURS.items() if device.type == "cpu" else [("auto", OURS["auto"])]:
-        ours = RaggedLSTM(case.input_size, case.hidden, method=method, device=device)
-        ours.load_state_dict(theirs.state_dict())
-        paths[name] = lambda input, ours=ours: ours.last(input, lengths=lengths)[0]
-        weights[name] = list(ours.parameters())
+    ours = RaggedLSTM(case.input_size, case.hidden, device=device)
+    ours.load_state_dict(theirs.state_dict())
+    paths[OURS] = lambda input: ours.last(input, lengths=lengths)[0]
+    weights[OURS] = list(ours.parameters())
     return paths, weights
 
 

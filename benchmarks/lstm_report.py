@@ -34,7 +34,6 @@ def summary(rows: Sequence[Row]) -> str:
             f"  below 0.95 (0.90 under 100 µs)    {len(slow)}",
             "  worst cases:",
             *(f"    {ratio:5.2f}  {case}" for ratio, case in worst),
-            *_ways([times for _, times in cases]),
             "",
         ]
     return "\n".join(lines)
@@ -63,19 +62,6 @@ def below(ratio: float, times: Times) -> bool:
 def geometric(ratios: Iterable[float]) -> float:
     logs = [log(ratio) for ratio in ratios]
     return exp(sum(logs) / len(logs)) if logs else float("nan")
-
-
-def _ways(cases: Sequence[Times]) -> list[str]:
-    """In how many cases each way, alone, beats the other by 10 %, and auto loses 10 % to one of them."""
-    names = [name for name in cases[0] if name.startswith("ours, all")]
-    if len(names) != 2:
-        return []
-    lines = []
-    for one, other in (names, names[::-1]):
-        wins = sum(times[one] * 1.1 <= times[other] for times in cases)
-        lines.append(f"  {one!r} beats the other way by 10 % in {wins / len(cases):.0%} of the cases")
-    lost = sum(min(times[name] for name in names) * 1.1 <= times[OURS] for times in cases)
-    return [*lines, f"  auto is 10 % slower than the better way in {lost / len(cases):.0%} of the cases"]
 
 
 def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) -> None:

@@ -52,3 +52,16 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no folder 'shared' beside the repository")
     return SHARED
+
+
+@pytest.fixture(params=["native", "torch"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each backend that an LSTM has on the CPU, in turn; for "native" what the C code does not run is left to torch."""
+    from towers.kernels import cpu
+    from towers.kernels.cpu import lstm_autograd
+
+    if request.param == "torch":
+        monkeypatch.setattr(lstm_autograd, "refusal", lambda *_: "a test asks for torch")
+    elif cpu.why_not() is not None:
+        pytest.skip(f"the C code cannot run: {cpu.why_not()}")
+    return request.param

@@ -9,12 +9,12 @@ from torch.export import Dim, export
 from torch.utils.checkpoint import checkpoint
 
 from towers import Ragged, RaggedLSTM
-from towers.kernels import Batch, torch_lstm
-from towers.kernels.plan import plan, running_counts
+from towers.kernels import cpu
 
 from .. import reference
 
-methods = pytest.mark.parametrize("method", ["auto", "native", "buckets", "steps"])
+needs_compiler = pytest.mark.skipif(cpu.why_not() is not None, reason=f"the C code cannot run: {cpu.why_not()}")
+every_backend = pytest.mark.usefixtures("backend")
 
 
 def layer(dtype=torch.float32, **options) -> RaggedLSTM:
@@ -39,9 +39,9 @@ MIXED = [3, 30, 1, 7, 7, 12, 2, 30, 5, 19, 4, 4, 9, 1, 26]
 # Bit for bit.
 
 
-@methods
-def test_neither_padding_nor_what_it_holds_changes_a_bit(method):
-    lstm = layer(method=method, num_layers=2, bidirectional=True)
+@every_backend
+def test_neither_padding_nor_what_it_holds_changes_a_bit():
+    lstm = layer(num_layers=2, bidirectional=True)
     narrow, lengths = batch_of(MIXED)
     wide, _ = batch_of(MIXED, 41)
     with torch.no_grad():
@@ -53,9 +53,9 @@ def test_neither_padding_nor_what_it_holds_changes_a_bit(method):
     assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
 
 
-@methods
-def test_the_same_call_twice_and_on_other_threads_has_the_same_bits(method):
-    lstm = RaggedLSTM(16, 64, method=method)
+@every_backend
+def test_the_same_call_twice_and_on_other_threads_has_the_same_bits():
+    lstm = RaggedLSTM(16, 64)
     x, lengths = torch.randn(200, 20, 16), torch.randint(1, 21, (200,))
     first = results(lstm, x, lengths)
     try:
@@ -66,9 +66,9 @@ def test_the_same_call_twice_and_on_other_threads_has_the_same_bits(method):
         torch.set_num_threads(1)
 
 
-@methods
-def test_a_permutation_permutes_the_bits(method):
-    lstm = layer(method=method)
+@every_backend
+def test_a_permutation_permutes_the_bits():
+    lstm = layer()
     x, lengths = batch_of(MIXED)
     order = torch.randperm(len(MIXED), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -78,69 +78,6 @@ def test_a_permutation_permutes_the_bits(method):
     assert torch.equal(output[order], moved)
     assert torch.equal(h_n[:, order], h_m)
     assert torch.equal(c_n[:, order], c_m)
-
-
-# The plan.
-
-
-@methods
-def test_a_plan_is_the_same_every_time_and_can_be_read(method):
-    lstm = RaggedLSTM(32, 32, method=method)
-    lengths = torch.tensor([4] * 500 + [60] * 12 + [0] * 3)
-    text = str(lstm.plan(lengths))
-    assert text == str(lstm.plan(lengths)) == str(lstm.plan(lengths.to(torch.int8)))
-    assert text.startswith("515 sentences, 2720 words: about ")
-    assert "blocks " in text
-    assert "sentences 0+" in text
-    assert str(lstm.plan(lengths, training=False)) != str(lstm.plan(lengths, training=True))
-    assert (f"  {method} " in text) == (method != "auto")
-    assert str(RaggedLSTM(3, 5).plan(torch.tensor([0, 0]))).startswith("2 sentences, 0 words")
-    assert str(RaggedLSTM(3, 5).plan(torch.tensor([], dtype=torch.long))).startswith("0 sentences")
-
-
-@pytest.mark.parametrize("method", ["auto", "buckets", "steps"])
-@pytest.mark.parametrize("hidden", [5, 64, 4096])
-@pytest.mark.parametrize(
-    "lengths", [MIXED, [0, 2, 5], [7] * 9, [1] * 40 + [50]], ids=["mixed", "none", "even", "outlier"]
-)
-def test_a_plan_covers_every_word_once(lengths, hidden, method):
-    found = plan(torch.tensor(lengths), len(lengths), method, input_size=8, hidden=hidden, training=True, onednn=True)
-    ordered = lengths if found.order is None else torch.tensor(lengths)[found.order].tolist()
-    covered = set()
-    for cut in found.cuts:
-        for step, size in enumerate(cut.sizes, cut.start):
-            rows = range(cut.first, cut.first + (cut.sizes[0] if cut.way == "buckets" else size))
-            words = {(row, step) for row in rows if step < ordered[row]}
-            assert not covered & words
-            covered |= words
-    assert covered == {(row, step) for row, length in enumerate(ordered) for step in range(length)}
-    assert found.tokens == sum(lengths)
-
-
-def test_no_other_cuts_cost_less(monkeypatch):
-    """Against every choice of cuts and ways, by brute force, where all steps are candidates."""
-    from itertools import product
-
-    from towers.kernels.costs import costs
-
-    monkeypatch.setattr("towers.kernels.plan.PIECES", ((float("inf"), 1),))  # a single block
-    lengths = torch.tensor([6] * 40 + [4] * 300 + [2] * 900 + [1] * 50 + [0])
-    prices, counts = {**costs(8, 16, True)}, running_counts(lengths)
-    del prices["native"]
-    found = plan(lengths, len(lengths), "auto", input_size=8, hidden=16, training=True, onednn=True)
-
-    def price(start, stop, way):
-        rows = counts[start] * (stop - start) if way == "buckets" else sum(counts[start:stop])
-        return prices[way].call + prices[way].step * (stop - start) + prices[way].row * rows
-
-    def cheapest(start):
-        if start == len(counts):
-            return 0.0
-        ends = range(start + 1, len(counts) + 1)
-        return min(price(start, stop, way) + cheapest(stop) for stop, way in product(ends, prices))
-
-    cost = sum(price(cut.start, cut.stop, cut.way) for cut in found.cuts)
-    assert cost == pytest.approx(cheapest(0))
 
 
 # One operation for those who look in from outside.
@@ -153,7 +90,7 @@ def test_the_operation_keeps_torchs_rules(gradients, outputs):
     flat = [weight.detach().clone().requires_grad_(gradients) for weight in lstm._weights().flat]
     values, lengths = torch.randn(5, 9, 3, requires_grad=gradients), torch.tensor([3, 0, 9, 4, 4])
     states = [torch.zeros(4, 5, 5, requires_grad=gradients) for _ in range(2)]
-    arguments = (values, None, lengths, 9, *states, flat, 2, False, 2, True, 0.0, None, outputs, "auto")
+    arguments = (values, None, lengths, 9, *states, flat, 2, False, 2, True, 0.0, None, outputs)
     if outputs:
         torch.library.opcheck(torch.ops.towers.ragged_lstm.default, arguments)
     else:  # c_n is not defined then
@@ -248,10 +185,9 @@ def test_dropout_in_a_compiled_function_is_the_same_forwards_and_backwards():
 # Gradients.
 
 
-@methods
-def test_gradcheck(method):
-    proj_size = 0 if method == "native" else 2
-    lstm = layer(torch.float64, method=method, num_layers=2, bidirectional=True, proj_size=proj_size)
+def test_gradcheck(backend):
+    proj_size = 0 if backend == "native" else 2
+    lstm = layer(torch.float64, num_layers=2, bidirectional=True, proj_size=proj_size)
     x, lengths = torch.randn(4, 5, 3).double().requires_grad_(), torch.tensor([2, 0, 5, 4])
     h, c = torch.randn(4, 4, lstm.state_width).double().requires_grad_(), torch.randn(4, 4, 5).double().requires_grad_()
     parameters = dict(lstm.named_parameters())
@@ -264,20 +200,20 @@ def test_gradcheck(method):
     assert torch.autograd.gradcheck(run, (x, h, c, *parameters.values()), fast_mode=True)
 
 
-@methods
+@needs_compiler
 @pytest.mark.parametrize("lengths", [[3, 5], [5, 5]], ids=["different", "equal"])
-def test_gradients_of_gradients_are_refused(method, lengths):
-    lstm = layer(method=method)
+def test_the_c_code_has_no_gradient_of_its_gradient(lengths):
+    lstm = layer()
     x = torch.randn(2, 5, 3, requires_grad=True)
     for result in (lstm(x, lengths=torch.tensor(lengths))[0], lstm.last(x, lengths=torch.tensor(lengths))):
         with pytest.raises(RuntimeError, match=r"RaggedLSTM has no gradient of its gradient.*create_graph=True"):
             torch.autograd.grad(result.sum(), x, create_graph=True)
 
 
-@methods
+@every_backend
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointed(method, reentrant):
-    lstm = layer(method=method, num_layers=2)
+def test_checkpointed(reentrant):
+    lstm = layer(num_layers=2)
     x, lengths = batch_of(MIXED)
     x = x.nan_to_num().requires_grad_()
     wanted = torch.autograd.grad(lstm(x, lengths=lengths)[0].sum(), x)[0]
@@ -290,7 +226,7 @@ def test_checkpointed(method, reentrant):
 
 
 def test_backward_twice_through_a_kept_graph_and_after_a_change():
-    lstm = layer(method="steps")
+    lstm = layer()
     x, lengths = batch_of(MIXED)
     x = x.nan_to_num().requires_grad_()
     total = lstm(x, lengths=lengths)[0].square().sum()
@@ -316,23 +252,3 @@ def test_threads_are_as_before_whatever_happens():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
-
-
-# The way for devices without a kernel of ours; it is plain torch, and runs here too.
-
-
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": "single"}, {"bias": False}])
-def test_padded_for_devices(options):
-    lstm = layer(torch.float64, **options)
-    x, lengths = batch_of([3, 0, 7, 7, 1], dtype=torch.float64)
-    hx = tuple(torch.randn(lstm.state_rows, 5, 5).double() for _ in range(2))
-    batch = Batch(x, None, lengths, 7).flat(5)
-    assert torch_lstm.serves(batch, lstm._weights())
-    output, state = torch_lstm.run(batch, hx, lstm._weights())
-    wanted, wanted_state = lstm(x, hx, lengths=lengths)
-    torch.testing.assert_close(output.view(wanted.shape), wanted)
-    torch.testing.assert_close(state, wanted_state)
-    loose = batch._replace(longest=None)
-    assert torch.equal(torch_lstm.run(loose, hx, lstm._weights())[0], output)
-    nothing = Batch(x[:, :0], None, None, 0).flat(5)
-    assert torch_lstm.run(nothing, hx, lstm._weights())[1] == hx

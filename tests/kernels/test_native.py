@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from towers import Ragged, RaggedLSTM, Tower
+from towers import Ragged, RaggedLSTM, ShapeContractError, Tower
 from towers.kernels import cpu
 from towers.kernels.cpu import library
 
@@ -52,7 +52,6 @@ def test_each_sentence_as_nn_lstm_has_it_and_so_the_gradients(
     dtype = torch.float64 if double else torch.float32
     theirs = nn.LSTM(inputs, hidden, batch_first=True, bidirectional=bidirectional).double()
     ours = RaggedLSTM.from_torch(theirs).to(dtype)
-    ours.method = "native"
     rows, count = 1 + bidirectional, len(lengths)
     values = torch.randn(sum(lengths), inputs, dtype=torch.float64)
     starts = [torch.randn(rows, count, hidden, dtype=torch.float64) for _ in range(2)]
@@ -85,7 +84,7 @@ def test_each_sentence_as_nn_lstm_has_it_and_so_the_gradients(
 
 @needs_compiler
 def test_a_sentence_has_the_same_bits_whatever_stands_beside_it():
-    lstm = RaggedLSTM(9, 20, bidirectional=True, method="native")
+    lstm = RaggedLSTM(9, 20, bidirectional=True)
     lengths = torch.randint(0, 30, (70,), generator=torch.Generator().manual_seed(0)).tolist()
     sentences = [torch.randn(length, 9) for length in lengths]
     with torch.no_grad():
@@ -100,7 +99,7 @@ def test_a_sentence_has_the_same_bits_whatever_stands_beside_it():
 @needs_compiler
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_stays_in_its_own_sentence_and_is_not_hidden(bad: float):
-    lstm = RaggedLSTM(8, 6, method="native")
+    lstm = RaggedLSTM(8, 6)
     x, lengths = torch.randn(40, 7, 8), torch.arange(40) % 8
     broken = x.clone()
     broken[15, 2, 3] = bad
@@ -119,10 +118,9 @@ def test_large_gates_neither_overflow_nor_lose_the_small_ones():
         x = torch.randn(3, 5, 4) * scale
         with torch.no_grad():
             ours = RaggedLSTM.from_torch(theirs)
-            ours.method = "native"
             wanted, found = theirs.double()(x.double())[0], ours(x)[0]
         assert (wanted - found).abs().max() <= 1e-6
-    zero = RaggedLSTM(1, 1, bias=False, method="native")
+    zero = RaggedLSTM(1, 1, bias=False)
     with torch.no_grad():
         for weight in zero.parameters():
             weight.fill_(1.0)
@@ -165,10 +163,7 @@ def test_without_a_compiler_the_other_ways_run(no_compiler: pytest.MonkeyPatch):
     ours, x = RaggedLSTM.from_torch(theirs), torch.randn(3, 5, 4)
     with torch.no_grad():
         torch.testing.assert_close(ours(x)[0], theirs(x)[0])
-    assert "native" not in str(ours.plan(torch.tensor([5, 5, 5])))
-    ours.method = "native"
-    with pytest.raises(ValueError, match=r'method "native" cannot run this: no C compiler was found .*"auto" takes'):
-        ours(x)
+    assert str(ours.backend(x)) == "torch: no C compiler was found (CC, cc, gcc or clang)"
 
 
 def test_a_compiler_that_cannot_be_read_is_as_none(no_compiler: pytest.MonkeyPatch):
@@ -178,14 +173,27 @@ def test_a_compiler_that_cannot_be_read_is_as_none(no_compiler: pytest.MonkeyPat
 
 def test_a_compiler_that_fails_is_as_none(no_compiler: pytest.MonkeyPatch):
     no_compiler.setenv("CC", f"{sys.executable} -c 'raise SystemExit(1)'")
-    lstm = RaggedLSTM(4, 7, method="native")
-    with pytest.raises(ValueError, match="the C compiler could not compile it"):
-        lstm(torch.randn(3, 5, 4))
+    lstm = RaggedLSTM(4, 7)
+    x = torch.randn(3, 5, 4)
+    assert lstm.backend(x) == ("torch", "the C compiler could not compile it")
+    assert lstm(x)[0].shape == (3, 5, 7)
 
 
-def test_no_projection_in_c():
-    with pytest.raises(ValueError, match='method "native" cannot run this: it has no proj_size'):
-        RaggedLSTM(4, 7, proj_size=2, method="native")(torch.randn(3, 5, 4))
+@needs_compiler
+def test_the_backend_and_its_reason_are_said_for_all_that_forward_takes():
+    lstm, x, lengths = RaggedLSTM(4, 7), torch.randn(3, 5, 4), torch.tensor([5, 0, 2])
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([5, 1, 2]), batch_first=True, enforce_sorted=False)
+    jagged = torch.nested.nested_tensor(list(x), layout=torch.jagged)
+    state = (torch.zeros(1, 3, 7), torch.zeros(1, 3, 7))
+    for found in (
+        lstm.backend(x, state, lengths=lengths),
+        *map(lstm.backend, (Ragged.from_list(list(x)), packed, jagged)),
+    ):
+        assert (found.name, str(found)) == ("native", "native: C code for this processor runs this")
+    assert lstm.bfloat16().backend(x.bfloat16()).name == "native", "it computes in float32"
+    assert str(RaggedLSTM(4, 7, proj_size=2).backend(x)) == "torch: the C code has no projection"
+    with pytest.raises(ShapeContractError, match="input_size is 5; expected 4"):
+        RaggedLSTM(4, 7).backend(torch.randn(3, 5, 5))
 
 
 @needs_compiler
@@ -219,8 +227,9 @@ def test_where_nothing_can_be_kept_it_is_compiled_for_this_process(no_compiler: 
 @needs_compiler
 def test_few_sentences_whose_weights_fall_out_of_the_cache_take_another_way():
     lstm = RaggedLSTM(1024, 1024)
-    assert "native" not in str(lstm.plan(torch.tensor([5, 9])))
-    assert "native" in str(lstm.plan(torch.tensor([5, 9] * 10)))
+    few, many = torch.randn(2, 3, 1024), torch.randn(20, 3, 1024)
+    assert lstm.backend(few) == ("torch", "for fewer than 6 sentences and over 1 MiB of weights torch.lstm is faster")
+    assert lstm.backend(many).name == "native"
 
 
 @needs_compiler

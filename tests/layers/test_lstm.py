@@ -32,7 +32,7 @@ LENGTHS = {
     "all none": [0, 0],
 }
 variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-methods = pytest.mark.parametrize("method", ["auto", "buckets", "steps"])
+every_backend = pytest.mark.usefixtures("backend")
 
 
 def layer(dtype=torch.float64, **options) -> RaggedLSTM:
@@ -55,12 +55,12 @@ def close(found, wanted, tolerance=1e-12):
     torch.testing.assert_close(found, wanted, rtol=0, atol=bound)
 
 
-@methods
+@every_backend
 @variants
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 @pytest.mark.parametrize("given_state", [False, True], ids=["from zero", "from a state"])
-def test_every_sentence_is_as_if_it_were_alone(method, variant, lengths, given_state):
-    lstm = layer(**variant, method=method)
+def test_every_sentence_is_as_if_it_were_alone(variant, lengths, given_state):
+    lstm = layer(**variant)
     rows = reference.sentences(lengths, 3)
     hx = start(lstm, len(rows)) if given_state else None
     outputs, h_n, c_n = expect(lstm, rows, hx)
@@ -77,12 +77,12 @@ def test_every_sentence_is_as_if_it_were_alone(method, variant, lengths, given_s
     close(state[1], c_n)
 
 
-@methods
+@every_backend
 @pytest.mark.parametrize("given_state", [False, True], ids=["from zero", "from a state"])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
-def test_in_float32_every_sentence_is_as_if_it_were_alone(method, lengths, given_state):
+def test_in_float32_every_sentence_is_as_if_it_were_alone(lengths, given_state):
     """oneDNN runs float32 alone."""
-    lstm = layer(torch.float32, method=method)
+    lstm = layer(torch.float32)
     rows = reference.sentences(lengths, 3, torch.float32)
     hx = tuple(torch.randn(5, len(rows)).t().unsqueeze(0) for _ in range(2)) if given_state else None
     outputs, h_n, c_n = expect(lstm, rows, hx)
@@ -100,12 +100,12 @@ def test_in_float32_every_sentence_is_as_if_it_were_alone(method, lengths, given
     close(lstm(padded.transpose(0, 1).contiguous().transpose(0, 1), hx, lengths=found_lengths)[1][0], h_n, 1e-6)
 
 
-@methods
+@every_backend
 @variants
 @pytest.mark.parametrize("lengths", [[3, 0, 6, 3], [3, 1, 6, 3], [4, 4, 4, 4]], ids=["with none", "mixed", "equal"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_every_gradient_by_name(method, variant, lengths, dtype):
-    lstm, wanted_lstm = layer(dtype, **variant, method=method), layer(dtype, **variant)
+def test_every_gradient_by_name(variant, lengths, dtype):
+    lstm, wanted_lstm = layer(dtype, **variant), layer(dtype, **variant)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-11
     rows = reference.sentences(lengths, 3, dtype)
     padded, lengths = reference.pad(rows)
@@ -230,9 +230,9 @@ def test_a_sentence_does_not_depend_on_its_batch(lengths, random):
         close(lstm(Ragged.from_list([row]))[1][0][:, 0], h_n[:, index], 1e-6)
 
 
-@methods
-def test_an_empty_batch_gives_an_empty_result(method):
-    lstm = layer(method=method)
+@every_backend
+def test_an_empty_batch_gives_an_empty_result():
+    lstm = layer()
     for given_input in (torch.zeros(0, 4, 3).double(), Ragged(torch.zeros(0, 3).double(), torch.tensor([0]))):
         output, (h_n, c_n) = lstm(given_input)
         assert len(output) == 0
@@ -249,14 +249,14 @@ def test_lengths_may_be_any_int_type_and_results_do_not_change():
         assert torch.equal(lstm(padded, lengths=torch.tensor([1, 4, 2], dtype=dtype))[0], wanted)
 
 
-@methods
-def test_bfloat16_and_autocast(method):
-    lstm = layer(torch.bfloat16, method=method)
+@every_backend
+def test_bfloat16_and_autocast():
+    lstm = layer(torch.bfloat16)
     ragged = Ragged.from_list(reference.sentences([3, 5, 2, 4], 3, torch.bfloat16))
     output, state = lstm(ragged)
     assert {output.dtype, *(part.dtype for part in state)} == {torch.bfloat16}
 
-    lstm = layer(torch.float32, method=method)
+    lstm = layer(torch.float32)
     full = Ragged.from_list(reference.sentences([3, 5, 2, 4], 3, torch.float32))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output, state = lstm(full)
@@ -305,7 +305,6 @@ def test_it_is_made_on_meta_and_shows_its_sizes():
         (lambda: RaggedLSTM(3, 5, dropout="x"), ValueError, r"dropout \('x'\) must be a probability"),
         (lambda: RaggedLSTM.from_torch(nn.GRU(3, 5)), ValueError, r"lstm is a GRU; expected an nn.LSTM"),
         (lambda: layer(bias="single").load_state_dict({"bias_hh_l0": torch.zeros(20)}), RuntimeError, r"Missing key.*bias_ih_l0"),
-        (lambda: RaggedLSTM(3, 5, method="fast"), ValueError, r"method \('fast'\) must be one of 'auto', 'native', 'buckets', 'steps'"),
         (lambda: RaggedLSTM.from_torch(nn.LSTM(3, 5, bias=False), bias="single"), ValueError, r"does not fit an nn.LSTM with bias=False"),
         (lambda: layer()(torch.zeros(4, 3).double()), ShapeContractError, r"input has 2 axes \(4, 3\); expected 3: \(batch, steps, input_size=3\)"),
         (lambda: layer()(torch.zeros(2, 4, 12).double()), ShapeContractError, r"input: input_size is 12; expected 3 \(self.input_size\)[\s\S]*not pooled yet: 12 = 3 x 4"),
@@ -340,11 +339,11 @@ def test_with_contracts_off_nothing_is_read_out_of_bounds(call, text):
         call(RaggedLSTM(3, 5))
 
 
-@methods
+@every_backend
 @variants
-def test_the_last_states_alone_are_those_of_forward(method, variant):
+def test_the_last_states_alone_are_those_of_forward(variant):
     for dtype in (torch.float64, torch.float32):
-        lstm = layer(dtype, **variant, method=method)
+        lstm = layer(dtype, **variant)
         padded, lengths = reference.pad(reference.sentences([3, 7, 2, 7, 4], 3, dtype))
         hx = tuple(part.to(dtype).requires_grad_() for part in start(lstm, 5))
         padded.requires_grad_()

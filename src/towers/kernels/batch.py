@@ -1,12 +1,10 @@
-"""What the ways take."""
+"""What every LSTM backend takes: sentences, weights and states."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-
-from towers.kernels.cells import Parameters
 
 State = tuple[Tensor, Tensor]
 
@@ -35,10 +33,6 @@ class Batch(NamedTuple):
         starts, lengths = (None, None) if self.lengths is None else self.places(batch)
         return self._replace(values=self.values.flatten(0, -2), starts=starts, lengths=lengths)
 
-    def sizes(self) -> Tensor | int:
-        """The lengths on the CPU; or the one that all have, known without a look."""
-        return (self.longest or 0) if self.lengths is None else self.lengths.cpu()
-
     def places(self, batch: int) -> tuple[Tensor, Tensor]:
         """starts and lengths, made where they were not given."""
         values, starts, lengths, longest, _ = self
@@ -47,6 +41,15 @@ class Batch(NamedTuple):
         if lengths is None:
             lengths = torch.full((batch,), longest or 0, device=values.device)
         return starts, lengths
+
+
+class Parameters(NamedTuple):
+    """The parameters of one layer and direction, named as nn.LSTM's, their gates in its order i, f, g, o."""
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    biases: tuple[Tensor, ...]
+    weight_hr: Tensor | None
 
 
 class Weights(NamedTuple):
@@ -65,22 +68,12 @@ class Weights(NamedTuple):
         return self.flat[0].shape[0] // 4
 
     def of(self, layer: int, direction: int) -> Parameters:
-        """Those of a layer and direction."""
+        """The parameters of a layer and direction."""
         size = 2 + self.biases + self.projected
         first = (layer * (1 + self.bidirectional) + direction) * size
         w_ih, w_hh, *rest = self.flat[first : first + size]
         w_hr = rest.pop() if self.projected else None
-        bias = rest[0] + rest[1] if self.biases == 2 else rest[0] if self.biases else None
-        return Parameters(w_ih, w_hh, bias, w_hr)
-
-
-class Run(NamedTuple):
-    """What a layer and direction gives: its results in the order of the batch, and what the backward pass needs."""
-
-    output: Tensor | None
-    h_n: Tensor
-    c_n: Tensor
-    kept: tuple[Any, ...]
+        return Parameters(w_ih, w_hh, tuple(rest), w_hr)
 
 
 def refuse_forward_mode(*tensors: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Which code runs, by where the tensors lie and what they are."""
 
-from types import ModuleType
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,22 +10,40 @@ from towers.kernels import operator, torch_lstm, triton
 from towers.kernels.batch import Batch, State, Weights, refuse_forward_mode
 from towers.kernels.cpu import lstm_autograd
 
-device_backends: list[ModuleType] = [triton, torch_lstm]
+
+class Backend(NamedTuple):
+    """Which code runs an LSTM, and why; `print` it."""
+
+    name: Literal["native", "triton", "torch"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
 
 
-def run(
-    batch: Batch, state: State, weights: Weights, *, outputs: bool = True, method: str = "auto"
-) -> tuple[Tensor | None, State]:
+def backend(batch: Batch, count: int, weights: Weights) -> Backend:
+    """The code that `run` takes for `count` sentences."""
+    if _on_device(batch):
+        if triton.serves(batch.flat(count), weights):
+            return Backend("triton", "kernels of our own run up to 128 units without a projection on this GPU")
+        return Backend("torch", "not all of this has a Triton kernel: an NVIDIA GPU of compute capability 8.0 or more, "
+                       "Triton, float32 or bfloat16, at most 128 units, no projection")  # fmt: skip
+    refusal = lstm_autograd.refusal(weights, batch.values.dtype, count)
+    return Backend("native", "C code for this processor runs this") if refusal is None else Backend("torch", refusal)
+
+
+def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
     """See `towers.kernels`."""
     refuse_forward_mode(batch.values, *state, *weights.flat)
     if _on_device(batch):
         flat = batch.flat(state[0].shape[1])
-        way = next(way for way in device_backends if way.serves(flat, weights))
-        output, state = way.run(flat, state, weights, outputs=outputs)
+        if not triton.serves(flat, weights):
+            return torch_lstm.run(batch, state, weights, outputs=outputs)
+        output, state = triton.run(flat, state, weights, outputs=outputs)
         return None if output is None else output.unflatten(0, batch.values.shape[:-1]), state
     if _plain(batch.values) and _plain(weights.flat[0]) and _plain(state[0]):
-        return lstm_autograd.run(batch, state, weights, outputs=outputs, method=method)
-    return operator.run(batch, state, weights, outputs=outputs, method=method)
+        return lstm_autograd.run(batch, state, weights, outputs=outputs)
+    return operator.run(batch, state, weights, outputs=outputs)
 
 
 def reads_as_they_are(batch: Batch, weights: Weights) -> bool:

@@ -14,16 +14,25 @@ from towers.kernels.batch import Batch, State, Weights
 from towers.kernels.cpu import lstm_autograd
 
 
-def run(batch: Batch, state: State, weights: Weights, *, outputs: bool, method: str) -> tuple[Tensor | None, State]:
+def run(batch: Batch, state: State, weights: Weights, *, outputs: bool) -> tuple[Tensor | None, State]:
     """See `towers.kernels`."""
     values, starts, lengths, longest, _ = batch
     seed = torch.randint(2**31, (1,)) if weights.dropout else None
     how = (weights.biases, weights.projected, weights.num_layers, weights.bidirectional, float(weights.dropout))
     longest = longest or 0
-    output, h_n, c_n = ragged_lstm(
-        values, starts, lengths, longest, *state, list(weights.flat), *how, seed, outputs, method
-    )
+    output, h_n, c_n = ragged_lstm(values, starts, lengths, longest, *state, list(weights.flat), *how, seed, outputs)
     return output if outputs else None, (h_n, c_n)
+
+
+def _run(
+    batch: Batch, state: State, weights: Weights, seed: Tensor | None, outputs: bool
+) -> tuple[Tensor | None, State]:
+    """With dropout's noise drawn from the seed."""
+    if seed is None:
+        return lstm_autograd.run(batch, state, weights, outputs=outputs)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(seed))
+        return lstm_autograd.run(batch, state, weights, outputs=outputs)
 
 
 @torch.library.custom_op("towers::ragged_lstm", mutates_args=())
@@ -42,19 +51,13 @@ def ragged_lstm(
     dropout: float,
     seed: Tensor | None,
     outputs: bool,
-    method: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`lstm_autograd.run`, its arguments one by one; without `outputs` the output is empty."""
-    output, (h_n, c_n) = lstm_autograd.run(
-        Batch(values, starts, lengths, longest),
-        (h_0, c_0),
-        Weights(tuple(weights), biases, projected, num_layers, bidirectional, dropout),
-        outputs=outputs,
-        method=method,
-        generator=None if seed is None else torch.Generator().manual_seed(int(seed)),
-    )
+    how = (biases, projected, num_layers, bidirectional, dropout)
+    batch, own = Batch(values, starts, lengths, longest), Weights(tuple(weights), *how)
+    output, (h_n, c_n) = _run(batch, (h_0, c_0), own, seed, outputs)
     output = values.new_empty(0, h_n.shape[2] * (1 + bidirectional)) if output is None else output
-    return output, h_n.clone() if h_n is h_0 else h_n, c_n.clone() if c_n is c_0 else c_n
+    return output.contiguous(), h_n.clone() if h_n is h_0 else h_n, c_n.clone() if c_n is c_0 else c_n
 
 
 @ragged_lstm.register_fake
@@ -82,20 +85,17 @@ def ragged_lstm_backward(
     dropout: float,
     seed: Tensor | None,
     outputs: bool,
-    method: str,
 ) -> list[Tensor]:
     """The gradients of values, h_0, c_0 and the weights, from those of output (if any), h_n and c_n."""
-    g_output, g_h, g_c = gradients if outputs else (None, *gradients)
-    own = Weights(tuple(weights), biases, projected, num_layers, bidirectional, dropout)
-    batch, count = Batch(values, starts, lengths, longest), h_0.shape[1]
-    generator = None if seed is None else torch.Generator().manual_seed(int(seed))
-    how = lstm_autograd.prepare_training(batch, count, own, outputs, generator, method) if count else None
-    if how is None:
-        return [torch.zeros_like(values), g_h.clone(), g_c.clone(), *(torch.zeros_like(part) for part in weights)]
-    *_, kept = lstm_autograd.forward(how, values, h_0, c_0, save=True)
-    shapes = (values.shape, h_0.shape, c_0.shape)
-    found = lstm_autograd.backward(how, values, shapes, kept, (g_output, g_h, g_c), wants_values=True)
-    return [one.clone() for one in found if one is not None]
+    with torch.inference_mode(False):  # within an operation torch records no graph otherwise
+        values, h_0, c_0, *own = (part.detach().requires_grad_() for part in (values, h_0, c_0, *weights))
+        batch = Batch(values, starts, lengths, longest)
+        how = (biases, projected, num_layers, bidirectional, dropout)
+        output, state = _run(batch, (h_0, c_0), Weights(tuple(own), *how), seed, outputs)
+        results = [*([] if output is None else [output]), *state]
+        inputs = [values, h_0, c_0, *own]
+        found = torch.autograd.grad(results, inputs, gradients, allow_unused=True, materialize_grads=True)
+    return [part.clone() for part in found]
 
 
 @ragged_lstm_backward.register_fake
@@ -106,19 +106,19 @@ def _(gradients: Sequence[Tensor], *rest: Any) -> list[Tensor]:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     values, starts, lengths, longest, h_0, c_0, weights, *how = inputs
-    *how, seed, outputs, method = how
+    *how, seed, outputs = how
     ctx.save_for_backward(values, starts, lengths, h_0, c_0, seed, *weights)
-    ctx.how = (longest, how, outputs, method)
+    ctx.how = (longest, how, outputs)
 
 
 def _backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
     values, starts, lengths, h_0, c_0, seed, *weights = ctx.saved_tensors
-    longest, how, outputs, method = ctx.how
+    longest, how, outputs = ctx.how
     g_values, g_h, g_c, *g_weights = ragged_lstm_backward(
         [one.contiguous() for one in gradients[0 if outputs else 1 :]],
-        values, starts, lengths, longest, h_0, c_0, weights, *how, seed, outputs, method,
+        values, starts, lengths, longest, h_0, c_0, weights, *how, seed, outputs,
     )  # fmt: skip
-    return (g_values, None, None, None, g_h, g_c, g_weights, *[None] * 8)
+    return (g_values, None, None, None, g_h, g_c, g_weights, *[None] * 7)
 
 
 ragged_lstm.register_autograd(_backward, setup_context=_keep)

@@ -1,74 +1,254 @@
-"""For devices: padded to the longest sentence, through torch's own LSTM (cuDNN on CUDA); it does not wait for them.
+"""Through `torch.lstm`: sentences of like lengths in a few groups, each padded to its longest. It serves everything.
 
-As in `buckets`, one more input closes the input gate and opens the forget gate in padding, so that a cell stays as it
-is behind its sentence's end. Sentences are read backwards by their index, not by torch's own second direction.
+longest first     a a a a a a       Every group is one call of torch.lstm (oneDNN on the CPU, cuDNN on CUDA), with the
+                  b b b b . .       gradient that torch has for it. On the CPU the groups are those that cost least.
+                  -----------       Elsewhere there is one group, so that nothing waits for the device.
+                  c c c
+                  d d .             Sentences are read backwards by their index, not by torch's second direction.
+
+h_n is the output of each sentence's last word. A cell is no output: where c_n is wanted, one more input, which is 1 in
+padding and 0 in words, closes the input gate and opens the forget gate, so that c stays as it is behind the last word.
 """
+
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from towers.kernels.batch import Batch, State, Weights
+from towers.kernels.batch import Batch, Parameters, State, Weights
+from towers.kernels.stacked import run_layers
 
-_SHUT = 1e30
+
+class Cost(NamedTuple):
+    """Microseconds on two cores, forward, of a group: each call, each of its steps, each of its rows.
+
+    In training all three are about three times as high. The rows of `benchmarks/lstm.py`, run with TOWERS_NATIVE=off,
+    show what groups gain by it.
+    """
+
+    call: float
+    step: float
+    row: float
+
+    def of(self, sentences: int, steps: int) -> float:
+        """Of a group of this size."""
+        return self.call + steps * (self.step + sentences * self.row)
 
 
-def serves(batch: Batch, weights: Weights) -> bool:
-    """Everything."""
-    return True
+SORTING = 120.0  # of sorting the sentences and copying their words, in the same microseconds
+
+CLOSED = 1e15  # sigmoid of its negative is 0; its square is finite in float32, which second derivatives need
+CLOSED_HALF = 3e4  # the same in float16
 
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
-    """See `towers.kernels`; where the longest sentence is not known, this waits for the device once."""
-    values, longest = batch.values, batch.longest
-    count, device = state[0].shape[1], values.device
-    starts, lengths = batch.places(count)
-    longest = int(lengths.max()) if longest is None and count else longest
-    if not longest or not count or not len(values):
+    """See `towers.kernels`. On a device, this waits once where the longest sentence is not known."""
+    values, count = batch.values, state[0].shape[1]
+    groups = groups_of(batch, count, weights) if count and len(values) else None
+    if groups is None:
         width = state[0].shape[2] * (1 + weights.bidirectional)
-        return (values.new_zeros(len(values), width) if outputs else None), state
-    step = torch.arange(longest, device=device)
-    real = step < lengths.unsqueeze(1)
-    rows, directions = len(values), 1 + weights.bidirectional
-    ends: list[tuple[Tensor, Tensor]] = []
-    for layer in range(weights.num_layers):
+        return (values.new_zeros(*values.shape[:-1], width) if outputs else None), state
+    return run_groups(groups, state, weights, outputs=outputs)
+
+
+def run_groups(groups: "Groups", state: State, weights: Weights, *, outputs: bool) -> tuple[Tensor | None, State]:
+    """All layers over one choice of groups."""
+    return run_layers(partial(groups.run, cells=outputs), groups.batch.values, state, weights, outputs=outputs)
+
+
+def groups_of(batch: Batch, count: int, weights: Weights) -> "Groups | None":
+    """The groups of a batch; None where it has no word."""
+    if batch.lengths is None:
+        return Groups(batch, [(count, batch.longest)], padded=False) if batch.longest else None
+    if not batch.values.is_cpu:
+        longest = int(batch.lengths.max()) if batch.longest is None else batch.longest
+        return Groups(batch, [(count, longest)]) if longest else None
+    shortest, longest = (int(bound) for bound in batch.lengths.aminmax())
+    if shortest == longest:
+        return Groups(batch, [(count, longest)], padded=False) if longest else None
+    cost = _cost(batch.values.dtype, weights)
+    at_once = cost.of(count, longest)
+    if at_once > SORTING + 2 * cost.call + cost.row * int(batch.lengths.sum()):
+        falling, order = batch.lengths.sort(descending=True, stable=True)
+        sizes, total = _cheapest(falling, cost)
+        if total + SORTING < at_once:
+            return Groups(batch, sizes, order, empty=not shortest)
+    return Groups(batch, [(count, longest)], empty=not shortest)
+
+
+def _cost(dtype: torch.dtype, weights: Weights) -> Cost:
+    hidden, products = weights.hidden, 4 * weights.hidden * (weights.flat[0].shape[1] + weights.hidden)
+    if dtype == torch.float32 and not weights.projected and torch.backends.mkldnn.is_available():
+        return Cost(110, 0.03 * hidden, 0.05 + 1.2e-5 * products)
+    return Cost(110, 40, 0.3 + 3e-5 * products)  # without oneDNN each step is several operations
+
+
+def _cheapest(falling: Tensor, cost: Cost) -> tuple[list[tuple[int, int]], float]:
+    """The cheapest groups of sentences, longest first, as (sentences, steps) of each; and what they cost.
+
+    They may end at about twenty places: at eighths, and after 1, 2, 4, … sentences.
+    """
+    count = len(falling)
+    inner = {*range(0, count, max(1, count // 8)), *(1 << power for power in range(count.bit_length()))}
+    whole = {end if end < 32 else end // 32 * 32 for end in inner}  # oneDNN's threads share 32 rows best
+    ends = sorted({0, count} | {end for end in whole if end < count})
+    longest = [max(steps, 1) for steps in falling[ends[:-1]].tolist()]
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for last in range(1, len(ends)):
+        best.append(
+            min((best[first][0] + cost.of(ends[last] - ends[first], longest[first]), first) for first in range(last))
+        )
+    sizes, last = list[tuple[int, int]](), len(ends) - 1
+    while last:
+        first = best[last][1]
+        sizes.append((ends[last] - ends[first], longest[first]))
+        last = first
+    return sizes[::-1], best[-1][0]
+
+
+class Groups:
+    """The sentences of a batch, group by group.
+
+    Args:
+        batch: the sentences.
+        sizes: sentences and steps of each group.
+        order: of the sentences, so that groups are neighbours; None: as they are.
+        padded: whether some steps of some sentences are padding.
+        empty: whether some sentences may have no word.
+    """
+
+    def __init__(
+        self, batch: Batch, sizes: list[tuple[int, int]], order: Tensor | None = None, *, padded: bool = True,
+        empty: bool = True,
+    ) -> None:  # fmt: skip
+        self.batch, self.sizes, self.order, self.padded, self.empty = batch, sizes, order, padded, padded and empty
+        self._counts = [count for count, _ in sizes]
+        self._stands = order is None and batch.values.dim() == 3 and batch.starts is None
+        self._indices: dict[bool, Tensor] = {}
+
+    def run(
+        self, values: Tensor, state: State, parameters: Parameters, reverse: bool, outputs: bool, *, cells: bool
+    ) -> tuple[Tensor | None, State]:
+        """One layer in one direction, see `stacked.Direction`; `cells`: whether c_n is wanted."""
+        marked = cells and self.padded
+        flat, training = _flat(parameters, marked=marked), torch.is_grad_enabled()
+        ys: list[Tensor] = []
+        hs: list[Tensor] = []
+        cs: list[Tensor] = []
+        for x, h, c in zip(self._take(values, reverse, marked), *map(self._split, state), strict=True):
+            with _no_warning() if parameters.weight_hr is not None else nullcontext():
+                y, h_n, c_n = torch.lstm(x, (h, c), flat, bool(parameters.biases), 1, 0.0, training, False, False)
+            ys.append(y)
+            hs.append(h_n)
+            cs.append(c_n)
+        h_n = self._last(ys, state[0]) if self.padded else self._joined(hs)
+        return self._give(ys, reverse) if outputs else None, (h_n, self._joined(cs))
+
+    def _split(self, state: Tensor) -> tuple[Tensor, ...]:
+        """h or c of each group."""
+        if len(self.sizes) == 1 and self.order is None:
+            return (state,)
+        ordered = state if self.order is None else state.index_select(1, self.order)
+        return ordered.split(self._counts, 1)
+
+    def _joined(self, states: list[Tensor]) -> Tensor:
+        """h or c of all sentences in the order of the batch."""
+        joined = states[0] if len(states) == 1 else torch.cat(states, 1)
+        return joined if self.order is None else joined.index_select(1, inverse(self.order))
+
+    def _last(self, ys: list[Tensor], h_0: Tensor) -> Tensor:
+        """The output of each sentence's last word; the state that came in where it has none."""
+        lasts: list[Tensor] = []
+        for y, (_, lengths) in zip(ys, self._sentences, strict=True):
+            sentence = torch.arange(len(lengths), device=y.device)
+            last = (lengths.clamp(min=1) if self.empty else lengths) - 1
+            lasts.append(y.flatten(0, 1).index_select(0, last * len(lengths) + sentence).unsqueeze(0))
+        h_n = self._joined(lasts)
+        if not self.empty or self.batch.lengths is None:
+            return h_n
+        return torch.where(self.batch.lengths.unsqueeze(1) > 0, h_n, h_0)
+
+    def _take(self, values: Tensor, reverse: bool, marked: bool) -> list[Tensor]:
+        """The inputs of each group, "steps sentences inputs"."""
+        if self._stands and not reverse:
+            x = values[:, : self.sizes[0][1]].transpose(0, 1)
+        else:
+            index = self._index(reverse)
+            x = values.flatten(0, -2).index_select(0, index.clamp(max=self.batch.rows - 1) if self.padded else index)
+        if self.padded and (marked or torch.is_grad_enabled()):  # what stands in padding must not reach a gradient
+            pads = self._padding.view(*x.shape[:-1], 1)
+            x = x.masked_fill(pads, 0)
+            x = torch.cat((x, pads.to(x.dtype)), -1) if marked else x
+        if x.dim() == 3:
+            return [x]
+        parts = x.split([count * steps for count, steps in self.sizes])
+        return [part.unflatten(0, (steps, count)) for part, (count, steps) in zip(parts, self.sizes, strict=True)]
+
+    def _give(self, ys: list[Tensor], reverse: bool) -> Tensor:
+        """The outputs in the places of the values; 0 where no sentence is."""
+        shape = self.batch.values.shape[:-1]
+        if self._stands and not reverse:
+            y = ys[0].masked_fill(self._padding.view(*ys[0].shape[:2], 1), 0) if self.padded else ys[0]
+            return F.pad(y.transpose(0, 1), (0, 0, 0, shape[1] - len(y)))
+        rows = torch.cat([y.flatten(0, 1) for y in ys])
+        index = self._index(reverse)
+        places = torch.full((self.batch.rows + 1,), len(rows), device=index.device)
+        places = places.scatter(0, index, torch.arange(len(rows), device=index.device))[:-1]
+        return F.pad(rows, (0, 0, 0, 1)).index_select(0, places).view(*shape, rows.shape[1])
+
+    def _index(self, reverse: bool) -> Tensor:
+        """For each step of each sentence the row of the values; the one past their end in padding."""
+        if reverse not in self._indices:
+            parts: list[Tensor] = []
+            for (starts, lengths), (_, steps) in zip(self._sentences, self.sizes, strict=True):
+                step = torch.arange(steps, device=starts.device).unsqueeze(1)
+                parts.append((starts + (lengths - 1 - step if reverse else step)).flatten())
+            index = parts[0] if len(parts) == 1 else torch.cat(parts)
+            self._indices[reverse] = index.masked_fill(self._padding, self.batch.rows) if self.padded else index
+        return self._indices[reverse]
+
+    @cached_property
+    def _sentences(self) -> list[tuple[Tensor, Tensor]]:
+        """The starts and lengths of each group's sentences."""
+        parts = self.batch.places(sum(self._counts))
+        ordered = parts if self.order is None else tuple(part.index_select(0, self.order) for part in parts)
+        return list(zip(*(part.split(self._counts) for part in ordered), strict=True))
+
+    @cached_property
+    def _padding(self) -> Tensor:
+        """Which steps of which sentences are padding, group by group."""
         parts: list[Tensor] = []
-        for direction in range(directions):
-            place = starts.unsqueeze(1) + (lengths.unsqueeze(1) - 1 - step if direction else step)
-            place = torch.where(real, place, rows)
-            row = layer * directions + direction
-            y, h_n, c_n = _direction(values, place, real, lengths, (state[0][row], state[1][row]), weights, row)
-            back = torch.full((rows + 1,), place.numel(), device=device)
-            back = back.scatter(0, place.flatten(), torch.arange(place.numel(), device=device))[:-1]
-            y = torch.nn.functional.pad(y.flatten(0, 1), (0, 0, 0, 1))
-            parts.append(y.index_select(0, back))
-            ends.append((h_n, c_n))
-        values = torch.cat(parts, 1)
-        if layer < weights.num_layers - 1:
-            values = torch.nn.functional.dropout(values, weights.dropout, weights.dropout > 0)
-    h_n, c_n = (torch.stack(parts) for parts in zip(*ends, strict=True))
-    return values if outputs else None, (h_n, c_n)
+        for (_, lengths), (_, steps) in zip(self._sentences, self.sizes, strict=True):
+            parts.append((torch.arange(steps, device=lengths.device).unsqueeze(1) >= lengths).flatten())
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _direction(
-    values: Tensor, place: Tensor, real: Tensor, lengths: Tensor, state: State, weights: Weights, row: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y ("batch longest state"), and the states at each sentence's own end."""
-    directions = 1 + weights.bidirectional
-    w_ih, w_hh, bias, w_hr = weights.of(row // directions, row % directions)
-    hidden = w_ih.shape[0] // 4
-    x = values.index_select(0, place.clamp(max=len(values) - 1).flatten()).unflatten(0, place.shape)
-    x = torch.cat((x.masked_fill(~real.unsqueeze(2), 0), (~real).to(x.dtype).unsqueeze(2)), 2)
-    shut = w_ih.new_zeros(4, hidden)
-    shut[0], shut[1] = -_shut(w_ih), _shut(w_ih)
-    bias = w_ih.new_zeros(4 * hidden) if bias is None else bias
-    flat = [torch.cat((w_ih, shut.view(-1, 1)), 1), w_hh, bias, torch.zeros_like(bias)]
-    flat += [] if w_hr is None else [w_hr]
-    h, c = (part.unsqueeze(0) for part in state)
-    y, _, c_n = torch.lstm(x, (h, c), flat, True, 1, 0.0, torch.is_grad_enabled(), False, True)
-    last = (lengths - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, y.shape[2])
-    h_n = torch.where((lengths > 0).unsqueeze(1), y.gather(1, last).squeeze(1), state[0])
-    return y, h_n, c_n[0]
+@contextmanager
+def _no_warning() -> Generator[None]:
+    """Without torch's word that oneDNN has no projection."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
+        yield
 
 
-def _shut(like: Tensor) -> float:
-    return 3e4 if like.dtype == torch.float16 else _SHUT
+def _flat(parameters: Parameters, *, marked: bool) -> list[Tensor]:
+    """The parameters as torch.lstm takes them, with weights for the input that marks padding."""
+    w_ih, w_hh, biases, w_hr = parameters
+    if marked:
+        closed = torch.zeros(4, w_hh.shape[0] // 4, dtype=w_ih.dtype, device=w_ih.device)
+        closed[1] = CLOSED_HALF if w_ih.dtype == torch.float16 else CLOSED
+        closed[0] = -closed[1]
+        w_ih = torch.cat((w_ih, closed.view(-1, 1)), 1)
+    if len(biases) == 1:
+        biases = (*biases, torch.zeros_like(biases[0]))
+    return [w_ih, w_hh, *biases, *([] if w_hr is None else [w_hr])]
+
+
+def inverse(order: Tensor) -> Tensor:
+    """Where each entry of an order stands in it."""
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))

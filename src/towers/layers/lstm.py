@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -17,14 +17,11 @@ from towers.contracts.errors import complaint
 from towers.contracts.modes import autocast, may_read
 from towers.contracts.operations import operation
 from towers.convert import like_input, to_ragged
-from towers.kernels import Batch, State, Weights, reads_as_they_are
+from towers.kernels import Backend, Batch, State, Weights, reads_as_they_are
+from towers.kernels import backend as chosen_backend
 from towers.kernels import run as run_kernels
-from towers.kernels.cpu.lstm_autograd import explain
-from towers.kernels.plan import Plan
 from towers.layers.validation import at_least_one, refuse
 from towers.ragged import Ragged
-
-Method = Literal["auto", "native", "buckets", "steps"]
 
 
 class RaggedLSTM(nn.Module):
@@ -40,10 +37,6 @@ class RaggedLSTM(nn.Module):
         bias: True for nn.LSTM's two biases, which are added; "single" for one trainable bias, as in Keras (then only
             `bias_ih_l{k}` exists, and loading a state_dict with two sums them); False for none.
         batch_first: must be True.
-        method: on the CPU, "native" (C code, compiled when it is first needed; no proj_size), "buckets" (padded to a
-            few common ends, through oneDNN) or "steps" (one by one, over the sentences that still run) name a way of
-            `towers.kernels`; "auto" takes the one that its model of costs finds cheapest, and where there is no C
-            compiler cuts each batch where that model says, between the other two: see `plan`.
 
     Raises:
         ValueError: an argument is none of those, or sizes do not fit.
@@ -64,7 +57,6 @@ class RaggedLSTM(nn.Module):
         bidirectional: bool = False,
         proj_size: int = 0,
         *,
-        method: Method = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -82,24 +74,13 @@ class RaggedLSTM(nn.Module):
             refuse(self, f"proj_size ({proj_size}) must be less than hidden_size ({hidden_size}), or 0 for none")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, True, float(dropout)
-        self.bidirectional, self.proj_size, self.method = bidirectional, proj_size, method
+        self.bidirectional, self.proj_size = bidirectional, proj_size
         self._flat_names = [name for names in self._names() for name in names]
         for name, shape in self._parameter_shapes().items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
 
     # Its sizes and parameters.
-
-    @property
-    def method(self) -> Method:
-        """How it runs on the CPU: "auto", "native", "buckets" or "steps"."""
-        return self._method
-
-    @method.setter
-    def method(self, method: Method) -> None:
-        if method not in get_args(Method):
-            refuse(self, f"method ({method!r}) must be one of {', '.join(map(repr, get_args(Method)))}")
-        self._method: Method = method
 
     @property
     def state_rows(self) -> int:
@@ -149,8 +130,8 @@ class RaggedLSTM(nn.Module):
 
     def extra_repr(self) -> str:
         """Its sizes, and what is not as usual, for `repr`."""
-        usual: dict[str, object] = {"num_layers": 1, "bias": True, "dropout": 0.0, "bidirectional": False}
-        usual |= {"proj_size": 0, "method": "auto"}
+        usual: dict[str, object] = {"num_layers": 1, "bias": True, "dropout": 0.0, "bidirectional": False,
+                                    "proj_size": 0}  # fmt: skip
         others = [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
         return ", ".join([str(self.input_size), str(self.hidden_size), *others])
 
@@ -204,24 +185,38 @@ class RaggedLSTM(nn.Module):
         """
         return self._run(input, hx, lengths, outputs=False)[1][0]
 
-    def plan(self, lengths: Int[Tensor, "batch"], *, training: bool | None = None, outputs: bool = True) -> Plan:
-        """How a batch of these lengths will be walked over on the CPU; `print` it.
+    @contract(where=("batch >= 0", "0 <= lengths <= steps"), dtype_of="weight_ih_l0")
+    def backend(
+        self,
+        input: Float[Tensor | Ragged | PackedSequence, "batch steps {self.input_size}"],
+        hx: tuple[
+            Float[Tensor, "{self.state_rows} batch {self.state_width}"],
+            Float[Tensor, "{self.state_rows} batch {self.hidden_size}"],
+        ]
+        | None = None,
+        *,
+        lengths: Int[Tensor, "batch"] | None = None,
+    ) -> Backend:
+        """Which code `forward` would run for this input, "native", "triton" or "torch", and why; `print` it.
 
-        `training`: whether gradients are wanted; None: as `self.training` says. Without `outputs`: as `last` does it.
+        Raises:
+            ShapeContractError: a shape or dtype is not as annotated, or lengths stand beside input that has its own.
+            ValueError: a length is negative or above `steps`, or TOWERS_NATIVE is set to something unknown.
         """
-        training = self.training if training is None else training
+        batch, count, _ = _batch_of(input, lengths, self)
+        dtype = torch.promote_types(self.weight_ih_l0.dtype, torch.float32)
         weights = self._weights()
-        sizes = lengths.cpu().to(torch.int64) if len(lengths) else 0
-        like = weights.flat[0]
-        return explain(sizes, len(lengths), weights, self.method, training=training, like=like, outputs=outputs)
+        if not reads_as_they_are(batch, weights):
+            batch, weights = batch._replace(values=batch.values.to(dtype)), self._weights(dtype)
+        return chosen_backend(batch, count, weights)
 
     def _run(self, input: Any, hx: State | None, lengths: Tensor | None, *, outputs: bool) -> tuple[Any, State]:
         """From any kind of input to a batch for the kernels, and back to the same kind."""
-        if isinstance(input, Tensor) and not input.is_nested:
-            return self.run_batch(_batch_of_padded(input, lengths), input.shape[0], hx, outputs=outputs)
-        ragged = to_ragged(input, lengths, owner=self)
-        output, state = self.run_batch(_batch_of_ragged(ragged), ragged.batch, hx, outputs=outputs)
-        return None if output is None else like_input(ragged.with_values(output), input), state
+        batch, count, ragged = _batch_of(input, lengths, self)
+        output, state = self.run_batch(batch, count, hx, outputs=outputs)
+        if output is None or ragged is None:
+            return output, state
+        return like_input(ragged.with_values(output), input), state
 
     def run_batch(
         self, batch: Batch, count: int, hx: State | None = None, *, outputs: bool
@@ -235,14 +230,12 @@ class RaggedLSTM(nn.Module):
         self._guard(values, count, hx)
         mixed = autocast(own.device)
         if not mixed and own.dtype == values.dtype == dtype and own.device.type == "cpu":
-            return run(batch, hx, self._weights(), outputs=outputs, method=self.method)
+            return run(batch, hx, self._weights(), outputs=outputs)
         with _as_it_is(own.device):
             weights = self._weights()
             if not reads_as_they_are(batch, weights):
                 batch, weights = batch._replace(values=values.to(dtype)), self._weights(dtype)
-            output, (h_n, c_n) = run(
-                batch, (hx[0].to(dtype), hx[1].to(dtype)), weights, outputs=outputs, method=self.method
-            )
+            output, (h_n, c_n) = run(batch, (hx[0].to(dtype), hx[1].to(dtype)), weights, outputs=outputs)
         small = torch.get_autocast_dtype(own.device.type) if mixed else own.dtype
         state = (h_n.to(small), c_n.to(dtype if mixed else small))
         return None if output is None else output.to(small), state
@@ -325,6 +318,14 @@ class RaggedLSTM(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
+def _batch_of(input: Any, lengths: Tensor | None, owner: nn.Module) -> tuple[Batch, int, Ragged | None]:
+    """The sentences as the kernels take them, their number, and, where they are not padded, what they are as Ragged."""
+    if isinstance(input, Tensor) and not input.is_nested:
+        return _batch_of_padded(input, lengths), input.shape[0], None
+    ragged = to_ragged(input, lengths, owner=owner)
+    return _batch_of_ragged(ragged), ragged.batch, ragged
+
+
 def _batch_of_padded(input: Tensor, lengths: Tensor | None) -> Batch:
     words = input.shape[1]
     if lengths is None:
@@ -335,9 +336,7 @@ def _batch_of_padded(input: Tensor, lengths: Tensor | None) -> Batch:
     return Batch(input, None, lengths, words)
 
 
-def _run_shape(
-    batch: Batch, state: State, weights: Weights, *, outputs: bool, method: str
-) -> tuple[Tensor | None, State]:
+def _run_shape(batch: Batch, state: State, weights: Weights, *, outputs: bool) -> tuple[Tensor | None, State]:
     """What `verify` takes for the kernels."""
     values, (h_0, c_0) = batch.values, state
     width = h_0.shape[2] * (1 + weights.bidirectional)

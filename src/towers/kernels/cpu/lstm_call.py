@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from towers.kernels.batch import Batch, Run
-from towers.kernels.cells import Parameters
+from towers.kernels.batch import Batch, Parameters, State
 from towers.kernels.cpu.library import Library, library
 from towers.kernels.cpu.threads import openmp
 
@@ -74,29 +73,25 @@ class Layout:
 
 
 def forward(
-    layout: Layout,
-    values: Tensor,
-    state: tuple[Tensor, Tensor],
-    weights: Parameters,
-    *,
-    reverse: bool,
-    outputs: bool,
-    save: bool,
-) -> Run:
-    """Walk over the batch; output is 0 where no sentence is."""
-    w_ih, w_hh, bias, _ = weights
-    (inputs, hidden), count = (w_ih.shape[1], w_hh.shape[1]), layout.batch
+    layout: Layout, values: Tensor, state: State, parameters: Parameters, *, reverse: bool, outputs: bool, save: bool
+) -> tuple[Tensor | None, Tensor, Tensor, SavedForBackward | None]:
+    """Run one layer in one direction: output (0 where no sentence is), h_n, c_n, and what the backward pass needs.
+
+    Values are "rows inputs", or padded; h and c are "1 batch hidden".
+    """
+    w_ih, w_hh, biases, _ = parameters
+    (inputs, hidden), shape = (w_ih.shape[1], w_hh.shape[1]), values.shape[:-1]
     own = _code(values, hidden)
     values, h_0, c_0, w_ih, w_hh = (part.resolve_neg().contiguous() for part in (values, *state, w_ih, w_hh))
     _fits(values, h_0, c_0, w_ih, w_hh, layout)
-    bias = None if bias is None else bias.contiguous()
+    bias = biases[0] + biases[1] if len(biases) == 2 else biases[0].contiguous() if biases else None
     blocks = -(-hidden // own.lanes)
     packed = values.new_empty(blocks * (inputs + hidden + 1) * 4 * own.lanes)
     own.code.pack(*map(_at, (packed, w_ih, w_hh, bias)), c_int64(inputs), c_int64(hidden))
-    h_n, c_n = values.new_empty(count, hidden), values.new_empty(count, hidden)
+    h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
     y = None
     if outputs:
-        y = (values.new_empty if layout.words == layout.rows else values.new_zeros)(layout.rows, hidden)
+        y = (values.new_empty if layout.words == layout.rows else values.new_zeros)(*shape, hidden)
     gates = cells = entries = None
     if save:
         sizes = (blocks * 4 * own.lanes, blocks * own.lanes, blocks * own.lanes)
@@ -108,40 +103,40 @@ def forward(
     threads = _threads(layout, 4 * hidden * (inputs + hidden))
     _run(own.code.forward, job, threads, threads)
     if gates is None or cells is None or entries is None:
-        return Run(y, h_n, c_n, ())
-    return Run(y, h_n, c_n, SavedForBackward(gates, cells, entries, c_0, w_ih, w_hh))
+        return y, h_n, c_n, None
+    return y, h_n, c_n, SavedForBackward(gates, cells, entries, c_0, w_ih, w_hh)
 
 
 def backward(
     layout: Layout,
     values: Tensor,
-    kept: tuple[Any, ...],
-    g_output: Tensor | None,
-    g_h: Tensor,
-    g_c: Tensor,
+    saved: SavedForBackward,
+    gradients: tuple[Tensor | None, ...],
     *,
     reverse: bool,
     wants_values: bool,
-) -> tuple[Tensor | None, Tensor, Tensor, Parameters]:
-    """The gradients of values, h_0, c_0 and the weights.
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of values, h_0, c_0, the two weights and a bias, from those of output, h_n and c_n (None: zero).
 
-    The gradient of the weights is summed over parts of the sentences, as many whatever the threads, and so the same.
+    The gradient of the weights is summed over parts of the sentences, whose number does not depend on the threads, so
+    that its bits do not either.
     """
-    gates, cells, entries, c_0, w_ih, w_hh = kept
-    (inputs, hidden), count = (w_ih.shape[1], w_hh.shape[1]), layout.batch
+    gates, cells, entries, c_0, w_ih, w_hh = saved
+    inputs, hidden = w_ih.shape[1], w_hh.shape[1]
     own = _code(values, hidden)
-    values, g_h, g_c = values.contiguous(), g_h.contiguous(), g_c.contiguous()
-    g_output = None if g_output is None else g_output.contiguous()
+    values = values.resolve_neg().contiguous()
+    g_output, g_h, g_c = (None if part is None else part.resolve_neg().contiguous() for part in gradients)
+    g_h, g_c = (torch.zeros_like(c_0) if part is None else part for part in (g_h, g_c))
     blocks = -(-hidden // own.lanes)
     packed, packed_x = (
         _packed_back(weights, hidden, blocks, own) if wanted else None
         for weights, wanted in ((w_hh, True), (w_ih, wants_values))
     )
-    g_h_0, g_c_0 = values.new_empty(count, hidden), values.new_empty(count, hidden)
+    g_h_0, g_c_0 = torch.empty_like(c_0), torch.empty_like(c_0)
     g_x = None
     if wants_values:
         g_x = (torch.empty_like if layout.words == layout.rows else torch.zeros_like)(values)
-    parts = _parts(count)
+    parts = _parts(layout.batch)
     sums = values.new_empty(parts, blocks * (inputs + hidden + 1) * 4 * own.lanes)
     g_w_ih, g_w_hh, g_bias = torch.empty_like(w_ih), torch.empty_like(w_hh), values.new_empty(4 * hidden)
     job = layout.job(
@@ -152,7 +147,7 @@ def backward(
     threads = _threads(layout, 8 * hidden * (inputs + hidden))
     _run(own.code.backward, job, threads, parts)
     _run(own.code.give_weights, job, threads if blocks > 1 else 1, parts)
-    return g_x, g_h_0, g_c_0, Parameters(g_w_ih, g_w_hh, g_bias, None)
+    return g_x, g_h_0, g_c_0, g_w_ih, g_w_hh, g_bias
 
 
 def _packed_back(weights: Tensor, hidden: int, blocks: int, own: Library) -> Tensor:
@@ -175,9 +170,10 @@ def _fits(values: Tensor, h_0: Tensor, c_0: Tensor, w_ih: Tensor, w_hh: Tensor, 
         RuntimeError: sizes or dtypes do not fit each other.
     """
     hidden = w_hh.shape[1]
-    expected = ((layout.rows, w_ih.shape[1]), *[(layout.batch, hidden)] * 2, (4 * hidden, w_ih.shape[1]))
+    expected = ((layout.rows, w_ih.shape[1]), *[(1, layout.batch, hidden)] * 2, (4 * hidden, w_ih.shape[1]))
     tensors = (values, h_0, c_0, w_ih, w_hh)
-    found = tuple(tuple(part.shape) for part in tensors)
+    rows = (values.shape[:-1].numel(), values.shape[-1])
+    found = (rows, *(tuple(part.shape) for part in tensors[1:]))
     if found != (*expected, (4 * hidden, hidden)) or len({part.dtype for part in tensors}) > 1:
         dtypes = ", ".join(sorted({str(part.dtype) for part in tensors}))
         raise RuntimeError(f"RaggedLSTM: x, h_0, c_0, weight_ih, weight_hh are {found} ({dtypes}): they do not fit")
