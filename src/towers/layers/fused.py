@@ -16,10 +16,9 @@ from torch.nn import functional as F
 
 from towers.contracts.modes import autocast, switch
 from towers.convert import to_ragged
-from towers.kernels import Batch, cpu, triton
-from towers.kernels.batch import forward_mode, refuse_twice
-from towers.kernels.cells import Parameters
-from towers.kernels.cpu import phrases_call
+from towers.kernels import Batch, triton
+from towers.kernels.batch import Parameters, forward_mode, refuse_twice
+from towers.kernels.cpu import lstm_call, phrases_call
 from towers.kernels.cpu.library import code, library
 from towers.kernels.cpu.lstm_autograd import FEW, IN_CACHE
 from towers.kernels.cpu.lstm_call import REALS
@@ -149,10 +148,10 @@ def _native(layers: Layers, sentences: Tensor | Ragged, lengths: Tensor | None) 
 
 
 class _Kept(NamedTuple):
-    layout: cpu.Layout
+    layout: lstm_call.Layout
     features: Tensor
     chosen: Tensor | None
-    of_lstm: tuple[Tensor, ...]
+    of_lstm: lstm_call.SavedForBackward | None
 
 
 def _forward(
@@ -176,11 +175,13 @@ def _forward(
     steps = (offsets.diff() - fewer).clamp_(min=0) if uniform is None else None
     longest = None if uniform is None else max(uniform - fewer, 0)
     count = len(offsets) - 1
-    layout = cpu.Layout(Batch(features, offsets[:-1], steps, longest), count)
-    zeros = features.new_zeros(count, w_hh.shape[1])
-    parameters = Parameters(w_ih, w_hh, lstm_bias, None)
-    run = cpu.forward(layout, features, (zeros, zeros), parameters, reverse=False, outputs=False, save=keep)
-    return run.h_n, _Kept(layout, features, chosen, run.kept)
+    layout = lstm_call.Layout(Batch(features, offsets[:-1], steps, longest), count)
+    zeros = features.new_zeros(1, count, w_hh.shape[1])
+    parameters = Parameters(w_ih, w_hh, (lstm_bias,), None)
+    _, h_n, _, saved = lstm_call.forward(
+        layout, features, (zeros, zeros), parameters, reverse=False, outputs=False, save=keep
+    )
+    return h_n.squeeze(0), _Kept(layout, features, chosen, saved)
 
 
 class _Native(torch.autograd.Function):
@@ -192,20 +193,20 @@ class _Native(torch.autograd.Function):
     ) -> Tensor:
         states, kept = _forward(sizes, ids, rows, weight, *others, keep=True)
         ctx.layout, ctx.pool, ctx.shape = kept.layout, sizes.pool, rows.shape
-        ctx.save_for_backward(None if weight is None else rows, weight, ids, kept.features, kept.chosen, *kept.of_lstm)
+        ctx.save_for_backward(
+            None if weight is None else rows, weight, ids, kept.features, kept.chosen, *(kept.of_lstm or ())
+        )
         return states
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         refuse_twice()
         (gradient,), (vectors, weight, ids, features, chosen, *of_lstm) = gradients, ctx.saved_tensors
-        g_features, _, _, own = cpu.backward(
+        g_features, _, _, *of_weights = lstm_call.backward(
             ctx.layout,
             features,
-            tuple(of_lstm),
-            None,
-            gradient,
-            torch.zeros_like(gradient),
+            lstm_call.SavedForBackward(*of_lstm),
+            (None, gradient.unsqueeze(0), None),
             reverse=False,
             wants_values=any(ctx.needs_input_grad[2:5]),
         )
@@ -216,7 +217,7 @@ class _Native(torch.autograd.Function):
             g_rows, g_weight, g_bias = phrases_call.backward_vectors(
                 g_features, chosen, vectors, weight, ctx.pool, wants_vectors=ctx.needs_input_grad[2]
             )
-        return None, None, g_rows, g_weight, g_bias, own.weight_ih, own.weight_hh, own.bias
+        return None, None, g_rows, g_weight, g_bias, *of_weights
 
 
 # In Triton, on a GPU: convolution and pool in one pass, then the LSTM's kernels; nothing waits for the GPU.
