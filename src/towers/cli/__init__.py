@@ -22,8 +22,8 @@ class _Terminated(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code.
 
-    0; 1 where `verify` proves nothing; 2 for what the user can mend; 130 after Ctrl-C; 141 if the output is closed;
-    143 after SIGTERM. What the user can mend is told in a line on standard error, without a traceback.
+    0: success. 1: `verify` found no proof. 2: an error that the user can correct; it is one line on standard error,
+    without a traceback. 130: Ctrl-C. 141: the reader closed standard output. 143: SIGTERM.
     """
     try:
         with _terminable():
@@ -39,15 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     try:
         return arguments.run(arguments) or 0
-    except BrokenPipeError:  # whoever read the output has gone: `towers predict --out - | head`
+    except BrokenPipeError:  # the reader of the output has ended: `towers predict --out - | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (ValueError, OSError, ImportError) as error:
-        if isinstance(error, ConnectionError) and not _is_main():  # the process that ended has said why, or the first
+        if (
+            isinstance(error, ConnectionError) and not _is_main()
+        ):  # the main process, or the process that ended, prints the reason
             return 2
         print(f"towers {arguments.command}: {_told(error)}", file=sys.stderr)
         return 2
-    except (MemoryError, RuntimeError) as error:  # torch's own of memory have no class on the CPU
+    except (MemoryError, RuntimeError) as error:  # on the CPU torch raises plain RuntimeErrors where memory is short
         if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
             raise
         problem = "the memory does not suffice; take a smaller --batch-size, or smaller sizes of the network"
@@ -57,8 +59,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _terminable() -> Generator[None]:
-    """Let SIGTERM be an exception, as Ctrl-C is: nothing half done stays behind."""
-    if threading.current_thread() is not threading.main_thread():  # signals come to the main thread only
+    """Turn SIGTERM into an exception, as Python does with Ctrl-C, so that unfinished files are removed."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -73,20 +75,20 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _say_end(what: str, error: BaseException) -> None:
-    """Say it, and what was noted on the way; of several processes that end together, one does."""
+    """Print what ended the command, with the notes of the exception. Of several processes only the main one prints."""
     if _is_main():
         print(f"\ntowers: {_noted(what, error)}", file=sys.stderr)
 
 
 def _is_main() -> bool:
-    # Not by an import: the signal may have come in the middle of torch's own, which cannot be begun again.
+    # No import here: the signal may have interrupted the import of torch, which cannot be started again.
     processes = sys.modules.get("towers.training.processes")
     is_main = getattr(processes, "is_main", None)
     return is_main is None or bool(is_main(alone=False))
 
 
 def _told(error: Exception) -> str:
-    """An error's text in one line; the system's own say the file first, as ours do."""
+    """An error's text in one line. For errors of the operating system the file name comes first, as in our own."""
     if isinstance(error, OSError) and error.filename is not None:
         problem = "is a folder; name a file" if isinstance(error, IsADirectoryError) else error.strerror
         return _noted(f"{error.filename}: {problem}", error)

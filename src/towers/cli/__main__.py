@@ -1,4 +1,4 @@
-"""`python -m towers.cli`, where the command itself is not on the path."""
+"""`python -m towers.cli`, for environments in which the command `towers` is not on the PATH."""
 
 import sys
 

@@ -10,14 +10,17 @@ FORMATS = ("tsv", "csv", "jsonl", "parquet")
 
 
 class Parser(argparse.ArgumentParser):
-    """Descriptions as they are written, and only whole option names: a later option must not change a script."""
+    """A parser that keeps the line breaks of descriptions and takes no abbreviated options.
+
+    An abbreviation that is clear today could become ambiguous with a later option and break a script.
+    """
 
     def __init__(self, **options: object) -> None:
         fixed = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
         super().__init__(**{**options, **fixed})  # type: ignore[arg-type]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """An option that no command has is refused by the command that was given it, with the nearest that it has."""
+        """Refuse an unknown option in the name of its subcommand, with the nearest known option."""
         known, others = super().parse_known_args(args, namespace)
         if others:
             option = others[0].partition("=")[0]
@@ -27,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         return known, others
 
     def error(self, message: str) -> NoReturn:
-        """One line, and where to read on; argparse shows all options first, and what is wrong at their end."""
+        """Print the error in one line; argparse's own method lists all options before the error."""
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help tells more)\n")
 
 
@@ -37,7 +40,7 @@ def add_vectors(add: Callable[..., argparse.Action]) -> None:
     add(
         "--missing",
         choices=["hash", "zero"],
-        help="a word without a vector: one made from its letters, or zeros (hash)",
+        help="the vector of a word that the file lacks: hashed from its letters, or zeros (hash)",
     )
 
 
@@ -49,7 +52,7 @@ def add_columns(add: Callable[..., argparse.Action]) -> None:
     add(
         "--fit-length",
         choices=["pad-or-cut"],
-        help="for a tower of a fixed number of words: fill up or cut its sentences (default: an error)",
+        help="for a tower of a fixed number of words: pad or cut its sentences (default: an error)",
     )
 
 
@@ -59,7 +62,7 @@ def add_machine(add: Callable[..., argparse.Action]) -> None:
     add(
         "--precision",
         choices=["32-true", "bf16-mixed", "bf16-true", "64-true"],
-        help="in Lightning's words (32-true)",
+        help="number format, by Lightning's names (32-true)",
     )
 
 
@@ -74,17 +77,17 @@ def words(text: str) -> int | None:
 
 
 def devices(text: str) -> int | str:
-    """A number of processes, or Lightning's other words, looked at later."""
+    """A number of processes, or another value that Lightning knows; it is checked later."""
     return at_least_one(text) if text.lstrip("-").isdecimal() else text
 
 
 def at_least_one(text: str) -> int:
-    """A count that cannot be 0."""
+    """A whole number of at least 1."""
     return _whole(text, 1, None)
 
 
 def seed(text: str) -> int:
-    """A number that every generator of random numbers takes."""
+    """A seed that every random number generator accepts: 0 to 2**32 - 1."""
     return _whole(text, 0, 2**32 - 1)
 
 

@@ -17,7 +17,7 @@ Command = Literal["fit", "predict"]
 
 
 class Data(NamedTuple):
-    """The pairs of a run, bound to their vectors, and what config.json says of both."""
+    """The pairs of a run, bound to word vectors, and the entries of config.json about them."""
 
     parts: dict[str, SentencePairs]
     """"train", and "dev" and "test" where there are any."""
@@ -35,7 +35,7 @@ def load(arguments: argparse.Namespace, model: TwoTowers) -> Data:
 
 
 def warn_of_missing(command: str, coverage: Coverage, source: str) -> bool:
-    """Say it where most words have no vector: the work would go on, and be worth little."""
+    """Print a warning if most words have no vector: the result would be worth little."""
     found, words = coverage.types_found, coverage.types
     if 2 * found < words:
         problem = f"only {found} of {words} different words have a vector in {source}"
@@ -45,7 +45,7 @@ def warn_of_missing(command: str, coverage: Coverage, source: str) -> bool:
 
 
 def covered(vectors: WordVectors | VectorStore, coverage: Coverage) -> str:
-    """What is said of the words that were looked up: how many have a vector, and whether the file repeats any."""
+    """The sentence about the words that were looked up: how many have a vector, how many the file repeats."""
     twice = f"; repeated words in {vectors.source}: {vectors.duplicates}, the first of each counts"
     return f"{coverage}{twice if vectors.duplicates else ''}"
 
@@ -90,13 +90,14 @@ def chosen(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> dict[s
 def fitted(
     pairs: SentencePairs, model: TwoTowers, fit_length: str | None, command: Command, *, before: int = 0
 ) -> SentencePairs:
-    """Pairs that the model can read: sentences filled up or cut if asked for, and everything checked.
+    """Pairs that the model can read: checked, and with `fit_length` padded or cut.
 
-    Only sentences of a tower for a fixed number of words are filled up or cut. `before` is how many pairs of the same
-    file were right already.
+    Only sentences of a tower with a fixed number of words are padded or cut. `before` is the number
+    of pairs of the same file that were checked before.
 
     Raises:
-        ValueError: a sentence has a number of words that its tower does not take; file, line and ways out are named.
+        ValueError: a sentence has a number of words that its tower does not take; the message names file and line, and
+            the options that help.
     """
     if fit_length is not None and model.left.words is not None:
         pairs = pairs.fit_left(model.left.words)
@@ -125,7 +126,7 @@ def fitted(
 _ANY = {
     (False, "left"): "--left-words any",
     (False, "right"): "--right-words any",
-    (True, "left"): "--left-words any --right-words any",  # one tower: both options must say the same
+    (True, "left"): "--left-words any --right-words any",  # one tower: both options must be equal
     (True, "right"): "--left-words any --right-words any",
 }
 

@@ -23,7 +23,7 @@ WIDTH = 96
 
 
 class Stage(NamedTuple):
-    """What happens at one boundary, in names and in numbers."""
+    """One stage of a tower: its input, its contract and its output, in axis names and in numbers."""
 
     name: str
     does: str
@@ -32,11 +32,11 @@ class Stage(NamedTuple):
     leaves: str
     weights: int
     why: str
-    """How these weights come together."""
+    """How the number of weights is calculated."""
 
 
 class Answer(NamedTuple):
-    """A question, what there is to say, and what came out when it was tried on this model."""
+    """A question, the answer in words, and the results of trying it on this model."""
 
     question: str
     said: list[str]
@@ -120,7 +120,7 @@ def head(model: TwoTowers) -> list[Stage]:
 
 
 def demanded(layer: nn.Module, method: str = "forward") -> str:
-    """What a contract demands of its first argument, with the sizes of this very layer in it."""
+    """What a contract demands of its first argument, with the sizes of this layer filled in."""
     signature: Any = getattr(type(layer), method).__contract__
     first = next(name for name in signature.arguments if name not in ("self", "return"))
     about_values = ("lengths",)
@@ -253,12 +253,12 @@ def _about_chunks(model: TwoTowers) -> Answer:
 
 
 def _at_most(apart: float) -> str:
-    """Nothing that hangs on the machine, as long as it is no more than float32's own error."""
+    """A difference as text that is the same on every machine while it is within float32's rounding error."""
     return "at most 1e-06" if apart <= 1e-6 else f"{apart:.0e}"
 
 
 def _rebuilt(tower: Tower, words: int, chunk: int | None) -> Tower:
-    """The same tower for exactly this number of words, walking its steps in chunks."""
+    """The same tower for exactly this number of words, with its steps divided into chunks."""
     sizes: dict[str, Any] = {**tower.config(), "words": words, "chunk": chunk}
     other = Tower(**sizes)
     other.load_state_dict(tower.state_dict())
@@ -272,7 +272,7 @@ def _state_shape(lstm: RaggedLSTM, steps: int) -> str:
 
 
 def _refusal(call: Callable[[], object]) -> list[str]:
-    """What a call that must fail says."""
+    """The lines of the error that a call raises; the call must fail."""
     try:
         call()
     except (TypeError, ValueError) as error:

@@ -54,13 +54,13 @@ def _add_run(fit: Parser) -> None:
         "--resume",
         type=Path,
         metavar="DIR",
-        help="go on with a run, with the options it began with; with more --epochs, after its end too",
+        help="continue a run with its own options; a finished run too, with more --epochs",
     )
     run.add_argument(
         "--save-every",
         type=float,
         metavar="SECONDS",
-        help="how often to save what --resume goes on from, at a step's end (30; 0: after each step)",
+        help="time between two saved states for --resume (30; 0: save after each step)",
     )
     run.add_argument(
         "--tensorboard", action="store_true", help="write events to DIR/tensorboard (needs the extra tensorboard)"
@@ -81,7 +81,7 @@ def _add_files(fit: Parser) -> None:
         nargs=2,
         type=float,
         metavar=("LOW", "HIGH"),
-        help="what labels mean 'no' and 'yes'; those between are degrees (default: 0 1)",
+        help="the labels that mean 'no' and 'yes'; labels between them are degrees (default: 0 1)",
     )
 
 
@@ -97,17 +97,17 @@ def _add_sizes(fit: Parser) -> None:
     sizes.add_argument("--shared", action="store_true", help="one tower reads both sentences")
     sizes.add_argument("--kernel-words", type=int, metavar="N", help="neighbouring words of a phrase (2)")
     sizes.add_argument("--filters", type=int, metavar="N", help="features of a phrase (32)")
-    sizes.add_argument("--pool", type=int, metavar="N", help="features of which the largest is kept (4)")
-    sizes.add_argument("--hidden", type=int, metavar="N", help="LSTM units (6)")
+    sizes.add_argument("--pool", type=int, metavar="N", help="neighbouring features of which the largest is kept (4)")
+    sizes.add_argument("--hidden", type=int, metavar="N", help="hidden size of the LSTM (6)")
     sizes.add_argument("--dense", type=int, metavar="N", help="units of the head (16)")
-    sizes.add_argument("--chunk", type=int, metavar="N", help="steps that the LSTM takes at a time (all)")
+    sizes.add_argument("--chunk", type=int, metavar="N", help="steps that the LSTM reads at a time (all)")
 
 
 def _add_training(fit: Parser) -> None:
     training = fit.add_argument_group("training")
-    training.add_argument("--epochs", type=at_least_one, metavar="N", help="times through the training pairs (10)")
+    training.add_argument("--epochs", type=at_least_one, metavar="N", help="passes over the training pairs (10)")
     training.add_argument(
-        "--batch-size", type=at_least_one, metavar="N", help="pairs of a step, over all processes (5)"
+        "--batch-size", type=at_least_one, metavar="N", help="pairs of a training step, over all processes (5)"
     )
     training.add_argument("--lr", type=float, metavar="X", help="learning rate (0.001)")
     training.add_argument("--seed", type=seed, metavar="N", help="of initial weights and batches (0)")
@@ -117,7 +117,10 @@ def _add_training(fit: Parser) -> None:
         help="the dev metric that chooses the epoch (loss; pearson where labels are degrees)",
     )
     training.add_argument(
-        "--patience", type=at_least_one, metavar="N", help="end after N epochs in which that was not better (never)"
+        "--patience",
+        type=at_least_one,
+        metavar="N",
+        help="stop after N epochs without a better value of that metric (never)",
     )
     add_machine(training.add_argument)
     training.add_argument(
@@ -125,5 +128,7 @@ def _add_training(fit: Parser) -> None:
     )
     training.add_argument("--nodes", type=at_least_one, metavar="N", help="machines (1)")
     training.add_argument(
-        "--strategy", metavar="NAME", help="Lightning's word for how processes work together: auto, ddp, ... (auto)"
+        "--strategy",
+        metavar="NAME",
+        help="Lightning's strategy for several processes: auto, ddp, ... (auto)",
     )

@@ -32,9 +32,9 @@ DEFAULTS: dict[str, Any] = {name: signature(Tower).parameters[name].default for 
     **common.LABELS,
     "label_range": list(common.LABELS["label_range"]),
 }
-"""What a run has that was begun without an option; the words of sentences and the settings know it themselves."""
+"""The value of each option that was not given. The number of words and the training settings have theirs elsewhere."""
 NOT_KEPT = ("command", "run", "out", "overwrite", "resume", "json")
-"""Options of one command, not of the run."""
+"""Options of one call of the command; they are not kept with the run."""
 
 
 def fit(arguments: argparse.Namespace) -> None:
@@ -54,7 +54,7 @@ def fit(arguments: argparse.Namespace) -> None:
 
 
 def _begin(given: Mapping[str, Any], arguments: argparse.Namespace, *, as_json: bool) -> None:
-    # What does not fit is refused before any file is read.
+    # Options that contradict each other are refused before any file is read.
     settings = Settings(**_settings(given))
     build(given, settings, vector_width=1)
     about = {"command": _as_json(given), "settings": settings.as_dict()}
@@ -93,7 +93,7 @@ def _resume(folder: Path, given: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _check_same(folder: Path, began: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse options that the run did not begin with; its files may have moved, and are compared by what they hold."""
+    """Refuse options that differ from those of the run. Its files may have moved: their contents are compared later."""
     for name, value in _as_json(given).items():
         before = began.get(name)
         if name in SETTINGS or value == before or (name in FILES and name in began):
@@ -134,7 +134,7 @@ def _of_pairs(given: Mapping[str, Any]) -> argparse.Namespace:
 
 
 def _as_json(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as resume.json holds them: files by their whole path, since the run may go on from elsewhere."""
+    """Options as resume.json keeps them, with absolute paths: the run may be resumed from another folder."""
     return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in given.items()}
 
 

@@ -27,7 +27,7 @@ from towers.training.prediction import Predictor, check_width
 
 COLUMN = "probability"
 OPTIONS: dict[str, Any] = {**COLUMNS, "fit_length": None}
-"""What config.json may say and the options may replace."""
+"""Settings that config.json may have and options may replace, with their defaults."""
 Windows = Iterator[tuple[Rows, SentencePairs]]
 
 
@@ -43,7 +43,7 @@ def predict(arguments: argparse.Namespace) -> None:
     config = Config(arguments.model)
     model = TwoTowers.load(arguments.model)
     windows = _windows(source, format, model, chosen(arguments, OPTIONS | config.options))
-    first = next(windows)  # most mistakes are seen here, before the vectors are read
+    first = next(windows)  # most mistakes are found here, before the vectors are read
     with _vectors(arguments, config, model) as vectors:
         predictor = Predictor(model, vectors, **machine)
         job = Job(arguments, predictor)
@@ -53,7 +53,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 class Config:
-    """What config.json of a saved model says of words and columns, looked at closely: people edit it."""
+    """What config.json of a saved model says about vectors and columns. It is checked, since people edit it."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / CONFIG
@@ -78,7 +78,7 @@ class Config:
 
 
 def _windows(source: Source, format: TableFormat, model: TwoTowers, options: Mapping[str, Any]) -> Windows:
-    """Rows, and the pairs in them, checked."""
+    """Rows, each window with its checked pairs."""
     count = 0
     for rows in read_rows(source, format):
         if COLUMN in rows.names:
@@ -91,7 +91,7 @@ def _windows(source: Source, format: TableFormat, model: TwoTowers, options: Map
 
 
 class Job:
-    """The work on all rows, and what is said about it."""
+    """The prediction of all rows, and the report about it."""
 
     def __init__(self, arguments: argparse.Namespace, predictor: Predictor) -> None:
         self.arguments, self.predictor = arguments, predictor
@@ -112,7 +112,7 @@ class Job:
 
     @contextmanager
     def admitting(self) -> Generator[None]:
-        """Say in the error of a wrong row how much of standard output is there already."""
+        """Add to the error of a bad row how many pairs standard output has already."""
         try:
             yield
         except ValueError as error:
@@ -121,7 +121,7 @@ class Job:
             raise
 
     def _bar(self) -> Any:
-        """How far it is, on a terminal that shows nothing else meanwhile."""
+        """A progress bar, if standard error is a terminal on which no rows are printed."""
         from tqdm import tqdm
 
         shown = sys.stderr.isatty() and not (self.arguments.out == STANDARD and sys.stdout.isatty())
@@ -137,7 +137,7 @@ class Job:
             self.warned = warn_of_missing("predict", self.predictor.coverage, self.predictor.vectors.source)
 
     def say(self, seconds: float) -> None:
-        """What was done; beside the rows on standard output, it goes to standard error."""
+        """Print what was done: on standard error if the rows went to standard output."""
         out, pairs, coverage = self.arguments.out, self.predictor.pairs, self.predictor.coverage
         if self.arguments.json:
             counts = coverage._asdict() | {"missing": dict(coverage.missing.most_common(5))}

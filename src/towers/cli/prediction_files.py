@@ -26,7 +26,7 @@ def source_of(arguments: argparse.Namespace) -> tuple[Source, TableFormat]:
     if pairs == STANDARD and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  (closed: `<&-`)
         raise ValueError("--pairs -: standard input is closed")
     if pairs != STANDARD:
-        pairs.stat()  # what is not there is missed first
+        pairs.stat()  # a missing file is reported first
     if format is None:
         name = "standard input" if pairs == STANDARD else f"the ending {pairs.suffix!r}"
         known = "" if pairs == STANDARD else f", as {', '.join(ENDINGS)} do"
@@ -35,7 +35,7 @@ def source_of(arguments: argparse.Namespace) -> tuple[Source, TableFormat]:
 
 
 def place_of(arguments: argparse.Namespace) -> Path | None:
-    """The file to write, links followed, or None for standard output; what had better not be written is refused.
+    """The file to write (links resolved), or None for standard output. Folders, devices and input files are refused.
 
     Raises:
         ValueError: --out is not a file that can be written, or one that is read.
@@ -74,10 +74,10 @@ def format_of_output(arguments: argparse.Namespace, format: TableFormat) -> Tabl
 
 
 def write(place: Path | None, work: Callable[[BinaryIO], None]) -> None:
-    """Let the work write a file, which appears when it is whole, or write to standard output.
+    """Call `work` with the open output. A file gets its name only when it is complete.
 
     Raises:
-        OSError: it cannot be written; it is named.
+        OSError: it cannot be written; the message names it.
     """
     if place is None:
         work(sys.stdout.buffer)
@@ -93,7 +93,7 @@ def _into(path: Path, work: Callable[[BinaryIO], None]) -> None:
 
 @contextmanager
 def naming(out: Path) -> Generator[None]:
-    """Say the output's name in the system's errors, which do not know it."""
+    """Name the output in errors of the operating system, which do not name it."""
     try:
         yield
     except BrokenPipeError:
@@ -105,6 +105,6 @@ def naming(out: Path) -> Generator[None]:
 
 
 def _is_standard_output(file: Path) -> bool:
-    with suppress(OSError):  # there may be none
+    with suppress(OSError):  # standard output may be closed
         return os.path.samestat(os.fstat(1), file.stat())
     return False

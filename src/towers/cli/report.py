@@ -16,7 +16,7 @@ class Text:
     """Lines for people."""
 
     def start(self, data: Data, model: TwoTowers, run: Run) -> None:
-        """What is learned from, and what learns."""
+        """Print the data and the network."""
         if run.begun:
             _say(f"going on with {run.path}: {run.standing}")
         counts = [f"{name} {len(part)}" for name, part in data.parts.items()]
@@ -28,13 +28,13 @@ class Text:
         _say(f"network: {towers}, left {left} words, right {right} words, {_weights(model):,} parameters")
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
-        """One epoch's row."""
+        """Print the metrics of an epoch."""
         dev = f"   dev {_shown(epoch.dev)}" if epoch.dev else ""
         number = f"{epoch.number:{len(str(epochs))}}/{epochs}"
         _say(f"epoch {number}   train {_shown(epoch.train)}{dev}   {epoch.seconds:.1f} s")
 
     def end(self, history: History, metrics: Mapping[str, Any], run: Run) -> None:
-        """What came of it, and where it is."""
+        """Print the result and its folder."""
         best = history.epochs[history.best - 1]
         kept = (
             f"best dev {_name(history.keep_best)}: {_shown(best.dev)}" if best.dev else "the last; --dev would choose"
@@ -49,7 +49,7 @@ class Text:
         _say(f"saved in {run.path}: config.json, model.safetensors, metrics.json, curves.png")
 
     def finished(self, history: History, run: Run, way_on: str) -> None:
-        """That there is nothing to go on with."""
+        """Print that the run is finished and cannot be resumed as it is."""
         done = "1 epoch is" if len(history.epochs) == 1 else f"{len(history.epochs)} epochs are"
         _say(f"{run.path} is finished: {done} done, epoch {history.best} was kept; {way_on}")
 
@@ -58,7 +58,7 @@ class Json:
     """One object a line; NaN is null."""
 
     def start(self, data: Data, model: TwoTowers, run: Run) -> None:
-        """What is learned from, and what learns."""
+        """Print the data and the network."""
         coverage = data.vectors.coverage
         found = {"tokens": coverage.tokens, "tokens_found": coverage.tokens_found}
         found |= {"words": coverage.types, "words_found": coverage.types_found}
@@ -74,16 +74,16 @@ class Json:
         )
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
-        """One epoch's row."""
+        """Print the metrics of an epoch."""
         row = {"train": epoch.train, "dev": epoch.dev, "seconds": epoch.seconds}
         self._say("epoch", epoch=epoch.number, epochs=epochs, **row)
 
     def end(self, history: History, metrics: Mapping[str, Any], run: Run) -> None:
-        """What came of it, and where it is."""
+        """Print the result and its folder."""
         self._say("end", **self._kept(history), **metrics, folder=str(run.path), files=sorted(RESULTS))
 
     def finished(self, history: History, run: Run, way_on: str) -> None:
-        """That there is nothing to go on with."""
+        """Print that the run is finished and cannot be resumed as it is."""
         self._say("finished", **self._kept(history), folder=str(run.path))
 
     def _kept(self, history: History) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Json:
 
 
 class Silence:
-    """Nothing: of several processes, one tells how it goes."""
+    """Print nothing: of several processes only the first reports."""
 
     def start(self, *_: Any) -> None:
         """Nothing."""
@@ -112,14 +112,14 @@ Report = Text | Json | Silence
 
 
 def report(*, writes: bool, as_json: bool) -> Report:
-    """The way in which this process tells how it goes."""
+    """The report of this process."""
     if not writes:
         return Silence()
     return Json() if as_json else Text()
 
 
 def _say(line: str) -> None:
-    if "lightning" in sys.modules:  # where a bar stands, the line goes above it
+    if "lightning" in sys.modules:  # a line must not break a progress bar
         from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
         Tqdm.write(line, file=sys.stdout)

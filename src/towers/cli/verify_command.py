@@ -53,10 +53,10 @@ def add_options(verify: Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prove, print, and return 0 only if it is proven."""
+    """Verify, print, and return 0 if it is proven, else 1."""
     from towers.contracts import attach, trace, verify
 
-    with redirect_stdout(sys.stderr):  # what a module prints is no part of the answer
+    with redirect_stdout(sys.stderr):  # what the module itself prints is not part of the output
         module = load(arguments.module)
         if arguments.contract is not None:
             attach(module, arguments.contract)
@@ -71,11 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def load(name: str) -> "nn.Module":
-    """The module that a name such as "package.file:NAME" stands for, looked for from the working directory too.
+    """The module with a name such as "package.file:NAME". The working directory is searched too.
 
     Raises:
-        ValueError: the name is none, what it names is not there, or gives no module when called without arguments; or
-            what runs on the way raises an error or ends the process.
+        ValueError: the name is malformed, or it does not lead to a module; or imported or called code raises an error
+            or ends the process.
     """
     from torch import nn
 
@@ -108,7 +108,7 @@ def load(name: str) -> "nn.Module":
 
 
 def _told(error: BaseException) -> str:
-    """An error of somebody else's code in a line, with the file and line where it arose."""
+    """An error of the user's code in one line, with file and line."""
     if isinstance(error, ImportError):
         return str(error)
     last = traceback.extract_tb(error.__traceback__)[-1]

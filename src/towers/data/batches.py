@@ -11,13 +11,13 @@ from towers.kernels.order import offsets_of
 from towers.ragged import Ragged
 
 WINDOW = 50
-"""The number of batches' worth of shuffled pairs that are sorted by length together."""
+"""Batches per window: the shuffled pairs of a window are sorted by length together."""
 ROWS = 4096
 """The number of vectors that are hashed together."""
 
 
 class Batch(NamedTuple):
-    """Some pairs: word ids of both sides with the table of their vectors, labels if any, and which pairs they are."""
+    """Some pairs: word ids of both sides with the table of vectors, labels (or None), and the pairs' positions."""
 
     left: Ragged
     right: Ragged
@@ -26,10 +26,10 @@ class Batch(NamedTuple):
 
 
 def batch_order(left: Tensor, right: Tensor, batch_size: int, seed: int | None) -> list[Tensor]:
-    """Which pairs each batch has, given the lengths of both sides.
+    """The positions of the pairs of each batch, given the lengths of both sides.
 
-    Without a seed: in the order of length. With one: shuffled, sorted by length within windows of many batches, cut,
-    and the batches shuffled, so that a batch holds like lengths, and yet no two epochs the same batches.
+    Without a seed: sorted by length. With one: shuffled, sorted by length within windows of 50 batches, cut into
+    batches, and the batches shuffled. So a batch has similar lengths, and every epoch has other batches.
     """
     pairs = len(left)
     if pairs == 0:
@@ -55,7 +55,7 @@ def reorder(ids: Ragged, index: Tensor) -> Ragged:
 
 
 def cut(ids: Ragged, table: Tensor, sizes: list[int]) -> Iterator[Ragged]:
-    """The next sentences, as many as each size says: their ids, and the table in which these stand for vectors."""
+    """Cut the sentences into batches of these sizes, each with the table of vectors for its ids."""
     lengths = ids.lengths
     uniform = int(lengths[0]) if bool((lengths == lengths[:1]).all()) and len(lengths) else None
     ends, first = ids.offsets.tolist(), 0

@@ -1,4 +1,4 @@
-"""Columns of some rows of a table, as sentences and as labels."""
+"""Columns of a table as sentences and as labels."""
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -11,11 +11,11 @@ from towers.data.words import split_spaces, split_words
 Split = Literal["rule", "spaces"]
 SPLITTERS: dict[str, Callable[[str], list[str]]] = {"rule": split_words, "spaces": split_spaces}
 LISTED = 40
-"""The most columns that are listed where one is missing."""
+"""An error about a missing column lists at most this number of columns."""
 
 
 class Columns(NamedTuple):
-    """The columns of some rows, by name; mistakes in them are named by file, line and column."""
+    """The columns of some rows, by name. Errors name file, line and column."""
 
     rows: Rows
 
@@ -79,13 +79,13 @@ class Columns(NamedTuple):
 
 
 def _short(value: Any, spell: Callable[[Any], str] = repr) -> str:
-    """How a message shows a value, which may be long."""
+    """A value for a message, cut to 60 characters."""
     text = spell(value)
     return text if len(text) <= 60 else text[:60] + "…"
 
 
 def _range_hint(numbers: Sequence[float]) -> str:
-    """How to give the range that labels have."""
+    """The sentence of a message that says which --label-range fits these labels."""
     finite = [number for number in numbers if isfinite(number)] or [0.0]
     low, high = (f"{number:g}" for number in (min(finite), max(finite)))
     if low == high:

@@ -16,7 +16,7 @@ def decode_line(path: str, number: int, line: bytes) -> str:
 
 
 def _advice(line: bytes) -> str:
-    """What the first line of a file tells of it."""
+    """What to do, judged by the first line of the file."""
     if line.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")):
         return "the file is compressed: unpack it first"
     if line.startswith(b"PAR1"):

@@ -1,4 +1,4 @@
-"""Pairs of sentences: read from a file, selected, split, bound to word vectors, and walked in batches."""
+"""Pairs of sentences: read from a file, selected, split, bound to word vectors, and iterated in batches."""
 
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -20,7 +20,7 @@ Sentence = tuple[str, ...]
 
 
 class SentencePairs:
-    """Pairs of sentences and, where they are known, a label from 0 to 1 for each.
+    """Pairs of sentences, each with a label from 0 to 1 if labels are known.
 
     Args:
         left: the left sentences, each a sequence of words.
@@ -72,8 +72,8 @@ class SentencePairs:
 
         Raises:
             ValueError: a column is missing; those that exist are listed, with the nearest name.
-            ValueError: a line is bad (fields missing, not UTF-8, no JSON), a sentence is empty, a label is no number
-                or outside `label_range`; file and line are named.
+            ValueError: a line is bad (fields missing, not UTF-8, no JSON), a sentence is empty, a label is not a
+                number or outside `label_range`; the message names file and line.
             ValueError: `format`, `split` or `label_range` is none of its choices.
             ImportError: the file is Parquet and polars is not installed.
         """
@@ -105,7 +105,7 @@ class SentencePairs:
         """Read a file of any size, `rows` pairs at a time, as `load` does; None: all at once.
 
         `source` may be a `towers.data.Stream` too: an open binary file with a name for errors, such as standard input.
-        Raises what `load` does, when the walk comes to the line.
+        Raises what `load` does, when the line is read.
         """
         for part in read_rows(source, format, rows=rows):
             columns = Columns(part)
@@ -183,7 +183,7 @@ class SentencePairs:
         return bound
 
     def batches(self, batch_size: int, *, seed: int | None = None) -> Iterator[Batch]:
-        """Walk all pairs once, in batches of similar length, the last of which may be smaller.
+        """Iterate over all pairs once, in batches of similar length; the last batch may be smaller.
 
         Without a seed the order is fixed: by length. With one it is shuffled, and the seed decides how; a training
         takes another seed for every epoch.
@@ -194,7 +194,7 @@ class SentencePairs:
         return self.walk(self.order(batch_size, seed=seed))
 
     def order(self, batch_size: int, *, seed: int | None = None) -> list[Tensor]:
-        """Which pairs each batch of `batches` has, those of a batch by length.
+        """The positions of the pairs of each batch of `batches`, sorted by length within a batch.
 
         Raises:
             ValueError: as for `batches`.
@@ -213,7 +213,7 @@ class SentencePairs:
         return self._walk(*self._bound(), indices)
 
     def fingerprint(self) -> str:
-        """What tells these pairs from others: their lengths, labels, order, and the vectors of all words.
+        """A hash of the pairs: lengths, labels, order, and the vectors of all words.
 
         Raises:
             ValueError: no vectors are bound.

@@ -1,7 +1,7 @@
 """Readers of tables, some rows at a time: TSV, CSV, JSON lines and Parquet.
 
-The text formats are walked line by line here: polars fills up a row that is too short and turns a list among strings
-into text, both without a word, and does not say on which line a mistake is.
+The text formats are read line by line here: polars pads a row that is too short and turns a list among strings into
+text, both without a warning, and does not say on which line an error is.
 """
 
 import csv
@@ -32,13 +32,13 @@ ENDINGS: Mapping[str, TableFormat] = {
     ".parquet": "parquet",
 }
 WINDOW = 2048
-"""Rows that are read at a time."""
+"""The most rows that are read at a time."""
 LETTERS = 1 << 22
-"""Rows end sooner than that where their lines have more bytes together."""
+"""The bytes of lines after which a window of rows ends, even with fewer rows."""
 LONGEST = 1 << 26
-"""Bytes of a line, beyond which a file is no table of sentences."""
+"""A line with this number of bytes or more is refused."""
 GROUP = 1 << 16
-"""Rows of Parquet that polars reads at a time: finding the place anew costs a little each time."""
+"""Rows of Parquet that polars reads at a time; each read has a fixed cost."""
 
 
 class Stream(NamedTuple):
@@ -55,10 +55,10 @@ def read_rows(source: Source, format: TableFormat | None = None, *, rows: int | 
     """Read a table `rows` rows at a time (fewer where they are long), in the given format or that of the file's ending.
 
     None reads it all at once. A table without rows gives one item of no rows, which knows the columns. Blank lines are
-    passed over.
+    skipped.
 
     Raises:
-        ValueError: the format is neither given nor told by the ending, or is none of its choices.
+        ValueError: the format is neither given nor known from the ending, or is not one of the choices.
         ValueError: a line is bad (not UTF-8, another number of fields than the header, no JSON object), or a Parquet
             file is damaged; file and line are named.
         ImportError: the file is Parquet and polars is not installed.
@@ -86,7 +86,7 @@ class Table(NamedTuple):
 
 
 def read_table(path: str | PathLike[str], format: TableFormat | None = None) -> Table:
-    """Read a table in the given format, or in the one that the file's ending says. Blank lines are passed over.
+    """Read a table in the given format, or in the one that the file's ending says. Blank lines are skipped.
 
     TSV and CSV begin with a line of column names, and all their columns are strings. TSV knows no quoting: a `"` is a
     character like any other. CSV has standard quoting.
@@ -121,7 +121,7 @@ class _Lines:
 
     @property
     def share(self) -> float | None:
-        """How much of the file has been read."""
+        """The share of the file that has been read, from 0 to 1; None if its size is unknown."""
         return min(self.bytes / self.size, 1.0) if self.size else None
 
 
@@ -129,7 +129,7 @@ def _size(file: BinaryIO) -> int | None:
     """The size of a regular file."""
     try:
         status = os.fstat(file.fileno())
-    except OSError:  # there is none behind it
+    except OSError:  # there is no file behind it
         return None
     return status.st_size if S_ISREG(status.st_mode) else None
 
@@ -148,7 +148,7 @@ def _read_text(source: Source, format: TableFormat, rows: int | None) -> Iterato
 def _windows(
     lines: _Lines, records: Iterator[tuple[int, Any]], rows: int | None
 ) -> Iterator[tuple[list[int], list[Any]]]:
-    """Numbers and records of this number of rows at a time; at the end of the file perhaps of none."""
+    """Line numbers and records, at most `rows` at a time; the last window may be empty."""
     numbers: list[int] = []
     window: list[Any] = []
     end = lines.bytes + LETTERS
@@ -229,7 +229,7 @@ def _json_objects(lines: _Lines) -> Iterator[tuple[int, dict[str, Any]]]:
             raise ValueError(
                 f"{place}: no JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1})"
             ) from None
-        except (RecursionError, ValueError) as error:  # nested too deep; a whole number of thousands of digits
+        except (RecursionError, ValueError) as error:  # nested too deeply, or an integer of thousands of digits
             raise ValueError(f"{place}: JSON that cannot be read ({one_line(error)})") from None
         if not isinstance(value, dict):
             raise ValueError(f"{place}: expected a JSON object, not {text[:40].strip()}")
@@ -262,14 +262,14 @@ def _read_parquet(source: Source, rows: int | None) -> Iterator[Rows]:
 
 @contextmanager
 def _as_file(source: Source) -> Generator[str]:
-    """The path of a source that can be read from any place: what only flows is put into a temporary file."""
+    """The path of a seekable file with the source's content: a stream is copied into a temporary file."""
     if isinstance(source, Stream):
         with tempfile.NamedTemporaryFile(suffix=".parquet") as spool:
             shutil.copyfileobj(source.file, spool)
             spool.flush()
             yield spool.name
     else:
-        with open(source, "rb") as file:  # polars's own errors of files do not say which
+        with open(source, "rb") as file:  # polars does not name the file in its errors
             if _size(file) is not None:
                 yield fspath(source)
                 return

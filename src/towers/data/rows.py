@@ -1,4 +1,4 @@
-"""Rows of a table: those that are read at a time, whatever the format of their file."""
+"""Some neighbouring rows of a table, independent of the format of the file."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +22,10 @@ class Rows:
 
     Args:
         path: what errors call the file.
-        names: the columns that are known by now.
+        names: the columns that are known so far.
         records: each row's cells by name; JSON lines may lack some, which are None then.
         lines: the 1-based line at which each row begins (of Parquet: its row).
-        share: how much of the file has been read with these rows, from 0 to 1, where its size is known.
+        share: the share of the file that has been read after these rows, from 0 to 1; None if its size is unknown.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Rows:
         return self._records
 
     def cells(self) -> Iterator[list[str]]:
-        """Each row as text: strings as they are, nothing for null, and JSON for all else."""
+        """Each row as text: strings as they are, an empty string for null, JSON for everything else."""
         for record in self._records:
             yield [_text(record.get(name)) for name in self.names]
 
     def frame(self) -> "polars.DataFrame":
-        """The rows as polars has them.
+        """The rows as a polars frame.
 
         Raises:
             ImportError: polars is not installed.
@@ -71,10 +71,10 @@ class Rows:
             raise ValueError(f"{self.path}: {one_line(error)}") from None
 
     def check_kinds(self, seen: dict[str, str]) -> None:
-        """Name the first line on which a column has another kind of value than before, by `seen` in earlier rows.
+        """Check that each column has one kind of value. `seen` has the kinds of earlier rows, and is updated.
 
         Raises:
-            ValueError: there is such a line.
+            ValueError: a column changes its kind; the message names the line.
         """
         for line, record in zip(self.lines, self._records, strict=True):
             for name, value in record.items():
@@ -87,7 +87,7 @@ class TextRows(Rows):
     """Rows whose cells are strings, under the names in the first line of their file."""
 
     def frame(self) -> "polars.DataFrame":
-        """The rows as polars has them, all strings."""
+        """The rows as a polars frame of strings."""
         polars = need_polars()
         return polars.DataFrame(self._records, schema=dict.fromkeys(self.names, polars.String))
 
@@ -104,7 +104,7 @@ class FrameRows(Rows):
         return self._frame[name].to_list()
 
     def records(self) -> list[dict[str, Any]]:
-        """The cells of each row by name, as JSON can have them: dates and decimals are strings."""
+        """The cells of each row by name, in the types of JSON: dates and decimals are strings."""
         return [json.loads(line) for line in self._frame.write_ndjson().split("\n") if line]
 
     def cells(self) -> Iterator[list[str]]:
@@ -116,18 +116,18 @@ class FrameRows(Rows):
             yield [_text(cell) for cell in row]
 
     def frame(self) -> "polars.DataFrame":
-        """The rows as polars has them."""
+        """The rows as a polars frame."""
         return self._frame
 
     def check_kinds(self, seen: dict[str, str]) -> None:
-        """Nothing to do: each column has a type."""
+        """Nothing to check: every column has one type."""
 
 
 def need_polars() -> Any:
     """The package polars.
 
     Raises:
-        ImportError: it is not installed; the text is the line that installs it.
+        ImportError: it is not installed; the message has the command that installs it.
     """
     try:
         import polars
@@ -137,7 +137,7 @@ def need_polars() -> Any:
 
 
 def one_line(error: Exception) -> str:
-    """The first line of an error's text: those of polars may go on with a plan of the query."""
+    """The first line of an error's text; polars may add the plan of a query to it."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -1,4 +1,4 @@
-"""Files of word vectors: which format a file has, and what every reader of them gives."""
+"""Files of word vectors: how the format is detected, and what every reader provides."""
 
 import re
 from abc import ABC, abstractmethod
@@ -13,24 +13,24 @@ from torch import Tensor
 
 Format = Literal["glove", "word2vec", "fasttext", "word2vec-binary"]
 HEAD = 1000
-"""The number of first vectors of a file that tell the scale of its numbers, and where no header does, their number."""
+"""The first vectors of a file from which the scale of the numbers and, without a header, the width are taken."""
 
 
 class Entry(NamedTuple):
-    """A word of a file, and what stands there."""
+    """A word of a file and its position."""
 
     number: int
-    """Which of the file's words it is, from 1."""
+    """Its position among the words of the file, from 1."""
     start: int
     """The byte at which it begins."""
     word: bytes
     """In UTF-8."""
     body: bytes
-    """What its numbers are made from."""
+    """The bytes of its numbers."""
 
 
 class VectorReader(ABC):
-    """An open file of word vectors, walked word by word; the numbers of a word are read only when asked for."""
+    """An open file of word vectors, read word by word; the numbers of a word are parsed only on request."""
 
     path: str
     file: BinaryIO
@@ -42,14 +42,14 @@ class VectorReader(ABC):
         for entry in islice(self.entries(), HEAD):
             head.extend(self.numbers(entry))
         self.scale = root_mean_square(as_table(head, self.width))
-        """The root mean square of the file's head, wanted or not: no choice of vocabulary changes it."""
+        """The root mean square of the file's first vectors; it does not depend on the vocabulary that is kept."""
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:
         """Every word from the first on.
 
         Raises:
-            ValueError: the file is damaged there; it is named.
+            ValueError: the file is damaged; the message names it and the place.
         """
 
     @abstractmethod
@@ -61,23 +61,23 @@ class VectorReader(ABC):
         """The numbers of a word.
 
         Raises:
-            ValueError: one is not finite, or is none; file and word are named.
+            ValueError: a field is not a finite number; the message names file and word.
         """
 
 
 class VectorFile(NamedTuple):
-    """What was kept of a file: its words, each with a row of the table."""
+    """The words of a file that were kept, each with a row of the table."""
 
     words: list[str]
     table: Tensor
     scale: float
     """As `VectorReader.scale`."""
     duplicates: int
-    """How many words were left out because they had stood in the file before."""
+    """The number of repeated words that were left out; the first occurrence counts."""
 
 
 def keep(reader: VectorReader, wanted: Iterable[str] | None) -> VectorFile:
-    """The `wanted` words of a file (absent: all), each as it stands there first. The others take no memory."""
+    """The `wanted` words of a file (None: all), the first occurrence of each. Other words take no memory."""
     forms = None if wanted is None else {word.encode() for word in wanted}
     rows: dict[bytes, int] = {}
     table = array("f")
@@ -95,12 +95,12 @@ def keep(reader: VectorReader, wanted: Iterable[str] | None) -> VectorFile:
 
 
 def as_table(numbers: "array[float]", width: int) -> Tensor:
-    """Rows of `width` numbers; the memory is the array's own."""
+    """Rows of `width` numbers that share the memory of the array."""
     return torch.frombuffer(numbers, dtype=torch.float32).view(-1, width) if numbers else torch.empty(0, width)
 
 
 def detect(path: str) -> Format:
-    """Tell the format from what is in the file.
+    """Detect the format from the content of the file.
 
     A first line of two whole numbers is a header. After one, control characters say binary (numbers in binary nearly
     always have them, text never has), and so does a line that neither is UTF-8 nor ends in a number.
@@ -119,12 +119,12 @@ def detect(path: str) -> Format:
 
 
 def pass_mark(file: BinaryIO) -> None:
-    """Go to the first word of a text: a byte order mark before it is no letter of its."""
+    """Go to the first word of a text file, behind a byte order mark if there is one."""
     file.seek(len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0)
 
 
 def looks_like_text(line: bytes) -> bool:
-    """Whether a line is UTF-8, or ends in a number all the same."""
+    """Whether a line is UTF-8, or at least ends in a number."""
     try:
         line.decode()
     except UnicodeDecodeError:
@@ -133,7 +133,7 @@ def looks_like_text(line: bytes) -> bool:
 
 
 def header_of(line: bytes) -> tuple[int, int] | None:
-    """Count and width, where the line is a header: two whole numbers and nothing else."""
+    """Count and width if the line is a header, that is, two whole numbers and nothing else; otherwise None."""
     found = re.fullmatch(rb"([0-9]+) ([0-9]+)\s*", line)
     return (int(found[1]), int(found[2])) if found else None
 
@@ -147,7 +147,7 @@ def read_header(path: str, line: bytes) -> tuple[int, int]:
 
 
 def number_or_none(field: bytes) -> float | None:
-    """The number that a field spells, if it spells one."""
+    """The number that a field spells, or None."""
     try:
         return float(field)
     except ValueError:
@@ -155,6 +155,6 @@ def number_or_none(field: bytes) -> float | None:
 
 
 def root_mean_square(table: Tensor) -> float:
-    """The scale of a table's numbers, told by its first rows alone."""
+    """The root mean square of a table's first rows."""
     head = table[:HEAD].to(torch.float64)
     return float(head.square().mean().sqrt()) if head.numel() else 1.0

@@ -27,7 +27,7 @@ LONGEST_WORD = 1 << 16
 
 @contextmanager
 def open_vectors(path: str, format: Format | None) -> Generator[VectorReader]:
-    """The reader of a file in the given or the detected format."""
+    """The reader of a file, in the given or the detected format."""
     if format is not None and format not in get_args(Format):
         raise ValueError(f"format ({format!r}) must be one of {', '.join(get_args(Format))}")
     format = detect(path) if format is None else format
@@ -40,10 +40,10 @@ def open_vectors(path: str, format: Format | None) -> Generator[VectorReader]:
 
 
 class TextReader(VectorReader):
-    """Text of one word a line: the last `width` fields are its numbers, what stands before them is the word.
+    """Text with one word a line: the last `width` fields are its numbers, everything before them is the word.
 
-    GloVe has words with spaces in them. Of a line that is not wanted, only the number of fields and the encoding are
-    looked at, so that it costs next to nothing.
+    GloVe has words with spaces in them. Of the line of an unwanted word only the number of fields and the encoding are
+    checked, which is cheap.
     """
 
     def __init__(self, path: str, file: BinaryIO, *, header: bool) -> None:
@@ -55,7 +55,7 @@ class TextReader(VectorReader):
         super().__init__()
 
     def entries(self) -> Iterator[Entry]:
-        """Every word; the blanks that word2vec and fastText put at a line's end are gone."""
+        """Every word. The spaces that word2vec and fastText write at the end of a line are ignored."""
         width, number, start = self.width, 0, self.start
         self.file.seek(start)
         for number, line in enumerate(self._lines(), 1):
@@ -81,7 +81,7 @@ class TextReader(VectorReader):
         return Entry(number, start, line.rsplit(b" ", self.width)[0], line)
 
     def numbers(self, entry: Entry) -> "array[float]":
-        """The numbers that end a line, each finite in float32."""
+        """The numbers at the end of a line; each must be finite in float32."""
         fields = entry.body.rsplit(b" ", self.width)[1:]
         try:
             numbers = array("f", map(float, fields))
@@ -102,7 +102,7 @@ class TextReader(VectorReader):
 
 
 def guess_width(path: str, lines: Sequence[bytes]) -> int:
-    """How many numbers end a line: what most lines say, since single words may end in a number or have too few."""
+    """The number of numbers at the end of most lines: single words may end in a number or have too few of them."""
     widths = Counter(width for line in lines if (width := _trailing_numbers(line)))
     if not widths:
         first = b"".join(lines[:1])[:40].decode(errors="replace")
@@ -112,14 +112,17 @@ def guess_width(path: str, lines: Sequence[bytes]) -> int:
 
 
 def _trailing_numbers(line: bytes) -> int:
-    """Length of the run of numbers that ends a line, less its first field, which is always the word's."""
+    """The number of numbers at the end of a line; its first field always belongs to the word."""
     fields = line.rstrip(b" \r\n").split(b" ")[1:]
     words = (place for place, field in enumerate(reversed(fields)) if number_or_none(field) is None)
     return next(words, len(fields))
 
 
 class BinaryReader(VectorReader):
-    """word2vec's binary format. A line end before a word is no part of it; some tools write one, some do not."""
+    """word2vec's binary format: a header, then each word, a space and its numbers as float32.
+
+    A line end before a word is not part of it: some tools write one, some do not.
+    """
 
     def __init__(self, path: str, file: BinaryIO) -> None:
         self.path, self.file = path, file
@@ -127,15 +130,15 @@ class BinaryReader(VectorReader):
         self.start = file.tell()
         self.size = 4 * self.width
         room = os.fstat(file.fileno()).st_size - self.start
-        if self.count * (self.size + 1) > room:  # told before anything is read, or made room for
+        if self.count * (self.size + 1) > room:  # refused before anything is read or allocated
             raise self._cut()
         super().__init__()
 
     def entries(self) -> Iterator[Entry]:
-        """Every word; one that word2vec has cut in the middle of a character ends in U+FFFD."""
+        """Every word. A word that word2vec cut in the middle of a character ends in U+FFFD."""
         file, size, base = self.file, self.size, self.start
         file.seek(base)
-        buffer, place = b"", 0  # buffer[place:] is what was read and not yet walked over; it begins at base + place
+        buffer, place = b"", 0  # buffer[place:] is read but not yet parsed; it begins at byte base + place of the file
         for number in range(1, self.count + 1):
             end = buffer.find(b" ", place)
             while end < 0 or end + 1 + size > len(buffer):
@@ -157,7 +160,7 @@ class BinaryReader(VectorReader):
         return Entry(number, start, _word(data[:end]), data[end + 1 : end + 1 + self.size])
 
     def numbers(self, entry: Entry) -> "array[float]":
-        """The numbers of a word, each finite."""
+        """The numbers of a word; each must be finite."""
         numbers = array("f", entry.body)
         if sys.byteorder == "big":
             numbers.byteswap()

@@ -1,4 +1,4 @@
-"""Word vectors that stay in their file, for vocabularies that are not known beforehand or do not fit into memory."""
+"""Word vectors that stay in their file, for vocabularies that are unknown beforehand or too large for the memory."""
 
 from array import array
 from collections.abc import Iterable
@@ -13,22 +13,22 @@ from towers.data.vector_readers import open_vectors
 from towers.data.vectors import Missing, WordVectors
 
 KEPT = 1 << 15
-"""Words whose vectors are kept from one selection to the next: 40 MB where a vector has 300 numbers."""
+"""Words whose vectors are kept from one selection to the next: 40 MB for vectors of 300 numbers."""
 
 
 class VectorStore:
-    """A file of word vectors of which the place of each word is held (24 bytes), and the words used lately.
+    """An open file of word vectors; only the position of each word (24 bytes) and recently used vectors are in memory.
 
-    Opening it walks through the whole file once, as `WordVectors.load` does; each selection then reads the words that
-    it lacks. Close it, or use it in a `with`.
+    Opening it reads the whole file once, as `WordVectors.load` does; each selection then reads only the vectors that
+    are not in memory. Close it, or use it in a `with` statement.
 
     Args:
         path: GloVe text, word2vec text or binary, or fastText `.vec`.
         missing: "hash" or "zero", as for `WordVectors`.
-        format: absent: told from what is in the file.
+        format: None: detected from the content of the file.
 
     Raises:
-        ValueError: as `WordVectors.load` raises it; for numbers that are bad, when their word is selected.
+        ValueError: as `WordVectors.load`; for bad numbers, when their word is selected.
     """
 
     def __init__(self, path: str | PathLike[str], *, missing: Missing = "hash", format: Format | None = None) -> None:
@@ -49,10 +49,10 @@ class VectorStore:
         self.duplicates = int((self._hashes.diff() == 0).sum())
 
     def select(self, vocabulary: Iterable[str]) -> WordVectors:
-        """The vectors of these words: what `WordVectors.load` with this vocabulary would give.
+        """The vectors of these words, equal to those of `WordVectors.load` with this vocabulary.
 
         Raises:
-            ValueError: a number of a word is not finite, or is none; file and line are named.
+            ValueError: a field of a word is not a finite number; the message names file and line.
         """
         forms = sorted({form.encode() for word in vocabulary for form in (word, word.lower())})
         new = [form for form in forms if form not in self._rows]
@@ -80,7 +80,7 @@ class VectorStore:
         self._table = array("f", table.numpy().tobytes())
 
     def _find(self, words: list[bytes]) -> list[Entry | None]:
-        """What stands in the file for each word, the first time that it stands there."""
+        """The first entry of each word in the file, or None."""
         if not words or not len(self._hashes):
             return [None] * len(words)
         wanted = torch.tensor([hash(word) for word in words])
@@ -89,7 +89,7 @@ class VectorStore:
         return list(map(self._among, words, first, last))
 
     def _among(self, word: bytes, first: int, last: int) -> Entry | None:
-        """The word among those that have its hash: itself as often as it stands there, and hardly ever another."""
+        """The entry of a word among the entries with its hash: rarely another word has the same hash."""
         numbers: list[int] = self._order[first:last].tolist()
         for number in numbers:
             entry = self._reader.entry(number + 1, self._starts[number])

@@ -1,4 +1,4 @@
-"""Word vectors: the table, the look-up, and what a word without a vector gets."""
+"""Word vectors: the table, the look-up, and the vectors of missing words."""
 
 import hashlib
 import math
@@ -19,7 +19,7 @@ BLANK = ""
 
 
 class Coverage(NamedTuple):
-    """How many of the words that were looked up have a vector of their own."""
+    """How many of the looked-up words have a vector: tokens count each occurrence, types each word once."""
 
     tokens: int
     tokens_found: int
@@ -39,16 +39,16 @@ class Coverage(NamedTuple):
 class WordVectors:
     """A table of word vectors, one row a word, looked up case-exactly, then lower-cased.
 
-    A word in neither form gets a row of its own when it is first looked up: with `missing="hash"` a fixed vector hashed
-    from the word, the same in every process and for every vocabulary; with `missing="zero"` zeros.
+    A word that is missing in both forms gets a row when it is first looked up: with `missing="hash"` a fixed vector
+    hashed from the word, equal in every process and for every vocabulary; with `missing="zero"` zeros.
 
     Args:
         words: the words, each once; not "", which is the blank word and always zeros.
         table: their vectors, float32, "vocabulary width".
         missing: "hash" or "zero".
         source: where the vectors came from, for reports.
-        scale: the root mean square of a hashed vector's numbers; absent: that of the table's first 1,000 rows.
-        duplicates: how many words of the file had stood in it before and were left out.
+        scale: the root mean square of a hashed vector's numbers; None: that of the table's first 1,000 rows.
+        duplicates: the number of repeated words of the file that were left out.
 
     Raises:
         ValueError: `words` repeats a word, or has "".
@@ -101,11 +101,11 @@ class WordVectors:
     ) -> Self:
         """Read vectors from GloVe text, word2vec text or binary, or fastText `.vec`.
 
-        Of `vocabulary` the exact and the lower-cased forms are kept; without one, every word is. The format is told
-        from what is in the file: a first line of two whole numbers is a header ("count width"); GloVe has none.
+        The exact and the lower-cased forms of `vocabulary` are kept; without it, every word is. The format is detected
+        from the content: a first line of two whole numbers is a header ("count width"); GloVe has none.
 
         Raises:
-            ValueError: a line is bad (too few numbers, no number, NaN or infinite, not UTF-8); file and line are named.
+            ValueError: a line is bad (too few numbers, not a number, NaN or infinite, not UTF-8).
             ValueError: `vocabulary` is one string.
             ValueError: the file is empty, compressed, or ends before as many words as its header says.
             ValueError: `format` or `missing` is none of its choices.
@@ -135,14 +135,14 @@ class WordVectors:
 
     @property
     def coverage(self) -> Coverage:
-        """What was looked up so far, and how much of it was found."""
+        """The words that were looked up so far, and how many of them were found."""
         missing, tokens, types = self.missing_counts, self._looked_up.total(), len(self._looked_up)
         return Coverage(tokens, tokens - missing.total(), types, types - len(missing), missing)
 
     def ids(self, words: Iterable[str]) -> list[int]:
-        """Row in `table` of each word, to be read afterwards: a word without one is given one, and `table` grows.
+        """The row in `table` of each word. A missing word gets a new row, so read `table` afterwards.
 
-        A missing word is counted in `missing_counts`.
+        Missing words are counted in `missing_counts`.
 
         Raises:
             ValueError: `words` is one string.
@@ -182,11 +182,11 @@ class WordVectors:
         return any(self._rows.get(form, self._known) < self._known for form in (word, word.lower()))
 
     def _add(self, words: list[str]) -> None:
-        """Settle the row of words seen for the first time: that of their lower-cased form, or a new one."""
+        """Assign a row to words that are seen for the first time: that of the lower-cased form, or a new one."""
         new: list[str] = []
         for word in words:
             row = self._rows.get(word.lower(), self._known)
-            if row < self._known:  # another missing word's row would make the answer depend on what was asked before
+            if row < self._known:  # not the row of another missing word: the result must not depend on earlier look-ups
                 self._rows[word] = row
                 continue
             name = BLANK if self.missing == "zero" else word
@@ -206,13 +206,13 @@ class WordVectors:
 
 
 def _refuse_string(name: str, words: Iterable[str] | None) -> None:
-    """A string is a collection of its letters, which is never meant."""
+    """Refuse a string: as a collection it would be a collection of letters, which is never intended."""
     if isinstance(words, str):
         raise ValueError(f"{name} ({words[:40]!r}) is one string; give a collection of words, such as [{words[:40]!r}]")
 
 
 def hashed(text: str, width: int) -> Tensor:
-    """Numbers of mean 0 and variance 1 that only the text decides: the same in every process, on every machine."""
+    """Numbers of mean 0 and variance 1 that depend on the text alone: equal in every process and on every machine."""
     return hashed_table([text], width)[0]
 
 

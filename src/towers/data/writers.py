@@ -1,4 +1,4 @@
-"""Writers of tables, some rows at a time, each row with a number more: TSV, CSV, JSON lines and Parquet."""
+"""Writers of tables, some rows at a time, with one more column of numbers: TSV, CSV, JSON lines and Parquet."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _QUOTED = re.compile(r'[,"\r\n]')
 
 @contextmanager
 def writing(file: BinaryIO, format: TableFormat, column: str) -> Generator["Writer"]:
-    """A writer of rows, each with a number in a new last column of that name. After the `with` the file is whole."""
+    """A writer of rows with a new last column of numbers. After the `with` statement the file is complete."""
     writers = {"tsv": TsvWriter, "csv": CsvWriter, "jsonl": JsonWriter}
     if format == "parquet":
         with tempfile.TemporaryDirectory(prefix="towers-") as folder:
@@ -32,7 +32,7 @@ def writing(file: BinaryIO, format: TableFormat, column: str) -> Generator["Writ
 
 
 class Writer(ABC):
-    """What every format has."""
+    """A writer of any format."""
 
     def __init__(self, file: BinaryIO, column: str) -> None:
         self.file, self.column = file, column
@@ -42,7 +42,7 @@ class Writer(ABC):
         """Add rows, and a number (float32) for each.
 
         Raises:
-            ValueError: a row has what the format cannot hold; file and line are named.
+            ValueError: the format cannot hold a row; the message names file and line.
         """
 
 
@@ -52,7 +52,7 @@ class TextWriter(Writer):
     names: list[str] | None = None
 
     def write(self, rows: Rows, values: Tensor) -> None:
-        """Add rows. What they have beside the columns of the first rows has no place."""
+        """Add rows. Columns that the first rows did not have are refused."""
         if self.names is None:
             self.names = rows.names
             self._line(rows, -1, [*rows.names, self.column])
@@ -81,7 +81,7 @@ class TextWriter(Writer):
 
 
 class TsvWriter(TextWriter):
-    """TSV knows no quoting, as in the reader."""
+    """TSV, without quoting, as in the reader."""
 
     def join(self, rows: Rows, place: int, cells: list[str]) -> str:
         """The cells as they are."""
@@ -92,15 +92,15 @@ class TsvWriter(TextWriter):
 
 
 class CsvWriter(TextWriter):
-    """Standard quoting, where it is needed."""
+    """CSV, with quotes around the cells that need them."""
 
     def join(self, rows: Rows, place: int, cells: list[str]) -> str:
-        """The cells, those in quotes that would be read as something else."""
+        """The cells, in quotes if they have a comma, a quotation mark or a line end."""
         return ",".join('"' + cell.replace('"', '""') + '"' if _QUOTED.search(cell) else cell for cell in cells)
 
 
 class JsonWriter(Writer):
-    """An object a line, as it came: what a row lacks, it still lacks."""
+    """JSON lines: each object as it was read, with the new key."""
 
     def write(self, rows: Rows, values: Tensor) -> None:
         """Add rows."""
@@ -108,12 +108,12 @@ class JsonWriter(Writer):
             line = {**record, self.column: float(value)}
             try:
                 self.file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-            except UnicodeEncodeError:  # half a character can only be spelled
+            except UnicodeEncodeError:  # a lone surrogate can only be written as an escape
                 self.file.write((json.dumps(line) + "\n").encode())
 
 
 class ParquetWriter(Writer):
-    """Parquet: groups of rows in a temporary folder, which polars makes one file of, since it cannot add to one."""
+    """Parquet: groups of rows in a temporary folder, joined at the end, since polars cannot append to a file."""
 
     def __init__(self, file: BinaryIO, column: str, folder: Path) -> None:
         super().__init__(file, column)
@@ -157,5 +157,5 @@ class ParquetWriter(Writer):
 
 
 def _spelled(values: Tensor) -> list[str]:
-    """The shortest decimal numbers that are these and no others in float32."""
+    """The shortest decimal numbers that give the same float32 numbers again."""
     return [str(value) for value in values.numpy()]

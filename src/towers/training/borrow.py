@@ -1,4 +1,4 @@
-"""What training takes from the process and gives back: the model's place, random state, signals, others' loggers."""
+"""What training borrows from the process and restores: the model's device and modes, random state, signals, loggers."""
 
 import logging
 import signal
@@ -11,7 +11,7 @@ from types import FrameType
 import torch
 from torch import nn
 
-# Lightning's own remarks about the machine and about itself: what they say is the caller's choice, or not his to mend.
+# Warnings of Lightning about the caller's own choices, or about Lightning itself.
 _REMARKS = (
     "GPU available but not used",
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
@@ -19,15 +19,15 @@ _REMARKS = (
 )
 
 TERMINATED = 128 + signal.SIGTERM
-"""The exit code of a process that was asked to end, as shells count."""
+"""The exit code of a process that SIGTERM ended, as in shells."""
 
 SMALL_BATCH = 32
-"""Pairs of a step up to which a second thread gives less than a tenth (two cores, sentences of some ten words)."""
+"""Up to this number of pairs in a step, a second thread gains less than a tenth (two cores, about ten words)."""
 
 
 @contextmanager
 def borrowed(model: nn.Module) -> Generator[None]:
-    """Give the model back on the device, in the dtype and in the modes in which it came, without gradients."""
+    """Restore the model's device, dtype and training modes at the end, and remove its gradients."""
     home = next(model.parameters())
     device, dtype = home.device, home.dtype
     modes = {module: module.training for module in model.modules()}
@@ -42,7 +42,7 @@ def borrowed(model: nn.Module) -> Generator[None]:
 
 @contextmanager
 def own_random_state(seed: int, device: torch.device) -> Generator[None]:
-    """Let what is random in a model (dropout) start from the seed, and put torch's random state back at the end."""
+    """Seed what is random in a model (dropout), and restore torch's random state at the end."""
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_cuda else []):
         torch.default_generator.manual_seed(seed)
@@ -54,7 +54,7 @@ def own_random_state(seed: int, device: torch.device) -> Generator[None]:
 
 @contextmanager
 def fitting_threads(batch_size: int) -> Generator[None]:
-    """Compute small batches by one thread: a second gives next to nothing, and on a busy machine both wait for long."""
+    """Use one thread for small batches: a second one gains almost nothing, and on a busy machine both would wait."""
     before = torch.get_num_threads()
     try:
         if batch_size <= SMALL_BATCH:
@@ -66,7 +66,7 @@ def fitting_threads(batch_size: int) -> Generator[None]:
 
 @contextmanager
 def quiet(*loggers: str, level: int = logging.WARNING) -> Generator[None]:
-    """Let these loggers say nothing below a level."""
+    """Silence these loggers below a level."""
     before = {logger: logger.level for logger in map(logging.getLogger, loggers)}
     try:
         for logger in before:
@@ -79,9 +79,9 @@ def quiet(*loggers: str, level: int = logging.WARNING) -> Generator[None]:
 
 @contextmanager
 def quiet_lightning() -> Generator[None]:
-    """Run Lightning without its remarks and without its ideas of signals.
+    """Run Lightning without these warnings and without its signal handling.
 
-    It leaves Ctrl-C switched off once it was pressed, and ends with exit code 0 on SIGTERM.
+    Lightning leaves Ctrl-C switched off after the first one, and ends with exit code 0 on SIGTERM.
     """
     main = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
@@ -95,12 +95,14 @@ def quiet_lightning() -> Generator[None]:
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns the one into the other
             raise KeyboardInterrupt from None
-        if type(error).__name__ == "SIGTERMException":  # the caller's own handler let the work go on; Lightning did not
+        if (
+            type(error).__name__ == "SIGTERMException"
+        ):  # the caller's own handler returned, but Lightning ended the work
             raise SystemExit(TERMINATED) from None
         raise
     finally:
         for number, handler in handlers.items():
-            if handler is not None:  # None: it was not set from Python, and cannot be
+            if handler is not None:  # None: it was not set from Python and cannot be restored
                 signal.signal(number, handler)
 
 
@@ -109,19 +111,19 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 class Stop:
-    """The wish to end that a signal brought. A second signal does at once what it would have done without this.
+    """Notes Ctrl-C and SIGTERM; training ends at the next step, where the state can be saved.
 
-    A handler of the caller's own for Ctrl-C is left alone.
+    A second signal ends it at once. The caller's own handler for Ctrl-C is left alone.
     """
 
     def __init__(self) -> None:
         self.wanted = 0
-        """The signal's number; 0 as long as none came."""
+        """The signal's number; 0 before a signal."""
         main = threading.current_thread() is threading.main_thread()
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
 
     def listen(self) -> None:
-        """Note signals from now on. Whoever began the work puts the handlers back."""
+        """Note signals from now on. `quiet_lightning` restores the handlers."""
         for number, handler in self._before.items():
             default = handler is signal.default_int_handler if number == signal.SIGINT else callable(handler)
             if default:

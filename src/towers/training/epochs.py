@@ -1,4 +1,4 @@
-"""What happens around the steps of a training: epochs are measured, the best is remembered, the state is kept."""
+"""Lightning callbacks: measure each epoch, remember the best weights, save the state, write TensorBoard events."""
 
 import time
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from towers.training.progress import Progress, own_stream, restore, tensors_of
 from towers.training.run import Run
 
 ASK_EVERY = 10
-"""Several processes agree so often, in steps, on whether to save or to end: each time they wait for each other."""
+"""Steps between two agreements of several processes on whether to save or to end; each agreement makes them wait."""
 BOARD_FOLDER = "tensorboard"
 LOSS_EVERY = 50
 """Steps between two losses of single batches in TensorBoard."""
 
 
 class Epochs(pl.Callback):
-    """After each epoch: measure, add a row to the history, remember the best weights, tell whoever listens."""
+    """After each epoch: measure, add a row to the history, remember the best weights, call `on_epoch`."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Epochs(pl.Callback):
         self.started = 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take this process's share of the batches, from the place on where the training stands."""
+        """Set this process's share of the batches, and the batch at which the training continues."""
         for batches in (self.train, self.dev):
             if batches is not None:
                 batches.rank, batches.processes = trainer.global_rank, trainer.world_size
@@ -60,13 +60,13 @@ class Epochs(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count."""
+        """Count the batch."""
         self.progress.batch += 1
         self.progress.steps += 1
         self.progress.seconds = time.perf_counter() - self.started
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the row. Lightning has been through the dev pairs by now."""
+        """Add the row. Lightning has read the dev pairs before."""
         module, together, progress = _towers(pl_module), Together(trainer), self.progress
         row = Epoch(
             number=progress.epoch + 1,
@@ -84,19 +84,19 @@ class Epochs(pl.Callback):
 
 
 class Keeper(pl.Callback):
-    """Keeps the state of the training in the run's folder, and ends it where a signal asked for that.
+    """Saves the state of the training in the run's folder, and ends the training after a signal.
 
-    It stands behind `Epochs` among the callbacks, and looks at what that has counted.
+    It comes after `Epochs` in the list of callbacks and uses its counts.
     """
 
     def __init__(self, run: Run, progress: Progress, train: Batches, settings: Settings, stop: Stop) -> None:
         self.run, self.progress, self.train, self.settings, self.stop = run, progress, train, settings, stop
         self.before: dict[str, Tensor] | None = None
-        """The tensors with which a run goes on."""
+        """The tensors of the state from which a run continues, or None."""
         self.saved = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on from the run's state, or keep the first one."""
+        """Restore the run's state, or save the first one."""
         if self.before is not None:
             restore(self.before, _towers(pl_module), Together(trainer))
         self.before = None
@@ -106,7 +106,7 @@ class Keeper(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time; after an epoch's last batch wait until the epoch has its row."""
+        """Save if it is time. After the last batch of an epoch this waits for the epoch's row."""
         if self.progress.batch < len(self.train) + self.train.start:
             self._look(trainer, pl_module)
 
@@ -115,7 +115,7 @@ class Keeper(pl.Callback):
         self._look(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the state from which more epochs can begin."""
+        """Save the state from which more epochs can continue."""
         self._save(trainer, pl_module)
 
     def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -123,11 +123,13 @@ class Keeper(pl.Callback):
         if together.count > 1 and self.progress.batch % ASK_EVERY:
             return
         wish = self.stop.wanted or int(time.monotonic() - self.saved >= self.settings.save_every)
-        wish = together.largest(wish)  # 1, which is no signal of these, is to save
+        wish = together.largest(wish)  # 1 means to save; neither signal has this number
         if wish:
             self._save(trainer, pl_module)
         if wish > 1:
-            together.largest(0)  # wait until the first has written: whoever started them may kill it when another ends
+            together.largest(
+                0
+            )  # wait until the first process has saved: its launcher may kill it as soon as another process ends
             self.stop.act(wish)
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -139,20 +141,20 @@ class Keeper(pl.Callback):
 
 
 class Board(pl.Callback):
-    """Writes each epoch's metrics, and now and then a batch's loss, over the number of steps.
+    """Writes TensorBoard events: the metrics of each epoch, and the loss of every 50th batch.
 
-    It stands behind `Epochs` among the callbacks. Where a run goes on, what was written after its state is taken back.
+    It comes after `Epochs` in the list of callbacks. In a resumed run it removes the events after the saved state.
     """
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         self.folder, self.progress = folder, progress
-        self.purge = progress.steps + 1  # what stands after the state is of steps that are lost
+        self.purge = progress.steps + 1  # events after the saved state belong to lost steps
         self.writer: Any = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write a batch's loss."""
+        """Write the batch's loss."""
         if trainer.is_global_zero and self.progress.steps % LOSS_EVERY == 0:
             self._open().add_scalar("loss/batch", float(outputs["loss"]), self.progress.steps)
 
@@ -166,7 +168,7 @@ class Board(pl.Callback):
             self._open().flush()
 
     def _open(self) -> Any:
-        """The writer; it is there with the first event, when the folder is this run's."""
+        """The writer. It is made with the first event, when the folder belongs to this run."""
         from torch.utils.tensorboard import SummaryWriter
 
         if self.writer is None:
@@ -190,7 +192,7 @@ def _towers(pl_module: pl.LightningModule) -> TowersModule:
 
 
 def _measure(collected: Collected, pairs: SentencePairs, soft: bool, together: Together) -> dict[str, float]:
-    logits = together.sum(collected.dense(len(pairs))[0])  # each pair's is with one process, and 0 with the others
+    logits = together.sum(collected.dense(len(pairs))[0])  # each pair's logit is in one process, and 0 in the others
     collected.clear()
     assert pairs.labels is not None
     return measure(logits, pairs.labels, soft=soft)

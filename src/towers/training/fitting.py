@@ -30,7 +30,7 @@ from towers.training.processes import is_main, lost_ones_named
 from towers.training.progress import Progress
 from towers.training.run import Run
 
-MEASURING_BATCH = 256  # pairs at a time where nothing is learned: a pair's result does not depend on its batch
+MEASURING_BATCH = 256  # batch size without training: the result of a pair does not depend on its batch
 
 
 def fit(
@@ -47,13 +47,14 @@ def fit(
 ) -> History:
     """Train a model in place, as Keras would: mean binary cross-entropy of each batch, Keras's Adam.
 
-    The model ends with the weights of the epoch that was best on the dev pairs (without them: of the last), on the
-    device, in the dtype and in the training or evaluation mode in which it came, without gradients; in between it is in
-    training mode. The same model, pairs and seed give the same weights, bit for bit on the CPU; torch's random state is
-    afterwards what it was.
+    At the end the model has the weights of the epoch that was best on the dev pairs (without dev pairs: of the last
+    epoch), and its own device, dtype and mode again, without gradients; during training it is in training mode. The
+    same model, pairs and seed give the same weights, bit for bit on the CPU; torch's random state is afterwards what it
+    was.
 
-    With `out`, whatever ends the training early, `resume` goes on as if it had not ended: on the same kind of machine
-    with the same number of processes bit for bit on the CPU. Ctrl-C and SIGTERM save first.
+    With `out`, a training that ended early for any reason can be continued with `resume`. The result is the same as
+    without the interruption, bit for bit on the same kind of CPU with the same number of processes. Ctrl-C and SIGTERM
+    save first.
 
     Args:
         model: what to train, from the weights that it has. To resume: one of the same sizes, with any weights.
@@ -61,32 +62,32 @@ def fit(
         dev: other pairs, measured after each epoch.
         out: a folder, absent or empty, for config.json, model.safetensors, metrics.json and curves.png, and, from the
             start on, for the state from which `resume` goes on; without it nothing is written.
-        resume: the folder of a run that goes on, or, with more `epochs`, goes on after its end. Its options are those
-            it began with; only `epochs` and `patience`, `save_every`, `tensorboard`, and where it runs may be others.
-        overwrite: let `out` hold another run, which is replaced as soon as this one has its first state.
+        resume: the folder of a run to continue; a finished run continues with more `epochs`. The options are those of
+            the run; only `epochs`, `patience`, `save_every`, `tensorboard`, and where it runs may change.
+        overwrite: `out` may hold another run, which is replaced when this one has its first state.
         progress: whether to show a bar on standard error; None: if that is a terminal.
         on_epoch: called with each epoch's row as soon as it is there; of several processes, in the first.
         epochs: how often to go through the training pairs (10).
         batch_size: pairs of a step, over all processes (5); the last batch of an epoch may have fewer.
         lr: learning rate (1e-3).
-        seed: of the order of the batches, and of what is random in the model itself (0).
+        seed: decides the order of the batches and what is random in the model itself (0).
         keep_best: the dev metric that chooses the epoch: "loss" (the default), "accuracy" or "auc"; for soft labels
             (not all 0 or 1) "pearson" (the default) or "loss".
-        patience: end after this number of epochs in which that metric was not better than before; None: never.
+        patience: end after this number of epochs without a better value of that metric; None: never.
         save_every: seconds of learning after which the state is saved again, at a step's end (30); 0: after each step.
         tensorboard: also write each epoch's metrics, and now and then a batch's loss, to `out`/tensorboard.
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", …
         devices: processes on this machine, each with a device of its own (1); or "auto", or numbers of CUDA devices.
         nodes: machines (1).
-        strategy: Lightning's word for how processes work together: "auto", "ddp", …
-        precision: Lightning's words; "32-true" trains the model in the dtype that it has.
+        strategy: Lightning's strategy for several processes: "auto", "ddp", …
+        precision: Lightning's names; "32-true" trains the model in its own dtype.
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed, or that of `tensorboard`.
-        TypeError: `train` or `dev` is no SentencePairs, or there is no such option.
-        ValueError: pairs are empty or without labels, a number is out of range, the device is not there, `keep_best`
-            or `precision` is unknown, options exclude each other.
-        ValueError: model, pairs or options are not those of the run to resume, or its files are damaged.
+        TypeError: `train` or `dev` is not a SentencePairs, or an option is unknown.
+        ValueError: pairs are empty or without labels, a number is out of range, the device does not exist, `keep_best`
+            or `precision` is unknown, or options exclude each other.
+        ValueError: model, pairs or options differ from those of the run to resume, or its files are damaged.
         FileExistsError: `out` holds something, or another process works on the folder.
         FileNotFoundError: `resume` holds no run.
         OSError: the folder cannot be written; the last state is still there.
@@ -110,7 +111,7 @@ def fit(
 
 
 def resumed_settings(folder: str | PathLike[str], given: Mapping[str, Any]) -> Settings:
-    """The settings of a run that goes on.
+    """The settings of a run that is resumed.
 
     Raises:
         ValueError: an option contradicts the run, or its record is damaged.
@@ -132,7 +133,7 @@ def learn(
     progress: bool | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> History:
-    """What `fit` does between taking the run's folder and leaving the results there. Raises what `fit` does."""
+    """The part of `fit` between taking the run's folder and writing the results. Raises what `fit` does."""
     history, soft = _new_history(train, dev, settings, run)
     where, tensors = Progress(history), None
     if run is not None:
@@ -187,7 +188,7 @@ def _train(
 
 
 def _stand(run: Run, tensors: Mapping[str, Tensor], pairs: Mapping[str, str], model: TwoTowers) -> Progress:
-    """Where a run stands, after a look at whether these are its pairs and its model."""
+    """The progress of a run, after a check that these are its pairs and its model."""
     with undamaged(run.path / RESUME):
         where = Progress.from_dict(run.record, tensors)
         known: dict[str, str] = dict(run.record["pairs"])
@@ -217,11 +218,11 @@ def evaluate(
 ) -> dict[str, float]:
     """Measure a model: "loss", "accuracy" and "auc"; of soft labels (not all 0 or 1) "loss" and "pearson".
 
-    Arguments as `fit`'s. The model comes back as it was.
+    Arguments as in `fit`. The model is not changed.
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed.
-        TypeError: `pairs` is no SentencePairs.
+        TypeError: `pairs` is not a SentencePairs.
         ValueError: the pairs are empty or without labels, or an argument is out of range.
     """
     labels = _labels("pairs", pairs)
@@ -239,11 +240,11 @@ def predict(
 ) -> Tensor:
     """Probabilities (pairs) in the order of the pairs, as float32 on the CPU. Labels are not needed.
 
-    Arguments as `fit`'s. The model comes back as it was.
+    Arguments as in `fit`. The model is not changed.
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed.
-        TypeError: `pairs` is no SentencePairs.
+        TypeError: `pairs` is not a SentencePairs.
         ValueError: an argument is out of range.
     """
     return _logits(model, pairs, batch_size, device, precision, progress).sigmoid()
@@ -274,7 +275,7 @@ def _logits(
 def _new_history(
     train: SentencePairs, dev: SentencePairs | None, settings: Settings, run: Run | None
 ) -> tuple[History, bool]:
-    """An empty history, and whether labels are soft: those of all pairs decide for all pairs."""
+    """An empty history, and whether labels are soft: one soft label makes all of them soft."""
     labels = [_labels("train", train)] + ([] if dev is None else [_labels("dev", dev)])
     soft = any(are_soft(part) for part in labels)
     keep_best = ("pearson" if soft else "loss") if settings.keep_best is None else settings.keep_best

@@ -1,4 +1,4 @@
-"""Folders of runs: taken before the work begins, so that no two runs get one; and JSON in them."""
+"""Folders of runs, taken before the work begins, so that no two runs share one; and their JSON files."""
 
 import json
 import math
@@ -15,17 +15,17 @@ from towers.checkpoint import CONFIG, RESUME, WEIGHTS, replace
 
 DEFAULT_FOLDER = "towers-run"
 PARTIAL = ".*.partial"
-"""What an interruption may leave of a file that was being written."""
+"""Files that an interruption may leave half written."""
 
 
 def take(path: Path, record: Mapping[str, Any]) -> bool:
-    """Put resume.json into an empty folder, or make one that has it; whether it had to be made.
+    """Put resume.json into an empty folder, or make a new folder with it. Returns whether the folder is new.
 
     Raises:
         FileExistsError: the folder holds something, or is a file.
         OSError: it cannot be made, or nothing can be written to it.
     """
-    place = path.resolve()  # a link stays a link: the run goes to where it points
+    place = path.resolve()  # a link stays a link: the run is written to its target
     if place.is_dir() and _is_empty(place):
         _check_writable(place, path)
         write_json(place / RESUME, record)
@@ -45,17 +45,17 @@ def next_free(record: Mapping[str, Any]) -> Path:
     """Make `towers-run`, or the next free `towers-run-N`, with its resume.json in it."""
     for name in chain([DEFAULT_FOLDER], (f"{DEFAULT_FOLDER}-{number}" for number in count(2))):
         if not Path(name).exists():
-            with suppress(FileExistsError):  # of two runs that start together, one was quicker
+            with suppress(FileExistsError):  # another run has just taken this name
                 _make(Path(name), record)
                 return Path(name)
     raise AssertionError("count() has no end")
 
 
 def _make(place: Path, record: Mapping[str, Any]) -> None:
-    """A folder that appears with its resume.json in it: whenever the process ends, the run can go on."""
+    """Make a folder that appears together with its resume.json, so that the run can always be resumed."""
     partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
     try:
-        partial.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner may open
+        partial.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only the owner can open
         write_json(partial / RESUME, record)
         try:
             partial.rename(place)
@@ -84,7 +84,7 @@ def _is_empty(place: Path) -> bool:
 
 
 def _check_writable(place: Path, path: Path) -> None:
-    """Try it out: the permissions alone do not tell (access lists, read-only mounts)."""
+    """Try to write: permission bits alone do not tell (access lists, read-only mounts)."""
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=place))
     except OSError as error:
@@ -92,13 +92,13 @@ def _check_writable(place: Path, path: Path) -> None:
 
 
 def write_json(path: Path, entries: Mapping[str, Any]) -> None:
-    """Write a file whole, then rename it; NaN becomes null."""
+    """Write a complete file under another name, then rename it. NaN becomes null."""
     text = json.dumps(without_nan(entries), indent=2) + "\n"
     replace(path, lambda partial: partial.write_text(text, encoding="utf8"))
 
 
 def without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for them."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, Mapping):
         items = cast(Mapping[str, Any], value).items()
         return {key: without_nan(item) for key, item in items}

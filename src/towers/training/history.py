@@ -19,8 +19,8 @@ class Epoch:
 
     Attributes:
         number: counted from 1.
-        train: the metrics of the training pairs, each measured when it was trained on (as Keras does): weights that
-            change from step to step.
+        train: the metrics of the training pairs, each measured when it was trained on, as in Keras: with weights
+            that change from step to step.
         dev: the metrics of the dev pairs after the epoch; empty without dev pairs.
         seconds: how long the epoch took, dev pairs included.
     """
@@ -36,8 +36,9 @@ class History:
     """The epochs of a training run, and the one whose weights the model ended with.
 
     Attributes:
-        keep_best: the dev metric that chose it; without dev pairs it is the last epoch, whatever stands here.
-        majority: the accuracy on those pairs of always answering the commoner class; None for soft labels.
+        keep_best: the dev metric that chose it; not used without dev pairs, where the last epoch is kept.
+        majority: the accuracy of always answering the more frequent class of the dev (or training) pairs; None for soft
+            labels.
         epochs: one row each.
         best: the number of that epoch; 0 before the first.
     """
@@ -48,7 +49,7 @@ class History:
     best: int = 0
 
     def add(self, epoch: Epoch) -> bool:
-        """Append a row; true if it is the best so far. Among equals the earliest is best, and a number beats NaN."""
+        """Append a row. Returns whether it is the best so far: the first of equal rows is best; NaN is never better."""
         self.epochs.append(epoch)
         if self.best == 0 or not epoch.dev or self._better(epoch, self.epochs[self.best - 1]):
             self.best = epoch.number
@@ -62,17 +63,17 @@ class History:
 
     @property
     def stale(self) -> int:
-        """Epochs since the best."""
+        """The number of epochs since the best one."""
         return len(self.epochs) - self.best
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON can hold it; NaN is left to whoever writes."""
+        """The history in JSON's types; NaN is not replaced."""
         rows = [{"epoch": e.number, "train": e.train, "dev": e.dev, "seconds": e.seconds} for e in self.epochs]
         return {"best_epoch": self.best, "keep_best": self.keep_best, "majority": self.majority, "epochs": rows}
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Self:
-        """What `as_dict` gave, NaN written as null."""
+        """The history from the result of `as_dict`, where null stands for NaN."""
         rows = [
             Epoch(row["epoch"], _with_nan(row["train"]), _with_nan(row["dev"]), row["seconds"])
             for row in entries["epochs"]
@@ -95,7 +96,7 @@ def draw_curves(history: History, path: Path) -> None:
         value = history.epochs[history.best - 1].dev[history.keep_best]
         title += f" (dev {history.keep_best} {value:.3f})"
     figure.suptitle(title)
-    with quiet("matplotlib.font_manager", level=logging.ERROR):  # it announces that it is slow the first time
+    with quiet("matplotlib.font_manager", level=logging.ERROR):  # it logs that its first start is slow
         figure.savefig(path, dpi=120, format="png")
 
 
@@ -118,7 +119,7 @@ def _draw(axes: Any, history: History, name: str) -> None:
 
 
 def _figure() -> Any:
-    """A figure of its own: matplotlib's global state, and the backend that a notebook chose, stay as they are."""
+    """A figure that leaves matplotlib's global state, and the backend that a notebook chose, unchanged."""
     require("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

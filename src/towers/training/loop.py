@@ -18,16 +18,16 @@ class Share(NamedTuple):
 
     batch: Batch
     pairs: int
-    """Pairs that count. None does where there are fewer pairs than processes: then one is read for the company."""
+    """Pairs that count: 0 if there are fewer pairs than processes, where one pair is read but not counted."""
     whole: int
-    """Pairs of the whole batch, over all processes."""
+    """Pairs of the batch over all processes."""
 
 
 class Batches:
-    """The batches of sentence pairs, as Lightning wants them: with a length, and walked over once an epoch.
+    """The batches of sentence pairs for Lightning: an iterable with a length, read once per epoch.
 
-    With a seed, each epoch has an order of its own, which depends on the seed and on the epoch's number only. Of each
-    batch every process takes a share; as pairs stand there by length, the shares are equally long.
+    With a seed, each epoch has its own order, which depends only on the seed and the epoch's number. Every process
+    takes a share of each batch; since a batch is sorted by length, the shares have similar lengths.
 
     Attributes:
         epoch: counted from 0.
@@ -54,14 +54,14 @@ class Batches:
 
 
 class Collected:
-    """Logits gathered batch by batch, and put back in the order of the pairs."""
+    """Logits collected batch by batch, then returned in the order of the pairs."""
 
     def __init__(self) -> None:
         self.index: list[Tensor] = []
         self.logits: list[Tensor] = []
 
     def add(self, index: Tensor, logits: Tensor) -> None:
-        """Keep the logits of these pairs where they lie: nothing waits for a device here."""
+        """Keep the logits of these pairs on their device, without waiting for it."""
         self.index.append(index)
         self.logits.append(logits.detach())
 
@@ -70,7 +70,7 @@ class Collected:
         return self.dense(sum(map(len, self.index)))[0]
 
     def dense(self, pairs: int) -> tuple[Tensor, Tensor]:
-        """Logits (pairs) as float32 on the CPU, 0 where there is none yet, and the number (pairs) that each has."""
+        """Logits (pairs) as float32 on the CPU, 0 where none was added, and 1 (pairs) where one was added."""
         logits, seen = torch.zeros(pairs), torch.zeros(pairs, dtype=torch.uint8)
         if self.index:
             index = torch.cat(self.index).cpu()
@@ -79,43 +79,47 @@ class Collected:
         return logits, seen
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Remove all logits."""
         self.index.clear()
         self.logits.clear()
 
 
 class TowersModule(pl.LightningModule):
-    """A model of two towers as Lightning sees it: binary cross-entropy, Keras's Adam."""
+    """A model of two towers as a Lightning module: binary cross-entropy, Keras's Adam."""
 
     def __init__(self, model: nn.Module, lr: float = 1e-3) -> None:
         super().__init__()
         self.model, self.lr = model, lr
         self.loss: Tensor | None = None
-        self._tables: dict[int, tuple[Tensor, Tensor]] = {}  # by the id of a table: itself, and as it lies here
+        self._tables: dict[
+            int, tuple[Tensor, Tensor]
+        ] = {}  # by the id of a table: the table, and its copy on this device
         self.train_logits = Collected()
-        """Of the pairs learned from, in this epoch."""
+        """The logits of the training pairs of this epoch."""
         self.logits = Collected()
-        """Of the pairs measured or predicted."""
+        """The logits of the pairs that are measured or predicted."""
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """The one that `configure_optimizers` made, as it is, without Lightning's coat."""
+        """The optimizer of `configure_optimizers` itself, without Lightning's wrapper."""
         return self.trainer.optimizers[0]
 
     def configure_optimizers(self) -> KerasAdam:
         """Keras's Adam over all parameters; a tower that is both left and right counts once."""
-        fused = self.device.type == "cpu"  # there it takes a third of the time; on CUDA it would wait at every step
+        fused = (
+            self.device.type == "cpu"
+        )  # on the CPU it takes a third of the time; on CUDA it would wait at every step
         return KerasAdam([{"params": list(self.model.parameters()), "fused": fused}], lr=self.lr)
 
     def transfer_batch_to_device(self, batch: Share, device: torch.device, dataloader_idx: int) -> Share:
-        """Move the sentences beside the weights, their vectors into their dtype; the index stays where it is."""
+        """Move the sentences to the weights' device and their vectors to the weights' dtype; the index is not moved."""
         pairs, dtype = batch.batch, next(self.model.parameters()).dtype
         left, right = (self._beside(side, device, dtype) for side in (pairs.left, pairs.right))
         labels = None if pairs.labels is None else pairs.labels.to(device)
         return batch._replace(batch=Batch(left, right, labels, pairs.index))
 
     def _beside(self, side: Ragged, device: torch.device, dtype: torch.dtype) -> Ragged:
-        """A side's ids and table beside the weights: the table whole, once; to learn, what the batch has of it."""
+        """A side's ids and table on the weights' device: the whole table, or for training on CUDA the batch's rows."""
         assert side.table is not None
         if self.training and device.type != "cpu":
             return side.distinct().to(device).to(dtype)
@@ -127,8 +131,8 @@ class TowersModule(pl.LightningModule):
     def training_step(self, batch: Share, batch_idx: int) -> Tensor:
         """The mean binary cross-entropy of a batch.
 
-        Of several processes each has the part of its own pairs: the mean over processes, which is what they take of
-        their gradients, is then the mean over the pairs of the whole batch.
+        With several processes the loss is weighted by the process's pairs, so that the mean of the gradients over the
+        processes is the mean over the pairs of the whole batch.
         """
         logits = self._logits(batch, self.train_logits)
         assert batch.batch.labels is not None
@@ -142,7 +146,7 @@ class TowersModule(pl.LightningModule):
         self._logits(batch, self.logits)
 
     def predict_step(self, batch: Share, batch_idx: int) -> Tensor:
-        """Collect a batch's logits; Lightning wants to see them too."""
+        """Collect a batch's logits; Lightning requires them as the result."""
         return self._logits(batch, self.logits)
 
     def _logits(self, share: Share, collected: Collected) -> Tensor:

@@ -7,17 +7,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 
 def are_soft(labels: Tensor) -> bool:
-    """Whether any label lies between 0 and 1: a degree to reach instead of a class to hit."""
+    """Whether any label lies strictly between 0 and 1, which makes the labels degrees instead of classes."""
     return bool(((labels != 0) & (labels != 1)).any())
 
 
 def metric_names(soft: bool) -> tuple[str, ...]:
-    """The metrics of hard or soft labels, in the order in which they are shown."""
+    """The names of the metrics of hard or soft labels, in the order in which they are shown."""
     return ("loss", "pearson") if soft else ("loss", "accuracy", "auc")
 
 
 def majority(labels: Tensor) -> float:
-    """The accuracy of always answering the commoner class."""
+    """The accuracy of always answering the more frequent class."""
     ones = float(labels.float().mean())
     return max(ones, 1 - ones)
 
@@ -25,8 +25,8 @@ def majority(labels: Tensor) -> float:
 def measure(logits: Tensor, labels: Tensor, *, soft: bool | None = None) -> dict[str, float]:
     """The metrics of logits (pairs) against labels (pairs) in [0, 1].
 
-    `soft` says which metrics; absent, the labels do. NaN stands for what is not defined: the area under the curve of
-    one class, Pearson's r of constants.
+    `soft` chooses the metrics; None: the labels do. NaN stands for an undefined metric: the area under the curve of one
+    class, Pearson's r of constants.
     """
     from torchmetrics.functional.classification import binary_accuracy, binary_auroc
 

@@ -38,8 +38,8 @@ class Settings:
     """All options of a training, checked.
 
     Raises:
-        ValueError: a number is out of range, the device is not there, two options exclude each other, `precision` is
-            unknown.
+        ValueError: a number is out of range, the device does not exist, two options exclude each other, `precision`
+            is unknown.
     """
 
     epochs: int = 10
@@ -93,33 +93,33 @@ class Settings:
 
     @property
     def place(self) -> torch.device:
-        """The device that is meant."""
+        """The torch device."""
         return find_device(self.device)
 
     @property
     def alone(self) -> bool:
-        """Whether one process is all that was asked for."""
+        """Whether the options ask for a single process."""
         return self.devices == 1 and self.nodes == 1 and self.strategy == "auto"
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON can hold them."""
+        """The settings in JSON's types."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Self:
-        """What `as_dict` gave; the device is looked for again, since the machine may be another one."""
+        """The settings from the result of `as_dict`; the device is checked again, since the machine may differ."""
         return cls(**{name: entries[name] for name in (field.name for field in fields(cls)) if name in entries})
 
 
 MAY_CHANGE = ("epochs", "patience", "save_every", "tensorboard", "device", "devices", "nodes", "strategy")
-"""What a run that goes on may be told anew: how long, and where. All else decides what is learned."""
+"""The options that a resumed run may change: how long it runs, and where. All others decide what is learned."""
 
 
 def renewed(entries: Mapping[str, Any], given: Mapping[str, Any], folder: object) -> Settings:
-    """The settings of a run, with those options replaced that may change on the way.
+    """The settings of a resumed run, with the given options in place of its own.
 
     Raises:
-        ValueError: an option contradicts the run, or there would be fewer epochs than before.
+        ValueError: an option that may not change differs, or there are fewer epochs than before.
     """
     new = dict(entries)
     for name, value in given.items():
@@ -137,10 +137,10 @@ def renewed(entries: Mapping[str, Any], given: Mapping[str, Any], folder: object
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """The device that is meant.
+    """The torch device of an option; "auto" is CUDA if there is a CUDA device, else the CPU.
 
     Raises:
-        ValueError: it is not there, or towers does not train on it.
+        ValueError: it does not exist, or towers does not support it.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -158,10 +158,10 @@ def find_device(device: str | torch.device) -> torch.device:
 
 
 def check_arguments(*, batch_size: Any, device: str | torch.device, precision: str) -> torch.device:
-    """The device that is meant, after all that can be said of measuring and predicting without any pairs.
+    """Check the arguments of measuring and predicting that need no pairs, and return the torch device.
 
     Raises:
-        ValueError: a number is out of range, the device is not there, `precision` is unknown.
+        ValueError: a number is out of range, the device does not exist, `precision` is unknown.
     """
     _check_whole("batch_size", batch_size, 1, math.inf)
     check_choice("precision", precision, Precision.__args__)
@@ -169,10 +169,10 @@ def check_arguments(*, batch_size: Any, device: str | torch.device, precision: s
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of the choices.
+    """Check that a value is one of the choices.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is not.
     """
     if value not in choices:
         raise ValueError(f"{name} ({value!r}) must be one of {', '.join(map(repr, choices))}")
@@ -194,7 +194,7 @@ def require(*packages: str) -> None:
     """Check that packages are installed, without importing them, before any work is done.
 
     Raises:
-        ImportError: one is not installed; the text is the line that installs it.
+        ImportError: one is not installed; the message has the command that installs it.
     """
     for package in packages:
         if find_spec(package) is None:

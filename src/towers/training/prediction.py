@@ -1,4 +1,4 @@
-"""Predicting any number of pairs, some at a time: each distinct sentence among them is encoded once."""
+"""Prediction of any number of pairs, some at a time: each distinct sentence among them is encoded once."""
 
 import ctypes
 import sys
@@ -22,16 +22,16 @@ from towers.training.fitting import MEASURING_BATCH
 from towers.training.options import Precision, check_arguments
 
 TOKENS = 1 << 14
-"""A batch of long sentences has fewer of them: at most this number of words in all, or one sentence."""
+"""The most words in a batch: a batch of long sentences has fewer sentences, but at least one."""
 REMEMBERED = 10_000
-"""How many words without a vector are counted one by one, the most frequent of them."""
+"""The number of missing words that are counted one by one; the most frequent ones are kept."""
 
 
 class Predictor:
     """A model with the vectors of its words: a call gives the probabilities of some pairs, in their order.
 
-    It takes no more memory for many calls than for one, but for some 70 bytes for each distinct word of all calls,
-    which are there to count them. The pairs of a call are encoded in batches of similar length.
+    Its memory does not grow with the number of calls, except for about 70 bytes for each distinct word, which are
+    needed to count the words. The pairs of a call are encoded in batches of similar length.
 
         with VectorStore("glove.840B.300d.txt") as vectors:
             predictor = Predictor(TwoTowers.load("my-run"), vectors)
@@ -39,14 +39,14 @@ class Predictor:
                 print(predictor(pairs))
 
     Args:
-        model: a copy of it, as it is now, computes.
+        model: the model; a copy of it is used, so that later changes have no effect.
         vectors: a table of word vectors, or a file of them.
         batch_size: sentences that a tower reads at a time.
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", …
         precision: as for `fit`.
 
     Raises:
-        ValueError: the vectors have not the width of the model's, or an argument is out of range.
+        ValueError: the vectors have another width than the model's, or an argument is out of range.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Predictor:
         return logits.float().sigmoid().cpu()
 
     def _states(self, pairs: SentencePairs, vectors: WordVectors) -> tuple[Tensor, Tensor]:
-        """The states of each pair's two sentences."""
+        """The states of the left and the right sentence of each pair."""
         model = self.model
         if model.left is model.right:
             both = self._encode(model.encode_left, [*pairs.left, *pairs.right], vectors)
@@ -100,7 +100,7 @@ class Predictor:
     def _encode(
         self, encode: Callable[[Ragged], Tensor], sentences: Sequence[Sentence], vectors: WordVectors
     ) -> Tensor:
-        """The state of each sentence; sentences that are the same are encoded once."""
+        """The state of each sentence; equal sentences are encoded once."""
         places: dict[Sentence, int] = {}
         place_of = torch.tensor([places.setdefault(sentence, len(places)) for sentence in sentences])
         ids = look_up(list(places), vectors)
@@ -112,7 +112,7 @@ class Predictor:
         return states[order.argsort()[place_of].to(states.device)]
 
     def _sizes(self, lengths: Tensor) -> Iterator[int]:
-        """Sentences of each batch, given their rising lengths."""
+        """The number of sentences of each batch, given the sorted lengths."""
         start = 0
         rising: list[int] = lengths.tolist()
         while start < len(rising):
@@ -135,13 +135,13 @@ class Predictor:
 
     @property
     def coverage(self) -> Coverage:
-        """How many words of all pairs so far have a vector of their own."""
+        """How many words of all pairs so far have a vector."""
         found, types = len(self._types_found), len(self._types)
         return Coverage(self._tokens, self._tokens_found, types, found, self._missing)
 
 
 def give_memory_back() -> None:
-    """Let glibc return what was freed: tensors of ever new sizes leave holes, and the process would grow for long."""
+    """Make glibc return freed memory to the system: tensors of changing sizes fragment the heap, which would grow."""
     trim = getattr(_libc(), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -153,7 +153,7 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def check_width(model: TwoTowers, vectors: WordVectors | VectorStore) -> None:
-    """Whether both towers take vectors of this width.
+    """Check that both towers take vectors of this width.
 
     Raises:
         ValueError: one does not.

@@ -1,4 +1,4 @@
-"""The processes of a training: which of them writes, and what they tell each other."""
+"""The processes of a training: which of them is the main one, and what they exchange."""
 
 import os
 from collections.abc import Generator
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
 
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
-"""Where Lightning, torchrun and SLURM say which process of all this one is; those that are not set count as 0."""
+"""The environment variables with which Lightning, torchrun and SLURM number the processes; unset means 0."""
 
 
 def is_main(alone: bool) -> bool:
-    """Whether this process is the first of all, which alone makes and writes files and tells how it goes.
+    """Whether this is the main process, the only one that writes files and reports progress.
 
-    One that trains alone is. Of several, the environment says it before Lightning has begun.
+    A single process is. With several, the environment says it before Lightning starts.
     """
     return alone or all(os.environ.get(name, "0") in ("0", "") for name in _RANKS)
 
 
 def started_outside() -> int:
-    """How many processes torchrun or SLURM started for this training; 1 without them."""
+    """The number of processes that torchrun or SLURM started for this training; 1 without them."""
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
@@ -35,7 +35,7 @@ def started_outside() -> int:
 
 
 def environment() -> list[Any]:
-    """Lightning's plugin for SLURM, without its own way of saving and requeueing: towers saves its own state."""
+    """Lightning's plugin for SLURM, without its own saving and requeueing, since towers saves its own state."""
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
@@ -46,7 +46,7 @@ def environment() -> list[Any]:
 
 @contextmanager
 def lost_ones_named() -> Generator[None]:
-    """Say in a line that another process has gone, where its silence is an error deep in the backend.
+    """Turn the backend's errors about a lost process into one line.
 
     Raises:
         ConnectionError: another process of this training has ended.
@@ -62,11 +62,11 @@ def lost_ones_named() -> Generator[None]:
 
 
 class Together:
-    """What the processes of one trainer tell each other; alone, a process tells it to itself."""
+    """Exchange between the processes of a trainer; with one process each result is its own input."""
 
     def __init__(self, trainer: "pl.Trainer") -> None:
         self.rank, self.count = trainer.global_rank, trainer.world_size
-        self._device = trainer.strategy.root_device  # where the processes' backend wants what it carries
+        self._device = trainer.strategy.root_device  # the device that the processes' backend requires
 
     @property
     def main(self) -> bool:

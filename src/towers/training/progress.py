@@ -1,4 +1,4 @@
-"""Where a training stands, as JSON and tensors that go to a file and come back: all that the next step depends on."""
+"""The progress of a training as JSON and tensors, saved and restored: everything that the next step depends on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from towers.training.loop import TowersModule
 
 RANDOM_STREAM = 1_000_003
-"""How far apart the seeds of two processes are."""
+"""The difference between the seeds of two processes."""
 
 
 @dataclass
 class Progress:
-    """How far a training has come.
+    """The progress of a training.
 
     Attributes:
-        history: the epochs that are done.
-        batch: batches done of the epoch after them.
-        seconds: how long those took.
-        steps: batches done in all.
-        best_weights: those of the best epoch on dev; empty without dev pairs.
+        history: the finished epochs.
+        batch: the finished batches of the epoch after them.
+        seconds: how long these batches took.
+        steps: all finished batches.
+        best_weights: the weights of the best epoch on dev; empty without dev pairs.
     """
 
     history: History
@@ -37,27 +37,27 @@ class Progress:
 
     @property
     def epoch(self) -> int:
-        """Epochs that are done."""
+        """The number of finished epochs."""
         return len(self.history.epochs)
 
     def over(self, epochs: int, patience: int | None) -> bool:
-        """Whether there is nothing left to learn."""
+        """Whether the training is finished."""
         return self.epoch >= epochs or (patience is not None and self.history.stale >= patience)
 
     def as_dict(self) -> dict[str, Any]:
-        """All but the tensors, as JSON can hold it."""
+        """Everything except the tensors, in JSON's types."""
         position = {"batch": self.batch, "seconds": self.seconds, "steps": self.steps}
         return {"history": self.history.as_dict(), "position": position}
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Progress":
-        """What `as_dict` and `tensors_of` gave."""
+        """The progress from the results of `as_dict` and `tensors_of`."""
         best = _under("best.", tensors)
         return cls(History.from_dict(entries["history"]), **entries["position"], best_weights=best)
 
 
 def tensors_of(module: "TowersModule", pairs: int, progress: Progress, together: Together) -> dict[str, Tensor]:
-    """Copies on the CPU of all tensors that the next step depends on. Every process must call it.
+    """Copies on the CPU of all tensors that the next step depends on. Every process must call this.
 
     `pairs` is the number of training pairs.
     """
@@ -75,10 +75,10 @@ def tensors_of(module: "TowersModule", pairs: int, progress: Progress, together:
 
 
 def restore(tensors: Mapping[str, Tensor], module: "TowersModule", together: Together) -> None:
-    """Put back what `tensors_of` took, where Lightning has set up everything by now.
+    """Restore what `tensors_of` copied. Lightning must have set up the optimizer before.
 
     Raises:
-        RuntimeError: the model has other weights than the run's.
+        RuntimeError: the weights have other names or shapes than the run's.
     """
     module.model.load_state_dict(_under("model.", tensors))
     optimizer = module.optimizer
@@ -87,11 +87,13 @@ def restore(tensors: Mapping[str, Tensor], module: "TowersModule", together: Tog
         number, _, key = name.partition(".")
         state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    if "epoch.seen" in tensors and together.main:  # the processes' logits are summed: one alone has the old ones
+    if "epoch.seen" in tensors and together.main:  # logits are summed over processes, so only one may have the old ones
         index = tensors["epoch.seen"].nonzero().squeeze(1)
         module.train_logits.add(index, tensors["epoch.logits"][index].to(module.device))
     if together.rank < len(tensors["random.cpu"]):
-        torch.set_rng_state(tensors["random.cpu"][together.rank].clone())  # of a view it reads the wrong bytes
+        torch.set_rng_state(
+            tensors["random.cpu"][together.rank].clone()
+        )  # set_rng_state reads the wrong bytes of a view
         if module.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"][together.rank].clone(), module.device)
     else:
@@ -99,7 +101,7 @@ def restore(tensors: Mapping[str, Tensor], module: "TowersModule", together: Tog
 
 
 def own_stream(module: "TowersModule", together: Together) -> None:
-    """Give each process but the first random numbers of its own, for what is random in a model."""
+    """Give each process except the first its own random numbers, for what is random in a model."""
     if together.rank:
         seed = torch.initial_seed() + RANDOM_STREAM * together.rank
         torch.default_generator.manual_seed(seed)

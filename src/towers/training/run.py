@@ -1,4 +1,4 @@
-"""A run on disk: its state while it learns, and at the end the model, its metrics and its curves."""
+"""A run on disk: its state during training, and at the end the model, its metrics and its curves."""
 
 import os
 import shlex
@@ -19,27 +19,28 @@ from towers.training.folders import DEFAULT_FOLDER, PARTIAL, is_run, next_free, 
 from towers.training.history import History, draw_curves
 
 RESULTS = (CONFIG, "metrics.json", "curves.png", WEIGHTS)
-"""What a finished run leaves; the config goes first where they are removed, and comes last where they are written."""
+"""The files of a finished run. The config is removed first and written last."""
 
 
 class Run:
     """The folder of a run.
 
-    `resume.json` says what the run is and how far it has come, and names the file of tensors that belongs to it. Both
-    are written whole and then renamed, resume.json last: it always names a whole file. At the end come config.json,
-    model.safetensors, metrics.json and curves.png, and the state stays, so that the run can be trained longer.
+    `resume.json` has the run's options and progress, and names the file of its tensors. Both files are written under
+    another name and then renamed, resume.json last, so that it always names a complete file. At the end config.json,
+    model.safetensors, metrics.json and curves.png are written. The state is kept, so that the run can be trained
+    longer.
 
     Attributes:
         path: the folder.
-        record: what resume.json says.
-        writes: whether this process makes and writes the folder; of several processes only the first does.
+        record: the content of resume.json.
+        writes: whether this process writes the folder; of several processes only the first does.
     """
 
     def __init__(self, path: Path, record: dict[str, Any], *, writes: bool = True) -> None:
         self.path, self.writes = path, writes
         self.record: dict[str, Any] = record
         self.begun = "tensors" in record
-        """Whether there is a state to go on from."""
+        """Whether there is a state from which the run can continue."""
 
     @classmethod
     @contextmanager
@@ -51,13 +52,13 @@ class Run:
         overwrite: bool = False,
         writes: bool = True,
     ) -> Generator[Self]:
-        """Take a folder for a run before the work begins, and let go of it if that fails before there is a state.
+        """Take a folder for a run before the work begins, and release it if the work fails before the first state.
 
         Args:
             folder: absent or empty; None takes `towers-run` or the next free `towers-run-N` in the current folder. It
                 appears with its resume.json in it.
-            about: what resume.json says from the start on: "settings", and the "command" that began it.
-            overwrite: the folder may hold another run, which stays until this one has its first state.
+            about: the first content of resume.json: "settings", and the "command" that began it.
+            overwrite: the folder may hold another run, which is kept until this one has its first state.
             writes: whether this process makes and writes the folder.
 
         Raises:
@@ -88,7 +89,7 @@ class Run:
     @classmethod
     @contextmanager
     def reopened(cls, folder: str | PathLike[str], *, writes: bool = True) -> Generator[Self]:
-        """The run that a folder holds.
+        """The run in a folder.
 
         Raises:
             FileNotFoundError: there is no folder, or it holds no run.
@@ -97,13 +98,13 @@ class Run:
         """
         run = cls(Path(folder), cls.read(folder), writes=writes)
         with run._locked():
-            run.record = cls.read(folder)  # again, now that no other process writes
+            run.record = cls.read(folder)  # again, since no other process can write now
             run.begun = "tensors" in run.record
             yield run
 
     @staticmethod
     def read(folder: str | PathLike[str]) -> dict[str, Any]:
-        """What the resume.json of a run says. Raises what `reopened` does."""
+        """The content of a run's resume.json. Raises what `reopened` does."""
         path = Path(folder)
         if not path.is_dir():
             raise FileNotFoundError(f"{path}: no folder; resume takes the folder of a run")
@@ -121,10 +122,10 @@ class Run:
         return checkpoint.read_tensors(self.path / Path(str(self.record["tensors"])).name)
 
     def save(self, entries: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Put another state in the place of the last: the tensors first, then resume.json, which names their file.
+        """Replace the last state: the tensors first, then resume.json, which names their file.
 
         Raises:
-            OSError: it cannot be written; the last state is still there.
+            OSError: it cannot be written; the last state is kept.
         """
         if not self.begun:
             self._take_over()
@@ -148,7 +149,7 @@ class Run:
         metrics: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write what a finished run leaves, config.json last: a folder with a config is complete.
+        """Write the results of a finished run, config.json last: a folder with a config is complete.
 
         Args:
             model: with the weights to keep.
@@ -158,7 +159,7 @@ class Run:
 
         Raises:
             ImportError: safetensors or matplotlib is not installed.
-            OSError: a file cannot be written; the state is still there.
+            OSError: a file cannot be written; the state is kept.
         """
         if not self.writes:
             return
@@ -172,7 +173,7 @@ class Run:
 
     @contextmanager
     def going_on(self) -> Generator[None]:
-        """Tell whoever ends the work early where it stands, and how to go on, in a note to the exception."""
+        """Add a note to an exception that ends the work early: what is saved, and how to resume."""
         try:
             yield
         except BaseException as error:
@@ -183,23 +184,23 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on."""
+        """The command that resumes the run."""
         return f"towers fit --resume {shlex.quote(str(self.path))}"
 
     @property
     def standing(self) -> str:
-        """How far it has come, in words."""
+        """The progress in words."""
         epochs, batch = len(self.record["history"]["epochs"]), self.record["position"]["batch"]
         done = f"{epochs} epoch{'' if epochs == 1 else 's'}"
         return f"{done} and {batch} batch{'' if batch == 1 else 'es'} done" if batch else f"{done} done"
 
     @property
     def finished(self) -> bool:
-        """Whether all that a run leaves is there."""
+        """Whether the run is finished and all its result files exist."""
         return self.record.get("finished") is True and all((self.path / name).is_file() for name in RESULTS)
 
     def _take_over(self) -> None:
-        """Another run's results go before its state does, the config first: what remains is a run that goes on."""
+        """Remove the results of a replaced run before its state, the config first: the rest can still be resumed."""
         for name in RESULTS:
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
@@ -218,7 +219,7 @@ class Run:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        """Keep others off while this process works on the folder; the system lets go of it when the process ends."""
+        """Lock the folder against other processes; the system releases the lock when the process ends."""
         try:
             import fcntl
         except ImportError:  # Windows has none

@@ -1,4 +1,4 @@
-"""Lightning's Trainer as it is used here, and its progress bar."""
+"""Lightning's Trainer with the settings of this package, and its progress bar."""
 
 import sys
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from towers.training.processes import environment, started_outside
 
 
 class ProgressBar(TQDMProgressBar):
-    """One bar on standard error: this epoch's steps and the latest loss. It leaves nothing behind."""
+    """One bar on standard error with the epoch's steps and the latest loss; it is removed at the end."""
 
     def __init__(self, epochs: int, done: int = 0) -> None:
         super().__init__(refresh_rate=10)
@@ -31,25 +31,25 @@ class ProgressBar(TQDMProgressBar):
         return self.bars[-1]
 
     def init_predict_tqdm(self) -> Tqdm:
-        """The bar of the batches to measure or predict."""
+        """The bar of the batches that are measured or predicted."""
         return self.init_train_tqdm()
 
     def init_validation_tqdm(self) -> Tqdm:
-        """No bar for the dev pairs of an epoch: they take a moment."""
+        """No bar for the dev pairs of an epoch, which take little time."""
         return Tqdm(disable=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Begin again, with the epochs counted from 1."""
+        """Start the bar of an epoch; epochs are counted from 1."""
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description(f"epoch {self.done + trainer.current_epoch + 1}/{self.epochs}")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Take the bar away, so that what is said next stands on a line of its own."""
+        """Remove the bar, so that the next message has its own line."""
         for bar in self.bars:
             bar.close()
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """The latest loss: asked for at every tenth step only, because it waits for the device."""
+        """The latest loss, read only at every tenth step, because reading waits for the device."""
         loss = pl_module.loss if isinstance(pl_module, TowersModule) else None
         return {} if loss is None else {"loss": f"{float(loss):.4f}"}
 
@@ -57,7 +57,7 @@ class ProgressBar(TQDMProgressBar):
 def alone(
     device: torch.device, precision: Any, *, bar: bool, epochs: int = 1, callbacks: Sequence[pl.Callback] = ()
 ) -> pl.Trainer:
-    """A Trainer of one process and one device, whatever the environment says of others."""
+    """A Trainer with one process and one device, whatever the environment says."""
     return _trainer(
         accelerator=device.type,
         devices=_numbered(device) or 1,
@@ -69,7 +69,7 @@ def alone(
 
 
 def of_settings(settings: Settings, *, done: int, midway: bool, bar: bool, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A Trainer for the epochs that are left after `done` ones, the first of them begun already if `midway`.
+    """A Trainer for the epochs after the first `done` ones; `midway`: the next epoch is partly done.
 
     Raises:
         ValueError: Lightning refuses devices, nodes or strategy, or torchrun or SLURM started another number of
@@ -96,7 +96,7 @@ def of_settings(settings: Settings, *, done: int, midway: bool, bar: bool, callb
 
 
 def _numbered(device: torch.device) -> list[int] | None:
-    """The device as Lightning wants it named, if it has a number."""
+    """The device's number in Lightning's form, or None if it has none."""
     return [device.index] if device.type == "cuda" and device != torch.device("cuda") else None
 
 
@@ -115,7 +115,7 @@ def _check_processes(trainer: pl.Trainer, settings: Settings) -> None:
 
 
 def _trainer(**options: Any) -> pl.Trainer:
-    """A Trainer that writes no files, logs nothing and checks nothing first."""
+    """A Trainer without checkpoints, loggers and trial steps."""
     bar = any(isinstance(callback, ProgressBar) for callback in options["callbacks"])
     return pl.Trainer(
         **options,
@@ -124,5 +124,5 @@ def _trainer(**options: Any) -> pl.Trainer:
         enable_model_summary=False,
         logger=False,
         num_sanity_val_steps=0,
-        inference_mode=False,  # tensors made in inference mode could not be trained on later
+        inference_mode=False,  # tensors of inference mode could not be trained on later
     )
