@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towers.data import WordVectors
+from towers.data import VectorStore, WordVectors
 from towers.data.vectors import hashed
 
 WORDS = ["the", "dog", "The", "Paris", "the end"]
@@ -30,6 +31,30 @@ def vectors(missing: Literal["hash", "zero"] = "hash") -> WordVectors:
 )
 def test_look_up_is_exact_then_lower_cased(word: str, row: int) -> None:
     assert vectors().ids([word]) == [row]
+
+
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [
+        (["\u00e9t\u00e9", "\u00c9t\u00e9", "E\u0301te\u0301"], 2),  # as it is: NFD
+        (["\u00e9t\u00e9", "\u00c9t\u00e9"], 1),  # in NFC
+        (["\u00e9t\u00e9"], 0),  # lower-cased, in NFC
+    ],
+)
+def test_look_up_is_exact_then_composed_then_lower_cased(known: list[str], found: int, tmp_path: Path) -> None:
+    word = "E\u0301te\u0301"
+    lines = "".join(f"{name} {row}.5 0.25\n" for row, name in enumerate(known))
+    (tmp_path / "vectors.txt").write_text(lines, "utf8")
+    loaded = WordVectors.load(tmp_path / "vectors.txt", [word])
+    with VectorStore(tmp_path / "vectors.txt") as store:
+        assert store.select([word]).look_up([word]).tolist() == [[found + 0.5, 0.25]]
+    assert loaded.look_up([word]).tolist() == [[found + 0.5, 0.25]]
+    assert loaded.coverage.types_found == 1
+
+
+def test_a_missing_word_has_one_vector_in_every_normal_form() -> None:
+    looked_up = vectors().look_up(["\u00e9t\u00e9", "e\u0301te\u0301"])
+    assert torch.equal(looked_up[0], looked_up[1])
 
 
 @pytest.mark.parametrize("missing", ["hash", "zero"])

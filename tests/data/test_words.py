@@ -1,10 +1,14 @@
 """The rule that divides a sentence into words."""
 
+import re
+import sys
+from unicodedata import category
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towers.data.words import split_spaces, split_words
+from towers.data.words import forms, is_unspaced, split_spaces, split_words
 
 
 @pytest.mark.parametrize(
@@ -26,6 +30,22 @@ from towers.data.words import split_spaces, split_words
         pytest.param("this - or that", ["this", "-", "or", "that"], id="hyphen between"),
         pytest.param("$5 & 10%", ["$", "5", "&", "10", "%"], id="signs"),
         pytest.param("Größe naïve 東京", ["Größe", "naïve", "東京"], id="letters of other scripts"),
+        pytest.param("हिन्दी में एक वाक्य है", ["हिन्दी", "में", "एक", "वाक्य", "है"], id="Devanagari vowel signs"),
+        pytest.param("தமிழ் மொழி", ["தமிழ்", "மொழி"], id="Tamil vowel signs"),
+        pytest.param("ภาษาไทย ดี", ["ภาษาไทย", "ดี"], id="Thai vowel signs"),
+        pytest.param("السَّلامُ عَلَيْكُم ١٫٥", ["السَّلامُ", "عَلَيْكُم", "١٫٥"], id="vocalised Arabic and its decimal sign"),
+        pytest.param("אָלֶף צה״ל", ["אָלֶף", "צה״ל"], id="vocalised Hebrew and its gershayim"),
+        pytest.param("می\u200cخواهم بروم", ["می\u200cخواهم", "بروم"], id="Persian non-joiner"),
+        pytest.param("അവന്\u200d ശരി", ["അവന്\u200d", "ശരി"], id="Malayalam joiner at the end"),
+        pytest.param("cafe\u0301's nai\u0308ve", ["cafe\u0301", "'s", "nai\u0308ve"], id="NFD"),
+        pytest.param("a =\u0338 b", ["a", "=\u0338", "b"], id="mark on a sign"),
+        pytest.param("ok👍🏽 ❤️!", ["ok", "👍🏽", "❤️", "!"], id="emoji with a skin tone or a selector"),
+        pytest.param(
+            "👩\u200d👩\u200d👧🏳️\u200d🌈😀😀", ["👩\u200d👩\u200d👧", "🏳️\u200d🌈", "😀", "😀"], id="emoji sequences"
+        ),
+        pytest.param("🇩🇪🇫🇷 1️⃣", ["🇩🇪", "🇫🇷", "1️⃣"], id="flags and a keycap"),
+        pytest.param("🏴\U000e0067\U000e0062\U000e007f!", ["🏴\U000e0067\U000e0062\U000e007f", "!"], id="flag of tags"),
+        pytest.param("ก\u200bข \u200d \u200c", ["ก", "ข"], id="what is invisible and joins nothing"),
         pytest.param(" \t\n\u00a0 ", [], id="blanks only"),
         pytest.param("a\tb\nc\u00a0d", ["a", "b", "c", "d"], id="any blank divides"),
     ],
@@ -34,12 +54,42 @@ def test_rule(text: str, words: list[str]) -> None:
     assert split_words(text) == words
 
 
-@given(st.text())
+MARKS = [chr(code) for code in range(sys.maxunicode + 1) if category(chr(code))[0] == "M"]
+TEXTS = st.text() | st.text(st.sampled_from("aé1.'-🇩👩🏽\ufe0f\u200b\u200c\u200d\u0301 न्") | st.sampled_from(MARKS))
+
+
+@given(TEXTS)
 def test_rule_loses_nothing_but_blanks(text: str) -> None:
-    assert "".join(split_words(text)) == "".join(text.split())
+    def visible(text: str) -> str:
+        return re.sub("[\u200b-\u200d]", "", "".join(text.split()))
+
+    assert visible("".join(split_words(text))) == visible(text)
 
 
-@given(st.text())
+def test_every_mark_stays_in_its_word() -> None:
+    assert split_words(" ".join(f"न{mark}न" for mark in MARKS)) == [f"न{mark}न" for mark in MARKS]
+
+
+@pytest.mark.parametrize(
+    ("word", "looked_up"),
+    [
+        ("Dog", ("Dog", "dog")),
+        ("E\u0301t", ("E\u0301t", "\u00c9t", "\u00e9t")),
+        ("\u00c9t", ("\u00c9t", "\u00c9t", "\u00e9t")),
+    ],
+)
+def test_forms_of_a_look_up(word: str, looked_up: tuple[str, ...]) -> None:
+    assert forms(word) == looked_up
+
+
+@pytest.mark.parametrize(
+    ("word", "without"), [("東京", True), ("ภาษา", True), ("かな", True), ("हिन्दी", False), ("a", False)]
+)
+def test_scripts_without_spaces_are_known(word: str, without: bool) -> None:
+    assert is_unspaced(word) == without
+
+
+@given(TEXTS)
 def test_rule_is_settled_once_applied(text: str) -> None:
     words = split_words(text)
     assert split_words(" ".join(words)) == words

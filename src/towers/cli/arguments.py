@@ -48,7 +48,12 @@ def add_columns(add: Callable[..., argparse.Action]) -> None:
     """The options about the columns of a file of pairs."""
     add("--left-column", metavar="NAME", help="column of the left sentence (sentence1)")
     add("--right-column", metavar="NAME", help="column of the right sentence (sentence2)")
-    add("--split", choices=["rule", "spaces"], help="how text becomes words: by the built-in rule, or at spaces (rule)")
+    add(
+        "--split",
+        choices=["rule", "spaces"],
+        help="how text becomes words: by the built-in rule, or at spaces; Chinese, Japanese and Thai need 'spaces', and "
+        "text that was divided into words beforehand (rule)",
+    )
     add(
         "--fit-length",
         choices=["pad-or-cut"],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from towers.data import Coverage, SentencePairs, VectorStore, WordVectors, sample_pairs
+from towers.data.words import is_unspaced
 from towers.model import Tower, TwoTowers
 
 COLUMNS: dict[str, Any] = {"left_column": "sentence1", "right_column": "sentence2", "split": "rule"}
@@ -14,6 +15,9 @@ LABELS: dict[str, Any] = {"label_column": "label", "label_range": (0.0, 1.0)}
 PARTS = ("train", "dev", "test")
 SAMPLE_SHARES = (0.8, 0.1, 0.1)
 Command = Literal["fit", "predict"]
+
+
+_SEGMENT = "text without spaces between words must be divided into words beforehand; then say --split spaces"
 
 
 class Data(NamedTuple):
@@ -39,7 +43,8 @@ def warn_of_missing(command: str, coverage: Coverage, source: str) -> bool:
     found, words = coverage.types_found, coverage.types
     if 2 * found < words:
         problem = f"only {found} of {words} different words have a vector in {source}"
-        advice = "are these the vectors that you meant?"
+        unspaced = sum(map(is_unspaced, coverage.missing))
+        advice = _SEGMENT if 2 * unspaced > len(coverage.missing) else "are these the vectors that you meant?"
         print(f"towers {command}: warning: {problem}; {advice}", file=sys.stderr, flush=True)
     return 2 * found < words
 

@@ -11,6 +11,7 @@ import torch
 from towers.data.vector_files import Entry, Format, as_table
 from towers.data.vector_readers import open_vectors
 from towers.data.vectors import Missing, WordVectors
+from towers.data.words import forms
 
 KEPT = 1 << 15
 """Words whose vectors are kept from one selection to the next: 40 MB for vectors of 300 numbers."""
@@ -54,15 +55,15 @@ class VectorStore:
         Raises:
             ValueError: a field of a word is not a finite number; the message names file and line.
         """
-        forms = sorted({form.encode() for word in vocabulary for form in (word, word.lower())})
-        new = [form for form in forms if form not in self._rows]
+        wanted = sorted({form.encode() for word in vocabulary for form in forms(word)})
+        new = [form for form in wanted if form not in self._rows]
         if len(self._rows) + len(new) > KEPT:
-            self._keep_only([form for form in forms if form in self._rows])
+            self._keep_only([form for form in wanted if form in self._rows])
         for form, entry in zip(new, self._find(new), strict=True):
             if entry is not None:
                 self._rows[form] = len(self._rows)
                 self._table.extend(self._reader.numbers(entry))
-        words = [form for form in forms if form in self._rows]
+        words = [form for form in wanted if form in self._rows]
         table = as_table(self._table, self.width)[[self._rows[word] for word in words]]
         return WordVectors(
             [word.decode() for word in words],

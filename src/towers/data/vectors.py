@@ -12,6 +12,7 @@ from torch import Tensor
 
 from towers.data.vector_files import Format, keep, root_mean_square
 from towers.data.vector_readers import open_vectors
+from towers.data.words import forms
 
 Missing = Literal["hash", "zero"]
 BLANK = ""
@@ -37,9 +38,9 @@ class Coverage(NamedTuple):
 
 
 class WordVectors:
-    """A table of word vectors, one row a word, looked up case-exactly, then lower-cased.
+    """A table of word vectors, one row a word, looked up as it is, then in Unicode's NFC, then lower-cased.
 
-    A word that is missing in both forms gets a row when it is first looked up: with `missing="hash"` a fixed vector
+    A word that is missing in all forms gets a row when it is first looked up: with `missing="hash"` a fixed vector
     hashed from the word, equal in every process and for every vocabulary; with `missing="zero"` zeros.
 
     Args:
@@ -101,8 +102,8 @@ class WordVectors:
     ) -> Self:
         """Read vectors from GloVe text, word2vec text or binary, or fastText `.vec`.
 
-        The exact and the lower-cased forms of `vocabulary` are kept; without it, every word is. The format is detected
-        from the content: a first line of two whole numbers is a header ("count width"); GloVe has none.
+        The forms of `vocabulary` in which words are looked up are kept; without it, every word is. The format is
+        detected from the content: a first line of two whole numbers is a header ("count width"); GloVe has none.
 
         Raises:
             ValueError: a line is bad (too few numbers, not a number, NaN or infinite, not UTF-8).
@@ -111,7 +112,7 @@ class WordVectors:
             ValueError: `format` or `missing` is none of its choices.
         """
         _refuse_string("vocabulary", vocabulary)
-        wanted = None if vocabulary is None else {form for word in vocabulary for form in (word, word.lower())}
+        wanted = None if vocabulary is None else {form for word in vocabulary for form in forms(word)}
         source = fspath(path)
         with open_vectors(source, format) as reader:
             words, table, scale, duplicates = keep(reader, wanted)
@@ -166,8 +167,8 @@ class WordVectors:
 
     def select(self, vocabulary: Iterable[str]) -> "WordVectors":
         """The vectors of these words alone, with nothing looked up yet."""
-        forms = (form for word in vocabulary for form in (word, word.lower()))
-        rows = sorted({row for form in forms if (row := self._rows.get(form, self._known)) < self._known})
+        wanted = (form for word in vocabulary for form in forms(word))
+        rows = sorted({row for form in wanted if (row := self._rows.get(form, self._known)) < self._known})
         return WordVectors(
             [self._words[row] for row in rows],
             self.table[rows],
@@ -178,18 +179,23 @@ class WordVectors:
         )
 
     def has(self, word: str) -> bool:
-        """Whether there is a vector for the word, as it is or lower-cased."""
-        return any(self._rows.get(form, self._known) < self._known for form in (word, word.lower()))
+        """Whether there is a vector for the word in one of its forms."""
+        return self._row(word) < self._known
+
+    def _row(self, word: str) -> int:
+        """The row of the first form of a word that has a vector; `_known` if none has."""
+        # A row beyond is that of another missing word: the result must not depend on earlier look-ups.
+        rows = (self._rows.get(form, self._known) for form in forms(word))
+        return next((row for row in rows if row < self._known), self._known)
 
     def _add(self, words: list[str]) -> None:
         """Assign a row to words that are seen for the first time: that of the lower-cased form, or a new one."""
         new: list[str] = []
         for word in words:
-            row = self._rows.get(word.lower(), self._known)
-            if row < self._known:  # not the row of another missing word: the result must not depend on earlier look-ups
+            if (row := self._row(word)) < self._known:
                 self._rows[word] = row
                 continue
-            name = BLANK if self.missing == "zero" else word
+            name = BLANK if self.missing == "zero" else forms(word)[-2]  # a word in NFD and in NFC is one word
             if name not in self._rows:
                 self._rows[name] = len(self._words)
                 self._words.append(name)
