@@ -49,6 +49,16 @@ def refused(capsys, *arguments):
     return err
 
 
+def test_a_training_that_diverges_is_an_error(files, capsys):
+    assert main([*BEGIN, "--out", "run", "--lr", "1e30"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "towers fit: training diverged: the loss of step 2 is nan (epoch 1); take a learning rate below"
+    )
+    assert error.count("\n") == 1
+    assert not {"config.json", "model.safetensors"} & set(names(files / "run"))
+
+
 def test_going_on_needs_the_folder_only(interrupted, files, monkeypatch, capsys):
     assert (
         interrupted.err == "\ntowers: interrupted; saved in run: 2 epochs done; go on with: towers fit --resume run\n"

@@ -17,7 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from towers import TwoTowers, training
 from towers.optim import KerasAdam
-from towers.training.history import Epoch, History, draw_curves
+from towers.training.history import DivergedError, Epoch, History, draw_curves
 from towers.training.metrics import majority, measure
 from towers.training.run import Run
 
@@ -43,6 +43,39 @@ def test_soft_labels_are_measured_by_pearsons_r():
     assert set(measured) == set(history.epochs[0].train) == {"loss", "pearson"}
     assert measured["pearson"] > 0.9
     assert (history.keep_best, history.majority) == ("pearson", None)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_nothing(tmp_path):
+    model = small_model()
+    with pytest.raises(
+        DivergedError, match=r"the loss of step 2 is nan \(epoch 1\); take a learning rate below 1e\+30"
+    ):
+        training.fit(model, some_pairs(), some_pairs(seed=1), out=tmp_path / "run", lr=1e30)
+    assert "model.safetensors" not in names(tmp_path / "run")
+    with pytest.raises(DivergedError, match="the loss of step 2 is nan") as caught:
+        training.fit(small_model(), some_pairs(), some_pairs(seed=1), resume=tmp_path / "run")
+    assert not hasattr(caught.value, "__notes__")  # to go on would be of no use
+
+
+def test_a_weight_that_is_not_finite_stops_too():
+    with pytest.raises(
+        DivergedError, match=r"is not finite after step 1 \(epoch 1\); take a learning rate below 1e\+39"
+    ):
+        training.fit(small_model(), some_pairs(5), epochs=3, lr=1e39)
+
+
+def test_a_later_step_is_named():
+    model, train = small_model(), some_pairs(30)
+    count = 0
+
+    def poisoned(module, arguments, result):
+        nonlocal count
+        count += 1
+        return result * float("inf") if count == 9 else result
+
+    model.register_forward_hook(poisoned)
+    with pytest.raises(DivergedError, match=r"the loss of step 9 is (nan|inf) \(epoch 2\)"):
+        training.fit(model, train, epochs=3, batch_size=5)
 
 
 def test_is_the_plain_loop():

@@ -51,7 +51,7 @@ def add_columns(add: Callable[..., argparse.Action]) -> None:
     add(
         "--split",
         choices=["rule", "spaces"],
-        help="how text becomes words: by the built-in rule, or at spaces; Chinese, Japanese and Thai need 'spaces', and "
+        help="how text becomes words: by the built-in rule, or at spaces; Chinese, Japanese and Thai need 'spaces' and "
         "text that was divided into words beforehand (rule)",
     )
     add(

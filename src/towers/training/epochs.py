@@ -1,5 +1,6 @@
 """Lightning callbacks: measure each epoch, remember the best weights, save the state, write TensorBoard events."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from towers.data import SentencePairs
 from towers.training.borrow import Stop
-from towers.training.history import Epoch
+from towers.training.history import DivergedError, Epoch
 from towers.training.loop import Batches, Collected, TowersModule
 from towers.training.metrics import measure
 from towers.training.options import Settings
@@ -41,6 +42,8 @@ class Epochs(pl.Callback):
         self.progress, self.train, self.dev, self.soft = progress, train, dev, soft
         self.settings, self.on_epoch = settings, on_epoch
         self.started = 0.0
+        self.losses: list[Tensor] = []
+        """The losses of the steps that were not checked yet."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Set this process's share of the batches, and the batch at which the training continues."""
@@ -60,13 +63,18 @@ class Epochs(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch."""
+        """Count the batch, and stop if its loss is not finite: on CUDA some steps later, to wait for it less often."""
         self.progress.batch += 1
         self.progress.steps += 1
         self.progress.seconds = time.perf_counter() - self.started
+        self.losses.append(outputs["loss"].detach())
+        if pl_module.device.type == "cpu" or len(self.losses) == ASK_EVERY:
+            self._check_losses()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the row. Lightning has read the dev pairs before."""
+        """Add the row, unless the model diverged. Lightning has read the dev pairs before."""
+        self._check_losses()
+        _check_weights(pl_module, self.progress)
         module, together, progress = _towers(pl_module), Together(trainer), self.progress
         row = Epoch(
             number=progress.epoch + 1,
@@ -81,6 +89,13 @@ class Epochs(pl.Callback):
         trainer.should_stop = progress.over(self.settings.epochs, self.settings.patience)
         if together.main and self.on_epoch is not None:
             self.on_epoch(row)
+
+    def _check_losses(self) -> None:
+        losses = [float(loss) for loss in self.losses]
+        self.losses.clear()
+        if wrong := [place for place, loss in enumerate(losses) if not math.isfinite(loss)]:
+            step = self.progress.steps - len(losses) + 1 + wrong[0]
+            raise _diverged(f"the loss of step {step} is {losses[wrong[0]]:g}", self.progress, self.settings.lr)
 
 
 class Keeper(pl.Callback):
@@ -133,6 +148,7 @@ class Keeper(pl.Callback):
             self.stop.act(wish)
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _check_weights(pl_module, self.progress)
         together = Together(trainer)
         tensors = tensors_of(_towers(pl_module), len(self.train.pairs), self.progress, together)
         if together.main:
@@ -184,6 +200,18 @@ class Board(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Close the file."""
         self.teardown(trainer, pl_module, "fit")
+
+
+def _check_weights(pl_module: pl.LightningModule, progress: Progress) -> None:
+    module = _towers(pl_module)
+    for name, weight in module.model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise _diverged(f"{name} is not finite after step {progress.steps}", progress, module.lr)
+
+
+def _diverged(problem: str, progress: Progress, lr: float) -> DivergedError:
+    advice = f"take a learning rate below {lr:g}; nothing was kept of this epoch"
+    return DivergedError(f"training diverged: {problem} (epoch {progress.epoch + 1}); {advice}")
 
 
 def _towers(pl_module: pl.LightningModule) -> TowersModule:

@@ -88,6 +88,7 @@ def fit(
         ValueError: pairs are empty or without labels, a number is out of range, the device does not exist, `keep_best`
             or `precision` is unknown, or options exclude each other.
         ValueError: model, pairs or options differ from those of the run to resume, or its files are damaged.
+        ValueError: the loss or a weight became NaN or infinite; the message names the step.
         FileExistsError: `out` holds something, or another process works on the folder.
         FileNotFoundError: `resume` holds no run.
         OSError: the folder cannot be written; the last state is still there.

@@ -13,6 +13,10 @@ from towers.training.options import require
 LOWER_IS_BETTER = frozenset({"loss"})
 
 
+class DivergedError(ValueError):
+    """The loss or a weight became NaN or infinite during training."""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """One pass over the training pairs.

@@ -16,7 +16,7 @@ from towers import checkpoint
 from towers.checkpoint import CONFIG, RESUME, WEIGHTS, replace
 from towers.model import TwoTowers
 from towers.training.folders import DEFAULT_FOLDER, PARTIAL, is_run, next_free, take, write_json
-from towers.training.history import History, draw_curves
+from towers.training.history import DivergedError, History, draw_curves
 
 RESULTS = (CONFIG, "metrics.json", "curves.png", WEIGHTS)
 """The files of a finished run. The config is removed first and written last."""
@@ -177,7 +177,7 @@ class Run:
         try:
             yield
         except BaseException as error:
-            if self.begun and self.writes:
+            if self.begun and self.writes and not isinstance(error, DivergedError):  # it would diverge again
                 how = f"resume={str(self.path)!r}" if self.record.get("command") is None else self.resume_command
                 error.add_note(f"saved in {self.path}: {self.standing}; go on with: {how}")
             raise
