@@ -1,5 +1,6 @@
 """The C code beside nn.LSTM, sentence by sentence; what it refuses; and what happens where it cannot be compiled."""
 
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -147,7 +148,8 @@ def test_weights_of_other_sizes_are_refused():
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[pytest.MonkeyPatch]:
     """As if nothing had been compiled, by nobody."""
-    caches = (library.library, library.why_not, library._compiler, library.code)
+    caches = (library.library, library.why_not, library.asked, library._refusal, library._compiler, library.code)
+    monkeypatch.delenv("TOWERS_NATIVE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("CC", "no-such-compiler")
     for cached in caches:
@@ -189,11 +191,49 @@ def test_the_backend_and_its_reason_are_said_for_all_that_forward_takes():
         lstm.backend(x, state, lengths=lengths),
         *map(lstm.backend, (Ragged.from_list(list(x)), packed, jagged)),
     ):
-        assert (found.name, str(found)) == ("native", "native: C code for this processor runs this")
+        assert (found.name, str(found)) == ("native", "native: C code, compiled for this processor")
     assert lstm.bfloat16().backend(x.bfloat16()).name == "native", "it computes in float32"
     assert str(RaggedLSTM(4, 7, proj_size=2).backend(x)) == "torch: the C code has no projection"
     with pytest.raises(ShapeContractError, match="input_size is 5; expected 4"):
         RaggedLSTM(4, 7).backend(torch.randn(3, 5, 5))
+
+
+def test_native_code_is_switched_off(no_compiler: pytest.MonkeyPatch):
+    no_compiler.delenv("CC")
+    no_compiler.setenv("TOWERS_NATIVE", "off")
+    no_compiler.setattr(subprocess, "run", lambda *_, **__: pytest.fail("nothing is to be compiled"))
+    lstm, x = RaggedLSTM(4, 7), torch.randn(3, 5, 4)
+    assert str(lstm.backend(x)) == "torch: TOWERS_NATIVE is off"
+    torch.testing.assert_close(lstm(x)[0], lstm.to_torch()(x)[0])
+    assert Tower(vector_width=20)(torch.randn(3, 5, 20)).shape == (3, 6)
+
+
+def test_an_unknown_level_is_one_clear_error(no_compiler: pytest.MonkeyPatch):
+    no_compiler.setenv("TOWERS_NATIVE", "v5")
+    for call in (RaggedLSTM(4, 7), RaggedLSTM(4, 7).backend):
+        with pytest.raises(ValueError, match="TOWERS_NATIVE is 'v5'; expected off, v2, v3 or v4, or leave it unset"):
+            call(torch.randn(3, 5, 4))
+
+
+def test_a_level_that_the_processor_lacks_is_not_run(no_compiler: pytest.MonkeyPatch):
+    no_compiler.setenv("TOWERS_NATIVE", "v3")
+    no_compiler.setattr(library, "_features", lambda: {"sse4_2", "popcnt", "avx2"})
+    reason = "TOWERS_NATIVE is v3, and this processor has no bmi2, fma"
+    assert RaggedLSTM(4, 7).backend(torch.randn(3, 5, 4)) == ("torch", reason)
+
+
+@needs_compiler
+@pytest.mark.parametrize("level", ["v2", "v3", "v4"])
+def test_a_level_of_x86_64_has_the_same_results(no_compiler: pytest.MonkeyPatch, level: str):
+    if not library.NEEDS[level] <= library._features() or platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip(f"this processor has no x86-64-{level}")
+    no_compiler.delenv("CC")
+    no_compiler.setenv("TOWERS_NATIVE", level)
+    lstm, x, commands, run = RaggedLSTM(4, 17), torch.randn(3, 5, 4), list[str](), subprocess.run
+    no_compiler.setattr(subprocess, "run", lambda command, **how: commands.extend(command) or run(command, **how))
+    assert str(lstm.backend(x)) == f"native: C code, compiled for x86-64-{level}"
+    assert {option for option in commands if "march" in option} == {f"-march=x86-64-{level}"}
+    torch.testing.assert_close(lstm(x)[0], lstm.to_torch()(x)[0], rtol=0, atol=1e-6)
 
 
 @needs_compiler

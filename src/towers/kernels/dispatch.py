@@ -9,6 +9,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 from towers.kernels import operator, torch_lstm, triton
 from towers.kernels.batch import Batch, State, Weights, refuse_forward_mode
 from towers.kernels.cpu import lstm_autograd
+from towers.kernels.cpu.library import asked
 
 
 class Backend(NamedTuple):
@@ -29,7 +30,9 @@ def backend(batch: Batch, count: int, weights: Weights) -> Backend:
         return Backend("torch", "not all of this has a Triton kernel: an NVIDIA GPU of compute capability 8.0 or more, "
                        "Triton, float32 or bfloat16, at most 128 units, no projection")  # fmt: skip
     refusal = lstm_autograd.refusal(weights, batch.values.dtype, count)
-    return Backend("native", "C code for this processor runs this") if refusal is None else Backend("torch", refusal)
+    if refusal is not None:
+        return Backend("torch", refusal)
+    return Backend("native", f"C code, compiled for {f'x86-64-{asked()}' if asked() else 'this processor'}")
 
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:

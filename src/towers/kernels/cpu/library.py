@@ -1,6 +1,8 @@
 """The C code beside this file, compiled for this machine when it is first needed, kept for later processes, and loaded.
 
-The compiler is `CC`, or the first of cc, gcc and clang. What it makes lies in `XDG_CACHE_HOME`/towers, or
+The compiler is `CC`, or the first of cc, gcc and clang. The environment variable TOWERS_NATIVE, read once, may switch
+this code off ("off") or ask for code for a level of x86-64 in place of this very processor ("v2", "v3" or "v4"), which
+other processors run too. The library lies in `XDG_CACHE_HOME`/towers, or
 ~/.cache/towers, by a hash of the source, the options and the processor, and by its own size; where that cannot be
 written, in a folder of this process.
 """
@@ -20,6 +22,12 @@ from typing import NamedTuple
 
 OPTIONS = ("-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 TUNED = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
+NEEDS = {
+    "v2": {"sse4_2", "popcnt"},
+    "v3": {"avx2", "fma", "bmi2"},
+    "v4": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
+}
+"""Of each level of x86-64 that TOWERS_NATIVE may ask for, the features without which a processor ends the process."""
 
 
 class Library(NamedTuple):
@@ -47,11 +55,33 @@ def _lstm(real: str, shift: int) -> Library | None:
 
 
 @lru_cache(1)
+def asked() -> str:
+    """What TOWERS_NATIVE asks for, read once: "off", "v2", "v3", "v4"; or "" for code for this very processor.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    level = os.environ.get("TOWERS_NATIVE", "")
+    if level not in ("", "off", *NEEDS):
+        raise ValueError(f"TOWERS_NATIVE is {level!r}; expected off, v2, v3 or v4, or leave it unset")
+    return level
+
+
+@lru_cache(1)
 def why_not() -> str | None:
     """Why there is no library, for people; None where there is one."""
-    if _compiler() is None:
-        return "no C compiler was found (CC, cc, gcc or clang)"
-    return None if code("lstm", "float") is not None else "the C compiler could not compile it"
+    compiled = _refusal() is None and code("lstm", "float") is not None
+    return None if compiled else _refusal() or "the C compiler could not compile it"
+
+
+@lru_cache(1)
+def _refusal() -> str | None:
+    """Why nothing is compiled or loaded."""
+    if asked() == "off":
+        return "TOWERS_NATIVE is off"
+    if missing := NEEDS.get(asked(), set[str]()) - _features():
+        return f"TOWERS_NATIVE is {asked()}, and this processor has no {', '.join(sorted(missing))}"
+    return "no C compiler was found (CC, cc, gcc or clang)" if _compiler() is None else None
 
 
 @lru_cache(1)
@@ -68,7 +98,7 @@ def _compiler() -> tuple[str, ...] | None:
 def code(source: str, real: str, shift: int = 0) -> ctypes.CDLL | None:
     """What a source beside this file was compiled to; None: `why_not` says why."""
     compiler, file = _compiler(), Path(__file__).with_name(f"{source}.c")
-    if compiler is None:
+    if compiler is None or _refusal() is not None:
         return None
     stem = f"{source}-{_fingerprint(compiler, file)}-{real}-{shift}"
     for folder in _folders():
@@ -106,7 +136,7 @@ def _whole(folder: Path, stem: str) -> Path | None:
 def _compile(given: list[str], folder: Path, stem: str) -> Path | None:
     """Whole or not at all: other processes may look at the same time."""
     half = folder / f"{stem}.{os.getpid()}"
-    for tuned in TUNED:
+    for tuned in ((f"-march=x86-64-{asked()}",),) if asked() else TUNED:
         command = [*given, *OPTIONS, *tuned, "-o", str(half)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=120, check=False)
@@ -118,9 +148,18 @@ def _compile(given: list[str], folder: Path, stem: str) -> Path | None:
     return None
 
 
+def _features() -> set[str]:
+    """What Linux says that the processor can do; elsewhere all that a level asks for, unseen."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+    except OSError:
+        return set[str]().union(*NEEDS.values())
+    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+
+
 def _fingerprint(compiler: tuple[str, ...], source: Path) -> str:
     about = [part.read_text(encoding="utf8") for part in (source, *sorted(source.parent.glob("*.h")))]
-    about += [*compiler, *OPTIONS, platform.platform(), platform.machine()]
+    about += [*compiler, *OPTIONS, asked(), platform.platform(), platform.machine()]
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
         about += sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
