@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float
+from torch import nn
 
-from towers import Ragged, ShapeContractError, Tower, TwoTowers
+from towers import FeaturePool, PhraseConv, Ragged, RaggedLSTM, ShapeContractError, Tower, TwoTowers
 from towers.contracts import attach, checks
 
 from . import reference
@@ -353,3 +354,31 @@ def test_a_contract_of_a_layer_is_kept():
 
 
 def contracted_lstm(input: Float[Ragged, "batch steps 9"], hx: object = None, *, lengths: object = None) -> object: ...
+
+
+@pytest.mark.parametrize("mode", ["on", "off"])
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (lambda t: setattr(t, "conv", PhraseConv(20, 16)), ShapeContractError, "filters is 16; expected 32|input is|input_size is 4"),
+        (lambda t: setattr(t, "pool", FeaturePool(8)), ShapeContractError, "input_size is 4; expected 8|input is"),
+        (lambda t: setattr(t, "lstm", RaggedLSTM(9, 6, bias="single")), ShapeContractError, "input_size is 8; expected 9|input is"),
+        (lambda t: setattr(t.conv, "bias", nn.Parameter(zeros(3))), RuntimeError, "must match"),
+        (lambda t: setattr(t.conv, "weight", nn.Parameter(zeros(2, 32, 19))), RuntimeError, "cannot be multiplied"),
+        (lambda t: setattr(t.lstm, "weight_ih_l0", nn.Parameter(zeros(24, 9))), RuntimeError, "do not fit"),
+        (lambda t: setattr(t.lstm, "bias_ih_l0", nn.Parameter(zeros(23))), RuntimeError, "do not fit"),
+    ],
+    ids=["filters", "pool", "input size", "bias", "weight", "weight of the LSTM", "bias of the LSTM"],
+)  # fmt: skip
+def test_layers_and_weights_of_other_sizes_are_refused_before_they_are_read(change, error, text, mode):
+    tower = Tower(vector_width=20)
+    change(tower)
+    with checks(mode), pytest.raises(error, match=text):
+        tower(zeros(3, 7, 20))
+
+
+def test_another_lstm_that_fits_is_run():
+    tower, sentences = small_tower(), torch.stack(reference.sentences([4] * 3, 5))
+    tower.lstm = reference.number_weights(RaggedLSTM(4, 4, num_layers=2, dtype=torch.float64))
+    features = tower.pool(tower.conv(sentences))
+    close(tower(sentences), tower.lstm(features)[1][0][-1])

@@ -138,10 +138,11 @@ def test_sentences_outside_of_the_rows_are_refused():
 
 
 @needs_compiler
-def test_weights_of_other_sizes_are_refused():
+@pytest.mark.parametrize(("name", "shape"), [("weight_hh_l0", (20, 4)), ("bias_hh_l0", (19,)), ("bias_ih_l0", (1,))])
+def test_weights_of_other_sizes_are_refused(name, shape):
     lstm = RaggedLSTM(3, 5)
-    lstm.weight_hh_l0 = nn.Parameter(torch.zeros(20, 4))
-    with pytest.raises(RuntimeError, match=r"x, h_0, c_0, weight_ih, weight_hh are .* they do not fit"):
+    setattr(lstm, name, nn.Parameter(torch.zeros(shape)))
+    with pytest.raises(RuntimeError, match=r"x, h_0, c_0, weight_ih, weight_hh, bias, bias are .* they do not fit"):
         lstm(torch.randn(2, 4, 3))
 
 

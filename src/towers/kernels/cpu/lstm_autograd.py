@@ -44,6 +44,7 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
 def _without_gradients(
     layout: lstm_call.Layout, values: Tensor, state: State, parameters: Parameters, reverse: bool, outputs: bool
 ) -> tuple[Tensor | None, State]:
+    lstm_call.check_sizes(layout, values, state, parameters)
     y, h_n, c_n, _ = lstm_call.forward(layout, values, state, parameters, reverse=reverse, outputs=outputs, save=False)
     return y, (h_n, c_n)
 
@@ -51,6 +52,7 @@ def _without_gradients(
 def _differentiable(
     layout: lstm_call.Layout, values: Tensor, state: State, parameters: Parameters, reverse: bool, outputs: bool
 ) -> tuple[Tensor | None, State]:
+    lstm_call.check_sizes(layout, values, state, parameters)
     w_ih, w_hh, biases, _ = parameters
     y, h_n, c_n = _Direction.apply(layout, reverse, outputs, values, *state, w_ih, w_hh, *biases)
     return y, (h_n, c_n)

@@ -77,13 +77,13 @@ def forward(
 ) -> tuple[Tensor | None, Tensor, Tensor, SavedForBackward | None]:
     """Run one layer in one direction: output (0 where no sentence is), h_n, c_n, and what the backward pass needs.
 
-    Values are "rows inputs", or padded; h and c are "1 batch hidden".
+    Values are "rows inputs", or padded; h and c are "1 batch hidden". C reads whatever lies there: the caller checks
+    that sizes and dtypes fit (`check_sizes`, or `towers.layers.fused` for a whole tower).
     """
     w_ih, w_hh, biases, _ = parameters
     (inputs, hidden), shape = (w_ih.shape[1], w_hh.shape[1]), values.shape[:-1]
     own = _code(values, hidden)
     values, h_0, c_0, w_ih, w_hh = (part.resolve_neg().contiguous() for part in (values, *state, w_ih, w_hh))
-    _fits(values, h_0, c_0, w_ih, w_hh, layout)
     bias = biases[0] + biases[1] if len(biases) == 2 else biases[0].contiguous() if biases else None
     blocks = -(-hidden // own.lanes)
     packed = values.new_empty(blocks * (inputs + hidden + 1) * 4 * own.lanes)
@@ -163,20 +163,23 @@ def _code(like: Tensor, hidden: int) -> Library:
     return own
 
 
-def _fits(values: Tensor, h_0: Tensor, c_0: Tensor, w_ih: Tensor, w_hh: Tensor, layout: Layout) -> None:
-    """C would read whatever lies there.
+def check_sizes(layout: Layout, values: Tensor, state: State, parameters: Parameters) -> None:
+    """Refuse what C would read beyond its end.
 
     Raises:
         RuntimeError: sizes or dtypes do not fit each other.
     """
-    hidden = w_hh.shape[1]
-    expected = ((layout.rows, w_ih.shape[1]), *[(1, layout.batch, hidden)] * 2, (4 * hidden, w_ih.shape[1]))
-    tensors = (values, h_0, c_0, w_ih, w_hh)
+    w_ih, w_hh, biases, _ = parameters
+    inputs, hidden = w_ih.shape[-1], w_hh.shape[-1]
+    states, gates = (1, layout.batch, hidden), 4 * hidden
+    expected = ((layout.rows, inputs), states, states, (gates, inputs), (gates, hidden), *[(gates,)] * len(biases))
+    tensors = (values, *state, w_ih, w_hh, *biases)
     rows = (values.shape[:-1].numel(), values.shape[-1])
     found = (rows, *(tuple(part.shape) for part in tensors[1:]))
-    if found != (*expected, (4 * hidden, hidden)) or len({part.dtype for part in tensors}) > 1:
+    if found != expected or len({part.dtype for part in tensors}) > 1:
         dtypes = ", ".join(sorted({str(part.dtype) for part in tensors}))
-        raise RuntimeError(f"RaggedLSTM: x, h_0, c_0, weight_ih, weight_hh are {found} ({dtypes}): they do not fit")
+        names = ", ".join(["x", "h_0", "c_0", "weight_ih", "weight_hh", *["bias"] * len(biases)])
+        raise RuntimeError(f"RaggedLSTM: {names} are {found} ({dtypes}): they do not fit")
 
 
 def _threads(layout: Layout, work: int) -> int:
