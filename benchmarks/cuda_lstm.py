@@ -96,6 +96,8 @@ def measure_steps(case: Steps, device: torch.device, *, quick: bool) -> list[Row
         jobs = {
             longest: Job(Case(case.hidden, case.batch, 1.0, "uniform", longest), device, dtype) for longest in walks
         }
+        for job in jobs.values():
+            job.check()
         for phase in ("forward", "training"):
             points: dict[str, dict[int, float]] = {}
             for longest, job in jobs.items():
@@ -197,8 +199,8 @@ class Job:
         return call
 
     def check(self) -> None:
-        """All paths agree before any is timed."""
-        found = {name: (path(self.input), *self.training(name)()) for name, path in self.paths.items()}
+        """All paths agree before any is timed, and each has compiled what it calls, without gradients too."""
+        found = {name: (self.forward(name)(), *self.training(name)()) for name in self.paths}
         expected = next(iter(found.values()))
         for name, result in found.items():
             compare(self.case.name, name, result, expected, self.case.precision)

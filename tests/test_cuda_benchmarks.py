@@ -1,6 +1,7 @@
 """The suites for a GPU run, on the CPU and small: whoever has a GPU need not repair them first."""
 
 import importlib
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +102,45 @@ def seeing(lstm: ModuleType):
         return {name: job.forward(name) for name in job.paths}
 
     return calls
+
+
+def test_a_first_call_that_compiles_does_not_shorten_the_turns(benchmarks, monkeypatch):
+    timing = importlib.import_module("timing")
+    now, calls = [0.0], []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def call() -> None:
+        calls.append(1)
+        now[0] += 3.0 if len(calls) == 1 else 0.001
+
+    timing.interleaved({"ours": call}, CPU, seconds=0.01, fewest=2)
+    assert len(calls) == 2 + 2 * 10, "10 calls of 1 ms are a turn of 10 ms"
+
+
+def test_time_per_step_is_measured_after_all_has_compiled(benchmarks, monkeypatch):
+    """The first walk would have the time of compiling in it, and the slope would come out too small."""
+    lstm = benchmarks["cuda_lstm"]
+    checked, times = [], itertools.count(1.0)
+    monkeypatch.setattr(lstm.Job, "check", lambda job: checked.append(job.case.longest))
+
+    def clock(calls, device, seconds):
+        assert checked == [4, 8]
+        milliseconds = next(times)
+        return {name: importlib.import_module("timing").Timing(milliseconds, 1.0, 0.0, 5) for name in calls}
+
+    monkeypatch.setattr(lstm, "interleaved", clock)
+    assert lstm.measure(lstm.Steps(6, "float32", batch=2), CPU, quick=True)
+
+
+def test_a_check_calls_what_is_timed_without_gradients(benchmarks, monkeypatch):
+    """Without gradients the kernels are others: they keep nothing for the backward pass."""
+    lstm, grad = benchmarks["cuda_lstm"], []
+    real = lstm.RaggedLSTM.last
+    monkeypatch.setattr(
+        lstm.RaggedLSTM, "last", lambda *a, **k: (grad.append(torch.is_grad_enabled()), real(*a, **k))[1]
+    )
+    lstm.Job(lstm.Case(6, 4), CPU, torch.float32).check()
+    assert set(grad) == {True, False}
 
 
 @pytest.mark.parametrize("law", ["uniform", "log-normal", "one outlier", "SICK's"])

@@ -24,11 +24,17 @@ class Case:
     precision: str = "ieee"
     dtype: torch.dtype = torch.float32
     options: dict[str, object] = field(default_factory=dict)
+    contractive: bool = False  # a small error stays small: else the weights of a large hidden size are chaotic
 
     def layer(self) -> RaggedLSTM:
         """In float64, with the numbers that a float32 or bfloat16 layer has."""
-        layer = RaggedLSTM(self.input_size, self.hidden, **self.options)
-        return reference.number_weights(layer).to(self.dtype).double()
+        layer = reference.number_weights(RaggedLSTM(self.input_size, self.hidden, **self.options))
+        if self.contractive:
+            with torch.no_grad():
+                for name, parameter in layer.named_parameters():
+                    if "weight" in name:
+                        parameter.mul_(2 / parameter.shape[1] ** 0.5)
+        return layer.to(self.dtype).double()
 
     def rows(self) -> list[Tensor]:
         return [row.to(self.dtype).double() for row in reference.sentences(list(self.lengths), self.input_size)]
@@ -140,6 +146,20 @@ def compare(found: Result, wanted: Result, tolerance: float, gradient_tolerance:
     assert found.gradients.keys() == wanted.gradients.keys()
     for name, gradient in wanted.gradients.items():
         close(found.gradients[name], gradient, gradient_tolerance, f"gradient of {name}")
+
+
+def errors(found: Result, wanted: Result) -> tuple[float, float]:
+    """The tolerances at which `compare` would just pass: of results and of gradients."""
+    results = zip((found.h_n, found.c_n, *found.outputs), (wanted.h_n, wanted.c_n, *wanted.outputs), strict=True)
+    gradients = ((found.gradients[name], gradient) for name, gradient in wanted.gradients.items())
+    return tuple(max((_error(*pair) for pair in pairs), default=0.0) for pairs in (results, gradients))
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    if not wanted.numel():
+        return 0.0
+    distance = (found.detach().cpu().double() - wanted.detach()).abs().max().item()
+    return distance / max(1.0, wanted.abs().max().item())
 
 
 def close(found: Tensor, wanted: Tensor, tolerance: float, name: str) -> None:

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from towers.kernels.triton.launch import covered
 
+product = torch.matmul  # of the steps; `rounding` puts the matrix units' arithmetic in its place
+
 
 def narrow_forward(
     values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
@@ -43,7 +45,7 @@ def _step(direction: int, t: int, starts: Tensor, lengths: Tensor) -> tuple[Tens
 def _gates(
     direction: int, values: Tensor, h: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None
 ) -> Tensor:
-    by_state = F.linear(h, weight_hh[direction].float())
+    by_state = product(h, weight_hh[direction].float().t())
     if weight_ih is None:
         return values.unflatten(1, (weight_hh.shape[0], -1))[:, direction].float() + by_state
     by_input = F.linear(values.float(), weight_ih[direction].float())
@@ -85,7 +87,7 @@ def narrow_backward(
                 d_h = d_h + d_output.unflatten(1, (directions, hidden))[place, direction]
             found, d_before = _gate_gradients(gates, before, d_h, d_c)
             d_gates[place, direction] = found
-            d_h_0[direction, live], d_c_0[direction, live] = found @ recurrent, d_before
+            d_h_0[direction, live], d_c_0[direction, live] = product(found, recurrent), d_before
     nothing, real = torch.zeros(0, device=values.device), covered(starts, lengths, len(values))
     d_weight_hh = torch.einsum("rdg,rdh->dgh", d_gates[real], before_h[real]).to(weight_hh.dtype)
     if weight_ih is None:

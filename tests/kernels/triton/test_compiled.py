@@ -3,6 +3,7 @@
 Registers, spills and shared memory are what the assembler says, read by the cuobjdump that Triton brings.
 """
 
+import math
 import re
 import subprocess
 from collections.abc import Iterator
@@ -178,6 +179,30 @@ def test_nothing_is_compiled_again_for_other_batches_and_lengths(compiler):
     assert len(variants()) == 8
     lstm(5, 8, [3, 2], backward=False)
     assert variants()["narrow forward"] == 2, "another variant is counted"
+
+
+def unaligned(*shape: int) -> torch.Tensor:
+    """A part of another tensor, as a layer's part of a state is, that starts 4 bytes after a multiple of 16."""
+    return torch.zeros(1 + math.prod(shape))[1:].view(shape)
+
+
+@pytest.mark.parametrize("hidden", [6, 16], ids=["narrow", "wide"])
+def test_nothing_is_compiled_again_for_other_alignments(hidden, compiler):
+    """Parts of a state, of gradients and of padded values start where the batch says."""
+    for make in (torch.zeros, unaligned):
+        starts, lengths, weight_hh = make(2).long(), make(2).long() + 2, torch.zeros(1, 4 * hidden, hidden)
+        state = [make(1, 2, hidden) for _ in range(2)]
+        if hidden == 6:
+            forward, backward, precisions = lstm_narrow.narrow_lstm, lstm_narrow.narrow_lstm_backward, []
+            inputs = (make(5, 8), torch.zeros(1, 4 * hidden, 8), weight_hh, make(1, 4 * hidden))
+        else:
+            forward, backward, precisions = lstm_wide.wide_lstm, lstm_wide.wide_lstm_backward, ["tf32x3"]
+            inputs = (make(5, 4 * hidden), weight_hh)
+        inputs = (*inputs, starts, lengths)
+        _, before_h, before_c, h_n, c_n = forward(*inputs, *state, *precisions, True, True, False)
+        gradients = (make(5, hidden), make(*h_n.shape), make(*c_n.shape))
+        backward(*inputs, before_h, before_c, *gradients, *precisions, False)
+    assert list(variants().values()) == [1, 1]
 
 
 @pytest.fixture

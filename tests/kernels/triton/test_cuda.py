@@ -1,13 +1,10 @@
 """On a GPU, at real sizes. One command runs these and all others that need one: pytest -m cuda"""
 
 import copy
-import random
 import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -16,57 +13,32 @@ from torch import Tensor
 from towers import Ragged, RaggedLSTM, Tower, TwoTowers
 
 from ... import reference
+from . import real_cases
 from .cases import Case, Result, close, compare, expect, run
+from .gpu_tools import no_waiting, sanitizer_refusal
+from .rounding import bounds
 
 pytestmark = pytest.mark.cuda
 CUDA = torch.device("cuda")
 
 
-def random_lengths(seed: int, batch: int, longest: int) -> tuple[int, ...]:
-    draw = random.Random(seed)
-    return tuple(draw.choice([0, 1, longest, draw.randint(0, longest)]) for _ in range(batch))
-
-
-def tolerances(hidden: int) -> tuple[float, float]:
-    """Of results and gradients. These weights' gates grow as the root of `hidden`, and float32's rounding with them."""
-    return (1e-5, 1e-4) if hidden <= 16 else (1e-4, 1e-3)
-
-
-@pytest.mark.parametrize("hidden", [1, 3, 6, 8, 9, 16, 17, 32, 33, 64, 65, 100, 128])
-@pytest.mark.parametrize("gaps", [False, True], ids=["end to end", "padded"])
-def test_real_sizes_against_float64(hidden, gaps):
-    lengths = random_lengths(hidden, 70, 60)
-    options = {"bidirectional": gaps, "bias": "single"}
-    case = Case(hidden, lengths, 8, gaps=gaps, state=True, precision="tf32x3", options=options)
-    compare(run(case, CUDA), expect(case), *tolerances(hidden))
+@pytest.mark.parametrize("case", real_cases.SIZES.values(), ids=real_cases.SIZES.keys())
+def test_real_sizes_against_float64(case):
+    wanted = expect(case)
+    compare(run(case, CUDA), wanted, *bounds(case, wanted))
 
 
 @pytest.mark.parametrize("seed", range(100))
 def test_random_batches(seed):
-    draw = random.Random(seed)
-    hidden = draw.choice([1, 2, 3, 5, 6, 7, 8, 9, 13, 16, 17, 24, 32, 33, 48, 64, 90, 128])
-    options = {
-        "num_layers": draw.choice([1, 1, 2]),
-        "bidirectional": draw.random() < 0.5,
-        "bias": draw.choice([True, False, "single"]),
-    }
-    case = Case(
-        hidden,
-        random_lengths(seed, draw.randint(1, 20), draw.choice([1, 5, 20])),
-        draw.choice([1, 4, 8, 9, 30]),
-        gaps=draw.random() < 0.5,
-        state=draw.random() < 0.5,
-        outputs=draw.random() < 0.7,
-        precision="tf32x3",
-        options=options,
-    )
-    compare(run(case, CUDA), expect(case), *tolerances(hidden))
+    case = real_cases.drawn(seed)
+    wanted = expect(case)
+    compare(run(case, CUDA), wanted, *bounds(case, wanted))
 
 
 LARGE = {
-    "few units": Case(6, random_lengths(1, 300, 80), 8, gaps=True, precision="tf32x3"),
-    "many units": Case(64, random_lengths(2, 300, 80), 8, gaps=True, precision="tf32x3"),
-    "weights too large for registers": Case(128, random_lengths(3, 100, 40), 8, precision="tf32x3"),
+    "few units": Case(6, real_cases.random_lengths(1, 300, 80), 8, gaps=True, precision="tf32x3"),
+    "many units": Case(64, real_cases.random_lengths(2, 300, 80), 8, gaps=True, precision="tf32x3"),
+    "weights too large for registers": Case(128, real_cases.random_lengths(3, 100, 40), 8, precision="tf32x3"),
 }
 large = pytest.mark.parametrize("case", LARGE.values(), ids=LARGE.keys())
 
@@ -130,17 +102,6 @@ def exact_states(tower: Tower, arguments: tuple[object, ...]) -> Tensor:
     else:
         rows = [row[:length].cpu().double() for row, length in zip(*arguments, strict=True)]
     return torch.stack([reference.tower(row, exact) for row in rows]).detach()
-
-
-@contextmanager
-def no_waiting() -> Iterator[None]:
-    """An error instead of any wait for the device that torch knows of."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def warm(module: torch.nn.Module, *calls: tuple[object, ...]) -> None:
@@ -277,6 +238,8 @@ def test_the_sanitizer_finds_nothing(tool):
     program = shutil.which("compute-sanitizer")
     if program is None:
         pytest.skip("no compute-sanitizer here: it comes with the CUDA toolkit")
+    if reason := sanitizer_refusal(program, tool):
+        pytest.skip(reason)
     code = textwrap.dedent(SANITIZED)
     command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800)

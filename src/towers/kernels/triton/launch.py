@@ -49,6 +49,14 @@ def covered(starts: Tensor, lengths: Tensor, rows: int) -> Tensor:
     return edges.index_add(0, starts, some).index_add(0, starts + lengths, -some).cumsum(0)[:-1] > 0
 
 
+def aligned(tensor: Tensor | None) -> Any:
+    """Contiguous and at a multiple of 16 bytes, as Triton assumes of what large loads read; else a copy."""
+    if tensor is None:
+        return None
+    tensor = tensor.contiguous()
+    return tensor.clone() if tensor.data_ptr() % 16 else tensor
+
+
 def contiguous(*tensors: Tensor | None) -> list[Any]:
     """Each tensor as the kernels read it; one that is contiguous already is not copied."""
     return [None if tensor is None else tensor.contiguous() for tensor in tensors]

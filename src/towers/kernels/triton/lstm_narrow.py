@@ -12,8 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from towers.kernels.triton.launch import contiguous, start
+from towers.kernels.triton.launch import aligned, contiguous, start
 from towers.kernels.triton.lstm_shared import (
+    ANYWHERE,
     Results,
     four_weights,
     gate_gradients,
@@ -55,8 +56,8 @@ def narrow_lstm(
         Outputs "rows directions*hidden"; h and c before each step, "rows directions hidden"; h_n and c_n,
         "directions batch hidden". A result that is not wanted has no rows.
     """
-    tensors = contiguous(values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0)
-    return launch_forward(*tensors, keep=keep, outputs=outputs, gaps=gaps)
+    tensors = contiguous(weight_ih, weight_hh, bias, starts, lengths, h_0, c_0)
+    return launch_forward(aligned(values), *tensors, keep=keep, outputs=outputs, gaps=gaps)
 
 
 @torch.library.custom_op("towers::narrow_lstm_backward", mutates_args=())
@@ -66,9 +67,10 @@ def narrow_lstm_backward(
     gaps: bool,
 ) -> list[Tensor]:  # fmt: skip
     """Gradients of values, weight_ih, weight_hh, bias (empty where it is None), h_0 and c_0."""
-    parts = (values, weight_ih, weight_hh, bias, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n)
-    tensors = contiguous(*parts)
-    return launch_backward(*tensors, gaps=gaps)
+    tensors = contiguous(weight_ih, weight_hh, bias, starts, lengths, before_h, before_c)
+    d_h_n, d_c_n = contiguous(d_h_n, d_c_n)
+    upstream = {"d_output": aligned(d_output), "d_h_n": d_h_n, "d_c_n": d_c_n}
+    return launch_backward(aligned(values), *tensors, **upstream, gaps=gaps)
 
 
 def launch_forward(
@@ -204,7 +206,7 @@ def _fetch(values, row, live, inputs, INPUT: tl.constexpr):
     return tl.load(values + row * INPUT + inputs, live[None, :] & (inputs < INPUT), 0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def forward_kernel(
     values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0,
@@ -251,7 +253,7 @@ def forward_kernel(
     tl.store(c_n + state, c, real)
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def backward_kernel(
     values, weight_ih, weight_hh, bias, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n,

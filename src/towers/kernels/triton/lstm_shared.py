@@ -7,6 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+ANYWHERE = ["starts", "lengths", "bias", "h_0", "c_0", "d_h_n", "d_c_n"]
+"""Arguments for whose alignment nothing is compiled: parts of larger tensors start where batch and layer say."""
+
 Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Outputs, h and c before each step, h_n, c_n."""
 

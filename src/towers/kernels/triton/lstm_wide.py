@@ -13,8 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from towers.kernels.triton.launch import contiguous, covered, start, torch_precision
+from towers.kernels.triton.launch import aligned, contiguous, covered, start, torch_precision
 from towers.kernels.triton.lstm_shared import (
+    ANYWHERE,
     Results,
     four_gates,
     four_weights,
@@ -52,8 +53,8 @@ def wide_lstm(
         Outputs "rows directions*hidden"; h and c before each step, "rows directions hidden"; h_n and c_n,
         "directions batch hidden". A result that is not wanted has no rows.
     """
-    tensors = contiguous(gates, weight_hh, starts, lengths, h_0, c_0)
-    return launch_forward(*tensors, precision=precision, keep=keep, outputs=outputs, gaps=gaps)
+    tensors = contiguous(weight_hh, starts, lengths, h_0, c_0)
+    return launch_forward(aligned(gates), *tensors, precision=precision, keep=keep, outputs=outputs, gaps=gaps)
 
 
 @torch.library.custom_op("towers::wide_lstm_backward", mutates_args=())
@@ -62,9 +63,11 @@ def wide_lstm_backward(
     d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, precision: str, gaps: bool,
 ) -> list[Tensor]:  # fmt: skip
     """Gradients of gates, weight_hh, h_0 and c_0."""
-    tensors = contiguous(gates, weight_hh, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n)
+    tensors = contiguous(weight_hh, starts, lengths, before_h, before_c)
+    d_h_n, d_c_n = contiguous(d_h_n, d_c_n)
+    upstream = {"d_output": aligned(d_output), "d_h_n": d_h_n, "d_c_n": d_c_n}
     with torch.autocast(gates.device.type, enabled=False):
-        return launch_backward(*tensors, precision=precision, gaps=gaps)
+        return launch_backward(aligned(gates), *tensors, **upstream, precision=precision, gaps=gaps)
 
 
 def tile(hidden: int, precision: str, shared_memory: int) -> dict[str, Any]:
@@ -175,7 +178,7 @@ def _backward(ctx: Any, d_output: Tensor | None, _h: None, _c: None, d_h_n: Tens
 wide_lstm.register_autograd(_backward, setup_context=_setup_context)
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def forward_kernel(
     gates, weight, starts, lengths, h_0, c_0,
@@ -229,7 +232,7 @@ def forward_kernel(
     tl.store(c_n + state, c, real)
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def backward_kernel(
     gates, weight, starts, lengths, before_c, d_output, d_h_n, d_c_n,

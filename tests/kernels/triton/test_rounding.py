@@ -1,0 +1,55 @@
+"""The bounds that the GPU's tests use: float32 can meet them, and coarser arithmetic cannot."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from . import real_cases
+from .cases import errors, expect
+from .conftest import INTERPRETED
+from .rounding import bounds, product_tf32, product_tf32x3, simulated, tf32
+
+pytestmark = pytest.mark.skipif(INTERPRETED, reason="nothing of it is Triton's")
+
+
+def test_tf32_keeps_ten_bits():
+    x = torch.tensor([1 + 2**-10, 1 + 2**-11, 1 + 2**-12, -1 - 2**-11, 3.0, 0.0])
+    assert tf32(x).tolist() == [1 + 2**-10, 1 + 2**-10, 1.0, -1 - 2**-10, 3.0, 0.0]
+
+
+def test_three_parts_are_nearly_float32():
+    a, b = (torch.randn(64, 64, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    exact = a.double() @ b.double()
+    one, three, plain = (
+        (found.double() - exact).abs().max() for found in (product_tf32(a, b), product_tf32x3(a, b), a @ b)
+    )
+    assert three < 4 * plain < one / 50
+
+
+@pytest.mark.parametrize("case", [real_cases.SIZES[f"hidden {hidden}, end to end"] for hidden in (6, 64, 128)], ids=str)
+def test_the_bounds_of_real_sizes_are_small_and_refuse_coarse_products(case):
+    case = dataclasses.replace(case, lengths=case.lengths[:12])
+    wanted = expect(case)
+    result, gradient = bounds(case, wanted)
+    assert result <= 2e-5, "a state of at most 1, in float32"
+    assert gradient <= 2e-4
+    coarse = errors(simulated(case, product_tf32), wanted)
+    assert coarse[0] > result
+    assert coarse[1] > gradient
+
+
+def test_numbered_weights_are_chaotic_at_hidden_128():
+    """What made a fixed bound fail: plain float32 itself is far away."""
+    case = dataclasses.replace(real_cases.SIZES["hidden 128, end to end"], contractive=False)
+    case = dataclasses.replace(case, lengths=(60,) * 6)
+    assert errors(simulated(case, torch.matmul), expect(case))[0] > 1e-3
+
+
+@pytest.mark.parametrize("seed", [56])
+def test_a_random_batch_that_a_fixed_bound_refused(seed):
+    case = real_cases.drawn(seed)
+    wanted = expect(case)
+    result, gradient = bounds(case, wanted)
+    assert result <= 2e-5
+    assert gradient <= 2e-4
