@@ -6,7 +6,8 @@ the operations that remain in the graph.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+import unittest.mock
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -20,6 +21,9 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional as F
 
 from towers.contracts import checks, contract
+from towers.contracts.codegen.size_checks import NUMBERS, AxisWriter
+from towers.contracts.expressions import Expression
+from towers.contracts.specs import Axis
 
 TITLE = "What a contract costs"
 LOOP = 200  # calls in one measured call, so that the cost of calling the loop does not matter
@@ -43,6 +47,17 @@ def linear(x: Float[Tensor, "batch time 32"], weight: Float[Tensor, "out 32"]) -
 
 
 # The same checks, as a careful person writes them by hand.
+
+
+class Layer:
+    width, out = WIDTH, WIDTH
+
+    def braces(self, x: Float[Tensor, "batch time {self.width}"]) -> Float[Tensor, "batch time {self.out}"]:
+        return x
+
+
+def offsets(x: Float[Tensor, "batch 32"], ends: Float[Tensor, "rows+1"]) -> Float[Tensor, "batch 32"]:
+    return x
 
 
 def one_by_hand(x: Tensor) -> Tensor:
@@ -91,11 +106,13 @@ def cases(quick: bool) -> list[str]:
         "off before decorating",
         "compiled",
         "decorating",
+        *(f"quick path: {name}" for name in QUICK_PATHS),
     ]
 
 
 def measure(case: str, device: torch.device, *, quick: bool) -> list[Row]:
     prepare = {"compiled": compiled, "decorating": decorating}.get(case, off if case.startswith("off") else eager)
+    prepare = quick_path if case.startswith("quick path") else prepare
     candidates, loop, operations = prepare(case, device, quick)
     timings = interleaved(candidates, device, seconds=0.4 if quick else 6.0)
     plain = next(iter(timings.values())).milliseconds / loop
@@ -227,3 +244,34 @@ def fresh_three() -> Function:
         return x
 
     return function
+
+
+# What the generated source does only to be quick, each beside the source without it.
+
+
+def each_axis(axes: AxisWriter, shape: str, of: Sequence[Axis]) -> None:
+    axes.each(shape, of)
+
+
+def every_test(axes: AxisWriter, expression: Expression) -> list[str]:
+    is_number, numbers = axes.writer.given("isinstance", isinstance), axes.writer.given("_numbers", NUMBERS)
+    return [f"not {is_number}({axes.path(path)}, {numbers})" for path in expression.braces]
+
+
+QUICK_PATHS = {
+    "whole shapes": (one, lambda x: (x,), "fixed_rank", each_axis),
+    "a path alone in braces": (Layer.braces, lambda x: (Layer(), x), "impossible", every_test),
+    "a linear expression": (offsets, lambda x: (x[0], x[0, 0]), "constants", lambda *_: None),
+}
+
+
+def quick_path(case: str, device: torch.device, quick: bool) -> Prepared:
+    """A call whose check has a quick path, and the same call without that path."""
+    function, arguments_of, method, instead = QUICK_PATHS[case.removeprefix("quick path: ")]
+    arguments = list(arguments_of(torch.zeros(4, 7, WIDTH, device=device)))
+    paths = {"plain": function, "towers.contracts": contract(function)}
+    with unittest.mock.patch.object(AxisWriter, method, instead):
+        paths["without the quick path"] = contract(function)
+    if contract.source(paths["towers.contracts"]) == contract.source(paths["without the quick path"]):
+        raise AssertionError(f"{case}: the source is the same with and without it")
+    return {name: looped(path, arguments, LOOP) for name, path in paths.items()}, LOOP, {}

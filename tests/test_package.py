@@ -143,7 +143,7 @@ def test_the_package_carries_its_types():
 # Imports run downwards only: a module may import those of its own floor and of floors below.
 FLOORS = [
     {"contracts", "kernels"},
-    {"ragged_checks"},
+    {"ragged_checks", "shape_hints"},
     {"ragged", "pytest_contracts"},
     {"convert", "microbatch"},
     {"layers"},

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false
 """A plugin for pytest: contracts in the mode that a project's settings name, and `assert_contract` as tests.
 
 Nothing happens, and nothing is imported, unless one of these settings stands in the project's pytest configuration:
@@ -18,7 +17,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -61,7 +60,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
             raise pytest.UsageError(
                 f"towers_contract_modules: {entry!r} is not of the form pkg.mod:NAME or file.py:NAME"
             )
-    collector = ContractTests.from_parent(session, name="contracts", entries=entries)
+    collector = cast(Any, ContractTests).from_parent(session, name="contracts", entries=entries)
     report = collector.ihook.pytest_make_collect_report(collector=collector)
     collector.ihook.pytest_collectreport(report=report)
     items += report.result
@@ -76,7 +75,7 @@ class ContractTests(pytest.Collector):
 
     def collect(self) -> Iterator[pytest.Item]:
         """A test for each."""
-        return (ContractTest.from_parent(self, name=entry) for entry in self.entries)
+        return (cast(Any, ContractTest).from_parent(self, name=entry) for entry in self.entries)
 
 
 class ContractTest(pytest.Item):

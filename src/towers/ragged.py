@@ -11,10 +11,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from towers.contracts import ShapeContractError, contract
 from towers.contracts.errors import complaint
+from towers.contracts.hints import register_hints
 from towers.contracts.modes import may_read
 from towers.contracts.operations import operation, unknown_size
 from towers.kernels.order import offsets_of, time_order
 from towers.ragged_checks import check_ids, check_list, check_offsets, clamped, distinct, is_plain
+from towers.shape_hints import HINTS
+
+register_hints("towers", HINTS)
 
 
 def _from_padded_shape(cls: "type[Ragged]", padded: Tensor, lengths: Tensor | None = None) -> "Ragged":

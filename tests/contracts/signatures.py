@@ -44,7 +44,8 @@ EVERY_DTYPE = tuple(
     {
         value
         for value in vars(torch).values()
-        if isinstance(value, torch.dtype) and not str(value).startswith(("torch.q", "torch.bits", "torch.complex32"))
+        if isinstance(value, torch.dtype)
+        and not str(value).startswith(("torch.q", "torch.bits", "torch.complex32", "torch.bcomplex32"))
     }
 )
 USUAL_DTYPES = (torch.float32, torch.int64, torch.bool, torch.float16, torch.uint8, torch.complex64, torch.bfloat16)

@@ -115,7 +115,7 @@ def test_both_checks_give_the_same_verdict(function, a, b):
 
 def test_the_source_can_be_read_and_stands_in_tracebacks():
     checked = contract(one)
-    assert "if _size_4 != 3: raise _refused(a)" in contract.source(checked)
+    assert "if _size_3 != 3: raise _refused(a)" in contract.source(checked)
     with pytest.raises(ShapeContractError) as caught:
         checked(torch.zeros(2, 3, 4))
     [_, frame] = caught.traceback

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from towers import Ragged
-from towers.contracts import ShapeContractError, contract
-from towers.contracts.hints import TABLE
+from towers import PhraseConv, Ragged, RaggedLSTM, Tower
+from towers.contracts import ShapeContractError, contract, hints
+from towers.contracts.hints import TABLE, Hint, register_hints
 
 
 def f(*shape, **options):
@@ -209,7 +209,7 @@ def test_a_message_reads_well(call, text):
 HINTS = {
     "extra axis of 1": (
         lambda: Layer()(f(2, 4, 8, 1)),
-        "there is an extra axis of 1 (Keras data carries such a trailing axis): squeeze(-1) would fit",
+        "there is an extra axis of 1: squeeze(-1) would fit",
     ),
     "missing batch axis": (lambda: Layer()(f(4, 8)), "the batch axis is missing: unsqueeze(0) would fit"),
     "missing axis of 1": (
@@ -229,7 +229,6 @@ HINTS = {
         lambda: flattened(f(2, 5, 8), f(10, 4)),
         "perhaps two axes were flattened into one: 10 = 2 x 5",
     ),
-    "not pooled": (lambda: Layer()(f(2, 4, 32)), "perhaps these features are not pooled yet: 32 = 8 x 4"),
     "another dtype than a parameter": (
         lambda: Layer()(f(2, 4, 8).double()),
         "convert the input, .to(torch.float32), or the module, .to(torch.float64)",
@@ -237,7 +236,7 @@ HINTS = {
     "wrong dtype": (lambda: exact(f(2)), ".to(torch.float64) converts it"),
     "a list of tensors": (
         lambda: Layer()([f(4, 8), f(4, 8)]),
-        "torch.stack joins tensors of one length, Ragged.from_list those of different lengths",
+        "torch.stack joins tensors of one shape",
     ),
     "several results": (
         lambda: Layer()((f(2, 4, 8), None)),
@@ -295,6 +294,21 @@ def test_every_hint_of_the_table_is_given(hint):
 )
 def test_a_hint_says_what_would_fit(call, text):
     assert text in text_of(call).splitlines()[-1]
+
+
+def test_a_package_has_hints_of_its_own_which_no_other_package_gets():
+    assert "hint" not in text_of(lambda: Layer()(f(2, 4, 32)))
+    assert text_of(lambda: RaggedLSTM(8, 6)(f(2, 4, 32))).endswith("not pooled yet: 32 = 8 x 4")
+    keras = "there is an extra axis of 1 (Keras data carries such a trailing axis): squeeze(-1) would fit"
+    assert text_of(lambda: Tower()(f(2, 4, 300, 1))).endswith(keras)
+    assert text_of(lambda: PhraseConv()([f(2, 300), f(3, 300)])).endswith("Ragged.from_list those of different lengths")
+
+
+def test_hints_can_be_registered(monkeypatch):
+    monkeypatch.setattr(hints, "_OF_PACKAGES", {})
+    package = exact.__contract__.package.partition(".")[0]
+    register_hints(package, [Hint("all", lambda case: {"kind": case.kind}, "use {kind}")])
+    assert text_of(lambda: exact(f(2))).endswith("hint: use Float64")
 
 
 def test_at_most_one_hint_and_none_where_nothing_is_likely():

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Reads annotations: `Float[Tensor, "batch words 300"]` -> the types, dtypes and axes that it allows."""
 
 import collections.abc
@@ -81,7 +80,7 @@ def _same_sizes(one: TensorSpec, other: TensorSpec) -> bool:
 def _read(hint: Any, value: str | None, root: str | None) -> Spec:
     if isinstance(hint, type) and issubclass(hint, AbstractArray):
         return (_read_tensor(hint, root),)
-    kind, inner = get_origin(hint), get_args(hint)
+    kind, inner = cast(Any, get_origin(hint)), get_args(hint)
     fields = _fields(kind or hint)
     if fields:
         return _unless_plain(hint, _read_fields(hint, fields, value))
@@ -91,11 +90,11 @@ def _read(hint: Any, value: str | None, root: str | None) -> Spec:
         return _unless_plain(hint, TupleSpec(tuple(read_annotation(item, None, root) for item in inner)))
     if issubclass(kind, collections.abc.Mapping) and len(inner) == 2:
         keys, values = (read_annotation(item, None, root) for item in inner)
-        return _unless_plain(hint, MappingSpec(kind, keys, values))
+        return _unless_plain(hint, MappingSpec(cast(type, kind), keys, values))
     inner = tuple(item for item in inner if item is not Ellipsis)
     listed = issubclass(kind, collections.abc.Collection) and not issubclass(kind, collections.abc.Mapping)
     if listed and len(inner) == 1:
-        return _unless_plain(hint, ItemsSpec(kind, read_annotation(inner[0], None, root)))
+        return _unless_plain(hint, ItemsSpec(cast(type, kind), read_annotation(inner[0], None, root)))
     if any(isinstance(item, (list, tuple)) or holds_tensors(read_annotation(item, None, root)) for item in inner):
         return (PlainSpec(kind),)  # a Callable, an Iterator: what it gives is not known before it is used up
     return (PlainSpec(hint),)
@@ -118,7 +117,7 @@ def _fields(hint: Any) -> tuple[str, ...]:
         return tuple(hint.__annotations__)
     if dataclasses.is_dataclass(hint):
         return tuple(field.name for field in dataclasses.fields(hint))
-    return cast(Any, hint)._fields if issubclass(hint, tuple) and hasattr(hint, "_fields") else ()
+    return getattr(cast(type, hint), "_fields", ()) if issubclass(hint, tuple) else ()
 
 
 def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSpec | KeyedSpec:
@@ -152,7 +151,8 @@ def _read_tensor(hint: Any, root: str | None) -> TensorSpec:
         )
     axes = tuple(_read_axis(axis.replace("{self.", f"{{{root}.")) for axis in text.split())
     variadic = [index for index, axis in enumerate(axes) if axis.variadic]
-    dtypes = _torch_dtypes(tuple(hint.dtypes)) if isinstance(hint.dtypes, (tuple, list)) else None
+    known = cast(object, hint.dtypes)
+    dtypes = _torch_dtypes(tuple(cast(list[str], known))) if isinstance(known, (tuple, list)) else None
     carrier = object if hint.array_type is Any else hint.array_type
     return TensorSpec((carrier,), hint.dtype.__name__, dtypes, text, axes, variadic[0] if variadic else None)
 

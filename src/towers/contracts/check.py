@@ -8,10 +8,9 @@ from torch import Tensor
 
 from towers.contracts import modes
 from towers.contracts.bindings import Bindings, Bound, Impossible, Unknown, is_result
-from towers.contracts.codegen.meeting import merged
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.expressions import Condition
-from towers.contracts.layouts import RaggedAxis, Size, has_layout, layout, sized
+from towers.contracts.layouts import RaggedAxis, Size, has_layout, layout, merged, sized
 from towers.contracts.nontensor import is_plain
 from towers.contracts.refusals import (
     refuse_condition,

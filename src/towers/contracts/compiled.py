@@ -96,7 +96,6 @@ class _Source:
         later = f"{self.mark}partial({', '.join([f'{self.mark}function', *passed])})"
         awaited = f"await {call}" if is_async else call
         arguments, result = self._arguments(), self._result()
-        arguments, result = self.axes.spared(arguments), self.axes.spared(result)
         called = [f"    {self.result} = {awaited}", *result, f"    return {self.result}"]
         return "\n".join(
             [
@@ -120,7 +119,7 @@ class _Source:
                 f"    {call}",
                 *self._modes("return", "None"),
                 *self._start(),
-                *self.axes.spared(lines),
+                *lines,
                 "",
             ]
         )
@@ -144,7 +143,7 @@ class _Source:
                 *self._left_out(),
                 *self._modes("return", call),
                 *self._start(),
-                *(self.axes.spared(lines) or ["    return"]),
+                *(lines or ["    return"]),
                 "",
                 f"def checked({', '.join(['hook', 'module', 'args', 'kwargs', *result])}):",
                 f"    check({', '.join([*result, 'module', '*args', '**kwargs'])})",
@@ -217,8 +216,7 @@ class _Source:
         ]
 
     def _start(self) -> list[str]:
-        start = {local: value for local, value in self.writer.start.items() if local not in self.axes.assigned}
-        return [f"    {local} = {value}" for local, value in start.items()]
+        return [f"    {local} = {value}" for local, value in self.writer.start.items()]
 
     def _arguments(self) -> list[str]:
         self.writer.no = f"raise {self.mark}refused({', '.join(self._given())})"

@@ -1,11 +1,10 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """`@contract`: what the signature says in jaxtyping is checked at every call, arguments and result."""
 
 import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from towers.contracts import modes
 from towers.contracts.compiled import compile_check, compile_made, source_of
@@ -94,7 +93,8 @@ def _names_around() -> dict[str, Any]:
 
 def _enforce(function: Any, options: Options) -> Any:
     if isinstance(function, (staticmethod, classmethod)):
-        return type(function)(_enforce(function.__func__, options))
+        method = cast(Any, function)
+        return type(method)(_enforce(method.__func__, options))
     if not isinstance(function, type) and not inspect.isfunction(function):
         kind = type(function).__name__
         below = " (@contract stands below @property)" if isinstance(function, property) else ""
@@ -139,8 +139,8 @@ def _when_made(kind: type, options: Options) -> type:
     """Check a dataclass when it is made: its fields, after its own `__init__`."""
     if not dataclasses.is_dataclass(kind):
         raise TypeError(
-            f"contract: {kind.__name__} is no dataclass (where it is made one, @contract stands above @dataclass); "
-            "decorate its methods"
+            f"contract: {cast(Any, kind).__name__} is no dataclass (where it is made one, @contract stands above "
+            "@dataclass); decorate its methods"
         )
 
     def made(self: Any) -> None: ...

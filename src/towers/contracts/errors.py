@@ -1,10 +1,9 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What a broken contract says, and where in the tree of modules it was broken."""
 
 import inspect
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -38,14 +37,14 @@ def module_path(owner: object) -> str:
     frame = inspect.currentframe()
     callers: list[nn.Module] = []
     while frame is not None:
-        caller = frame.f_locals.get("self")
+        caller: object = frame.f_locals.get("self")
         if isinstance(caller, nn.Module):
             callers.append(caller)
         frame = frame.f_back
     for root in reversed(callers):
-        for path, module in root.named_modules():
-            if module is owner and path:
-                return f"{path} in {type(root).__name__}"
+        paths: dict[nn.Module, str] = {module: path for path, module in cast(Any, root).named_modules()}
+        if paths.get(owner):
+            return f"{paths[owner]} in {type(root).__name__}"
     return name
 
 

@@ -1,4 +1,4 @@
-"""The likely cause of what does not fit, from one table tried in order."""
+"""The likely cause of what does not fit, from one table tried in order; a package may add hints for its contracts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ Found = Mapping[str, object]
 class Case:
     """What came where something else was demanded; empty where it was no tensor, or of the wrong dtype."""
 
+    package: str = ""
+    """The Python module of the function that was called."""
     expected: Sizes = ()
     came: Sizes = ()
     value: object = None
@@ -31,15 +33,6 @@ class Case:
     """The other tensors of the call, and where they are."""
 
 
-def likely_cause(case: Case) -> str | None:
-    """The text of the first hint of the table whose test finds something; None if none does."""
-    for hint in TABLE:
-        found = hint.test(case)
-        if found is not None:
-            return hint.text.format(**found)
-    return None
-
-
 class Hint(NamedTuple):
     """A likely cause: its name, the test that finds it, and what is said then."""
 
@@ -48,18 +41,39 @@ class Hint(NamedTuple):
     text: str
 
 
+_OF_PACKAGES: dict[str, tuple[Hint, ...]] = {}
+
+
+def register_hints(package: str, hints: Sequence[Hint]) -> None:
+    """Give the contracts of a package hints of their own, which are tried before those of the table.
+
+    Args:
+        package: the name of a top-level package, such as "towers".
+        hints: all of its hints; they replace those that were registered for the package before.
+    """
+    _OF_PACKAGES[package] = tuple(hints)
+
+
+def likely_cause(case: Case) -> str | None:
+    """The text of the first hint whose test finds something; None if none does."""
+    for hint in (*_OF_PACKAGES.get(case.package.partition(".")[0], ()), *TABLE):
+        found = hint.test(case)
+        if found is not None:
+            return hint.text.format(**found)
+    return None
+
+
 def _fits(expected: Sizes, came: Sizes) -> bool:
     pairs = zip(expected, came, strict=False)
     return len(expected) == len(came) and all(want is None or want == got for want, got in pairs)
 
 
-def _extra_axis(case: Case) -> Found | None:
+def extra_axis(case: Case) -> Found | None:
+    """An axis of 1 without which it fits."""
     came = case.came
     for axis in reversed(range(len(came))):
         if came[axis] == 1 and _fits(case.expected, [*came[:axis], *came[axis + 1 :]]):
-            last = axis == len(came) - 1
-            cause = " (Keras data carries such a trailing axis)" if last else ""
-            return {"cause": cause, "axis": -1 if last else axis}
+            return {"axis": -1 if axis == len(came) - 1 else axis}
     return None
 
 
@@ -110,15 +124,6 @@ def _flattened(case: Case) -> Found | None:
     return None
 
 
-def _not_pooled(case: Case) -> Found | None:
-    if len(case.expected) != len(case.came) or not case.expected:
-        return None
-    want, got = case.expected[-1], case.came[-1]
-    if want and got and want > 1 and got > want and got % want == 0:
-        return {"got": got, "want": want, "times": got // want}
-    return None
-
-
 def _other_parameter_dtype(case: Case) -> Found | None:
     if case.parameter is None or not isinstance(case.value, Tensor):
         return None
@@ -146,7 +151,8 @@ def _wrong_dtype(case: Case) -> Found | None:
     return {"way": way}
 
 
-def _list_of_tensors(case: Case) -> Found | None:
+def list_of_tensors(case: Case) -> Found | None:
+    """A list of tensors where one tensor was demanded."""
     items: Any = case.value
     return {} if _is_list(case) and items and all(isinstance(item, Tensor) for item in items) else None
 
@@ -186,7 +192,7 @@ def _other_device(case: Case) -> Found | None:
 
 
 TABLE = (
-    Hint("extra axis of 1", _extra_axis, "there is an extra axis of 1{cause}: squeeze({axis}) would fit"),
+    Hint("extra axis of 1", extra_axis, "there is an extra axis of 1: squeeze({axis}) would fit"),
     Hint("missing batch axis", _missing_batch, "the batch axis is missing: unsqueeze(0) would fit"),
     Hint("missing axis of 1", _missing_axis, "perhaps an axis of 1 is missing: unsqueeze({axis}) would fit"),
     Hint(
@@ -197,18 +203,13 @@ TABLE = (
     ),
     Hint("axes in another order", _other_order, "perhaps the axes are in another order: {way} would fit"),
     Hint("two axes flattened", _flattened, "perhaps two axes were flattened into one: {merged} = {first} x {second}"),
-    Hint("not pooled", _not_pooled, "perhaps these features are not pooled yet: {got} = {want} x {times}"),
     Hint(
         "another dtype than a parameter",
         _other_parameter_dtype,
         "convert the input, .to(torch.{wanted}), or the module, .to(torch.{came})",
     ),
     Hint("wrong dtype", _wrong_dtype, ".{way} converts it"),
-    Hint(
-        "a list of tensors",
-        _list_of_tensors,
-        "torch.stack joins tensors of one length, Ragged.from_list those of different lengths",
-    ),
+    Hint("a list of tensors", list_of_tensors, "torch.stack joins tensors of one shape"),
     Hint(
         "several results",
         _several_results,

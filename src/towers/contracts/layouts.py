@@ -3,7 +3,8 @@
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from itertools import zip_longest
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -24,36 +25,76 @@ class RaggedAxis:
 
 
 Size = int | RaggedAxis
+Sizes = tuple[int | None, ...]
+
+
+class RaggedKind(Protocol):
+    """What is read of a value whose second axis is ragged, such as `towers.Ragged`: rows end to end.
+
+    A class with these attributes can be the first argument of an annotation; torch's own ragged kinds are read
+    into the same form.
+    """
+
+    @property
+    def values(self) -> Tensor:
+        """All rows end to end; their last axes, dtype and device are the value's."""
+        ...
+
+    @property
+    def offsets(self) -> Tensor | None:
+        """Where each row starts and the last one ends; None where nothing says it without work."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """The number of rows."""
+        ...
+
+    @property
+    def table(self) -> Tensor | None:
+        """The vectors that the values are ids of, whose width, dtype and device count then; else None."""
+        ...
+
+
+class _Packed(NamedTuple):
+    values: Tensor
+    offsets: Tensor | None
+    batch: int
+    table: Tensor | None = None
+
+
+def _ragged(value: Any) -> RaggedKind | None:
+    """A value as a ragged kind; None where it is none."""
+    if isinstance(value, PackedSequence):
+        return _Packed(value.data, None, int(value.batch_sizes[0]) if len(value.batch_sizes) else 0)
+    if isinstance(value, Tensor):
+        jagged = cast(Any, value)
+        if value.layout is not torch.jagged:
+            return None
+        return _Packed(jagged.values(), jagged.offsets(), jagged.offsets().shape[0] - 1)
+    return value if hasattr(value, "offsets") and hasattr(value, "values") else None
 
 
 def layout(value: Any) -> tuple[Sequence[Size], torch.dtype | None, torch.device | None]:
-    """The sizes, the dtype and the device. Rank, batch and widths of ragged rows come from values and offsets.
+    """The sizes, the dtype and the device of a tensor, a ragged kind or an array.
 
-    Values that are ids of the rows of a `table` have the table's width and dtype: what the ids stand for is meant.
     The dtype is None where torch has none of that name, the device where it is not one of torch's (a numpy array).
     """
-    if isinstance(value, PackedSequence):
-        batch = int(value.batch_sizes[0]) if len(value.batch_sizes) else 0
-        return [batch, RaggedAxis(None), *value.data.shape[1:]], value.data.dtype, value.data.device
+    ragged = _ragged(value)
+    if ragged is not None:
+        values = ragged.values if ragged.table is None else ragged.table
+        return [ragged.batch, RaggedAxis(ragged.offsets), *values.shape[1:]], values.dtype, values.device
     if isinstance(value, Tensor):
-        if value.layout is not torch.jagged:
-            return value.shape, value.dtype, value.device
-        values, offsets = value.values(), cast(Any, value).offsets()
-    elif hasattr(value, "offsets"):
-        table = getattr(value, "table", None)
-        values, offsets = value.values if table is None else table, value.offsets
-    else:
-        dtype = getattr(torch, str(value.dtype).rpartition(".")[2], None)
-        return value.shape, dtype if isinstance(dtype, torch.dtype) else None, None
-    return [offsets.shape[0] - 1, RaggedAxis(offsets), *values.shape[1:]], values.dtype, values.device
+        return value.shape, value.dtype, value.device
+    dtype = getattr(torch, str(value.dtype).rpartition(".")[2], None)
+    return value.shape, dtype if isinstance(dtype, torch.dtype) else None, None
 
 
 def has_layout(value: object) -> bool:
     """Whether `layout` can read it: nested tensors of layout torch.strided do not say their sizes."""
     if isinstance(value, Tensor):
         return not value.is_nested or value.layout is torch.jagged
-    ragged = hasattr(value, "values") and hasattr(value, "offsets")
-    return isinstance(value, PackedSequence) or ragged or (hasattr(value, "shape") and hasattr(value, "dtype"))
+    return _ragged(value) is not None or (hasattr(value, "shape") and hasattr(value, "dtype"))
 
 
 def flat(
@@ -89,3 +130,25 @@ def number(size: Any) -> Any:
 def shown(size: Size) -> str:
     """A size as a message shows it."""
     return "ragged" if isinstance(size, RaggedAxis) else str(number(size))
+
+
+def merged(known: tuple[Sizes, bool] | None, came: Sizes, broadcast: bool) -> tuple[Sizes, bool] | None:
+    """The sizes that a variadic name has after it met some more, and whether more may still broadcast with them.
+
+    None where they do not fit.
+    """
+    if known is None:
+        return tuple(came), broadcast
+    sizes, still_open = known
+    both = broadcast_sizes(sizes, came) if broadcast or still_open else tuple(came)
+    if both is None or (not still_open and both != sizes) or (not broadcast and both != tuple(came)):
+        return None
+    return both, still_open and broadcast
+
+
+def broadcast_sizes(first: Sizes, second: Sizes) -> Sizes | None:
+    """The sizes that two of them broadcast to; None if they do not."""
+    pairs: list[tuple[Any, Any]] = list(zip_longest(reversed(first), reversed(second), fillvalue=1))
+    if any(one != 1 and other != 1 and one != other for one, other in pairs):
+        return None
+    return tuple(other if one == 1 else one for one, other in reversed(pairs))

@@ -1,4 +1,3 @@
-# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 """Operations that `verify` takes as one: a loop, a kernel, anything that cannot be run on symbolic sizes."""
 
 import functools
@@ -34,5 +33,5 @@ def operation(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P
 def unknown_size(values: Tensor) -> int:
     """For a rule: a size from 0 on that only the values of a tensor tell, such as how many words are real."""
     size: Any = values.new_empty(()).item()
-    torch._check(size >= 0)
+    torch._check(size >= 0)  # pyright: ignore[reportPrivateUsage]
     return size

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What is said when something does not fit: one function for each way not to."""
 
 import math
@@ -107,8 +106,9 @@ def refuse_size(
         rows.append((axis.label, _or_one(axis, size), shown(came[at]), remark))
     axis, actual = axes[index], came[index]
     sizes = sized(came)
-    case = Case([wanted.get(at) for at in range(len(came))], [None if one is None else number(one) for one in sizes])
-    case.value, case.devices = call.tensors[name], _devices(call, name)
+    case = Case(value=call.tensors[name], devices=_devices(call, name))
+    case.expected = [wanted.get(at) for at in range(len(came))]
+    case.came = [None if one is None else number(one) for one in sizes]
     fixed = axis.size is not None and not (axis.size.names or axis.size.braces)
     label = f"axis {index}" if fixed else axis.label  # "3 is 4" would be no help
     problem = f"{_subject(name)}: {label} is {shown(actual)}; expected {_or_one(axis, expected)} ({why})"
@@ -186,7 +186,10 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def _refuse(call: Bindings, problem: Problem, case: Case | None = None) -> Never:
-    hint = None if case is None else likely_cause(case)
+    hint = None
+    if case is not None:
+        case.package = call.signature.package
+        hint = likely_cause(case)
     others = [_either(spec) for name, spec in call.others.items() if _is_in(problem.argument, name)]
     text = f"{problem.text}; it may also be {others[-1]}" if others else problem.text
     error = ShapeContractError(complaint(call.place(), text, problem.rows, hint))
@@ -237,8 +240,8 @@ def _came(value: Any, spec: Spec) -> str:
     """What came, by its type; by itself where the annotation lists values, with its length where it counts them."""
     if value is None or any(isinstance(one, PlainSpec) and get_origin(one.hint) is Literal for one in spec):
         return repr(value) if isinstance(value, (str, int, type(None))) else _kind(value)
-    if isinstance(value, tuple) and any(isinstance(option, TupleSpec) for option in spec):
-        return f"{_kind(value)} of {len(cast(tuple[object, ...], value))}"
+    if isinstance(cast(object, value), tuple) and any(isinstance(option, TupleSpec) for option in spec):
+        return f"{_kind(value)} of {len(value)}"
     return _kind(value)
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from towers.contracts.codegen.meeting import merged, met_again
 from towers.contracts.codegen.writer import Writer
 from towers.contracts.expressions import Expression
+from towers.contracts.layouts import merged
 from towers.contracts.specs import Axis, TensorSpec
 
 NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
@@ -39,25 +39,15 @@ class AxisWriter:
         self.bound: set[str] = set()
         """The names that have a size here in every call."""
         self.waiting: list[Waiting] = []
-        self.assigned: set[str] = set()
-        """The locals that have a value before anything reads them, in every call."""
         self.whole: dict[tuple[str, ...], str] = {}
         """The local that holds the shape of an earlier tensor, by its axes: another of the same has that shape."""
         self.again: set[str] = set()
         """The names that are set in more than one place."""
-        self.read: set[str] = set()
-        """The locals that are read anywhere."""
-        self.unpacked: list[tuple[str, Sequence[str], str]] = []
-        """Lines that take a shape apart: the line, its targets, the local that holds the shape."""
         self.touched: list[dict[str, None]] = []
         """What the alternatives now being written set, to be set back when they do not fit."""
 
     def local(self, name: str) -> str:
-        """The local that holds a name's size, or None, to be read."""
-        self.read.add(self._local(name))
-        return self._local(name)
-
-    def _local(self, name: str) -> str:
+        """The local that holds a name's size, or None."""
         return f"{self.writer.mark}axis_{name}"
 
     # The axes of one tensor.
@@ -66,17 +56,7 @@ class AxisWriter:
         """Compare a shape with an annotation."""
         at, count = spec.variadic, len(spec.axes)
         if at is None:
-            texts = tuple(axis.text for axis in spec.axes)
-            same = self.whole.get(texts)
-            if same is not None and not any(axis.name in self.again for axis in spec.axes):
-                self._as_known(shape, spec.axes, same, same)
-            elif count and None not in (known := [self._known(axis) for axis in spec.axes]):
-                sizes = f"({', '.join(map(str, known))},)"
-                self._as_known(shape, spec.axes, same or sizes, sizes)
-            else:
-                self._each(shape, spec.axes)
-            if self.writer.certain and count and all(_lasting(axis) for axis in spec.axes):
-                self.whole.setdefault(texts, shape)
+            self.fixed_rank(shape, spec.axes)
             return
         if count > 1:
             self.writer.refuse_if(f"{self.writer.given('len', len)}({shape}) < {count - 1}")
@@ -89,35 +69,22 @@ class AxisWriter:
                 self.writer.line(f"{local} = {shape}[{index if index < at else index - count}]")
                 self._axis(local, axis, ragged=index > 0)
 
-    def _known(self, axis: Axis) -> str | None:
-        """What an axis must be, as far as it is known by now."""
-        if axis.size is None or axis.broadcast:
-            return None
-        if axis.name is not None:
-            return self.local(axis.name) if axis.name in self.seen else None
-        known = all(name in self.bound for name in axis.size.names) and not self._impossible(axis.size)
-        return self.spoken(axis.size) if known else None
+    def fixed_rank(self, shape: str, axes: Sequence[Axis]) -> None:
+        """Axes without a variadic one; axes that an earlier tensor had are compared as one shape, most often equal.
 
-    def _as_known(self, shape: str, axes: Sequence[Axis], same: str, known: str) -> None:
-        """Compare a whole shape with what is known: most often one glance is enough."""
-        unlike = f"{shape} != {same}"
-        met = f"{self.writer.given('_met', met_again)}({shape}, {known})"
-        names = [axis.name if axis.name not in self.bound else None for axis in axes]
-        open_names = list(filter(None, names))
-        if not open_names:
-            self.writer.refuse_if(unlike, f"{met} is None")
-            return
-        with self.writer.block(f"if {unlike}:"):
-            if len(set(open_names)) < len(open_names):  # the first of them may settle the next
-                self._each(shape, axes)
-                return
-            local = self.writer.local("met")
-            targets = [self._set(name) if name else f"{self.writer.mark}any" for name in names]
-            self.writer.line(f"{local} = {met}")
-            self.writer.refuse_if(f"{local} is None")
-            self.writer.line(f"{', '.join(targets)}{',' if len(targets) == 1 else ''} = {local}")
+        This gains 15 % of a call: `benchmarks/contracts.py`, "quick path: whole shapes".
+        """
+        texts = tuple(axis.text for axis in axes)
+        same = self.whole.get(texts)
+        if same is None or any(axis.name in self.again for axis in axes):
+            self.each(shape, axes)
+        else:
+            with self.writer.block(f"if {shape} != {same}:"):  # the second axis may be ragged in one of them
+                self.each(shape, axes)
+        if self.writer.certain and axes and all(_lasting(axis) for axis in axes):
+            self.whole.setdefault(texts, shape)
 
-    def _each(self, shape: str, axes: Sequence[Axis]) -> None:
+    def each(self, shape: str, axes: Sequence[Axis]) -> None:
         """Compare axis by axis."""
         self.writer.refuse_if(f"{self.writer.given('len', len)}({shape}) != {len(axes)}")
         if all(axis.size is None for axis in axes):
@@ -129,16 +96,12 @@ class AxisWriter:
                 targets.append(f"{self.writer.mark}any")
             elif self.writer.certain and axis.name and not axis.broadcast and axis.name not in self.seen:
                 targets.append(self._set(axis.name))
-                if targets[-1] not in self.writer.start:
-                    self.assigned.add(targets[-1])
                 if index != 1:  # a ragged second axis has no size
                     self.bound.add(axis.name)
             else:
                 targets.append(self.writer.local("size"))
                 left.append((targets[-1], axis, index == 1))
         self.writer.line(f"{', '.join(targets)}{',' if len(targets) == 1 else ''} = {shape}")
-        self.unpacked.append((self.writer.lines[-1], targets, shape))
-        self.read.update(local for local, _, _ in left)
         for local, axis, ragged in left:
             self._axis(local, axis, ragged=ragged)
 
@@ -146,7 +109,7 @@ class AxisWriter:
         if name in self.seen:
             self.again.add(name)
         self.seen.setdefault(name)
-        return self._touch(self._local(name))
+        return self._touch(self.local(name))
 
     def _touch(self, local: str) -> str:
         if not self.writer.certain:
@@ -154,16 +117,6 @@ class AxisWriter:
         for touched in self.touched:
             touched.setdefault(local)
         return local
-
-    def spared(self, lines: Sequence[str]) -> list[str]:
-        """The lines without the taking apart of shapes of which at most one size is read."""
-        spared: dict[str, list[str]] = {}
-        for line, targets, shape in self.unpacked:
-            used = [(at, local) for at, local in enumerate(targets) if local in self.read]
-            if len(used) < 2 and len(targets) > 1:
-                indent = line[: -len(line.lstrip())]
-                spared[line] = [f"{indent}{local} = {shape}[{at}]" for at, local in used]
-        return [kept for line in lines for kept in spared.get(line, [line])]
 
     def _axis(self, size: str, axis: Axis, *, ragged: bool) -> None:
         """One axis; `ragged`: it may have no size."""
@@ -230,11 +183,15 @@ class AxisWriter:
 
     def _unequal(self, size: str, expression: Expression) -> str:
         """The test that a size is not what an expression of known names says."""
-        tests = [*self._impossible(expression), f"{size} != {self.spoken(expression)}"]
+        tests = [*self.impossible(expression), f"{size} != {self.spoken(expression)}"]
         return tests[0] if len(tests) == 1 else f"({' or '.join(tests)})"
 
-    def _impossible(self, expression: Expression) -> list[str]:
-        """The tests that an expression has no value: it needs a number that is none, or divides by 0."""
+    def impossible(self, expression: Expression) -> list[str]:
+        """The tests that an expression has no value: it needs a number that is none, or divides by 0.
+
+        `{self.width}` alone needs no test, as what is no number equals no size. This gains 13 % of a call:
+        `benchmarks/contracts.py`, "quick path: a path alone in braces".
+        """
         numbers = self.writer.given("_numbers", NUMBERS)
         lone = expression.text.startswith("{self.") and expression.text == f"{{{expression.braces[0]}}}"
         kind = self.writer.given("isinstance", isinstance)
@@ -292,14 +249,23 @@ class AxisWriter:
                 with self.writer.block(f"elif {' and '.join(others)}:" if others else "else:"):
                     self._solve(size, expression, name)
 
+    def constants(self, expression: Expression, name: str) -> tuple[int, int] | None:
+        """Zero and slope, where they are plain numbers: then they stand in the source and are not worked out.
+
+        This gains 7 % of a call: `benchmarks/contracts.py`, "quick path: a linear expression".
+        """
+        alone = expression.names == (name,) and not expression.braces
+        return _line(expression) if alone else None
+
     def _solve(self, size: str, expression: Expression, name: str) -> None:
         """Bind the one unknown name: size = zero + slope * name."""
         local = self._set(name)
-        impossible = self._impossible(expression)
+        impossible = self.impossible(expression)
         if impossible:
             self.writer.refuse_if(" or ".join(impossible))
-        if not expression.braces and expression.names == (name,):
-            zero, slope = _line(expression)
+        line = self.constants(expression, name)
+        if line is not None:
+            zero, slope = line
         else:
             zero, slope = self.writer.local("zero"), self.writer.local("slope")
             self.writer.line(f"{zero} = {self.spoken(expression, **{name: '0'})}")

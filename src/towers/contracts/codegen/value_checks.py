@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from towers.contracts import modes
@@ -22,8 +21,6 @@ from towers.contracts.specs import (
     TensorSpec,
     TupleSpec,
 )
-
-_COMMON = (torch.float32, torch.int64)
 
 
 class Unfit(Exception):
@@ -45,8 +42,6 @@ class ValueWriter:
         self.in_result = False
         self.ragged: set[str] = set()
         """The bounded names that may be ragged."""
-        self.dtypes: dict[frozenset[torch.dtype], str] = {}
-        """The local that holds one of some dtypes, in every call: the next tensor most often has the same."""
 
     def value(self, value: str, spec: Spec) -> None:
         """A value of any annotation."""
@@ -99,7 +94,6 @@ class ValueWriter:
         self.writer.line(f"    {fits} = True")
         if touched:
             names, kept = ", ".join(touched), self.writer.local("kept")
-            self.axes.read.update(touched)
             self.writer.line(f"{kept} = ({names},)", at=at)
             self.writer.line(f"except {unfit}: {names}, {fits} = *{kept}, False")
         else:
@@ -169,12 +163,7 @@ class ValueWriter:
         if spec.dtypes is None:
             writer.refuse_if(f"{shape} is None")
         else:
-            writer.refuse_if(
-                f"{dtype} is not {self._likely(spec.dtypes)}",
-                f"{dtype} not in {writer.constant('dtypes', spec.dtypes)}",
-            )
-            if writer.certain:
-                self.dtypes.setdefault(spec.dtypes, dtype)
+            writer.refuse_if(f"{dtype} not in {writer.constant('dtypes', spec.dtypes)}")
         if self.dtype_of and spec.floating and not self.in_result:
             autocast, own = writer.given("_autocast", modes.autocast_for), writer.local("dtype")
             writer.line(f"try: {own} = self.{self.dtype_of}.dtype")
@@ -184,13 +173,6 @@ class ValueWriter:
                 tests.insert(1, f"{dtype}.is_floating_point")
             writer.refuse_if(*tests)
         self.axes.axes(shape, spec)
-
-    def _likely(self, dtypes: frozenset[torch.dtype]) -> str:
-        """The dtype to ask for first: that of an earlier tensor, else the one that is most common of some."""
-        if dtypes in self.dtypes:
-            return self.dtypes[dtypes]
-        common = next((dtype for dtype in _COMMON if dtype in dtypes), None) or next(iter(dtypes), None)
-        return self.writer.constant("dtype", common)
 
     def _bounded_ragged(self, spec: TensorSpec) -> str | None:
         """The name of a second axis whose lengths are needed for conditions, should it be ragged."""

@@ -34,13 +34,8 @@ class Writer:
         self.lines.insert(len(self.lines) if at is None else at, "    " * self.depth + text)
 
     def refuse_if(self, *tests: str) -> None:
-        """Refuse where all of some tests are true; one line with the refusal before it, if nothing stands between."""
-        head, tail = "    " * self.depth + "if ", f": {self.no}"
-        test, last = " and ".join(tests), self.lines[-1] if self.lines else ""
-        if last.startswith(head) and last.endswith(tail):
-            self.lines[-1] = f"{last.removesuffix(tail)} or {test}{tail}"
-        else:
-            self.lines.append(head + test + tail)
+        """Refuse where all of some tests are true."""
+        self.line(f"if {' and '.join(tests)}: {self.no}")
 
     @contextmanager
     def block(self, head: str, *, always: bool = False) -> Generator[None]:
