@@ -1,26 +1,68 @@
-"""What every test shares: the option --slow, the markers, and the folder of reference data beside the repository."""
+"""What every test shares: its seed, the options, the number of processes, the markers, and the reference data."""
 
 import os
+import random
 import signal
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import core, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
 settings.register_profile("here", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("ci", deadline=None, database=None, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests with long counts too")
+    parser.addoption("--seed", type=int, default=0, help="of all random numbers, those of hypothesis too (default 0)")
+    parser.addoption("--random-order", action="store_true", help="shuffle the tests, in an order that --seed chooses")
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(tryfirst=True)  # before xdist reads its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite runs in a process for each core, where pytest-xdist is installed and -n says nothing else."""
+    whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+    if whole and config.pluginmanager.has_plugin("xdist") and config.option.numprocesses is None:
+        config.option.numprocesses, config.option.maxprocesses = "logical", config.option.maxprocesses or 8
+        config.option.dist = "worksteal"
+
+
+def seed_everything(config: pytest.Config, name: str) -> None:
+    """Random numbers depend on what asks for them and on --seed, not on what ran before."""
+    seed = zlib.crc32(f"{config.getoption('--seed')} {name}".encode())
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@pytest.fixture(autouse=True)
+def seeded(request: pytest.FixtureRequest) -> None:
+    seed_everything(request.config, request.node.name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> Iterator[None]:
+    """A fixture that several tests share has a seed of its own: any of them may be the first."""
+    if fixturedef.scope != "function":
+        seed_everything(request.config, fixturedef.argname)
+    return (yield)
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """What a module draws when it is imported."""
+    seed_everything(collector.config, collector.name)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    core.global_force_seed = config.getoption("--seed")
     # One thread, here and in the processes that tests start: their tensors are small, and more threads than free
     # cores wait for each other, tens of times slower.
     torch.set_num_threads(1)
@@ -31,6 +73,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--random-order"):
+        random.Random(config.getoption("--seed")).shuffle(items)
     reasons = {}
     if not config.getoption("--slow"):
         reasons["slow"] = "long counts: run with --slow"
