@@ -1,16 +1,17 @@
 """Sentences of different lengths through one LSTM: padded and packed nn.LSTM, and towers.RaggedLSTM.
 
-The job, the same for all: from padded input and its lengths to each sentence's last state; in training the gradients
-of input and weights besides. All of a path's own work is timed: packing, sorting, picking the last states.
+The job is the same for all: from padded input and its lengths to the last state of each sentence; in training also the
+gradients of the input and the weights. The time includes packing, sorting and picking the last states.
 
-The sweep is every combination of hidden, batch, and share of real positions by law of lengths. The longest sentence has
-64 words in batches of up to 256, 32 in larger ones, so that the whole sweep takes about twenty minutes. The laws:
+The sweep has all combinations of hidden size, batch size, share of real positions and distribution of lengths. The
+longest sentence has 64 words in batches of up to 256 sentences and 32 in larger ones, so that the sweep takes about
+twenty minutes. The distributions ("laws"):
 
-- equal: all sentences are the longest (share 1);
-- uniform: from a shortest to a longest, the same probability each;
-- log-normal: of deviation 0.5;
-- outlier: one sentence is the longest, all others are equally long;
-- sick: as in the corpus SICK, padded to the longest of the batch (about a third real).
+- equal: all sentences have the same length (share 1);
+- uniform: all lengths from a shortest to a longest have the same probability;
+- log-normal: with a standard deviation of 0.5;
+- outlier: one sentence is the longest, all others have the same length;
+- sick: that of the corpus SICK, padded to the longest of the batch (about a third is real).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +44,7 @@ plot = lstm_report.plot
 class Case(NamedTuple):
     hidden: int
     batch: int
-    share: float | None  # of the positions that are real words; None: as the law has it
+    share: float | None  # of the positions, how many are real words; None: the law decides
     law: str = "uniform"
 
     @property
@@ -53,7 +54,7 @@ class Case(NamedTuple):
 
     @property
     def input_size(self) -> int:
-        return 8 if self.hidden == 6 else self.hidden  # 8 into 6 is the towers' own LSTM
+        return 8 if self.hidden == 6 else self.hidden  # 8 inputs and hidden size 6: the towers' own LSTM
 
     @property
     def longest(self) -> int:
@@ -75,7 +76,7 @@ def cases(quick: bool) -> list[Case]:
 
 
 def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
-    """Rows of both phases, after all paths were seen to give the same states and gradients."""
+    """Rows of both phases, after a check that all paths give the same states and gradients."""
     torch.manual_seed(0)
     lengths, words = lengths_of(case)
     padded = torch.randn(case.batch, words, case.input_size, device=device)
@@ -100,7 +101,7 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
 
 
 def lengths_of(case: Case) -> tuple[Tensor, int]:
-    """The lengths, and to how many words they are padded; they have about the case's share of real positions."""
+    """The lengths, with about the case's share of real positions, and the number of words they are padded to."""
     generator, longest = torch.Generator().manual_seed(0), case.longest
     if case.law == "sick":
         lengths = torch.multinomial(torch.tensor(SICK).double(), case.batch, replacement=True, generator=generator)
@@ -113,7 +114,7 @@ def lengths_of(case: Case) -> tuple[Tensor, int]:
         lengths = mean
     elif case.law == "log-normal":
         lengths = torch.randn(case.batch, generator=generator).mul(0.5).exp()
-        for _ in range(20):  # clipping at the longest takes from the mean: give it back
+        for _ in range(20):  # clipping at the longest lowers the mean: raise it again
             lengths = (lengths * (share * longest / lengths.clamp(max=longest).mean())).clamp(max=longest)
         lengths = lengths.round().clamp(min=1).long()
     else:
@@ -155,7 +156,7 @@ def forward(path: Path, padded: Tensor, weights: list[nn.Parameter]) -> Callable
 
 
 def training(path: Path, padded: Tensor, weights: list[nn.Parameter]) -> Callable[[], tuple[Tensor, ...]]:
-    """Forward and backward; the input asks for its gradient too, as behind a layer that is trained."""
+    """Forward and backward pass; the input needs its gradient too, as after a layer that is trained."""
     input = padded.detach().requires_grad_()
 
     def call() -> tuple[Tensor, ...]:
@@ -168,7 +169,7 @@ def training(path: Path, padded: Tensor, weights: list[nn.Parameter]) -> Callabl
 def check(case: Case, paths: Mapping[str, Path], weights: Mapping[str, list[nn.Parameter]], padded: Tensor) -> None:
     """All paths agree with the first: states to 1e-5, gradients to 1e-4 of their largest entry.
 
-    Where they do not, float64 decides: sums over 100,000 words in float32 are no better than that in nn.LSTM itself.
+    Where two do not, float64 decides: in float32, sums over 100,000 words are no more exact than that in nn.LSTM.
     """
     expected, (first, *others) = (), paths
     for name in (first, *others):
@@ -181,7 +182,7 @@ def check(case: Case, paths: Mapping[str, Path], weights: Mapping[str, list[nn.P
 
 
 def disagreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[float, float] | None:
-    """How far apart some entry is, and what is allowed; None where all are close enough."""
+    """The largest difference and the one that is allowed; None if all entries are close enough."""
     for ours, theirs, relative in zip(found, expected, (1e-5, *[1e-4] * (len(found) - 1)), strict=True):
         distance, largest = float((ours - theirs).detach().abs().max()), float(theirs.detach().abs().max())
         allowed = relative * max(1.0, largest)
@@ -191,7 +192,7 @@ def disagreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[f
 
 
 def in_float64(case: Case, weights: list[nn.Parameter], padded: Tensor) -> tuple[Tensor, ...]:
-    """What padded nn.LSTM should have found."""
+    """The result of padded nn.LSTM in float64."""
     lstm = nn.LSTM(case.input_size, case.hidden, batch_first=True, device=padded.device, dtype=torch.float64)
     with torch.no_grad():
         for own, weight in zip(lstm.parameters(), weights, strict=True):

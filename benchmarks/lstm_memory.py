@@ -1,6 +1,6 @@
-"""How much memory training with sentences of different lengths takes: growth of the peak over the inputs.
+"""The memory of training with sentences of different lengths: how much the peak grows over the inputs.
 
-Each implementation runs one forward and backward in a process of its own, which reads its peak from the system.
+Each implementation runs one forward and backward pass in a process of its own, which asks the system for its peak.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ def cases(quick: bool) -> list[Case]:
 
 
 def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
-    """Rows of training; `time_ratio` is that of the peaks."""
+    """Rows of training; `time_ratio` is the ratio of the peaks."""
     rows, first = list[Row](), 0.0
     for name in NAMES:
         start = time.perf_counter()
@@ -37,7 +37,7 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
 
 
 def summary(rows: list[Row]) -> str:
-    """Megabytes, and as a share of padded's."""
+    """Megabytes, and the share of the padded LSTM's."""
     return "\n".join(
         f"{grown:8.1f} MB  {row.time_ratio:5.2f} of padded  {row.implementation:<18} {row.case}"
         for row, grown in ((row, row.details["grown_bytes"] / 2**20) for row in rows)
@@ -45,7 +45,7 @@ def summary(rows: list[Row]) -> str:
 
 
 def peak() -> int:
-    """The most memory that this process ever had, in bytes."""
+    """The peak memory of this process, in bytes."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
@@ -55,7 +55,7 @@ def main(name: str, case: Case) -> None:
     padded = torch.randn(case.batch, words, case.input_size)
     paths, weights = implementations(case, lengths, torch.device("cpu"))
     small = implementations(case._replace(batch=2), lengths[:2], torch.device("cpu"))
-    training(small[0][name], padded[:2], small[1][name])()  # what is loaded on first use is no cost of the batch
+    training(small[0][name], padded[:2], small[1][name])()  # memory for what is loaded at first use does not count
     call = training(paths[name], padded, weights[name])
     before = peak()
     call()

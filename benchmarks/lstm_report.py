@@ -1,4 +1,4 @@
-"""The sweep of `lstm` in one table of what it has to reach, and in two pictures that are read in ten seconds."""
+"""The sweep of the suite `lstm` as a short text and as a picture."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import exp, log
@@ -14,8 +14,8 @@ Times = Mapping[str, float]  # implementation -> milliseconds
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Ratios of time, theirs over ours: above 1 is faster. The better of padded and packed is theirs."""
-    lines = ["Theirs over ours (above 1: ours is faster); theirs is the better of padded and packed.", ""]
+    """The time of nn.LSTM, the better of padded and packed, over that of RaggedLSTM, over all cases."""
+    lines = ["Time of nn.LSTM, the better of padded and packed, over that of RaggedLSTM (above 1: it is faster).", ""]
     for phase in PHASES:
         cases = by_case(rows, phase)
         if not cases:
@@ -29,8 +29,8 @@ def summary(rows: Sequence[Row]) -> str:
             f"{phase}: {len(ratios)} cases",
             f"  geometric mean                    {geometric(ratios):.2f}",
             f"  … share of real positions <= 0.5  {geometric(low):.2f}",
-            f"  … against packed                  {geometric(times[PACKED] / times[OURS] for _, times in cases):.2f}",
-            f"  … no padding, against padded      {geometric(even):.2f}, worst {min(even, default=0):.2f}",
+            f"  … beside packed                   {geometric(times[PACKED] / times[OURS] for _, times in cases):.2f}",
+            f"  … no padding, beside padded       {geometric(even):.2f}, worst {min(even, default=0):.2f}",
             f"  below 0.95 (0.90 under 100 µs)    {len(slow)}",
             "  worst cases:",
             *(f"    {ratio:5.2f}  {case}" for ratio, case in worst),
@@ -40,7 +40,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def by_case(rows: Sequence[Row], phase: str) -> list[tuple[Row, Times]]:
-    """For each case of a phase one of its rows, and all its times, taken from ratios within rounds."""
+    """For each case of a phase one of its rows, and the times of all, from the ratios within rounds."""
     found: dict[str, dict[str, Row]] = {}
     for row in rows:
         if row.phase == phase:
@@ -65,7 +65,7 @@ def geometric(ratios: Iterable[float]) -> float:
 
 
 def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) -> None:
-    """A line of panels for each phase: how much faster by share of real positions, and words per second by batch."""
+    """Two panels for each phase: times as fast by share of real positions, and words per second by batch size."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     panels = figure.subplots(2, 2, squeeze=False)
     for (left, right), phase in zip(panels, PHASES, strict=True):

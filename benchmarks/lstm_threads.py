@@ -1,4 +1,4 @@
-"""RaggedLSTM on one thread and on all of them, in turn: more of them must never be slower."""
+"""RaggedLSTM on one thread and on all threads, in turns: more threads must never be slower."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def cases(quick: bool) -> list[Case]:
 
 
 def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
-    """At least five rounds; one thread is the baseline."""
+    """Rows of both phases, from at least five rounds; one thread is the baseline."""
     lengths, words = lengths_of(case)
     paths, weights = implementations(case, lengths, device)
     padded, rows, all_of_them = torch.randn(case.batch, words, case.input_size), list[Row](), torch.get_num_threads()
@@ -46,8 +46,8 @@ def on(threads: int, call: Callable[[], object]) -> Callable[[], object]:
 
 
 def summary(rows: list[Row]) -> str:
-    """One thread's time over that of all: above 1, all are faster."""
-    lines = ["Time on one thread over that on all (above 1: all are faster)."]
+    """The time on one thread over the time on all threads: above 1, all threads are faster."""
+    lines = ["Time on one thread over the time on all threads (above 1: all threads are faster)."]
     for row in rows:
         if row.implementation != "1 threads":
             lines.append(f"{1 / row.time_ratio:6.2f}  {row.phase:<9} {row.case}")
