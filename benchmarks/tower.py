@@ -147,17 +147,17 @@ def torch_jobs(model: nn.Module, given: Sentences) -> dict[str, Job]:
     lengths = () if len(sides) == 1 else (padded[0][1], None)
     ours = (*[some for some, _ in padded], *(lengths or (padded[0][1],)))
     jobs["towers, padded vectors"] = Job(model, ours)
-    for way in ("padded", "packed"):
+    for form in ("padded", "packed"):
         if isinstance(model, TwoTowers):
-            plain: nn.Module = PlainTowers(model, way == "packed")
+            plain: nn.Module = PlainTowers(model, form == "packed")
         else:
             assert isinstance(model, Tower)
-            plain = PlainTower(model, way == "packed")
+            plain = PlainTower(model, form == "packed")
         for kind in KINDS:
             parts = [of_kind(ids, kind) for ids in sides]
             tables = [() if part.table is None else (part.table,) for part in parts]
             called = [(*part.to_padded(), *table) for part, table in zip(parts, tables, strict=True)]
-            jobs[f"torch, {way}, {kind}"] = Job(plain, called[0] if len(sides) == 1 else tuple(called))
+            jobs[f"torch, {form}, {kind}"] = Job(plain, called[0] if len(sides) == 1 else tuple(called))
     return jobs
 
 

@@ -12,8 +12,11 @@ from torch import nn
 
 from towers import FeaturePool, PhraseConv, Ragged, RaggedLSTM, ShapeContractError, Tower, TwoTowers
 from towers.contracts import attach, checks
+from towers.kernels import cpu
 
 from . import reference
+
+needs_compiler = pytest.mark.skipif(cpu.why_not() is not None, reason=f"the C code cannot run: {cpu.why_not()}")
 
 
 def small_tower(words=None, dtype=torch.float64, **sizes) -> Tower:
@@ -365,8 +368,8 @@ def contracted_lstm(input: Float[Ragged, "batch steps 9"], hx: object = None, *,
         (lambda t: setattr(t, "lstm", RaggedLSTM(9, 6, bias="single")), ShapeContractError, "input_size is 8; expected 9|input is"),
         (lambda t: setattr(t.conv, "bias", nn.Parameter(zeros(3))), RuntimeError, "must match"),
         (lambda t: setattr(t.conv, "weight", nn.Parameter(zeros(2, 32, 19))), RuntimeError, "cannot be multiplied"),
-        (lambda t: setattr(t.lstm, "weight_ih_l0", nn.Parameter(zeros(24, 9))), RuntimeError, "do not fit"),
-        (lambda t: setattr(t.lstm, "bias_ih_l0", nn.Parameter(zeros(23))), RuntimeError, "do not fit"),
+        pytest.param(lambda t: setattr(t.lstm, "weight_ih_l0", nn.Parameter(zeros(24, 9))), RuntimeError, "do not fit", marks=needs_compiler),
+        pytest.param(lambda t: setattr(t.lstm, "bias_ih_l0", nn.Parameter(zeros(23))), RuntimeError, "do not fit", marks=needs_compiler),
     ],
     ids=["filters", "pool", "input size", "bias", "weight", "weight of the LSTM", "bias of the LSTM"],
 )  # fmt: skip

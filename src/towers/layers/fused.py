@@ -1,7 +1,10 @@
-"""A whole tower in one call, past its layers, where kernels serve it: the same states and gradients, sooner.
+"""A whole tower by kernels, without calling its layers: the same states and gradients in less time.
 
-`python benchmarks/run.py tower` shows what it gains. The kernels leave every row where it is: the phrase that starts
-with a token takes that token's row, so that the shares of the next position are the same rows one further down.
+The layers are the definition, and they run wherever no kernel does (`backend` says where). What the kernels gain is in
+the rows "towers, vectors" and "towers, ids" of `python benchmarks/run.py tower`.
+
+The kernels move no row: the features of a phrase are in the row of its first token, and the shares of its second word
+are one row further down.
 
     position 0   a0 b0 c0 | d0 e0 f0         rows
     position 1      a1 b1 c1 | d1 e1 f1      one further
@@ -34,7 +37,7 @@ Backend = Literal["native", "triton", "torch"]
 
 
 class Layers(NamedTuple):
-    """What a tower is made of."""
+    """The layers of a tower, and the number of steps that its LSTM takes at a time."""
 
     conv: PhraseConv
     pool: FeaturePool
@@ -55,7 +58,7 @@ def has_forward_hooks(*layers: nn.Module) -> bool:
 
 
 def last_states(layers: Layers, sentences: Tensor | Ragged, lengths: Tensor | None) -> Tensor | None:
-    """The last state of each sentence; None where the layers themselves must be called."""
+    """The last state of each sentence, by kernels; None where the layers must be called."""
     chosen = backend(layers, sentences, lengths)
     if chosen == "native":
         return _native(layers, sentences, lengths)
@@ -94,7 +97,10 @@ def backend(layers: Layers, sentences: Tensor | Ragged, lengths: Tensor | None =
 
 
 def _native_serves(layers: Layers, sentences: Tensor | Ragged, values: Tensor, vectors: Tensor) -> bool:
-    """Whether these are plain numbers on the CPU whose sizes and dtypes fit: C reads whatever lies there."""
+    """Whether all are plain tensors on the CPU whose sizes and dtypes fit each other: C itself checks nothing.
+
+    This is the one check of the weights in a call; the sentences are checked by the tower's contract before.
+    """
     conv, pool, lstm, chunk = layers
     if chunk is not None or type(lstm) is not RaggedLSTM or torch.is_autocast_enabled("cpu") or forward_mode():
         return False
@@ -125,10 +131,10 @@ def _weights(layers: Layers) -> tuple[Tensor, ...]:
 
 
 class _Sizes(NamedTuple):
-    offsets: Tensor  # of the sentences
-    uniform: int | None  # words of each sentence, where all have this number
-    fewer: int  # phrases of a sentence than words
-    pool: int
+    offsets: Tensor  # of the sentences' tokens
+    uniform: int | None  # the number of words of every sentence, where it is known
+    fewer: int  # a sentence has this number of words more than phrases
+    pool: int  # features of a group
 
 
 def _native(layers: Layers, sentences: Tensor | Ragged, lengths: Tensor | None) -> Tensor:
@@ -166,7 +172,7 @@ def _forward(
     *,
     keep: bool,
 ) -> tuple[Tensor, _Kept]:
-    """The last states; rows are the vectors of tokens, or without a weight the shares of tokens or of words."""
+    """The last states. Rows are the vectors of tokens; where weight is None, the shares of tokens or of words (ids)."""
     offsets, uniform, fewer, pool = sizes
     if weight is None:
         features, chosen = phrases_call.forward(rows, bias, ids, pool, keep=keep)
@@ -185,7 +191,7 @@ def _forward(
 
 
 class _Native(torch.autograd.Function):
-    """`_forward`, and its backward pass."""
+    """`_forward` as one node of autograd, with its backward pass."""
 
     @staticmethod
     def forward(
@@ -226,7 +232,7 @@ class _Native(torch.autograd.Function):
 def _triton_features(layers: Layers, sentences: Tensor | Ragged, lengths: Tensor | None) -> tuple[Batch, int]:
     """The pooled features of all phrases, as the LSTM's kernels take them, and the number of sentences.
 
-    Nothing is moved together, so that the number of phrases need not be known.
+    No row is moved, so that the number of phrases need not be known on the CPU.
     """
     conv, pool, *_ = layers
     if isinstance(sentences, Tensor) and not sentences.is_nested:
