@@ -1,0 +1,252 @@
+"""A Keras file -> TwoTowers: the plan of its network, then its numbers, all of them before a model is made."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from towers.keras.graph import Layer, read_graph
+from towers.keras.hdf5_reader import Array
+from towers.keras.keras_file import KerasFile, open_keras
+from towers.keras.layouts import (
+    CONV,
+    DENSE,
+    LSTM,
+    Fetch,
+    Turned,
+    legacy_paths,
+    read_conv,
+    read_dense,
+    read_lstm,
+    saved_paths,
+    weight_paths,
+    weights_of,
+)
+from towers.keras.recognise import NetworkPlan, TowerPlan, recognise
+from towers.model import Tower, TwoTowers
+
+KINDS = ("Conv", "LSTM", "Dense", "other")
+
+
+@dataclass(frozen=True)
+class Move:
+    """An array of the file and where it went."""
+
+    layer: str
+    theirs: str
+    ours: str
+    shape: tuple[int, ...]
+    how: str
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of a file.
+
+    Attributes:
+        model: in evaluation's and training's default state, with the file's numbers.
+        plan: what was recognised.
+        moves: every array, in the order of the model.
+        remarks: what the user should know: what acts in training only, which sentence is left.
+    """
+
+    model: TwoTowers
+    plan: NetworkPlan
+    moves: tuple[Move, ...]
+    remarks: tuple[str, ...]
+
+
+def convert(path: str | PathLike[str], like: TwoTowers | None, lambdas: Mapping[str, str]) -> Converted:
+    """See `towers.keras.load`, whose model this gives with its history."""
+    file = open_keras(path)
+    plan = plan_of(file, like, lambdas)
+    model, parts = _model(plan), list(parts_of(plan, weights_of(file), partial(_lstm_arrays, file)))
+    if like is not None:
+        _refuse_other_sizes(file, model, like)
+    _fill(file, model, {f"{part.ours}.{name}": array for part in parts for name, array in part.arrays.items()})
+    return Converted(model, plan, tuple(move for part in parts for move in part.moves()), plan.remarks)
+
+
+def plan_of(file: KerasFile, like: TwoTowers | None, lambdas: Mapping[str, str]) -> NetworkPlan:
+    """The two towers of a file, from its config, or for weights alone from `like`.
+
+    Raises:
+        ValueError: as `towers.keras.load`.
+    """
+    if file.config is None:
+        return _plan_of_weights(file, like)
+    graph = read_graph(file.config, file.name)
+    try:
+        return recognise(graph, lambdas, file.major)
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The arrays of one layer, turned, and the module that they are for."""
+
+    ours: str
+    layer: Layer
+    table: tuple[Turned, ...]
+    arrays: dict[str, Array]
+
+    def moves(self) -> Iterator[Move]:
+        """Each array's way."""
+        for turned in self.table:
+            shape = self.arrays[turned.ours].shape
+            yield Move(str(self.layer), turned.theirs, f"{self.ours}.{turned.ours}", shape, turned.how)
+
+
+def _lstm_arrays(file: KerasFile, layer: Layer) -> int:
+    return len(weight_paths(file, layer))
+
+
+def parts_of(plan: NetworkPlan, fetch: Fetch, count: Callable[[Layer], int]) -> Iterator[Part]:
+    """The arrays of a network, or its optimizer's moments, layer by layer."""
+    for side, tower in plan.towers():
+        sizes = (tower.kernel_words, tower.vector_width, tower.filters)
+        yield Part(f"{side}.conv", tower.conv, CONV, read_conv(fetch, tower.conv, *sizes))
+        lstm = read_lstm(fetch, tower.lstm, tower.features, tower.hidden, parts=count(tower.lstm))
+        yield Part(f"{side}.lstm", tower.lstm, LSTM, lstm)
+    yield Part("dense", plan.dense, DENSE, read_dense(fetch, plan.dense, plan.left.hidden, plan.dense_units))
+    yield Part("logit", plan.logit, DENSE, read_dense(fetch, plan.logit, plan.dense_units, 1))
+
+
+def _model(plan: NetworkPlan) -> TwoTowers:
+    """Its parameters on meta: sizes alone."""
+    left = _tower(plan.left)
+    return TwoTowers(left, left if plan.shared else _tower(plan.right), dense=plan.dense_units)
+
+
+def _tower(plan: TowerPlan) -> Tower:
+    gates = plan.recurrent_activation
+    more: dict[str, Any] = {} if gates == "sigmoid" else {"recurrent_activation": gates}
+    return Tower(
+        plan.words,
+        vector_width=plan.vector_width,
+        kernel_words=plan.kernel_words,
+        filters=plan.filters,
+        pool=plan.pool,
+        hidden=plan.hidden,
+        chunk=plan.chunk,
+        device="meta",
+        **more,
+    )
+
+
+def _fill(file: KerasFile, model: TwoTowers, state: Mapping[str, Array]) -> None:
+    """The arrays as the model's parameters, each in the dtype of the file."""
+    dtypes = sorted({str(array.dtype) for array in state.values()})
+    if len(dtypes) > 1 or dtypes[0] not in ("float16", "float32", "float64"):
+        raise ValueError(f"{file.name}: its arrays are of {' and '.join(dtypes)}; one float dtype is read")
+    tensors = as_tensors(state)
+    if model.right is model.left:
+        tensors |= {"right." + name[5:]: value for name, value in tensors.items() if name.startswith("left.")}
+    model.load_state_dict(tensors, assign=True)
+
+
+def _refuse_other_sizes(file: KerasFile, model: TwoTowers, like: TwoTowers) -> None:
+    """`like` beside a file that says its sizes itself must agree."""
+    for side in ("left", "right"):
+        found, wanted = getattr(model, side).config(), getattr(like, side).config()
+        for name in found:
+            if name != "chunk" and found[name] != wanted[name]:
+                raise ValueError(f"{file.name}: its {side} tower has {name} {found[name]}, like has {wanted[name]}")
+    if model.dense.out_features != like.dense.out_features:
+        raise ValueError(f"{file.name}: dense is {model.dense.out_features}, like has {like.dense.out_features}")
+
+
+# Files of weights alone: no names of roles, no sizes but those of the arrays.
+
+
+def _plan_of_weights(file: KerasFile, like: TwoTowers | None) -> NetworkPlan:
+    layers = list(_layers_with_weights(file))
+    if like is None:
+        sizes = "; ".join(f"{layer.name}: {', '.join(map(str, shapes))}" for layer, shapes in layers)
+        raise ValueError(
+            f"{file.name}: holds weights alone: the length of a fixed tower, the gates' function and the sides are not "
+            f"in it. Give like=TwoTowers(Tower(…), Tower(words=…), dense=…) of its sizes. It has {sizes or 'no arrays'}"
+        )
+    towers = list(dict.fromkeys((like.left, like.right)))
+    found: dict[str, list[Layer]] = {kind: [] for kind in KINDS}
+    for layer, shapes in layers:
+        if layer.kind != "Embedding":  # a table of vectors stands in front of the towers
+            found[_kind_of(shapes)].append(layer)
+    for kind, count in zip(KINDS, (len(towers), len(towers), 2, 0), strict=True):
+        if len(found[kind]) != count:
+            names = ", ".join(layer.name for layer in found[kind]) or "none"
+            raise ValueError(
+                f"{file.name}: has {len(found[kind])} layers of the kind {kind} ({names}); like has {count}"
+            )
+    plans = [_plan_like(*those) for those in zip(towers, found["Conv"], found["LSTM"], strict=True)]
+    remark = f"weights alone: {found['Conv'][0].name} and {found['LSTM'][0].name} were taken for the left tower"
+    dense, logit = found["Dense"]
+    return NetworkPlan(plans[0], plans[-1], dense, logit, like.dense.out_features, True, (remark,))
+
+
+def _plan_like(tower: Tower, conv: Layer, lstm: Layer) -> TowerPlan:
+    sizes: dict[str, Any] = {"recurrent_activation": "sigmoid", **tower.config()}
+    return TowerPlan(conv, lstm, None, conv, stages=(), **sizes)
+
+
+def _layers_with_weights(file: KerasFile) -> Iterator[tuple[Layer, list[tuple[int, ...]]]]:
+    """Every layer that has arrays, with their shapes, in the order of the network."""
+    if file.legacy:
+        names = file.hdf5.texts(file.legacy_root, "layer_names") or []
+        found = [(Layer("?", name, {}), legacy_paths(file, name)) for name in names]
+    else:
+        found = list(_saved_layers(file, ""))
+    for layer, paths in found:
+        shapes = [file.hdf5.shape(path) for path in paths]
+        if None in shapes:
+            raise file.hdf5.damaged(paths[shapes.index(None)], "holds no numbers")
+        if paths:
+            real = [shape for shape in shapes if shape is not None]
+            embeds = "embedding" in (paths[0] if file.legacy else layer.saved).rsplit("/", 1)[-1]
+            layer.kind = "Embedding" if embeds and _kind_of(real) == "Dense" else _kind_of(real)
+            if layer.kind == "Conv":
+                layer.kind = f"Conv{len(real[0]) - 2}D"
+            if layer.kind == "LSTM" and len(real) == 3 and real[2] == (8 * real[1][0],):
+                layer.kind = "CuDNNLSTM"
+            bias = len(real) > (2 if "LSTM" in layer.kind else 1)
+            layer.config = {"use_bias": bias, "kernel_size": list(real[0][:2])}
+            yield layer, real
+
+
+def _saved_layers(file: KerasFile, place: str, depth: int = 0) -> Iterator[tuple[Layer, list[str]]]:
+    """Every layer of a file of Keras 3, those of models inside where their model stands."""
+    for name in sorted(file.hdf5.names(f"{place}layers"), key=_natural):
+        inside = f"{place}layers/{name}"
+        if depth < 8 and file.hdf5.names(f"{inside}/layers"):
+            yield from _saved_layers(file, f"{inside}/", depth + 1)
+        else:
+            said = file.hdf5.text(f"{inside}/vars", "name")
+            yield Layer("?", said or name, {}, saved=inside), saved_paths(file, inside, None)
+
+
+def _natural(name: str) -> tuple[str, int]:
+    """conv2d, conv2d_1, …, conv2d_10: as Keras counts them."""
+    match = re.fullmatch(r"(.*?)(?:_(\d{1,9}))?", name)
+    return (name, 0) if match is None else (match[1], int(match[2] or 0))
+
+
+def _kind_of(shapes: list[tuple[int, ...]]) -> str:
+    """What a layer is by the shapes of its arrays."""
+    ranks = [len(shape) for shape in shapes]
+    if ranks in ([4], [4, 1], [3], [3, 1]):
+        return "Conv"
+    if ranks in ([2, 2], [2, 2, 1]) or ranks == [2, 2, 1] * 4:
+        return "LSTM"
+    return "Dense" if ranks in ([2], [2, 1]) else "other"
+
+
+def as_tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+    """Arrays of their own memory as tensors."""
+    return {name: torch.as_tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}

@@ -1,0 +1,427 @@
+"""Two towers in the graph of a Keras network: each stage is found, or refused with what differs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from towers.keras.graph import Call, Graph, Layer, Source
+from towers.keras.settings import ALLOWED, check_settings, is_ints, is_list, one_of, setting, size, training_only
+
+WORDS_FOR_LAMBDAS = ("squeeze", "expand_dims", "subtract")
+_IDENTITIES = {
+    "Dropout",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "GaussianDropout",
+    "GaussianNoise",
+    "AlphaDropout",
+    "ActivityRegularization",
+    "Identity",
+}
+_RESHAPES = {"Reshape", "Squeeze", "ExpandDims", "TFOpLambda"}
+_TF_FUNCTIONS = {
+    "squeeze": "squeeze",
+    "compat.v1.squeeze": "squeeze",
+    "expand_dims": "expand_dims",
+    "math.subtract": "subtract",
+    "subtract": "subtract",
+}
+
+Axes = tuple[int | None, ...]
+"""Sizes of a tensor without its batch; None: any number (of words)."""
+
+
+@dataclass(frozen=True)
+class TowerPlan:
+    """One tower as Keras has it: its layers and sizes."""
+
+    conv: Layer
+    lstm: Layer
+    embedding: Layer | None
+    source: Layer
+    words: int | None
+    vector_width: int
+    kernel_words: int
+    filters: int
+    pool: int
+    hidden: int
+    recurrent_activation: str
+    stages: tuple[tuple[str, str], ...]
+    chunk: int | None = None
+
+    @property
+    def features(self) -> int:
+        """The LSTM's input width."""
+        return self.filters // self.pool
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """A network of two towers: `left` is the first operand of the difference."""
+
+    left: TowerPlan
+    right: TowerPlan
+    dense: Layer
+    logit: Layer
+    dense_units: int
+    probabilities: bool
+    remarks: tuple[str, ...]
+
+    @property
+    def shared(self) -> bool:
+        """Whether both towers are one."""
+        return self.left.conv is self.right.conv
+
+    def towers(self) -> list[tuple[str, TowerPlan]]:
+        """Each tower once, with its name in TwoTowers."""
+        return [("left", self.left)] if self.shared else [("left", self.left), ("right", self.right)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """A model as it is used once: a model inside a model is fed by its caller."""
+
+    graph: Graph
+    caller: "_Frame | None" = None
+    inputs: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A layer's call, in the frame in which it stands."""
+
+    frame: _Frame
+    layer: Layer
+    call: Call
+
+
+def recognise(graph: Graph, lambdas: Mapping[str, str], major: int | None) -> NetworkPlan:
+    """The two towers of a graph.
+
+    Args:
+        graph: of the whole network.
+        lambdas: what Lambda layers do, by their names: "squeeze", "expand_dims" or "subtract". Their code is not read.
+        major: the version of Keras: Keras 3 has another hard_sigmoid.
+
+    Raises:
+        ValueError: it is another network; the message says at which layer and what differs.
+    """
+    return _Reading(graph, lambdas, major).network()
+
+
+@dataclass
+class _Reading:
+    graph: Graph
+    lambdas: Mapping[str, str]
+    major: int | None
+    remarks: list[str] = field(default_factory=list[str])
+
+    def network(self) -> NetworkPlan:
+        for name, word in self.lambdas.items():
+            if word not in WORDS_FOR_LAMBDAS:
+                raise ValueError(f"lambdas: {name!r} is {word!r}; one of {', '.join(WORDS_FOR_LAMBDAS)} belongs there")
+        if len(self.graph.outputs) != 1:
+            raise ValueError(f"the network has {len(self.graph.outputs)} outputs; two towers have one, the score")
+        step = self._produced(_Frame(self.graph), self.graph.outputs[0])
+        step, logit, last = self._dense(step, "the score's Dense(1)")
+        if size(logit, "units", "output_dim") != 1 or last not in ("sigmoid", "linear"):
+            raise ValueError(f"{logit}: has {setting(logit, 'units', 'output_dim')} units and activation {last!r}; "
+                             "the last layer of two towers is Dense(1), sigmoid or linear")  # fmt: skip
+        if last == "linear":
+            self.remarks.append("the file's network ends without a sigmoid: TwoTowers.forward is its output")
+        step, dense, activation = self._dense(step, "the hidden Dense of the head")
+        if activation != "relu":
+            raise ValueError(f"{dense}: activation is {activation!r}; the head's first Dense has relu")
+        step = self._past_identities(step)
+        if not self._subtracts(step):
+            raise ValueError(f"{step.layer}: two towers meet in Subtract, left minus right")
+        if len(step.call.inputs) != 2:
+            raise ValueError(f"{step.layer}: has {len(step.call.inputs)} inputs; a difference has two")
+        left, right = (self._tower(self._produced(step.frame, source)) for source in step.call.inputs)
+        if left.source is right.source:
+            raise ValueError(f"{left.source}: feeds both towers; each has an input of its own")
+        if left.hidden != right.hidden:
+            raise ValueError(f"{left.lstm} has {left.hidden} units, {right.lstm} has {right.hidden}; both are compared")
+        if (left.conv is right.conv) != (left.lstm is right.lstm):
+            raise ValueError(f"{left.conv} and {left.lstm}: the towers share one and not the other; share both or none")
+        self._note_sides(left, right)
+        for layer in self.graph.all_layers():
+            if only := training_only(layer):
+                self.remarks.append(f"{layer}: {', '.join(only)}: acts in training only, and is not carried over")
+        units = size(dense, "units", "output_dim")
+        return NetworkPlan(left, right, dense, logit, units, last == "sigmoid", tuple(dict.fromkeys(self.remarks)))
+
+    def _note_sides(self, left: TowerPlan, right: TowerPlan) -> None:
+        order = [source.layer for source in self.graph.inputs]
+        names = (left.source.name, right.source.name)
+        if all(name in order for name in names) and order.index(names[0]) > order.index(names[1]):
+            self.remarks.append(
+                f"the file's first input, {names[1]!r}, is the right sentence: left is what Subtract subtracts from"
+            )
+
+    # From the score back to the towers.
+
+    def _produced(self, frame: _Frame, source: Source) -> _Step:
+        """The call of a layer, no model, that gives a tensor."""
+        for _ in range(1000):
+            layer = frame.graph.layers.get(source.layer)
+            if layer is None:
+                raise ValueError(f"the network's config is damaged: it has no layer {source.layer!r}")
+            if layer.graph is not None:
+                call = self._call(layer, source)
+                if len(layer.graph.outputs) != 1:
+                    raise ValueError(f"{layer}: has {len(layer.graph.outputs)} outputs; a tower has one")
+                frame, source = _Frame(layer.graph, frame, call.inputs), layer.graph.outputs[0]
+            elif layer.kind == "InputLayer" and frame.caller is not None:
+                place = next((i for i, entry in enumerate(frame.graph.inputs) if entry.layer == layer.name), -1)
+                if not 0 <= place < len(frame.inputs):
+                    raise ValueError(f"{layer}: the network's config is damaged: nothing is given to it")
+                frame, source = frame.caller, frame.inputs[place]
+            else:
+                call = Call((), {}) if layer.kind == "InputLayer" else self._call(layer, source)
+                return _Step(frame, layer, call)
+        raise ValueError("the network's config is damaged: its layers feed each other in a circle")
+
+    def _call(self, layer: Layer, source: Source) -> Call:
+        if not 0 <= source.call < len(layer.calls):
+            raise ValueError(f"{layer}: the network's config is damaged: it has no call {source.call}")
+        return layer.calls[source.call]
+
+    def _before(self, step: _Step) -> _Step:
+        if len(step.call.inputs) != 1:
+            raise ValueError(f"{step.layer}: has {len(step.call.inputs)} inputs; one belongs there")
+        return self._produced(step.frame, step.call.inputs[0])
+
+    def _past_identities(self, step: _Step) -> _Step:
+        while True:
+            if step.layer.kind in _IDENTITIES:
+                self.remarks.append(f"{step.layer}: acts in training only, and is not carried over")
+            elif not (step.layer.kind == "Activation" and step.layer.config.get("activation") == "linear"):
+                return step
+            step = self._before(step)
+
+    def _dense(self, step: _Step, what: str) -> tuple[_Step, Layer, str]:
+        """A Dense, with the activation that it has itself or that follows as a layer; and what comes before."""
+        step = self._past_identities(step)
+        after = None
+        if step.layer.kind in ("Activation", "ReLU"):
+            after = step.layer.config.get("activation") if step.layer.kind == "Activation" else _plain_relu(step.layer)
+            step = self._past_identities(self._before(step))
+        layer = step.layer
+        if layer.kind != "Dense":
+            raise ValueError(f"{layer}: stands where two towers have {what}")
+        check_settings(layer)
+        own = setting(layer, "activation", default="linear") or "linear"
+        if after is not None and own != "linear":
+            raise ValueError(f"{layer}: has two activations, {own!r} and {after!r}")
+        return self._before(step), layer, str(own if after is None else after)
+
+    def _subtracts(self, step: _Step) -> bool:
+        layer = step.layer
+        if layer.kind == "Lambda":
+            return self._lambda(layer) == "subtract"
+        return layer.kind == "Subtract" or (layer.kind == "TFOpLambda" and _tf_function(layer) == "subtract")
+
+    def _lambda(self, layer: Layer) -> str:
+        if layer.name not in self.lambdas:
+            raise ValueError(
+                f"{layer}: is code, which is not read; if you know what it does, say so: "
+                f'lambdas={{"{layer.name}": "squeeze"}} (or {", ".join(map(repr, WORDS_FOR_LAMBDAS[1:]))})'
+            )
+        return self.lambdas[layer.name]
+
+    # A tower, from its input to its last state.
+
+    def _tower(self, step: _Step) -> TowerPlan:
+        steps = [step]
+        while steps[-1].layer.kind != "InputLayer":
+            if len(steps) > 200:
+                raise ValueError(
+                    f"{step.layer}: the network's config is damaged: its layers feed each other in a circle"
+                )
+            steps.append(self._before(steps[-1]))
+        return self._stages(list(reversed(steps)))
+
+    def _stages(self, steps: list[_Step]) -> TowerPlan:
+        found: dict[str, Layer] = {}
+        axes = _input_axes(steps[0].layer)
+        words = axes[0]
+        pool, kernel_words, width, filters = 1, 0, 0, 0
+        stages = [(str(steps[0].layer), _text(axes))]
+        for step in steps[1:]:
+            layer, kind = step.layer, step.layer.kind
+            if kind in ALLOWED:
+                check_settings(layer)
+            if kind in _IDENTITIES:
+                self.remarks.append(f"{layer}: acts in training only, and is not carried over")
+            elif kind == "Activation" and one_of("linear")(layer.config.get("activation")):  # type: ignore[misc]
+                pass
+            elif kind == "Embedding" and not found and len(axes) == 1:
+                found["embedding"] = layer
+                axes = (*axes, size(layer, "output_dim"))
+            elif kind in ("Conv2D", "Convolution2D", "Conv1D", "Convolution1D") and "conv" not in found:
+                found["conv"] = layer
+                kernel_words, width, filters = _convolution(layer, axes)
+                steps_left = None if axes[0] is None else axes[0] - kernel_words + 1
+                if steps_left is not None and steps_left < 1:
+                    raise ValueError(f"{layer}: {axes[0]} words are fewer than its kernel's {kernel_words}")
+                axes = (steps_left, *(1,) * (kind.endswith("2D")), filters)
+            elif kind == "MaxPooling1D" and "conv" in found and "lstm" not in found and pool == 1 and len(axes) == 2:
+                pool = _pool(layer, filters)
+                axes = (axes[0], filters // pool)
+            elif kind in ("LSTM", "CuDNNLSTM") and "conv" in found and "lstm" not in found and len(axes) == 2:
+                found["lstm"] = layer
+                if layer.config.get("return_sequences"):
+                    raise ValueError(f"{layer}: return_sequences is True; a tower gives its last state")
+                axes = (size(layer, "units", "output_dim"),)
+            elif (kind in _RESHAPES or kind == "Lambda") and "lstm" not in found:
+                axes = self._reshaped(step, axes)
+            else:
+                raise ValueError(f"{layer}: has no place there: {_PLACES}")
+            stages.append((str(layer), _text(axes)))
+        for part, kind in (("conv", "Conv2D"), ("lstm", "LSTM")):
+            if part not in found:
+                raise ValueError(f"{steps[-1].layer}: no {kind} leads to it: {_PLACES}")
+        return TowerPlan(
+            found["conv"],
+            found["lstm"],
+            found.get("embedding"),
+            steps[0].layer,
+            words,
+            width,
+            kernel_words,
+            filters,
+            pool,
+            size(found["lstm"], "units", "output_dim"),
+            self._gates(found["lstm"]),
+            tuple(stages),
+        )
+
+    def _gates(self, lstm: Layer) -> str:
+        """The function of the gates. What "hard_sigmoid" means depends on the version that wrote the file."""
+        default = "sigmoid" if lstm.kind == "CuDNNLSTM" or self.major == 3 else "hard_sigmoid"
+        name = setting(lstm, "recurrent_activation", "inner_activation", default=default)
+        if name == "hard_sigmoid" and self.major in (1, 2):
+            return "hard_sigmoid_keras2"
+        return str(name)
+
+    def _reshaped(self, step: _Step, axes: Axes) -> Axes:
+        """After a layer that may only add or take away axes of size 1."""
+        layer = step.layer
+        kind = self._lambda(layer) if layer.kind == "Lambda" else layer.kind
+        kind = _tf_function(layer) if kind == "TFOpLambda" else kind.lower().replace("expanddims", "expand_dims")
+        if kind == "reshape":
+            return _reshape(layer, axes)
+        axis = setting(layer, "axis", default=step.call.options.get("axis"))
+        if is_ints(axis) and len(axis) == 1:
+            axis = axis[0]
+        if layer.kind == "Lambda" or axis is None:
+            if kind == "expand_dims":
+                return (*axes, 1)
+            axis = axes.index(1) + 1 if axes.count(1) == 1 else 0
+        if type(axis) is not int:
+            raise ValueError(f"{layer}: axis is {str(axis)[:60]!r}; an int belongs there")
+        rank = len(axes) + 1 + (kind == "expand_dims")
+        place = (axis + rank if axis < 0 else axis) - 1
+        if kind == "expand_dims" and 0 <= place <= len(axes):
+            return (*axes[:place], 1, *axes[place:])
+        if kind == "squeeze" and 0 <= place < len(axes) and axes[place] == 1:
+            return (*axes[:place], *axes[place + 1 :])
+        raise ValueError(f"{layer}: cannot take away axis {axis} of {_text(axes)}")
+
+
+_PLACES = (
+    "a tower is Conv2D over neighbouring words, squeeze, MaxPooling1D over features, LSTM, with at most an Embedding "
+    "in front"
+)
+
+
+def _plain_relu(layer: Layer) -> str:
+    settings = {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}
+    if any(layer.config.get(name, value) != value for name, value in settings.items()):
+        raise ValueError(f"{layer}: has a limit or a slope; the head's relu has none")
+    return "relu"
+
+
+def _tf_function(layer: Layer) -> str:
+    function = str(layer.config.get("function", ""))
+    if function not in _TF_FUNCTIONS:
+        raise ValueError(f"{layer}: calls {function[:60]!r} of TensorFlow, which is not read")
+    return _TF_FUNCTIONS[function]
+
+
+def _input_axes(layer: Layer) -> Axes:
+    shape: Any = setting(layer, "batch_shape", "batch_input_shape")
+    if not is_list(shape) or len(shape) not in (2, 3, 4):
+        raise ValueError(f"{layer}: its shape is {str(shape)[:60]}; (batch, words, vector width, 1) belongs there")
+    axes = shape[1:]
+    if any(axis is not None and (type(axis) is not int or axis < 1) for axis in axes):
+        raise ValueError(
+            f"{layer}: its shape is {str(shape)[:60]}; sizes of at least 1 belong there, or None for words"
+        )
+    if layer.config.get("sparse") or layer.config.get("ragged"):
+        raise ValueError(f"{layer}: takes sparse or ragged tensors, which Keras's LSTM masks; dense ones are read")
+    return tuple(axes)
+
+
+def _convolution(layer: Layer, axes: Axes) -> tuple[int, int, int]:
+    """(kernel words, vector width, filters): a kernel that is as wide as a word vector, over neighbouring words."""
+    filters = size(layer, "filters", "nb_filter")
+    if layer.kind.endswith("1D"):
+        kernel: Any = [size(layer, "kernel_size", "filter_length"), 1]
+        wanted = 2
+    else:
+        kernel = setting(layer, "kernel_size", default=[layer.config.get("nb_row"), layer.config.get("nb_col")])
+        wanted = 3
+    if not is_ints(kernel) or len(kernel) != 2 or min(kernel) < 1:
+        raise ValueError(f"{layer}: kernel_size is {str(kernel)[:60]}; (words, vector width) belongs there")
+    rows, columns = kernel
+    if len(axes) != wanted:
+        raise ValueError(f"{layer}: takes {_text(axes)}; a {layer.kind} takes {wanted} axes beside the batch")
+    inner = axes[1:]
+    if None in inner:
+        raise ValueError(f"{layer}: the width of a word vector is not said by the input: {_text(axes)}")
+    if wanted == 3 and inner[0] != columns:
+        raise ValueError(
+            f"{layer}: its kernel is {columns} wide, a word vector is {inner[0]}; a phrase takes whole word vectors"
+        )
+    width = 1
+    for axis in inner:
+        width *= cast("int", axis)
+    return rows, width, filters
+
+
+def _pool(layer: Layer, filters: int) -> int:
+    pool = size(layer, "pool_size", "pool_length")
+    strides = setting(layer, "strides", "stride")
+    if is_ints(strides) and len(strides) == 1:
+        strides = strides[0]
+    if strides not in (None, pool):
+        raise ValueError(f"{layer}: strides are {strides}, pool_size is {pool}; groups that overlap are not read")
+    if "data_format" not in layer.config:
+        raise ValueError(f"{layer}: takes the maximum over time; a FeaturePool takes it over neighbouring features")
+    if filters % pool:
+        raise ValueError(
+            f"{layer}: pool_size {pool} does not divide {filters} filters: Keras leaves the last {filters % pool} out, "
+            "a FeaturePool must not"
+        )
+    return pool
+
+
+def _reshape(layer: Layer, axes: Axes) -> Axes:
+    """After Reshape, whose -1 is the number of words, or the axis that is left."""
+    target: Any = layer.config.get("target_shape", layer.config.get("dims"))
+    if not is_ints(target):
+        raise ValueError(f"{layer}: target_shape is {str(target)[:60]}; ints belong there")
+    entries = target
+    real = [axis for axis in axes if axis != 1]
+    kept = [entry for entry in entries if entry != 1]
+    filled = [old if new == -1 else new for old, new in zip(real, kept, strict=False)]
+    if len(kept) != len(real) or kept.count(-1) > 1 or filled != real:
+        raise ValueError(f"{layer}: makes {tuple(entries)} of {_text(axes)}; it may only add or take away axes of 1")
+    rest = iter(real)
+    return tuple(1 if entry == 1 else next(rest) for entry in entries)
+
+
+def _text(axes: Axes) -> str:
+    return "(" + ", ".join(["batch", *("any" if axis is None else str(axis) for axis in axes)]) + ")"
