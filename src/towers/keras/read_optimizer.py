@@ -89,7 +89,7 @@ def _settings(file: KerasFile, kind: str | None) -> dict[str, Any]:
     entries = cast("dict[str, Any]", config)
     for entry, values in _NEUTRAL.items():
         if entries.get(entry) not in values:
-            raise ValueError(f"{file.name}: its Adam has {entry} {str(entries[entry])[:60]!r}, which is not read")
+            raise ValueError(f"{file.name}: its Adam has {entry} {repr(entries[entry])[:60]}, which KerasAdam has not")
     rate = entries.get("learning_rate", entries.get("lr", 1e-3))
     numbers = {"lr": rate, "beta_1": entries.get("beta_1", 0.9), "beta_2": entries.get("beta_2", 0.999)}
     numbers["epsilon"] = 1e-7 if entries.get("epsilon") is None else entries["epsilon"]

@@ -150,7 +150,7 @@ def check_settings(layer: Layer) -> None:
         if rule is not None and not rule(value):
             why = _WHY.get((layer.kind, name))
             raise ValueError(
-                f"{layer}: {name} is {str(value)[:100]!r}" + (f": {why}" if why else ", which is not read")
+                f"{layer}: {name} is {repr(value)[:100]}" + (f": {why}" if why else ", which no layer of ours has")
             )
 
 

@@ -1,0 +1,562 @@
+"""Networks in files of Keras: read as Keras computes them, written so that they come back, and nothing else let in."""
+
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import towers.keras
+from towers import PhraseConv, RaggedLSTM, Tower, TwoTowers
+from towers.keras.read_network import convert
+
+VARIANTS = Path(__file__).parent / "keras_network" / "variants.zip"
+NAMES = ("sizes", "right_first", "shared_layers", "shared_model", "nested_sequential", "conv1d", "embedding",
+         "hard_sigmoid", "lambdas", "no_bias", "operators", "logits", "channels", "no_pool")  # fmt: skip
+LAMBDAS = {"lambdas": {"sqNone": "squeeze"}}
+SHARED_FILES = ("model.keras", "model.keras2.h5", "model.keras3.h5", "model.weights.h5", "model.keras2.weights.h5")
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("variants")
+    with zipfile.ZipFile(VARIANTS) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def outputs(converted, case) -> torch.Tensor:
+    model, plan = converted.model, converted.plan
+    left, right = (torch.from_numpy(case[side]) for side in ("left", "right"))
+    if plan.left.embedding is not None:
+        left, right = (F.embedding(ids.long().squeeze(2), case["table"]) for ids in (left, right))
+    else:
+        left, right = left.float(), right.float()
+    return model.probability(left, right) if plan.probabilities else model(left, right)
+
+
+def case_of(variants: Path, name: str) -> dict:
+    with np.load(variants / f"{name}.npz") as arrays:
+        case = dict(arrays)
+    if name == "embedding":
+        case["table"] = towers.keras.convert_layer(variants / "embedding.keras", "embedding").weight.detach()
+    return case
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5", ".weights.h5"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_computes_what_it_did_in_keras(variants, name, ending):
+    case = case_of(variants, name)
+    whole = convert(variants / f"{name}.keras", None, LAMBDAS.get(name, {}))
+    like = whole.model if ending == ".weights.h5" else None
+    found = convert(variants / f"{name}{ending}", like, LAMBDAS.get(name, {}))
+    plan = whole if like is not None else found
+    given = towers.keras.read_network.Converted(found.model, plan.plan, (), ())
+    torch.testing.assert_close(outputs(given, case), torch.from_numpy(case["output"]), rtol=0, atol=1e-6)
+    assert float(case["output"].std()) > 1e-4
+
+
+def test_an_unpacked_folder_is_read_too(variants, tmp_path):
+    with zipfile.ZipFile(variants / "sizes.keras") as archive:
+        archive.extractall(tmp_path / "sizes")
+    found, wanted = towers.keras.load(tmp_path / "sizes"), towers.keras.load(variants / "sizes.keras")
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), wanted.parameters(), strict=True))
+
+
+def test_what_is_shared_in_keras_is_shared_here(variants):
+    for name in ("shared_layers", "shared_model"):
+        model = towers.keras.load(variants / f"{name}.keras")
+        assert model.left is model.right
+    assert towers.keras.load(variants / "sizes.keras").right.words == 6
+
+
+def test_remarks_tell_what_is_not_carried_over(variants):
+    def remarks(name: str) -> str:
+        return " ".join(convert(variants / f"{name}.keras", None, {}).remarks)
+
+    assert "first input, 'zwei', is the right sentence" in remarks("right_first")
+    assert "dropout" in remarks("logits")
+    assert "without a sigmoid" in remarks("logits")
+    assert "Dropout" in remarks("operators")
+    assert remarks("sizes") == ""
+
+
+# The network of the original, in every format (files made by Keras, beside the repository).
+
+
+@pytest.mark.parametrize("name", SHARED_FILES)
+def test_every_format_of_the_original_network_agrees(shared, name):
+    model = towers.keras.load(shared / "keras" / name, like=TwoTowers() if "weights" in name else None)
+    with np.load(shared / "keras" / "cases.npz") as arrays:
+        for words in (2, 3, 4, 5, 7, 10, 33):
+            left, right, wanted = (torch.from_numpy(arrays[f"n{words}/{part}"]) for part in ("left", "right", "probability"))
+            torch.testing.assert_close(model.probability(left, right), wanted[:, 0], rtol=0, atol=1e-6)
+
+
+def test_training_goes_on_where_keras_stopped(shared):
+    # By hand: Keras 3.15.1 (JAX) with its Adam's 30 variables set to the file's, fit for 2 epochs in file order, gives
+    # these probabilities for the first five pairs.
+    path = shared / "keras" / "model_after_training.keras"
+    model = towers.keras.load(path)
+    optimizer = towers.keras.load_optimizer(path, model, kind="adam")
+    with np.load(shared / "keras" / "training.npz") as arrays:
+        left, right, label = (torch.from_numpy(arrays[name]) for name in ("left", "right", "label"))
+    for _ in range(2):
+        for start in range(0, 100, 5):
+            rows = slice(start, start + 5)
+            optimizer.zero_grad()
+            F.binary_cross_entropy_with_logits(model(left[rows], right[rows]), label[rows]).backward()
+            optimizer.step()
+    assert int(optimizer.state[model.dense.weight]["step"]) == 100
+    torch.testing.assert_close(model.probability(left, right)[:5], torch.tensor(AFTER_TWO_EPOCHS), rtol=0, atol=2e-5)
+
+
+AFTER_TWO_EPOCHS = [0.4012022, 0.4194314, 0.4354371, 0.3926085, 0.4392702]
+
+
+# Out, and back.
+
+
+def numbered(model: TwoTowers) -> TwoTowers:
+    generator = torch.Generator().manual_seed(5)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.dtype) * 0.3
+    return model
+
+
+def shared_towers() -> TwoTowers:
+    tower = Tower(vector_width=8, filters=6, pool=3, hidden=5, kernel_words=3)
+    return TwoTowers(tower, tower, dense=4)
+
+
+MODELS = {
+    "the usual": TwoTowers,
+    "fixed on the left": lambda: TwoTowers(Tower(7, vector_width=8, filters=6, pool=3, hidden=5, kernel_words=3),
+                                           Tower(vector_width=12, filters=4, pool=1, hidden=5), dense=3),
+    "shared": shared_towers,
+    "float64": lambda: TwoTowers(dtype=torch.float64),
+    "float16": lambda: TwoTowers(dtype=torch.float16),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5", ".weights.h5"])
+@pytest.mark.parametrize("name", MODELS)
+def test_there_and_back_is_bit_for_bit(tmp_path, name, ending):
+    model = numbered(MODELS[name]())
+    towers.keras.save(model, tmp_path / f"a{ending}")
+    back = towers.keras.load(tmp_path / f"a{ending}", like=model if ending == ".weights.h5" else None)
+    assert (back.left is back.right) == (model.left is model.right)
+    assert back.left.config() == model.left.config()
+    assert back.right.config() == model.right.config()
+    for (name, wanted), found in zip(model.state_dict().items(), back.state_dict().values(), strict=True):
+        assert torch.equal(wanted, found), name
+        assert wanted.dtype == found.dtype
+    assert [path.name for path in tmp_path.iterdir()] == [f"a{ending}"]
+
+
+def test_what_keras_cannot_hold_is_not_written(tmp_path):
+    model = TwoTowers()
+    with pytest.raises(ValueError, match=r"must end in \.keras, \.weights\.h5 or \.h5"):
+        towers.keras.save(model, tmp_path / "a.npz")
+    with pytest.raises(ValueError, match="bfloat16"):
+        towers.keras.save(TwoTowers(dtype=torch.bfloat16), tmp_path / "a.keras")
+    model.left.pool = nn.Identity()
+    with pytest.raises(ValueError, match="left: one of its layers was replaced"):
+        towers.keras.save(model, tmp_path / "a.keras")
+    model = TwoTowers()
+    model.dense.weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        towers.keras.save(model, tmp_path / "a.keras")
+    with pytest.raises(OSError, match="no_folder"):
+        towers.keras.save(TwoTowers(), tmp_path / "no_folder" / "a.keras")
+    assert not list(tmp_path.iterdir())
+
+
+# One layer.
+
+
+def test_single_layers_compute_what_keras_does(variants):
+    file = variants / "sizes.keras"
+    conv, lstm = towers.keras.convert_layer(file, "conv2d"), towers.keras.convert_layer(file, "lstm")
+    model = towers.keras.load(file)
+    assert isinstance(conv, PhraseConv)
+    assert torch.equal(conv.weight, model.left.conv.weight)
+    assert isinstance(lstm, RaggedLSTM)
+    assert torch.equal(lstm.weight_hh_l0, model.left.lstm.weight_hh_l0)
+    with pytest.warns(UserWarning, match="activation 'relu' is not part of nn.Linear"):
+        dense = towers.keras.convert_layer(file, "dense")
+    assert torch.equal(dense.weight, model.dense.weight)
+    assert tuple(towers.keras.convert_layer(variants / "embedding.h5", "embedding").weight.shape) == (20, 8)
+    with pytest.raises(ValueError, match=r"has 0 layers 'lstm_9'; it has .*lstm_1"):
+        towers.keras.convert_layer(file, "lstm_9")
+    with pytest.raises(ValueError, match="'subtract' .Subtract.: is not converted"):
+        towers.keras.convert_layer(file, "subtract")
+
+
+# Other networks, and other files: what differs is said, with the layer.
+
+
+def changed(source: Path, target: Path, change) -> Path:
+    """The .keras with its config changed."""
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w") as out:
+        for entry in archive.infolist():
+            content = archive.read(entry)
+            if entry.filename == "config.json":
+                config = json.loads(content)
+                change({layer["name"]: layer for layer in config["config"]["layers"]}, config)
+                content = json.dumps(config).encode()
+            out.writestr(entry, content)
+    return target
+
+
+def setting(layer: str, name: str, value):
+    def change(layers, config):
+        layers[layer]["config"][name] = value
+
+    return change
+
+
+def kind(layer: str, class_name: str):
+    def change(layers, config):
+        layers[layer]["class_name"] = class_name
+
+    return change
+
+
+REFUSED = {
+    "LSTM's activation": (setting("lstm", "activation", "relu"), "'lstm' .LSTM.: activation is 'relu'"),
+    "gates": (setting("lstm", "recurrent_activation", "tanh"), "recurrent_activation is 'tanh'"),
+    "backwards": (setting("lstm", "go_backwards", True), "go_backwards is True"),
+    "stateful": (setting("lstm_1", "stateful", True), "'lstm_1' .LSTM.: stateful is True"),
+    "sequences": (setting("lstm", "return_sequences", True), "return_sequences is True"),
+    "GRU": (kind("lstm", "GRU"), "'lstm' .GRU.: has no place there"),
+    "pooling over time": (setting("max_pooling1d", "data_format", "channels_last"), "takes it over time"),
+    "average": (kind("max_pooling1d", "AveragePooling1D"), "AveragePooling1D.: has no place there"),
+    "overlapping pool": (setting("max_pooling1d", "strides", [1]), "groups that overlap"),
+    "pool that leaves a rest": (setting("max_pooling1d", "pool_size", [4]), "strides are 5, pool_size is 4"),
+    "relu of the convolution": (setting("conv2d", "activation", "relu"), "'conv2d' .Conv2D.: activation is 'relu'"),
+    "padding": (setting("conv2d", "padding", "same"), "padding is 'same'"),
+    "strides": (setting("conv2d", "strides", [2, 1]), "strides is .2, 1."),
+    "narrow kernel": (setting("conv2d", "kernel_size", [3, 5]), "its kernel is 5 wide, a word vector is 12"),
+    "head's activation": (setting("dense", "activation", "tanh"), "'dense' .Dense.: activation is 'tanh'"),
+    "classes": (setting("dense_1", "units", 3), "has 3 units"),
+    "softmax": (setting("dense_1", "activation", "softmax"), "activation 'softmax'"),
+    "sum": (kind("subtract", "Add"), "two towers meet in Subtract"),
+    "a setting of the future": (setting("lstm", "peephole", True), "peephole is True"),
+    "another module": (lambda layers, config: layers["lstm"].update(module="evil.layers"), "never imported"),
+    "a registered class": (lambda layers, config: layers["lstm"].update(registered_name="mine>LSTM"), "never imported"),
+    "TorchModuleWrapper": (kind("lstm", "TorchModuleWrapper"), "TorchModuleWrapper.: has no place there"),
+    "TFSMLayer": (kind("conv2d", "TFSMLayer"), "TFSMLayer.: has no place there"),
+    "mask": (kind("reshape", "Masking"), "Masking.: has no place there"),
+    "a tower that is fed twice": (lambda layers, config: layers["subtract"]["inbound_nodes"][0]["args"][0].__setitem__(1, layers["subtract"]["inbound_nodes"][0]["args"][0][0]), "feeds both towers"),
+    "no layer of the name": (lambda layers, config: config["config"].update(output_layers=[["nothing", 0, 0]]), "no layer 'nothing'"),
+    "a circle": (lambda layers, config: layers["conv2d"].update(inbound_nodes=layers["squeeze"]["inbound_nodes"]), "circle|has no place|Conv2D"),
+    "no Functional": (lambda layers, config: config.update(class_name="Evil", registered_name=None), "holds a Evil"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_another_network_is_refused_with_what_differs(variants, tmp_path, name):
+    change, message = REFUSED[name]
+    path = changed(variants / "sizes.keras", tmp_path / "a.keras", change)
+    with pytest.raises(ValueError, match=message) as caught:
+        towers.keras.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_weights_alone_need_like(variants):
+    with pytest.raises(ValueError, match=r"Give like=TwoTowers.*conv2d: \(3, 12, 1, 10\), \(10,\)"):
+        towers.keras.load(variants / "sizes.weights.h5")
+    with pytest.raises(ValueError, match="belongs there"):
+        towers.keras.load(variants / "sizes.weights.h5", like=TwoTowers())
+    with pytest.raises(ValueError, match=r"left tower has vector_width 12, like has 300"):
+        towers.keras.load(variants / "sizes.keras", like=TwoTowers())
+
+
+def test_a_lambda_is_read_by_the_users_word_only(variants, tmp_path):
+    with pytest.raises(ValueError, match=r"'sqNone' .Lambda.: is code, which is not read; .*lambdas=\{\"sqNone\": \"squeeze\"\}"):
+        towers.keras.load(variants / "lambdas.keras")
+    with pytest.raises(ValueError, match=r"lambdas: 'sqNone' is 'run'; one of squeeze"):
+        towers.keras.load(variants / "lambdas.keras", lambdas={"sqNone": "run"})
+
+
+def test_code_in_a_lambda_leaves_no_mark(variants, tmp_path):
+    import base64
+    import marshal
+
+    mark = tmp_path / "mark"
+    code = compile(f"lambda x: open({str(mark)!r}, 'w')", "evil", "eval").co_consts[0]
+    evil = base64.b64encode(marshal.dumps(code)).decode()
+
+    def change(layers, config):
+        layers["sqNone"]["config"]["function"]["config"]["code"] = evil
+
+    path = changed(variants / "lambdas.keras", tmp_path / "a.keras", change)
+    for lambdas in ({}, {"sqNone": "squeeze"}):
+        try:
+            towers.keras.load(path, lambdas=lambdas)
+        except ValueError:
+            assert not lambdas
+    assert not mark.exists()
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def written(path: Path, content: dict[str, bytes], compression=zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return path
+
+
+def with_weights(source: Path, target: Path, change) -> Path:
+    """The .keras with its HDF5 part changed by h5py."""
+    content = members(source)
+    buffer = io.BytesIO(content["model.weights.h5"])
+    with h5py.File(buffer, "r+") as file:
+        change(file)
+    return written(target, content | {"model.weights.h5": buffer.getvalue()})
+
+
+def replaced(place: str, **options):
+    def change(file):
+        array = np.asarray(file[place])
+        del file[place]
+        file.create_dataset(place, **({"data": array} | options))
+
+    return change
+
+
+def external(file):
+    shape = file["layers/dense/vars/1"].shape
+    del file["layers/dense/vars/1"]
+    file.create_dataset("layers/dense/vars/1", shape, "f4", external=[("/etc/passwd", 0, 28)])
+
+
+def virtual(file):
+    shape = file["layers/dense/vars/1"].shape
+    del file["layers/dense/vars/1"]
+    layout = h5py.VirtualLayout(shape, "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "x", shape)
+    file.create_virtual_dataset("layers/dense/vars/1", layout)
+
+
+def link(target):
+    def change(file):
+        del file["layers/dense/vars/1"]
+        file["layers/dense/vars/1"] = target
+
+    return change
+
+
+BAD_WEIGHTS = {
+    "external": (external, "dense/vars/1"),
+    "virtual": (virtual, "dense/vars/1"),
+    "soft link": (link(h5py.SoftLink("/layers/dense_1/vars/1")), "it is a link"),
+    "external link": (link(h5py.ExternalLink("/etc/passwd", "/x")), "it is a link|damaged"),
+    "chunked": (replaced("layers/dense/vars/0", chunks=(1, 1)), "in chunks"),
+    "compressed": (replaced("layers/dense/vars/0", compression="gzip"), "in chunks, compressed"),
+    "another shape": (replaced("layers/dense/vars/0", data=np.zeros((4, 8), "f4")), r"has shape \(4, 8\); \(4, 7\) belongs"),
+    "text": (replaced("layers/dense/vars/0", data=np.full((4, 7), b"x")), "dtype"),
+    "complex": (replaced("layers/dense/vars/0", data=np.zeros((4, 7), "c8")), "dtype"),
+    "NaN": (replaced("layers/dense/vars/0", data=np.full((4, 7), np.nan, "f4")), "not finite"),
+    "another dtype": (replaced("layers/dense/vars/0", data=np.zeros((4, 7), "f8")), "float32 and float64"),
+    "missing": (lambda file: file.__delitem__("layers/lstm/cell/vars/2"), "2 arrays; 3 belong"),
+    "one too many": (lambda file: file.create_dataset("layers/dense/vars/2", data=np.zeros(3)), "3 arrays; 2 belong"),
+    "of another layer": (lambda file: file["layers/dense/vars"].attrs.__setitem__("name", "x"), "belongs to layer 'x'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_WEIGHTS)
+def test_weights_that_keras_does_not_write_are_refused(variants, tmp_path, name):
+    change, message = BAD_WEIGHTS[name]
+    path = with_weights(variants / "sizes.keras", tmp_path / "a.keras", change)
+    with pytest.raises(ValueError, match=message) as caught:
+        towers.keras.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_shape_bombs_cost_nothing(variants, tmp_path):
+    def bomb(file):
+        del file["layers/dense/vars/0"]
+        file.create_dataset("layers/dense/vars/0", (1 << 20, 1 << 20), "f4", chunks=(1, 1 << 10))
+
+    path = with_weights(variants / "sizes.keras", tmp_path / "a.keras", bomb)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="has shape"):
+        towers.keras.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_zip_bombs_cost_nothing(variants, tmp_path):
+    content = members(variants / "sizes.keras")
+    bomb = content | {"model.weights.h5": content["model.weights.h5"] + bytes(1 << 30)}
+    path = written(tmp_path / "a.keras", bomb, zipfile.ZIP_DEFLATED)
+    del bomb
+    assert path.stat().st_size < 2 << 20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"model\.weights\.h5 expands to 1,0.* bytes; at most"):
+        towers.keras.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_members_are_read_by_name_and_nothing_is_written(variants, tmp_path):
+    content = members(variants / "sizes.keras") | {"../../outside": b"x", "/tmp/outside": b"x", "assets/a": b"x"}
+    path = written(tmp_path / "in" / "a.keras" if (tmp_path / "in").mkdir() else tmp_path / "in" / "a.keras", content)
+    towers.keras.load(path)
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["in", "a.keras"]
+
+
+def test_archives_that_are_none_say_what_they_lack(variants, tmp_path):
+    content = members(variants / "sizes.keras")
+    npz = {name: data for name, data in content.items() if "weights" not in name} | {"model.weights.npz": b"x"}
+    with pytest.raises(ValueError, match=r"model\.weights\.npz, pickled arrays.*model\.save"):
+        towers.keras.load(written(tmp_path / "npz.keras", npz))
+    with pytest.raises(ValueError, match=r"no member config\.json"):
+        towers.keras.load(written(tmp_path / "a.keras", {"model.weights.h5": content["model.weights.h5"]}))
+    with pytest.raises(ValueError, match=r"no member model\.weights\.h5"):
+        towers.keras.load(written(tmp_path / "b.keras", {"config.json": content["config.json"]}))
+    with pytest.raises(ValueError, match="nested too deep"):
+        towers.keras.load(written(tmp_path / "c.keras", content | {"config.json": b"[" * 200_000}))
+    with pytest.raises(ValueError, match="files of Keras 1, 2 and 3 are read"):
+        towers.keras.load(written(tmp_path / "d.keras", content | {"metadata.json": b'{"keras_version": "9.1"}'}))
+    (tmp_path / "e.keras").write_bytes(b"hello")
+    with pytest.raises(ValueError, match="neither a .keras file"):
+        towers.keras.load(tmp_path / "e.keras")
+    with pytest.raises(FileNotFoundError):
+        towers.keras.load(tmp_path / "f.keras")
+    with h5py.File(tmp_path / "g.h5", "w") as file:
+        file["x"] = np.zeros(3)
+    with pytest.raises(ValueError, match="but not of Keras"):
+        towers.keras.load(tmp_path / "g.h5")
+    os.symlink(variants / "sizes.keras", tmp_path / "link.keras")
+    towers.keras.load(tmp_path / "link.keras")  # a link of the user's own is no part of the file
+    folder = tmp_path / "folder"
+    shutil.unpack_archive(variants / "sizes.keras", folder, "zip")
+    (folder / "config.json").unlink()
+    os.symlink("/etc/passwd", folder / "config.json")
+    with pytest.raises(ValueError, match="is a link"):
+        towers.keras.load(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with zipfile.ZipFile(tmp_path / "twice.keras", "w") as archive:
+            for name in ("config.json", "config.json", "model.weights.h5"):
+                archive.writestr(name, content[name])
+    with pytest.raises(ValueError, match=r"has 2 members config\.json"):
+        towers.keras.load(tmp_path / "twice.keras")
+
+
+# Damaged files: one clear error, or the same model.
+
+
+def damage(content: bytes, rng: random.Random) -> bytes:
+    """Bits, zeros, repeated or cut parts; half of them near a structure of HDF5 or of JSON."""
+    data = bytearray(content)
+    marks = [place for mark in (b"TREE", b"SNOD", b"HEAP", b"GCOL", b"PK", b'"') if (place := data.find(mark)) >= 0]
+    how = rng.choice(["bits", "bits", "zeros", "noise", "repeat", "cut", "drop"])
+    for _ in range(rng.choice([1, 2, 8])):
+        start = min(len(data) - 1, rng.choice([*marks, rng.randrange(len(data)), 0]) + rng.randrange(400))
+        if how == "bits":
+            data[start] ^= 1 << rng.randrange(8)
+        elif how == "zeros":
+            data[start : start + 8] = bytes(8)
+        elif how == "noise":
+            data[start : start + 8] = rng.randbytes(8)
+        elif how == "repeat":
+            data[start : start + 16] = data[start + 16 : start + 32]
+        elif how == "drop":
+            del data[start : start + rng.randrange(1, 9)]
+    return bytes(data[: rng.randrange(len(data))] if how == "cut" else data)
+
+
+def damaged_files(variants: Path, count: int, seed: int):
+    rng = random.Random(seed)
+    sources = [variants / f"{name}{ending}" for name in ("shared_model", "sizes", "no_bias") for ending in (".keras", ".h5")]
+    for number in range(count):
+        source = sources[number % len(sources)]
+        if source.suffix == ".keras" and rng.random() < 0.7:
+            content = members(source)
+            part = rng.choice(["config.json", "model.weights.h5", "model.weights.h5", "metadata.json"])
+            content[part] = damage(content[part], rng)
+            buffer = io.BytesIO()
+            written(buffer, content)
+            yield source, buffer.getvalue()
+        else:
+            yield source, damage(source.read_bytes(), rng)
+
+
+def check_damaged(variants, tmp_path, count, seed):
+    wanted = {}
+    found = {"same": 0, "other numbers": 0, "refused": 0}
+    for source, content in damaged_files(variants, count, seed):
+        path = tmp_path / f"a{source.suffix}"
+        path.write_bytes(content)
+        if source not in wanted:
+            wanted[source] = towers.keras.load(source).state_dict()
+        try:
+            model = towers.keras.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+            assert len(str(error)) < 2000
+            found["refused"] += 1
+            continue
+        state = model.state_dict()
+        assert all(value.isfinite().all() for value in state.values())
+        same = state.keys() == wanted[source].keys() and all(torch.equal(value, wanted[source][name]) for name, value in state.items())
+        found["same" if same else "other numbers"] += 1
+    assert found["refused"] > count // 4
+    assert found["same"] > 0
+    return found
+
+
+def test_a_damaged_file_is_one_clear_error_or_a_model(variants, tmp_path):
+    check_damaged(variants, tmp_path, 300, 1)
+
+
+@pytest.mark.slow
+def test_thousands_of_damaged_files(variants, tmp_path):
+    check_damaged(variants, tmp_path, 3000, 2)
+
+
+# The optimizer.
+
+
+def test_an_optimizer_that_cannot_be_read_says_why(variants, tmp_path, shared):
+    path = shared / "keras" / "model_after_training.keras"
+    model = towers.keras.load(path)
+    with pytest.raises(ValueError, match='names no optimizer .* kind="adam"'):
+        towers.keras.load_optimizer(path, model)
+    with pytest.raises(ValueError, match="kind is 'sgd'"):
+        towers.keras.load_optimizer(path, model, kind="sgd")
+    with pytest.raises(ValueError, match="holds no state of Adam"):
+        towers.keras.load_optimizer(shared / "keras" / "model.keras", model)
+    with pytest.raises(ValueError, match="optimizer is another network's"):
+        towers.keras.load_optimizer(path, TwoTowers(dense=3), kind="adam")
+    with pytest.raises(ValueError, match="holds weights alone"):
+        towers.keras.load_optimizer(variants / "sizes.weights.h5", model)
+
+    def sgd(layers, config):
+        config["compile_config"]["optimizer"] = {"class_name": "SGD", "config": {}}
+
+    with pytest.raises(ValueError, match="was trained with SGD"):
+        towers.keras.load_optimizer(changed(path, tmp_path / "a.keras", sgd), model)
+
+    def decayed(layers, config):
+        config["compile_config"]["optimizer"] = {"class_name": "Adam", "config": {"weight_decay": 0.1}}
+
+    with pytest.raises(ValueError, match=r"weight_decay 0\.1"):
+        towers.keras.load_optimizer(changed(path, tmp_path / "b.keras", decayed), model)
