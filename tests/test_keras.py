@@ -100,7 +100,9 @@ def test_every_format_of_the_original_network_agrees(shared, name):
     model = towers.keras.load(shared / "keras" / name, like=TwoTowers() if "weights" in name else None)
     with np.load(shared / "keras" / "cases.npz") as arrays:
         for words in (2, 3, 4, 5, 7, 10, 33):
-            left, right, wanted = (torch.from_numpy(arrays[f"n{words}/{part}"]) for part in ("left", "right", "probability"))
+            left, right, wanted = (
+                torch.from_numpy(arrays[f"n{words}/{part}"]) for part in ("left", "right", "probability")
+            )
             torch.testing.assert_close(model.probability(left, right), wanted[:, 0], rtol=0, atol=1e-6)
 
 
@@ -131,7 +133,9 @@ AFTER_TWO_EPOCHS = [0.4012022, 0.4194314, 0.4354371, 0.3926085, 0.4392702]
 def numbered(model: TwoTowers) -> TwoTowers:
     generator = torch.Generator().manual_seed(5)
     for parameter in model.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.dtype) * 0.3
+        parameter.data = (
+            torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.dtype) * 0.3
+        )
     return model
 
 
@@ -200,7 +204,7 @@ def test_single_layers_compute_what_keras_does(variants):
     assert tuple(towers.keras.convert_layer(variants / "embedding.h5", "embedding").weight.shape) == (20, 8)
     with pytest.raises(ValueError, match=r"has 0 layers 'lstm_9'; it has .*lstm_1"):
         towers.keras.convert_layer(file, "lstm_9")
-    with pytest.raises(ValueError, match="'subtract' .Subtract.: is not converted"):
+    with pytest.raises(ValueError, match=r"'subtract' .Subtract.: is not converted"):
         towers.keras.convert_layer(file, "subtract")
 
 
@@ -285,7 +289,9 @@ def test_weights_alone_need_like(variants):
 
 
 def test_a_lambda_is_read_by_the_users_word_only(variants, tmp_path):
-    with pytest.raises(ValueError, match=r"'sqNone' .Lambda.: is code, which is not read; .*lambdas=\{\"sqNone\": \"squeeze\"\}"):
+    with pytest.raises(
+        ValueError, match=r"'sqNone' .Lambda.: is code, which is not read; .*lambdas=\{\"sqNone\": \"squeeze\"\}"
+    ):
         towers.keras.load(variants / "lambdas.keras")
     with pytest.raises(ValueError, match=r"lambdas: 'sqNone' is 'run'; one of squeeze"):
         towers.keras.load(variants / "lambdas.keras", lambdas={"sqNone": "run"})
@@ -416,7 +422,8 @@ def test_zip_bombs_cost_nothing(variants, tmp_path):
 
 def test_members_are_read_by_name_and_nothing_is_written(variants, tmp_path):
     content = members(variants / "sizes.keras") | {"../../outside": b"x", "/tmp/outside": b"x", "assets/a": b"x"}
-    path = written(tmp_path / "in" / "a.keras" if (tmp_path / "in").mkdir() else tmp_path / "in" / "a.keras", content)
+    (tmp_path / "in").mkdir()
+    path = written(tmp_path / "in" / "a.keras", content)
     towers.keras.load(path)
     assert [entry.name for entry in tmp_path.rglob("*")] == ["in", "a.keras"]
 
@@ -435,7 +442,7 @@ def test_archives_that_are_none_say_what_they_lack(variants, tmp_path):
     with pytest.raises(ValueError, match="files of Keras 1, 2 and 3 are read"):
         towers.keras.load(written(tmp_path / "d.keras", content | {"metadata.json": b'{"keras_version": "9.1"}'}))
     (tmp_path / "e.keras").write_bytes(b"hello")
-    with pytest.raises(ValueError, match="neither a .keras file"):
+    with pytest.raises(ValueError, match=r"neither a \.keras file"):
         towers.keras.load(tmp_path / "e.keras")
     with pytest.raises(FileNotFoundError):
         towers.keras.load(tmp_path / "f.keras")
@@ -485,7 +492,9 @@ def damage(content: bytes, rng: random.Random) -> bytes:
 
 def damaged_files(variants: Path, count: int, seed: int):
     rng = random.Random(seed)
-    sources = [variants / f"{name}{ending}" for name in ("shared_model", "sizes", "no_bias") for ending in (".keras", ".h5")]
+    sources = [
+        variants / f"{name}{ending}" for name in ("shared_model", "sizes", "no_bias") for ending in (".keras", ".h5")
+    ]
     for number in range(count):
         source = sources[number % len(sources)]
         if source.suffix == ".keras" and rng.random() < 0.7:
@@ -510,13 +519,19 @@ def check_damaged(variants, tmp_path, count, seed):
         try:
             model = towers.keras.load(path)
         except ValueError as error:
-            assert str(path) in str(error)
-            assert len(str(error)) < 2000
+            refused = str(error)
+        else:
+            refused = None
+        if refused is not None:
+            assert str(path) in refused
+            assert len(refused) < 2000
             found["refused"] += 1
             continue
         state = model.state_dict()
         assert all(value.isfinite().all() for value in state.values())
-        same = state.keys() == wanted[source].keys() and all(torch.equal(value, wanted[source][name]) for name, value in state.items())
+        same = state.keys() == wanted[source].keys() and all(
+            torch.equal(value, wanted[source][name]) for name, value in state.items()
+        )
         found["same" if same else "other numbers"] += 1
     assert found["refused"] > count // 4
     assert found["same"] > 0
@@ -538,7 +553,7 @@ def test_thousands_of_damaged_files(variants, tmp_path):
 def test_an_optimizer_that_cannot_be_read_says_why(variants, tmp_path, shared):
     path = shared / "keras" / "model_after_training.keras"
     model = towers.keras.load(path)
-    with pytest.raises(ValueError, match='names no optimizer .* kind="adam"'):
+    with pytest.raises(ValueError, match=r'names no optimizer .* kind="adam"'):
         towers.keras.load_optimizer(path, model)
     with pytest.raises(ValueError, match="kind is 'sgd'"):
         towers.keras.load_optimizer(path, model, kind="sgd")

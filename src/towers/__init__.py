@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from towers import contracts, data, optim, training
+    from towers import contracts, data, keras, optim, training
     from towers.contracts import ShapeContractError
     from towers.layers.lstm import RaggedLSTM
     from towers.layers.phrases import PhraseConv
@@ -22,6 +22,7 @@ __all__ = [
     "TwoTowers",
     "contracts",
     "data",
+    "keras",
     "optim",
     "training",
 ]

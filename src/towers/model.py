@@ -14,6 +14,7 @@ from towers import checkpoint
 from towers.contracts import contract
 from towers.contracts.operations import operation
 from towers.convert import to_ragged
+from towers.kernels.recurrence import Gates
 from towers.layers import fused
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
@@ -50,6 +51,7 @@ class Tower(nn.Module):
         chunk: the LSTM takes this number of steps at a time and carries its state on; None: all steps at once. The
             result is the same. Where `words` is an int, `chunk` must divide the steps; where it is None, the last chunk
             may be shorter.
+        recurrent_activation: the function of the LSTM's gates, see RaggedLSTM; old networks of Keras have others.
 
     Raises:
         ValueError: a size is not an int of at least 1, `pool` does not divide `filters`, `words` is below
@@ -72,6 +74,7 @@ class Tower(nn.Module):
         pool: int = 4,
         hidden: int = 6,
         chunk: int | None = None,
+        recurrent_activation: Gates = "sigmoid",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -91,7 +94,8 @@ class Tower(nn.Module):
         self.vector_width, self.kernel_words, self.hidden = vector_width, kernel_words, hidden
         self.conv = PhraseConv(vector_width, filters, kernel_words, device=device, dtype=dtype)
         self.pool = FeaturePool(pool, filters=filters)
-        self.lstm = RaggedLSTM(self.pool.features, hidden, bias="single", device=device, dtype=dtype)
+        self.lstm = RaggedLSTM(self.pool.features, hidden, bias="single", recurrent_activation=recurrent_activation,
+                               device=device, dtype=dtype)  # fmt: skip
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -171,8 +175,9 @@ class Tower(nn.Module):
         numbers = self.vector_width + shares + self.pool.features + 12 * self.hidden
         return numbers * self.conv.weight.element_size() + 64
 
-    def config(self) -> dict[str, int | None]:
+    def config(self) -> dict[str, Any]:
         """The arguments of another tower of the same sizes: `Tower(**tower.config())`."""
+        gates = self.lstm.recurrent_activation
         return {
             "words": self.words,
             "vector_width": self.vector_width,
@@ -181,6 +186,7 @@ class Tower(nn.Module):
             "pool": self.pool.size,
             "hidden": self.hidden,
             "chunk": self.chunk,
+            **({} if gates == "sigmoid" else {"recurrent_activation": gates}),
         }
 
     def extra_repr(self) -> str:

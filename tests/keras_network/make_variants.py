@@ -14,7 +14,18 @@ from keras import layers, ops
 WIDTH, FILTERS, HIDDEN = 8, 6, 5
 
 
-def tower(sentences, *, kernel=(2, WIDTH), filters=FILTERS, pool=2, hidden=HIDDEN, squeeze="operation", names=(None, None), use_bias=True, **lstm):
+def tower(
+    sentences,
+    *,
+    kernel=(2, WIDTH),
+    filters=FILTERS,
+    pool=2,
+    hidden=HIDDEN,
+    squeeze="operation",
+    names=(None, None),
+    use_bias=True,
+    **lstm,
+):
     phrases = layers.Conv2D(filters, kernel, name=names[0], use_bias=use_bias)(sentences)
     if squeeze == "operation":
         phrases = ops.squeeze(phrases, 2)
@@ -138,7 +149,9 @@ def save(make, folder: Path) -> None:
     for weight in model.weights:
         weight.assign(rng.normal(size=weight.shape) * 0.5)
     shapes = [(6, *(size or 7 for size in tensor.shape[1:])) for tensor in model.inputs]
-    given = [rng.integers(0, 20, shape) if len(shape) == 2 else rng.normal(size=shape).astype("float32") for shape in shapes]
+    given = [
+        rng.integers(0, 20, shape) if len(shape) == 2 else rng.normal(size=shape).astype("float32") for shape in shapes
+    ]
     output = np.asarray(model(given))[:, 0]
     left, right = (array.reshape(*array.shape[:2], -1) for array in (reversed(given) if make is right_first else given))
     name = make.__name__

@@ -85,7 +85,7 @@ def _tower(side: str, tower: Tower, sources: list[str], dtype: str) -> Iterator[
     conv, pool, lstm = tower.conv, tower.pool, tower.lstm
     if (type(conv), type(pool), type(lstm)) != (PhraseConv, FeaturePool, RaggedLSTM):
         raise ValueError(f"{side}: one of its layers was replaced; Tower's own layers are written")
-    gates = getattr(tower, "recurrent_activation", "sigmoid")
+    gates = lstm.recurrent_activation
     if gates == "hard_sigmoid_keras2":
         raise ValueError(f"{side}: its gates are the hard sigmoid of Keras 2, which Keras 3 does not have")
     steps = -1 if tower.words is None else tower.words - tower.kernel_words + 1

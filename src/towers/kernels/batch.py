@@ -61,6 +61,7 @@ class Weights(NamedTuple):
     num_layers: int
     bidirectional: bool
     dropout: float  # 0 outside training
+    gates: str = "sigmoid"  # Keras's recurrent activation, see `recurrence`
 
     @property
     def hidden(self) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 
-from towers.kernels import operator, torch_lstm, triton
+from towers.kernels import operator, recurrence, torch_lstm, triton
 from towers.kernels.batch import Batch, State, Weights, refuse_forward_mode
 from towers.kernels.cpu import lstm_autograd
 from towers.kernels.cpu.library import asked
@@ -24,6 +24,8 @@ class Backend(NamedTuple):
 
 def backend(batch: Batch, count: int, weights: Weights) -> Backend:
     """The code that `run` takes for `count` sentences."""
+    if weights.gates != "sigmoid":
+        return Backend("torch", f"its gates are {weights.gates}: step by step in torch's own operations")
     if _on_device(batch):
         if triton.serves(batch.flat(count), weights):
             return Backend("triton", "kernels of our own run up to 128 units without a projection on this GPU")
@@ -37,6 +39,8 @@ def backend(batch: Batch, count: int, weights: Weights) -> Backend:
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
     """See `towers.kernels`."""
+    if weights.gates != "sigmoid":
+        return recurrence.run(batch, state, weights, outputs=outputs)
     refuse_forward_mode(batch.values, *state, *weights.flat)
     if _on_device(batch):
         flat = batch.flat(state[0].shape[1])
@@ -51,7 +55,7 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
 
 def reads_as_they_are(batch: Batch, weights: Weights) -> bool:
     """Whether values and weights may have less than float32's precision; the state never does."""
-    return _on_device(batch) and triton.serves(batch, weights)
+    return _on_device(batch) and weights.gates == "sigmoid" and triton.serves(batch, weights)
 
 
 def _on_device(batch: Batch) -> bool:

@@ -106,6 +106,8 @@ def _native_serves(layers: Layers, sentences: Tensor | Ragged, values: Tensor, v
         return False
     if (lstm.num_layers, lstm.bias, lstm.bidirectional, lstm.proj_size) != (1, "single", False, 0):
         return False
+    if lstm.recurrent_activation != "sigmoid":
+        return False
     weights, (filters, hidden), dtype = _weights(layers), (conv.filters, lstm.hidden_size), vectors.dtype
     kernel, inputs = (conv.kernel_words, filters, conv.vector_width), filters // pool.size
     sizes = (kernel, (filters,), (4 * hidden, inputs), (4 * hidden, hidden), (4 * hidden,))

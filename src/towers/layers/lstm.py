@@ -20,6 +20,7 @@ from towers.convert import like_input, to_ragged
 from towers.kernels import Backend, Batch, State, Weights, reads_as_they_are
 from towers.kernels import backend as chosen_backend
 from towers.kernels import run as run_kernels
+from towers.kernels.recurrence import GATES, Gates
 from towers.layers.validation import at_least_one, refuse
 from towers.ragged import Ragged
 
@@ -37,6 +38,9 @@ class RaggedLSTM(nn.Module):
         bias: True for nn.LSTM's two biases, which are added; "single" for one trainable bias, as in Keras (then only
             `bias_ih_l{k}` exists, and loading a state_dict with two sums them); False for none.
         batch_first: must be True.
+        recurrent_activation: the function of the gates: "sigmoid", as nn.LSTM's; or Keras's "hard_sigmoid", that of
+            Keras 3 (relu6(x + 3) / 6), and "hard_sigmoid_keras2", that of Keras 1 and 2 (clip(0.2 x + 0.5, 0, 1)).
+            These two run step by step in torch's own operations, without kernels of ours.
 
     Raises:
         ValueError: an argument is none of those, or sizes do not fit.
@@ -57,6 +61,7 @@ class RaggedLSTM(nn.Module):
         bidirectional: bool = False,
         proj_size: int = 0,
         *,
+        recurrent_activation: Gates = "sigmoid",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -72,6 +77,9 @@ class RaggedLSTM(nn.Module):
             refuse(self, f"dropout ({dropout!r}) must be a probability, from 0 to 1")
         if type(proj_size) is not int or not 0 <= proj_size < hidden_size:
             refuse(self, f"proj_size ({proj_size}) must be less than hidden_size ({hidden_size}), or 0 for none")
+        if recurrent_activation not in GATES:
+            refuse(self, f"recurrent_activation ({recurrent_activation!r}) must be one of {', '.join(GATES)}")
+        self.recurrent_activation = recurrent_activation
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, True, float(dropout)
         self.bidirectional, self.proj_size = bidirectional, proj_size
@@ -131,7 +139,7 @@ class RaggedLSTM(nn.Module):
     def extra_repr(self) -> str:
         """Its sizes, and what is not as usual, for `repr`."""
         usual: dict[str, object] = {"num_layers": 1, "bias": True, "dropout": 0.0, "bidirectional": False,
-                                    "proj_size": 0}  # fmt: skip
+                                    "proj_size": 0, "recurrent_activation": "sigmoid"}  # fmt: skip
         others = [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
         return ", ".join([str(self.input_size), str(self.hidden_size), *others])
 
@@ -256,7 +264,8 @@ class RaggedLSTM(nn.Module):
             flat = [part.to(dtype) for part in flat]
         biases = {True: 2, "single": 1, False: 0}[self.bias]
         dropout = self.dropout if self.training else 0.0
-        return Weights(tuple(flat), biases, self.proj_size > 0, self.num_layers, self.bidirectional, dropout)
+        return Weights(tuple(flat), biases, self.proj_size > 0, self.num_layers, self.bidirectional, dropout,
+                       self.recurrent_activation)  # fmt: skip
 
     # To and from nn.LSTM.
 
@@ -288,7 +297,13 @@ class RaggedLSTM(nn.Module):
         return ragged.train(lstm.training)
 
     def to_torch(self) -> nn.LSTM:
-        """An nn.LSTM, batch first, with a copy of the weights; after `bias="single"` its second bias is zero."""
+        """An nn.LSTM, batch first, with a copy of the weights; after `bias="single"` its second bias is zero.
+
+        Raises:
+            ValueError: its gates are no sigmoids, which nn.LSTM's are.
+        """
+        if self.recurrent_activation != "sigmoid":
+            refuse(self, f"recurrent_activation ({self.recurrent_activation!r}) is not what an nn.LSTM has")
         weight = self.weight_ih_l0
         lstm = nn.LSTM(
             self.input_size,

@@ -1,0 +1,65 @@
+"""An LSTM as its equations, step by step in torch's own operations, where gates are no sigmoids.
+
+    i, f, g, o = W x_t + U h + b        c = gate(f) c + gate(i) tanh(g)        h = gate(o) tanh(c)
+
+`gate` is Keras's recurrent activation. Every derivative that torch has exists; each step is about ten operations.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from towers.kernels.batch import Batch, Parameters, State, Weights
+from towers.kernels.stacked import run_layers
+
+Gates = Literal["sigmoid", "hard_sigmoid", "hard_sigmoid_keras2"]
+
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": torch.nn.functional.hardsigmoid,  # relu6(x + 3) / 6: of Keras 3
+    "hard_sigmoid_keras2": lambda x: (0.2 * x + 0.5).clamp(0, 1),  # of Keras 1 and 2
+}
+
+
+def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
+    """See `towers.kernels`. It reads the longest length once where it is not known."""
+    count = state[0].shape[1]
+    starts, lengths = batch.places(count)
+    longest = int(lengths.max()) if batch.longest is None and count else batch.longest or 0
+    if len(batch.values) == 0:
+        longest = 0
+    direction = partial(_direction, batch, starts, lengths, longest, GATES[weights.gates])
+    return run_layers(direction, batch.values, state, weights, outputs=outputs)
+
+
+def _direction(
+    batch: Batch, starts: Tensor, lengths: Tensor, longest: int, gate: Callable[[Tensor], Tensor],
+    values: Tensor, state: State, parameters: Parameters, reverse: bool, outputs: bool,
+) -> tuple[Tensor | None, State]:  # fmt: skip
+    """One layer in one direction, see `stacked.Direction`."""
+    w_ih, w_hh, biases, w_hr = parameters
+    rows, (h, c) = values.flatten(0, -2), (part.squeeze(0) for part in state)
+    ys: list[Tensor] = []
+    places: list[Tensor] = []
+    for step in range(longest):
+        active = lengths > step
+        place = starts + (lengths - 1 - step if reverse else step)
+        x = rows.index_select(0, torch.where(active, place, 0))
+        x = torch.where(active.unsqueeze(1), x, 0)  # what lies in padding must not reach a gradient
+        i, f, g, o = (x @ w_ih.t() + h @ w_hh.t() + sum(biases)).chunk(4, 1)
+        cell = gate(f) * c + gate(i) * g.tanh()
+        hidden = gate(o) * cell.tanh()
+        hidden = hidden if w_hr is None else hidden @ w_hr.t()
+        h, c = torch.where(active.unsqueeze(1), hidden, h), torch.where(active.unsqueeze(1), cell, c)
+        ys.append(hidden)
+        places.append(torch.where(active, place, len(rows)))  # past the end: one row more, cut off below
+    end = h.unsqueeze(0), c.unsqueeze(0)
+    if not outputs:
+        return None, end
+    output = rows.new_zeros(len(rows) + 1, h.shape[1])
+    if ys:
+        output = output.index_copy(0, torch.cat(places), torch.cat(ys))
+    return output[:-1].unflatten(0, batch.values.shape[:-1]), end
