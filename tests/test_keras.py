@@ -575,3 +575,122 @@ def test_an_optimizer_that_cannot_be_read_says_why(variants, tmp_path, shared):
 
     with pytest.raises(ValueError, match=r"weight_decay 0\.1"):
         towers.keras.load_optimizer(changed(path, tmp_path / "b.keras", decayed), model)
+
+
+# Layouts of which no real file could be made here: written after the published ones.
+
+
+def legacy(path: Path, model: TwoTowers, *, version: str, layers, arrays) -> Path:
+    """A .h5 of a whole network whose layers' configs and arrays are changed: {name: config change}, {name: arrays}."""
+    towers.keras.save(model, path)
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        for layer in config["config"]["layers"]:
+            layer.pop("module")
+            layer.pop("registered_name")
+            if layer["name"] in layers:
+                layers[layer["name"]](layer)
+        file.attrs["model_config"] = json.dumps(config).encode()
+        for place in (file, file["model_weights"]):
+            if version:
+                place.attrs["keras_version"] = version
+            elif "keras_version" in place.attrs:
+                del place.attrs["keras_version"]
+        for name, own in arrays.items():
+            del file["model_weights"][name]
+            group = file["model_weights"].create_group(name)
+            group.attrs["weight_names"] = [f"{name}_{key}".encode() for key in own]
+            for key, array in own.items():
+                group[f"{name}_{key}"] = array
+    return path
+
+
+def small() -> TwoTowers:
+    sizes = {"vector_width": 8, "filters": 6, "pool": 3, "hidden": 5}
+    return numbered(TwoTowers(Tower(**sizes), Tower(5, **sizes), dense=3))
+
+
+def as_cudnn(lstm: RaggedLSTM) -> dict:
+    """cuDNN's own order of numbers (each gate's matrix as it stands there, row after row) and its two biases."""
+    w_ih, w_hh, bias = (part.detach().numpy() for part in (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0))
+    kernel = np.hstack([gate.reshape(gate.shape[::-1]) for gate in np.split(w_ih, 4)])
+    recurrent = np.hstack(np.split(w_hh, 4))
+    return {
+        "kernel": kernel,
+        "recurrent_kernel": recurrent,
+        "bias": np.concatenate([bias - 0.5, np.full_like(bias, 0.5)]),
+    }
+
+
+def as_cudnn_layer(layer):
+    layer["class_name"] = "CuDNNLSTM"
+    for name in ("activation", "recurrent_activation", "use_bias"):
+        layer["config"].pop(name)
+
+
+def test_cudnn_lstm(tmp_path):
+    model = small()
+    names = {"left_lstm": as_cudnn_layer, "right_lstm": as_cudnn_layer}
+    arrays = {"left_lstm": as_cudnn(model.left.lstm), "right_lstm": as_cudnn(model.right.lstm)}
+    back = towers.keras.load(legacy(tmp_path / "a.h5", model, version="2.2.4", layers=names, arrays=arrays))
+    for wanted, found in zip(model.parameters(), back.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    assert back.left.lstm.recurrent_activation == "sigmoid"
+
+
+def as_twelve(lstm: RaggedLSTM) -> dict:
+    """Keras 1: W, U and b of the gates i, c, f, o."""
+    arrays = {}
+    parts = {}
+    for kind, part in (("W", lstm.weight_ih_l0), ("U", lstm.weight_hh_l0), ("b", lstm.bias_ih_l0)):
+        i, f, c, o = np.split(part.detach().numpy(), 4)
+        parts[kind] = {"i": i.T, "f": f.T, "c": c.T, "o": o.T}
+    for gate in "icfo":
+        arrays |= {f"{kind}_{gate}": parts[kind][gate] for kind in "WUb"}
+    return arrays
+
+
+def as_keras_1(layer):
+    """Its names of settings."""
+    config = layer["config"]
+    if layer["class_name"] == "LSTM":
+        config["output_dim"], config["inner_activation"] = config.pop("units"), "hard_sigmoid"
+        config["consume_less"] = "cpu"
+        for name in ("recurrent_activation", "use_bias"):
+            config.pop(name)
+    elif layer["class_name"] == "Conv2D":
+        layer["class_name"] = "Convolution2D"
+        config["nb_filter"] = config.pop("filters")
+        config["nb_row"], config["nb_col"] = config.pop("kernel_size")
+        config["border_mode"], config["dim_ordering"], config["bias"] = "valid", "tf", True
+        config["subsample"] = config.pop("strides")
+        for name in ("padding", "data_format", "use_bias"):
+            config.pop(name)
+    elif layer["class_name"] == "Dense":
+        config["output_dim"], config["bias"] = config.pop("units"), config.pop("use_bias")
+
+
+@pytest.mark.parametrize("version", ["1.2.2", ""])
+def test_keras_1_with_twelve_arrays_and_its_own_hard_sigmoid(tmp_path, version):
+    model = small()
+    names = ("left_conv", "right_conv", "left_lstm", "right_lstm", "dense", "logit")
+    arrays = {"left_lstm": as_twelve(model.left.lstm), "right_lstm": as_twelve(model.right.lstm)}
+    layers = dict.fromkeys(names, as_keras_1)
+    back = towers.keras.load(legacy(tmp_path / "a.h5", model, version=version, layers=layers, arrays=arrays))
+    for wanted, found in zip(model.parameters(), back.parameters(), strict=True):
+        assert torch.equal(found, wanted)
+    assert back.right.lstm.recurrent_activation == "hard_sigmoid_keras2"
+
+
+@pytest.mark.parametrize(
+    ("version", "gates"),
+    [("2.2.4", "hard_sigmoid_keras2"), ("2.4.0-tf", "hard_sigmoid_keras2"), ("3.0.1", "hard_sigmoid")],
+)
+def test_hard_sigmoid_is_what_the_files_own_version_meant(tmp_path, version, gates):
+    def hard(layer):
+        layer["config"]["recurrent_activation"] = "hard_sigmoid"
+
+    path = legacy(
+        tmp_path / "a.h5", small(), version=version, layers={"left_lstm": hard, "right_lstm": hard}, arrays={}
+    )
+    assert towers.keras.load(path).left.lstm.recurrent_activation == gates

@@ -10,7 +10,7 @@ from torch import nn
 from towers.keras.graph import Layer, read_graph
 from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import KerasFile, open_keras
-from towers.keras.layouts import Fetch, has_bias, read_conv, read_dense, read_lstm, weight_paths, weights_of
+from towers.keras.layer_arrays import Fetch, has_bias, read_conv, read_dense, read_lstm, weight_paths, weights_of
 from towers.keras.read_network import as_tensors
 from towers.keras.settings import check_settings, setting, size
 from towers.layers.lstm import RaggedLSTM

@@ -14,7 +14,7 @@ from torch import Tensor
 from towers.keras.graph import Layer, read_graph
 from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import KerasFile, open_keras
-from towers.keras.layouts import (
+from towers.keras.layer_arrays import (
     CONV,
     DENSE,
     LSTM,

@@ -9,7 +9,7 @@ import torch
 from towers.keras.graph import Layer, read_graph
 from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import KerasFile, open_keras
-from towers.keras.layouts import Shape, weight_paths
+from towers.keras.layer_arrays import Shape, weight_paths
 from towers.keras.read_network import as_tensors, parts_of, plan_of
 from towers.model import TwoTowers
 from towers.optim import KerasAdam

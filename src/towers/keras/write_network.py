@@ -17,7 +17,7 @@ from towers import checkpoint
 from towers.keras.graph import saved_name
 from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import WEIGHTS_MEMBER
-from towers.keras.layouts import conv_kernel
+from towers.keras.layer_arrays import conv_kernel
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
