@@ -149,7 +149,7 @@ VECTORS = [
     ("text", GOOD.replace("cat 0.5", "cat x").encode(), "v, line 3: number 1 of 10 is 'x'"),
     ("not UTF-8", GOOD.encode() + b"\xff 1 2 3 4 5 6 7 8 9 0\n", "v, line 9: byte 1 (0xff) is not UTF-8"),
     ("empty", b"", "v is empty"),
-    ("compressed", b"\x1f\x8b rest", "v is compressed; unpack it first"),
+    ("compressed", b"\x1f\x8b rest", "v: is no gzip file, or damaged"),
     ("header too large", f"9 10\n{GOOD}".encode(), "v ends after 8 words; its header says 9"),
     ("binary, cut", BINARY[:-9], "v ends before the 2 words that its header says"),
     ("binary, boundless", BINARY.replace(b"2 10", b"1000000000000 300"), "v ends before the 1000000000000 words"),

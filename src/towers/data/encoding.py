@@ -1,24 +1,87 @@
-"""Lines of a file that must be UTF-8."""
+"""What the first bytes of a file tell: compression, other kinds of file, and the encoding of its lines."""
 
+import gzip
+import shutil
+import tempfile
+import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
 
 SAVE = "save the file as UTF-8"
+GZIP = b"\x1f\x8b"
+_UNPACK = "the file is compressed: unpack it first"
+_PICKLE = "it is a pickle, such as gensim's .kv or .model: save it with save_word2vec_format"
+_KINDS = {
+    GZIP: _UNPACK,
+    b"BZh": _UNPACK,
+    b"\x28\xb5\x2f\xfd": _UNPACK,
+    b"\xfd7zXZ": _UNPACK,
+    b"PK\x03\x04": "it is a zip archive (such as .zip, .npz of NumPy or .xlsx of Excel), compressed or not: unpack it, "
+    "or save the data as text",
+    b"\x93NUMPY": "it is an array of NumPy, which has no words: save words and vectors as text",
+    b"PAR1": "the file is Parquet",
+    b"\x89HDF": "it is an HDF5 file: save the data as text",
+    b"\xba\x16\x4f\x2f": "it is a model of fastText (.bin): save its vectors as text (.vec)",
+    **dict.fromkeys([b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"], _PICKLE),
+    BOM_UTF16_LE: f"it is UTF-16: {SAVE}",
+    BOM_UTF16_BE: f"it is UTF-16: {SAVE}",
+}
+
+
+def other_kind(head: bytes) -> str | None:
+    """What a file is that begins with these bytes, and what to do, if it is neither text nor vectors of word2vec."""
+    known = (advice for mark, advice in _KINDS.items() if head.startswith(mark))
+    # UTF-16 without a mark: every second byte of Latin letters is zero.
+    unmarked = len(head) >= 8 and any(head[place : place + 8 : 2] == b"\0\0\0\0" for place in (0, 1))
+    return next(known, f"it looks like UTF-16: {SAVE}" if unmarked else None)
 
 
 def decode_line(path: str, number: int, line: bytes) -> str:
-    """The text of a line; before the first line of a file, a byte order mark is dropped."""
+    """The text of a line; before the first line of a file, a byte order mark is dropped.
+
+    Raises:
+        ValueError: it is not UTF-8; the message names file, line and byte, and what else the file may be.
+    """
+    if number == 1 and (advice := other_kind(line)) is not None and b"\0" in line:
+        raise ValueError(f"{path}, line 1: is no text; {advice}")
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         problem = f"byte {error.start + 1} (0x{line[error.start]:02x}) is not UTF-8"
-        advice = _advice(line) if number == 1 else SAVE
+        advice = (other_kind(line) if number == 1 else None) or SAVE
         raise ValueError(f"{path}, line {number}: {problem}; {advice}") from None
 
 
-def _advice(line: bytes) -> str:
-    """What to do, judged by the first line of the file."""
-    if line.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")):
-        return "the file is compressed: unpack it first"
-    if line.startswith(b"PAR1"):
-        return "the file is Parquet"
-    return f"it is UTF-16: {SAVE}" if line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else SAVE
+@contextmanager
+def unpacked(path: str) -> Generator[BinaryIO]:
+    """An open file that can be read from any position: of a gzip file, a temporary copy of its content.
+
+    Raises:
+        ValueError: a gzip file is damaged.
+    """
+    with open(path, "rb", buffering=1 << 14) as file:
+        packed = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        if not packed:
+            yield file
+            return
+        with tempfile.TemporaryFile() as copy, gunzip(path, file) as source:
+            shutil.copyfileobj(source, copy, 1 << 20)
+            copy.seek(0)
+            yield cast(BinaryIO, copy)
+
+
+@contextmanager
+def gunzip(path: str, file: BinaryIO) -> Generator[BinaryIO]:
+    """The content of a gzip file.
+
+    Raises:
+        ValueError: it is damaged or no gzip file; the message names it.
+    """
+    try:
+        with gzip.open(file) as source:
+            yield cast(BinaryIO, source)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: is no gzip file, or damaged: {error}") from None

@@ -11,6 +11,8 @@ from typing import BinaryIO, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from towers.data.encoding import other_kind
+
 Format = Literal["glove", "word2vec", "fasttext", "word2vec-binary"]
 HEAD = 1000
 """The first vectors of a file from which the scale of the numbers and, without a header, the width are taken."""
@@ -99,19 +101,19 @@ def as_table(numbers: "array[float]", width: int) -> Tensor:
     return torch.frombuffer(numbers, dtype=torch.float32).view(-1, width) if numbers else torch.empty(0, width)
 
 
-def detect(path: str) -> Format:
-    """Detect the format from the content of the file.
+def detect(path: str, file: BinaryIO) -> Format:
+    """Detect the format from the content of the file. Raises ValueError for an empty file and for other kinds of file.
 
     A first line of two whole numbers is a header. After one, control characters say binary (numbers in binary nearly
     always have them, text never has), and so does a line that neither is UTF-8 nor ends in a number.
     """
-    with open(path, "rb") as file:
-        pass_mark(file)
-        first, sample = file.readline(1 << 20), file.read(1 << 16)
+    pass_mark(file)
+    first, sample = file.readline(1 << 20), file.read(1 << 16)
+    file.seek(0)
     if not first:
         raise ValueError(f"{path} is empty")
-    if first.startswith((b"\x1f\x8b", b"PK\x03\x04")):
-        raise ValueError(f"{path} is compressed; unpack it first")
+    if advice := other_kind(first):
+        raise ValueError(f"{path}: is no file of word vectors; {advice}")
     if header_of(first) is None:
         return "glove"
     control = re.search(rb"[\x00-\x08\x0e-\x1f]", sample)
@@ -134,7 +136,7 @@ def looks_like_text(line: bytes) -> bool:
 
 def header_of(line: bytes) -> tuple[int, int] | None:
     """Count and width if the line is a header, that is, two whole numbers and nothing else; otherwise None."""
-    found = re.fullmatch(rb"([0-9]+) ([0-9]+)\s*", line)
+    found = re.fullmatch(rb"([0-9]+)[ \t]+([0-9]+)\s*", line)
     return (int(found[1]), int(found[2])) if found else None
 
 

@@ -4,6 +4,7 @@ gensim reads the binary format too, but only as a whole: it gives no word's posi
 """
 
 import os
+import re
 import sys
 from array import array
 from collections import Counter
@@ -14,13 +15,15 @@ from itertools import islice
 from math import isfinite
 from typing import BinaryIO, get_args
 
-from towers.data.encoding import decode_line
+from towers.data.encoding import decode_line, unpacked
 from towers.data.vector_files import HEAD, Entry, Format, VectorReader, detect, number_or_none, pass_mark, read_header
 
 LONGEST_LINE = 1 << 24
 """Bytes of a line of text; a longer line is refused."""
 BLOCK = 1 << 20
 """Bytes of a binary file that are read at a time."""
+LARGEST = 1e9
+"""A number of a binary file beyond this is no number of a word vector: the numbers are not where they should be."""
 LONGEST_WORD = 1 << 16
 """Bytes of a word in a binary file; a longer word is refused, since the numbers are not where they should be."""
 
@@ -30,13 +33,12 @@ def open_vectors(path: str, format: Format | None) -> Generator[VectorReader]:
     """The reader of a file, in the given or the detected format."""
     if format is not None and format not in get_args(Format):
         raise ValueError(f"format ({format!r}) must be one of {', '.join(get_args(Format))}")
-    format = detect(path) if format is None else format
-    with open(path, "rb", buffering=1 << 14) as file:
-        yield (
-            BinaryReader(path, file)
-            if format == "word2vec-binary"
-            else TextReader(path, file, header=format != "glove")
-        )
+    with unpacked(path) as file:
+        format = detect(path, file) if format is None else format
+        if format == "word2vec-binary":
+            yield BinaryReader(path, file)
+        else:
+            yield TextReader(path, file, header=format != "glove")
 
 
 class TextReader(VectorReader):
@@ -55,30 +57,56 @@ class TextReader(VectorReader):
         super().__init__()
 
     def entries(self) -> Iterator[Entry]:
-        """Every word. The spaces that word2vec and fastText write at the end of a line are ignored."""
-        width, number, start = self.width, 0, self.start
+        """Every word. Blank lines are ignored, and the spaces that word2vec and fastText write at the end of a line."""
+        words, doubtful, start = 0, 0, self.start
         self.file.seek(start)
-        for number, line in enumerate(self._lines(), 1):
-            size = len(line)
-            if size == LONGEST_LINE:
-                raise self._mistake(number, f"has {LONGEST_LINE >> 20} MB or more; are these word vectors?")
-            if not line.isascii():
-                decode_line(self.path, number + self.header, line)
-            line = line.rstrip(b" \r\n")
-            spaces = line.count(b" ")
-            if spaces < width:
-                raise self._mistake(number, f"{spaces} numbers after the word; expected {width}")
-            word = line[: line.index(b" ")] if spaces == width else line.rsplit(b" ", width)[0]
-            yield Entry(number, start, word, line)
-            start += size
-        if number < self.count:
-            raise ValueError(f"{self.path} ends after {number} words; its header says {self.count}")
+        for line in self._lines():
+            entry = self._parse(words + 1, start, line)
+            start += len(line)
+            if entry is None:
+                continue
+            words += 1
+            if b" " in entry.word:
+                doubtful += number_or_none(entry.word.rpartition(b" ")[2]) is not None
+            if words == HEAD:
+                self._check_width(words, doubtful)
+            yield entry
+        self._check_width(words, doubtful)
+        if not words:
+            raise ValueError(f"{self.path} has no words; expected a word and its numbers on each line")
+        if words < self.count:
+            raise ValueError(f"{self.path} ends after {words} words; its header says {self.count}")
 
     def entry(self, number: int, start: int) -> Entry:
         """The word whose line begins at byte `start`."""
         self.file.seek(start)
-        line = self.file.readline().rstrip(b" \r\n")
-        return Entry(number, start, line.rsplit(b" ", self.width)[0], line)
+        entry = self._parse(number, start, self.file.readline())
+        assert entry is not None
+        return entry
+
+    def _parse(self, number: int, start: int, line: bytes) -> Entry | None:
+        """The word of a line; None for a blank line."""
+        width = self.width
+        if len(line) == LONGEST_LINE:
+            raise self._mistake(start, f"has {LONGEST_LINE >> 20} MB or more; are these word vectors?")
+        if not line.isascii():
+            self._check_encoding(start, line)
+        line = line.rstrip(b" \t\r\n")
+        if not line:
+            return None
+        if b"\t" in line or b"  " in line:
+            line = _with_single_spaces(line, width)
+        spaces = line.count(b" ")
+        if spaces < width:
+            raise self._mistake(start, f"{spaces} numbers after the word; expected {width}")
+        word = line[: line.index(b" ")] if spaces == width else line.rsplit(b" ", width)[0]
+        return Entry(number, start, word, line)
+
+    def _check_encoding(self, start: int, line: bytes) -> None:
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            decode_line(self.path, self._line_at(start), line)
 
     def numbers(self, entry: Entry) -> "array[float]":
         """The numbers at the end of a line; each must be finite in float32."""
@@ -91,11 +119,25 @@ class TextReader(VectorReader):
             bad = next(place for place, value in enumerate(numbers) if not isfinite(value))
             found = fields[bad].decode()
             problem = f"number {bad + 1} of {self.width} is {found[:40]!r}; expected a finite number"
-            raise self._mistake(entry.number, problem)
+            raise self._mistake(entry.start, problem)
         return numbers
 
-    def _mistake(self, number: int, problem: str) -> ValueError:
-        return ValueError(f"{self.path}, line {number + self.header}: {problem}")
+    def _check_width(self, words: int, doubtful: int) -> None:
+        """Refuse a file in which many words end in a number: their rows have more numbers than the width."""
+        if doubtful * (2 if words < 100 else 10) > words:
+            problem = f"{doubtful} of the first {words} words end in a number"
+            raise ValueError(f"{self.path}: {problem}; rows have more numbers than the {self.width} expected")
+
+    def _line_at(self, start: int) -> int:
+        """The number of the line that begins at byte `start`."""
+        here = self.file.tell()
+        self.file.seek(0)
+        number = self.file.read(start).count(b"\n") + 1
+        self.file.seek(here)
+        return number
+
+    def _mistake(self, start: int, problem: str) -> ValueError:
+        return ValueError(f"{self.path}, line {self._line_at(start)}: {problem}")
 
     def _lines(self) -> Iterator[bytes]:
         return iter(partial(self.file.readline, LONGEST_LINE), b"")
@@ -111,11 +153,23 @@ def guess_width(path: str, lines: Sequence[bytes]) -> int:
     return min(width for width, count in widths.items() if count == most)
 
 
+def _with_single_spaces(line: bytes, width: int) -> bytes:
+    """A line with single spaces between its numbers, in place of tabs and of several spaces."""
+    word, *numbers = line.rsplit(b" ", width)
+    if len(numbers) == width and all(field and b"\t" not in field for field in numbers):
+        return b" ".join([word.rstrip(b" \t"), *numbers])  # tabs and spaces inside the word stay
+    return re.sub(rb"[ \t]+", b" ", line)
+
+
 def _trailing_numbers(line: bytes) -> int:
     """The number of numbers at the end of a line; its first field always belongs to the word."""
-    fields = line.rstrip(b" \r\n").split(b" ")[1:]
+    fields = re.split(rb"[ \t]+", line.rstrip(b" \t\r\n"))[1:]
     words = (place for place, field in enumerate(reversed(fields)) if number_or_none(field) is None)
     return next(words, len(fields))
+
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_SPACES = "the file is damaged, or its words contain spaces, which this format cannot hold: save it as text"
 
 
 class BinaryReader(VectorReader):
@@ -149,8 +203,13 @@ class BinaryReader(VectorReader):
                     raise self._cut()
                 buffer, base, place = buffer[place:] + more, base + place, 0
                 end = buffer.find(b" ")
-            yield Entry(number, base + place, _word(buffer[place:end]), buffer[end + 1 : end + 1 + size])
+            word = _word(buffer[place:end])
+            if _CONTROL.search(word):
+                raise ValueError(f"{self.path}: word {number} has control characters; {_SPACES}")
+            yield Entry(number, base + place, word, buffer[end + 1 : end + 1 + size])
             place = end + 1 + size
+        if (buffer[place:] + file.read(1)).strip(b"\r\n\0 "):
+            raise ValueError(f"{self.path}: has more bytes after its {self.count} words; {_SPACES}")
 
     def entry(self, number: int, start: int) -> Entry:
         """The word that begins at byte `start`."""
@@ -166,7 +225,10 @@ class BinaryReader(VectorReader):
             numbers.byteswap()
         if not isfinite(sum(numbers)):
             word = entry.word[:40].decode(errors="replace")
-            raise ValueError(f"{self.path}: the vector of {word!r} has a number that is not finite")
+            raise ValueError(f"{self.path}: the vector of {word!r} has a number that is not finite; {_SPACES}")
+        if max(map(abs, numbers)) > LARGEST:
+            word = entry.word[:40].decode(errors="replace")
+            raise ValueError(f"{self.path}: the vector of {word!r} has a number beyond {LARGEST:g}; {_SPACES}")
         return numbers
 
     def _cut(self) -> ValueError:
