@@ -84,7 +84,7 @@ TABLES = [
     ("blank.tsv", b"sentence1\tsentence2\tlabel\na b\t \t1\n", "blank.tsv, line 2: sentence2 is empty"),
     ("half.jsonl", b'{"sentence1": "a \\ud800", "sentence2": "a"}\n', "line 1: sentence1 has '\\ud800', half a char"),
     ("kind.jsonl", b'{"sentence1": 7, "sentence2": "a"}\n', "line 1: sentence1 is 7; expected a string or a list"),
-    ("twice.csv", b"a,b,a\n", "twice.csv, line 1: two columns are named 'a'"),
+    ("twice.csv", b"sentence1,b,sentence1\n", "twice.csv: two columns are named 'sentence1'; rename one of them"),
     ("quote.csv", b'sentence1,sentence2,label\n"a b,c\n', "quote.csv, line 2: unexpected end of data"),
     (
         "short.tsv",
@@ -126,6 +126,10 @@ def test_missing_files_and_columns(folder, capsys, command):
         ("nan", "line 3: label is nan; the label range is 0 to 1. Labels are finite numbers"),
         ("-inf", "line 3: label is -inf; the label range is 0 to 1. Labels are finite numbers"),
         ("1.5", "line 3: label is 1.5; the label range is 0 to 1"),
+        (
+            "-1",
+            "line 3: label is -1; the label range is 0 to 1. -1 usually marks a missing label (3 rows have it): leave",
+        ),
     ],
 )
 def test_labels(folder, capsys, label, message):

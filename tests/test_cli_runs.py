@@ -49,6 +49,26 @@ def refused(capsys, *arguments):
     return err
 
 
+def test_a_degree_among_classes_is_named(files, capsys):
+    lines = Path("train.tsv").read_text().splitlines()
+    lines[3] = lines[3].rpartition("\t")[0] + "\t0.5"
+    Path("train.tsv").write_text("\n".join(lines) + "\n")
+    assert main([*BEGIN, "--out", "run"]) == 0
+    assert (
+        "towers fit: warning: 1 of 23 labels of train.tsv is between 0 and 1 (line 4: 0.5)" in capsys.readouterr().err
+    )
+
+
+def test_the_format_and_the_separator_of_pairs(files, capsys):
+    for name in ("train", "dev"):
+        Path(f"{name}.txt").write_text(Path(f"{name}.tsv").read_text().replace("\t", ";"))
+    options = [part.replace(".tsv", ".txt") for part in BEGIN]
+    assert "train.txt: the ending '.txt' is not known" in refused(capsys, *options, "--out", "run")
+    assert main([*options, "--format", "csv", "--separator", ";", "--out", "run"]) == 0
+    assert json.loads(Path("run/resume.json").read_text())["command"]["separator"] == ";"
+    assert main(["fit", "--resume", "run", "--epochs", "9"]) == 0
+
+
 def test_a_training_that_diverges_is_an_error(files, capsys):
     assert main([*BEGIN, "--out", "run", "--lr", "1e30"]) == 2
     error = capsys.readouterr().err
@@ -170,7 +190,7 @@ def test_pairs_that_changed_meanwhile(interrupted, capsys):
         (["--dense", "5"], "--dense 5 contradicts the run in run, which has 4"),
         (["--shared"], "--shared True contradicts the run in run, which has none"),
         (["--train", "other.tsv"], "other.tsv, of the run in run, is gone; say where with --train FILE"),
-        (["--vectors", "dev.tsv"], "dev.tsv, line 1: expected a word and its numbers"),
+        (["--vectors", "dev.tsv"], "dev.tsv, line 1: number 1 of 1 is 'label'; expected a finite number"),
         (["--left-column", "x"], "--left-column x contradicts the run in run, which has sentence1"),
         (["--label-range", "0", "5"], "--label-range [0.0, 5.0] contradicts the run in run, which has [0.0, 1.0]"),
         (["--right-words", "4"], "--right-words 4 contradicts the run in run, which has 5"),

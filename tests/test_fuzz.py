@@ -179,6 +179,9 @@ def traced():
     tracemalloc.stop()
 
 
+csv.field_size_limit(1 << 30)
+
+
 # Simple readers, which know nothing of ours: they give None where they do not know either.
 
 
@@ -193,7 +196,10 @@ def simple_table(data: bytes, format: str):
             rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
         else:
             rows = [line.rstrip("\r").split("\t") for line in text.split("\n") if line.rstrip("\r\n")]
-        return [tuple(row) for row in rows[1:]]
+        while len(rows) > 1 and len(rows[-1]) > 1 and not any(rows[-1]):
+            rows.pop()
+        width = len(rows[0])
+        return [tuple((row + [""] * width)[:width]) for row in rows[1:]]
     except (ValueError, csv.Error, polars.exceptions.PolarsError):
         return None
 

@@ -1,7 +1,9 @@
 """`towers predict`, streaming: every format in and out, the standard streams, and what interruptions leave behind."""
 
 import csv
+import fcntl
 import functools
+import gzip
 import io
 import json
 import os
@@ -88,13 +90,76 @@ def test_a_pipe_as_a_person_types_it(folder):
     assert ended.stderr.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("name", ["pairs.gz", "pairs"])
+@pytest.mark.parametrize("name", ["pairs.data", "pairs"])
 def test_a_name_that_tells_no_format_needs_the_option(folder, capsys, name):
     Path(name).write_bytes(encode(ROWS, "jsonl"))
     assert run(pairs=name) == 2
     assert "does not tell the format, as .tsv, .csv, .jsonl" in capsys.readouterr().err
     assert run("--format", "jsonl", pairs=name, out="out") == 0
     check(decode(Path("out").read_bytes(), "jsonl"))
+
+
+def test_leftovers_of_a_killed_one_are_removed(folder):
+    left = [Path(f".out.tsv.{pid}.partial") for pid in (1, 99999999)]
+    others = [Path(".out.tsv.partial"), Path(".other.tsv.7.partial"), Path(".out.tsv.8.partial")]
+    for path in (*left, *others):
+        path.write_text("half")
+    Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
+    with others[-1].open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as one that still runs does
+        assert run() == 0
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in others)
+
+
+def test_the_separator_of_the_input_stays(folder):
+    rows = [("0", "the dog; runs", "the cat"), ("1", "a,b dog", "the cat")]
+    text = 'id;sentence1;sentence2\n0;"the dog; runs";the cat\n1;a,b dog;the cat\n'
+    Path("pairs.csv").write_text(text)
+    assert run(pairs="pairs.csv", out="out.csv") == 0
+    lines = Path("out.csv").read_text().splitlines()
+    assert [tuple(row[:3]) for row in csv.reader(lines, delimiter=";")] == [NAMES, *rows]
+    Path("tabs.csv").write_text(text.replace(";", "\t").replace("dog\t ", "dog; "))
+    assert run("--separator", "tab", pairs="tabs.csv", out="tabs.out.csv") == 0
+    assert [tuple(row[:3]) for row in csv.reader(Path("tabs.out.csv").read_text().splitlines(), delimiter="\t")] == [
+        NAMES,
+        *rows,
+    ]
+
+
+def test_a_separator_of_two_characters_is_refused(folder, capsys):
+    with pytest.raises(SystemExit):
+        run("--separator", ";;")
+    assert "argument --separator: ';;' is not one character, nor 'tab'" in capsys.readouterr().err
+
+
+def test_numbers_that_json_lacks_become_null(folder):
+    text = '{"sentence1": "the dog", "sentence2": "the cat", "x": NaN, "y": [1e400, {"z": -Infinity}], "w": 1.5}\n'
+    Path("pairs.jsonl").write_text(text)
+    assert run(pairs="pairs.jsonl", out="out.jsonl") == 0
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    row = json.loads(Path("out.jsonl").read_text(), parse_constant=refuse)
+    assert (row["x"], row["y"], row["w"]) == (None, [None, {"z": None}], 1.5)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("command", ["verify towers:Tower", "explain", "predict --model run --pairs pairs.tsv --out -"])
+def test_a_full_standard_output_is_named(folder, command):
+    Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([COMMAND, *command.split()], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"towers {command.split()[0]}: standard output: No space left on device")
+    assert done.stderr.count("\n") == 1
+
+
+def test_gzip(folder):
+    Path("pairs.csv.gz").write_bytes(gzip.compress(encode(ROWS, "csv")))
+    assert run(pairs="pairs.csv.gz", out="out.csv") == 0
+    check(decode(Path("out.csv").read_bytes(), "csv"))
 
 
 def test_a_fifo_is_read_once(folder):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,22 @@ def test_a_later_step_is_named():
     model.register_forward_hook(poisoned)
     with pytest.raises(DivergedError, match=r"the loss of step 9 is (nan|inf) \(epoch 2\)"):
         training.fit(model, train, epochs=3, batch_size=5)
+
+
+@pytest.mark.parametrize(
+    ("soft", "said"),
+    [
+        (1, r"1 of 60 labels of memory is between 0 and 1 \(line 8: 0\.5\)"),
+        (3, "3 of 60 labels of memory are"),
+        (4, None),
+    ],
+)
+def test_a_few_degrees_among_classes_are_named(soft, said):
+    pairs = some_pairs(60)
+    pairs.labels[7 : 7 + soft] = 0.5
+    with pytest.warns(UserWarning, match=said) if said else nullcontext():
+        history = training.fit(small_model(), pairs, epochs=1)
+    assert set(history.epochs[0].train) == {"loss", "pearson"}
 
 
 def test_is_the_plain_loop():

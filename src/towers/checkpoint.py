@@ -1,6 +1,7 @@
 """A model on disk: a folder of config.json and model.safetensors. No pickle is written or read."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -165,6 +166,16 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         raise type(error)(error.errno, error.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def without_nan(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by None."""
+    if isinstance(value, Mapping):
+        items = cast(Mapping[str, Any], value).items()
+        return {key: without_nan(item) for key, item in items}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in cast(list[Any], value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _safetensors() -> Any:

@@ -1,6 +1,7 @@
 """Tables: TSV, CSV, JSON lines and Parquet give the same pairs, and every bad line is named."""
 
 import csv
+import gzip
 import io
 import json
 import sys
@@ -50,8 +51,11 @@ def test_round_trip_of_csv(folder: Path, rows: list[tuple[str, str]]) -> None:
         starts.append(text.getvalue().count("\n") + 1)
         writer.writerow(row)
     frame, numbers = read_table(write(folder, text.getvalue(), "t.csv"))
-    assert frame.rows() == rows
-    assert numbers == starts
+    full = max(
+        (place for place, row in enumerate(rows, 1) if any(row)), default=0
+    )  # empty rows at the end do not count
+    assert frame.rows() == rows[:full]
+    assert numbers == starts[:full]
 
 
 @given(st.lists(st.tuples(ANY, st.lists(ANY), st.none() | st.integers(-9, 9)), min_size=1))
@@ -119,7 +123,33 @@ def test_header_alone_is_a_table_without_rows(tmp_path: Path) -> None:
         pytest.param("t.tsv", "", r"t\.tsv is empty", id="tsv, empty"),
         pytest.param("t.csv", "\n\n", r"t\.csv is empty", id="csv, blank"),
         pytest.param("t.jsonl", "\n", r"t\.jsonl is empty", id="jsonl, blank"),
-        pytest.param("t.tsv", "a\tb\ta\n1\t2\t3\n", r"line 1: two columns are named 'a'", id="tsv, name twice"),
+        pytest.param("t.csv", "a,b\n,\n1\n", r"line 3 has 1 field; the header has 2", id="too few after an empty row"),
+        pytest.param("t.csv", "a,b,\n1\n", r"line 2 has 1 field; the header has 3", id="too few, with an empty name"),
+        pytest.param(
+            "t.csv", "a,b\n1,2,,3\n", r"line 2 has 4 fields; the header has 2", id="a cell beyond the columns"
+        ),
+        pytest.param(
+            "t.tsv",
+            'a\tb\n1\t2\n1\t"so ""so"""\n',
+            r'line 3: "so ""so""" is quoted as in CSV; TSV has no quotes; say --format csv --separator tab',
+            id="tsv as pandas writes it",
+        ),
+        pytest.param(
+            "t.tsv",
+            "a\tb\n".encode("utf-16-le"),
+            r"line 1: is no text; it looks like UTF-16: save",
+            id="UTF-16 without a mark",
+        ),
+        pytest.param(
+            "t.tsv",
+            "a\tb\n".encode("utf-16-be"),
+            r"line 1: is no text; it looks like UTF-16: save",
+            id="UTF-16 BE without a mark",
+        ),
+        pytest.param("t.tsv.gz", b"a\tb\n", r"is no gzip file, or damaged", id="no gzip"),
+        pytest.param("t.tsv.gz", gzip.compress(b"a\tb\n" * 999)[:-9], r"is no gzip file, or damaged", id="gzip, cut"),
+        pytest.param("t.csv.gz", gzip.compress(b"a,b\n1\n"), r"line 2 has 1 field", id="gzip, a bad line"),
+        pytest.param("t.xlsx", b"PK\x03\x04", r"is a workbook; save its sheet as CSV", id="Excel"),
         pytest.param(
             "t.jsonl", '{"a": 1}\n{"a": \n', r"line 2: no JSON \(Expecting value at char", id="jsonl, no JSON"
         ),
@@ -138,7 +168,10 @@ def test_header_alone_is_a_table_without_rows(tmp_path: Path) -> None:
         ),
         pytest.param("t.parquet", "a,b", r"t\.parquet: ", id="no parquet"),
         pytest.param(
-            "t.txt", "a\tb\n", r"the ending '\.txt' is not known, only \.tsv, .*\.parquet; rename the file", id="ending"
+            "t.txt",
+            "a\tb\n",
+            r"the ending '\.txt' is not known, only \.tsv, .*\.parquet; say what it is with --format",
+            id="ending",
         ),
     ],
 )
@@ -147,6 +180,68 @@ def test_bad_table_is_named(tmp_path: Path, name: str, content: str | bytes, mes
     with pytest.raises(ValueError, match=message) as caught:
         read_table(path)
     assert str(caught.value).startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "rows"),
+    [
+        ("t.csv", "a;b\n1;2,5\n", ["a", "b"], [("1", "2,5")]),
+        ("t.csv", "a|b\n1|2\n", ["a", "b"], [("1", "2")]),
+        ("t.csv", "a\tb\n1\t2\n", ["a", "b"], [("1", "2")]),
+        ("t.csv", "a,b;c\n1,2\n", ["a", "b;c"], [("1", "2")]),
+        ("t.csv", "a\n1;2\n", ["a"], [("1;2",)]),
+        ("t.csv", "\ufeffsep=;\r\na;b\r\n1;2,5\r\n", ["a", "b"], [("1", "2,5")]),
+        ("t.csv", "sep=,\na,b\n1,2\n", ["a", "b"], [("1", "2")]),
+        ("t.csv", "a,b\n1,2\n,\n,\n", ["a", "b"], [("1", "2")]),
+        ("t.csv", "a,b\n,\n1,2\n", ["a", "b"], [("", ""), ("1", "2")]),
+        ("t.csv", "a,b,,\n1,2,,\n3,4\n", ["a", "b", "", ".1"], [("1", "2", "", ""), ("3", "4", "", "")]),
+        ("t.csv", "a,b\n1,2,,\n", ["a", "b"], [("1", "2")]),
+        ("t.tsv", "a\tb\n1\t2\n\t\n", ["a", "b"], [("1", "2")]),
+        ("t.tsv", "a\ta\ta.1\n1\t2\t3\n", ["a", "a.1", "a.1.1"], [("1", "2", "3")]),
+        ("t.tsv", 'a\tb\n"x"\t"\n', ["a", "b"], [('"x"', '"')]),
+        ("t.tsv.gz", gzip.compress(b"a\tb\n1\t2\n"), ["a", "b"], [("1", "2")]),
+        ("t.CSV.GZ", gzip.compress(b"a;b\n1;2\n"), ["a", "b"], [("1", "2")]),
+        ("t.csv", "a,b\n" + "x" * 1_000_000 + ",2\n", ["a", "b"], [("x" * 1_000_000, "2")]),
+    ],
+)
+def test_what_other_programs_write(
+    tmp_path: Path, name: str, content: str | bytes, columns: list[str], rows: list[tuple[str, ...]]
+) -> None:
+    frame, _ = read_table(write(tmp_path, content, name))
+    assert frame.columns == columns
+    assert frame.rows() == rows
+
+
+def test_line_numbers_after_the_line_of_excel(tmp_path: Path) -> None:
+    assert read_table(write(tmp_path, 'sep=;\na;b\n"1\n1";2\n3;4\n', "t.csv")).lines == [3, 5]
+    with pytest.raises(ValueError, match="line 3 has 1 field; the header has 2"):
+        read_table(write(tmp_path, "sep=;\na;b\n1\n", "t.csv"))
+
+
+def test_what_pandas_writes_as_tsv_is_read_with_its_quotes(tmp_path: Path) -> None:
+    path = write(tmp_path, 'a\tb\n1\t"so ""so"""\n2\t"x\ty"\n', "t.tsv")
+    assert read_table(path, "csv", separator="\t").frame.rows() == [("1", 'so "so"'), ("2", "x\ty")]
+    kept = write(tmp_path, 'a\tb\n1\t"so ""so"""\n', "kept.tsv")
+    assert read_table(kept, "tsv").frame.rows() == [("1", '"so ""so"""')]
+
+
+@pytest.mark.parametrize(("format", "separator"), [("tsv", ";"), ("csv", ";;"), ("csv", '"'), ("csv", "")])
+def test_a_separator_is_one_character_of_a_csv_file(tmp_path: Path, format: TableFormat, separator: str) -> None:
+    with pytest.raises(ValueError, match=r"separator \(.*\) must be one character, of a CSV file"):
+        read_table(write(tmp_path, "a;b\n", "t"), format, separator=separator)
+
+
+def test_columns_of_the_same_name_are_refused_where_they_are_used(tmp_path: Path) -> None:
+    path = write(tmp_path, "sentence1\tsentence2\tlabel\tlabel\nab c\td\t1\t0\n", "t.tsv")
+    with pytest.raises(ValueError, match="two columns are named 'label'; rename one of them"):
+        SentencePairs.load(path)
+    assert SentencePairs.load(path, label_column=None).left == [("ab", "c")]
+
+
+def test_the_limit_of_csv_cells_stays_what_it_was(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    read_table(write(tmp_path, "a,b\n1,2\n", "t.csv"))
+    assert csv.field_size_limit() == before
 
 
 def test_format_goes_before_the_ending(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command `towers`."""
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -38,11 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        return arguments.run(arguments) or 0
+        code = arguments.run(arguments) or 0
+        print(end="", flush=True)
+        return code
     except BrokenPipeError:  # the reader of the output has ended: `towers predict --out - | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
+            error.filename = "standard output"  # files are named where they are written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
         if (
             isinstance(error, ConnectionError) and not _is_main()
         ):  # the main process, or the process that ended, prints the reason

@@ -46,6 +46,13 @@ def add_vectors(add: Callable[..., argparse.Action]) -> None:
 
 def add_columns(add: Callable[..., argparse.Action]) -> None:
     """The options about the columns of a file of pairs."""
+    add("--format", choices=FORMATS, help="of the pairs (what the ending says, without .gz)")
+    add(
+        "--separator",
+        type=separator,
+        metavar="CHARACTER",
+        help="between the fields of a CSV file; 'tab' for a tab (the comma, or what the header has instead)",
+    )
     add("--left-column", metavar="NAME", help="column of the left sentence (sentence1)")
     add("--right-column", metavar="NAME", help="column of the right sentence (sentence2)")
     add(
@@ -69,6 +76,14 @@ def add_machine(add: Callable[..., argparse.Action]) -> None:
         choices=["32-true", "bf16-mixed", "bf16-true", "64-true"],
         help="number format, by Lightning's names (32-true)",
     )
+
+
+def separator(text: str) -> str:
+    """A character, or a tab by its name."""
+    named = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(named) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character, nor 'tab'")
+    return named
 
 
 def words(text: str) -> int | None:

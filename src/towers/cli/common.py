@@ -11,6 +11,7 @@ from towers.data.words import is_unspaced
 from towers.model import Tower, TwoTowers
 
 COLUMNS: dict[str, Any] = {"left_column": "sentence1", "right_column": "sentence2", "split": "rule"}
+READING: dict[str, Any] = {"format": None, "separator": None}
 LABELS: dict[str, Any] = {"label_column": "label", "label_range": (0.0, 1.0)}
 PARTS = ("train", "dev", "test")
 SAMPLE_SHARES = (0.8, 0.1, 0.1)
@@ -62,8 +63,9 @@ def _files(arguments: argparse.Namespace, model: TwoTowers) -> Data:
         if getattr(arguments, name) == Path("-"):
             raise ValueError(f"--{name} -: standard input cannot be read again when a run goes on; name a file")
     columns = chosen(arguments, COLUMNS | LABELS)
+    reading = chosen(arguments, READING)
     paths = {name: getattr(arguments, name) for name in PARTS if getattr(arguments, name) is not None}
-    parts = {name: SentencePairs.load(path, **columns) for name, path in paths.items()}
+    parts = {name: SentencePairs.load(path, **columns, **reading) for name, path in paths.items()}
     parts = {name: fitted(part, model, arguments.fit_length, "fit") for name, part in parts.items()}
     vocabulary = set[str]().union(*(part.vocabulary for part in parts.values()))
     missing = arguments.missing or "hash"
@@ -73,7 +75,7 @@ def _files(arguments: argparse.Namespace, model: TwoTowers) -> Data:
 
 
 def _sample(arguments: argparse.Namespace, model: TwoTowers) -> Data:
-    for name in ("dev", "test", "vectors", "missing", *COLUMNS, *LABELS):
+    for name in ("dev", "test", "vectors", "missing", *COLUMNS, *LABELS, *READING):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} goes with --train; without that, the built-in sample is used")
     pairs = fitted(sample_pairs(), model, arguments.fit_length, "fit")

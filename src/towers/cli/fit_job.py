@@ -1,6 +1,7 @@
 """The work of `towers fit`: begin a run or resume one, train, measure, save."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from inspect import signature
@@ -15,7 +16,7 @@ from towers.cli import common
 from towers.cli.report import Report, report
 from towers.model import Tower, TwoTowers
 from towers.training.fitting import learn, resumed_settings
-from towers.training.metrics import are_soft, majority
+from towers.training.metrics import are_soft, few_degrees, majority
 from towers.training.options import PACKAGES, Settings, require
 from towers.training.processes import is_main
 from towers.training.progress import Progress
@@ -24,7 +25,7 @@ from towers.training.run import Run
 SETTINGS = tuple(field.name for field in fields(Settings))
 SIZES = ("kernel_words", "filters", "pool", "hidden", "chunk")
 FILES = ("train", "dev", "test", "vectors")
-OF_PAIRS = (*FILES, "missing", "fit_length", *common.COLUMNS, *common.LABELS)
+OF_PAIRS = (*FILES, "missing", "fit_length", *common.COLUMNS, *common.LABELS, *common.READING)
 DEFAULTS: dict[str, Any] = {name: signature(Tower).parameters[name].default for name in SIZES} | {
     "dense": signature(TwoTowers).parameters["dense"].default,
     "missing": "hash",
@@ -115,6 +116,8 @@ def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) 
     model = build(given, settings, data.vectors.width)
     tell.start(data, model, run)
     if run.writes:
+        for warning in filter(None, map(few_degrees, data.parts.values())):
+            print(f"towers fit: warning: {warning}", file=sys.stderr, flush=True)
         common.warn_of_missing("fit", data.vectors.coverage, data.vectors.source)
     train, dev = data.parts["train"], data.parts.get("dev")
     history = learn(model, train, dev, run, settings, on_epoch=lambda epoch: tell.epoch(epoch, settings.epochs))

@@ -30,7 +30,6 @@ def add_options(predict: Parser) -> None:
     files.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the same rows, and `probability`; -: standard output"
     )
-    files.add_argument("--format", choices=FORMATS, help="of the pairs (what the ending says)")
     files.add_argument("--out-format", choices=FORMATS, help="of the output (what its ending says; as the pairs)")
     add_vectors(files.add_argument)
     add_columns(files.add_argument)

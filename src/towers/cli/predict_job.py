@@ -17,7 +17,7 @@ from towers.cli.common import COLUMNS, chosen, covered, fitted, warn_of_missing
 from towers.cli.prediction_files import STANDARD, format_of_output, naming, place_of, source_of, write
 from towers.data import SentencePairs, VectorStore, WordVectors
 from towers.data.columns import SPLITTERS, Columns
-from towers.data.readers import Source, TableFormat, read_rows
+from towers.data.readers import TableFormat, read_rows
 from towers.data.rows import Rows
 from towers.data.sample import sample_vectors
 from towers.data.writers import writing
@@ -42,7 +42,8 @@ def predict(arguments: argparse.Namespace) -> None:
     out_format = format_of_output(arguments, format)
     config = Config(arguments.model)
     model = TwoTowers.load(arguments.model)
-    windows = _windows(source, format, model, chosen(arguments, OPTIONS | config.options))
+    rows = read_rows(source, arguments.format if isinstance(source, str) else format, separator=arguments.separator)
+    windows = _windows(rows, model, chosen(arguments, OPTIONS | config.options))
     first = next(windows)  # most mistakes are found here, before the vectors are read
     with _vectors(arguments, config, model) as vectors:
         predictor = Predictor(model, vectors, **machine)
@@ -77,10 +78,10 @@ class Config:
             raise ValueError(f'{self.path}: is damaged: "{name}" in "{section}" is {found}; expected {expected}')
 
 
-def _windows(source: Source, format: TableFormat, model: TwoTowers, options: Mapping[str, Any]) -> Windows:
+def _windows(table: Iterator[Rows], model: TwoTowers, options: Mapping[str, Any]) -> Windows:
     """Rows, each window with its checked pairs."""
     count = 0
-    for rows in read_rows(source, format):
+    for rows in table:
         if COLUMN in rows.names:
             raise ValueError(f"{rows.path} has a column {COLUMN!r} already; rename it first")
         columns = Columns(rows)

@@ -5,11 +5,13 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from glob import escape
+from io import IOBase
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from towers.checkpoint import replace
-from towers.data.readers import ENDINGS, Source, Stream, TableFormat
+from towers.data.readers import ENDINGS, Source, Stream, TableFormat, ending_of
 
 STANDARD = Path("-")
 
@@ -22,13 +24,13 @@ def source_of(arguments: argparse.Namespace) -> tuple[Source, TableFormat]:
         FileNotFoundError: there is no such file.
     """
     pairs: Path = arguments.pairs
-    format = arguments.format or ENDINGS.get(pairs.suffix.lower())
+    format = arguments.format or ENDINGS.get(ending_of(str(pairs)))
     if pairs == STANDARD and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  (closed: `<&-`)
         raise ValueError("--pairs -: standard input is closed")
     if pairs != STANDARD:
         pairs.stat()  # a missing file is reported first
     if format is None:
-        name = "standard input" if pairs == STANDARD else f"the ending {pairs.suffix!r}"
+        name = "standard input" if pairs == STANDARD else f"the ending {ending_of(str(pairs))!r}"
         known = "" if pairs == STANDARD else f", as {', '.join(ENDINGS)} do"
         raise ValueError(f"--pairs {pairs}: {name} does not tell the format{known}; say --format tsv, or another")
     return (Stream("standard input", sys.stdin.buffer) if pairs == STANDARD else str(pairs)), format
@@ -83,12 +85,35 @@ def write(place: Path | None, work: Callable[[BinaryIO], None]) -> None:
         work(sys.stdout.buffer)
         sys.stdout.buffer.flush()
     else:
+        _remove_leftovers(place)
         replace(place, lambda partial: _into(partial, work))
 
 
 def _into(path: Path, work: Callable[[BinaryIO], None]) -> None:
     with path.open("wb") as file:
+        _lock(file)
         work(cast(BinaryIO, file))
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Remove what killed commands left of this output; what a running command writes is locked, and stays."""
+    for partial in place.parent.glob(f".{escape(place.name)}.*.partial"):
+        with suppress(OSError), partial.open("rb") as file:
+            if _lock(file):
+                partial.unlink()
+
+
+def _lock(file: IOBase) -> bool:
+    """Lock a file until it is closed. False: another process has locked it, or the system has no locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

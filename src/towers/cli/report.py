@@ -5,10 +5,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from towers.checkpoint import without_nan
 from towers.cli.common import Data, covered
 from towers.model import TwoTowers
 from towers.training import Epoch, History
-from towers.training.folders import without_nan
 from towers.training.run import RESULTS, Run
 
 

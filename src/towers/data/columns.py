@@ -39,12 +39,14 @@ class Columns(NamedTuple):
         for row, number in enumerate(numbers):
             if not low <= number <= high:
                 problem = f"{name} is {number:g}; the label range is {limits}"
-                hint = _range_hint(numbers) if isfinite(number) else "Labels are finite numbers"
+                hint = _range_hint(numbers, low, high) if isfinite(number) else "Labels are finite numbers"
                 raise self._mistake(row, f"{problem}. {hint}")
         return [(number - low) / (high - low) for number in numbers]
 
     def _column(self, name: str, option: str) -> list[Any]:
         names = self.rows.names
+        if name in self.rows.twice:
+            raise ValueError(f"{self.rows.path}: two columns are named {name!r}; rename one of them")
         if name not in names:
             near = get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; say which with {option}"
@@ -84,8 +86,12 @@ def _short(value: Any, spell: Callable[[Any], str] = repr) -> str:
     return text if len(text) <= 60 else text[:60] + "…"
 
 
-def _range_hint(numbers: Sequence[float]) -> str:
-    """The sentence of a message that says which --label-range fits these labels."""
+def _range_hint(numbers: Sequence[float], least: float, most: float) -> str:
+    """The sentence of a message that says what to do about labels outside the range."""
+    outside = [number for number in numbers if not least <= number <= most]
+    if all(number == -1 for number in outside):
+        rows = "1 row has" if len(outside) == 1 else f"{len(outside)} rows have"
+        return f"-1 usually marks a missing label ({rows} it): leave such rows out"
     finite = [number for number in numbers if isfinite(number)] or [0.0]
     low, high = (f"{number:g}" for number in (min(finite), max(finite)))
     if low == high:

@@ -34,7 +34,7 @@ def other_kind(head: bytes) -> str | None:
     """What a file is that begins with these bytes, and what to do, if it is neither text nor vectors of word2vec."""
     known = (advice for mark, advice in _KINDS.items() if head.startswith(mark))
     # UTF-16 without a mark: every second byte of Latin letters is zero.
-    unmarked = len(head) >= 8 and any(head[place : place + 8 : 2] == b"\0\0\0\0" for place in (0, 1))
+    unmarked = len(head) >= 6 and any(not any(head[place:8:2]) for place in (0, 1))
     return next(known, f"it looks like UTF-16: {SAVE}" if unmarked else None)
 
 
@@ -44,14 +44,15 @@ def decode_line(path: str, number: int, line: bytes) -> str:
     Raises:
         ValueError: it is not UTF-8; the message names file, line and byte, and what else the file may be.
     """
-    if number == 1 and (advice := other_kind(line)) is not None and b"\0" in line:
-        raise ValueError(f"{path}, line 1: is no text; {advice}")
     try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         problem = f"byte {error.start + 1} (0x{line[error.start]:02x}) is not UTF-8"
         advice = (other_kind(line) if number == 1 else None) or SAVE
         raise ValueError(f"{path}, line {number}: {problem}; {advice}") from None
+    if number == 1 and "\0" in text[:8] and (advice := other_kind(line)):
+        raise ValueError(f"{path}, line 1: is no text; {advice}")
+    return text
 
 
 @contextmanager

@@ -64,11 +64,15 @@ class SentencePairs:
         label_range: tuple[float, float] = (0, 1),
         split: Split = "rule",
         format: TableFormat | None = None,
+        separator: str | None = None,
     ) -> Self:
         """Read pairs from TSV, CSV, JSON lines or Parquet; the file's ending says which, if `format` does not.
 
         A sentence that is a list of strings is taken as it is. One that is a string is split into words by
         `towers.data.split_words` ("rule") or at its spaces ("spaces"). Labels are mapped from `label_range` to 0 to 1.
+
+        `separator` is the character between the fields of a CSV file. None: the comma; or what an Excel line `sep=;`
+        says; or `;`, a tab or `|`, if the header has one of these and no comma. A name that ends in .gz is gzip.
 
         Raises:
             ValueError: a column is missing; those that exist are listed, with the nearest name.
@@ -85,6 +89,7 @@ class SentencePairs:
             label_range=label_range,
             split=split,
             format=format,
+            separator=separator,
             rows=None,
         )
         return pairs
@@ -100,6 +105,7 @@ class SentencePairs:
         label_range: tuple[float, float] = (0, 1),
         split: Split = "rule",
         format: TableFormat | None = None,
+        separator: str | None = None,
         rows: int | None = WINDOW,
     ) -> Iterator[Self]:
         """Read a file of any size, `rows` pairs at a time, as `load` does; None: all at once.
@@ -107,7 +113,7 @@ class SentencePairs:
         `source` may be a `towers.data.Stream` too: an open binary file with a name for errors, such as standard input.
         Raises what `load` does, when the line is read.
         """
-        for part in read_rows(source, format, rows=rows):
+        for part in read_rows(source, format, separator=separator, rows=rows):
             columns = Columns(part)
             left, right = columns.sentences(left_column, split), columns.sentences(right_column, split)
             labels = None if label_column is None else columns.labels(label_column, label_range)

@@ -7,17 +7,19 @@ text, both without a warning, and does not say on which line an error is.
 import csv
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain, count
 from os import PathLike, fspath
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, cast
 
-from towers.data.encoding import decode_line
+from towers.data.encoding import decode_line, gunzip
 from towers.data.rows import FrameRows, Rows, TextRows, need_polars, one_line
 
 if TYPE_CHECKING:
@@ -51,31 +53,51 @@ class Stream(NamedTuple):
 Source = str | PathLike[str] | Stream
 
 
-def read_rows(source: Source, format: TableFormat | None = None, *, rows: int | None = WINDOW) -> Iterator[Rows]:
+def read_rows(
+    source: Source, format: TableFormat | None = None, *, separator: str | None = None, rows: int | None = WINDOW
+) -> Iterator[Rows]:
     """Read a table `rows` rows at a time (fewer where they are long), in the given format or that of the file's ending.
 
     None reads it all at once. A table without rows gives one item of no rows, which knows the columns. Blank lines are
     skipped.
 
+    `separator` is the character between the fields of a CSV file. None: the comma; or what an Excel line `sep=;` says;
+    or `;`, a tab or `|`, if the header has one of these and no comma. A name with .gz at its end is read as gzip.
+
     Raises:
+        ValueError: a TSV file, whose format is not given, has cells that are quoted as in CSV.
         ValueError: the format is neither given nor known from the ending, or is not one of the choices.
         ValueError: a line is bad (not UTF-8, another number of fields than the header, no JSON object), or a Parquet
             file is damaged; file and line are named.
         ImportError: the file is Parquet and polars is not installed.
     """
     name = source.name if isinstance(source, Stream) else fspath(source)
-    format = format_of(name) if format is None else format
-    if format not in ENDINGS.values():
+    told = format_of(name) if format is None else format
+    if told not in ENDINGS.values():
         raise ValueError(f"format ({format!r}) must be one of {', '.join(dict.fromkeys(ENDINGS.values()))}")
-    return _read_parquet(source, rows) if format == "parquet" else _read_text(source, format, rows)
+    if separator is not None and (told != "csv" or len(separator) != 1 or separator in '"\r\n'):
+        raise ValueError(f"separator ({separator!r}) must be one character, of a CSV file; this file is {told}")
+    if told == "parquet":
+        return _read_parquet(source, rows)
+    if told == "tsv":
+        return _read_text(source, partial(_tsv_rows, refuse_quotes=format is None), rows)
+    return _read_text(source, None if told == "jsonl" else partial(_csv_rows, separator=separator), rows)
 
 
 def format_of(path: str) -> TableFormat:
     """The format that a file's ending says."""
-    ending = Path(path).suffix.lower()
+    ending = ending_of(path)
+    if ending in (".xlsx", ".xls", ".ods"):
+        raise ValueError(f"{path}: is a workbook; save its sheet as CSV")
     if ending not in ENDINGS:
-        raise ValueError(f"{path}: the ending {ending!r} is not known, only {', '.join(ENDINGS)}; rename the file")
+        known = f"the ending {ending!r} is not known, only {', '.join(ENDINGS)}"
+        raise ValueError(f"{path}: {known}; say what it is with --format, or format= in Python")
     return ENDINGS[ending]
+
+
+def ending_of(path: str) -> str:
+    """The ending of a file's name, without .gz."""
+    return Path(path.lower().removesuffix(".gz")).suffix
 
 
 class Table(NamedTuple):
@@ -85,11 +107,12 @@ class Table(NamedTuple):
     lines: list[int]
 
 
-def read_table(path: str | PathLike[str], format: TableFormat | None = None) -> Table:
+def read_table(path: str | PathLike[str], format: TableFormat | None = None, *, separator: str | None = None) -> Table:
     """Read a table in the given format, or in the one that the file's ending says. Blank lines are skipped.
 
     TSV and CSV begin with a line of column names, and all their columns are strings. TSV knows no quoting: a `"` is a
-    character like any other. CSV has standard quoting.
+    character like any other. CSV has standard quoting; see `SentencePairs.load` for `separator`. Of columns with the
+    same name the later ones get numbers: a, a.1.
 
     Raises:
         ValueError: the format is neither given nor told by the ending.
@@ -98,7 +121,7 @@ def read_table(path: str | PathLike[str], format: TableFormat | None = None) -> 
         ImportError: polars is not installed.
     """
     need_polars()
-    (rows,) = read_rows(path, format, rows=None)
+    (rows,) = read_rows(path, format, separator=separator, rows=None)
     return Table(rows.frame(), rows.lines)
 
 
@@ -108,9 +131,9 @@ def read_table(path: str | PathLike[str], format: TableFormat | None = None) -> 
 class _Lines:
     """The lines of a file, with their numbers."""
 
-    def __init__(self, name: str, file: BinaryIO) -> None:
-        self.name, self.file, self.bytes = name, file, 0
-        self.size = _size(file)
+    def __init__(self, name: str, file: BinaryIO, size: int | None) -> None:
+        self.name, self.file, self.size, self.bytes = name, file, size, 0
+        self.separator = ","
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(iter(partial(self.file.readline, LONGEST), b""), 1):
@@ -134,15 +157,19 @@ def _size(file: BinaryIO) -> int | None:
     return status.st_size if S_ISREG(status.st_mode) else None
 
 
-def _read_text(source: Source, format: TableFormat, rows: int | None) -> Iterator[Rows]:
+Fields = Iterator[tuple[int, list[str]]]
+
+
+def _read_text(source: Source, fields: Callable[["_Lines"], Fields] | None, rows: int | None) -> Iterator[Rows]:
+    """Rows of fields, or without a function that finds fields, of JSON objects."""
     name = source.name if isinstance(source, Stream) else fspath(source)
-    with nullcontext(source.file) if isinstance(source, Stream) else open(source, "rb") as file:
-        lines = _Lines(name, file)
-        if format == "jsonl":
-            yield from _json_rows(lines, rows)
-        else:
-            fields: Callable[[_Lines], Iterator[tuple[int, list[str]]]] = _tsv_rows if format == "tsv" else _csv_rows
-            yield from _text_rows(lines, fields(lines), rows)
+    with ExitStack() as opened:
+        file = source.file if isinstance(source, Stream) else opened.enter_context(open(source, "rb"))
+        size = _size(file)
+        if name.lower().endswith(".gz"):
+            file, size = opened.enter_context(gunzip(name, file)), None
+        lines = _Lines(name, file, size)
+        yield from _json_rows(lines, rows) if fields is None else _text_rows(lines, fields(lines), rows)
 
 
 def _windows(
@@ -161,49 +188,98 @@ def _windows(
     yield numbers, window
 
 
-def _tsv_rows(lines: _Lines) -> Iterator[tuple[int, list[str]]]:
+def _tsv_rows(lines: _Lines, refuse_quotes: bool) -> Fields:
     """Fields of each row. TSV knows no quoting: a `"` is a character like any other."""
     for number, line in lines:
         if row := line.rstrip("\r\n"):
-            yield number, row.split("\t")
+            fields = row.split("\t")
+            if refuse_quotes and '""' in row and (cell := next(filter(_QUOTED.fullmatch, fields), None)):
+                problem = f"{cell[:60]} is quoted as in CSV; TSV has no quotes"
+                advice = 'say --format csv --separator tab (format="csv", separator="\\t" in Python) to read the quotes'
+                raise ValueError(f"{lines.name}, line {number}: {problem}; {advice}, or --format tsv to keep them")
+            yield number, fields
 
 
-def _csv_rows(lines: _Lines) -> Iterator[tuple[int, list[str]]]:
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+"""A cell that CSV's quoting can have made."""
+
+
+def _csv_rows(lines: _Lines, separator: str | None) -> Fields:
     """Fields of each row, and the line at which it begins: a quoted field may run over several lines."""
-    reader = csv.reader((text for _, text in lines), strict=True)
-    start = 1
+    texts = (text for _, text in lines)
+    first, skipped = next(texts, ""), 0
+    if said := re.fullmatch(r"sep=(.)\r?\n?", first):  # Excel writes and reads this line
+        first, skipped, separator = next(texts, ""), 1, separator or said[1]
+    lines.separator = separator or _separator_of(first)
+    reader = csv.reader(chain([first], texts), strict=True, delimiter=lines.separator)
+    start, limit = 1 + skipped, csv.field_size_limit(LONGEST)
     try:
         for fields in reader:
             if fields:
                 yield start, fields
-            start = reader.line_num + 1
+            start = reader.line_num + skipped + 1
     except csv.Error as error:
         raise ValueError(f"{lines.name}, line {start}: {error}; is a quotation mark left open?") from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _separator_of(header: str) -> str:
+    """The comma, unless the header has none, but another usual separator."""
+    if "," in header:
+        return ","
+    return max(",;\t|", key=header.count)
 
 
 def _text_rows(lines: _Lines, fields: Iterator[tuple[int, list[str]]], rows: int | None) -> Iterator[Rows]:
     """Rows of strings under the names in the first of them."""
-    first, names = next(fields, (0, list[str]()))
+    names = next(fields, (0, list[str]()))[1]
     if not names:
         raise ValueError(f"{lines.name} is empty; expected a line of column names, and rows")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{lines.name}, line {first}: two columns are named {twice!r}")
-    some = False
+    twice = {name for name in names if names.count(name) > 1}
+    names, some = _unique(names), False
     for numbers, window in _windows(lines, _records(lines.name, names, fields), rows):
         if window or not some:
-            yield TextRows(lines.name, names, window, numbers, lines.share)
+            read = TextRows(lines.name, names, window, numbers, lines.share)
+            read.twice, read.separator = twice, lines.separator
+            yield read
             some = True
 
 
-def _records(
-    path: str, names: list[str], rows: Iterator[tuple[int, list[str]]]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    for number, fields in rows:
+def _unique(names: list[str]) -> list[str]:
+    """The names, each with a number behind it if it stood before, as pandas does: a, a.1, a.2."""
+    unique: dict[str, None] = {}
+    for name in names:
+        numbered = (f"{name}.{number}" for number in count(1))
+        unique[next(new for new in chain([name], numbered) if new not in unique)] = None
+    return list(unique)
+
+
+def _records(path: str, names: list[str], rows: Fields) -> Iterator[tuple[int, dict[str, str]]]:
+    """The cells by name. Empty rows at the end and empty cells beyond the named columns are left out."""
+    least = len(names)
+    while least and not names[least - 1].partition(".")[0]:
+        least -= 1
+    empty: list[tuple[int, list[str]]] = []  # rows of empty cells, of which it is not known yet whether others follow
+    for number, fields in chain.from_iterable(_after(empty, row) for row in rows):
+        while len(fields) > len(names) and not fields[-1]:
+            fields.pop()
+        if least <= len(fields) < len(names):
+            fields += [""] * (len(names) - len(fields))
         if len(fields) != len(names):
             has = f"{len(fields)} field{'' if len(fields) == 1 else 's'}"
             raise ValueError(f"{path}, line {number} has {has}; the header has {len(names)}")
         yield number, dict(zip(names, fields, strict=True))
+
+
+def _after(empty: list[tuple[int, list[str]]], row: tuple[int, list[str]]) -> list[tuple[int, list[str]]]:
+    """The row, with the empty rows that were held back before it; nothing for an empty row, which is held back."""
+    if len(row[1]) > 1 and not any(row[1]):
+        empty.append(row)
+        return []
+    held = [*empty, row]
+    empty.clear()
+    return held
 
 
 def _json_rows(lines: _Lines, rows: int | None) -> Iterator[Rows]:

@@ -37,6 +37,10 @@ class Rows:
         share: float | None = None,
     ) -> None:
         self.path, self.names, self.lines, self.share = path, list(names), list(lines), share
+        self.twice: set[str] = set()
+        """Names that several columns of the file have."""
+        self.separator = ","
+        """What stands between the fields of a CSV file."""
         self._records = records
 
     def __len__(self) -> int:

@@ -12,10 +12,9 @@ from typing import Any, BinaryIO
 
 from torch import Tensor
 
+from towers.checkpoint import without_nan
 from towers.data.readers import GROUP, TableFormat
 from towers.data.rows import Rows, need_polars, one_line
-
-_QUOTED = re.compile(r'[,"\r\n]')
 
 
 @contextmanager
@@ -95,21 +94,23 @@ class CsvWriter(TextWriter):
     """CSV, with quotes around the cells that need them."""
 
     def join(self, rows: Rows, place: int, cells: list[str]) -> str:
-        """The cells, in quotes if they have a comma, a quotation mark or a line end."""
-        return ",".join('"' + cell.replace('"', '""') + '"' if _QUOTED.search(cell) else cell for cell in cells)
+        """The cells, in quotes if they have a separator, a quotation mark or a line end; separated as in the input."""
+        special = re.compile(f'[{re.escape(rows.separator)}"\r\n]')
+        quoted = ('"' + cell.replace('"', '""') + '"' if special.search(cell) else cell for cell in cells)
+        return rows.separator.join(quoted)
 
 
 class JsonWriter(Writer):
-    """JSON lines: each object as it was read, with the new key."""
+    """JSON lines: each object as it was read, with the new key; NaN and infinity, which JSON lacks, become null."""
 
     def write(self, rows: Rows, values: Tensor) -> None:
         """Add rows."""
         for record, value in zip(rows.records(), _spelled(values), strict=True):
-            line = {**record, self.column: float(value)}
+            line = without_nan({**record, self.column: float(value)})
             try:
-                self.file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+                self.file.write((json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode())
             except UnicodeEncodeError:  # a lone surrogate can only be written as an escape
-                self.file.write((json.dumps(line) + "\n").encode())
+                self.file.write((json.dumps(line, allow_nan=False) + "\n").encode())
 
 
 class ParquetWriter(Writer):

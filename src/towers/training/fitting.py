@@ -1,6 +1,7 @@
 """Fit, evaluate, predict."""
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from os import PathLike
@@ -15,7 +16,7 @@ from towers.data import SentencePairs
 from towers.model import TwoTowers
 from towers.training.borrow import Stop, borrowed, fitting_threads, own_random_state, quiet_lightning
 from towers.training.history import Epoch, History
-from towers.training.metrics import are_soft, majority, measure, metric_names
+from towers.training.metrics import are_soft, few_degrees, majority, measure, metric_names
 from towers.training.options import (
     PACKAGES,
     Options,
@@ -95,6 +96,9 @@ def fit(
         ConnectionError: another process of this training has ended.
     """
     require(*PACKAGES)
+    for pairs in (train, dev):
+        if isinstance(pairs, SentencePairs) and (warning := few_degrees(pairs)):
+            warnings.warn(warning, stacklevel=2)
     if resume is not None and (out is not None or overwrite):
         raise ValueError("resume goes on in its own folder; leave out and overwrite out")
     if resume is None:

@@ -1,7 +1,6 @@
 """Folders of runs, taken before the work begins, so that no two runs share one; and their JSON files."""
 
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -9,9 +8,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from towers.checkpoint import CONFIG, RESUME, WEIGHTS, replace
+from towers.checkpoint import CONFIG, RESUME, WEIGHTS, replace, without_nan
 
 DEFAULT_FOLDER = "towers-run"
 PARTIAL = ".*.partial"
@@ -95,13 +94,3 @@ def write_json(path: Path, entries: Mapping[str, Any]) -> None:
     """Write a complete file under another name, then rename it. NaN becomes null."""
     text = json.dumps(without_nan(entries), indent=2) + "\n"
     replace(path, lambda partial: partial.write_text(text, encoding="utf8"))
-
-
-def without_nan(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by None."""
-    if isinstance(value, Mapping):
-        items = cast(Mapping[str, Any], value).items()
-        return {key: without_nan(item) for key, item in items}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in cast(list[Any], value)]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,10 +5,27 @@ import math
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from towers.data import SentencePairs
+
+RARE = 0.05
+"""The share of labels between 0 and 1 up to which they are probably mistakes."""
+
 
 def are_soft(labels: Tensor) -> bool:
     """Whether any label lies strictly between 0 and 1, which makes the labels degrees instead of classes."""
     return bool(((labels != 0) & (labels != 1)).any())
+
+
+def few_degrees(pairs: SentencePairs) -> str | None:
+    """The warning that a few labels between 0 and 1 turn all others from classes into degrees; None if many do."""
+    if pairs.labels is None:
+        return None
+    soft = ((pairs.labels != 0) & (pairs.labels != 1)).nonzero().squeeze(1).tolist()
+    if not 0 < len(soft) <= RARE * len(pairs):
+        return None
+    first = f"line {pairs.lines[soft[0]]}: {float(pairs.labels[soft[0]]):g}"
+    which = f"{len(soft)} of {len(pairs)} labels of {pairs.source} {'is' if len(soft) == 1 else 'are'} between 0 and 1"
+    return f"{which} ({first}): all labels are taken as degrees, and Pearson's r is measured in place of accuracy"
 
 
 def metric_names(soft: bool) -> tuple[str, ...]:
