@@ -19,7 +19,8 @@ def run_layers(
     direction: Direction, values: Tensor, state: State, weights: Weights, *, outputs: bool
 ) -> tuple[Tensor | None, State]:
     """Run all layers; between two of them the outputs of both directions are joined, and dropout is applied."""
-    directions, ends = 1 + weights.bidirectional, list[State]()
+    directions = 1 + weights.bidirectional
+    ends: list[State] = []  # not list[State](), which torch.compile cannot read
     rows = weights.num_layers * directions
     states = [state] if rows == 1 else list(zip(*(part.split(1) for part in state), strict=True))
     output: Tensor | None = None

@@ -13,7 +13,7 @@ padding and 0 in words, closes the input gate and opens the forget gate, so that
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
-from functools import cached_property, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -130,6 +130,9 @@ class Groups:
         self._counts = [count for count, _ in sizes]
         self._stands = order is None and batch.values.dim() == 3 and batch.starts is None
         self._indices: dict[bool, Tensor] = {}
+        # Made when first needed; not cached properties, whose lock torch.compile cannot read.
+        self._sentences_made: list[tuple[Tensor, Tensor]] | None = None
+        self._padding_made: Tensor | None = None
 
     def run(
         self, values: Tensor, state: State, parameters: Parameters, reverse: bool, outputs: bool, *, cells: bool
@@ -140,8 +143,9 @@ class Groups:
         ys: list[Tensor] = []
         hs: list[Tensor] = []
         cs: list[Tensor] = []
+        warns = (values.is_cuda or parameters.weight_hr is not None) and not torch.compiler.is_compiling()
         for x, h, c in zip(self._take(values, reverse, marked), *map(self._split, state), strict=True):
-            with _no_warning() if parameters.weight_hr is not None else nullcontext():
+            with _no_warning() if warns else nullcontext():
                 y, h_n, c_n = torch.lstm(x, (h, c), flat, bool(parameters.biases), 1, 0.0, training, False, False)
             ys.append(y)
             hs.append(h_n)
@@ -212,26 +216,31 @@ class Groups:
             self._indices[reverse] = index.masked_fill(self._padding, self.batch.rows) if self.padded else index
         return self._indices[reverse]
 
-    @cached_property
+    @property
     def _sentences(self) -> list[tuple[Tensor, Tensor]]:
         """The starts and lengths of each group's sentences."""
-        parts = self.batch.places(sum(self._counts))
-        ordered = parts if self.order is None else tuple(part.index_select(0, self.order) for part in parts)
-        return list(zip(*(part.split(self._counts) for part in ordered), strict=True))
+        if self._sentences_made is None:
+            parts = self.batch.places(sum(self._counts))
+            ordered = parts if self.order is None else tuple(part.index_select(0, self.order) for part in parts)
+            self._sentences_made = list(zip(*(part.split(self._counts) for part in ordered), strict=True))
+        return self._sentences_made
 
-    @cached_property
+    @property
     def _padding(self) -> Tensor:
         """Which steps of which sentences are padding, group by group."""
-        parts: list[Tensor] = []
-        for (_, lengths), (_, steps) in zip(self._sentences, self.sizes, strict=True):
-            parts.append((torch.arange(steps, device=lengths.device).unsqueeze(1) >= lengths).flatten())
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        if self._padding_made is None:
+            parts: list[Tensor] = []
+            for (_, lengths), (_, steps) in zip(self._sentences, self.sizes, strict=True):
+                parts.append((torch.arange(steps, device=lengths.device).unsqueeze(1) >= lengths).flatten())
+            self._padding_made = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self._padding_made
 
 
 @contextmanager
 def _no_warning() -> Generator[None]:
-    """Without torch's word that oneDNN has no projection."""
+    """Without torch's warnings that oneDNN has no projection, and that cuDNN copies weights into one block."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
         warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
         yield
 

@@ -2,9 +2,7 @@
 """RaggedLSTM: an LSTM over sentences of different lengths."""
 
 import math
-import warnings
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import nullcontext
 from typing import Any, Literal, cast
 
 import torch
@@ -239,7 +237,7 @@ class RaggedLSTM(nn.Module):
         mixed = autocast(own.device)
         if not mixed and own.dtype == values.dtype == dtype and own.device.type == "cpu":
             return run(batch, hx, self._weights(), outputs=outputs)
-        with _as_it_is(own.device):
+        with torch.autocast(own.device.type, enabled=False) if mixed else nullcontext():
             weights = self._weights()
             if not reads_as_they_are(batch, weights):
                 batch, weights = batch._replace(values=values.to(dtype)), self._weights(dtype)
@@ -375,15 +373,3 @@ def _batch_of_ragged(ragged: Ragged) -> Batch:
     if ragged.uniform is not None:
         return Batch(ragged.values, None, None, ragged.uniform)
     return Batch(ragged.values, ragged.offsets[:-1], ragged.offsets.diff(), None, dense=True)
-
-
-@contextmanager
-def _as_it_is(device: torch.device) -> Generator[None]:
-    """Without autocast; and without cuDNN's warning that its weights could lie in one block of memory."""
-    with ExitStack() as stack:
-        if autocast(device):
-            stack.enter_context(torch.autocast(device.type, enabled=False))
-        if device.type == "cuda":
-            stack.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
-        yield
