@@ -1,6 +1,7 @@
 """How much is checked: `checks("off" | "on" | "strict")`, or the environment variable TOWERS_CONTRACTS."""
 
 import os
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import ModuleType, TracebackType
@@ -18,6 +19,16 @@ _OWN = "_towers_checks"
 """The attribute of a module that has a mode of its own."""
 
 
+class _Local(threading.local):
+    """What each thread has of its own: a proof in one never touches calls in another."""
+
+    interceptor: Interceptor | None = None
+
+
+_local = _Local()
+_lock = threading.Lock()
+
+
 class Switch:
     """What the generated checks look at first, and all that they look at while nothing is set."""
 
@@ -26,12 +37,18 @@ class Switch:
         self.packages: dict[str, Mode] = {}
         self.modules = 0
         """How many of the settings in force are for modules."""
-        self.interceptor: Interceptor | None = None
+        self.proofs = 0
+        """How many threads run a module on symbolic sizes."""
         self.update()
+
+    @property
+    def interceptor(self) -> Interceptor | None:
+        """What sees every contracted call of this thread in place of the check; None but in a symbolic run."""
+        return _local.interceptor
 
     def update(self) -> None:
         """Set the two flags after a change."""
-        own = bool(self.packages or self.modules or self.interceptor)
+        own = bool(self.packages or self.modules or self.proofs)
         self.off = self.mode == "off" and not own
         self.unusual = self.mode == "off" or own
 
@@ -137,19 +154,25 @@ def enabled() -> bool:
 
 
 def proving() -> bool:
-    """Whether a symbolic run of `verify` is under way."""
-    return switch.interceptor is not None
+    """Whether a symbolic run of `verify` is under way in this thread."""
+    return switch.proofs > 0 and _local.interceptor is not None
 
 
 @contextmanager
 def watched(interceptor: Interceptor) -> Generator[None]:
-    """Give every contracted call to an interceptor, whatever the mode is."""
-    before, switch.interceptor = switch.interceptor, interceptor
-    switch.update()
+    """Give every contracted call of this thread to an interceptor, whatever the mode is."""
+    before, _local.interceptor = _local.interceptor, interceptor
+    _count_proof(1)
     try:
         yield
     finally:
-        switch.interceptor = before
+        _local.interceptor = before
+        _count_proof(-1)
+
+
+def _count_proof(change: int) -> None:
+    with _lock:
+        switch.proofs += change
         switch.update()
 
 

@@ -80,7 +80,7 @@ def test_conditions_are_a_text_or_several():
         ("t >= 5", "holds if", ("t >= 5",)),
         ("t == 4", "specialised", ("t == 4",)),
         ("batch <= 3", "holds if", ("batch <= 3",)),
-        ("t <= batch", "failed", ()),
+        ("t <= batch", "holds if", ("batch >= t",)),
         ("t >= 1", "proven", ()),
     ],
 )

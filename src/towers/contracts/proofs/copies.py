@@ -5,7 +5,6 @@ import inspect
 from types import MethodType
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
@@ -142,18 +141,21 @@ def _intercepted(module: nn.Module, signature: Signature) -> Any:
     return forward
 
 
+class _Cloned(TorchFunctionMode):
+    """Copies tensors that were computed too, which torch's own deepcopy refuses."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))
+
+
 def real_copy(module: nn.Module) -> nn.Module:
-    """A copy with data on the CPU, to be run on small tensors; what has no data gets small random numbers."""
-    twin = copy.deepcopy(module)
+    """A copy with its values, on the CPU."""
+    with _Cloned():
+        twin = copy.deepcopy(module)
     _keep_hooks(module, twin)
-    if any(tensor.is_meta for tensor in [*twin.parameters(), *twin.buffers()]):
-        twin = twin.to_empty(device="cpu")
-        with torch.no_grad():
-            for tensor in [*twin.parameters(), *twin.buffers()]:
-                if tensor.is_floating_point():
-                    tensor.normal_(std=0.1)
-                else:
-                    tensor.zero_()
     for part in twin.modules():
         _read_bare_annotations(part)
     return twin.to("cpu")

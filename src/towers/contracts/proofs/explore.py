@@ -15,9 +15,15 @@ from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.symbolic_inputs import Case
 from towers.contracts.proofs.symbolic_run import Outcome
 from towers.contracts.proofs.symbols import Guard, examples
+from towers.contracts.proofs.time_limit import OutOfTime
 
 MOST_RUNS = 150
 """Runs of one case; a module that asks more than that is not provable."""
+
+FEW_SIZES = 64
+"""Sizes of an axis that the code makes a number, of which each is run alone."""
+
+OUT_OF_TIME = "the time limit was reached before all sizes were covered"
 
 MOST_GUESSES = 8
 """Guards left by torch that cannot be read, after which no more sizes are tried for them."""
@@ -50,15 +56,15 @@ class Coverage:
 Run = Callable[[Spans], Outcome]
 
 
-def explore(case: Case, run: Run) -> Coverage:
+def explore(coverage: Coverage, run: Run) -> None:
     """Cover every size that the contract allows."""
-    return _Explorer(case, run).coverage
+    _Explorer(coverage, run)
 
 
 class _Explorer:
-    def __init__(self, case: Case, run: Run) -> None:
-        self.run, whole = run, case.spans()
-        self.coverage = Coverage(case, whole)
+    def __init__(self, coverage: Coverage, run: Run) -> None:
+        self.run, self.coverage = run, coverage
+        case, whole = coverage.case, coverage.whole
         self.seen: set[tuple[tuple[str, Span], ...]] = set()
         self.fixed: set[str] = set()
         self.waiting: list[dict[str, Span]] = []
@@ -73,7 +79,11 @@ class _Explorer:
                 self.coverage.open.append((self.coverage.first, f"more than {MOST_RUNS} runs would be needed"))
                 return
             self.coverage.runs += 1
-            self.judge(run(region))
+            try:
+                self.judge(run(region))
+            except OutOfTime:
+                self.coverage.open.append((Outcome(case, region), OUT_OF_TIME))
+                return
 
     def possible(self, region: Spans) -> bool:
         """Whether the conditions that speak of several axes leave anything of a region."""
@@ -116,6 +126,8 @@ class _Explorer:
         unresolved = ""
         for guard in [each for each in outcome.open if not always(each.relation, outcome.spans)]:
             if guard.fixed is not None:
+                if self.each_alone(outcome, guard.fixed):
+                    return
                 unresolved = f"{guard.fixed} is made a number at {guard.place}"
                 self.sample(outcome, guard.fixed)
                 continue
@@ -173,6 +185,15 @@ class _Explorer:
                     self.push({**outcome.spans, str(axis): part})
                 return True
         return False
+
+    def each_alone(self, outcome: Outcome, name: str) -> bool:
+        """Run every size of an axis alone, where there are few; whether that was so."""
+        span = outcome.spans[name]
+        if span.single or span.last is None or (span.last - span.first) // span.step >= FEW_SIZES:
+            return False
+        for size in range(span.first, span.last + 1, span.step):
+            self.push({**outcome.spans, name: Span(size, size)})
+        return True
 
     def sample(self, outcome: Outcome, name: str) -> None:
         """Some sizes of an axis that the code makes a number, each run alone."""

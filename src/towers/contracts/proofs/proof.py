@@ -1,7 +1,7 @@
 """What `verify` and `trace` say: a verdict on a module, and the walk of the shapes through it, as text and as data."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
@@ -82,8 +82,9 @@ class Proof:
     "holds if": only under `conditions`;
     "specialised": the code fixed an axis, said by `conditions`;
     "failed": `message` is what a run-time check says, with axis names in place of numbers;
-    "not provable": torch cannot run it on symbolic sizes; `message` says which operation and where, and how it fared
-    in real runs.
+    "not provable": torch cannot run it on symbolic sizes; `message` says which operation and where.
+
+    Whatever it is, it has been tried with real tensors, `tried` times, but for `untried`.
     """
 
     module: str
@@ -95,8 +96,14 @@ class Proof:
     trace: ShapeTrace
     runs: int
     seconds: float
-    samples: str = field(default="")
-    """What was run where nothing could be proven."""
+    assumptions: tuple[str, ...]
+    """What it is for, beyond sizes: "inputs are float32", "inputs are contiguous and on the CPU", "causal is False"."""
+    tried: int
+    """How many sizes were run with real tensors."""
+    untried: str | None
+    """Why none, or not all that were planned: "tried at 14 of 90 sizes"; None if nothing was left out."""
+    remarks: tuple[str, ...] = ()
+    """What real runs showed that is no fault: "not in bfloat16: …", "needs values that fit: …"."""
 
     def __bool__(self) -> bool:
         return self.verdict == "proven"
@@ -122,13 +129,18 @@ class Proof:
         return self.worst.place
 
     def __str__(self) -> str:
-        lines = [f"{self.module}: {self.headline()}"]
+        lines = _wrapped(f"{self.module}: {self.headline()}")
         free = ", ".join(self.axes.values())
         lines += _wrapped(f"for all {free}" if free else "for the sizes that are fixed or were given")
         lines += _table(self.contracts)
         if self.verdict != "proven":
             lines += self._why()
-        lines.append(f"{self.runs} runs, {self.seconds:.2f} s")
+        lines += _wrapped("assumed: " + "; ".join(self.assumptions))
+        for remark in self.remarks:
+            lines += _wrapped(remark)
+        lines.append(f"{self.runs} symbolic runs, {self.tried} real ones, {self.seconds:.2f} s")
+        if self.untried is not None:
+            lines += _wrapped(self.untried if self.tried else f"not tried with real tensors: {self.untried}")
         return "\n".join(lines)
 
     def headline(self) -> str:
@@ -140,7 +152,7 @@ class Proof:
     def _why(self) -> list[str]:
         worst = self.worst
         at = f"at {worst.place}: " if worst.place and worst.verdict != "not provable" else ""
-        lines = [*_wrapped(at + worst.message), *_wrapped(self.samples)]
+        lines = _wrapped(at + worst.message)
         if worst.verdict in ("failed", "holds if", "specialised"):
             lines += ["shapes up to there:", *(f"  {line}" for line in self.trace.lines())]
         return lines
@@ -155,7 +167,10 @@ class Proof:
             "conditions": list(self.conditions),
             "message": self.message,
             "place": self.place,
-            "samples": self.samples,
+            "assumptions": list(self.assumptions),
+            "tried": self.tried,
+            "untried": self.untried,
+            "remarks": list(self.remarks),
             "cases": [
                 {
                     "arguments": finding.label,

@@ -12,6 +12,7 @@ from torch.utils._device import _device_constructors  # pyright: ignore[reportPr
 
 from towers.contracts.proofs import fast_meta, layer_rules
 from towers.contracts.proofs.symbols import Symbols
+from towers.contracts.proofs.time_limit import ask
 
 Rule = Callable[..., Any]
 
@@ -48,29 +49,45 @@ _MAKING = cast(set[Any], _device_constructors())
 """The functions that make a tensor on the default device."""
 
 
-class Rules(TorchFunctionMode):
+class OnDevice(TorchFunctionMode):
+    """While it is on, nothing lies on another device than this one, whatever the code asks for."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.placed(func, args, dict(kwargs or {}))
+
+    def placed(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """A call without the devices that it names."""
+        if func in (Tensor.cuda, Tensor.cpu, Tensor.pin_memory):
+            return args[0]
+        if func is Tensor.to:
+            return _moved(*args, **kwargs)
+        if "device" in kwargs or func in _MAKING:
+            kwargs["device"] = self.device
+        return func(*args, **kwargs)
+
+
+class Rules(OnDevice):
     """While it is on, operations follow RULES, and nothing lies on another device than meta."""
 
     def __init__(self, symbols: Symbols) -> None:
-        super().__init__()
+        super().__init__("meta")
         self.symbols = symbols
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if type(func) is MethodWrapperType:  # reads an attribute such as the shape, as most calls do
             return func(*args)
+        ask()
         kwargs = dict(kwargs or {})
         rule = RULES.get(func)
         if rule is not None:
             result = rule(self.symbols, *args, **kwargs)
             if result is not NotImplemented:
                 return result
-        if func in (Tensor.cuda, Tensor.cpu, Tensor.pin_memory):
-            return args[0]
-        if func is Tensor.to:
-            return _moved(*args, **kwargs)
-        if "device" in kwargs or func in _MAKING:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)
+        return self.placed(func, args, kwargs)
 
 
 def _moved(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:

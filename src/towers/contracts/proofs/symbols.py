@@ -15,6 +15,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 from towers.contracts.proofs.ranges import PRIMES, Span, Spans
 from towers.contracts.proofs.symbolic_size import SymbolicSize, spelled
+from towers.contracts.proofs.time_limit import ask
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class _Watched(ShapeEnv):
         return answer
 
     def evaluate_sym_node(self, *args: Any, **kwargs: Any) -> Any:
+        ask()
         before = len(self.guards)
         answer = super().evaluate_sym_node(*args, **kwargs)
         if len(self.guards) > before:

@@ -1,55 +1,81 @@
 """`verify` and `trace`."""
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from towers.contracts.expressions import conditions as read_conditions
 from towers.contracts.proofs.copies import Emptied, own_signature
-from towers.contracts.proofs.explore import Coverage, explore, try_numbers_told
+from towers.contracts.proofs.explore import OUT_OF_TIME, Coverage, explore, try_numbers_told
 from towers.contracts.proofs.proof import ContractVerdict, Proof, ShapeTrace, TraceRow
 from towers.contracts.proofs.ranges import Span, Spans
-from towers.contracts.proofs.samples import real_run, sizes_to_try
+from towers.contracts.proofs.reality import SECONDS, RealityCheck
+from towers.contracts.proofs.settle import settle
 from towers.contracts.proofs.stateful import earlier_sizes
-from towers.contracts.proofs.symbolic_inputs import Case, read_subject
+from towers.contracts.proofs.symbolic_inputs import Case, ModuleSubject, read_subject
 from towers.contracts.proofs.symbolic_run import Outcome, Step, run
+from towers.contracts.proofs.time_limit import OutOfTime, time_limit
+from towers.contracts.proofs.trials import Given, as_if_nothing_ran
 from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, judged
 from towers.contracts.signature import several
+from towers.contracts.specs import tensors
 
 
-def verify(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwargs: Any) -> Proof:
-    """Prove every contract of a module for all sizes, on symbolic sizes and without data.
+def verify(
+    module: nn.Module,
+    *args: Any,
+    where: str | Sequence[str] = (),
+    seconds: float = 10.0,
+    values: Given | None = None,
+    **kwargs: Any,
+) -> Proof:
+    """Prove every contract of a module for all sizes: on symbolic sizes without data, then tried with real tensors.
 
     Inputs are made from the contract of its `forward`: every free axis ranges over all sizes from 1 on, unless a
     condition narrows it (or widens it to 0); optional tensors are given and left out, in every combination of up to
     four (of more: none, each, each two, and all). A module that keeps sizes from one call for the next, as attributes
-    or buffers, is called again after calls of other sizes. A copy of the module is run on
-    meta: nothing of the module itself is touched, its hooks run on the copy. jaxtyping annotations without `@contract`
-    are read too.
+    or buffers, is called again after calls of other sizes. jaxtyping annotations without `@contract` are read too.
 
-    What is proven is that shapes and dtypes fit. Values lie outside of it, those of indices too, also where they are
-    made from a size: that an embedding has too few rows for `torch.arange(words)` is not seen. An argument that is no
-    tensor has its default, the module the mode that it is in, and `*name` stands for 0, 1 and 2 axes.
+    What is proven is that shapes and dtypes fit. Before that is said, copies of the module run on the CPU with real
+    tensors of many sizes and values of several kinds: a failure there is a failure of the module. An argument that is
+    no tensor has its default, the module the mode that it is in, and `*name` stands for 0, 1 and 2 axes. Nothing of
+    the module itself is touched, and random state, default dtype, grad and autocast modes are put back.
 
     Args:
         module: any module whose `forward` has a contract, by `@contract`, `attach` or bare annotations.
         args, kwargs: inputs to use in place of made ones; the sizes of tensors do not matter where the contract
             names their axes. Tensors in a list, a dataclass or another record keep their sizes: it holds for those.
         where: further conditions on axes, as `contract` takes them: "time % 2 == 0".
+        seconds: the time limit of proof and real runs together. A proof that is not done by then is "not provable".
+        values: for the name of an argument a function of its shape that makes its values for the real runs.
 
     Raises:
         ValueError: `forward` has no contract; an argument can be made from no annotation and was not given; a
             condition cannot be read or leaves no size; or the module cannot be copied.
     """
     start = time.perf_counter()
-    prover = _Prover(module, several(where, "verify: where"), args, kwargs)
-    coverages = [prover.cover(case) for case in prover.subject.cases()]
-    findings = [judged(coverage) for coverage in coverages]
-    told = [_sampled(module, each, found) for each, found in zip(coverages, findings, strict=True)]
-    samples = "; ".join(dict.fromkeys(filter(None, told)))
+    check_seconds = min(SECONDS, seconds / 4)
+    with _one_at_a_time, as_if_nothing_ran():
+        prover = _Prover(module, several(where, "verify: where"), args, kwargs, start + seconds)
+        coverages: list[Coverage] = []
+        for case in prover.subject.cases():
+            coverages.append(prover.cover_within(case, prover.until - check_seconds - time.perf_counter()))
+        findings = [judged(coverage) for coverage in coverages]
+        check = RealityCheck(module, values or {}, check_seconds, prover.until)
+        try:
+            with time_limit(max(seconds - (time.perf_counter() - start), 4 * check_seconds)):
+                for at, (coverage, finding) in enumerate(zip(coverages, findings, strict=True)):
+                    main = at in (0, len(findings) - 1)
+                    settle(check, prover, coverage, finding, few=not main, share=1 / (len(findings) - at))
+        except OutOfTime:
+            check.reality.untried = "a real run took longer than the time limit"
+        reality = check.close()
     worst = min(findings, key=lambda finding: WORST_FIRST.index(finding.verdict))
     assert worst.outcome is not None
     spans: dict[str, str] = {}
@@ -64,8 +90,15 @@ def verify(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwa
         _trace(module, worst.outcome),
         sum(coverage.runs for coverage in coverages),
         time.perf_counter() - start,
-        samples,
+        assumptions(prover.subject),
+        reality.tried,
+        reality.untried,
+        tuple(reality.remarks),
     )
+
+
+_one_at_a_time = threading.RLock()
+"""Proofs of two threads wait for each other: what each puts back in the end must be what it found."""
 
 
 def trace(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwargs: Any) -> ShapeTrace:
@@ -84,9 +117,18 @@ def trace(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwar
 
 
 class _Prover:
-    """The runs of one module."""
+    """The symbolic runs of one module."""
 
-    def __init__(self, module: nn.Module, where: Sequence[str], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        where: Sequence[str],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        until: float = float("inf"),
+    ) -> None:
+        self.until = until
+        """When the time limit passes, as time.perf_counter counts."""
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.fake.cache_enabled = False  # no two runs have the same symbols
         self.emptied = Emptied(module, self.fake)
@@ -103,19 +145,30 @@ class _Prover:
         """One run."""
         return run(self.emptied, self.fake, case, spans, earlier)
 
-    def cover(self, case: Case) -> Coverage:
-        """All runs of a case; an error of an operation counts only if a real run has it too."""
-        coverage = explore(case, lambda spans: self.run(case, spans))
-        if coverage.failed and not coverage.passed:
-            try_numbers_told(coverage, lambda spans: self.run(case, spans))
-        for outcome in [each for each in coverage.failed if each.message.startswith(f"{type(each.error).__name__}: ")]:
-            sizes = {name: span.example(11 + 6 * at) for at, (name, span) in enumerate(outcome.spans.items())}
-            if case.fits(sizes) and real_run(self.subject.instance, case, sizes) is None:
-                coverage.failed.remove(outcome)
-                coverage.open.append((outcome, f"torch cannot do it on symbolic sizes: {outcome.message}"))
-        if coverage.passed and not coverage.failed and coverage.first.keeps:
-            self.call_again(coverage)
+    def cover_within(self, case: Case, seconds: float) -> Coverage:
+        """All runs of a case, as far as they come in time."""
+        coverage = Coverage(case, case.spans())
+        try:
+            with time_limit(max(seconds, 0.0)):
+                explore(coverage, lambda spans: self.run(case, spans))
+                if coverage.failed and not coverage.passed:
+                    try_numbers_told(coverage, lambda spans: self.run(case, spans))
+                if coverage.passed and not coverage.failed and coverage.first.keeps:
+                    self.call_again(coverage)
+        except OutOfTime:
+            coverage.open.append((Outcome(case, coverage.whole), OUT_OF_TIME))
         return coverage
+
+    def proves(self, coverage: Coverage, further: Sequence[str]) -> bool:
+        """Whether a case is proven under further conditions."""
+        conditions = tuple(condition for text in further for condition in read_conditions(text))
+        subject = replace(self.subject, assumed=(*self.subject.assumed, *conditions))
+        try:
+            narrowed = self.cover_within(replace(coverage.case, subject=subject), self.until - time.perf_counter())
+        except ValueError:
+            return False
+        coverage.runs += narrowed.runs
+        return judged(narrowed).verdict == "proven"
 
     def call_again(self, coverage: Coverage) -> None:
         """Run a module that keeps sizes after calls of other sizes: what then fails, fails for all sizes."""
@@ -151,21 +204,18 @@ def _size_given(case: Case, axis: str) -> int:
     return check.names.axis_size(axis)
 
 
-def _sampled(module: nn.Module, coverage: Coverage, finding: Finding) -> str:
-    """Run what could not be proven on real tensors; a failure there is the finding."""
-    if finding.verdict != "not provable":
-        return ""
-    count = 0
-    for sizes in sizes_to_try(coverage.case):
-        error = real_run(module, coverage.case, sizes)
-        if error is not None:
-            finding.verdict, finding.message = "failed", str(error) if isinstance(error, TypeError) else repr(error)
-            finding.conditions = ()
-            at = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-            finding.place = f"{at} (a real run; {finding.place or 'no symbolic one was possible'})"
-            return ""
-        count += 1
-    return f"it held in {count} small real runs at different sizes"
+def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
+    """What the verdict is for, beyond sizes: dtype, device and memory layout of the inputs, and other arguments."""
+    made = [*subject.required, *subject.optional]
+    found = [spec for name in made for spec in tensors(subject.signature.arguments.get(name, ()))]
+    dtypes = dict.fromkeys(str(subject.dtype(spec)).removeprefix("torch.") for spec in found)
+    texts = [f"inputs are {' or '.join(dtypes)}"] if dtypes else []
+    texts.append("inputs are contiguous and on the CPU")
+    for name, default in subject.signature.defaults.items():
+        if name not in (*made, "self") and name in subject.signature.arguments:
+            texts.append(f"{name} is {default!r}")
+    texts.append("the module is in training mode" if subject.instance.training else "the module is in eval mode")
+    return tuple(texts)
 
 
 def _contracts(coverages: Sequence[Coverage], findings: Sequence[Finding]) -> tuple[ContractVerdict, ...]:

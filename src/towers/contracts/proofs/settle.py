@@ -1,0 +1,88 @@
+"""What real runs make of a verdict: it stands, it is failed at a size, or it holds under a condition that is proven."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from towers.contracts.proofs.explore import Coverage
+from towers.contracts.proofs.reality import DTYPES, RealityCheck, holds_at, supposed
+from towers.contracts.proofs.trials import Trial
+from towers.contracts.proofs.verdicts import Finding
+from towers.contracts.specs import tensors
+
+
+class Prover(Protocol):
+    """What can prove a case under further conditions."""
+
+    def proves(self, coverage: Coverage, further: Sequence[str]) -> bool:
+        """Whether it is proven there."""
+        ...
+
+
+def settle(
+    check: RealityCheck, prover: Prover, coverage: Coverage, finding: Finding, *, few: bool, share: float
+) -> None:
+    """Compare what a finding claims with real runs, and change it where they differ."""
+    case = coverage.case
+    if finding.verdict in ("failed", "holds if", "specialised") and not check.confirm(finding, case):
+        finding.message = f"real tensors pass where symbolic ones fail: {finding.message}"
+        finding.verdict, finding.conditions = "not provable", ()
+    table = check.table(case, few=few, share=share)
+    broken, narrow = _differences(finding, table)
+    mixed = {trial.error is None for trial in table} == {True, False}
+    if broken or narrow or (finding.verdict in ("failed", "not provable") and mixed):
+        guesses = supposed(check, case, table, coverage.whole)
+        conditions = next((each for each in guesses if prover.proves(coverage, each)), None)
+        if conditions is not None:
+            _claim(finding, conditions, broken)
+        elif broken:
+            _fail(finding, broken)
+        elif narrow:
+            finding.verdict, finding.conditions = "failed", ()
+            finding.message += f" (no condition was found that is exact: it holds at {narrow[0].at} too)"
+    if check.reality.untried is not None:
+        return
+    if finding.verdict == "proven":
+        trial = check.gradients(case)
+        if trial is not None:
+            _fail(finding, [trial])
+    if not few and finding.verdict == "proven":
+        check.dtypes(case, _admitted(coverage))
+
+
+def _differences(finding: Finding, table: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
+    """Runs that fail where the finding claims that it holds (or cannot tell), and those that pass where it must not."""
+    if finding.verdict == "failed":
+        return [], []
+    broken: list[Trial] = []
+    narrow: list[Trial] = []
+    for trial in table:
+        claimed = holds_at(finding.conditions, trial.sizes)
+        if claimed and trial.error is not None:
+            broken.append(trial)
+        elif not claimed and trial.error is None:
+            narrow.append(trial)
+    return broken, narrow
+
+
+def _claim(finding: Finding, conditions: Sequence[str], broken: Sequence[Trial]) -> None:
+    [first, *more] = conditions
+    single = not more and " == " in first and first.rpartition(" ")[2].isdigit() and "%" not in first
+    finding.verdict = "specialised" if single else "holds if"
+    finding.conditions = tuple(conditions)
+    if broken:
+        finding.message, finding.place = broken[0].message, f"{broken[0].at} (a real run)"
+
+
+def _fail(finding: Finding, broken: Sequence[Trial]) -> None:
+    first = broken[0]
+    symbolic = finding.place or "the symbolic runs passed"
+    finding.verdict, finding.conditions = "failed", ()
+    finding.message, finding.place = first.message, f"{first.at} (a real run; {symbolic})"
+
+
+def _admitted(coverage: Coverage) -> list[torch.dtype]:
+    """The further dtypes that the annotations of floating and integer arguments admit."""
+    specs = [spec for arguments in coverage.case.subject.signature.arguments.values() for spec in tensors(arguments)]
+    return [dtype for dtype in DTYPES if any(spec.dtypes is None or dtype in spec.dtypes for spec in specs)]

@@ -1,0 +1,66 @@
+"""A time limit for work in one thread: asked for where that is cheap, and enforced where work hangs between."""
+
+import ctypes
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+GRACE = 0.3
+"""Seconds after the limit before a thread that did not ask is interrupted."""
+
+
+class OutOfTime(BaseException):
+    """The time limit has passed; no Exception, so that no handler on the way takes it for one of its own."""
+
+
+class _Local(threading.local):
+    until: float | None = None
+
+
+_local = _Local()
+
+
+def ask() -> None:
+    """Stop here if the time of this thread is over.
+
+    Raises:
+        OutOfTime: it is.
+    """
+    if _local.until is not None and time.perf_counter() > _local.until:
+        raise OutOfTime
+
+
+@contextmanager
+def time_limit(seconds: float) -> Generator[None]:
+    """Raise OutOfTime in this thread once the time is over: where `ask` is called, or soon after it anywhere in Python.
+
+    No signals: a second thread watches. Code in C is interrupted only after it has returned.
+    """
+    before, until = _local.until, time.perf_counter() + seconds
+    _local.until = until if before is None else min(before, until)
+    thread, lock, done = threading.get_ident(), threading.Lock(), threading.Event()
+
+    def watch() -> None:
+        wait = max(0.0, until - time.perf_counter()) + GRACE
+        while not done.wait(wait):
+            with lock:
+                if not done.is_set():
+                    _raise_in(thread, OutOfTime)
+            wait = GRACE
+
+    threading.Thread(target=watch, daemon=True, name="time limit of verify").start()
+    try:
+        yield
+    finally:
+        with lock:
+            done.set()
+            _raise_in(thread, None)
+        _local.until = before
+
+
+def _raise_in(thread: int, error: type[OutOfTime] | None) -> None:
+    """Let an exception be raised in another thread as soon as it runs Python; None takes one back that waits."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), error if error is None else ctypes.py_object(error)
+    )

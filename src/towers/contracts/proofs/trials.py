@@ -1,0 +1,280 @@
+"""Real runs of a copy of a module: arguments of given sizes with values of several kinds, as if nothing had run."""
+
+import copy
+import random
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from towers.contracts.errors import ShapeContractError, ValueContractError
+from towers.contracts.proofs.copies import real_copy
+from towers.contracts.proofs.shape_rules import OnDevice
+from towers.contracts.proofs.symbolic_inputs import Case
+
+Given = Mapping[str, Callable[[tuple[int, ...]], Any]]
+"""Values that the user makes: for an argument's name a function of the shape."""
+
+LARGEST_INPUTS = 2**24
+"""Numbers in all inputs of one run together."""
+
+REPEATED = 8
+"""Failures that are repeated on a fresh copy, after which it is known that calls leave nothing that matters."""
+
+LARGEST_MODULE = 2**30
+"""Bytes of parameters and buffers; a larger module is not copied and run."""
+
+
+@dataclass
+class Trial:
+    """What real runs at one choice of sizes showed."""
+
+    sizes: dict[str, int]
+    error: Exception | None
+    """Why it fails there; None where some values, or all, pass."""
+    needs: str = ""
+    """The error that other values met, where only some pass."""
+
+    @property
+    def at(self) -> str:
+        """The sizes as text: "batch = 2, time = 17"."""
+        return ", ".join(f"{name} = {size}" for name, size in self.sizes.items())
+
+    @property
+    def message(self) -> str:
+        """The error as text."""
+        error = self.error
+        return str(error) if isinstance(error, TypeError) and "\n" in str(error) else f"{type(error).__name__}: {error}"
+
+
+class Trials:
+    """Runs one module's copy, the same for all sizes."""
+
+    def __init__(self, module: nn.Module, given: Given) -> None:
+        self.module, self.given = module, given
+        self.twin: nn.Module | None = None
+        self.table = _smallest_table(module)
+        self.converted: dict[torch.dtype, nn.Module] = {}
+        self.repeated = 0
+        self.kept = False
+        """Whether a failure was due to what an earlier call left."""
+        self.redirect = False
+        """Whether the code asks for a device that this machine does not have: then everything stays on the CPU."""
+        self.count = 0
+
+    def refused(self) -> str | None:
+        """Why the module is not run; None if it can be."""
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        if any(tensor.is_meta for tensor in tensors):
+            return "it is on the meta device and has no values"
+        if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > LARGEST_MODULE:
+            return "its parameters and buffers take more than 1 GB"
+        held = [value for part in self.module.modules() for value in vars(part).values()]
+        if any(type(value).__name__ == "ProcessGroup" for value in held):
+            return "it belongs to a process group"
+        try:
+            self.twin = real_copy(self.module)
+        except Exception as error:
+            return f"it cannot be copied with its values: {type(error).__name__}: {error}"
+        return None
+
+    def run(self, case: Case, sizes: dict[str, int], turn: int = 0, dtype: torch.dtype | None = None) -> Trial | None:
+        """Run at some sizes; a failure counts only if every kind of values meets one, a broken contract at once.
+
+        None where it cannot be told: there is not enough memory.
+        """
+        first = ""
+        error: Exception | None = None
+        kinds = [((turn + step) % 4, (turn + step) % 3, (turn + step) % 3) for step in range(4)]
+        kinds += [(ints, masks, floats) for ints in range(4) for masks in range(3) for floats in range(2)]
+        for kind in kinds if _varies(case) else kinds[:4]:
+            error = self.attempt(case, sizes, kind, dtype)
+            if error is None or isinstance(error, ShapeContractError):
+                break
+            if isinstance(error, MemoryError) or "allocate memory" in str(error):
+                return None
+            first = first or f"{type(error).__name__}: {error}"
+        return Trial(sizes, error, first if error is None else "")
+
+    def attempt(
+        self, case: Case, sizes: Mapping[str, int], kind: Sequence[int], dtype: torch.dtype | None
+    ) -> Exception | None:
+        """One call on the copy, with one kind of values; a failure is repeated on a fresh copy."""
+        error = self.call(self.twin, case, sizes, kind, dtype)
+        if error is not None and not self.redirect and _names_missing_device(error):
+            self.redirect = True
+            error = self.call(self.twin, case, sizes, kind, dtype)
+        if error is None:
+            return None
+        if not self.kept and self.repeated >= REPEATED:
+            return error
+        self.repeated += 1
+        fresh = real_copy(self.module)
+        self.converted.clear()
+        again = self.call(fresh, case, sizes, kind, dtype)
+        self.twin = fresh
+        if again is None:
+            self.kept = True
+            error.add_note("only after calls of other sizes: a fresh copy passes")
+        return error
+
+    def call(
+        self, twin: nn.Module | None, case: Case, sizes: Mapping[str, int], kind: Sequence[int], dtype: Any
+    ) -> Exception | None:
+        """What one call raises; None also where a contract refuses the values."""
+        assert twin is not None
+        self.count += 1
+        generator = torch.Generator().manual_seed(sum(sizes.values()) + 1000 * sum(kind))
+        if dtype is not None and dtype.is_floating_point:
+            twin = self.converted.setdefault(dtype, real_copy(self.module).to(dtype))
+        try:
+            make = _Maker(kind, (self.table, 1 + min(sizes.values(), default=1)), generator, dtype)
+            arguments = case.arguments(sizes, make)
+            _keep_conditions(arguments, case, sizes)
+            for name in self.given.keys() & arguments.keys():
+                arguments[name] = self.given[name](tuple(arguments[name].shape))
+            args, kwargs = case.placed({name: _copied(value) for name, value in arguments.items()})
+            with OnDevice("cpu") if self.redirect else nullcontext():
+                twin(*args, **kwargs)
+        except ValueContractError:
+            return None  # a contract refused numbers: those that are made need not be what the module takes
+        except Exception as error:
+            return error
+        return None
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes tensors of one kind of values."""
+
+    kind: Sequence[int]
+    """For integers 0, 1, random indices or random lengths; masks false, true or mixed; floats normal, in (0, 1) or
+    positive definite where the last two axes are equal."""
+    ends: tuple[int, int]
+    """The number of rows of the smallest table, and one more than the smallest size: no index or length is larger."""
+    generator: torch.Generator
+    dtype: torch.dtype | None
+
+    def __call__(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        ints, masks, floats = self.kind
+        if dtype is torch.bool:
+            return self._mask(shape, masks)
+        if not (dtype.is_floating_point or dtype.is_complex):
+            dtype = torch.int32 if self.dtype is torch.int32 else dtype
+            low, high = ((0, 1), (1, 2), (0, self.ends[0]), (1, max(2, self.ends[1])))[ints]
+            return torch.randint(low, high, tuple(shape), generator=self.generator, device="cpu").to(dtype)
+        if self.dtype is not None and self.dtype.is_floating_point:
+            dtype = self.dtype
+        wide = torch.complex64 if dtype.is_complex else torch.float32
+        if floats == 1 and not dtype.is_complex:
+            return torch.rand(tuple(shape), generator=self.generator, device="cpu").to(dtype)
+        values = torch.randn(tuple(shape), generator=self.generator, dtype=wide, device="cpu")
+        if floats == 2 and len(shape) > 1 and shape[-1] == shape[-2]:
+            values = values @ values.mH + torch.eye(shape[-1], dtype=wide, device="cpu")
+        return values.to(dtype)
+
+    def _mask(self, shape: Sequence[int], kind: int) -> Tensor:
+        mask = torch.zeros(tuple(shape), dtype=torch.bool, device="cpu")
+        if kind == 1:
+            return ~mask
+        if kind == 2 and shape and 0 not in shape:
+            mask = torch.rand(tuple(shape), generator=self.generator, device="cpu") > 0.5
+            mask[..., 0] = True
+        return mask
+
+
+def _varies(case: Case) -> bool:
+    """Whether the arguments hold values of more than one kind, so that those are worth combining."""
+    kinds: set[tuple[bool, bool]] = set()
+    ones = dict.fromkeys(case.axes(), 1)
+    case.arguments(ones, lambda shape, dtype: kinds.add((dtype is torch.bool, dtype.is_floating_point)))
+    return len(kinds) > 1
+
+
+def _keep_conditions(arguments: dict[str, Any], case: Case, sizes: Mapping[str, int]) -> None:
+    """Bring the values of integer tensors into the bounds that a contract sets them."""
+    for condition in case.subject.where:
+        name = condition.subject.text
+        value = arguments.get(name)
+        if not isinstance(value, Tensor) or value.dtype.is_floating_point or value.dtype is torch.bool:
+            continue
+        try:
+            bound = int(condition.bound.evaluate(sizes.__getitem__, case.brace))
+        except LookupError:
+            continue
+        if condition.relation in (">=", ">"):
+            value.clamp_(min=bound + (condition.relation == ">"))
+        elif condition.relation in ("<=", "<"):
+            value.clamp_(max=bound - (condition.relation == "<"))
+        else:
+            value.fill_(bound)
+
+
+def _copied(value: Any) -> Any:
+    """A record that the user gave is not handed to the module itself, which may change it."""
+    try:
+        return value if isinstance(value, Tensor) else copy.deepcopy(value)
+    except Exception:
+        return value
+
+
+def _smallest_table(module: nn.Module) -> int:
+    """The number of rows of the smallest table that integers may be indices into; 2 where there is none."""
+    kinds = (nn.Embedding, nn.EmbeddingBag)
+    rows = [part.num_embeddings for part in module.modules() if isinstance(part, kinds)]
+    rows = rows or [len(tensor) for tensor in module.parameters() if tensor.dim() == 2]
+    return max(1, min(rows, default=2))
+
+
+def _names_missing_device(error: Exception) -> bool:
+    """Whether torch says that a device which the code asks for is not there."""
+    wrong = ("not compiled with", "NVIDIA driver", "No CUDA GPUs", "accelerator device", "backend is not available")
+    return isinstance(error, (AssertionError, RuntimeError)) and any(text in str(error) for text in wrong)
+
+
+# As if nothing had run.
+
+
+@contextmanager
+def as_if_nothing_ran() -> Generator[None]:
+    """Put back random state, default dtype, the modes of gradients and autocast; keep quiet what this thread prints."""
+    state, numpy = random.getstate(), sys.modules.get("numpy")
+    numbers: Any = None if numpy is None else numpy.random.get_state()
+    dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
+    autocast = {device: torch.is_autocast_enabled(device) for device in ("cpu", "cuda")}
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    out, err = _Silent(sys.stdout), _Silent(sys.stderr)
+    sys.stdout, sys.stderr = out, err
+    try:
+        with torch.random.fork_rng(devices=cuda), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.stdout = out.inner if sys.stdout is out else sys.stdout
+        sys.stderr = err.inner if sys.stderr is err else sys.stderr
+        random.setstate(state)
+        if numpy is not None:
+            numpy.random.set_state(numbers)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradients)
+        for device, on in autocast.items():
+            torch.set_autocast_enabled(device, on)
+
+
+class _Silent:
+    """A text stream that drops what one thread writes and passes on what others do."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.thread = inner, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.get_ident() == self.thread else self.inner.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)

@@ -1,0 +1,316 @@
+"""The reality check: what symbols prove and real tensors refuse is never proven, and nothing is left changed by it."""
+
+import random
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from jaxtyping import Float, Float32, Float64, Int, Int32
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from towers import TwoTowers
+from towers.contracts import contract, verify
+
+
+def module(forward: Any, **parts: Any) -> nn.Module:
+    """A module with these parts whose forward is a contracted function of `self` and inputs."""
+    kind = type("Made", (nn.Module,), {"forward": contract(forward)})
+    made = kind()
+    for name, part in parts.items():
+        setattr(made, name, part)
+    return made
+
+
+# What symbols alone prove, and real tensors refuse.
+
+
+def viewed_lstm(self, x: Float[Tensor, "batch time 8"]) -> Float[Tensor, "batch*time 6"]:
+    return self.lstm(x)[0].view(-1, 6)
+
+
+def viewed_channels_last(self, x: Float[Tensor, "batch 3 high wide"]) -> Float[Tensor, "batch 4*high*wide"]:
+    return self.conv(x.contiguous(memory_format=torch.channels_last)).view(len(x), -1)
+
+
+def narrow_source(self, x: Float[Tensor, "rows 8"], ids: Int[Tensor, "rows"]) -> Float[Tensor, "rows 8"]:
+    return x.index_add(0, ids, x[:, :4])
+
+
+def entropy(self, x: Float[Tensor, "batch 5 high wide"], y: Int[Tensor, "batch high"]) -> Float[Tensor, ""]:
+    return F.cross_entropy(x, y)
+
+
+def autocast_inside(self, x: Float32[Tensor, "batch 8"]) -> Float32[Tensor, "batch 6"]:
+    with torch.autocast("cpu", torch.bfloat16):
+        return self.linear(x)
+
+
+def double_norm(self, x: Float64[Tensor, "batch 8"]) -> Float64[Tensor, "batch 8"]:
+    return self.norm(x)
+
+
+def double_attention(self, x: Float64[Tensor, "batch time 8"]) -> Float64[Tensor, "batch time 8"]:
+    return self.attention(x, x, x)[0]
+
+
+def double_states(
+    self, x: Float32[Tensor, "batch time 8"], h: Float64[Tensor, "1 batch 6"]
+) -> Float[Tensor, "batch time 6"]:
+    return self.gru(x, h)[0]
+
+
+def loss_of_int32(self, x: Float[Tensor, "batch 5"], y: Int32[Tensor, "batch"]) -> Float[Tensor, ""]:
+    return F.cross_entropy(x, y)
+
+
+def one_hot_of_int32(self, y: Int32[Tensor, "batch"]) -> Int[Tensor, "batch 5"]:
+    return F.one_hot(y, 5)
+
+
+def activation_of_ints(self, x: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
+    return F.gelu(x)
+
+
+def softmax_of_ints(self, x: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
+    return x.softmax(-1)
+
+
+def written_expanded(self, x: Float[Tensor, "batch 1"], y: Float[Tensor, "time"]) -> Float[Tensor, "batch time"]:
+    return x.expand(len(x), len(y)).add_(y)
+
+
+def few_rows_for_all(self, x: Float[Tensor, "batch time 8"]) -> Float[Tensor, "batch time 8"]:
+    return x + self.table(torch.arange(x.shape[1]) + 40)
+
+
+REFUSED = {
+    "an LSTM's output is a transpose": (viewed_lstm, {"lstm": nn.LSTM(8, 6, batch_first=True)}),
+    "channels last": (viewed_channels_last, {"conv": nn.Conv2d(3, 4, 3, padding=1)}),
+    "index_add": (narrow_source, {}),
+    "cross_entropy in 4 dimensions": (entropy, {}),
+    "autocast": (autocast_inside, {"linear": nn.Linear(8, 6)}),
+    "LayerNorm of float64": (double_norm, {"norm": nn.LayerNorm(8)}),
+    "attention of float64": (double_attention, {"attention": nn.MultiheadAttention(8, 2, batch_first=True)}),
+    "states of float64": (double_states, {"gru": nn.GRU(8, 6, batch_first=True)}),
+    "a loss of int32": (loss_of_int32, {}),
+    "one_hot of int32": (one_hot_of_int32, {}),
+    "an activation of integers": (activation_of_ints, {}),
+    "a softmax of integers": (softmax_of_ints, {}),
+    "written where it is expanded": (written_expanded, {}),
+    "no row for any position": (few_rows_for_all, {"table": nn.Embedding(16, 8)}),
+}
+
+
+@pytest.mark.parametrize(("forward", "parts"), REFUSED.values(), ids=REFUSED)
+def test_what_real_tensors_refuse_is_not_proven(forward: Any, parts: dict[str, nn.Module]):
+    proof = verify(module(forward, **parts))
+    assert proof.verdict in ("failed", "holds if", "specialised"), str(proof)
+    assert proof.tried > 0
+
+
+def test_a_table_with_fewer_rows_than_words_is_a_condition_and_exact():
+    def forward(self, x: Float[Tensor, "batch time 8"]) -> Float[Tensor, "batch time 8"]:
+        return x + self.table(torch.arange(x.shape[1]))
+
+    made = module(forward, table=nn.Embedding(16, 8))
+    proof = verify(made)
+    assert (proof.verdict, proof.conditions) == ("holds if", ("time <= 16",)), str(proof)
+    assert verify(made, where=proof.conditions)
+    made(torch.zeros(2, 16, 8))
+    with pytest.raises(IndexError):
+        made(torch.zeros(2, 17, 8))
+
+
+def test_a_failure_that_only_a_later_call_has_is_one_of_the_module():
+    def forward(self, x: Float[Tensor, "batch time 8"]) -> Float[Tensor, "batch time 8"]:
+        self.calls.append(int(x.numel()))
+        return x if self.calls[0] == self.calls[-1] or sum(self.calls) < 500 else x[:, 1:]
+
+    made = module(forward)
+    made.calls = []
+    assert verify(made).verdict == "failed"
+    assert made.calls == []
+
+
+# Values.
+
+
+def test_values_that_a_module_needs_are_a_remark_and_can_be_given():
+    def forward(self, x: Float[Tensor, "batch time 8"], ids: Int[Tensor, "batch"]) -> Float[Tensor, "batch 8"]:
+        if not bool((ids > 0).all()):
+            raise ValueError("ids begin at 1")
+        return x.sum(1) * ids.unsqueeze(1)
+
+    proof = verify(module(forward))
+    assert proof.verdict in ("proven", "not provable")
+    assert any("needs values that fit: ValueError: ids begin at 1" in remark for remark in proof.remarks)
+    given = verify(module(forward), values={"ids": lambda shape: torch.full(shape, 7)})
+    assert given.remarks == ()
+
+
+def test_no_values_that_pass_are_a_failure():
+    def forward(self, x: Float[Tensor, "batch 8"]) -> Float[Tensor, "batch 8"]:
+        torch.linalg.cholesky(x[:1].T @ x[:1] - 9 * torch.eye(8))
+        return x
+
+    proof = verify(module(forward))
+    assert proof.verdict == "failed"
+    assert "LinAlgError" in proof.message
+
+
+def test_conditions_on_values_are_kept():
+    @contract(where="1 <= lengths <= time")
+    def forward(self, x: Float[Tensor, "batch time 8"], lengths: Int[Tensor, "batch"]) -> Float[Tensor, "batch 8"]:
+        assert int(lengths.min()) >= 1
+        assert int(lengths.max()) <= x.shape[1]
+        return x[:, 0]
+
+    kind = type("Made", (nn.Module,), {"forward": forward})
+    assert verify(kind()).verdict != "failed"
+
+
+# Dtypes.
+
+
+def test_a_dtype_that_fails_is_a_remark():
+    def forward(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+        return torch.fft.ifft(torch.fft.fft(x)).real
+
+    proof = verify(module(forward))
+    assert proof
+    assert any(remark.startswith("not in bfloat16: ") for remark in proof.remarks)
+    assert any("not in bfloat16" in line for line in str(proof).splitlines())
+
+
+# What is left as it was.
+
+
+def test_nothing_is_changed_by_it():
+    def forward(self, x: Float[Tensor, "batch 8"]) -> Float[Tensor, "batch 6"]:
+        print("hello from inside")
+        random.random(), numpy.random.rand(), torch.rand(3)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        result = self.linear(x)
+        torch.set_default_dtype(torch.float32)
+        return result
+
+    made = module(forward, linear=nn.Linear(8, 6))
+    made.linear.weight.grad = torch.ones(6, 8)
+    before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert verify(made)
+    assert (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+    assert torch.get_default_dtype() is torch.float32
+    assert torch.is_grad_enabled()
+    assert not torch.is_autocast_enabled("cpu")
+    assert torch.equal(made.linear.weight.grad, torch.ones(6, 8))
+
+
+def test_what_the_module_prints_is_dropped_and_what_others_print_is_not(capsys: pytest.CaptureFixture[str]):
+    def forward(self, x: Float[Tensor, "batch 8"]) -> Float[Tensor, "batch 8"]:
+        print("inside")
+        thread = threading.Thread(target=print, args=("another thread",))
+        thread.start()
+        thread.join()
+        return x
+
+    before = sys.stdout
+    assert verify(module(forward))
+    assert sys.stdout is before
+    out = capsys.readouterr().out
+    assert "inside" not in out
+    assert "another thread" in out
+
+
+# What is not run, and how long it takes.
+
+
+def test_a_large_module_is_not_run():
+    def forward(self, x: Float[Tensor, "batch 8"]) -> Float[Tensor, "batch 8"]:
+        return x
+
+    made = module(forward)
+    made.register_buffer("large", torch.zeros(1, dtype=torch.int8).expand(2**31))
+    proof = verify(made)
+    assert proof
+    assert (proof.tried, proof.untried) == (0, "its parameters and buffers take more than 1 GB")
+
+
+def test_a_slow_module_is_tried_at_fewer_sizes_and_says_so():
+    def forward(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+        if not torch.compiler.is_compiling() and type(x) is Tensor:
+            time.sleep(0.05)
+        return x
+
+    proof = verify(module(forward))
+    assert proof
+    assert 8 <= proof.tried < 100
+    assert proof.untried is not None
+    assert proof.untried.startswith(f"tried at {proof.tried} of ")
+
+
+@pytest.mark.parametrize("where", ["symbols", "values"])
+def test_no_loop_outlasts_the_limit_in_any_thread(where: str):
+    def forward(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+        while (type(x) is not Tensor) == (where == "symbols"):
+            pass
+        return x
+
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(verify(module(forward), seconds=0.5)))
+    thread.start()
+    thread.join(60)
+    [proof] = found
+    if where == "symbols":
+        assert proof.verdict == "not provable"
+        assert "time limit" in proof.message
+    else:
+        assert proof.verdict == "proven"
+        assert proof.untried == "a real run took longer than the time limit"
+
+
+# Other threads.
+
+
+def test_other_threads_get_their_usual_results_meanwhile():
+    torch.manual_seed(0)
+    model, left, right = TwoTowers(), torch.randn(3, 7, 300), torch.randn(3, 5, 300)
+    expected = model(left, right)
+    stop, wrong, calls = threading.Event(), [], [0]
+
+    def call() -> None:
+        while not stop.is_set():
+            try:
+                result = model(left, right)
+                calls[0] += 1
+                if type(result) is not Tensor or not torch.allclose(result, expected, atol=1e-5):
+                    wrong.append(result)
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    proofs = [verify(TwoTowers(), seconds=60) for _ in range(2)]
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert all(proofs)
+    assert not wrong
+    assert calls[0] > 10
+
+
+def test_assumptions_are_told():
+    def forward(self, x: Float[Tensor, "batch 8"], flip: bool = False) -> Float[Tensor, "batch 8"]:
+        return x
+
+    proof = verify(module(forward).eval())
+    assert "inputs are float32" in proof.assumptions
+    assert "inputs are contiguous and on the CPU" in proof.assumptions
+    assert "the module is in eval mode" in proof.assumptions
+    assert proof.to_json()["tried"] == proof.tried
