@@ -108,10 +108,26 @@ class Masked(nn.Module):
 def test_axes_that_broadcast_are_1_too():
     assert verify(Masked(lambda x, mask: x.masked_fill(mask, 0.0)))
     proof = verify(Masked(lambda x, mask: torch.zeros(mask.shape)))
-    assert proof.verdict == "failed"
-    assert proof.headline() == "failed (#batch of 1)"
+    assert proof.headline() == "specialised batch == 1 and time == 1 (#batch of 1)"
     assert "the result: batch is 1; expected batch (as in x)" in str(proof)
-    assert verify(Masked(lambda x, mask: x.masked_fill(mask.view(x.shape), 0.0))).verdict == "failed"
+    assert verify(Masked(lambda x, mask: x.masked_fill(mask.view(x.shape), 0.0))).conditions == proof.conditions
+
+
+def test_a_condition_for_one_way_to_call_is_none_for_the_module_where_another_is_not_provable():
+    class Half(nn.Module):
+        @contract
+        def forward(
+            self, x: Float[Tensor, "batch time"], y: Float[Tensor, "batch"] | None = None
+        ) -> Float[Tensor, "batch time"]:
+            if y is None:
+                return x[:, : x.shape[1] // 2 * 2]
+            for step in range(x.shape[1]):
+                x = x + step
+            return x
+
+    proof = verify(Half())
+    assert (proof.verdict, proof.conditions) == ("failed", ())
+    assert "so called it holds if time % 2 == 0" in proof.message
 
 
 @pytest.mark.parametrize(

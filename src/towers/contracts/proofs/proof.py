@@ -115,8 +115,9 @@ class Proof:
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """Under which it holds."""
-        return self.worst.conditions
+        """Under which it holds, however it is called."""
+        found = [text for finding in self.findings for text in finding.conditions]
+        return tuple(dict.fromkeys(found)) if self.verdict in ("holds if", "specialised") else ()
 
     @property
     def message(self) -> str:
@@ -146,7 +147,7 @@ class Proof:
     def headline(self) -> str:
         """The verdict in one line."""
         worst = self.worst
-        told = f" {' and '.join(worst.conditions)}" if worst.conditions else ""
+        told = f" {' and '.join(self.conditions)}" if self.conditions else ""
         return f"{self.verdict}{told}" + (f" ({worst.label})" if worst.label and not self else "")
 
     def _why(self) -> list[str]:

@@ -278,7 +278,8 @@ def _alone(
 ) -> list[str]:
     """Conditions on one axis: a single size, a remainder, bounds."""
     good, bad = sorted(passing), sorted(failing)
-    if len(good) == 1 and good[0] - 1 in failing and good[0] + 1 in failing:
+    span = case.spans()[name]
+    if len(good) == 1 and good[0] + span.step in failing and good[0] - span.step in {*failing, span.first - span.step}:
         return [f"{name} == {good[0]}"]
     texts: list[str] = []
     inside = [size for size in bad if good[0] < size < good[-1]]

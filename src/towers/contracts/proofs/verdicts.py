@@ -50,6 +50,15 @@ def judged(coverage: Coverage) -> Finding:
     return found
 
 
+def without_half_truths(findings: Sequence[Finding]) -> None:
+    """Where one way to call a module cannot be proven, a condition for another is none for the module: that failed."""
+    if any(finding.verdict == "not provable" for finding in findings):
+        for finding in findings:
+            if finding.conditions:
+                finding.message += f" (so called it holds if {' and '.join(finding.conditions)})"
+                finding.verdict, finding.conditions = "failed", ()
+
+
 def _special(spans: Spans, whole: Spans) -> bool:
     """Whether only single sizes of some axis were run."""
     return any(span.single and not whole[name].single for name, span in spans.items())

@@ -22,7 +22,7 @@ from towers.contracts.proofs.symbolic_inputs import Case, ModuleSubject, read_su
 from towers.contracts.proofs.symbolic_run import Outcome, Step, run
 from towers.contracts.proofs.time_limit import OutOfTime, time_limit
 from towers.contracts.proofs.trials import Given, as_if_nothing_ran
-from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, judged
+from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, judged, without_half_truths
 from towers.contracts.signature import several
 from towers.contracts.specs import tensors
 
@@ -76,6 +76,7 @@ def verify(
         except OutOfTime:
             check.reality.untried = "a real run took longer than the time limit"
         reality = check.close()
+        without_half_truths(findings)
     worst = min(findings, key=lambda finding: WORST_FIRST.index(finding.verdict))
     assert worst.outcome is not None
     spans: dict[str, str] = {}
