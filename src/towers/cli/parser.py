@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from towers.cli import explain_command, fit_command, predict_command, verify_command
+from towers.cli import convert_command, explain_command, fit_command, predict_command, verify_command
 from towers.cli.arguments import Parser
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -14,6 +14,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 COMMANDS = {
     "fit": (fit_command, "learn from sentence pairs"),
     "predict": (predict_command, "add probabilities to sentence pairs"),
+    "convert": (convert_command, "carry a network over from Keras, or back"),
     "verify": (verify_command, "prove the shape contracts of a module"),
     "explain": (explain_command, "walk through the network, stage by stage"),
 }
@@ -79,4 +80,4 @@ def _complete_paths(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> N
             for subparser in below.values():
                 _complete_paths(subparser, kinds)
         elif action.type is Path:
-            action.complete = kinds[str(action.metavar)]  # type: ignore[attr-defined]
+            action.complete = kinds["DIR" if action.metavar == "DIR" else "FILE"]  # type: ignore[attr-defined]
