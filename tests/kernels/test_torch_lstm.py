@@ -138,6 +138,18 @@ def test_gradients_of_gradients_are_those_of_the_equations(lengths, last):
         torch.testing.assert_close(one.double(), other, rtol=0, atol=1e-4 * largest)
 
 
+@torch_alone
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("lengths", [[3, 5], [5, 5]], ids=["different", "equal"])
+def test_dropout_between_layers_is_drawn_without_gradients_too(lengths):
+    lstm, x = RaggedLSTM(3, 5, num_layers=2, dropout=0.5), torch.randn(2, 5, 3)
+    with torch.no_grad():
+        one, other = (lstm(x, lengths=torch.tensor(lengths))[0] for _ in range(2))
+        assert not torch.equal(one, other)
+        lstm.eval()
+        assert torch.equal(*(lstm(x, lengths=torch.tensor(lengths))[0] for _ in range(2)))
+
+
 def test_no_other_groups_cost_less():
     """Against every choice of ends, by brute force, where all places are candidates."""
     lengths, cost = [60, 9, 8, 8, 5, 2, 2, 0], Cost(20.0, 0.5, 1.0)

@@ -10,10 +10,11 @@ h_n is the output of each sentence's last word. A cell is no output: where c_n i
 padding and 0 in words, closes the input gate and opens the forget gate, so that c stays as it is behind the last word.
 """
 
+import math
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from towers.kernels.batch import Batch, Parameters, State, Weights
+from towers.kernels.cpu.threads import one_thread
 from towers.kernels.stacked import run_layers
 
 
@@ -40,7 +42,9 @@ class Cost(NamedTuple):
         return self.call + steps * (self.step + sentences * self.row)
 
 
-SORTING = 120.0  # of sorting the sentences and copying their words, in the same microseconds
+SORTING = 350.0  # of the choice of groups and of their indices, in the same microseconds
+SORT, COPY = 0.3, 0.04  # of sorting each sentence, and of copying each row
+ONE_THREAD = 250.0  # of a call, below which one thread is faster than two
 
 CLOSED = 1e15  # sigmoid of its negative is 0; its square is finite in float32, which second derivatives need
 CLOSED_HALF = 3e4  # the same in float16
@@ -50,6 +54,9 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
     """See `towers.kernels`. On a device, this waits once where the longest sentence is not known."""
     values, count = batch.values, state[0].shape[1]
     groups = groups_of(batch, count, weights) if count and len(values) else None
+    if groups is not None and not groups.padded and values.dim() == 3 and groups.sizes[0][1] == values.shape[1]:
+        output, h_n, c_n = _call(values, state, weights, batch_first=True)
+        return output if outputs else None, (h_n, c_n)
     if groups is None:
         width = state[0].shape[2] * (1 + weights.bidirectional)
         return (values.new_zeros(*values.shape[:-1], width) if outputs else None), state
@@ -71,21 +78,24 @@ def groups_of(batch: Batch, count: int, weights: Weights) -> "Groups | None":
     shortest, longest = (int(bound) for bound in batch.lengths.aminmax())
     if shortest == longest:
         return Groups(batch, [(count, longest)], padded=False) if longest else None
-    cost = _cost(batch.values.dtype, weights)
+    onednn = batch.values.dtype == torch.float32 and not weights.projected and torch.backends.mkldnn.is_available()
+    cost = _cost(weights.flat[0].shape[1], weights.hidden, onednn)
     at_once = cost.of(count, longest)
-    if at_once > SORTING + 2 * cost.call + cost.row * int(batch.lengths.sum()):
-        falling, order = batch.lengths.sort(descending=True, stable=True)
+    if at_once > SORTING + 2 * cost.call + (cost.row + COPY) * int(batch.lengths.sum()):
+        falling = torch.arange(longest, -1, -1).repeat_interleave(batch.lengths.bincount().flip(0))
         sizes, total = _cheapest(falling, cost)
-        if total + SORTING < at_once:
-            return Groups(batch, sizes, order, empty=not shortest)
+        total += SORTING + SORT * count + COPY * sum(count * steps for count, steps in sizes)
+        if total < at_once:
+            return Groups(batch, sizes, batch.lengths.argsort(descending=True, stable=True), empty=not shortest)
     return Groups(batch, [(count, longest)], empty=not shortest)
 
 
-def _cost(dtype: torch.dtype, weights: Weights) -> Cost:
-    hidden, products = weights.hidden, 4 * weights.hidden * (weights.flat[0].shape[1] + weights.hidden)
-    if dtype == torch.float32 and not weights.projected and torch.backends.mkldnn.is_available():
+@lru_cache(64)
+def _cost(inputs: int, hidden: int, onednn: bool) -> Cost:
+    products = 4 * hidden * (inputs + hidden)
+    if onednn:
         return Cost(110, 0.03 * hidden, 0.05 + 1.2e-5 * products)
-    return Cost(110, 40, 0.3 + 3e-5 * products)  # without oneDNN each step is several operations
+    return Cost(110, 40, 0.3 + 3e-5 * products)  # each step is several operations
 
 
 def _cheapest(falling: Tensor, cost: Cost) -> tuple[list[tuple[int, int]], float]:
@@ -131,7 +141,8 @@ class Groups:
         self._stands = order is None and batch.values.dim() == 3 and batch.starts is None
         self._indices: dict[bool, Tensor] = {}
         # Made when first needed; not cached properties, whose lock torch.compile cannot read.
-        self._sentences_made: list[tuple[Tensor, Tensor]] | None = None
+        self._starts_made: tuple[Tensor, ...] | None = None
+        self._lengths_made: tuple[Tensor, ...] | None = None
         self._padding_made: Tensor | None = None
 
     def run(
@@ -139,14 +150,13 @@ class Groups:
     ) -> tuple[Tensor | None, State]:
         """One layer in one direction, see `stacked.Direction`; `cells`: whether c_n is wanted."""
         marked = cells and self.padded
-        flat, training = _flat(parameters, marked=marked), torch.is_grad_enabled()
+        weights = Weights(_flat(parameters, marked=marked), len(parameters.biases), parameters.weight_hr is not None,
+                          1, False, 0.0)  # fmt: skip
         ys: list[Tensor] = []
         hs: list[Tensor] = []
         cs: list[Tensor] = []
-        warns = (values.is_cuda or parameters.weight_hr is not None) and not torch.compiler.is_compiling()
         for x, h, c in zip(self._take(values, reverse, marked), *map(self._split, state), strict=True):
-            with _no_warning() if warns else nullcontext():
-                y, h_n, c_n = torch.lstm(x, (h, c), flat, bool(parameters.biases), 1, 0.0, training, False, False)
+            y, h_n, c_n = _call(x, (h, c), weights)
             ys.append(y)
             hs.append(h_n)
             cs.append(c_n)
@@ -168,10 +178,11 @@ class Groups:
     def _last(self, ys: list[Tensor], h_0: Tensor) -> Tensor:
         """The output of each sentence's last word; the state that came in where it has none."""
         lasts: list[Tensor] = []
-        for y, (_, lengths) in zip(ys, self._sentences, strict=True):
-            sentence = torch.arange(len(lengths), device=y.device)
-            last = (lengths.clamp(min=1) if self.empty else lengths) - 1
-            lasts.append(y.flatten(0, 1).index_select(0, last * len(lengths) + sentence).unsqueeze(0))
+        for y, lengths in zip(ys, self._lengths, strict=True):
+            count = y.shape[1]
+            last = (lengths.clamp(min=1) if self.empty else lengths) * count
+            last += torch.arange(-count, 0, device=y.device)
+            lasts.append(y.view(-1, y.shape[2]).index_select(0, last).unsqueeze(0))
         h_n = self._joined(lasts)
         if not self.empty or self.batch.lengths is None:
             return h_n
@@ -184,7 +195,7 @@ class Groups:
         else:
             index = self._index(reverse)
             x = values.flatten(0, -2).index_select(0, index.clamp(max=self.batch.rows - 1) if self.padded else index)
-        if self.padded and (marked or torch.is_grad_enabled()):  # what stands in padding must not reach a gradient
+        if self.padded and (marked or (torch.is_grad_enabled() and not _finite(values))):
             pads = self._padding.view(*x.shape[:-1], 1)
             x = x.masked_fill(pads, 0)
             x = torch.cat((x, pads.to(x.dtype)), -1) if marked else x
@@ -209,7 +220,7 @@ class Groups:
         """For each step of each sentence the row of the values; the one past their end in padding."""
         if reverse not in self._indices:
             parts: list[Tensor] = []
-            for (starts, lengths), (_, steps) in zip(self._sentences, self.sizes, strict=True):
+            for starts, lengths, (_, steps) in zip(self._starts, self._lengths, self.sizes, strict=True):
                 step = torch.arange(steps, device=starts.device).unsqueeze(1)
                 parts.append((starts + (lengths - 1 - step if reverse else step)).flatten())
             index = parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -217,23 +228,69 @@ class Groups:
         return self._indices[reverse]
 
     @property
-    def _sentences(self) -> list[tuple[Tensor, Tensor]]:
-        """The starts and lengths of each group's sentences."""
-        if self._sentences_made is None:
-            parts = self.batch.places(sum(self._counts))
-            ordered = parts if self.order is None else tuple(part.index_select(0, self.order) for part in parts)
-            self._sentences_made = list(zip(*(part.split(self._counts) for part in ordered), strict=True))
-        return self._sentences_made
+    def _starts(self) -> tuple[Tensor, ...]:
+        """Of each group."""
+        if self._starts_made is None:
+            self._starts_made = self._by_group(self.batch.places(sum(self._counts))[0])
+        return self._starts_made
+
+    @property
+    def _lengths(self) -> tuple[Tensor, ...]:
+        """Of each group."""
+        if self._lengths_made is None:
+            lengths = self.batch.lengths
+            lengths = self.batch.places(sum(self._counts))[1] if lengths is None else lengths
+            self._lengths_made = self._by_group(lengths)
+        return self._lengths_made
+
+    def _by_group(self, part: Tensor) -> tuple[Tensor, ...]:
+        if self.order is not None:
+            part = part.index_select(0, self.order)
+        return part.split(self._counts) if len(self._counts) > 1 else (part,)
 
     @property
     def _padding(self) -> Tensor:
         """Which steps of which sentences are padding, group by group."""
         if self._padding_made is None:
             parts: list[Tensor] = []
-            for (_, lengths), (_, steps) in zip(self._sentences, self.sizes, strict=True):
+            for lengths, (_, steps) in zip(self._lengths, self.sizes, strict=True):
                 parts.append((torch.arange(steps, device=lengths.device).unsqueeze(1) >= lengths).flatten())
             self._padding_made = parts[0] if len(parts) == 1 else torch.cat(parts)
         return self._padding_made
+
+
+def _finite(values: Tensor) -> bool:
+    """Whether padding may hold any of these values: a gradient of 0 times what is not finite is not 0.
+
+    To look at the sum takes a third of what it takes to fill padding with 0, here and in the backward pass. A device is
+    not waited for.
+    """
+    return values.is_cpu and math.isfinite(values.detach().sum().item())
+
+
+def _call(x: Tensor, state: State, weights: Weights, *, batch_first: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """torch.lstm, to which a single bias is one beside zeros."""
+    flat = weights.flat
+    if weights.biases == 1:
+        size = 3 + weights.projected
+        parts = [flat[first : first + size] for first in range(0, len(flat), size)]
+        flat = [part for own in parts for part in (*own[:3], torch.zeros_like(own[2]), *own[3:])]
+    training = torch.is_grad_enabled() or weights.dropout > 0
+    how = (weights.num_layers, weights.dropout, training, weights.bidirectional, batch_first)
+    if torch.compiler.is_compiling():
+        return torch.lstm(x, state, flat, weights.biases > 0, *how)
+    with _no_warning() if x.is_cuda or weights.projected else one_thread(_is_small(x, weights)):
+        return torch.lstm(x, state, flat, weights.biases > 0, *how)
+
+
+def _is_small(x: Tensor, weights: Weights) -> bool:
+    """Whether a second thread slows oneDNN down, as the two wait for each other at each step.
+
+    `python benchmarks/run.py lstm --only "batch 1,"` with TOWERS_NATIVE=off shows the gain: on two threads one sentence
+    of 64 words through 6 hidden units takes twice as long as on one.
+    """
+    cost = _cost(x.shape[2], weights.hidden, True)
+    return x.is_cpu and cost.call + cost.row * x.shape[0] * x.shape[1] < ONE_THREAD
 
 
 @contextmanager
@@ -245,17 +302,15 @@ def _no_warning() -> Generator[None]:
         yield
 
 
-def _flat(parameters: Parameters, *, marked: bool) -> list[Tensor]:
-    """The parameters as torch.lstm takes them, with weights for the input that marks padding."""
+def _flat(parameters: Parameters, *, marked: bool) -> tuple[Tensor, ...]:
+    """The parameters in a row, with weights for the input that marks padding."""
     w_ih, w_hh, biases, w_hr = parameters
     if marked:
         closed = torch.zeros(4, w_hh.shape[0] // 4, dtype=w_ih.dtype, device=w_ih.device)
         closed[1] = CLOSED_HALF if w_ih.dtype == torch.float16 else CLOSED
         closed[0] = -closed[1]
         w_ih = torch.cat((w_ih, closed.view(-1, 1)), 1)
-    if len(biases) == 1:
-        biases = (*biases, torch.zeros_like(biases[0]))
-    return [w_ih, w_hh, *biases, *([] if w_hr is None else [w_hr])]
+    return (w_ih, w_hh, *biases, *([] if w_hr is None else [w_hr]))
 
 
 def inverse(order: Tensor) -> Tensor:
