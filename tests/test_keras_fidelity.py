@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from towers import RaggedLSTM, Tower, TwoTowers
 from towers.optim import KerasAdam
 
-from . import keras_files
+from .helpers import keras_files
 
 WORDS = (2, 3, 4, 5, 7, 10, 33)
 SIDES = ("left", "right")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from towers import Ragged, Tower, TwoTowers, model
 from towers.microbatch import slices
 
-from . import reference
+from .helpers import reference
 
 SIZES = {"vector_width": 5, "filters": 12, "pool": 3, "hidden": 4}
 

@@ -14,7 +14,7 @@ from towers import FeaturePool, PhraseConv, Ragged, RaggedLSTM, ShapeContractErr
 from towers.contracts import attach, checks
 from towers.kernels import cpu
 
-from . import reference
+from .helpers import reference
 
 needs_compiler = pytest.mark.skipif(cpu.why_not() is not None, reason=f"the C code cannot run: {cpu.why_not()}")
 

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from towers import Ragged, ShapeContractError
 from towers.contracts import checks
 
-from . import reference
+from .helpers import reference
 
 LENGTHS = st.lists(st.integers(0, 7), min_size=1, max_size=6)
 REAL_LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=6)

@@ -10,16 +10,16 @@ import pytest
 
 from towers.data import sample_pairs
 
-from . import readme_blocks, shown
-from .test_help import towers
+from .cli.test_help import towers
+from .helpers import readme_blocks, shown
 
 # What runs each command of the README: .ci/run, where it stands word for word, or a test. Those that begin with
 # `towers` are run below, as they stand.
 RUN_BY = {
     'pip install -e ".[train]" && towers fit': ".ci/run",
     'pip install -e ".[dev]" && pytest': ".ci/run",
-    "python benchmarks/run.py": "tests/test_benchmarks.py::test_quick_run_of_all_suites",
-    "python benchmarks/run.py lstm tower --show": "tests/test_benchmarks.py::test_what_was_measured_is_shown_again",
+    "python benchmarks/run.py": "tests/benchmarks/test_benchmarks.py::test_quick_run_of_all_suites",
+    "python benchmarks/run.py lstm tower --show": "tests/benchmarks/test_benchmarks.py::test_what_was_measured_is_shown_again",
 }
 
 

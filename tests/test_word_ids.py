@@ -16,7 +16,7 @@ from towers.data import SentencePairs, WordVectors
 from towers.kernels import cpu
 from towers.layers import phrases
 
-from . import reference
+from .helpers import reference
 
 WORDS = 11
 SIZES = {"vector_width": 5, "filters": 12, "pool": 3, "hidden": 4}

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from towers import Ragged, RaggedLSTM
 from towers.kernels import cpu
 
-from .. import reference
+from ..helpers import reference
 
 needs_compiler = pytest.mark.skipif(cpu.why_not() is not None, reason=f"the C code cannot run: {cpu.why_not()}")
 every_backend = pytest.mark.usefixtures("backend")

@@ -11,7 +11,7 @@ from towers.kernels.order import offsets_of
 from towers.kernels.torch_lstm import Cost
 from towers.layers.lstm import RaggedLSTM
 
-from .. import reference
+from ..helpers import reference
 
 torch_alone = pytest.mark.parametrize("backend", ["torch"], indirect=True)
 

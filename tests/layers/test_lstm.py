@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from towers import Ragged, RaggedLSTM, ShapeContractError
 from towers.contracts import checks
 
-from .. import reference
+from ..helpers import reference
 
 VARIANTS = {
     "plain": {},

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from towers import PhraseConv, Ragged, ShapeContractError
 
-from .. import reference
+from ..helpers import reference
 
 
 def layer(kernel_words: int = 2, width: int = 5, filters: int = 6) -> PhraseConv:

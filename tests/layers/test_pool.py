@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from towers import FeaturePool, Ragged, ShapeContractError
 
-from .. import reference
+from ..helpers import reference
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.sampled_from([1, 2, 3, 6, 12]))

@@ -8,7 +8,7 @@ from torch import Tensor
 from towers import RaggedLSTM
 from towers.kernels import Batch, Weights, triton
 
-from ... import reference
+from ...helpers import reference
 
 FLOAT64 = torch.float64
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from towers import Ragged, RaggedLSTM, Tower, TwoTowers
 
-from ... import reference
+from ...helpers import reference
 from . import real_cases
 from .cases import Case, Result, close, compare, expect, run
 from .gpu_tools import no_waiting, sanitizer_refusal

@@ -11,7 +11,7 @@ from towers import Ragged, RaggedLSTM, Tower, TwoTowers
 from towers.kernels import dispatch, triton
 from towers.kernels.triton import lstm_narrow, lstm_wide, phrase_features, support
 
-from ... import reference
+from ...helpers import reference
 from .cases import close
 
 LENGTHS = [3, 7, 2, 5, 2, 4]

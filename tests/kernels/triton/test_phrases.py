@@ -8,7 +8,7 @@ from torch import Tensor
 
 from towers.kernels.triton import phrase_features
 
-from ... import reference
+from ...helpers import reference
 from .cases import close, upstream
 
 VOCABULARY = 7

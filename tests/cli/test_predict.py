@@ -26,7 +26,7 @@ from towers.data import SentencePairs, WordVectors
 from towers.data.readers import read_rows
 from towers.training import predict as predict_all
 
-from .predicting import COMMAND, NAMES, decode, encode, make_model, rows_of
+from ..helpers.predicting import COMMAND, NAMES, decode, encode, make_model, rows_of
 
 FORMATS = ["tsv", "csv", "jsonl", "parquet"]
 ROWS = rows_of(20)

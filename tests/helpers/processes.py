@@ -1,19 +1,19 @@
 """What the processes of a training run, where a test starts several: train few pairs, and say what came of it.
 
-python tests/processes.py [--end-in EPOCH] KEYWORD=VALUE …      the keywords of `fit`, values as in Python
+python tests/helpers/processes.py [--end-in EPOCH] KEYWORD=VALUE …      the keywords of `fit`, values as in Python
 """
 
 import ast
 import json
-import os
 import signal
 import sys
+from pathlib import Path
 
 import torch
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.small import forgetful_model, small_model, some_pairs
+from tests.helpers.small import forgetful_model, small_model, some_pairs
 
 from towers import training
 

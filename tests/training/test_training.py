@@ -22,7 +22,7 @@ from towers.training.history import DivergedError, Epoch, History, draw_curves
 from towers.training.metrics import majority, measure
 from towers.training.run import Run
 
-from .small import RESULTS, forgetful_model, names, same_weights, small_model, some_pairs, weights_of
+from ..helpers.small import RESULTS, forgetful_model, names, same_weights, small_model, some_pairs, weights_of
 
 # Learning.
 

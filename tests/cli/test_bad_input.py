@@ -12,7 +12,7 @@ import torch
 from towers import TwoTowers
 from towers.cli import main
 
-from .predicting import COMMAND, WORDS, make_model
+from ..helpers.predicting import COMMAND, WORDS, make_model
 
 PAIRS = "sentence1\tsentence2\tlabel\n" + "the dog runs\tthe cat sleeps fast well\t1\n" * 4
 

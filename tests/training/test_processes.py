@@ -16,10 +16,10 @@ from towers.training.loop import Batches
 from towers.training.options import Settings
 from towers.training.processes import is_main
 
-from .killed import BEGIN, write_files
-from .small import RESULTS, names, small_model, some_pairs
+from ..helpers.killed import BEGIN, write_files
+from ..helpers.small import RESULTS, names, small_model, some_pairs
 
-SCRIPT = str(Path(__file__).with_name("processes.py"))
+SCRIPT = str(Path(__file__).parents[1] / "helpers/processes.py")
 COMMAND = Path(sys.executable).with_name("towers")
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "MASTER"))}
 TWO = [*BEGIN, "--batch-size", "8", "--save-every", "30"]

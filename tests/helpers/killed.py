@@ -1,6 +1,6 @@
 """`towers fit`, killed at random moments and gone on with: run as a script, in a process that forks.
 
-    python tests/killed.py FOLDER KILLS
+    python tests/helpers/killed.py FOLDER KILLS
 
 The process has imported everything and started no thread, so that each run costs a fork and its own work. What the
 folder of a run holds when its process is gone is looked at each time. Prints a line for each kill, and fails if a run

@@ -11,8 +11,8 @@ from towers import TwoTowers
 from towers.cli import main
 from towers.training.run import Run
 
-from .killed import BEGIN, write_files
-from .small import RESULTS, names
+from ..helpers.killed import BEGIN, write_files
+from ..helpers.small import RESULTS, names
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +164,7 @@ def test_an_unfinished_run_is_no_model_yet(interrupted, capsys):
 def test_a_run_of_python_goes_on_there(capsys):
     from towers import training
 
-    from .small import small_model, some_pairs
+    from ..helpers.small import small_model, some_pairs
 
     training.fit(small_model(), some_pairs(20), epochs=1, out="run")
     assert "run: the run was begun from Python" in refused(capsys, "fit", "--resume", "run")

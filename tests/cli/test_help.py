@@ -11,7 +11,7 @@ import pytest
 from towers.cli import main
 from towers.cli.parser import COMMANDS, HELP
 
-from . import shown
+from ..helpers import shown
 
 TEXTS = {"towers": HELP} | {name: command.HELP for name, (command, _) in COMMANDS.items()}
 

@@ -17,7 +17,7 @@ import torch
 from towers import TwoTowers, training
 from towers.training.run import Run
 
-from .small import RESULTS, forgetful_model, names, same_weights, small_model, some_pairs, weights_of
+from ..helpers.small import RESULTS, forgetful_model, names, same_weights, small_model, some_pairs, weights_of
 
 OPTIONS = {"epochs": 3, "batch_size": 7, "lr": 0.05, "seed": 2, "save_every": 0}
 TRAIN, DEV = some_pairs(24), some_pairs(11, seed=1)
@@ -73,7 +73,7 @@ def test_from_every_state_to_the_same_end_bit_for_bit(tmp_path, monkeypatch, pre
 
 
 def test_killed_at_twenty_random_moments(tmp_path):
-    script = Path(__file__).with_name("killed.py")
+    script = Path(__file__).parents[1] / "helpers/killed.py"
     command = [sys.executable, script, tmp_path, "20"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
