@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from towers.kernels.batch import is_plain
 from towers.ragged import Ragged
-from towers.ragged_checks import is_plain
 
 WORKING_BYTES = 32 * 2**20
 """The working memory of one slice."""

@@ -13,8 +13,9 @@ from towers.contracts.errors import complaint
 from towers.contracts.hints import register_hints
 from towers.contracts.modes import may_read
 from towers.contracts.operations import operation, unknown_size
+from towers.kernels.batch import is_plain
 from towers.kernels.order import offsets_of, time_order
-from towers.ragged_checks import check_ids, check_list, check_offsets, clamped, distinct, is_plain
+from towers.ragged_checks import check_ids, check_list, check_offsets, clamped, distinct
 from towers.shape_hints import HINTS
 
 register_hints("towers", HINTS)

@@ -3,23 +3,12 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
+from torch import Tensor
 from torch.nn import functional as F
 
 from towers.contracts import ShapeContractError
 from towers.contracts.errors import complaint
 from towers.contracts.modes import may_read
-
-
-def is_plain(*tensors: Tensor) -> bool:
-    """Whether these are real tensors in eager code: none that is traced, compiled, or wrapped by `torch.func`.
-
-    Only then may code look at numbers, keep results, or bring its own backward.
-    """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
-        return False
-    return all(type(tensor) in (Tensor, nn.Parameter) and not is_functorch_wrapped_tensor(tensor) for tensor in tensors)
 
 
 def check_offsets(offsets: Tensor, tokens: int) -> None:

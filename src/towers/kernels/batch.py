@@ -1,9 +1,10 @@
-"""What every LSTM backend takes: sentences, weights and states."""
+"""What every LSTM backend takes: sentences, weights and states; and which tensors C code may read."""
 
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 from torch.autograd import forward_ad
 
 State = tuple[Tensor, Tensor]
@@ -75,6 +76,16 @@ class Weights(NamedTuple):
         w_ih, w_hh, *rest = self.flat[first : first + size]
         w_hr = rest.pop() if self.projected else None
         return Parameters(w_ih, w_hh, tuple(rest), w_hr)
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether these are real tensors in eager code: none that is traced, compiled, or wrapped by `torch.func`.
+
+    Only then may code look at numbers, keep results, or bring its own backward.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        return False
+    return all(type(tensor) in (Tensor, nn.Parameter) and not is_functorch_wrapped_tensor(tensor) for tensor in tensors)
 
 
 def refuse_forward_mode(*tensors: Tensor) -> None:

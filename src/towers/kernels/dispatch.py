@@ -2,12 +2,10 @@
 
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 
 from towers.kernels import operator, recurrence, torch_lstm, triton
-from towers.kernels.batch import Batch, State, Weights, refuse_forward_mode
+from towers.kernels.batch import Batch, State, Weights, is_plain, refuse_forward_mode
 from towers.kernels.cpu import lstm_autograd
 from towers.kernels.cpu.library import asked
 
@@ -48,7 +46,8 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
             return torch_lstm.run(batch, state, weights, outputs=outputs)
         output, state = triton.run(flat, state, weights, outputs=outputs)
         return None if output is None else output.unflatten(0, batch.values.shape[:-1]), state
-    if _plain(batch.values) and _plain(weights.flat[0]) and _plain(state[0]):
+    tensors = (batch.values, weights.flat[0], state[0])
+    if is_plain(*tensors) and all(tensor.is_cpu for tensor in tensors):
         return lstm_autograd.run(batch, state, weights, outputs=outputs)
     return operator.run(batch, state, weights, outputs=outputs)
 
@@ -60,13 +59,3 @@ def reads_as_they_are(batch: Batch, weights: Weights) -> bool:
 
 def _on_device(batch: Batch) -> bool:
     return batch.values.device.type not in ("cpu", "meta")
-
-
-def _plain(tensor: Tensor) -> bool:
-    """Real numbers in memory, that no transformation looks at."""
-    return (
-        type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not is_functorch_wrapped_tensor(tensor)
-    )

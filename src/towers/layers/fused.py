@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from towers.contracts.modes import autocast, switch
 from towers.convert import to_ragged
 from towers.kernels import Batch, triton
-from towers.kernels.batch import Parameters, forward_mode, refuse_twice
+from towers.kernels.batch import Parameters, forward_mode, is_plain, refuse_twice
 from towers.kernels.cpu import lstm_call, phrases_call
 from towers.kernels.cpu.library import code, library
 from towers.kernels.cpu.lstm_autograd import FEW, IN_CACHE
@@ -31,7 +31,6 @@ from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
 from towers.ragged import Ragged
-from towers.ragged_checks import is_plain
 
 Backend = Literal["native", "triton", "torch"]
 

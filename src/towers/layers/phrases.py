@@ -11,11 +11,11 @@ from towers.contracts import contract
 from towers.contracts.modes import autocast
 from towers.contracts.operations import operation
 from towers.convert import like_input, to_ragged
+from towers.kernels.batch import is_plain
 from towers.layers.cache import VersionedCache, can_keep
 from towers.layers.shift_add import add_neighbours
 from towers.layers.validation import at_least_one
 from towers.ragged import Ragged
-from towers.ragged_checks import is_plain
 
 _WORDS = 16_384
 """Words of a table that are multiplied at a time; beside the result this takes about 10 MB."""
