@@ -22,9 +22,8 @@ from towers.convert import to_ragged
 from towers.kernels import Batch, triton
 from towers.kernels.batch import Parameters, forward_mode, is_plain, refuse_twice
 from towers.kernels.cpu import lstm_call, phrases_call
-from towers.kernels.cpu.library import code, library
+from towers.kernels.cpu.library import REALS, code, library
 from towers.kernels.cpu.lstm_autograd import FEW, IN_CACHE
-from towers.kernels.cpu.lstm_call import REALS
 from towers.kernels.triton.launch import covered
 from towers.layers.cache import can_keep
 from towers.layers.lstm import RaggedLSTM

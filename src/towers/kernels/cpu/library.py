@@ -20,6 +20,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
+REALS = {torch.float32: "float", torch.float64: "double"}  # the dtypes of the C code, and their names in C
 OPTIONS = ("-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 TUNED = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
 NEEDS = {

@@ -9,7 +9,7 @@ from torch import Tensor
 from towers.kernels import torch_lstm
 from towers.kernels.batch import Batch, Parameters, State, Weights, refuse_twice
 from towers.kernels.cpu import lstm_call
-from towers.kernels.cpu.library import why_not
+from towers.kernels.cpu.library import REALS, why_not
 from towers.kernels.stacked import run_layers
 
 FEW = 6  # sentences, from which on a weight that was loaded serves several
@@ -21,7 +21,7 @@ def refusal(weights: Weights, dtype: torch.dtype, count: int) -> str | None:
     hidden, inputs = weights.hidden, weights.flat[0].shape[1]
     if weights.projected:
         return "the C code has no projection"
-    if dtype not in lstm_call.REALS:
+    if dtype not in REALS:
         return f"the C code has no {dtype}"
     if not lstm_call.serves(dtype, hidden):
         return why_not() or "the C code could not be loaded"

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from towers.kernels.batch import Batch, Parameters, State
-from towers.kernels.cpu.library import Library, library
-from towers.kernels.cpu.threads import openmp
+from towers.kernels.cpu.library import REALS, Library, library
+from towers.kernels.cpu.threads import start
 
-REALS = {torch.float32: "float", torch.float64: "double"}
 A_THREAD = 60_000  # multiply-adds, about 10 µs, below which a second thread is not worth to be woken
 
 
@@ -101,7 +100,8 @@ def forward(
         c_out=c_n, y=y, gates=gates, cells=cells, entries=entries,
     )  # fmt: skip
     threads = _threads(layout, 4 * hidden * (inputs + hidden))
-    _run(own.code.forward, job, threads, threads)
+    job.parts = threads
+    start(own.code.forward, job, threads)
     if gates is None or cells is None or entries is None:
         return y, h_n, c_n, None
     return y, h_n, c_n, SavedForBackward(gates, cells, entries, c_0, w_ih, w_hh)
@@ -145,8 +145,9 @@ def backward(
         g_w_ih=g_w_ih, g_w_hh=g_w_hh, g_bias=g_bias,
     )  # fmt: skip
     threads = _threads(layout, 8 * hidden * (inputs + hidden))
-    _run(own.code.backward, job, threads, parts)
-    _run(own.code.give_weights, job, threads if blocks > 1 else 1, parts)
+    job.parts = parts
+    start(own.code.backward, job, threads)
+    start(own.code.give_weights, job, threads if blocks > 1 else 1)
     return g_x, g_h_0, g_c_0, g_w_ih, g_w_hh, g_bias
 
 
@@ -183,22 +184,12 @@ def check_sizes(layout: Layout, values: Tensor, state: State, parameters: Parame
 
 
 def _threads(layout: Layout, work: int) -> int:
-    most = min(torch.get_num_threads(), layout.batch, max(1, layout.words * work // A_THREAD))
-    return most if openmp() is not None else 1
+    return min(torch.get_num_threads(), layout.batch, max(1, layout.words * work // A_THREAD))
 
 
 def _parts(count: int) -> int:
     """Of the sentences, in the backward pass: a power of two, so that each has some that go side by side."""
     return 1 << min(4, max(count // 16, 1).bit_length() - 1) if count >= 32 else 1 + (count >= 8)
-
-
-def _run(function: Any, job: Job, threads: int, parts: int) -> None:
-    job.parts, job.next = parts, 0
-    if threads == 1:
-        function(ctypes.byref(job))
-        return
-    parallel = openmp()
-    parallel(ctypes.cast(function, c_void_p), ctypes.byref(job), threads, 0)
 
 
 def _at(tensor: Tensor | None) -> c_void_p:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from towers.kernels.cpu.library import code
-from towers.kernels.cpu.threads import openmp
+from towers.kernels.cpu.library import REALS, code
+from towers.kernels.cpu.threads import start
 
-REALS = {torch.float32: "float", torch.float64: "double"}
 A_PART = 240  # phrases that one thread takes at a time, from shares
 A_PRODUCT = 96  # phrases that one thread takes at a time, from vectors
 PARTS = 8  # parts of the phrases; each has a sum of its own for the weights' gradient
@@ -139,12 +138,8 @@ def _run(name: str, job: Job, pieces: int, a_thread: int, **tensors: Tensor | No
     given = {field: tensor.resolve_neg().contiguous() for field, tensor in tensors.items() if tensor is not None}
     for field, tensor in given.items():
         setattr(job, field, tensor.data_ptr())
-    function, job.next = getattr(_code(given["features"]), name), 0
-    parallel, threads = openmp(), min(torch.get_num_threads(), pieces, job.rows // a_thread)
-    if threads < 2 or parallel is None:
-        function(ctypes.byref(job))
-    else:
-        parallel(ctypes.cast(function, c_void_p), ctypes.byref(job), threads, 0)
+    function = getattr(_code(given["features"]), name)
+    start(function, job, min(torch.get_num_threads(), pieces, job.rows // a_thread))
 
 
 def _code(like: Tensor) -> ctypes.CDLL:

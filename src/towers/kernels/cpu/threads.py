@@ -36,3 +36,13 @@ def openmp() -> Any:
     parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
     parallel.restype = None
     return parallel
+
+
+def start(function: Any, job: ctypes.Structure, threads: int) -> None:
+    """Run C code over a job, by this number of threads; they take its pieces by its counter `next`."""
+    job.next = 0
+    parallel = openmp() if threads > 1 else None
+    if parallel is None:
+        function(ctypes.byref(job))
+    else:
+        parallel(ctypes.cast(function, ctypes.c_void_p), ctypes.byref(job), threads, 0)
