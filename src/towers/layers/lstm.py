@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """RaggedLSTM: an LSTM over sentences of different lengths."""
 
 import math
@@ -328,7 +327,7 @@ class RaggedLSTM(nn.Module):
                 kept = name.replace("bias_hh_l", "bias_ih_l")
                 if kept in state_dict:
                     state_dict[kept] = state_dict[kept] + state_dict.pop(name)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _batch_of(input: Any, lengths: Tensor | None, owner: nn.Module) -> tuple[Batch, int, Ragged | None]:

@@ -157,7 +157,7 @@ def _features() -> set[str]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
     except OSError:
         return set[str]().union(*NEEDS.values())
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    return next((set(line.split()) for line in lines if line.startswith("flags")), set[str]())
 
 
 def _fingerprint(compiler: tuple[str, ...], source: Path) -> str:

@@ -72,7 +72,7 @@ class _Direction(torch.autograd.Function):
             layout, values, (h_0, c_0), parameters, reverse=reverse, outputs=outputs, save=True
         )
         ctx.how, ctx.biases = (layout, reverse), len(biases)
-        ctx.save_for_backward(values, *saved)
+        ctx.save_for_backward(values, *(saved or ()))
         ctx.set_materialize_grads(False)
         return y, h_n, c_n
 

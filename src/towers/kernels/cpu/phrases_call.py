@@ -31,11 +31,6 @@ class Job(ctypes.Structure):
     )
 
 
-def serves(dtype: torch.dtype) -> bool:
-    """Whether the C code runs on this machine, with this dtype."""
-    return dtype in REALS and code("phrases", REALS[dtype]) is not None
-
-
 def forward(shares: Tensor, bias: Tensor, ids: Tensor | None, pool: int, *, keep: bool) -> tuple[Tensor, Tensor | None]:
     """The pooled features of the phrase that starts with each token, "rows features".
 
