@@ -41,6 +41,13 @@ class RaggedLSTM(nn.Module):
 
     Raises:
         ValueError: an argument is none of those, or sizes do not fit.
+
+    >>> import torch
+    >>> from towers import RaggedLSTM
+    >>> lstm = RaggedLSTM(5, 3)
+    >>> output, (h_n, c_n) = lstm(torch.randn(2, 4, 5), lengths=torch.tensor([4, 2]))
+    >>> output.shape, h_n.shape  # (batch, steps, hidden_size) and (1, batch, hidden_size)
+    (torch.Size([2, 4, 3]), torch.Size([1, 2, 3]))
     """
 
     weight_ih_l0: Tensor
