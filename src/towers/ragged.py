@@ -6,6 +6,7 @@ from typing import Any, Self, cast
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from towers.contracts import ShapeContractError, contract
@@ -275,7 +276,8 @@ class Ragged:
         lengths = lengths.to(torch.int64).clamp(0, words)
         real = torch.arange(words, device=lengths.device) < lengths.unsqueeze(1)
         index = real.flatten().nonzero().squeeze(1).to(padded.device)
-        return cls.unchecked(padded.flatten(0, 1).index_select(0, index), offsets_of(lengths).to(padded.device))
+        offsets = F.pad(lengths.cumsum(0), (1, 0)).to(padded.device)
+        return cls.unchecked(padded.flatten(0, 1).index_select(0, index), offsets)
 
     def _padded_shape(self, padding: float = 0.0, words: int | None = None) -> tuple[Tensor, Tensor]:
         """What `verify` runs in place of `to_padded`; the length of the longest sentence is an unknown size."""

@@ -72,7 +72,8 @@ def backend(layers: Layers, sentences: Tensor | Ragged, lengths: Tensor | None =
     What does not fit goes to the layers: their contracts say what is wrong with it.
     """
     conv, pool, lstm, _ = layers
-    if switch.interceptor is not None or type(conv) is not PhraseConv or type(pool) is not FeaturePool:
+    proving = switch.proofs > 0 and switch.interceptor is not None
+    if proving or type(conv) is not PhraseConv or type(pool) is not FeaturePool:
         return "torch"
     if isinstance(sentences, Ragged):
         values, table = sentences.values, sentences.table
