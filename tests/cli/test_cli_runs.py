@@ -9,6 +9,7 @@ import torch
 
 from towers import TwoTowers
 from towers.cli import main
+from towers.data.kept_vectors import load_vectors
 from towers.training.run import Run
 
 from ..helpers.killed import BEGIN, write_files
@@ -47,6 +48,42 @@ def refused(capsys, *arguments):
     assert out == ""
     assert err.count("\n") == 1
     return err
+
+
+def test_a_folder_answers_without_the_vectors_of_its_training(files, capsys, monkeypatch):
+    assert main([*BEGIN, "--out", "run"]) == 0
+    assert main(["predict", "--model", "run", "--pairs", "dev.tsv", "--out", "before.tsv"]) == 0
+    Path("run").rename("moved")
+    monkeypatch.setenv("HOME", str(files / "nowhere"))
+    Path("vectors.txt").rename("elsewhere.txt")
+    assert str(files) not in Path("moved/config.json").read_text()
+    assert main(["predict", "--model", "moved", "--pairs", "dev.tsv", "--out", "after.tsv"]) == 0
+    assert Path("before.tsv").read_text() == Path("after.tsv").read_text()
+    assert (
+        main(["predict", "--model", "moved", "--pairs", "dev.tsv", "--vectors", "elsewhere.txt", "--out", "same.tsv"])
+        == 0
+    )
+    assert Path("before.tsv").read_text() == Path("same.tsv").read_text()
+    rows = Path("elsewhere.txt").read_text().splitlines()
+    rows[0] = rows[0].replace(rows[0].split()[3], "0.9")
+    Path("edited.txt").write_text("\n".join(rows) + "\n")
+    said = refused(
+        capsys, "predict", "--model", "moved", "--pairs", "dev.tsv", "--vectors", "edited.txt", "--out", "x.tsv"
+    )
+    assert "edited.txt: these are not the vectors that the model learned with: 'the' has other numbers" in said
+    assert not Path("x.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [([], 11), (["--keep-words", "2"], 10), (["--keep-words", "all"], 11), (["--keep-words", "0"], 8)],
+)
+def test_which_words_a_folder_carries(files, options, kept):
+    rare = [f"rare{number} " + " ".join(["0.5"] * 6) for number in range(2)]
+    lines = Path("vectors.txt").read_text().splitlines()
+    Path("vectors.txt").write_text("\n".join([*rare, *lines, "last 1 1 1 1 1 1"]) + "\n")
+    assert main([*BEGIN, "--out", "run", "--epochs", "1", *options]) == 0
+    assert len(load_vectors("run").words) == kept
 
 
 def test_a_degree_among_classes_is_named(files, capsys):
@@ -152,7 +189,11 @@ def test_overwrite_replaces_a_run(interrupted, capsys):
     assert "absent.tsv" in refused(capsys, *BEGIN, "--out", "run", "--overwrite", "--dev", "absent.tsv")
     assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
     assert main([*BEGIN, "--epochs", "1", "--out", "run", "--overwrite"]) == 0
-    assert [name for name in names(Path("run")) if not name.startswith("resume-")] == [*RESULTS, "resume.json"]
+    assert [name for name in names(Path("run")) if not name.startswith("resume-")] == [
+        *RESULTS,
+        "resume.json",
+        "vectors.safetensors",
+    ]
     assert json.loads(Path("run/resume.json").read_text())["settings"]["epochs"] == 1
 
 
@@ -225,7 +266,7 @@ def test_files_that_have_moved(interrupted, capsys):
     assert main(["fit", "--resume", "run", *moved]) == 0
     assert torch.equal(TwoTowers.load("run").left.conv.weight, TwoTowers.load("whole").left.conv.weight)
     source = json.loads(Path("run/config.json").read_text())["vectors"]["source"]
-    assert source == os.path.realpath("elsewhere/vectors.txt")
+    assert source == "vectors.txt"
     assert main(["fit", "--resume", "run", "--epochs", "7"]) == 0, "the run knows where they are now"
 
 

@@ -79,7 +79,7 @@ def test_bash_completes_options_and_subcommands(tmp_path: Path):
     tried = 'COMP_WORDS=(towers {}); COMP_CWORD={}; _shtab_towers; echo "${{COMPREPLY[@]}}"'
     run = towers(complete + tried.format("ex", 1), tmp_path)
     assert run.stdout.split() == ["explain"], run.stderr
-    run = towers(complete + tried.format("fit --keep-", 2), tmp_path)
+    run = towers(complete + tried.format("fit --keep-b", 2), tmp_path)
     assert run.stdout.split() == ["--keep-best"], run.stderr
 
 

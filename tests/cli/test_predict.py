@@ -156,6 +156,14 @@ def test_a_full_standard_output_is_named(folder, command):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_folder_of_0_1_0_names_the_vectors_that_are_gone(folder, capsys):
+    Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
+    Path("vectors.txt").rename("moved.txt")
+    assert run() == 2
+    assert "vectors.txt, the word vectors of the model's training, is gone; say where" in capsys.readouterr().err
+    assert run("--vectors", "moved.txt") == 0
+
+
 def test_gzip(folder):
     Path("pairs.csv.gz").write_bytes(gzip.compress(encode(ROWS, "csv")))
     assert run(pairs="pairs.csv.gz", out="out.csv") == 0

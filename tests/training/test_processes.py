@@ -43,7 +43,7 @@ def test_two_processes_learn_what_one_does(tmp_path, monkeypatch):
     assert (code, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == ["pairs:", "vectors:", "network:", *["epoch"] * 6, "kept", "test,", "saved"]  # fmt: skip
     assert sorted(names(tmp_path)) == sorted(["one", "towers-run", "train.tsv", "dev.tsv", "vectors.txt"])
-    assert names(tmp_path / "towers-run") == [*RESULTS, "resume-2.safetensors", "resume.json"]
+    assert names(tmp_path / "towers-run") == [*RESULTS, "resume-2.safetensors", "resume.json", "vectors.safetensors"]
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "towers-run"), strict=True):
         for alone, shared in zip(one, two, strict=True):
             assert shared["loss"] == pytest.approx(alone["loss"], abs=1e-4)

@@ -103,15 +103,16 @@ def devices(text: str) -> int | str:
 
 def at_least_one(text: str) -> int:
     """A whole number of at least 1."""
-    return _whole(text, 1, None)
+    return whole(text, 1, None)
 
 
 def seed(text: str) -> int:
     """A seed that every random number generator accepts: 0 to 2**32 - 1."""
-    return _whole(text, 0, 2**32 - 1)
+    return whole(text, 0, 2**32 - 1)
 
 
-def _whole(text: str, low: int, high: int | None) -> int:
+def whole(text: str, low: int, high: int | None) -> int:
+    """A whole number within limits."""
     try:
         number = int(text)
     except ValueError:

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from towers.data import Coverage, SentencePairs, VectorStore, WordVectors, sample_pairs
+from towers.data import Coverage, SentencePairs, WordVectors, sample_pairs
+from towers.data.kept_vectors import FILE, save_vectors
 from towers.data.words import is_unspaced
 from towers.model import Tower, TwoTowers
+from towers.training.prediction import Vectors
 
+FIRST = 200_000
+"""Words of a vectors file that are kept with a model: such files begin with the most frequent words."""
 COLUMNS: dict[str, Any] = {"left_column": "sentence1", "right_column": "sentence2", "split": "rule"}
 READING: dict[str, Any] = {"format": None, "separator": None}
 LABELS: dict[str, Any] = {"label_column": "label", "label_range": (0.0, 1.0)}
@@ -50,7 +54,7 @@ def warn_of_missing(command: str, coverage: Coverage, source: str) -> bool:
     return 2 * found < words
 
 
-def covered(vectors: WordVectors | VectorStore, coverage: Coverage) -> str:
+def covered(vectors: Vectors, coverage: Coverage) -> str:
     """The sentence about the words that were looked up: how many have a vector, how many the file repeats."""
     twice = f"; repeated words in {vectors.source}: {vectors.duplicates}, the first of each counts"
     return f"{coverage}{twice if vectors.duplicates else ''}"
@@ -70,12 +74,12 @@ def _files(arguments: argparse.Namespace, model: TwoTowers) -> Data:
     vocabulary = set[str]().union(*(part.vocabulary for part in parts.values()))
     missing = arguments.missing or "hash"
     vectors = WordVectors.load(arguments.vectors, vocabulary, missing=missing)
-    extra = _extra(str(arguments.vectors.resolve()), missing, columns | {"fit_length": arguments.fit_length})
+    extra = _extra(arguments.vectors.name, missing, columns | {"fit_length": arguments.fit_length})
     return Data({name: part.with_vectors(vectors) for name, part in parts.items()}, vectors, extra)
 
 
 def _sample(arguments: argparse.Namespace, model: TwoTowers) -> Data:
-    for name in ("dev", "test", "vectors", "missing", *COLUMNS, *LABELS, *READING):
+    for name in ("dev", "test", "vectors", "missing", "keep_words", *COLUMNS, *LABELS, *READING):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} goes with --train; without that, the built-in sample is used")
     pairs = fitted(sample_pairs(), model, arguments.fit_length, "fit")
@@ -85,7 +89,20 @@ def _sample(arguments: argparse.Namespace, model: TwoTowers) -> Data:
 
 
 def _extra(source: str, missing: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    return {"vectors": {"source": source, "missing": missing}, "data": dict(data)}
+    return {"vectors": {"source": source, "missing": missing, "file": FILE}, "data": dict(data)}
+
+
+def keep_vectors(folder: Path, arguments: argparse.Namespace, data: Data) -> None:
+    """Put the vectors of a run into its folder: of the words of its pairs, and of the first words of the file.
+
+    Raises:
+        OSError: the file cannot be written, or the vectors are gone.
+    """
+    vectors, first = data.vectors, arguments.keep_words
+    if arguments.train is not None and first != 0:
+        most = sys.maxsize if first == "all" else FIRST if first is None else first
+        vectors = WordVectors.load(arguments.vectors, vectors.known, missing=vectors.missing, first=most)
+    save_vectors(folder, vectors)
 
 
 def chosen(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> dict[str, Any]:

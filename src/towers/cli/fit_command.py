@@ -3,7 +3,17 @@
 import argparse
 from pathlib import Path
 
-from towers.cli.arguments import Parser, add_columns, add_machine, add_vectors, at_least_one, devices, seed, words
+from towers.cli.arguments import (
+    Parser,
+    add_columns,
+    add_machine,
+    add_vectors,
+    at_least_one,
+    devices,
+    seed,
+    whole,
+    words,
+)
 
 HELP = """
 Learn from sentence pairs. With no option: the original network on a built-in sample, saved to towers-run or to the
@@ -37,6 +47,11 @@ def add_options(fit: Parser) -> None:
     _add_files(fit)
     _add_sizes(fit)
     _add_training(fit)
+
+
+def kept(text: str) -> int | str:
+    """`all`, or a number of words."""
+    return text if text == "all" else whole(text, 0, None)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -74,6 +89,12 @@ def _add_files(fit: Parser) -> None:
     files.add_argument("--dev", type=Path, metavar="FILE", help="pairs that choose the best epoch (default: the last)")
     files.add_argument("--test", type=Path, metavar="FILE", help="held-out pairs, measured at the end")
     add_vectors(files.add_argument)
+    files.add_argument(
+        "--keep-words",
+        type=kept,
+        metavar="all|N",
+        help="words of --vectors that the model's folder carries, beside those of the pairs: the first N (200000)",
+    )
     add_columns(files.add_argument)
     files.add_argument("--label-column", metavar="NAME", help="default: label")
     files.add_argument(

@@ -25,7 +25,7 @@ from towers.training.run import Run
 SETTINGS = tuple(field.name for field in fields(Settings))
 SIZES = ("kernel_words", "filters", "pool", "hidden", "chunk")
 FILES = ("train", "dev", "test", "vectors")
-OF_PAIRS = (*FILES, "missing", "fit_length", *common.COLUMNS, *common.LABELS, *common.READING)
+OF_PAIRS = (*FILES, "missing", "keep_words", "fit_length", *common.COLUMNS, *common.LABELS, *common.READING)
 DEFAULTS: dict[str, Any] = {name: signature(Tower).parameters[name].default for name in SIZES} | {
     "dense": signature(TwoTowers).parameters["dense"].default,
     "missing": "hash",
@@ -124,6 +124,7 @@ def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) 
     if run.writes:
         with run.going_on():
             metrics = _measure_test(settings, data, model)
+            common.keep_vectors(run.path, _of_pairs(given), data)
         run.finish(model, history, metrics=metrics, extra=data.extra)
         tell.end(history, metrics, run)
 

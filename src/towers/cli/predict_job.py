@@ -15,15 +15,16 @@ from torch import Tensor
 from towers.checkpoint import CONFIG, read_config
 from towers.cli.common import COLUMNS, chosen, covered, fitted, warn_of_missing
 from towers.cli.prediction_files import STANDARD, format_of_output, naming, place_of, source_of, write
-from towers.data import SentencePairs, VectorStore, WordVectors
+from towers.data import SentencePairs, VectorStore
 from towers.data.columns import SPLITTERS, Columns
+from towers.data.kept_vectors import FILE, ExtendedVectors, load_vectors
 from towers.data.readers import TableFormat, read_rows
 from towers.data.rows import Rows
 from towers.data.sample import sample_vectors
 from towers.data.writers import writing
 from towers.model import TwoTowers
 from towers.training.options import check_arguments, require
-from towers.training.prediction import Predictor, check_width
+from towers.training.prediction import Predictor, Vectors, check_width
 
 COLUMN = "probability"
 OPTIONS: dict[str, Any] = {**COLUMNS, "fit_length": None}
@@ -70,6 +71,8 @@ class Config:
         self._check("vectors", vectors, "source", isinstance(vectors.get("source", ""), str), "a string")
         self._check("vectors", vectors, "missing", vectors.get("missing", "hash") in ["hash", "zero"], "hash or zero")
         self.source: str | None = vectors.get("source")
+        self.carries = vectors.get("file") == FILE
+        """Whether the folder has the vectors; those of towers 0.1.0 have not."""
         self.missing: Any = vectors.get("missing", "hash")
 
     def _check(self, section: str, values: Mapping[str, Any], name: str, right: bool, expected: str) -> None:
@@ -152,10 +155,19 @@ class Job:
 
 
 @contextmanager
-def _vectors(arguments: argparse.Namespace, config: Config, model: TwoTowers) -> Generator[WordVectors | VectorStore]:
-    """The vectors of the model's training, or those of --vectors."""
+def _vectors(arguments: argparse.Namespace, config: Config, model: TwoTowers) -> Generator[Vectors]:
+    """The vectors that the model's folder carries, with those of --vectors for more words; of old folders, a file."""
     source = config.source if arguments.vectors is None else str(arguments.vectors)
     missing = arguments.missing or config.missing
+    if config.carries:
+        own = load_vectors(arguments.model, missing=missing)
+        check_width(model, own)
+        if arguments.vectors is None:
+            yield own
+            return
+        with VectorStore(arguments.vectors, missing=missing) as more:
+            yield ExtendedVectors(own, more)
+        return
     if source is None:
         raise ValueError(f"{arguments.model} does not say which word vectors it was trained with; add --vectors FILE")
     if source == "sample" and arguments.vectors is None:

@@ -78,15 +78,18 @@ class VectorFile(NamedTuple):
     """The number of repeated words that were left out; the first occurrence counts."""
 
 
-def keep(reader: VectorReader, wanted: Iterable[str] | None) -> VectorFile:
-    """The `wanted` words of a file (None: all), the first occurrence of each. Other words take no memory."""
+def keep(reader: VectorReader, wanted: Iterable[str] | None, first: int = 0) -> VectorFile:
+    """The `wanted` words of a file (None: all), the first occurrence of each, and the `first` words of the file.
+
+    Other words take no memory.
+    """
     forms = None if wanted is None else {word.encode() for word in wanted}
     rows: dict[bytes, int] = {}
     table = array("f")
     duplicates = 0
     for entry in reader.entries():
         word = entry.word
-        if not word or (forms is not None and word not in forms):
+        if not word or (forms is not None and word not in forms and entry.number > first):
             continue
         if word in rows:
             duplicates += 1

@@ -99,11 +99,14 @@ class WordVectors:
         *,
         missing: Missing = "hash",
         format: Format | None = None,
+        first: int = 0,
     ) -> Self:
         """Read vectors from GloVe text, word2vec text or binary, or fastText `.vec`.
 
         The forms of `vocabulary` in which words are looked up are kept; without it, every word is. The format is
         detected from the content: a first line of two whole numbers is a header ("count width"); GloVe has none.
+
+        With `first`, the first words of the file are kept too, wanted or not.
 
         Raises:
             ValueError: a line is bad (too few numbers, not a number, NaN or infinite, not UTF-8).
@@ -115,13 +118,18 @@ class WordVectors:
         wanted = None if vocabulary is None else {form for word in vocabulary for form in forms(word)}
         source = fspath(path)
         with open_vectors(source, format) as reader:
-            words, table, scale, duplicates = keep(reader, wanted)
+            words, table, scale, duplicates = keep(reader, wanted, first)
         return cls(words, table, missing=missing, source=source, scale=scale, duplicates=duplicates)
 
     @property
     def words(self) -> tuple[str, ...]:
         """The word of each row of the table."""
         return tuple(self._words)
+
+    @property
+    def known(self) -> list[str]:
+        """The words that have a vector of their own, in the order of the table's first rows."""
+        return self._words[: self._known]
 
     @property
     def width(self) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from towers.data import Coverage, SentencePairs, VectorStore, WordVectors
 from towers.data.batches import cut, reorder
+from towers.data.kept_vectors import ExtendedVectors
 from towers.data.pairs import Sentence, look_up
 from towers.data.vectors import BLANK
 from towers.model import TwoTowers
@@ -21,6 +22,7 @@ from towers.ragged import Ragged
 from towers.training.fitting import MEASURING_BATCH
 from towers.training.options import Precision, check_arguments
 
+Vectors = WordVectors | VectorStore | ExtendedVectors
 TOKENS = 1 << 14
 """The most words in a batch: a batch of long sentences has fewer sentences, but at least one."""
 REMEMBERED = 10_000
@@ -52,7 +54,7 @@ class Predictor:
     def __init__(
         self,
         model: TwoTowers,
-        vectors: WordVectors | VectorStore,
+        vectors: Vectors,
         *,
         batch_size: int = MEASURING_BATCH,
         device: str | torch.device = "auto",
@@ -152,7 +154,7 @@ def _libc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def check_width(model: TwoTowers, vectors: WordVectors | VectorStore) -> None:
+def check_width(model: TwoTowers, vectors: Vectors) -> None:
     """Check that both towers take vectors of this width.
 
     Raises:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from towers import checkpoint
 from towers.checkpoint import CONFIG, RESUME, WEIGHTS, replace
+from towers.data.kept_vectors import FILE as VECTORS
 from towers.model import TwoTowers
 from towers.training.folders import DEFAULT_FOLDER, PARTIAL, is_run, next_free, take, write_json
 from towers.training.history import DivergedError, History, draw_curves
 
 RESULTS = (CONFIG, "metrics.json", "curves.png", WEIGHTS)
-"""The files of a finished run. The config is removed first and written last."""
+"""The files of a finished run; those of the command have vectors too. The config is removed first and written last."""
 
 
 class Run:
@@ -201,7 +202,7 @@ class Run:
 
     def _take_over(self) -> None:
         """Remove the results of a replaced run before its state, the config first: the rest can still be resumed."""
-        for name in RESULTS:
+        for name in (*RESULTS, VECTORS):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         numbers = [int(file.stem.rpartition("-")[2]) for file in self.path.glob("resume-[0-9]*.safetensors")]
