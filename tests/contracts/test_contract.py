@@ -234,12 +234,14 @@ def test_options_that_could_never_apply_are_refused_when_decorating():
         def function(x: Float[Tensor, "n"]) -> None: ...
 
 
-def test_a_name_that_is_nowhere_is_pythons_own_error():
+def test_a_name_that_is_nowhere_is_not_checked_and_the_others_are():
     @contract
-    def function(x: "Nowhere") -> None: ...
+    def function(x: "Nowhere", y: Float[Tensor, "3"]) -> "list[Nowhere]":
+        return [x]
 
-    with pytest.raises(NameError, match="Nowhere"):
-        function(1)
+    assert function(5, f(3)) == [5]
+    with pytest.raises(ShapeContractError, match="y: axis 0 is 2; expected 3"):
+        function(5, f(2))
 
 
 def test_python_itself_refuses_what_is_no_call():

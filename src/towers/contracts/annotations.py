@@ -6,13 +6,14 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, NotRequired, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NotRequired, Required, Self, TypeVar, Union, cast, get_args, get_origin
 
 import torch
 from jaxtyping import AbstractArray
 
 from towers.contracts.expressions import expression
 from towers.contracts.nontensor import is_typed_dict
+from towers.contracts.resolve import types_of_fields
 from towers.contracts.specs import (
     Alternative,
     Axis,
@@ -55,9 +56,17 @@ def _alternatives(hint: Any) -> Iterable[Any]:
         return hint.__constraints__ or _alternatives(Any if hint.__bound__ is None else hint.__bound__)
     if hasattr(hint, "__value__"):  # type X = …
         return _alternatives(_meant(hint.__value__, _arguments(hint, hint.__type_params__)))
+    if get_origin(hint) in (Required, NotRequired) or (get_origin(hint) is Annotated and not _is_validated(hint)):
+        return _alternatives(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
         return [inner for option in get_args(hint) for inner in _alternatives(option)]
     return (Any,) if hint is Self else (hint,)
+
+
+def _is_validated(hint: Any) -> bool:
+    """Whether beartype has validators in an Annotated without tensors, which it reads whole then."""
+    validated = any(type(one).__module__.startswith("beartype.") for one in hint.__metadata__)
+    return validated and not holds_tensors(read_annotation(get_args(hint)[0], None))
 
 
 def _arguments(hint: Any, parameters: Iterable[Any]) -> dict[Any, Any]:
@@ -126,9 +135,9 @@ def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSp
     _reading.append(kind)
     try:
         inside = {**vars(kind), **{inner.__name__: inner for inner in _reading}}
-        hints = {name: _meant(one, meant) for name, one in get_type_hints(kind, localns=inside).items()}
+        full = types_of_fields(kind, inside)
+        hints = {name: _meant(one, meant) for name, one in full.items()}
         if is_typed_dict(kind):
-            full = get_type_hints(kind, localns=inside, include_extras=True)  # of strings, the class itself knows none
             optional = {name for name, one in full.items() if get_origin(one) is NotRequired}
             required = cast(Any, kind).__required_keys__ - optional
             return KeyedSpec(kind, tuple((name, read_annotation(hints[name], None, None)) for name in names), required)

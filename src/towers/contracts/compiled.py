@@ -5,6 +5,7 @@ What does not fit is looked at again, name by name, by `towers.contracts.check`,
 
 import inspect
 import linecache
+import weakref
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -57,6 +58,7 @@ def _compiled(text: str, signature: Signature, space: dict[str, Any]) -> Any:
     for made in ("check", "checked"):
         if made in space:  # Python calls it so where the arguments are no call of it
             space[made].__qualname__ = signature.name
+    weakref.finalize(space["checked"], linecache.cache.pop, file, None).atexit = False
     return space["checked"]
 
 

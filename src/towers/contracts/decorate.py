@@ -3,11 +3,16 @@
 import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable
+from types import CodeType
 from typing import Any, ParamSpec, TypeVar, cast, overload
+
+from torch import nn
 
 from towers.contracts import modes
 from towers.contracts.compiled import compile_check, compile_made, source_of
+from towers.contracts.resolve import Names, scopes_around
 from towers.contracts.signature import Options, Signature, read_signature, several
 
 P = ParamSpec("P")
@@ -62,10 +67,12 @@ class Contract:
             TypeError: what is decorated is neither a function nor a dataclass, or `where` is no text.
             ShapeContractError: a shape, dtype or kind is not what the annotation says (at a call).
         """
-        scope = _names_around()
-        words = vocabulary.split() if isinstance(vocabulary, str) else vocabulary
-        options = Options(several(where, "contract: where"), dtype_of, tuple(words), scope)
-        return _enforce(function, options) if function is not None else functools.partial(_enforce, options=options)
+        words = tuple(vocabulary.split() if isinstance(vocabulary, str) else vocabulary)
+        options = Options(several(where, "contract: where"), dtype_of, words)
+        scopes = scopes_around(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+        if function is None:
+            return functools.partial(_enforce, options=options, scopes=scopes)
+        return _enforce(function, options, scopes)
 
     def source(self, function: Callable[..., Any], /) -> str:
         """The source of the check that a contracted function, method or dataclass runs.
@@ -84,26 +91,24 @@ class Contract:
 contract = Contract()
 
 
-def _names_around() -> dict[str, Any]:
-    """The local names where the decorator stands, for annotations that are strings."""
-    frame = inspect.currentframe()
-    caller = frame.f_back.f_back if frame is not None and frame.f_back is not None else None
-    return {} if caller is None or caller.f_locals is caller.f_globals else dict(caller.f_locals)
-
-
-def _enforce(function: Any, options: Options) -> Any:
+def _enforce(function: Any, options: Options, scopes: list[CodeType]) -> Any:
     if isinstance(function, (staticmethod, classmethod)):
         method = cast(Any, function)
-        return type(method)(_enforce(method.__func__, options))
+        return type(method)(_enforce(method.__func__, options, scopes))
     if not isinstance(function, type) and not inspect.isfunction(function):
         kind = type(function).__name__
         below = " (@contract stands below @property)" if isinstance(function, property) else ""
         raise TypeError(f"contract: a {kind} cannot be decorated; a function, a method or a dataclass can{below}")
-    if modes.switch.of(function.__module__) == "off":
+    if modes.switch.of(function.__module__ or "") == "off":
         return function
     if isinstance(function, type):
-        return _when_made(function, options)
-    return _wrapped(function, lambda: _checked(function, compile_check, read_signature(function, options)))
+        return _when_made(function, options, scopes)
+    names = Names(function, scopes)
+
+    def build(names_to_wait_for: Names | None) -> Any:
+        return _checked(function, compile_check, read_signature(function, options, names_to_wait_for))
+
+    return _wrapped(function, names, build)
 
 
 def _checked(function: Any, compiled: Callable[[Any, Signature], Any], signature: Signature) -> Any:
@@ -112,16 +117,22 @@ def _checked(function: Any, compiled: Callable[[Any, Signature], Any], signature
     return checked
 
 
-def _wrapped(function: Callable[P, R], build: Callable[[], Callable[P, R]]) -> Callable[P, R]:
-    """What `build` makes; at the first call, if annotations name what is defined further down."""
+def _wrapped(function: Callable[P, R], names: Names, build: Callable[[Names | None], Any]) -> Callable[P, R]:
+    """What `build` makes; if annotations name what is defined further down, at the first call.
+
+    What is not defined then either is not checked; it is looked for again when the module has one of these names.
+    """
     try:
-        return build()
+        with names.reading(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+            return build(names)
     except NameError:
         pass
 
-    def make() -> None:
-        if "checked" not in later.__dict__:
-            checked = later.__dict__["checked"] = build()
+    def make(owner: object) -> None:
+        if "checked" in later.__dict__ and not names.may_be_known():
+            return
+        with names.reading(sys._getframe(2), owner):  # pyright: ignore[reportPrivateUsage]
+            checked = later.__dict__["checked"] = build(None)
             later.__dict__["__contract__"] = checked.__dict__["__contract__"]
 
     # As torch.compiler.assume_constant_result does, which would import Dynamo: it runs this in place of tracing it.
@@ -129,13 +140,13 @@ def _wrapped(function: Callable[P, R], build: Callable[[], Callable[P, R]]) -> C
 
     @functools.wraps(function)
     def later(*args: P.args, **kwargs: P.kwargs) -> R:
-        make()
+        make(args[0] if args and isinstance(args[0], (nn.Module, type)) else None)
         return later.__dict__["checked"](*args, **kwargs)
 
     return later
 
 
-def _when_made(kind: type, options: Options) -> type:
+def _when_made(kind: type, options: Options, scopes: list[CodeType]) -> type:
     """Check a dataclass when it is made: its fields, after its own `__init__`."""
     if not dataclasses.is_dataclass(kind):
         raise TypeError(
@@ -148,5 +159,9 @@ def _when_made(kind: type, options: Options) -> type:
     made.__annotations__ = {"self": kind}
     made.__qualname__, made.__module__ = kind.__qualname__, kind.__module__
     initialise: Any = kind.__init__
-    kind.__init__ = _wrapped(initialise, lambda: _checked(initialise, compile_made, read_signature(made, options)))
+
+    def build(names_to_wait_for: Names | None) -> Any:
+        return _checked(initialise, compile_made, read_signature(made, options, names_to_wait_for))
+
+    kind.__init__ = _wrapped(initialise, Names(kind, scopes), build)
     return kind

@@ -8,6 +8,13 @@ from typing import Any
 
 import torch
 
+from towers.contracts.resolve import Unresolved
+
+
+def is_anything(hint: Any) -> bool:
+    """Whether every value is of this type."""
+    return hint is Any or hint is object or hint is Unresolved
+
 
 def is_class(hint: Any) -> bool:
     """Whether isinstance alone says if a value is of this type."""
@@ -32,7 +39,7 @@ def is_plain(value: object, hint: Any) -> bool:
 
     A type that beartype cannot decide, such as a name that is not defined, is any.
     """
-    if hint is Any or hint is object:
+    if is_anything(hint):
         return True
     if is_class(hint):
         return isinstance(value, class_kinds(hint))

@@ -3,11 +3,12 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack, get_args, get_origin, get_type_hints
+from typing import Any, Unpack, get_args, get_origin
 
 from towers.contracts.annotations import read_annotation
 from towers.contracts.expressions import Condition, conditions
-from towers.contracts.specs import ItemsSpec, MappingSpec, PlainSpec, Spec, axis_names, tensors
+from towers.contracts.resolve import Names, types_of
+from towers.contracts.specs import ItemsSpec, MappingSpec, PlainSpec, Spec, axis_names, is_unresolved, tensors
 from towers.contracts.spelling import check_spelling
 
 
@@ -18,8 +19,6 @@ class Options:
     where: tuple[str, ...] = ()
     dtype_of: str | None = None
     vocabulary: tuple[str, ...] = ()
-    scope: Mapping[str, Any] | None = None
-    """The names around the function, for annotations that are strings."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,13 @@ def several(where: str | Iterable[str], what: str) -> tuple[str, ...]:
     return texts
 
 
-def read_signature(function: Callable[..., Any], options: Options) -> Signature:
-    """Read the annotations of a function.
+def read_signature(function: Callable[..., Any], options: Options, names: Names | None = None) -> Signature:
+    """Read the annotations of a function; what speaks of a name that stands for nothing is not checked.
+
+    Args:
+        function: the function.
+        options: what `contract` is told beside them.
+        names: given where the annotations can be read again later: then a missing name is an error.
 
     Raises:
         NameError: an annotation names what is not defined yet.
@@ -71,21 +75,26 @@ def read_signature(function: Callable[..., Any], options: Options) -> Signature:
     """
     where = function.__qualname__.rpartition("<locals>.")[2]
     parameters = tuple(inspect.signature(function).parameters.values())
-    hints = get_type_hints(function, localns=dict(options.scope) if options.scope else None)
+    hints = types_of(function)
     specs: dict[str, Spec] = {}
     for parameter in parameters:
         if parameter.name in hints:
             specs[parameter.name] = _of_all(parameter, hints[parameter.name])
     result = read_annotation(hints["return"], "return") if "return" in hints else None
+    if names is not None and names.missing:
+        raise NameError(", ".join(sorted(names.missing)))
     everything = [*specs.values(), *([] if result is None else [result])]
     bounds = tuple(condition for text in options.where for condition in conditions(text))
-    names = [parameter.name for parameter in parameters]
-    _check_names(where, bounds, specs.values(), names)
-    _check_braces(where, bounds, everything, names)
+    own = [parameter.name for parameter in parameters]
+    known = {*own, *(name for spec in specs.values() for name in axis_names(spec))}
+    if any(is_unresolved(spec) for spec in everything):  # an axis may be named there
+        bounds = tuple(one for one in bounds if {*one.subject.names, *one.bound.names} <= known)
+    _check_names(where, bounds, known)
+    _check_braces(where, bounds, everything, own)
     check_spelling(where, everything, options.vocabulary)
-    if options.dtype_of is not None and "self" not in names:
+    if options.dtype_of is not None and "self" not in own:
         raise ValueError(f"{where}: dtype_of ({options.dtype_of!r}) is a path from `self`, which it does not have")
-    return Signature(where, parameters, specs, result, bounds, options.dtype_of, function.__module__)
+    return Signature(where, parameters, specs, result, bounds, options.dtype_of, function.__module__ or "")
 
 
 def _of_all(parameter: inspect.Parameter, hint: Any) -> Spec:
@@ -101,9 +110,8 @@ def _of_all(parameter: inspect.Parameter, hint: Any) -> Spec:
     return read_annotation(hint, parameter.name)
 
 
-def _check_names(where: str, bounds: Iterable[Condition], specs: Iterable[Spec], parameters: Sequence[str]) -> None:
+def _check_names(where: str, bounds: Iterable[Condition], known: set[str]) -> None:
     """Refuse a condition that speaks of what no argument has: it would never apply."""
-    known = {*parameters, *(name for spec in specs for name in axis_names(spec))}
     for condition in bounds:
         for name in (*condition.subject.names, *condition.bound.names):
             if name not in known:

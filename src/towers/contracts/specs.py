@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from towers.contracts.expressions import Expression
+from towers.contracts.resolve import Unresolved
 
 T = TypeVar("T")
 
@@ -150,3 +151,13 @@ def axis_names(spec: Spec) -> Iterator[str]:
 def holds_tensors(spec: Spec) -> bool:
     """Whether a specification speaks of tensors anywhere."""
     return next(tensors(spec), None) is not None
+
+
+def is_unresolved(spec: Spec) -> bool:
+    """Whether a part of it was a name that stands for nothing."""
+    return any(
+        option.hint is Unresolved
+        if isinstance(option, PlainSpec)
+        else any(is_unresolved(part) for part in parts(option))
+        for option in spec
+    )

@@ -1,7 +1,6 @@
 """Source that checks one value against the alternatives of its annotation."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -9,7 +8,7 @@ from towers.contracts import modes
 from towers.contracts.codegen.size_checks import AxisWriter
 from towers.contracts.codegen.writer import Writer
 from towers.contracts.layouts import flat
-from towers.contracts.nontensor import class_kinds, is_class, is_plain
+from towers.contracts.nontensor import class_kinds, is_anything, is_class, is_plain
 from towers.contracts.specs import (
     Alternative,
     ItemsSpec,
@@ -63,7 +62,7 @@ class ValueWriter:
     def _plain(self, value: str, options: Sequence[PlainSpec]) -> str | None:
         """The test that a value is of one of several types that have nothing to do with tensors; None: any is."""
         hints = [option.hint for option in options]
-        if any(hint in (Any, object) for hint in hints):
+        if any(is_anything(hint) for hint in hints):
             return None
         tests = [f"{value} is None"] if type(None) in hints else []
         plain = [hint for hint in hints if is_class(hint) and hint is not type(None)]
@@ -197,4 +196,4 @@ class ValueWriter:
 
 
 def _is_anything(spec: Spec) -> bool:
-    return all(isinstance(option, PlainSpec) and option.hint in (Any, object) for option in spec)
+    return all(isinstance(option, PlainSpec) and is_anything(option.hint) for option in spec)

@@ -43,7 +43,10 @@ class Writer:
         self.line(head)
         before = self.certain
         self.depth, self.certain = self.depth + 1, before and always
+        lines = len(self.lines)
         yield
+        if len(self.lines) == lines:
+            self.line("pass")
         self.depth, self.certain = self.depth - 1, before
 
     def local(self, kind: str) -> str:

@@ -1,0 +1,178 @@
+"""Annotations that are text become types; a name that stands for nothing is noted, and everything fits it.
+
+Names are looked up where Python would look: in the scopes around the function while these run, in its closure, in its
+module, in the builtins. A scope is read while it is on the stack; no scope is kept.
+"""
+
+import builtins
+import inspect
+import sys
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import CodeType, FrameType, SimpleNamespace
+from typing import Any, get_type_hints
+
+
+class _Unresolved(type):
+    """The type of `Unresolved`: whatever is asked of it is unknown as well."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return True
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return True
+
+    def __getitem__(cls, item: object) -> Any:
+        return cls
+
+    def __or__(cls, other: object) -> Any:
+        return cls
+
+    __ror__ = __or__
+
+
+class Unresolved(metaclass=_Unresolved):
+    """What stands in an annotation in the place of a name that cannot be resolved."""
+
+
+class Names:
+    """The names that the annotations of one function or class speak of.
+
+    Args:
+        annotated: the function or class.
+        scopes: the code of the scopes that it is written in.
+    """
+
+    def __init__(self, annotated: Any, scopes: Iterable[CodeType] = ()) -> None:
+        self.scopes = tuple(scopes)
+        inner = inspect.unwrap(annotated)
+        self.globals = module_names(inner)
+        cells: tuple[Any, ...] = getattr(inner, "__closure__", None) or ()
+        self.cells: dict[str, Any] = dict(zip(inner.__code__.co_freevars if cells else (), cells, strict=True))
+        self.found: dict[str, Any] = {}
+        """The local names that were asked for, with what they stood for."""
+        self.missing: set[str] = set()
+        self.running: list[dict[str, Any]] = []
+
+    @contextmanager
+    def reading(self, frame: FrameType | None, owner: object = None) -> Generator[None]:
+        """Look local names up in the scopes that are on the stack above a frame, and in the class of an instance."""
+        self.missing.clear()
+        self.running = _running(self.scopes, frame)
+        if owner is not None:
+            kind = owner if isinstance(owner, type) else type(owner)
+            self.running.append({base.__name__: base for base in reversed(kind.__mro__)})
+        before = _names.set(self)
+        try:
+            yield
+        finally:
+            _names.reset(before)
+            self.running = []
+
+    def local(self, name: str) -> Any:
+        """What a local name stands for.
+
+        Raises:
+            LookupError: there is none of that name, by now.
+        """
+        if name not in self.found:
+            scope = next(filter(lambda scope: name in scope, self.running), None)
+            if scope is None and name in self.cells:
+                try:
+                    return self.cells[name].cell_contents
+                except ValueError:
+                    raise LookupError(name) from None
+            if scope is None:
+                raise LookupError(name)
+            self.found[name] = scope[name]
+        return self.found[name]
+
+    def may_be_known(self) -> bool:
+        """Whether the module has one of the names by now that were missing."""
+        return any(name in self.globals for name in self.missing)
+
+
+_names: ContextVar[Names | None] = ContextVar("names", default=None)
+
+
+def types_of(annotated: Any, near: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The annotations of a function, or of one class without its bases, each resolved by itself; `Annotated` is kept.
+
+    Args:
+        annotated: the function or class.
+        near: names that come before all others.
+    """
+    own: Mapping[str, Any] = vars(annotated) if isinstance(annotated, type) else {}
+    hints: dict[str, Any] = own.get("__annotations__", {}) if own else annotated.__annotations__
+    names, module = _names.get() or Names(annotated), module_names(inspect.unwrap(annotated))
+    return {name: _resolved(hint, names, near or {}, module) for name, hint in hints.items()}
+
+
+def types_of_fields(kind: type, near: Mapping[str, Any]) -> dict[str, Any]:
+    """The annotations of a class and of its bases."""
+    return {name: hint for base in reversed(kind.__mro__) for name, hint in types_of(base, near).items()}
+
+
+def module_names(annotated: Any) -> dict[str, Any]:
+    """The names of the module that a function or a class was written in."""
+    module = sys.modules.get(getattr(annotated, "__module__", None) or "")
+    return getattr(annotated, "__globals__", None) or (vars(module) if module else {})
+
+
+def scopes_around(frame: FrameType | None) -> list[CodeType]:
+    """The code of the function or class body where a frame stands, and of those that it is written in, if they run."""
+    scopes: list[CodeType] = []
+    while frame is not None:
+        if frame.f_code.co_name != "<module>" and (not scopes or scopes[-1] in frame.f_code.co_consts):
+            scopes.append(frame.f_code)
+        frame = frame.f_back if scopes else None
+    return scopes
+
+
+def _running(scopes: Iterable[CodeType], frame: FrameType | None) -> list[dict[str, Any]]:
+    """What is local in those of some scopes that are on the stack, innermost first."""
+    wanted, found = set(scopes), list[dict[str, Any]]()
+    while frame is not None and wanted:
+        if frame.f_code in wanted:
+            wanted.discard(frame.f_code)
+            found.append(frame.f_locals)
+        frame = frame.f_back
+    return found
+
+
+class _Lookup(dict[str, Any]):
+    def __init__(self, names: Names, near: Mapping[str, Any], module: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.names, self.scopes, self.missed = names, (near, module, vars(builtins)), False
+
+    def __missing__(self, name: str) -> Any:
+        near, *others = self.scopes
+        if name in near:
+            return near[name]
+        try:
+            return self.names.local(name)
+        except LookupError:
+            pass
+        for scope in others:
+            if name in scope:
+                return scope[name]
+        self.names.missing.add(name)
+        self.missed = True
+        return Unresolved
+
+
+def _resolved(hint: Any, names: Names, near: Mapping[str, Any], module: Mapping[str, Any]) -> Any:
+    lookup = _Lookup(names, near, module)
+    holder: Any = SimpleNamespace(__annotations__={"it": hint})
+    try:
+        return get_type_hints(holder, {}, lookup, include_extras=True)["it"]
+    except Exception:
+        if lookup.missed:  # what an annotation does with a name that stands for nothing cannot be foreseen
+            return Unresolved
+        raise

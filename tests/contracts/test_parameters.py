@@ -1,0 +1,95 @@
+"""Every combination of kinds of parameters and annotations gives a source that Python can compile, and that checks."""
+
+from typing import Any
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from towers.contracts import ShapeContractError, contract
+
+HINTS = {
+    "none": None,
+    "Any": "Any",
+    "object": "object",
+    "int": "int",
+    "tensor": 'Float[Tensor, "n"]',
+    "list of Any": "list[Any]",
+    "dict to Any": "dict[str, Any]",
+    "tuple": 'tuple[Any, Float[Tensor, "n"]]',
+    "tensor or None": 'Float[Tensor, "n"] | None',
+}
+FITS = {
+    "none": 1,
+    "Any": 1,
+    "object": 1,
+    "int": 1,
+    "tensor": torch.zeros(2),
+    "list of Any": [1],
+    "dict to Any": {"a": 1},
+    "tuple": (1, torch.zeros(2)),
+    "tensor or None": None,
+}
+KINDS = (
+    "a, /",
+    "a",
+    "*a",
+    "*, a",
+    "**a",
+    "a, /, b, *c, d, **e",
+    "a, b=None, /, *, c=None",
+    "a, *b",
+    "*a, **b",
+    "a=None",
+)
+
+
+def parameters(kinds: str, hint: str | None) -> str:
+    names = [one.partition("=") for one in kinds.split(", ")]
+    return ", ".join(
+        f"{name}{equals}{default}" if hint is None or name in "/*" else f"{name}: {hint}{' = ' * bool(equals)}{default}"
+        for name, equals, default in names
+    )
+
+
+def made(kinds: str, hint: str | None, result: str | None, *, is_async: bool = False) -> Any:
+    arrow = f" -> {result}" if result else ""
+    source = f"{'async ' if is_async else ''}def function({parameters(kinds, hint)}){arrow}: return RESULT\n"
+    space: dict[str, Any] = {"Float": Float, "Tensor": Tensor, "Any": Any, "RESULT": torch.zeros(2)}
+    exec(source, space)
+    return contract(space["function"])
+
+
+def arguments(kinds: str, value: object) -> tuple[list[object], dict[str, object]]:
+    parts, after_star = kinds.split(", "), False
+    args, kwargs = [], {}
+    for part in parts:
+        if part.startswith("**"):
+            kwargs["more"] = value
+        elif part.startswith("*"):
+            after_star = True
+            args += [value] * 2 * (len(part) > 1)
+        elif part != "/":
+            if after_star:
+                kwargs[part.partition("=")[0]] = value
+            else:
+                args.append(value)
+    return args, kwargs
+
+
+@pytest.mark.parametrize("kinds", KINDS)
+@pytest.mark.parametrize("hint", HINTS)
+def test_every_kind_with_every_annotation(kinds, hint):
+    args, kwargs = arguments(kinds, FITS[hint])
+    for result in (None, "Any", 'Float[Tensor, "n"]'):
+        assert made(kinds, HINTS[hint], result)(*args, **kwargs).shape == (2,)
+        assert made(kinds, HINTS[hint], result, is_async=True)(*args, **kwargs).close() is None
+
+
+@pytest.mark.parametrize("kinds", KINDS)
+@pytest.mark.parametrize("hint", ["int", "tensor", "tuple", "list of Any"])
+def test_what_does_not_fit_is_refused_whatever_the_kind(kinds, hint):
+    args, kwargs = arguments(kinds, "a text")
+    with pytest.raises(ShapeContractError):
+        made(kinds, HINTS[hint], None)(*args, **kwargs)
