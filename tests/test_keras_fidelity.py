@@ -14,25 +14,41 @@ from towers import RaggedLSTM, Tower, TwoTowers
 from towers.optim import KerasAdam
 
 from .helpers import keras_files
+from .keras_network import cut
 
 WORDS = (2, 3, 4, 5, 7, 10, 33)
 SIDES = ("left", "right")
 
 
-@pytest.fixture(scope="module")
-def folder(shared: Path) -> Path:
-    return shared / "keras"
+FOLDER = cut.FOLDER
 
 
 @pytest.fixture(scope="module")
-def cases(folder: Path) -> dict[str, Tensor]:
-    with np.load(folder / "cases.npz") as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+def cases() -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in cut.read()[0].items()}
 
 
 @pytest.fixture
-def model(folder: Path) -> TwoTowers:
-    return keras_files.load(folder / "model.keras")
+def model() -> TwoTowers:
+    return keras_files.load(FOLDER / "model.keras")
+
+
+def test_the_cut_is_what_keras_wrote(shared: Path):
+    for name, arrays in zip(("cases", "training"), cut.read(), strict=True):
+        with np.load(shared / "keras" / f"{name}.npz") as whole:
+            assert arrays.keys() == {*whole.files}
+            assert all(np.array_equal(arrays[key], whole[key]) for key in whole.files)
+    for name, layers in (
+        ("model", keras_files.read_layers(FOLDER / "model.keras")),
+        ("model_after_training", np.load(FOLDER / "model_after_training.npz")),
+    ):
+        whole = keras_files.read_layers(shared / "keras" / f"{name}.keras")
+        assert layers.keys() == whole.keys()
+        assert all(np.array_equal(layers[key], whole[key]) for key in whole)
+
+
+def test_the_cut_is_small():
+    assert sum(file.stat().st_size for file in FOLDER.iterdir() if file.is_file()) < 400_000
 
 
 def test_every_length_in_the_file_is_compared(cases: dict[str, Tensor]):
@@ -92,10 +108,10 @@ class TrainingRun(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path) -> TrainingRun:
+def run() -> TrainingRun:
     names = ("left", "right", "label", "epoch_loss", "probability_after")
-    with np.load(folder / "training.npz") as arrays:
-        return TrainingRun(*(torch.from_numpy(arrays[name]) for name in names))
+    arrays = cut.read()[1]
+    return TrainingRun(*(torch.from_numpy(arrays[name]) for name in names))
 
 
 def train(model: TwoTowers, run: TrainingRun, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
@@ -113,12 +129,13 @@ def _step(model: TwoTowers, optimizer: torch.optim.Optimizer, left: Tensor, righ
     return loss.item()
 
 
-def test_training_run(model: TwoTowers, run: TrainingRun, folder: Path):
+def test_training_run(model: TwoTowers, run: TrainingRun):
     loss, probability = train(model, run, KerasAdam(model.parameters(), lr=1e-3))
     torch.testing.assert_close(loss, run.loss, atol=1e-5, rtol=0)
     torch.testing.assert_close(probability, run.probability, atol=2e-5, rtol=0)
-    trained = keras_files.load(folder / "model_after_training.keras").state_dict()
-    torch.testing.assert_close(dict(model.state_dict()), dict(trained), atol=2e-5, rtol=0)
+    with np.load(FOLDER / "model_after_training.npz") as layers:
+        trained = keras_files.as_state_dict(dict(layers))
+    torch.testing.assert_close(dict(model.state_dict()), trained, atol=2e-5, rtol=0)
 
 
 def _torch_adam(model: TwoTowers) -> torch.optim.Optimizer:
