@@ -1,20 +1,29 @@
 """A model on disk: there and back, and every way in which a folder can be wrong."""
 
 import copy
+import inspect
 import json
 import os
+import re
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
 
 from towers import Tower, TwoTowers, checkpoint
 
+VERSION = re.escape(version("towers"))
+GOLDEN = Path(__file__).parent / "golden"
 MODELS = {
     "as the original": lambda: TwoTowers(),
     "shared": lambda: (lambda tower: TwoTowers(tower, tower, dense=3))(Tower(vector_width=7)),
     "of other sizes": lambda: TwoTowers(
         Tower(vector_width=4, kernel_words=3, filters=6, pool=2, hidden=5, chunk=2), Tower(words=4, hidden=5), dense=9
+    ),
+    "of other gates": lambda: TwoTowers(
+        Tower(recurrent_activation="hard_sigmoid"), Tower(recurrent_activation="hard_sigmoid_keras2")
     ),
     "float64": lambda: TwoTowers(dtype=torch.float64),
     "of two dtypes": lambda: TwoTowers(Tower(dtype=torch.float64), Tower(), dtype=torch.bfloat16),
@@ -39,6 +48,35 @@ def test_there_and_back(make, tmp_path):
         assert loaded.state_dict()[name].dtype == value.dtype
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     assert checkpoint.read_config(tmp_path / "a" / "model")["vectors"] == {"source": "sample"}
+
+
+def test_a_folder_of_format_1_loads():
+    """Written by towers before there were formats 2 and recurrent_activation, with the logits that it gave."""
+    model = TwoTowers.load(GOLDEN / "format-1")
+    left = torch.linspace(-1, 1, 2 * 6 * 4).view(2, 6, 4).sin()
+    right = torch.linspace(1, -2, 2 * 5 * 4).view(2, 5, 4).cos()
+    logits = model(left, right, torch.tensor([6, 3]))
+    torch.testing.assert_close(logits, torch.tensor([0.11089549958705902, 0.04228827357292175]), rtol=1e-5, atol=1e-6)
+    assert (model.left.lstm.recurrent_activation, model.right.chunk) == ("sigmoid", 2)
+    assert checkpoint.read_config(GOLDEN / "format-1")["data"]["split"] == "rule"
+
+
+def test_the_config_names_its_format_and_the_version_that_wrote_it(folder):
+    config = checkpoint.read_config(folder)
+    assert (config["format"], config["towers"]) == (2, version("towers"))
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(
+        ValueError, match=r"config.json of a saved model has an entry 'format' of its own; choose another"
+    ):
+        TwoTowers().save(folder, extra={"format": 1})
+    assert (folder / "config.json").read_bytes() == before
+
+
+def test_every_size_of_a_tower_is_a_known_entry():
+    """A new argument of Tower raises FORMAT and is added to TOWER_ENTRIES."""
+    sizes = set(inspect.signature(Tower).parameters) - {"device", "dtype"}
+    assert sizes == checkpoint.TOWER_ENTRIES
+    assert Tower(recurrent_activation="hard_sigmoid").config().keys() == sizes
 
 
 def test_a_folder_holds_two_files_and_nothing_half_written(folder):
@@ -78,9 +116,11 @@ def sizes(folder):
         (lambda f: (f / "config.json").write_text("[]"), ValueError, r"config.json: is no config of a saved model"),
         (lambda f: (f / "model.safetensors").write_bytes(b"no"), ValueError, r"model.safetensors: is damaged"),
         (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), ValueError, r"model.safetensors: is damaged"),
-        (lambda f: change(f, format=2), ValueError, r"has format 2; this version of towers reads up to 1: update towers"),
+        (lambda f: change(f, format=3, towers="9.9"), ValueError, rf"has format 3, written by towers 9.9; towers {VERSION} reads up to format 2: update towers"),
+        (lambda f: change(f, format=3, towers=None), ValueError, rf"has format 3; towers {VERSION} reads up to format 2: update towers"),
         (lambda f: change(f, model=sizes(f) | {"dense": 4}), ValueError, r"do not fit each other[\s\S]*dense.weight"),
-        (lambda f: change(f, model=sizes(f) | {"left": {"wings": 2}}), ValueError, r"do not fit each other[\s\S]*wings"),
+        (lambda f: change(f, model=sizes(f) | {"left": {"wings": 2}}), ValueError, rf"config.json: 'wings' in 'left' is unknown to towers {VERSION}, which reads up to format 2: update"),
+        (lambda f: change(f, model=sizes(f) | {"attention": 1}), ValueError, r"'attention' in 'model' is unknown to towers"),
         (lambda f: change(f, model={"left": {}}), ValueError, r"do not fit each other: no entry 'right'"),
         (lambda f: change(f, model=sizes(f) | {"left": sizes(f)["left"] | {"pool": 5}}), ValueError, r"pool \(5\) must divide filters \(32\)"),
     ],

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 from types import NoneType
@@ -12,7 +13,12 @@ from typing import Any, cast
 
 from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
+"""The format of config.json and resume.json that is written; all formats up to it are read.
+
+1: the first. 2: a tower's "recurrent_activation", and "towers", the version that wrote the file. Whoever adds an entry
+that towers itself reads raises the number: an older version then refuses the file, and does not misread it.
+"""
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 RESUME = "resume.json"
 """What a training needs to go on; it is beside the two other files during and after the training."""
@@ -23,12 +29,16 @@ def write(folder: str | PathLike[str], config: Mapping[str, Any], weights: Mappi
 
     Raises:
         ImportError: safetensors is not installed.
+        ValueError: the config has an entry "format" or "towers", which are written here.
         OSError: the folder cannot be written.
     """
+    about = {"format": FORMAT, "towers": own_version()}
+    if taken := sorted(about.keys() & config.keys()):
+        raise ValueError(f"{CONFIG} of a saved model has an entry {taken[0]!r} of its own; choose another name")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS, weights)
-    text = json.dumps({"format": FORMAT, **config}, indent=2) + "\n"
+    text = json.dumps({**about, **config}, indent=2) + "\n"
     replace(folder / CONFIG, lambda path: path.write_text(text, encoding="utf8"))
 
 
@@ -50,7 +60,7 @@ def read(folder: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]
     Raises:
         ImportError: safetensors is not installed.
         FileNotFoundError: the folder or one of its files is missing.
-        ValueError: a file is damaged or of a newer format.
+        ValueError: a file is damaged, of a newer format, or has an unknown entry in "model".
     """
     config = read_config(folder)
     path = Path(folder) / WEIGHTS
@@ -78,7 +88,7 @@ def read_config(folder: str | PathLike[str], name: str = CONFIG) -> dict[str, An
 
     Raises:
         FileNotFoundError: the folder or the file is missing.
-        ValueError: the file is damaged or of a newer format.
+        ValueError: the file is damaged, of a newer format, or has an unknown entry in "model".
     """
     path = Path(folder) / name
     if not path.is_file():
@@ -91,10 +101,32 @@ def read_config(folder: str | PathLike[str], name: str = CONFIG) -> dict[str, An
     if type(found := entries.get("format")) is not int:
         raise ValueError(f"{path}: is no config of a saved model: it has no format number")
     if found > FORMAT:
-        raise ValueError(f"{path}: has format {found}; this version of towers reads up to {FORMAT}: update towers")
+        writer = f", written by towers {entries['towers']}" if isinstance(entries.get("towers"), str) else ""
+        known = f"towers {own_version()} reads up to format {FORMAT}"
+        raise ValueError(f"{path}: has format {found}{writer}; {known}: update towers")
     for section, values in SECTIONS.items():
         _check_section(path, section, entries.get(section, {}), values)
+    model: object = entries.get("model")
+    _check_names(path, "model", model, MODEL_ENTRIES)
+    for side in ("left", "right"):
+        _check_names(
+            path, side, cast(dict[str, Any], model).get(side) if isinstance(model, dict) else None, TOWER_ENTRIES
+        )
     return entries
+
+
+MODEL_ENTRIES = frozenset({"left", "right", "dense"})
+TOWER_ENTRIES = frozenset(
+    {"words", "vector_width", "kernel_words", "filters", "pool", "hidden", "chunk", "recurrent_activation"}
+)
+
+
+def _check_names(path: Path, name: str, section: object, known: frozenset[str]) -> None:
+    """Refuse an entry that this version would have to leave out: the model would be another one."""
+    unknown = sorted(cast(dict[str, Any], section).keys() - known) if isinstance(section, dict) else []
+    if unknown:
+        newest = f"towers {own_version()}, which reads up to format {FORMAT}"
+        raise ValueError(f"{path}: {unknown[0]!r} in {name!r} is unknown to {newest}: update towers, or mend the file")
 
 
 SECTIONS: Mapping[str, tuple[type, ...]] = {"vectors": (str, NoneType), "data": (str, NoneType, list)}
@@ -176,6 +208,14 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nan(item) for item in cast(list[Any], value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def own_version() -> str:
+    """The version of towers, as its metadata has it."""
+    try:
+        return version("towers")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 def _safetensors() -> Any:

@@ -324,10 +324,11 @@ class TwoTowers(nn.Module):
 
         Args:
             folder: it is created if there is none; a model in it is replaced.
-            extra: more entries for config.json, beside "model".
+            extra: more entries for config.json, beside "model". The command reads "vectors" and "data".
 
         Raises:
             ImportError: safetensors is not installed.
+            ValueError: `extra` has an entry "format" or "towers", which are written anyway.
             OSError: the folder cannot be written.
         """
         shared = self.right is self.left
@@ -346,7 +347,8 @@ class TwoTowers(nn.Module):
         Raises:
             ImportError: safetensors is not installed.
             FileNotFoundError: the folder or one of its two files is missing.
-            ValueError: a file is damaged or of a newer format, or the weights do not fit the sizes in config.json.
+            ValueError: a file is damaged or of a newer format, has an unknown entry, or the weights do not fit the
+                sizes in config.json.
         """
         config, weights = checkpoint.read(folder)
         with checkpoint.explained(folder):

@@ -218,7 +218,7 @@ def test_model_folders_that_are_incomplete_or_damaged(folder, capsys):
     assert "model.safetensors: there is no such file" in refused(folder, capsys, "predict")
     Path("run/model.safetensors").write_bytes(whole)
     edited(format=99)
-    assert re.search("config.json: has format 99; .*: update towers", refused(folder, capsys, "predict"))
+    assert re.search("config.json: has format 99, .*: update towers", refused(folder, capsys, "predict"))
     for content in (b"", b"{", b"[]", b"null", b"\xff", b'{"format": "x"}'):
         Path("run/config.json").write_bytes(content)
         assert "run/config.json: is " in refused(folder, capsys, "predict")

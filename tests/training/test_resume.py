@@ -398,7 +398,7 @@ def entries(folder, **changes):
         (lambda f: (f / "resume.json").unlink(), FileNotFoundError, r"there is no resume.json \(no run\); start another"),
         (lambda f: (f / "resume.json").write_text("{"), ValueError, "resume.json: is damaged"),
         (lambda f: (f / "resume.json").write_text("[" * 100_000), ValueError, "resume.json: is damaged"),
-        (lambda f: entries(f, format=2), ValueError, "resume.json: has format 2; this version of towers reads up to 1"),
+        (lambda f: entries(f, format=3), ValueError, r"resume.json: has format 3; towers \S+ reads up to format 2"),
         (lambda f: entries(f, settings=None), ValueError, "resume.json: is damaged"),
         (lambda f: entries(f, history=None), ValueError, "resume.json: is damaged"),
         (lambda f: entries(f, position=7), ValueError, "resume.json: is damaged"),
