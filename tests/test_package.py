@@ -25,6 +25,7 @@ PUBLIC = {
     "data",
     "keras",
     "optim",
+    "search",
     "training",
 }
 
@@ -149,7 +150,7 @@ FLOORS = [
     {"convert", "microbatch"},
     {"layers"},
     {"model", "checkpoint", "optim"},
-    {"data", "training", "keras"},
+    {"data", "training", "keras", "search"},
     {"cli"},
 ]
 

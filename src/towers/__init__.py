@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from towers import contracts, data, keras, optim, training
+    from towers import contracts, data, keras, optim, search, training
     from towers.contracts import ShapeContractError
     from towers.layers.lstm import RaggedLSTM
     from towers.layers.phrases import PhraseConv
@@ -24,6 +24,7 @@ __all__ = [
     "data",
     "keras",
     "optim",
+    "search",
     "training",
 ]
 

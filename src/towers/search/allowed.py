@@ -1,0 +1,104 @@
+"""Which items a query may find: what `exclude` and `filter` of a search mean."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from towers.search.items import Items
+
+Ids = Tensor | Collection[int]
+"""Ids: a one-dimensional tensor of integers, or a set, list or tuple of ints."""
+
+Exclude = Ids | Sequence[Ids]
+"""Ids for all queries; or a list or tuple of ids, one entry for each query; or a tensor "queries excluded"."""
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """keep: "count" bool, of each place; None: all. Of the excluded pairs, sorted by query and then by place: the
+    places, and for each query where its own begin, "queries+1"; None: no pair."""
+
+    keep: Tensor | None = None
+    places: Tensor | None = None
+    offsets: Tensor | None = None
+
+    def of(self, first: int, last: int) -> "Allowed":
+        """For some of the queries."""
+        if self.places is None or self.offsets is None:
+            return self
+        start, end = int(self.offsets[first]), int(self.offsets[last])
+        return Allowed(self.keep, self.places[start:end], self.offsets[first : last + 1] - start)
+
+    def left(self, count: int) -> tuple[int, int | None]:
+        """The fewest of `count` items that a query may find, and which query that is; None: all queries alike."""
+        kept = count if self.keep is None else int(self.keep.sum())
+        if self.places is None or self.offsets is None or len(self.offsets) < 2:
+            return kept, None
+        lost = torch.ones_like(self.places) if self.keep is None else self.keep[self.places].long()
+        sums = torch.cat([lost.new_zeros(1), lost.cumsum(0)])[self.offsets]
+        most, query = sums.diff().max(0)
+        return kept - int(most), int(query)
+
+
+def allowed(items: Items, queries: int, exclude: Exclude | None, filter: Ids | None) -> Allowed:
+    """What `Index.search` means by these arguments.
+
+    Raises:
+        ValueError: an argument is of another form than `Index.search` says.
+    """
+    keep = None if filter is None else _kept(items, filter)
+    if exclude is None:
+        return Allowed(keep)
+    if _for_each(exclude):
+        entries = cast(Sequence[Ids], exclude)
+        if len(entries) != queries:
+            raise ValueError(f"Index.search: exclude has ids for {len(entries)} queries; there are {queries}")
+        return _pairs(items, keep, [_ids("exclude", entry) for entry in entries])
+    places = items.places(_ids("exclude", cast(Ids, exclude)))
+    keep = torch.ones(len(items), dtype=torch.bool) if keep is None else keep
+    keep[places[places >= 0]] = False
+    return Allowed(keep)
+
+
+def _for_each(exclude: Exclude) -> bool:
+    if isinstance(exclude, Tensor):
+        return exclude.dim() == 2
+    entries = list(exclude)
+    return bool(entries) and not any(isinstance(entry, int) for entry in entries)
+
+
+def _kept(items: Items, filter: Ids) -> Tensor:
+    if isinstance(filter, Tensor) and filter.dtype == torch.bool:
+        largest = int(items.ids.max()) if len(items) else -1
+        if filter.dim() != 1 or len(filter) <= largest:
+            raise ValueError(
+                f"Index.search: filter is a mask {tuple(filter.shape)}; expected one entry for each id, 0 to {largest}"
+            )
+        return filter.cpu()[items.ids]
+    places = items.places(_ids("filter", filter))
+    keep = torch.zeros(len(items), dtype=torch.bool)
+    keep[places[places >= 0]] = True
+    return keep
+
+
+def _pairs(items: Items, keep: Tensor | None, entries: list[Tensor]) -> Allowed:
+    every = [places[places >= 0].unique() for places in map(items.places, entries)]
+    sizes = torch.tensor([0, *map(len, every)], dtype=torch.int64)
+    places = torch.cat([torch.empty(0, dtype=torch.int64), *every])
+    return Allowed(keep, places, sizes.cumsum(0))
+
+
+def _ids(name: str, given: Ids) -> Tensor:
+    if isinstance(given, Tensor):
+        if given.dim() != 1 or given.dtype == torch.bool or given.is_floating_point() or given.is_complex():
+            raise ValueError(
+                f"Index.search: {name} is {given.dtype} {tuple(given.shape)}; expected ids, one integer each"
+            )
+        return given.detach().to("cpu", torch.int64)
+    entries = list(given)
+    if wrong := [entry for entry in entries if type(entry) is not int]:
+        raise ValueError(f"Index.search: {name} has {wrong[0]!r}; expected ids, which are ints")
+    return torch.tensor(entries, dtype=torch.int64)

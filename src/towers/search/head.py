@@ -1,0 +1,73 @@
+"""The two dense layers of a TwoTowers, as what is computed once for a query or an item and what for each pair."""
+
+import ctypes
+import hashlib
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from towers.model import TwoTowers
+
+Side = Literal["left", "right"]
+ROWS = 1 << 14
+"""States that are projected at a time: what is worked on stays in the processor's cache."""
+
+
+class Head:
+    """The score of a pair: `offset + sum_k weights_k relu(query_k - item_k)`, over the `dense` units k.
+
+    With right items it is `compare(query, item)`, with left items `compare(item, query)`: W1 and c1 are the weight and
+    the bias of `model.dense`; an item's row is W1 b (left items: -W1 a), and a query's is the same plus c1.
+    Every sum has a fixed order, so that a state gives the same bits whatever is computed beside it.
+    """
+
+    def __init__(self, model: TwoTowers, side: Side) -> None:
+        self.dtype = torch.promote_types(model.dense.weight.dtype, torch.float32)
+        weight = self._own(model.dense.weight)
+        self.weight = weight if side == "right" else -weight
+        self.bias = self._own(model.dense.bias)
+        self.weights = self._own(model.logit.weight)[0].contiguous()
+        self.offset = float(self._own(model.logit.bias))
+        self.dense, self.hidden = weight.shape
+
+    def _own(self, parameter: Tensor) -> Tensor:
+        return parameter.detach().to("cpu", self.dtype, copy=True)
+
+    def item_rows(self, states: Tensor) -> Tensor:
+        """The rows of items: states "count hidden" -> "count dense"."""
+        rows = torch.empty(len(states), self.dense, dtype=self.dtype)
+        for first in range(0, len(states), ROWS):
+            some = states[first : first + ROWS].detach().to("cpu", self.dtype)
+            out = rows[first : first + ROWS]
+            torch.mul(some[:, :1], self.weight[:, 0], out=out)
+            for column in range(1, self.hidden):
+                out += some[:, column : column + 1] * self.weight[:, column]
+        return rows
+
+    def query_rows(self, item_rows: Tensor) -> Tensor:
+        """The rows of the same states as queries."""
+        return item_rows + self.bias
+
+    def is_finite(self) -> bool:
+        """Whether all weights are."""
+        parts = (self.weight, self.bias, self.weights, torch.tensor(self.offset))
+        return all(bool(torch.isfinite(part).all()) for part in parts)
+
+    def may_overflow(self, queries: Tensor, largest_item: float) -> bool:
+        """Whether a score of these rows of queries, or a part of it, may be above what the dtype holds."""
+        largest = largest_item + (float(queries.abs().amax()) if queries.numel() else 0.0)
+        bound = abs(self.offset) + float(self.weights.double().abs().sum()) * largest
+        return max(bound, largest) > torch.finfo(self.dtype).max
+
+
+def fingerprint(model: TwoTowers) -> str:
+    """Of the sizes and the weights of a model: two models with the same one give the same scores."""
+    hashed = hashlib.sha256()
+    state: Mapping[str, Tensor] = model.state_dict()
+    for name, value in sorted(state.items()):
+        hashed.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        value = value.detach().cpu().contiguous()
+        hashed.update(ctypes.string_at(value.data_ptr(), value.nbytes))
+    return hashed.hexdigest()[:32]

@@ -1,0 +1,252 @@
+"""Index: the states of many items, searched exactly by the score of a TwoTowers."""
+
+import math
+from os import PathLike
+from pathlib import Path
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from towers.checkpoint import undamaged
+from towers.contracts import contract
+from towers.model import TwoTowers
+from towers.search import index_file, scan
+from towers.search.all_pairs import all_pairs
+from towers.search.allowed import Allowed, Exclude, Ids, allowed
+from towers.search.head import Head, Side, fingerprint
+from towers.search.items import BLOCK, Items, lay_out
+
+
+class Index:
+    """Items of one side of a TwoTowers, and for each query of the other side those with the highest scores.
+
+    Scores are logits, those of `model.compare` within rounding. The search is exact: it gives what comparing every
+    query with every item would give, in a bounded memory. Of equal scores the smaller id comes first, at the boundary
+    of k too, so that results do not depend on blocks or on the order of `add`. The index computes on the CPU.
+
+    The index has a copy of the model's two dense layers: after more training, make a new one.
+
+    Args:
+        model: gives the score. It must have TwoTowers's own `compare`.
+        side: which tower encodes the items: "right" (queries are left states) or "left".
+
+    Raises:
+        ValueError: `side` is neither, the model has another `compare`, or a weight of its dense layers is not finite.
+
+    >>> import torch
+    >>> from towers import TwoTowers
+    >>> from towers.search import Index
+    >>> model = TwoTowers()
+    >>> index = Index(model)
+    >>> index.add(torch.rand(1000, 6))  # states, of model.encode_right
+    >>> scores, ids = index.search(torch.rand(2, 6), k=10)
+    >>> scores.shape, ids.shape
+    (torch.Size([2, 10]), torch.Size([2, 10]))
+    """
+
+    def __init__(self, model: TwoTowers, side: Side = "right") -> None:
+        if side not in ("left", "right"):
+            raise ValueError(f"Index: side is {side!r}; expected 'left' or 'right'")
+        if type(model).compare is not TwoTowers.compare:
+            raise ValueError(
+                f"Index: {type(model).__name__} has a compare of its own; only TwoTowers's can be searched"
+            )
+        self.side: Side = side
+        self.hidden = model.hidden
+        self._head = Head(model, side)
+        if not self._head.is_finite():
+            raise ValueError("Index: a weight of the model's dense layers is not finite")
+        self._fingerprint = fingerprint(model)
+        self._items = lay_out(
+            torch.empty(0, self._head.dense, dtype=self._head.dtype), torch.empty(0, dtype=torch.int64)
+        )
+        self._added = list[tuple[Tensor, Tensor]]()
+        self._next_id = 0
+
+    def __len__(self) -> int:
+        return len(self._items) + sum(len(ids) for _, ids in self._added)
+
+    @contract
+    def add(self, items: Float[Tensor, "items {self.hidden}"], ids: Int[Tensor, "items"] | None = None) -> None:
+        """Add the states of items. They are laid out at the next search, so that several calls cost as much as one.
+
+        Args:
+            items: states of the index's side, "items hidden".
+            ids: a number of at least 0 for each, which no other item has; None: they count on from the largest id so
+                far, first from 0.
+
+        Raises:
+            ShapeContractError: a width is not `hidden`, or there is not one id for each item.
+            ValueError: a state is not finite, or an id is negative or used already. Nothing is added then.
+        """
+        own = self._new_ids(ids, len(items))
+        rows = self._rows(items, "add", "items")
+        if not len(own):
+            return
+        self._added.append((rows, own))
+        self._next_id = max(self._next_id, int(own.max()) + 1)
+
+    def _new_ids(self, ids: Tensor | None, count: int) -> Tensor:
+        if ids is None:
+            return torch.arange(self._next_id, self._next_id + count)
+        own = ids.detach().to("cpu", torch.int64, copy=True)
+        if len(own) and int(own.min()) < 0:
+            raise ValueError(f"Index.add: ids has {int(own.min())}; an id is at least 0")
+        distinct, counts = own.unique(return_counts=True)
+        if len(distinct) < len(own):
+            raise ValueError(f"Index.add: ids has {int(distinct[counts > 1][0])} more than once")
+        used = distinct[self._laid_out().places(distinct) >= 0]
+        if len(used):
+            raise ValueError(
+                f"Index.add: ids has {int(used[0])}, which an item of the index has; remove that item first"
+            )
+        return own
+
+    def _rows(self, states: Tensor, call: str, name: str) -> Tensor:
+        rows = self._head.item_rows(states)
+        if not bool(torch.isfinite(rows).all()):
+            row = int((~torch.isfinite(rows).all(1)).nonzero()[0])
+            raise ValueError(f"Index.{call}: {name}[{row}] is not finite (NaN or infinity), or too large to be scored")
+        return rows
+
+    def _laid_out(self) -> Items:
+        if self._added:
+            rows = torch.cat([self._items.rows(0, len(self._items)), *(rows for rows, _ in self._added)])
+            ids = torch.cat([self._items.ids, *(ids for _, ids in self._added)])
+            self._items, self._added = lay_out(rows, ids), []
+        return self._items
+
+    @contract
+    def search(
+        self,
+        queries: Float[Tensor, "queries {self.hidden}"],
+        k: int,
+        exclude: Exclude | None = None,
+        filter: Ids | None = None,
+    ) -> tuple[Float[Tensor, "queries {k}"], Int[Tensor, "queries {k}"]]:
+        """The scores and the ids of the k best items of each query, best first.
+
+        Args:
+            queries: states of the other side, "queries hidden".
+            k: how many items; at most as many as each query may find.
+            exclude: ids that are not wanted: for all queries one tensor, set or list of ints; or for each query its
+                own, in a list, or in a tensor "queries excluded". An id that no item has changes nothing.
+            filter: the ids that are wanted, or a mask of bools by id, one for each id from 0 to the largest.
+
+        Raises:
+            ShapeContractError: the width is not `hidden`.
+            ValueError: a query is not finite, k is below 1 or above the number of items that a query may find, or
+                `exclude` or `filter` has another form.
+        """
+        items = self._laid_out()
+        rows = self._query_rows(queries, items)
+        wanted = allowed(items, len(queries), exclude, filter)
+        self._check_k(k, items, wanted)
+        scores, ids = scan.best(rows, self._head, items, k, wanted)
+        return scores.to(queries.device), ids.to(queries.device)
+
+    def _query_rows(self, queries: Tensor, items: Items) -> Tensor:
+        rows = self._head.query_rows(self._rows(queries, "search", "queries"))
+        if self._head.may_overflow(rows, items.largest):
+            raise ValueError(f"Index.search: scores of these queries may be above what {rows.dtype} holds")
+        return rows
+
+    def _check_k(self, k: int, items: Items, wanted: Allowed) -> None:
+        if k < 1:
+            raise ValueError(f"Index.search: k ({k}) must be at least 1")
+        if not len(items):
+            raise ValueError("Index.search: the index is empty; add items first")
+        if k > len(items):
+            raise ValueError(f"Index.search: k ({k}) must be at most {len(items)}, the number of items")
+        left, query = wanted.left(len(items))
+        if k > left:
+            of = "" if query is None else f" for query {query}"
+            raise ValueError(f"Index.search: k ({k}) must be at most {left}, what exclude and filter leave{of}")
+
+    @contract
+    def all_pairs(
+        self, threshold: float | None = None, k: int | None = None
+    ) -> tuple[Float[Tensor, "pairs"], Int[Tensor, "pairs 2"]]:
+        """Pairs of items of the index, each item being a query for all others: scores, and (query id, item id).
+
+        This is for a model whose two sides read the same sentences (shared towers): with right items, the score of a
+        pair (i, j) is compare(state of i, state of j). Best pairs come first, of equal scores that of the smaller ids.
+
+        Args:
+            threshold: pairs with at least this logit; None: whatever the score.
+            k: of each item at most its k best others; None: all of them.
+
+        Raises:
+            ValueError: neither is given, k is below 1 or not below the number of items, or threshold is NaN.
+        """
+        if threshold is None and k is None:
+            raise ValueError("Index.all_pairs: give threshold, k, or both")
+        items = self._laid_out()
+        if k is not None and not 1 <= k < len(items):
+            raise ValueError(f"Index.all_pairs: k ({k}) must be from 1 to {len(items) - 1}, the number of other items")
+        if threshold is not None and threshold != threshold:
+            raise ValueError("Index.all_pairs: threshold is NaN")
+        if self._head.may_overflow(self._head.bias, 2 * items.largest):
+            raise ValueError(f"Index.all_pairs: scores of these items may be above what {self._head.dtype} holds")
+        return all_pairs(self._head, items, -math.inf if threshold is None else threshold, k)
+
+    @contract
+    def remove(self, ids: Int[Tensor, "removed"]) -> None:
+        """Take items out.
+
+        Args:
+            ids: of the items, "removed".
+
+        Raises:
+            ValueError: no item has one of these ids. Nothing is removed then.
+        """
+        items, own = self._laid_out(), ids.detach().to("cpu", torch.int64)
+        places = items.places(own)
+        if bool((places < 0).any()):
+            raise ValueError(f"Index.remove: no item has the id {int(own[places < 0][0])}")
+        kept = torch.ones(len(items), dtype=torch.bool)
+        kept[places] = False
+        self._items = lay_out(items.rows(0, len(items))[kept], items.ids[kept])
+
+    # On disk.
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the index to one file, whole, then rename it.
+
+        Raises:
+            OSError: it cannot be written; an older file is unchanged.
+        """
+        items = self._laid_out()
+        about = {
+            "fingerprint": self._fingerprint,
+            "side": self.side,
+            "next_id": self._next_id,
+            "largest": items.largest,
+        }
+        index_file.write(path, {"blocks": items.blocks, "ids": items.ids}, about)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], model: TwoTowers) -> Self:
+        """An index that `save` wrote. The file is mapped into memory: it is read when it is searched.
+
+        Args:
+            path: the file.
+            model: the model with which the index was made, with the same weights.
+
+        Raises:
+            OSError: there is no such file, or it cannot be read.
+            ValueError: the file is no index, is damaged or cut off, has a newer format, or is of another model.
+        """
+        tensors, about = index_file.read(path)
+        if about.get("fingerprint") != fingerprint(model):
+            raise ValueError(f"{path}: is an index of another model, or of other weights; make it again with this one")
+        with undamaged(Path(path)):
+            index = cls(model, about["side"])
+            blocks, ids = tensors["blocks"], tensors["ids"]
+            if blocks.shape != (-(-len(ids) // BLOCK), index._head.dense, BLOCK) or blocks.dtype != index._head.dtype:
+                raise ValueError(f"blocks are {blocks.dtype} {tuple(blocks.shape)} for {len(ids)} ids")
+            index._items = Items(blocks, ids, largest=float(about["largest"]))
+            index._next_id = int(about["next_id"])
+        return index

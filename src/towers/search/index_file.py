@@ -1,0 +1,99 @@
+"""An index on disk: one file in the safetensors format, written whole and then renamed, read as a memory map."""
+
+import ctypes
+import json
+import mmap
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from towers.checkpoint import replace
+
+FORMAT = 1
+DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
+ALIGNED = 64
+"""Bytes: where the first tensor begins in the file."""
+
+
+def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, str | int | float]) -> None:
+    """Write tensors and what is said about them.
+
+    Raises:
+        OSError: the file cannot be written; an older file is unchanged.
+    """
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": {"towers_index": str(FORMAT), "about": json.dumps(about)}}
+    at = 0
+    for name, tensor in tensors.items():
+        header[name] = {
+            "dtype": names[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + tensor.nbytes],
+        }
+        at += tensor.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-(len(text) + 8) % ALIGNED)
+
+    def write_all(partial: Path) -> None:
+        with partial.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for tensor in tensors.values():
+                whole = tensor.contiguous()
+                if whole.nbytes:
+                    file.write((ctypes.c_char * whole.nbytes).from_address(whole.data_ptr()))
+
+    replace(Path(path), write_all)
+
+
+def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, which are read from the file when they are used, and what is said about them.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is no index, is damaged or cut off, or has a newer format.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        size = path.stat().st_size
+        if len(start) < 8 or 8 + length > size:
+            raise ValueError(f"{path}: is no index of towers, or is cut off")
+        header = _header(path, file.read(length))
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        try:
+            about: dict[str, Any] = json.loads(header["__metadata__"]["about"])
+            end = 8 + length + max(int(entry["data_offsets"][1]) for entry in entries.values())
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise ValueError(f"{path}: is damaged: its header does not say what lies in it") from None
+        if end != size:
+            raise ValueError(f"{path}: is damaged or cut off: it has {size:,} bytes, and its header says {end:,}")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    try:
+        return {name: _tensor(mapped, 8 + length, entry) for name, entry in entries.items()}, about
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise ValueError(f"{path}: is damaged: {error}") from None
+
+
+def _header(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        header: object = json.loads(text)
+        found = int(cast(dict[str, Any], header)["__metadata__"]["towers_index"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{path}: is no index of towers") from None
+    if found > FORMAT:
+        raise ValueError(f"{path}: has format {found}; this version of towers reads up to {FORMAT}: update towers")
+    return cast(dict[str, Any], header)
+
+
+def _tensor(mapped: mmap.mmap, start: int, entry: Mapping[str, Any]) -> Tensor:
+    dtype, shape = DTYPES[entry["dtype"]], [int(size) for size in entry["shape"]]
+    first, last = (int(offset) for offset in entry["data_offsets"])
+    count = (last - first) // dtype.itemsize
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(mapped, dtype=dtype, count=count, offset=start + first).view(shape)

@@ -1,0 +1,109 @@
+"""The best items of each query, in torch: blocks of queries times items, never the scores of all pairs at once."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from towers.search.allowed import Allowed
+from towers.search.head import Head
+from towers.search.items import BLOCK, Items
+
+QUERIES, ITEMS = 64, 128 * BLOCK  # of a tile, whose scores stay in the processor's cache
+NONE = torch.iinfo(torch.int64).max
+"""The id in a place that no item fills; its score is -inf."""
+
+Found = tuple[Tensor, Tensor]
+"""Scores "queries k" and ids "queries k", best first, of equal scores the smaller id first."""
+
+
+def best(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, least: float = -math.inf) -> Found:
+    """The k best items of each query with at least the score `least`; -inf and NONE where there are fewer.
+
+    Args:
+        queries: "queries dense", as `Head.query_rows` makes them.
+        head: gives the weights.
+        items: what is searched.
+        k: at least 1.
+        allowed: which items each query may find.
+        least: no smaller score is wanted.
+    """
+    parts = [
+        _best(
+            queries[first : first + QUERIES],
+            head,
+            items,
+            k,
+            allowed.of(first, min(first + QUERIES, len(queries))),
+            least,
+        )
+        for first in range(0, len(queries), QUERIES)
+    ]
+    if not parts:
+        return queries.new_empty(0, k), torch.empty(0, k, dtype=torch.int64)
+    scores, ids = zip(*parts, strict=True)
+    return torch.cat(scores), torch.cat(ids)
+
+
+def merge(parts: list[Found], k: int) -> Found:
+    """The k best of the results of several parts of a corpus, which may have fewer each."""
+    scores, ids = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+    order = ids.argsort(dim=1, stable=True)
+    scores, ids = scores.gather(1, order), ids.gather(1, order)
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return scores.gather(1, order), ids.gather(1, order)
+
+
+def _best(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, least: float) -> Found:
+    found = (queries.new_full((len(queries), k), -math.inf), torch.full((len(queries), k), NONE))
+    hidden = _hidden_pairs(allowed, len(queries))
+    for first in range(0, len(items), ITEMS):
+        last = min(first + ITEMS, len(items))
+        scores = _scores(queries, head, items.rows(first, last).T.contiguous())
+        if allowed.keep is not None:
+            scores.masked_fill_(~allowed.keep[first:last], -math.inf)
+        if hidden is not None:
+            query, place = hidden
+            here = (place >= first) & (place < last)
+            scores[query[here], place[here] - first] = -math.inf
+        found = _with(found, scores, items.ids[first:last], k, least)
+    return found
+
+
+def _hidden_pairs(allowed: Allowed, queries: int) -> tuple[Tensor, Tensor] | None:
+    if allowed.places is None or allowed.offsets is None:
+        return None
+    return torch.arange(queries).repeat_interleave(allowed.offsets.diff()), allowed.places
+
+
+def _scores(queries: Tensor, head: Head, rows: Tensor) -> Tensor:
+    """Of queries "queries dense" and items "dense items". Each operation rounds once: blocks change no bit."""
+    scores = queries.new_full((len(queries), rows.shape[1]), head.offset)
+    term = torch.empty_like(scores)
+    for unit, weight in enumerate(head.weights.tolist()):
+        torch.sub(queries[:, unit : unit + 1], rows[unit], out=term)
+        scores += term.clamp_(min=0).mul_(weight)
+    return scores
+
+
+def _with(found: Found, scores: Tensor, ids: Tensor, k: int, least: float) -> Found:
+    """What was found, and the scores of more items."""
+    floor = found[0][:, -1].clamp(min=least)
+    rows = (scores.amax(1) >= floor).nonzero()[:, 0]
+    if not len(rows):
+        return found
+    own, floor = scores[rows], floor[rows]
+    if k < own.shape[1]:
+        floor = torch.maximum(floor, own.topk(k, 1).values[:, -1])
+    query, column = torch.where((own >= floor.unsqueeze(1)) & (own > -math.inf))
+    old = torch.arange(len(rows)).repeat_interleave(k)
+    query, score = torch.cat([old, query]), torch.cat([found[0][rows].flatten(), own[query, column]])
+    id = torch.cat([found[1][rows].flatten(), ids[column]])
+    order = id.argsort(stable=True)
+    order = order[score[order].argsort(descending=True, stable=True)]
+    order = order[query[order].argsort(stable=True)]
+    ends = query.bincount(minlength=len(rows)).cumsum(0)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    kept = order[starts.unsqueeze(1) + torch.arange(k)]
+    found[0][rows], found[1][rows] = score[kept], id[kept]
+    return found

@@ -1,0 +1,302 @@
+"""`Index` finds what sorting all scores finds, ties included; it refuses what it cannot search."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.helpers.searching import all_scores, exact_model, exact_states, plain_model, sorted_search
+from tests.helpers.small import forgetful_model
+
+from towers import ShapeContractError, TwoTowers
+from towers.search import Index, scan
+
+
+def index_of(model: TwoTowers, items: torch.Tensor, ids: torch.Tensor | None = None, side: str = "right") -> Index:
+    index = Index(model, side)
+    index.add(items, ids)
+    return index
+
+
+def agrees(found, expected) -> bool:
+    scores, ids = found
+    return (scores.tolist(), ids.tolist()) == expected
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(("hidden", "dense"), [(6, 16), (1, 1), (7, 33)])
+def test_scores_are_those_of_compare(side: str, hidden: int, dense: int):
+    model = plain_model(hidden, dense)
+    items, queries = torch.rand(500, hidden) * 2 - 1, torch.rand(9, hidden) * 2 - 1
+    scores, ids = index_of(model, items, side=side).search(queries, k=500)
+    expected = all_scores(model.double(), queries.double(), items.double(), side)
+    assert (ids.sort(1).values == torch.arange(500)).all()
+    bound = 1e-5 * model.logit.weight.abs().sum().item()
+    assert (scores - expected.gather(1, ids)).abs().max() < bound
+    assert (scores.diff(dim=1) <= 0).all()
+
+
+def test_a_model_in_float64_is_searched_in_float64():
+    model = plain_model().double()
+    items, queries = torch.randn(300, 3).double(), torch.randn(4, 3).double()
+    scores, ids = index_of(model, items).search(queries, k=20)
+    assert scores.dtype == torch.float64
+    expected = all_scores(model, queries, items).topk(20)
+    assert torch.equal(ids, expected.indices)
+    torch.testing.assert_close(scores, expected.values, rtol=0, atol=1e-13)
+
+
+def test_a_model_in_half_precision_is_searched_in_float32():
+    model = exact_model().bfloat16()
+    items, queries = exact_states(100), exact_states(3, seed=1)
+    scores, _ = index_of(model, items.bfloat16()).search(queries.bfloat16(), k=5)
+    assert scores.dtype == torch.float32
+    assert agrees((scores, _), sorted_search(all_scores(model.float(), queries, items), list(range(100)), 5))
+
+
+@st.composite
+def searches(draw: st.DrawFn):
+    count, queries = draw(st.integers(1, 70)), draw(st.integers(0, 5))
+    ids = draw(st.lists(st.integers(0, 200), min_size=count, max_size=count, unique=True))
+    k = draw(st.integers(1, count))
+    some = st.sets(st.sampled_from([*ids, 201]), max_size=count - k)
+    exclude = draw(st.one_of(st.none(), some, st.lists(some, min_size=queries, max_size=queries)))
+    wanted = None
+    if exclude is None:
+        wanted = draw(st.one_of(st.none(), st.sets(st.sampled_from(ids), min_size=k)))
+    return count, queries, ids, k, exclude, wanted, draw(st.integers(0, 9)), draw(st.integers(1, count))
+
+
+@settings(max_examples=150)
+@given(searches(), st.booleans(), st.sampled_from(["left", "right"]))
+def test_any_search_is_that_of_sorting(search, mask: bool, side: str):
+    count, queries, ids, k, exclude, wanted, seed, part = search
+    model, items = exact_model(seed=seed), exact_states(count, levels=1, seed=seed)
+    asked = exact_states(queries, levels=1, seed=seed + 1)
+    index = Index(model, side)
+    index.add(items[:part], torch.tensor(ids[:part]))
+    index.add(items[part:], torch.tensor(ids[part:], dtype=torch.int64))
+    unwanted = [exclude] * queries if isinstance(exclude, set) else list(exclude or [set()] * queries)
+    if wanted is not None:
+        unwanted = [set(ids) - wanted] * queries
+        if mask:
+            wanted = torch.tensor([id in wanted for id in range(201)])
+    found = index.search(asked, k, exclude=exclude, filter=wanted)
+    assert agrees(found, sorted_search(all_scores(model, asked, items, side), ids, k, unwanted))
+
+
+def test_ties_at_the_boundary_of_k_go_to_the_smaller_ids_in_any_order():
+    model, queries = exact_model(), exact_states(3, seed=1)
+    items = exact_states(40).repeat(200, 1)  # 8,000 items, more than a tile, each 200 times
+    for ids in (torch.arange(8000), torch.arange(8000).flip(0), torch.randperm(8000)):
+        found = index_of(model, items, ids).search(queries, 300)
+        assert agrees(found, sorted_search(all_scores(model, queries, items), ids.tolist(), 300))
+
+
+def test_blocks_and_batches_change_no_bit(monkeypatch: pytest.MonkeyPatch):
+    model, items, queries = plain_model(6, 16), torch.randn(2500, 6), torch.randn(20, 6)
+    scores, ids = index_of(model, items).search(queries, 30)
+    monkeypatch.setattr(scan, "QUERIES", 7)
+    monkeypatch.setattr(scan, "ITEMS", 48)
+    parts = Index(model)
+    for first in range(0, 2500, 617):
+        parts.add(items[first : first + 617])
+    again = [parts.search(query.unsqueeze(0), 30) for query in queries]
+    assert torch.equal(scores, torch.cat([score for score, _ in again]))
+    assert torch.equal(ids, torch.cat([id for _, id in again]))
+
+
+def test_shards_merge_to_the_search_of_the_whole():
+    model, items, queries = exact_model(), exact_states(300, levels=1), exact_states(4, seed=1)
+    whole = index_of(model, items).search(queries, 25)
+    shards = [index_of(model, items[first::7], torch.arange(first, 300, 7)).search(queries, 25) for first in range(7)]
+    scores, ids = scan.merge(shards, 25)
+    assert torch.equal(scores, whole[0])
+    assert torch.equal(ids, whole[1])
+
+
+def test_ids_count_on_from_the_largest():
+    index = index_of(exact_model(), exact_states(3))
+    index.add(exact_states(2), torch.tensor([10, 7]))
+    index.add(exact_states(1))
+    index.add(exact_states(0))
+    assert len(index) == 6
+    assert sorted(index.search(exact_states(1), 6)[1][0].tolist()) == [0, 1, 2, 7, 10, 11]
+
+
+def test_removed_items_are_not_found():
+    model, items, queries = exact_model(), exact_states(50), exact_states(3, seed=1)
+    index = index_of(model, items)
+    index.remove(torch.arange(0, 50, 2))
+    assert len(index) == 25
+    gone = [set(range(0, 50, 2))] * 3
+    assert agrees(
+        index.search(queries, 25), sorted_search(all_scores(model, queries, items), list(range(50)), 25, gone)
+    )
+    index.remove(torch.arange(1, 50, 2))
+    assert len(index) == 0
+    index.add(items[:1])
+    assert index.search(queries[:1], 1)[1].tolist() == [[50]]
+
+
+def test_a_saved_index_gives_the_same_bits(tmp_path: Path):
+    model, queries = plain_model(), torch.randn(4, 3)
+    index = index_of(model, torch.randn(45, 3), torch.randperm(100)[:45])
+    index.save(tmp_path / "items.index")
+    loaded = Index.load(tmp_path / "items.index", model)
+    assert [path.name for path in tmp_path.iterdir()] == ["items.index"]
+    assert len(loaded) == 45
+    for one, other in zip(index.search(queries, 45), loaded.search(queries, 45), strict=True):
+        assert torch.equal(one, other)
+    for own in (index, loaded):
+        own.add(torch.ones(1, 3))
+    loaded.save(tmp_path / "items.index")  # onto the file that it reads
+    again = Index.load(tmp_path / "items.index", model)
+    for one, other in zip(index.search(queries, 46), again.search(queries, 46), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_index_of_the_left_side_is_loaded_as_one(tmp_path: Path):
+    model = plain_model()
+    index_of(model, torch.randn(9, 3), side="left").save(tmp_path / "left")
+    assert Index.load(tmp_path / "left", model).side == "left"
+
+
+def test_an_empty_index_is_saved_and_loaded(tmp_path: Path):
+    model = plain_model()
+    Index(model).save(tmp_path / "empty")
+    index = Index.load(tmp_path / "empty", model)
+    index.add(torch.zeros(1, 3))
+    assert index.search(torch.zeros(1, 3), 1)[1].tolist() == [[0]]
+
+
+def pairs_by_sorting(scores: torch.Tensor, ids: list[int], threshold: float, k: int) -> list[tuple[float, int, int]]:
+    found = []
+    for query, row in zip(ids, scores.tolist(), strict=True):
+        others = sorted((-score, id) for score, id in zip(row, ids, strict=True) if id != query and score >= threshold)
+        found += [(score, query, id) for score, id in others[:k]]
+    return [(-score, query, id) for score, query, id in sorted(found)]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    ("threshold", "k"), [(None, 3), (0.25, None), (-100.0, None), (100.0, None), (0.0, 2), (-9.0, 89)]
+)
+def test_all_pairs_are_those_of_sorting(side: str, threshold: float | None, k: int | None):
+    model, items, ids = exact_model(), exact_states(90), torch.randperm(200)[:90]
+    scores, pairs = index_of(model, items, ids, side).all_pairs(threshold=threshold, k=k)
+    least = -torch.inf if threshold is None else threshold
+    expected = pairs_by_sorting(all_scores(model, items, items, side), ids.tolist(), least, k or 90)
+    assert [(score, *pair) for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True)] == expected
+
+
+def test_all_pairs_of_few_items():
+    model = exact_model()
+    for count in (0, 1):
+        scores, pairs = index_of(model, exact_states(count)).all_pairs(threshold=0.0)
+        assert (scores.shape, pairs.shape) == ((0,), (0, 2))
+
+
+def test_no_gradients_and_no_changed_inputs():
+    model, items, queries = plain_model(), torch.randn(20, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True)
+    before = items.clone()
+    scores, _ = index_of(model, items).search(queries, 2)
+    assert not scores.requires_grad
+    assert torch.equal(items, before)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda index: index.search(torch.zeros(2, 3), 0), "k (0) must be at least 1"),
+        (lambda index: index.search(torch.zeros(2, 3), 11), "k (11) must be at most 10, the number of items"),
+        (lambda index: index.search(torch.zeros(2, 3), 3, exclude=set(range(8))), "k (3) must be at most 2, what exclude and filter leave"),
+        (lambda index: index.search(torch.zeros(2, 3), 3, filter={1, 2}), "k (3) must be at most 2"),
+        (lambda index: index.search(torch.zeros(2, 3), 9, exclude=[{1}, {1, 2, 99}]), "k (9) must be at most 8, what exclude and filter leave for query 1"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, exclude=[{1}]), "exclude has ids for 1 queries; there are 2"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, exclude=[{1}, {True}]), "exclude has True; expected ids"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, filter=torch.ones(9, dtype=torch.bool)), "filter is a mask (9,); expected one entry for each id, 0 to 9"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, filter=torch.ones(9)), "filter is torch.float32 (9,); expected ids"),
+        (lambda index: index.search(torch.tensor([[0, 0, 0], [0, torch.nan, 0]]), 1), "queries[1] is not finite"),
+        (lambda index: index.add(torch.tensor([[0, torch.inf, 0]])), "items[0] is not finite"),
+        (lambda index: index.search(torch.full((1, 3), 1e38), 1), "scores of these queries may be above what torch.float32 holds"),
+        (lambda index: index.add(torch.zeros(2, 3), torch.tensor([11, 11])), "ids has 11 more than once"),
+        (lambda index: index.add(torch.zeros(2, 3), torch.tensor([11, 9])), "ids has 9, which an item of the index has"),
+        (lambda index: index.add(torch.zeros(1, 3), torch.tensor([-1])), "ids has -1; an id is at least 0"),
+        (lambda index: index.remove(torch.tensor([3, 12])), "no item has the id 12"),
+        (lambda index: index.all_pairs(), "give threshold, k, or both"),
+        (lambda index: index.all_pairs(k=10), "k (10) must be from 1 to 9, the number of other items"),
+        (lambda index: index.all_pairs(threshold=float("nan")), "threshold is NaN"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(call, message: str):
+    index = index_of(exact_model(), exact_states(10))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call(index)
+    assert len(index) == 10
+
+
+def test_an_empty_index_is_not_searched():
+    with pytest.raises(ValueError, match="the index is empty; add items first"):
+        Index(plain_model()).search(torch.zeros(1, 3), 1)
+
+
+@pytest.mark.parametrize("call", ["add", "search"])
+def test_a_wrong_width_is_a_broken_contract(call: str):
+    index = index_of(plain_model(), torch.zeros(4, 3))
+    arguments = (torch.zeros(2, 5),) if call == "add" else (torch.zeros(2, 5), 1)
+    with pytest.raises(ShapeContractError, match=rf"Index.{call}: .*: hidden is 5; expected 3 \(self.hidden\)"):
+        getattr(index, call)(*arguments)
+
+
+def test_one_id_for_each_item():
+    with pytest.raises(ShapeContractError, match="items"):
+        Index(plain_model()).add(torch.zeros(2, 3), torch.tensor([1]))
+
+
+def test_models_that_cannot_be_searched():
+    with pytest.raises(ValueError, match="side is 'both'"):
+        Index(plain_model(), "both")
+    with pytest.raises(ValueError, match="Forgetful has a compare of its own"):
+        Index(forgetful_model())
+    model = plain_model()
+    torch.nn.init.constant_(model.logit.weight, torch.nan)
+    with pytest.raises(ValueError, match="is not finite"):
+        Index(model)
+
+
+def test_an_index_of_another_model_is_refused(tmp_path: Path):
+    index_of(plain_model(), torch.randn(4, 3)).save(tmp_path / "index")
+    with pytest.raises(ValueError, match="is an index of another model"):
+        Index.load(tmp_path / "index", plain_model())
+
+
+def test_damaged_files_are_refused(tmp_path: Path):
+    model, path = plain_model(), tmp_path / "index"
+    index_of(model, torch.randn(40, 3)).save(path)
+    whole = path.read_bytes()
+    for size in (0, 7, 8, 100, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: is .*(cut off|no index)"):
+            Index.load(path, model)
+    path.write_bytes(whole.replace(b'"towers_index": "1"', b'"towers_index": "9"'))
+    with pytest.raises(ValueError, match="has format 9; this version of towers reads up to 1: update towers"):
+        Index.load(path, model)
+    path.write_bytes(whole.replace(b'"F32"', b'"F99"'))
+    with pytest.raises(ValueError, match="is damaged"):
+        Index.load(path, model)
+    path.write_bytes(whole.replace(b'"side', b'"sode').replace(b"side", b"sode"))
+    with pytest.raises(ValueError, match="is damaged"):
+        Index.load(path, model)
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        Index.load(tmp_path / "nothing", model)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path):
+    with pytest.raises(OSError, match="missing"):
+        index_of(plain_model(), torch.randn(4, 3)).save(tmp_path / "missing" / "index")
