@@ -6,7 +6,7 @@ import gc
 import linecache
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, no_type_check
 
 import pytest
 import torch
@@ -254,3 +254,12 @@ def test_an_annotation_that_is_wrong_is_still_an_error_when_decorating():
 
         @contract
         def function(x: Float[Tensor, "n+"], y: Any) -> None: ...
+
+
+def test_no_type_check_below_leaves_a_function_unchecked():
+    @contract
+    @no_type_check
+    def function(x: Float[Tensor, "3"]) -> int:
+        return x
+
+    assert function("anything") == "anything"

@@ -1,9 +1,10 @@
 """Every combination of kinds of parameters and annotations gives a source that Python can compile, and that checks."""
 
-from typing import Any
+from typing import Annotated, Any, Never, NoReturn
 
 import pytest
 import torch
+from beartype.vale import Is
 from jaxtyping import Float
 from torch import Tensor
 
@@ -93,3 +94,45 @@ def test_what_does_not_fit_is_refused_whatever_the_kind(kinds, hint):
     args, kwargs = arguments(kinds, "a text")
     with pytest.raises(ShapeContractError):
         made(kinds, HINTS[hint], None)(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{k}0", "0{k}", "d{k}", "{k}d", "{k}{k}", "n {k}0", "*", "* n", "{", "}", "{}", "{k", "{k!r}"],
+)
+def test_an_axis_that_cannot_be_read_is_refused_when_decorating(text):
+    def function(k: int, x: Any) -> None: ...
+
+    function.__annotations__["x"] = Float[Tensor, text]
+    with pytest.raises(ValueError, match=r"braces stand for a whole number|cannot be read|may only hold"):
+        contract(function)
+
+
+@pytest.mark.parametrize("text", ["{k}+1", "2*{k}", "{k}*{k}", "min({k},n)", "n={k}"])
+def test_braces_beside_operators_are_read(text):
+    def function(k: int, x: Any) -> None: ...
+
+    function.__annotations__["x"] = Float[Tensor, text]
+    contract(function)
+
+
+@pytest.mark.parametrize("never", [Never, NoReturn])
+def test_nothing_is_of_type_never(never):
+    def argument(x: Any) -> None: ...
+
+    def result() -> Any: ...
+
+    argument.__annotations__["x"] = result.__annotations__["return"] = never
+    with pytest.raises(ShapeContractError, match="x is an int; expected N"):
+        contract(argument)(3)
+    with pytest.raises(ShapeContractError, match="the result is None; expected N"):
+        contract(result)()
+
+
+def test_validators_of_what_is_no_tensor_run():
+    @contract
+    def function(x: Annotated[int, Is[lambda value: value > 2]]) -> None: ...
+
+    function(3)
+    with pytest.raises(ShapeContractError, match="x is an int; expected Annotated"):
+        function(1)

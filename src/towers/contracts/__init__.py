@@ -19,7 +19,8 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     Float, Int32, Bool, Shaped, ...               every dtype class, classes of your own, and subclasses of Tensor
     X | None, unions, defaults, *args, **kwargs   and TypeVars, Annotated, Any, numpy arrays
     int, Literal, list[int], Callable, ...        what is no tensor is beartype's
-    strings, from __future__ import annotations   and names that are defined further down
+    strings, from __future__ import annotations   and names that are defined further down; what speaks of a name that
+                                                  stands for nothing (an import for types only) is not checked
 
     stricter                                      what jaxtyping lets through
     --------                                      ---------------------------
@@ -36,6 +37,7 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     -------------                                 -------
     ?name, PyTree[...]                            list, tuple, dict, dataclass
     {len(x)}, {self.a+1}, n**2, other code        {self.a}+1; text is parsed, never run
+    Annotated[Float[...], Is[...]]                the tensor is checked, the validator is not run
     jaxtyped("context"), isinstance(x, Float[..]) a function with a contract
     Iterator and Callable of tensors              what they give is not looked at
     assigning a field of a dataclass later        checked when it passes a contract

@@ -148,6 +148,8 @@ def _parse(text: str) -> tuple[ast.expr | None, dict[str, str]]:
         braces[name] = match[1]
         return name
 
+    if re.search(r"\w\{|\}[\w{]", text):
+        raise ValueError(f"{text!r}: braces stand for a whole number; between them and other text stands an operator")
     try:
         return ast.parse(_BRACES.sub(stand_in, text), mode="eval").body, braces
     except SyntaxError:

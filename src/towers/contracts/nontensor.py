@@ -4,7 +4,7 @@ import typing
 import warnings
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, Never, NoReturn
 
 import torch
 
@@ -41,6 +41,8 @@ def is_plain(value: object, hint: Any) -> bool:
     """
     if is_anything(hint):
         return True
+    if hint is Never or hint is NoReturn:
+        return False
     if is_class(hint):
         return isinstance(value, class_kinds(hint))
     return torch.compiler.is_compiling() or _by_beartype(value, hint)

@@ -108,6 +108,8 @@ def types_of(annotated: Any, near: Mapping[str, Any] | None = None) -> dict[str,
         annotated: the function or class.
         near: names that come before all others.
     """
+    if getattr(annotated, "__no_type_check__", False):
+        return {}
     own: Mapping[str, Any] = vars(annotated) if isinstance(annotated, type) else {}
     hints: dict[str, Any] = own.get("__annotations__", {}) if own else annotated.__annotations__
     names, module = _names.get() or Names(annotated), module_names(inspect.unwrap(annotated))
