@@ -24,6 +24,7 @@ PUBLIC = {
     "contracts",
     "data",
     "keras",
+    "load",
     "optim",
     "search",
     "training",
@@ -151,6 +152,7 @@ FLOORS = [
     {"layers"},
     {"model", "checkpoint", "optim"},
     {"data", "training", "keras", "search"},
+    {"answers"},
     {"cli"},
 ]
 

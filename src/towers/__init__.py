@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from towers import contracts, data, keras, optim, search, training
+    from towers.answers import load
     from towers.contracts import ShapeContractError
     from towers.layers.lstm import RaggedLSTM
     from towers.layers.phrases import PhraseConv
@@ -23,6 +24,7 @@ __all__ = [
     "contracts",
     "data",
     "keras",
+    "load",
     "optim",
     "search",
     "training",
@@ -34,6 +36,7 @@ _HOME = {
     "Ragged": "towers.ragged",
     "RaggedLSTM": "towers.layers.lstm",
     "ShapeContractError": "towers.contracts",
+    "load": "towers.answers",
     "Tower": "towers.model",
     "TwoTowers": "towers.model",
 }

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from towers import Tower, TwoTowers
-from towers.cli.predict_job import Config
+from towers.answers import Config
 from towers.data import VectorStore, WordVectors
 from towers.data.readers import read_rows
 

@@ -2,10 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from towers.answers import Model
+from towers.answers import load as load_model
 from towers.data import Coverage, SentencePairs, WordVectors, sample_pairs
 from towers.data.kept_vectors import FILE, save_vectors
 from towers.data.words import is_unspaced
@@ -41,6 +45,28 @@ def load(arguments: argparse.Namespace, model: TwoTowers) -> Data:
         ValueError: options do not go together, a file is bad, or a sentence has a length that its tower does not take.
     """
     return _sample(arguments, model) if arguments.train is None else _files(arguments, model)
+
+
+@contextmanager
+def answering(arguments: argparse.Namespace) -> Generator[Model]:
+    """The model of --model, or of the newest run in the current folder; its warnings are lines on standard error.
+
+    Raises:
+        FileNotFoundError: no model is named, and there is no finished run.
+        ValueError: as `towers.load`.
+    """
+    folder: Path | None = arguments.model
+    if folder is None:
+        runs = [config for config in Path().glob("towers-run*/config.json") if config.is_file()]
+        if not runs:
+            raise FileNotFoundError("there is no finished towers-run* here; name a model with --model DIR")
+        folder = max(runs, key=lambda config: config.stat().st_mtime_ns).parent
+        print(f"towers {arguments.command}: the model is {folder}", file=sys.stderr, flush=True)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        yield load_model(folder, vectors=arguments.vectors)
+    for warning in noted:
+        print(f"towers {arguments.command}: warning: {warning.message}", file=sys.stderr, flush=True)
 
 
 def warn_of_missing(command: str, coverage: Coverage, source: str) -> bool:

@@ -6,7 +6,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from towers.cli import convert_command, explain_command, fit_command, predict_command, verify_command
+from towers.cli import (
+    convert_command,
+    explain_command,
+    fit_command,
+    predict_command,
+    score_command,
+    similar_command,
+    verify_command,
+)
 from towers.cli.arguments import Parser
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -15,6 +23,8 @@ COMMANDS = {
     "fit": (fit_command, "learn from sentence pairs"),
     "predict": (predict_command, "add probabilities to sentence pairs"),
     "convert": (convert_command, "carry a network over from Keras, or back"),
+    "score": (score_command, "the score of two sentences"),
+    "similar": (similar_command, "the sentences of a file that fit a query best"),
     "verify": (verify_command, "prove the shape contracts of a module"),
     "explain": (explain_command, "walk through the network, stage by stage"),
 }

@@ -12,12 +12,12 @@ from typing import Any, BinaryIO
 
 from torch import Tensor
 
-from towers.checkpoint import CONFIG, read_config
+from towers.answers import Config
 from towers.cli.common import COLUMNS, chosen, covered, fitted, warn_of_missing
 from towers.cli.prediction_files import STANDARD, format_of_output, naming, place_of, source_of, write
 from towers.data import SentencePairs, VectorStore
-from towers.data.columns import SPLITTERS, Columns
-from towers.data.kept_vectors import FILE, ExtendedVectors, load_vectors
+from towers.data.columns import Columns
+from towers.data.kept_vectors import ExtendedVectors, load_vectors
 from towers.data.readers import TableFormat, read_rows
 from towers.data.rows import Rows
 from towers.data.sample import sample_vectors
@@ -44,7 +44,9 @@ def predict(arguments: argparse.Namespace) -> None:
     config = Config(arguments.model)
     model = TwoTowers.load(arguments.model)
     rows = read_rows(source, arguments.format if isinstance(source, str) else format, separator=arguments.separator)
-    windows = _windows(rows, model, chosen(arguments, OPTIONS | config.options))
+    windows = _windows(
+        rows, model, chosen(arguments, OPTIONS | {name: config.data[name] for name in OPTIONS if name in config.data})
+    )
     first = next(windows)  # most mistakes are found here, before the vectors are read
     with _vectors(arguments, config, model) as vectors:
         predictor = Predictor(model, vectors, **machine)
@@ -52,33 +54,6 @@ def predict(arguments: argparse.Namespace) -> None:
         with naming(arguments.out), job.admitting():
             write(place, lambda file: job.work(chain([first], windows), file, out_format))
     job.say(time.perf_counter() - started)
-
-
-class Config:
-    """What config.json of a saved model says about vectors and columns. It is checked, since people edit it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / CONFIG
-        config = read_config(folder)
-        data: dict[str, Any] = config.get("data", {})
-        vectors: dict[str, Any] = config.get("vectors", {})
-        self.options = {name: value for name, value in data.items() if name in OPTIONS}
-        for name in ("left_column", "right_column"):
-            self._check("data", data, name, isinstance(data.get(name, ""), str), "a string")
-        self._check("data", data, "split", data.get("split", "rule") in list(SPLITTERS), " or ".join(SPLITTERS))
-        known = data.get("fit_length") in (None, "pad-or-cut")
-        self._check("data", data, "fit_length", known, "null or pad-or-cut")
-        self._check("vectors", vectors, "source", isinstance(vectors.get("source", ""), str), "a string")
-        self._check("vectors", vectors, "missing", vectors.get("missing", "hash") in ["hash", "zero"], "hash or zero")
-        self.source: str | None = vectors.get("source")
-        self.carries = vectors.get("file") == FILE
-        """Whether the folder has the vectors; those of towers 0.1.0 have not."""
-        self.missing: Any = vectors.get("missing", "hash")
-
-    def _check(self, section: str, values: Mapping[str, Any], name: str, right: bool, expected: str) -> None:
-        if not right:
-            found = json.dumps(values[name])[:40]
-            raise ValueError(f'{self.path}: is damaged: "{name}" in "{section}" is {found}; expected {expected}')
 
 
 def _windows(table: Iterator[Rows], model: TwoTowers, options: Mapping[str, Any]) -> Windows:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from copy import deepcopy
 from functools import cache
 from itertools import chain
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -87,8 +88,26 @@ class Predictor:
             logits = self.model.compare(left, right)
         self.pairs += len(pairs)
         self._count(counts, vectors)
-        give_memory_back()
+        if len(pairs) >= self.batch_size:  # for a single pair it would take longer than the pair
+            give_memory_back()
         return logits.float().sigmoid().cpu()
+
+    @torch.inference_mode()
+    def encode(self, sentences: Sequence[Sentence], side: Literal["left", "right"]) -> Tensor:
+        """The states of sentences (sentences, hidden) as float32 on the CPU, by the tower of that side.
+
+        Raises:
+            ShapeContractError: a sentence has a number of words that the tower does not take.
+        """
+        if not sentences:
+            return torch.empty(0, self.model.hidden)
+        counts = Counter(chain.from_iterable(sentences))
+        vectors = self.vectors.select(counts)
+        encode = self.model.encode_left if side == "left" else self.model.encode_right
+        with torch.autocast(self.place.type, torch.bfloat16) if self.mixed else nullcontext():
+            states = self._encode(encode, sentences, vectors)
+        self._count(counts, vectors)
+        return states.float().cpu()
 
     def _states(self, pairs: SentencePairs, vectors: WordVectors) -> tuple[Tensor, Tensor]:
         """The states of the left and the right sentence of each pair."""

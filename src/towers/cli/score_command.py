@@ -1,0 +1,35 @@
+"""`towers score`: the score of two sentences."""
+
+import argparse
+from pathlib import Path
+
+from towers.cli.arguments import Parser
+
+HELP = """
+Print the score of two sentences, in the range of the labels that the model learned from.
+
+  $ towers score --model towers-run "a happy ram was spotted by the lass" "the lass noticed a ram"
+  0.9330
+"""
+
+
+def add_options(score: Parser) -> None:
+    """The options of the command."""
+    score.set_defaults(run=run)
+    score.add_argument("left", metavar="LEFT", help="the left sentence")
+    score.add_argument("right", metavar="RIGHT", help="the right sentence")
+    add_model(score)
+
+
+def add_model(parser: Parser) -> None:
+    """The options that say which model answers, for `similar` too."""
+    parser.add_argument("--model", type=Path, metavar="DIR", help="folder of a run (the newest towers-run*)")
+    parser.add_argument("--vectors", type=Path, metavar="FILE", help="the same word vectors, for words that DIR lacks")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Load, score, print."""
+    from towers.cli.common import answering
+
+    with answering(arguments) as model:
+        print(f"{model.score(arguments.left, arguments.right):.4f}")
