@@ -19,7 +19,7 @@ HELP = """
 Prove the shape contracts of a module for all sizes, on symbolic sizes and without data. MODULE names an nn.Module, or
 something that gives one when it is called without arguments.
 
-  $ towers verify towers:Tower
+  $ towers verify towers:Tower | head -n 8
   Tower: proven
   for all batch >= 0, words >= 2
     module    contract             verdict
@@ -28,7 +28,6 @@ something that gives one when it is called without arguments.
     conv      PhraseConv.forward   proven
     pool      FeaturePool.forward  proven
     lstm      RaggedLSTM.forward   proven
-  8 runs, 0.67 s
 
   towers verify my_package.model:ENCODER --contract "batch time 512 -> batch time 512" --where "time <= 1000"
   towers verify my_package.model:EMBEDDING --contract "Int batch words -> batch words 300"
