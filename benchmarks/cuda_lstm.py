@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import cuda_reach
 import torch
-from cuda_tools import beside, compare, line_through, lines, precision, rows_of
+from cuda_tools import beside, compare, fewest, line_through, lines, precision, rows_of
 from report import Row
 from rich.table import Table
 from sick import LENGTHS
@@ -24,6 +24,7 @@ TITLE = "LSTM over sentences of different lengths"
 HIDDEN, BATCHES = (6, 16, 32, 64, 128), (1, 32, 256, 1024, 4096)
 SHARES, LAWS = (1.0, 0.75, 0.25, 0.1), ("log-normal", "one outlier", "SICK's")
 BUCKETS = 8
+OURS = "towers.RaggedLSTM"
 WALKS = (64, 128, 256, 512)  # longest sentences between which time per step is measured
 
 Path_ = Callable[[Tensor], Tensor]  # padded input -> last states
@@ -72,9 +73,10 @@ def cases(quick: bool) -> list[Case | Steps]:
     return [*found, *steps]
 
 
-def measure(case: Case | Steps, device: torch.device, *, quick: bool) -> list[Row]:
+def measure(case: Case | Steps, device: torch.device, *, quick: bool, seconds: float | None = None) -> list[Row]:
+    """`seconds`: of timing for each phase, or for each point of a line; None: as the whole suite takes them."""
     if isinstance(case, Steps):
-        return measure_steps(case, device, quick=quick)
+        return measure_steps(case, device, quick=quick, seconds=seconds)
     rows: list[Row] = []
     with precision(case.precision) as dtype:
         job = Job(case, device, dtype)
@@ -83,12 +85,12 @@ def measure(case: Case | Steps, device: torch.device, *, quick: bool) -> list[Ro
         details = {**case._asdict(), "words": words, "real_share": round(words / (case.batch * case.longest), 4)}
         for phase in ("forward", "training"):
             calls = job.calls(phase)
-            timings = interleaved(calls, device, seconds=0.3 if quick else 2.0)
+            timings = interleaved(calls, device, seconds=seconds or (0.3 if quick else 2.0), fewest=fewest(quick))
             rows += rows_of("lstm", case.name, phase, timings, calls, device, words, details)
     return rows
 
 
-def measure_steps(case: Steps, device: torch.device, *, quick: bool) -> list[Row]:
+def measure_steps(case: Steps, device: torch.device, *, quick: bool, seconds: float | None) -> list[Row]:
     """Slope and intercept over the longest length, all sentences equally long; the ratio is that of the slopes."""
     rows: list[Row] = []
     walks = (4, 8) if quick else WALKS
@@ -101,7 +103,10 @@ def measure_steps(case: Steps, device: torch.device, *, quick: bool) -> list[Row
         for phase in ("forward", "training"):
             points: dict[str, dict[int, float]] = {}
             for longest, job in jobs.items():
-                for name, timing in interleaved(job.calls(phase), device, seconds=0.1 if quick else 1.0).items():
+                timings = interleaved(
+                    job.calls(phase), device, seconds=seconds or (0.1 if quick else 1.0), fewest=fewest(quick)
+                )
+                for name, timing in timings.items():
                     points.setdefault(name, {})[longest] = timing.milliseconds
             slopes = {name: line_through(found) for name, found in points.items()}
             base = next(iter(slopes.values()))[0]
@@ -171,7 +176,7 @@ class Job:
             "nn.LSTM, packed": packed,
             "nn.LSTM, padded": padded,
             f"nn.LSTM, {BUCKETS} buckets": buckets,
-            "towers.RaggedLSTM": fused,
+            OURS: fused,
         }
         self.weights = {
             name: list((ours if path is fused else theirs).parameters()) for name, path in self.paths.items()
@@ -215,9 +220,10 @@ def plot(rows: list[Row], title: str, about: Mapping[str, object], path: Path) -
     usual = [row for row in rows if "microseconds_a_step" not in row.details]
     fixed = {name: value for name, value in Case(0, 0)._asdict().items() if name not in ("hidden", "batch")}
     swept = [row for row in usual if all(row.details[name] == value for name, value in fixed.items())] or usual
+    shown = sorted({row.details["hidden"] for row in swept} & {6, 16, 64}) or [swept[0].details["hidden"]]
     panels = {
         f"hidden {hidden}": of_hidden
-        for hidden in (6, 16, 64)
+        for hidden in shown
         if (of_hidden := [row for row in swept if row.details["hidden"] == hidden])
     }
     lines(panels, "batch", "sentences of a batch, half of the positions real, longest 64", title, about, path)

@@ -12,11 +12,22 @@ Line = tuple[str, str, float | None]  # what, the bound, what was found (None: n
 
 def table(lines: Iterable[Line]) -> Table:
     result = Table(title="reach: the worst case of each line", box=box.SIMPLE_HEAD)
-    for heading in ("", "wanted", "found"):
+    for heading in ("", "wanted", "found", "result"):
         result.add_column(heading, justify="left" if not heading else "right")
     for what, wanted, found in lines:
-        result.add_row(what, wanted, "not run" if found is None else f"{found:.3g}")
+        result.add_row(what, wanted, "" if found is None else f"{found:.3g}", verdict(wanted, found))
     return result
+
+
+def verdict(wanted: str, found: float | None) -> str:
+    """ "reached", "not reached" or "not run"; nothing for a line that is only reported."""
+    if found is None:
+        return "not run"
+    sign, _, bound = wanted.rpartition(" ")
+    if bound == "reported":
+        return ""
+    reached = found >= float(bound) if sign == ">=" else found <= float(bound)
+    return "reached" if reached else "not reached"
 
 
 def times_faster(
@@ -84,6 +95,12 @@ def of_tower(rows: Sequence[Row]) -> list[Line]:
         found.append((f"forward, share of the copy's bandwidth, {kind}", "reported" if reported else ">= 0.5", share))
         found.append((f"forward, times faster than plain torch, {kind}", "reported" if reported else ">= 8", ratio))
     return [*found, ("device waits, forward and training", "0", waits(rows, "towers, "))]
+
+
+def of_host(rows: Sequence[Row]) -> list[Line]:
+    found = {row.case: float(str(row.details["host_us"])) for row in rows}
+    aims = {"last(), hidden 6": 60, "training step, hidden 6": 200, "tower": 80}
+    return [(f"host µs, {case}, kernels not launched", f"<= {aim}", found.get(case)) for case, aim in aims.items()]
 
 
 def waits(rows: Sequence[Row], ours: str) -> float | None:

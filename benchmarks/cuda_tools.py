@@ -10,13 +10,20 @@ from statistics import median
 import torch
 from matplotlib.figure import Figure
 from report import COLOURS, Row
-from timing import Timing
+from timing import FEWEST, Timing
+
+HOST_CALLS = 7  # whose median is the host time
 
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 """float32: TF32 off, ours by three products of TF32 parts; tf32: allowed in all products; bfloat16: inputs, weights."""
 
 TOLERANCES = {"float32": (1e-5, 1e-4), "tf32": (2e-2, 5e-2), "bfloat16": (5e-2, 2e-1)}
 """By how much results and gradients may differ from the first implementation's, of their largest entry."""
+
+
+def fewest(quick: bool) -> int:
+    """Turns of each candidate at least."""
+    return 2 if quick else FEWEST
 
 
 @contextmanager
@@ -52,7 +59,7 @@ def beside(call: Callable[[], object], device: torch.device) -> dict[str, object
 
 def host_milliseconds(call: Callable[[], object], device: torch.device) -> float:
     times: list[float] = []
-    for _ in range(7):
+    for _ in range(HOST_CALLS):
         synchronize(device)
         start = time.perf_counter()
         call()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import cuda_reach
 import torch
 import tower
-from cuda_tools import compare, lines, precision, rows_of
+from cuda_tools import compare, fewest, lines, precision, rows_of
 from report import Row
 from rich.table import Table
 from timing import interleaved
@@ -43,7 +43,8 @@ def cases(quick: bool) -> list[Case | tower.Case]:
     return [*many, *tower.cases(False)]
 
 
-def measure(case: Case | tower.Case, device: torch.device, *, quick: bool) -> list[Row]:
+def measure(case: Case | tower.Case, device: torch.device, *, quick: bool, seconds: float | None = None) -> list[Row]:
+    """`seconds`: of timing for each phase; None: as the whole suite takes them."""
     if isinstance(case, tower.Case):
         return tower.measure(case, device, quick=quick)
     rows: list[Row] = []
@@ -56,7 +57,7 @@ def measure(case: Case | tower.Case, device: torch.device, *, quick: bool) -> li
             if (phase, case.precision, device.type) == ("forward", "float32", "cuda"):
                 calls["towers, vectors, true float32 products"] = exact(jobs["towers, vectors"])
             calls[COPY] = vectors.clone
-            timings = interleaved(calls, device, seconds=0.3 if quick else 4.0)
+            timings = interleaved(calls, device, seconds=seconds or (0.3 if quick else 4.0), fewest=fewest(quick))
             details = {**case._asdict(), "tokens": len(vectors)}
             found = rows_of("tower", case.name, phase, timings, calls, device, len(vectors), details)
             for row in found:

@@ -2,6 +2,8 @@
 
     python benchmarks/run.py                           all suites on the CPU
     python benchmarks/run.py lstm tower --device cuda  two suites on the GPU
+    python benchmarks/run.py cuda --minutes 6          what a GPU has to show, in six minutes
+    python benchmarks/run.py cuda --quick              the same plan without a GPU, tiny: does everything run?
     python benchmarks/run.py --quick                   small sizes on one thread: does everything run?
     python benchmarks/run.py lstm --only "hidden 6,"   only the cases whose name contains this text
     python benchmarks/run.py lstm --resume             continue a run that was interrupted
@@ -44,15 +46,18 @@ try:
     from rich.console import Console
     from rich.progress import track
     from timing import equal_precision
+
+    import towers  # noqa: F401  # a GPU's machine often lacks beartype or jaxtyping
 except ImportError as missing:
-    sys.exit(f'{missing}. The benchmarks need their own extra: pip install -e ".[bench]"')
+    sys.exit(f'{missing}. The benchmarks need towers and their own extra: pip install -e ".[bench]"')
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; default: all")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; default: all; or cuda")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats")
+    parser.add_argument("--minutes", type=float, default=6.0, help="for cuda alone: the limit of its plan; default: 6")
     parser.add_argument(
         "--keras-python",
         metavar="PYTHON",
@@ -70,6 +75,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.keras_python:
         os.environ["KERAS_PYTHON"] = options.keras_python
+    if "cuda" in options.suites:
+        if len(options.suites) > 1:
+            parser.error("cuda is a plan of its own: name no other suite beside it")
+        if not options.quick and not torch.cuda.is_available():
+            parser.error("cuda: torch sees no CUDA device here; cuda --quick is the dry run without one")
+        options.device = "cpu" if options.quick else "cuda"
+        return options
     if unknown := set(options.suites) - set(SUITES):
         parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
     if options.device == "cuda" and not options.show and not torch.cuda.is_available():
@@ -91,6 +103,8 @@ def main(argv: list[str] | None = None) -> None:
     print_machine(about, console)
     if about["load_before"] > 1:
         console.print("[red]Other programs are running on this machine: do not keep these numbers.")
+    if options.suites == ["cuda"]:
+        sys.exit(not import_module("cuda_minutes").main(options.minutes, out, console, quick=options.quick))
     for name in options.suites or SUITES:
         suite = module_of(name, options.device)
         if rows := run(suite, name, options, about, out):

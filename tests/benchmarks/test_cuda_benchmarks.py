@@ -64,14 +64,56 @@ def test_the_reach_is_that_of_the_worst_case(benchmarks):
     assert lstm.reach(rows).row_count == len(found)
 
 
+def test_the_reach_says_what_was_reached(benchmarks):
+    reach = importlib.import_module("cuda_reach")
+    assert reach.verdict(">= 10", 12.0) == reach.verdict("<= 0.4", 0.4) == reach.verdict("0", 0.0) == "reached"
+    assert reach.verdict(">= 10", 9.9) == reach.verdict("<= 0.4", 0.41) == reach.verdict("0", 1.0) == "not reached"
+    assert reach.verdict(">= 10", None) == "not run"
+    assert reach.verdict("reported", 3.0) == ""
+
+
+def test_the_plan_goes_on_after_a_step_that_hangs_or_fails(benchmarks, monkeypatch, tmp_path):
+    """What a step had written before it was stopped is kept; nothing that it started is left."""
+    minutes = importlib.import_module("cuda_minutes")
+    codes = {
+        "equality": "print('well', flush=True)",
+        "steps": "import time; print('begun', flush=True); time.sleep(60)",
+        "cases": "import sys; print('wrong'); sys.exit(1)",
+    }
+    plan = [step for step in minutes.PLAN if step.name in codes]
+    monkeypatch.setattr(minutes, "PLAN", plan)
+    monkeypatch.setattr(minutes, "QUICK_LIMIT", 5.0)
+    monkeypatch.setattr(minutes, "command", lambda step, *_: [sys.executable, "-c", codes[step.name]])
+    console = importlib.import_module("rich.console").Console(quiet=True)
+    monkeypatch.setattr(minutes, "run", noting(minutes.run, outcomes := []))
+    assert not minutes.main(1.0, tmp_path, console, quick=True)
+    assert [(found.name, found.result, found.last) for found in outcomes] == [
+        ("equality", "done", "well"), ("steps", "cut off", "begun"), ("cases", "failed", "wrong"),
+    ]  # fmt: skip
+    assert "cut off" in (tmp_path / "cuda.txt").read_text("utf8")
+
+
+def noting(call, found):
+    return lambda *arguments: (found.append(call(*arguments)), found[-1])[1]
+
+
+def test_the_host_time_of_each_call_is_measured_without_a_gpu(benchmarks, monkeypatch):
+    host = importlib.import_module("cuda_host")
+    rows = host.measure(0.0)
+    assert {row.case for row in rows} == {"last(), hidden 6", "training step, hidden 6", "tower"}
+    assert all(row.details["host_us"] > 0 for row in rows)
+    found = importlib.import_module("cuda_reach").of_host(rows)
+    assert all(value is not None for _, _, value in found)
+
+
 def fewer(interleaved):
-    return lambda calls, device, seconds: interleaved(calls, device, seconds=0.01)
+    return lambda calls, device, seconds, fewest: interleaved(calls, device, seconds=0.01, fewest=fewest)
 
 
 def test_time_per_step(benchmarks, monkeypatch):
     lstm = benchmarks["cuda_lstm"]
 
-    def clock(calls, device, seconds):
+    def clock(calls, device, seconds, fewest):
         # 5 µs and 2 µs a step: what the paths are is not looked at.
         words = next(iter(calls.values()))().shape[0]
         assert words == 2
@@ -123,7 +165,7 @@ def test_time_per_step_is_measured_after_all_has_compiled(benchmarks, monkeypatc
     checked, times = [], itertools.count(1.0)
     monkeypatch.setattr(lstm.Job, "check", lambda job: checked.append(job.case.longest))
 
-    def clock(calls, device, seconds):
+    def clock(calls, device, seconds, fewest):
         assert checked == [4, 8]
         milliseconds = next(times)
         return {name: importlib.import_module("timing").Timing(milliseconds, 1.0, 0.0, 5) for name in calls}
