@@ -13,6 +13,8 @@ from tests.helpers.small import forgetful_model
 from towers import ShapeContractError, TwoTowers
 from towers.search import Index, scan
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def index_of(model: TwoTowers, items: torch.Tensor, ids: torch.Tensor | None = None, side: str = "right") -> Index:
     index = Index(model, side)

@@ -1,10 +1,11 @@
-"""The best items of each query, in torch: blocks of queries times items, never the scores of all pairs at once."""
+"""The best items of each query, by C code or in torch: blocks of queries times items, never all scores at once."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from towers.kernels.cpu import topk_call
 from towers.search.allowed import Allowed
 from towers.search.head import Head
 from towers.search.items import BLOCK, Items
@@ -28,21 +29,23 @@ def best(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, le
         allowed: which items each query may find.
         least: no smaller score is wanted.
     """
-    parts = [
-        _best(
-            queries[first : first + QUERIES],
-            head,
-            items,
-            k,
-            allowed.of(first, min(first + QUERIES, len(queries))),
-            least,
-        )
-        for first in range(0, len(queries), QUERIES)
-    ]
-    if not parts:
-        return queries.new_empty(0, k), torch.empty(0, k, dtype=torch.int64)
+    if topk_call.serves(head.dtype):
+        return _native(queries, head, items, k, allowed, least)
+    parts = list[Found]()
+    for first in range(0, max(len(queries), 1), QUERIES):
+        some = queries[first : first + QUERIES]
+        parts.append(_best(some, head, items, k, allowed.of(first, first + len(some)), least))
     scores, ids = zip(*parts, strict=True)
     return torch.cat(scores), torch.cat(ids)
+
+
+def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, least: float) -> Found:
+    hidden = None if allowed.places is None or allowed.offsets is None else (allowed.places, allowed.offsets)
+    scores, ids, _ = topk_call.search(
+        queries, head.weights, head.offset, items.blocks, items.ids, k, least=least, keep=allowed.keep, hidden=hidden,
+        bounds=None,
+    )  # fmt: skip
+    return scores, ids
 
 
 def merge(parts: list[Found], k: int) -> Found:
@@ -88,6 +91,8 @@ def _scores(queries: Tensor, head: Head, rows: Tensor) -> Tensor:
 
 def _with(found: Found, scores: Tensor, ids: Tensor, k: int, least: float) -> Found:
     """What was found, and the scores of more items."""
+    if not len(scores):
+        return found
     floor = found[0][:, -1].clamp(min=least)
     rows = (scores.amax(1) >= floor).nonzero()[:, 0]
     if not len(rows):

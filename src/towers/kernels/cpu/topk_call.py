@@ -1,0 +1,103 @@
+"""How `topk.c` is called: the best items of each query, and the order in which items are alike their neighbours.
+
+Sizes and dtypes must fit each other: the caller checks them (`towers.search`), for C reads whatever lies there.
+"""
+
+import ctypes
+from ctypes import c_double, c_int64, c_void_p
+
+import torch
+from torch import Tensor
+
+from towers.kernels.cpu.library import REALS, code
+from towers.kernels.cpu.threads import start
+
+BLOCK, BOX = 16, 256
+"""Items that lie side by side, and items of a box."""
+AT_ONCE, MOST = 8, 64
+"""Queries that meet a block of items together, and the most that a thread takes at a time."""
+BUDGET = 8
+"""A query may walk through boxes until it has scored one of this number of items."""
+
+
+class Job(ctypes.Structure):
+    """The struct `Job` of `topk.c`."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("queries", "weights", "blocks", "ids", "keep", "hidden", "hidden_from")),
+        *((name, c_void_p) for name in ("bounds", "scores", "found", "computed")),
+        *((name, c_double) for name in ("offset", "least")),
+        *((name, c_int64) for name in ("count", "dense", "n_queries", "k", "budget", "part", "parts", "next")),
+    )
+
+
+def serves(dtype: torch.dtype) -> bool:
+    """Whether the C code runs on this machine, with this dtype."""
+    return dtype in REALS and code("topk", REALS[dtype]) is not None
+
+
+def search(
+    queries: Tensor,
+    weights: Tensor,
+    offset: float,
+    blocks: Tensor,
+    ids: Tensor,
+    k: int,
+    *,
+    least: float,
+    keep: Tensor | None,
+    hidden: tuple[Tensor, Tensor] | None,
+    bounds: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores and ids of the k best items of each query, best first, and what was scored for each query.
+
+    `python benchmarks/run.py search` measures it beside torch.
+
+    Args:
+        queries: "queries dense".
+        weights: "dense".
+        offset: where each sum begins.
+        blocks: the items, "blocks dense 16".
+        ids: "count", int64.
+        k: at least 1. Where fewer are found, scores are -inf and ids the largest int64.
+        least: no smaller score is wanted.
+        keep: "count" bool, which items may be found; None: all.
+        hidden: items (places) that single queries may not find, and "queries+1" where those of each query begin.
+        bounds: of boxes of items, "boxes dense 16" in blocks like the items; None: every item is scored.
+
+    Returns:
+        scores "queries k", ids "queries k", and "queries": how many items and bounds were scored; negative where a
+        walk through the boxes was given up, and all items were scored.
+    """
+    count = len(queries)
+    scores = queries.new_empty(count, k)
+    found, computed = torch.empty(count, k, dtype=torch.int64), torch.empty(count, dtype=torch.int64)
+    threads = max(1, min(torch.get_num_threads(), -(-count // AT_ONCE)))
+    part = min(MOST, -(-count // threads // AT_ONCE) * AT_ONCE) if count else AT_ONCE
+    tensors = {"queries": queries, "weights": weights, "blocks": blocks, "ids": ids, "keep": keep, "bounds": bounds}
+    tensors |= {"scores": scores, "found": found, "computed": computed}
+    if hidden is not None and len(hidden[0]):
+        tensors |= {"hidden": hidden[0], "hidden_from": hidden[1]}
+    given = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
+    job = Job(
+        **{name: tensor.data_ptr() for name, tensor in given.items()},
+        offset=offset, least=least, count=len(ids), dense=len(weights), n_queries=count, k=k,
+        budget=len(ids) // BUDGET, part=part, parts=-(-count // part), next=0,
+    )  # fmt: skip
+    start(_code(queries).search, job, threads)
+    return scores, found, computed
+
+
+def order(rows: Tensor, weights: Tensor) -> Tensor:
+    """An order of the items "count dense" in which those of a box are alike: a k-d tree, "count" int64."""
+    rows, weights = rows.contiguous(), weights.contiguous()
+    items = torch.empty(len(rows), dtype=torch.int64)
+    at = [c_void_p(tensor.data_ptr()) for tensor in (rows, items, weights)]
+    _code(rows).order(at[0], at[1], c_int64(len(rows)), c_int64(rows.shape[1]), at[2])
+    return items
+
+
+def _code(like: Tensor) -> ctypes.CDLL:
+    own = code("topk", REALS[like.dtype])
+    assert own is not None
+    return own
