@@ -9,6 +9,7 @@ from typing import Any
 from towers.cli import (
     convert_command,
     explain_command,
+    export_command,
     fit_command,
     predict_command,
     score_command,
@@ -25,6 +26,7 @@ COMMANDS = {
     "convert": (convert_command, "carry a network over from Keras, or back"),
     "score": (score_command, "the score of two sentences"),
     "similar": (similar_command, "the sentences of a file that fit a query best"),
+    "export": (export_command, "write a file that runs without towers"),
     "verify": (verify_command, "prove the shape contracts of a module"),
     "explain": (explain_command, "walk through the network, stage by stage"),
 }
