@@ -23,6 +23,7 @@ PUBLIC = {
     "TwoTowers",
     "contracts",
     "data",
+    "export",
     "keras",
     "load",
     "optim",
@@ -151,7 +152,7 @@ FLOORS = [
     {"convert", "microbatch"},
     {"layers"},
     {"model", "checkpoint", "optim"},
-    {"data", "training", "keras", "search"},
+    {"data", "training", "keras", "search", "export"},
     {"answers"},
     {"cli"},
 ]

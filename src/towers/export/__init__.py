@@ -49,8 +49,8 @@ def export(
     """Write a file for any batch and any number of words that the towers take, and compare it with the model.
 
     Inputs are `left`, `right` (batch, words, width), and int64 `left_lengths`, `right_lengths` (batch) for each tower
-    of any number of words; the output is `logit` (batch), whose sigmoid is the probability. A length that the tower does
-    not take ends in an error when the file runs.
+    of any number of words; the output is `logit` (batch), whose sigmoid is the probability. A length that the tower
+    does not take ends in an error when the file runs.
 
     Args:
         model: in float32; it is copied to the CPU.

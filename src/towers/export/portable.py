@@ -5,7 +5,7 @@ more stands behind the words: a program for sizes from the smallest on never mee
 would take for a constant.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,10 +75,8 @@ class PortableTower(nn.Module):
             return step < steps
 
         def walk(step: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            place = step.item()
-            torch._check(place >= 0)  # pyright: ignore[reportPrivateUsage]
-            torch._check(place < gates.shape[1])  # pyright: ignore[reportPrivateUsage]
-            i, f, g, o = (gates.select(1, int(place)) + h @ self.recurrent).chunk(4, 1)
+            shares = gates.index_select(1, step.unsqueeze(0)).squeeze(1)
+            i, f, g, o = (shares + h @ self.recurrent).chunk(4, 1)
             cell = self.gate(f) * c + self.gate(i) * g.tanh()
             hidden = self.gate(o) * cell.tanh()
             if lengths is None:
@@ -87,7 +85,7 @@ class PortableTower(nn.Module):
             return step + 1, torch.where(active, hidden, h), torch.where(active, cell, c)
 
         start = torch.zeros((), dtype=torch.int64, device=sentences.device)
-        loop: Any = while_loop
+        loop = cast("Any", while_loop)
         return loop(going, walk, (start, state, state.clone()))[1]
 
     def _gates(self, sentences: Tensor) -> Tensor:

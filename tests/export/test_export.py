@@ -1,0 +1,220 @@
+"""Exported files: the model's results at any batch and any length, errors in place of numbers, and no need of towers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from towers import Tower, TwoTowers
+from towers.cli import main
+from towers.export import export
+
+SIZES = {"vector_width": 12, "filters": 6, "pool": 3, "hidden": 5}
+
+
+def filled(model: TwoTowers) -> TwoTowers:
+    generator = torch.Generator().manual_seed(7)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.4
+    return model
+
+
+def shared() -> TwoTowers:
+    tower = Tower(kernel_words=3, **SIZES)
+    return TwoTowers(tower, tower, dense=4)
+
+
+MODELS = {
+    "the usual": TwoTowers,
+    "shared": shared,
+    "fixed on the left": lambda: TwoTowers(Tower(4, **SIZES), Tower(**SIZES)),
+    "both fixed": lambda: TwoTowers(Tower(4, **SIZES), Tower(2, **SIZES)),
+    "one word": lambda: TwoTowers(Tower(kernel_words=1, **SIZES), Tower(1, kernel_words=1, **SIZES)),
+    "hard sigmoid": lambda: TwoTowers(Tower(recurrent_activation="hard_sigmoid", **SIZES), Tower(5, recurrent_activation="hard_sigmoid_keras2", **SIZES)),
+    "chunks": lambda: TwoTowers(Tower(chunk=2, **SIZES), Tower(5, chunk=4, **SIZES)),
+}  # fmt: skip
+
+
+def batch_of(model: TwoTowers, sentences: int, longest: int, seed: int) -> dict[str, torch.Tensor]:
+    """A ragged batch whose padding is not a number."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = {}
+    for side, tower in (("left", model.left), ("right", model.right)):
+        words = tower.words or tower.kernel_words + longest
+        batch[side] = torch.randn(sentences, words, tower.vector_width, generator=generator)
+        if tower.words is None:
+            lengths = torch.randint(tower.kernel_words, words + 1, (sentences,), generator=generator)
+            batch[side][torch.arange(words) >= lengths.unsqueeze(1)] = torch.nan
+            batch[f"{side}_lengths"] = lengths
+    return batch
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run(opened, batch) -> torch.Tensor:
+    return torch.from_numpy(opened.run(["logit"], {name: value.numpy() for name, value in batch.items()})[0])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_onnx_gives_what_the_model_gives_on_ragged_batches(tmp_path, name):
+    model = filled(MODELS[name]())
+    export(model, tmp_path / "a.onnx")
+    opened = session(tmp_path / "a.onnx")
+    for seed in range(30):
+        batch = batch_of(model, sentences=(0, 1, 2, 7, 33)[seed % 5], longest=(0, 1, 2, 11)[seed % 4], seed=seed)
+        torch.testing.assert_close(run(opened, batch), model(**batch).detach(), rtol=0, atol=1e-5)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_onnx_of_ids(tmp_path):
+    model = filled(MODELS["the usual"]())
+    table = torch.randn(20, 300, generator=torch.Generator().manual_seed(1))
+    ids = {
+        "left": torch.randint(20, (3, 6)),
+        "right": torch.randint(20, (3, 5)),
+        "left_lengths": torch.tensor([6, 2, 4]),
+    }
+    vectors = {name: table[value] if "lengths" not in name else value for name, value in ids.items()}
+    export(model, tmp_path / "inside.onnx", ids=True, table=table)
+    export(model, tmp_path / "outside.onnx", ids=True)
+    wanted = model(**vectors).detach()
+    torch.testing.assert_close(run(session(tmp_path / "inside.onnx"), ids), wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        run(session(tmp_path / "outside.onnx"), ids | {"table": table}), wanted, rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "lengths"), [(5, [5, 1]), (5, [6, 3]), (5, [5, -1]), (5, [5]), (1, [1, 1]), (5, [5, 5, 5])]
+)
+def test_what_a_tower_does_not_take_is_an_error_never_a_number(tmp_path, words, lengths):
+    model = filled(MODELS["the usual"]())
+    export(model, tmp_path / "a.onnx")
+    batch = {"left": torch.randn(2, words, 300), "right": torch.randn(2, 5, 300), "left_lengths": torch.tensor(lengths)}
+    with pytest.raises(Exception, match="ONNXRuntimeError"):
+        run(session(tmp_path / "a.onnx"), batch)
+    with pytest.raises(Exception, match="INVALID_ARGUMENT"):
+        run(
+            session(tmp_path / "a.onnx"), batch | {"left": torch.randn(2, 5, 200), "left_lengths": torch.tensor([5, 5])}
+        )
+
+
+def test_the_file_says_what_it_takes(tmp_path):
+    export(MODELS["the usual"](), tmp_path / "a.onnx")
+    model = onnx.load(tmp_path / "a.onnx")
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(said["inputs"]) == {
+        "left": ["batch", "left_words", 300],
+        "right": ["batch", 5, 300],
+        "left_lengths": ["batch"],
+    }
+    assert json.loads(said["demands"]) == {"left": "words >= 2", "right": "words == 5"}
+    assert [entry.name for entry in model.graph.output] == ["logit"]
+    assert {node.domain for node in model.graph.node} == {""}
+
+
+WITHOUT_TOWERS = """
+import sys
+sys.modules["towers"] = None  # any import of it fails
+import numpy as np
+batch = dict(np.load("batch.npz"))
+if sys.argv[1].endswith(".onnx"):
+    import onnxruntime
+    found = onnxruntime.InferenceSession(sys.argv[1]).run(["logit"], batch)[0]
+else:
+    import torch
+    program = torch.export.load(sys.argv[1])
+    assert not any("towers" in str(node.target) for node in program.graph.nodes)
+    found = program.module()(**{name: torch.from_numpy(value) for name, value in batch.items()}).numpy()
+np.save("found.npy", found)
+"""
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_a_file_needs_no_towers_where_it_runs(tmp_path, format):
+    model = filled(MODELS["the usual"]())
+    path = export(model, tmp_path / f"a.{format}", format=format).path
+    batch = batch_of(model, sentences=4, longest=6, seed=3)
+    np.savez(tmp_path / "batch.npz", **{name: value.numpy() for name, value in batch.items()})
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TOWERS, str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert ran.returncode == 0, ran.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), model(**batch).detach().numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["shared", "one word", "hard sigmoid"])
+def test_a_torch_program_serves_every_size(tmp_path, name):
+    model = filled(MODELS[name]())
+    export(model, tmp_path / "a.pt2", format="torch")
+    module = torch.export.load(tmp_path / "a.pt2").module()
+    for seed in range(12):
+        batch = batch_of(model, sentences=(0, 1, 2, 9)[seed % 4], longest=(0, 1, 8)[seed % 3], seed=seed)
+        torch.testing.assert_close(module(**batch), model(**batch).detach(), rtol=0, atol=1e-5)
+    batch = batch_of(model, sentences=2, longest=4, seed=1)
+    with pytest.raises(RuntimeError, match="a length is below"):
+        module(**batch | {"left_lengths": torch.tensor([4, 0])})
+
+
+@pytest.mark.slow
+def test_a_compiled_program_serves_every_size_and_asserts(tmp_path):
+    model = filled(MODELS["shared"]())
+    export(model, tmp_path / "a.pt2", format="aoti")
+    module = torch._inductor.aoti_load_package(str(tmp_path / "a.pt2"))
+    for seed in range(12):
+        batch = batch_of(model, sentences=(0, 1, 2, 9)[seed % 4], longest=(0, 1, 8)[seed % 3], seed=seed)
+        torch.testing.assert_close(module(**batch), model(**batch).detach(), rtol=0, atol=1e-5)
+    batch = batch_of(model, sentences=2, longest=4, seed=1)
+    with pytest.raises(RuntimeError, match="a length is below"):
+        module(**batch | {"left_lengths": torch.tensor([4, 0])})
+
+
+def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
+    replaced = TwoTowers()
+    replaced.left.pool = torch.nn.Identity()
+    for model, options, message in (
+        (TwoTowers(), {"format": "tflite"}, "format is 'tflite'; one of onnx, torch, aoti"),
+        (TwoTowers(dtype=torch.float64), {}, r"left.conv.weight is torch.float64; .* model\.float\(\)"),
+        (replaced, {}, "left: one of its layers was replaced"),
+        (TwoTowers(), {"table": torch.zeros(3, 300)}, "table goes with ids=True"),
+        (TwoTowers(), {"ids": True, "table": torch.zeros(3, 200)}, r"table is \(3, 200\); \(vocabulary, 300\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export(model, tmp_path / "a.onnx", **options)
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        export(TwoTowers(), tmp_path / "none" / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
+    from towers.export import onnx_graph
+
+    right = onnx_graph._gates
+    monkeypatch.setattr(onnx_graph, "_gates", lambda parameter: right(parameter)[::-1])
+    with pytest.raises(ValueError, match="file and model differ by"):
+        export(filled(TwoTowers()), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    filled(TwoTowers()).save("model")
+    assert main(["export", "--model", "model", "--out", "a.onnx"]) == 0
+    told = capsys.readouterr().out
+    assert "left: float32 (batch, left_words, 300)" in told
+    assert "file and model differ by at most" in told
+    assert main(["export", "--model", "model", "--out", "b.onnx", "--from", "ids"]) == 0
+    assert "table: float32 (vocabulary, 300)" in capsys.readouterr().out
+    assert main(["export", "--model", "none", "--out", "c.onnx"]) == 2
+    assert "none: no folder" in capsys.readouterr().err
