@@ -11,7 +11,7 @@ import towers.keras
 from towers import Tower, TwoTowers
 from towers.cli import main
 
-VARIANTS = Path(__file__).parent.parent / "keras_network" / "variants.zip"
+VARIANTS = Path(__file__).parent.parent / "keras" / "variants.zip"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ import towers.keras
 from towers import PhraseConv, RaggedLSTM, Tower, TwoTowers
 from towers.keras.read_network import convert
 
-VARIANTS = Path(__file__).parent.parent / "keras_network" / "variants.zip"
+VARIANTS = Path(__file__).parent / "variants.zip"
 NAMES = ("sizes", "right_first", "shared_layers", "shared_model", "nested_sequential", "conv1d", "embedding",
          "hard_sigmoid", "lambdas", "no_bias", "operators", "logits", "channels", "no_pool")  # fmt: skip
 LAMBDAS = {"lambdas": {"sqNone": "squeeze"}}
