@@ -167,7 +167,7 @@ def test_sentences_outside_of_the_rows_are_refused():
             lstm(Ragged.unchecked(torch.randn(4, 3), torch.tensor(offsets)))
 
 
-@needs_compiler
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(("name", "shape"), [("weight_hh_l0", (20, 4)), ("bias_hh_l0", (19,)), ("bias_ih_l0", (1,))])
 def test_weights_of_other_sizes_are_refused(name, shape):
     lstm = RaggedLSTM(3, 5)

@@ -78,12 +78,37 @@ class Weights(NamedTuple):
         return Parameters(w_ih, w_hh, tuple(rest), w_hr)
 
 
+def check_sizes(values: Tensor, state: State, weights: Weights) -> None:
+    """Refuse what code on the CPU would read beyond its end.
+
+    Raises:
+        RuntimeError: sizes or dtypes do not fit each other.
+    """
+    (h_0, c_0), directions = state, 1 + weights.bidirectional
+    (rows, count, hidden), width, inputs = c_0.shape, h_0.shape[-1], values.shape[-1]
+    expected: list[tuple[int, ...]] = [(weights.num_layers * directions, count, width if weights.projected else hidden)]
+    for _ in range(weights.num_layers):
+        own = [(4 * hidden, inputs), (4 * hidden, width), *[(4 * hidden,)] * weights.biases]
+        expected += (own + [(width, hidden)] * weights.projected) * directions
+        inputs = width * directions
+    found = [h_0.shape, *[part.shape for part in weights.flat]]
+    if found != expected or rows != h_0.shape[0] or any(part.dtype != values.dtype for part in (*state, *weights.flat)):
+        tensors = (values, *state, *weights.flat)
+        dtypes = ", ".join(sorted({str(part.dtype) for part in tensors}))
+        own = ["weight_ih", "weight_hh", *["bias"] * weights.biases, *["weight_hr"] * weights.projected]
+        names = ", ".join(["x", "h_0", "c_0", *own * (weights.num_layers * directions)])
+        shapes = ", ".join(str(tuple(part.shape)) for part in tensors)
+        raise RuntimeError(f"RaggedLSTM: {names} are {shapes} ({dtypes}): they do not fit")
+
+
 def is_plain(*tensors: Tensor) -> bool:
-    """Whether these are real tensors in eager code: none that is traced, compiled, or wrapped by `torch.func`.
+    """Whether these are real tensors in eager code: none that is traced, compiled, wrapped by `torch.func`, or dual.
 
     Only then may code look at numbers, keep results, or bring its own backward.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        return False
+    if forward_ad._current_level >= 0:  # pyright: ignore[reportPrivateUsage]
         return False
     return all(type(tensor) in (Tensor, nn.Parameter) and not is_functorch_wrapped_tensor(tensor) for tensor in tensors)
 
@@ -94,13 +119,10 @@ def refuse_forward_mode(*tensors: Tensor) -> None:
     Raises:
         RuntimeError: a tensor has a tangent, as in `torch.func.jvp`.
     """
-    if forward_mode() and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # pyright: ignore[reportPrivateUsage]
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         raise RuntimeError("RaggedLSTM has no derivative in forward mode (jvp, jacfwd); backward has one")
-
-
-def forward_mode() -> bool:
-    """Whether derivatives in forward mode are being computed."""
-    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0  # pyright: ignore
 
 
 def refuse_twice() -> None:

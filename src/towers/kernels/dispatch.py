@@ -29,7 +29,7 @@ def backend(batch: Batch, count: int, weights: Weights) -> Backend:
             return Backend("triton", "kernels of our own run up to 128 units without a projection on this GPU")
         return Backend("torch", "not all of this has a Triton kernel: an NVIDIA GPU of compute capability 8.0 or more, "
                        "Triton, float32 or bfloat16, at most 128 units, no projection")  # fmt: skip
-    refusal = lstm_autograd.refusal(weights, batch.values.dtype, count)
+    refusal = lstm_autograd.refusal(batch.values, count, weights)
     if refusal is not None:
         return Backend("torch", refusal)
     return Backend("native", f"C code, compiled for {f'x86-64-{asked()}' if asked() else 'this processor'}")

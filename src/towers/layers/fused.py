@@ -20,10 +20,9 @@ from torch.nn import functional as F
 from towers.contracts.modes import autocast, switch
 from towers.convert import to_ragged
 from towers.kernels import Batch, triton
-from towers.kernels.batch import Parameters, forward_mode, is_plain, refuse_twice
+from towers.kernels.batch import Parameters, is_plain, refuse_twice
 from towers.kernels.cpu import lstm_call, phrases_call
-from towers.kernels.cpu.library import REALS, code, library
-from towers.kernels.cpu.lstm_autograd import FEW, IN_CACHE
+from towers.kernels.cpu.library import REALS, code
 from towers.kernels.triton.launch import covered
 from towers.layers.cache import can_keep
 from towers.layers.lstm import RaggedLSTM
@@ -101,7 +100,7 @@ def _native_serves(layers: Layers, sentences: Tensor | Ragged, values: Tensor, v
     This is the one check of the weights in a call; the sentences are checked by the tower's contract before.
     """
     conv, pool, lstm, chunk = layers
-    if chunk is not None or type(lstm) is not RaggedLSTM or torch.is_autocast_enabled("cpu") or forward_mode():
+    if chunk is not None or type(lstm) is not RaggedLSTM or torch.is_autocast_enabled("cpu"):
         return False
     if (lstm.num_layers, lstm.bias, lstm.bidirectional, lstm.proj_size) != (1, "single", False, 0):
         return False
@@ -119,10 +118,9 @@ def _native_serves(layers: Layers, sentences: Tensor | Ragged, values: Tensor, v
         and vectors.shape[-1] == conv.vector_width
         and vectors.dim() == 2 + (values is sentences)
         and (values is vectors or (values.dtype == torch.int64 and values.dim() == 1 and values.is_cpu))
-        and (count >= FEW or (count > 0 and 4 * hidden * (inputs + hidden) * dtype.itemsize <= IN_CACHE))
-        and dtype in REALS
+        and count > 0
+        and lstm_call.refusal(dtype, inputs, hidden, count) is None
         and code("phrases", REALS[dtype]) is not None
-        and library(REALS[dtype], hidden) is not None
     )
 
 

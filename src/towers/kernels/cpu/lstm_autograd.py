@@ -7,33 +7,23 @@ import torch
 from torch import Tensor
 
 from towers.kernels import torch_lstm
-from towers.kernels.batch import Batch, Parameters, State, Weights, refuse_twice
+from towers.kernels.batch import Batch, Parameters, State, Weights, check_sizes, refuse_twice
 from towers.kernels.cpu import lstm_call
-from towers.kernels.cpu.library import REALS, why_not
 from towers.kernels.stacked import run_layers
 
-FEW = 6  # sentences, from which on a weight that was loaded serves several
-IN_CACHE = 1 << 20  # bytes of weights
 
-
-def refusal(weights: Weights, dtype: torch.dtype, count: int) -> str | None:
+def refusal(values: Tensor, count: int, weights: Weights) -> str | None:
     """Why the C code does not run `count` sentences under these weights; None where it does."""
-    hidden, inputs = weights.hidden, weights.flat[0].shape[1]
     if weights.projected:
         return "the C code has no projection"
-    if dtype not in REALS:
-        return f"the C code has no {dtype}"
-    if not lstm_call.serves(dtype, hidden):
-        return why_not() or "the C code could not be loaded"
-    if count < FEW and 4 * hidden * (inputs + hidden) * dtype.itemsize > IN_CACHE:
-        return f"for fewer than {FEW} sentences and over {IN_CACHE >> 20} MiB of weights torch.lstm is faster"
-    return None
+    return lstm_call.refusal(values.dtype, values.shape[-1], weights.hidden, count)
 
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
     """See `towers.kernels`; where the C code does not run this, torch.lstm does."""
     values, count = batch.values, state[0].shape[1]
-    if not count or refusal(weights, values.dtype, count) is not None:
+    check_sizes(values, state, weights)
+    if not count or refusal(values, count, weights) is not None:
         return torch_lstm.run(batch, state, weights, outputs=outputs)
     layout = lstm_call.Layout(batch, count)
     training = torch.is_grad_enabled() and any(part.requires_grad for part in (values, *state, *weights.flat))
@@ -44,7 +34,6 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
 def _without_gradients(
     layout: lstm_call.Layout, values: Tensor, state: State, parameters: Parameters, reverse: bool, outputs: bool
 ) -> tuple[Tensor | None, State]:
-    lstm_call.check_sizes(layout, values, state, parameters)
     y, h_n, c_n, _ = lstm_call.forward(layout, values, state, parameters, reverse=reverse, outputs=outputs, save=False)
     return y, (h_n, c_n)
 
@@ -52,7 +41,6 @@ def _without_gradients(
 def _differentiable(
     layout: lstm_call.Layout, values: Tensor, state: State, parameters: Parameters, reverse: bool, outputs: bool
 ) -> tuple[Tensor | None, State]:
-    lstm_call.check_sizes(layout, values, state, parameters)
     w_ih, w_hh, biases, _ = parameters
     y, h_n, c_n = _Direction.apply(layout, reverse, outputs, values, *state, w_ih, w_hh, *biases)
     return y, (h_n, c_n)

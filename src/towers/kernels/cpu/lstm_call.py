@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from towers.kernels.batch import Batch, Parameters, State
-from towers.kernels.cpu.library import REALS, Library, library
+from towers.kernels.cpu.library import REALS, Library, library, why_not
 from towers.kernels.cpu.threads import start
 
+FEW = 6  # sentences, from which on a weight that was loaded serves several
+IN_CACHE = 1 << 20  # bytes of weights
 A_THREAD = 60_000  # multiply-adds, about 10 µs, below which a second thread is not worth to be woken
 
 
@@ -37,9 +39,15 @@ class SavedForBackward(NamedTuple):
     w_hh: Tensor
 
 
-def serves(dtype: torch.dtype, hidden: int) -> bool:
-    """Whether it can run such numbers on this machine."""
-    return dtype in REALS and library(REALS[dtype], hidden) is not None
+def refusal(dtype: torch.dtype, inputs: int, hidden: int, count: int) -> str | None:
+    """Why the C code does not run `count` sentences of these sizes on this machine; None where it does."""
+    if dtype not in REALS:
+        return f"the C code has no {dtype}"
+    if library(REALS[dtype], hidden) is None:
+        return why_not() or "the C code could not be loaded"
+    if count < FEW and 4 * hidden * (inputs + hidden) * dtype.itemsize > IN_CACHE:
+        return f"for fewer than {FEW} sentences and over {IN_CACHE >> 20} MiB of weights torch.lstm is faster"
+    return None
 
 
 class Layout:
@@ -77,7 +85,7 @@ def forward(
     """Run one layer in one direction: output (0 where no sentence is), h_n, c_n, and what the backward pass needs.
 
     Values are "rows inputs", or padded; h and c are "1 batch hidden". C reads whatever lies there: the caller checks
-    that sizes and dtypes fit (`check_sizes`, or `towers.layers.fused` for a whole tower).
+    that sizes and dtypes fit (`batch.check_sizes`, or `towers.layers.fused` for a whole tower).
     """
     w_ih, w_hh, biases, _ = parameters
     (inputs, hidden), shape = (w_ih.shape[1], w_hh.shape[1]), values.shape[:-1]
@@ -162,25 +170,6 @@ def _code(like: Tensor, hidden: int) -> Library:
     own = library(REALS[like.dtype], hidden)
     assert own is not None
     return own
-
-
-def check_sizes(layout: Layout, values: Tensor, state: State, parameters: Parameters) -> None:
-    """Refuse what C would read beyond its end.
-
-    Raises:
-        RuntimeError: sizes or dtypes do not fit each other.
-    """
-    w_ih, w_hh, biases, _ = parameters
-    inputs, hidden = w_ih.shape[-1], w_hh.shape[-1]
-    states, gates = (1, layout.batch, hidden), 4 * hidden
-    expected = ((layout.rows, inputs), states, states, (gates, inputs), (gates, hidden), *[(gates,)] * len(biases))
-    tensors = (values, *state, w_ih, w_hh, *biases)
-    rows = (values.shape[:-1].numel(), values.shape[-1])
-    found = (rows, *(tuple(part.shape) for part in tensors[1:]))
-    if found != expected or len({part.dtype for part in tensors}) > 1:
-        dtypes = ", ".join(sorted({str(part.dtype) for part in tensors}))
-        names = ", ".join(["x", "h_0", "c_0", "weight_ih", "weight_hh", *["bias"] * len(biases)])
-        raise RuntimeError(f"RaggedLSTM: {names} are {found} ({dtypes}): they do not fit")
 
 
 def _threads(layout: Layout, work: int) -> int:
