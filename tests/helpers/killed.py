@@ -1,10 +1,11 @@
-"""`towers fit`, killed at random moments and gone on with: run as a script, in a process that forks.
+"""`towers fit`, killed at random points of its work and resumed: run as a script, in a process that forks.
 
     python tests/helpers/killed.py FOLDER KILLS
 
-The process has imported everything and started no thread, so that each run costs a fork and its own work. What the
-folder of a run holds when its process is gone is looked at each time. Prints a line for each kill, and fails if a run
-does not end with the same weights as the one that nobody killed.
+The process has imported everything and started no thread, so that each run costs a fork and its own work. A point is
+the n-th time that a run opens, renames or removes a file in FOLDER: between two of them nothing changes on disk, and
+no clock decides which one it is. What the folder of a run holds after each kill is printed. Fails if a run does not
+end with the same weights as one that was never killed.
 """
 
 import json
@@ -13,7 +14,6 @@ import random
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 
 import polars  # noqa: F401
@@ -28,6 +28,7 @@ from towers.training import run as towers_run
 
 WORDS = ("the", "dog", "cat", "runs", "sleeps", "fast", "well", "now")
 SIZES = ["--filters", "8", "--pool", "2", "--hidden", "3", "--dense", "4"]
+FILE_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 BEGIN = ["fit", "--train", "train.tsv", "--dev", "dev.tsv", "--test", "dev.tsv", "--vectors", "vectors.txt", *SIZES]
 BEGIN += ["--epochs", "6", "--batch-size", "4", "--lr", "0.02", "--device", "cpu", "--save-every", "0"]
 
@@ -45,15 +46,37 @@ def write_files() -> None:
         Path(f"{name}.tsv").write_text("\n".join(lines) + "\n")
 
 
-def start(*arguments: str) -> int:
-    """Fork, and be the command there."""
+def watch_files(die_at: int) -> list[int]:
+    """Count this process's file events in the current folder from now on; SIGKILL comes before the one of that number.
+
+    Paths are compared as absolute ones: a run opens most of its files by relative paths.
+    """
+    folder, count = os.path.join(os.getcwd(), ""), [0]
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        if event not in FILE_EVENTS or not isinstance(arguments[0], str | os.PathLike):
+            return
+        if os.path.abspath(arguments[0]).startswith(folder):
+            count[0] += 1
+            if count[0] == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(look)
+    return count
+
+
+def start(*arguments: str, die_at: int = 0) -> int:
+    """Fork, and be the command there. It leaves its number of file events in count.txt, unless it is killed."""
     child = os.fork()
     if child == 0:
         code = 99
         try:
             with open("out.txt", "w") as out, open("err.txt", "w") as err:
                 sys.stdout, sys.stderr = out, err
+                count = watch_files(die_at)
                 code = main(arguments)
+                total = count[0]
+            Path("count.txt").write_text(str(total))
         finally:
             os._exit(code)
     return child
@@ -61,13 +84,6 @@ def start(*arguments: str) -> int:
 
 def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def kill_after(child: int, seconds: float) -> bool:
-    """Whether it was killed before it had ended."""
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    return ended(child) == -signal.SIGKILL
 
 
 def standing() -> str:
@@ -94,22 +110,30 @@ def run(folder: str, kills: int) -> None:
     torch.set_num_threads(1)
     write_files()
     towers_run.draw_curves = lambda history, path: path.write_bytes(b"\x89PNG")  # drawing would be half of a run
-    began = time.perf_counter()
     assert ended(start(*BEGIN, "--out", "whole")) == 0, Path("err.txt").read_text()
-    whole = time.perf_counter() - began
-    moments, done = random.Random(1), 0
-    while done < kills:
+    events = int(Path("count.txt").read_text())
+    points, done = random.Random(1), 0
+    for _ in range(kills):
         shutil.rmtree("run", ignore_errors=True)
-        for _ in range(2):  # each run is killed twice, more would mostly hit its end
-            child = start("fit", "--resume", "run") if Path("run").exists() else start(*BEGIN, "--out", "run")
-            if kill_after(child, moments.uniform(0, whole)) and Path("run").exists():  # else it had not begun
-                done += 1
+        left = events
+        for _ in range(2):  # each run is killed twice
+            die_at = points.randint(1, left)
+            left = max(left - die_at, 1)
+            if ended(start(*begin_or_resume(), die_at=die_at)) == -signal.SIGKILL and Path("run").exists():
+                done += 1  # else it had not begun, or had ended before
                 print(f"kill {done}: {standing()}", flush=True)
-        code = ended(start("fit", "--resume", "run") if Path("run").exists() else start(*BEGIN, "--out", "run"))
+        code = ended(start(*begin_or_resume()))
         assert code == 0, (code, Path("err.txt").read_text())
         assert same("whole", "run"), "the weights are others"
         assert not list(Path("run").glob(".*")), os.listdir("run")
-    print(f"{done} kills; a whole run took {whole:.2f} s")
+        if done >= kills:
+            break
+    assert done >= kills, f"only {done} kills"
+    print(f"{done} kills; a whole run has {events} file events")
+
+
+def begin_or_resume() -> list[str]:
+    return ["fit", "--resume", "run"] if Path("run").exists() else [*BEGIN, "--out", "run"]
 
 
 if __name__ == "__main__":
