@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -287,12 +286,10 @@ def test_what_a_format_cannot_hold(folder, capsys, records, out, message):
 # Interruptions.
 
 
-def many(path, count=60_000):
-    """A file that takes a while."""
-    with open(path, "w") as file:
-        file.write("sentence1\tsentence2\n")
-        for number in range(count):
-            file.write(f"the dog x{number} runs\tthe cat y{number}\n")
+def many():
+    """Some 300 kB of pairs, five windows."""
+    rows = [f"the dog x{number} runs\tthe cat y{number}\n" for number in range(10_000)]
+    return "sentence1\tsentence2\n" + "".join(rows)
 
 
 def start(*options, **streams):
@@ -301,13 +298,18 @@ def start(*options, **streams):
     return subprocess.Popen(command, **streams)
 
 
-def wait_for_partial(folder):
-    """Until the command has begun to write beside its output."""
-    for _ in range(1200):
-        if any(path.stat().st_size for path in folder.glob(".out.tsv.*")):
-            return
-        time.sleep(0.05)
-    raise AssertionError("nothing was written")
+def start_and_feed(folder):
+    """A command that has written a part beside its output and waits for more pairs.
+
+    A pipe holds 64 kB: it takes the last of the pairs when the command has read what stands before them, three
+    windows at least, and a window is read after the one before it is written.
+    """
+    command = start("--pairs", "-", "--format", "tsv", "--out", "out.tsv", stdin=subprocess.PIPE)
+    command.stdin.write(many())
+    command.stdin.flush()
+    [partial] = folder.glob(".out.tsv.*")
+    assert partial.stat().st_size
+    return command
 
 
 @pytest.mark.parametrize(
@@ -316,10 +318,8 @@ def wait_for_partial(folder):
     ids=["Ctrl-C", "SIGTERM"],
 )
 def test_an_interrupted_output_is_not_there(folder, number, code, said):
-    many("pairs.tsv")
     Path("out.tsv").write_text("mine")
-    with start("--pairs", "pairs.tsv", "--out", "out.tsv") as command:
-        wait_for_partial(folder)
+    with start_and_feed(folder) as command:
         command.send_signal(number)
         _, err = command.communicate(timeout=60)
     assert command.returncode == code
@@ -329,15 +329,13 @@ def test_an_interrupted_output_is_not_there(folder, number, code, said):
 
 
 def test_a_killed_one_leaves_no_output_either(folder):
-    many("pairs.tsv")
-    with start("--pairs", "pairs.tsv", "--out", "out.tsv") as command:
-        wait_for_partial(folder)
+    with start_and_feed(folder) as command:
         command.kill()
     assert not Path("out.tsv").exists()
 
 
 def test_a_reader_that_has_seen_enough(folder):
-    many("pairs.tsv")
+    Path("pairs.tsv").write_text(many())
     command = f"'{COMMAND}' predict --model run --pairs pairs.tsv --out - | head -n 1; echo ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
     assert ended.stdout == "sentence1\tsentence2\tprobability\n141\n"
@@ -385,8 +383,8 @@ def test_a_mistake_in_the_middle(folder, capsys):
 # On a terminal.
 
 
-def test_a_bar_on_a_terminal_only(folder):
-    many("pairs.tsv", 10_000)
+def test_a_bar_on_a_terminal_only(folder, capsys):
+    Path("pairs.tsv").write_text(many())
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     with start("--pairs", "pairs.tsv", "--out", "out.tsv", stderr=theirs) as command:
@@ -404,8 +402,9 @@ def test_a_bar_on_a_terminal_only(folder):
     assert command.returncode == 0
     assert b" pairs/s" in seen
     assert b"%|" in seen
-    with start("--pairs", "pairs.tsv", "--out", "out.tsv") as command:
-        _, err = command.communicate(timeout=60)
+    Path("pairs.tsv").write_text("".join(many().splitlines(keepends=True)[:100]))
+    assert run() == 0
+    err = capsys.readouterr().err
     assert "towers predict: warning: only 4 of " in err
     assert err.count("\n") == 1
 
