@@ -131,7 +131,7 @@ def project() -> dict[str, Any]:
 
 OPTIONAL = sorted(
     {"lightning", "pytorch_lightning", "torchmetrics", "safetensors", "gensim", "polars", "matplotlib"}
-    | {"h5py", "rich", "pytest", "hypothesis", "onnx", "onnxscript", "onnxruntime", "triton"}
+    | {"h5py", "rich", "pytest", "hypothesis", "onnx", "onnxscript", "onnxruntime", "triton", "huggingface_hub"}
 )
 
 
@@ -151,7 +151,7 @@ FLOORS = [
     {"ragged", "pytest_contracts"},
     {"convert", "microbatch"},
     {"layers"},
-    {"model", "checkpoint", "optim"},
+    {"model", "checkpoint", "optim", "sharing", "model_card"},
     {"data", "training", "keras", "search", "export"},
     {"answers"},
     {"cli"},

@@ -175,7 +175,7 @@ def undamaged(path: Path) -> Generator[None]:
 def _as_value_error(problem: str) -> Generator[None]:
     try:
         yield
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
         reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{problem}: {reason}") from None
 

@@ -22,6 +22,7 @@ from towers.layers.pool import FeaturePool
 from towers.layers.validation import at_least_one, refuse
 from towers.microbatch import WORKING_BYTES, slices
 from towers.ragged import Ragged
+from towers.sharing import Shareable
 
 _takes_sentences = contract(
     where=(
@@ -195,7 +196,7 @@ class Tower(nn.Module):
         return f"words={words}" + (f", chunk={self.chunk}" if self.chunk else "")
 
 
-class TwoTowers(nn.Module):
+class TwoTowers(Shareable):
     """Two towers, one for each sentence of a pair; the difference of their states goes through two dense layers.
 
     In Keras: `Subtract()([left, right])`, `Dense(dense, "relu")`, `Dense(1)`; the sigmoid is in `probability`.
@@ -317,7 +318,7 @@ class TwoTowers(nn.Module):
         """
         return self.logit(F.relu(self.dense(left_state - right_state))).squeeze(-1)
 
-    # On disk.
+    # On disk; `save_pretrained`, `push_to_hub` and `from_pretrained` are those of Shareable.
 
     def save(self, folder: str | PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
         """Write config.json and model.safetensors to a folder; each file is written whole, then renamed.
