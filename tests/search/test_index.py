@@ -113,8 +113,9 @@ def test_blocks_and_batches_change_no_bit(monkeypatch: pytest.MonkeyPatch):
 def test_shards_merge_to_the_search_of_the_whole():
     model, items, queries = exact_model(), exact_states(300, levels=1), exact_states(4, seed=1)
     whole = index_of(model, items).search(queries, 25)
-    shards = [index_of(model, items[first::7], torch.arange(first, 300, 7)).search(queries, 25) for first in range(7)]
-    scores, ids = scan.merge(shards, 25)
+    ids = [torch.arange(first, 300, 7) for first in range(7)]
+    shards = [index_of(model, items[own], own).search(queries, 25) for own in ids]
+    scores, ids, _ = scan.merge([scan.Found(*shard, 0) for shard in shards], 25)
     assert torch.equal(scores, whole[0])
     assert torch.equal(ids, whole[1])
 

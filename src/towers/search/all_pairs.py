@@ -25,7 +25,7 @@ def all_pairs(head: Head, items: Items, least: float, k: int | None) -> tuple[Te
         while len(own):
             itself = Allowed(places=own, offsets=torch.arange(len(own) + 1))
             rows = head.query_rows(items.rows(first, last)[own - first])
-            scores, ids = scan.best(rows, head, items, at_once, itself, least)
+            scores, ids, _ = scan.best(rows, head, items, at_once, itself, least)
             full = (
                 ids[:, -1] != scan.NONE if k is None and at_once < others else torch.zeros(len(own), dtype=torch.bool)
             )

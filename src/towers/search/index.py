@@ -16,7 +16,7 @@ from towers.search import index_file, scan
 from towers.search.all_pairs import all_pairs
 from towers.search.allowed import Allowed, Exclude, Ids, allowed
 from towers.search.head import Head, Side, fingerprint
-from towers.search.items import BLOCK, Items, lay_out
+from towers.search.items import BLOCK, BOX, Items, lay_out
 
 
 class Index:
@@ -25,6 +25,10 @@ class Index:
     Scores are logits, those of `model.compare` within rounding. The search is exact: it gives what comparing every
     query with every item would give, in a bounded memory. Of equal scores the smaller id comes first, at the boundary
     of k too, so that results do not depend on blocks or on the order of `add`. The index computes on the CPU.
+
+    With C code (`TOWERS_NATIVE`) the items lie in boxes with upper bounds of their scores, and a query skips the boxes
+    that cannot hold one of its best, as long as that wins: `pairs_computed` says how many pairs (and bounds) the last
+    search scored.
 
     The index has a copy of the model's two dense layers: after more training, make a new one.
 
@@ -59,11 +63,11 @@ class Index:
         if not self._head.is_finite():
             raise ValueError("Index: a weight of the model's dense layers is not finite")
         self._fingerprint = fingerprint(model)
-        self._items = lay_out(
-            torch.empty(0, self._head.dense, dtype=self._head.dtype), torch.empty(0, dtype=torch.int64)
-        )
+        no_rows = torch.empty(0, self._head.dense, dtype=self._head.dtype)
+        self._items = lay_out(no_rows, torch.empty(0, dtype=torch.int64), self._head.weights)
         self._added = list[tuple[Tensor, Tensor]]()
         self._next_id = 0
+        self.pairs_computed = 0
 
     def __len__(self) -> int:
         return len(self._items) + sum(len(ids) for _, ids in self._added)
@@ -115,7 +119,7 @@ class Index:
         if self._added:
             rows = torch.cat([self._items.rows(0, len(self._items)), *(rows for rows, _ in self._added)])
             ids = torch.cat([self._items.ids, *(ids for _, ids in self._added)])
-            self._items, self._added = lay_out(rows, ids), []
+            self._items, self._added = lay_out(rows, ids, self._head.weights), []
         return self._items
 
     @contract
@@ -144,8 +148,9 @@ class Index:
         rows = self._query_rows(queries, items)
         wanted = allowed(items, len(queries), exclude, filter)
         self._check_k(k, items, wanted)
-        scores, ids = scan.best(rows, self._head, items, k, wanted)
-        return scores.to(queries.device), ids.to(queries.device)
+        found = scan.best(rows, self._head, items, k, wanted)
+        self.pairs_computed = found.computed
+        return found.scores.to(queries.device), found.ids.to(queries.device)
 
     def _query_rows(self, queries: Tensor, items: Items) -> Tensor:
         rows = self._head.query_rows(self._rows(queries, "search", "queries"))
@@ -208,7 +213,8 @@ class Index:
             raise ValueError(f"Index.remove: no item has the id {int(own[places < 0][0])}")
         kept = torch.ones(len(items), dtype=torch.bool)
         kept[places] = False
-        self._items = lay_out(items.rows(0, len(items))[kept], items.ids[kept])
+        rows = items.rows(0, len(items))[kept]
+        self._items = lay_out(rows, items.ids[kept], self._head.weights, ordered=True)
 
     # On disk.
 
@@ -225,7 +231,8 @@ class Index:
             "next_id": self._next_id,
             "largest": items.largest,
         }
-        index_file.write(path, {"blocks": items.blocks, "ids": items.ids}, about)
+        bounds = {} if items.bounds is None else {"bounds": items.bounds}
+        index_file.write(path, {"blocks": items.blocks, "ids": items.ids, **bounds}, about)
 
     @classmethod
     def load(cls, path: str | PathLike[str], model: TwoTowers) -> Self:
@@ -245,8 +252,10 @@ class Index:
         with undamaged(Path(path)):
             index = cls(model, about["side"])
             blocks, ids = tensors["blocks"], tensors["ids"]
-            if blocks.shape != (-(-len(ids) // BLOCK), index._head.dense, BLOCK) or blocks.dtype != index._head.dtype:
-                raise ValueError(f"blocks are {blocks.dtype} {tuple(blocks.shape)} for {len(ids)} ids")
-            index._items = Items(blocks, ids, largest=float(about["largest"]))
+            boxes = tensors.get("bounds")
+            for part, count in ((blocks, len(ids)), *([] if boxes is None else [(boxes, -(-len(ids) // BOX))])):
+                if part.shape != (-(-count // BLOCK), index._head.dense, BLOCK) or part.dtype != index._head.dtype:
+                    raise ValueError(f"it has {part.dtype} {tuple(part.shape)} for {len(ids)} items")
+            index._items = Items(blocks, ids, float(about["largest"]), boxes)
             index._next_id = int(about["next_id"])
         return index

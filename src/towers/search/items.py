@@ -1,13 +1,14 @@
-"""The items of an index as the scan reads them: sixteen side by side, "blocks dense 16"."""
+"""The items of an index as the scan reads them: sixteen side by side, "blocks dense 16", and boxes of them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-BLOCK = 16
+from towers.kernels.cpu import topk_call
+from towers.kernels.cpu.topk_call import BLOCK, BOX
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,16 @@ class Items:
     blocks: "blocks dense 16", the rows of the items (see `Head`).
     ids: "count" int64, the id of the item at each place.
     largest: what no value of a row exceeds in size.
+    bounds: "boxes/16 dense 16", of each box of 128 items the rows' values that give the highest score, laid out like
+        items (see `topk.c`); None where nothing walks through boxes.
+    walks: by size of k, how many queries have walked through the boxes, and how many of them gave up.
     """
 
     blocks: Tensor
     ids: Tensor
     largest: float
+    bounds: Tensor | None = None
+    walks: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,13 +52,34 @@ class Items:
         return torch.where(own[at] == ids, places[at], -1)
 
 
-def lay_out(rows: Tensor, ids: Tensor) -> Items:
-    """Items of rows "count dense"."""
+def lay_out(rows: Tensor, ids: Tensor, weights: Tensor, *, ordered: bool = False) -> Items:
+    """Items of rows "count dense"; with C code in an order that makes boxes small, unless they have it (`ordered`)."""
+    bounds = None
+    if len(rows) > BOX and topk_call.serves(rows.dtype):
+        if not ordered:
+            order = topk_call.order(rows, weights)
+            rows, ids = rows[order], ids[order]
+        bounds = _blocks(_bounds(rows, weights))
+    largest = max(float(bound.abs()) for bound in rows.aminmax()) if rows.numel() else 0.0
+    return Items(_blocks(rows), ids, largest, bounds)
+
+
+def _blocks(rows: Tensor) -> Tensor:
+    """Rows "count dense" as "blocks dense 16", filled up with +inf."""
     count, dense = rows.shape
     blocks = torch.full((-(-count // BLOCK), dense, BLOCK), math.inf, dtype=rows.dtype)
     whole = count // BLOCK
     blocks[:whole] = rows[: whole * BLOCK].view(whole, BLOCK, dense).transpose(1, 2)
     if count % BLOCK:
         blocks[whole, :, : count % BLOCK] = rows[whole * BLOCK :].T
-    largest = max(float(bound.abs()) for bound in rows.aminmax()) if rows.numel() else 0.0
-    return Items(blocks, ids, largest)
+    return blocks
+
+
+def _bounds(rows: Tensor, weights: Tensor) -> Tensor:
+    """Of each box, "boxes dense": a score falls with the row's value where the weight is positive, else it grows."""
+    whole = len(rows) // BOX * BOX
+    boxes = [rows[:whole].view(-1, BOX, rows.shape[1])]
+    if whole < len(rows):
+        boxes.append(rows[whole:].unsqueeze(0))
+    parts = [torch.where(weights > 0, box.amin(1), box.amax(1)) for box in boxes]
+    return torch.cat(parts)

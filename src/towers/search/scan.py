@@ -1,6 +1,8 @@
 """The best items of each query, by C code or in torch: blocks of queries times items, never all scores at once."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +16,19 @@ QUERIES, ITEMS = 64, 128 * BLOCK  # of a tile, whose scores stay in the processo
 NONE = torch.iinfo(torch.int64).max
 """The id in a place that no item fills; its score is -inf."""
 
-Found = tuple[Tensor, Tensor]
-"""Scores "queries k" and ids "queries k", best first, of equal scores the smaller id first."""
+PROBE, WALKS = 4, 512
+"""Queries that walk through the boxes to see whether that wins, and queries that then walk before it is seen again."""
+
+
+class Found(NamedTuple):
+    """Scores "queries k" and ids "queries k", best first, of equal scores the smaller id first.
+
+    computed: how many pairs were scored for them; the bound of a box counts as a pair.
+    """
+
+    scores: Tensor
+    ids: Tensor
+    computed: int
 
 
 def best(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, least: float = -math.inf) -> Found:
@@ -35,30 +48,55 @@ def best(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, le
     for first in range(0, max(len(queries), 1), QUERIES):
         some = queries[first : first + QUERIES]
         parts.append(_best(some, head, items, k, allowed.of(first, first + len(some)), least))
-    scores, ids = zip(*parts, strict=True)
-    return torch.cat(scores), torch.cat(ids)
+    return _joined(parts)
 
 
-def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, least: float) -> Found:
-    hidden = None if allowed.places is None or allowed.offsets is None else (allowed.places, allowed.offsets)
-    scores, ids, _ = topk_call.search(
-        queries, head.weights, head.offset, items.blocks, items.ids, k, least=least, keep=allowed.keep, hidden=hidden,
-        bounds=None,
-    )  # fmt: skip
-    return scores, ids
-
-
-def merge(parts: list[Found], k: int) -> Found:
+def merge(parts: Sequence[Found], k: int) -> Found:
     """The k best of the results of several parts of a corpus, which may have fewer each."""
-    scores, ids = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+    scores, ids = torch.cat([part.scores for part in parts], 1), torch.cat([part.ids for part in parts], 1)
     order = ids.argsort(dim=1, stable=True)
     scores, ids = scores.gather(1, order), ids.gather(1, order)
     order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-    return scores.gather(1, order), ids.gather(1, order)
+    return Found(scores.gather(1, order), ids.gather(1, order), sum(part.computed for part in parts))
+
+
+def _joined(parts: Sequence[Found]) -> Found:
+    """The results of several parts of the queries."""
+    if len(parts) == 1:
+        return parts[0]
+    scores, ids = torch.cat([part.scores for part in parts]), torch.cat([part.ids for part in parts])
+    return Found(scores, ids, sum(part.computed for part in parts))
+
+
+# By C code.
+
+
+def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, least: float) -> Found:
+    """Through the boxes as long as that wins: a walk that is not given up scores an eighth of the items at most."""
+    parts, first, size = list[Found](), 0, k.bit_length()
+    while first < len(queries) or not parts:
+        tried, lost = items.walks.get(size, (0, 0))
+        walking = items.bounds is not None and (tried < PROBE or 2 * lost <= tried)
+        last = min(len(queries), first + (PROBE if tried < PROBE else WALKS)) if walking else len(queries)
+        own = allowed.of(first, last)
+        hidden = None if own.places is None or own.offsets is None else (own.places, own.offsets)
+        scores, ids, computed = topk_call.search(
+            queries[first:last], head.weights, head.offset, items.blocks, items.ids, k, least=least, keep=own.keep,
+            hidden=hidden, bounds=items.bounds if walking else None,
+        )  # fmt: skip
+        if walking:
+            items.walks[size] = (tried + last - first, lost + int((computed < 0).sum()))
+        parts.append(Found(scores, ids, int(computed.abs().sum())))
+        first = last
+    return _joined(parts)
+
+
+# In torch.
 
 
 def _best(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, least: float) -> Found:
-    found = (queries.new_full((len(queries), k), -math.inf), torch.full((len(queries), k), NONE))
+    scores = queries.new_full((len(queries), k), -math.inf)
+    found = Found(scores, torch.full((len(queries), k), NONE), len(queries) * len(items))
     hidden = _hidden_pairs(allowed, len(queries))
     for first in range(0, len(items), ITEMS):
         last = min(first + ITEMS, len(items))
@@ -93,7 +131,7 @@ def _with(found: Found, scores: Tensor, ids: Tensor, k: int, least: float) -> Fo
     """What was found, and the scores of more items."""
     if not len(scores):
         return found
-    floor = found[0][:, -1].clamp(min=least)
+    floor = found.scores[:, -1].clamp(min=least)
     rows = (scores.amax(1) >= floor).nonzero()[:, 0]
     if not len(rows):
         return found
@@ -102,13 +140,13 @@ def _with(found: Found, scores: Tensor, ids: Tensor, k: int, least: float) -> Fo
         floor = torch.maximum(floor, own.topk(k, 1).values[:, -1])
     query, column = torch.where((own >= floor.unsqueeze(1)) & (own > -math.inf))
     old = torch.arange(len(rows)).repeat_interleave(k)
-    query, score = torch.cat([old, query]), torch.cat([found[0][rows].flatten(), own[query, column]])
-    id = torch.cat([found[1][rows].flatten(), ids[column]])
+    query, score = torch.cat([old, query]), torch.cat([found.scores[rows].flatten(), own[query, column]])
+    id = torch.cat([found.ids[rows].flatten(), ids[column]])
     order = id.argsort(stable=True)
     order = order[score[order].argsort(descending=True, stable=True)]
     order = order[query[order].argsort(stable=True)]
     ends = query.bincount(minlength=len(rows)).cumsum(0)
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     kept = order[starts.unsqueeze(1) + torch.arange(k)]
-    found[0][rows], found[1][rows] = score[kept], id[kept]
+    found.scores[rows], found.ids[rows] = score[kept], id[kept]
     return found

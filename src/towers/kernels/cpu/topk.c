@@ -19,7 +19,7 @@
 #include <immintrin.h>
 #endif
 
-enum { BLOCK = 16, BOX = 16, AT_ONCE = 8, TILE = 256 }; /* items, blocks, queries or vectors, blocks that stay in cache */
+enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256 }; /* items, blocks, queries or vectors, blocks that stay in cache */
 #define VECTORS_OF_BLOCK (BLOCK / LANES)
 #define IS_FLOAT (sizeof(REAL) == 4)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from towers.kernels.cpu.library import REALS, code
 from towers.kernels.cpu.threads import start
 
-BLOCK, BOX = 16, 256
+BLOCK, BOX = 16, 128
 """Items that lie side by side, and items of a box."""
 AT_ONCE, MOST = 8, 64
 """Queries that meet a block of items together, and the most that a thread takes at a time."""
@@ -82,7 +82,7 @@ def search(
     job = Job(
         **{name: tensor.data_ptr() for name, tensor in given.items()},
         offset=offset, least=least, count=len(ids), dense=len(weights), n_queries=count, k=k,
-        budget=len(ids) // BUDGET, part=part, parts=-(-count // part), next=0,
+        budget=int(len(ids) / BUDGET), part=part, parts=-(-count // part), next=0,
     )  # fmt: skip
     start(_code(queries).search, job, threads)
     return scores, found, computed

@@ -1,0 +1,119 @@
+"""A search through boxes gives the bits of one that scores every item, and says how many pairs it scored."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.helpers.searching import all_scores, exact_model, exact_states, plain_model, sorted_search
+
+from towers.kernels.cpu import topk_call, why_not
+from towers.search import Index, scan
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason="the C code cannot run")
+
+
+@pytest.fixture(scope="module")
+def whole_budget() -> Iterator[None]:
+    """Walks go on, however many items they score."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(topk_call, "BUDGET", 0.5)
+        yield
+
+
+def both(index: Index, queries: torch.Tensor, k: int, **options) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Through boxes, and then without."""
+    results = []
+    for tries in ((0, 0), (100, 100)):
+        items = index._laid_out()
+        items.walks[k.bit_length()] = tries
+        results.append((*index.search(queries, k, **options), index.pairs_computed))
+    return results
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 99), st.integers(130, 2500), st.integers(1, 60), st.sampled_from(["left", "right"]), st.booleans()
+)
+def test_boxes_change_no_bit(whole_budget: None, seed: int, count: int, k: int, side: str, rounded: bool):
+    torch.manual_seed(seed)
+    model = exact_model(seed=seed) if rounded else plain_model()
+    items = exact_states(count, seed=seed) if rounded else torch.randn(count, 3)
+    queries = exact_states(5, seed=seed + 1) if rounded else torch.randn(5, 3)
+    index = Index(model, side)
+    index.add(items, torch.randperm(3 * count)[:count])
+    few = [set(torch.randint(3 * count, (count // 5,)).tolist()) for _ in range(5)]
+    for options in ({}, {"exclude": few}, {"filter": torch.arange(3 * count) % 3 > 0}):
+        walked, scanned = both(index, queries, k, **options)
+        assert torch.equal(walked[0], scanned[0])
+        assert torch.equal(walked[1], scanned[1])
+        assert scanned[2] == 5 * count
+
+
+def test_ties_across_boxes_go_to_the_smaller_ids(whole_budget: None):
+    model, items, queries = exact_model(), exact_states(30).repeat(100, 1), exact_states(4, seed=1)
+    ids = torch.randperm(3000)
+    index = Index(model)
+    index.add(items, ids)
+    scores, found = index.search(queries, 150)
+    assert (scores.tolist(), found.tolist()) == sorted_search(all_scores(model, queries, items), ids.tolist(), 150)
+
+
+def test_a_walk_that_is_given_up_finds_the_same(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    model, items, queries = plain_model(6, 16), torch.randn(5000, 6), torch.randn(12, 6)
+    index = Index(model)
+    index.add(items)
+    monkeypatch.setattr(topk_call, "BUDGET", 5000)  # one box
+    walked, scanned = both(index, queries, 20)
+    assert torch.equal(walked[0], scanned[0])
+    assert torch.equal(walked[1], scanned[1])
+    assert walked[2] > scanned[2] == 12 * 5000
+    tried, lost = index._laid_out().walks[(20).bit_length()]
+    assert (tried, lost) == (100, 100)
+
+
+def test_boxes_are_left_alone_where_they_do_not_win(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    index = Index(plain_model(6, 16))
+    index.add(torch.randn(5000, 6))
+    monkeypatch.setattr(topk_call, "BUDGET", 5000)
+    index.search(torch.randn(40, 6), 20)
+    assert index._laid_out().walks == {5: (scan.PROBE, scan.PROBE)}
+    index.search(torch.randn(40, 6), 20)
+    assert index.pairs_computed == 40 * 5000
+
+
+def test_few_pairs_are_scored_where_items_lie_on_a_line():
+    torch.manual_seed(0)
+    model = plain_model(1, 16)
+    for parameter, value in ((model.dense.weight, 1.0), (model.dense.bias, 3.0), (model.logit.weight, 0.5)):
+        torch.nn.init.constant_(parameter, value)
+    index = Index(model)
+    index.add(torch.rand(20000, 1))
+    index.search(torch.rand(30, 1), 10)
+    assert index.pairs_computed < 30 * 20000 / 50
+
+
+@pytest.mark.parametrize("count", [129, 257, 512, 1000, 4097])
+def test_removing_and_loading_keep_boxes_right(whole_budget: None, tmp_path: Path, count: int):
+    torch.manual_seed(0)
+    model, items, queries = plain_model(), torch.randn(count, 3), torch.randn(6, 3)
+    index = Index(model)
+    index.add(items)
+    index.remove(torch.randperm(count)[: count // 3])
+    index.save(tmp_path / "index")
+    loaded = Index.load(tmp_path / "index", model)
+    assert loaded._laid_out().bounds is not None or len(index) <= 128
+    walked, scanned = both(loaded, queries, 25)
+    assert torch.equal(walked[0], scanned[0])
+    assert torch.equal(walked[1], scanned[1])
+
+
+def test_an_order_has_each_item_once():
+    torch.manual_seed(0)
+    rows = torch.randint(3, (5000, 4)).float()  # many equal keys
+    order = topk_call.order(rows, torch.ones(4))
+    assert torch.equal(order.sort().values, torch.arange(5000))
