@@ -1,10 +1,12 @@
 """The reality check: what symbols prove and real tensors refuse is never proven, and nothing is left changed by it."""
 
+import functools
 import random
 import sys
 import threading
 import time
-from typing import Any
+from enum import Enum
+from typing import Any, Literal
 
 import numpy
 import pytest
@@ -227,6 +229,41 @@ def test_what_the_module_prints_is_dropped_and_what_others_print_is_not(capsys: 
     assert "another thread" in out
 
 
+TABLE: dict[str, Tensor] = {}
+LIST: list[Tensor] = []
+LAST: Any = None
+
+
+@functools.lru_cache
+def ones_for(dtype: torch.dtype) -> Tensor:
+    return torch.ones(8, dtype=dtype)
+
+
+class Caching(nn.Module):
+    last: Any = None
+
+    @contract
+    def forward(self, x: Float[Tensor, "batch time 8"]) -> Float[Tensor, "batch time 8"]:
+        global LAST
+        if "ones" not in TABLE:
+            TABLE["ones"] = torch.ones(8)
+        LIST.append(x)
+        LAST = Caching.last = x
+        return x * TABLE["ones"] * ones_for(x.dtype)
+
+
+def test_no_fake_tensor_stays_in_a_cache_outside_of_the_copy():
+    ones_for.cache_clear()
+    kept = TABLE["kept"] = torch.ones(1)
+    proof = verify(Caching())
+    assert proof.verdict == "proven", str(proof)
+    assert type(ones_for(torch.float32)) is Tensor
+    assert TABLE["kept"] is kept
+    for value in (*TABLE.values(), *LIST, LAST, Caching.last):
+        assert value is None or type(value) is Tensor
+    assert type(Caching()(torch.zeros(2, 3, 8))) is Tensor
+
+
 # What is not run, and how long it takes.
 
 
@@ -303,6 +340,55 @@ def test_other_threads_get_their_usual_results_meanwhile():
     assert all(proofs)
     assert not wrong
     assert calls[0] > 10
+
+
+# The ways to call it.
+
+
+def test_every_member_of_a_union_is_made():
+    def forward(self, x: Float[Tensor, "batch 8"] | Int[Tensor, "batch time"]) -> Float[Tensor, "batch 8"]:
+        return x * 1.0
+
+    proof = verify(module(forward))
+    assert (proof.verdict, proof.conditions) == ("specialised", ("time == 8",)), str(proof)
+    assert 'x as Int["batch time"]' in proof.headline()
+
+
+class How(Enum):
+    SUM = 1
+    MEAN = 2
+
+
+def test_every_value_of_an_option_is_run():
+    def forward(
+        self,
+        x: Float[Tensor, "batch time 8"],
+        flip: bool = False,
+        kind: Literal["same", "other"] = "same",
+        how: How = How.SUM,
+        count: int | None = 3,
+        name: str = "usual",
+    ) -> Float[Tensor, "batch time 8"]:
+        wrong = {"flip": flip, "kind": kind == "other", "how": how is How.MEAN, "count": count is None}[self.wrong]
+        return x[:, 1:] if wrong else x
+
+    for wrong in ("flip", "kind", "how", "count"):
+        made = module(forward)
+        made.wrong = wrong
+        proof = verify(made)
+        assert proof.verdict == "failed"
+        assert f"{wrong}=" in proof.worst.label
+    assert "flip is False or True" in proof.assumptions
+    assert "name is 'usual'" in proof.assumptions
+
+
+def test_two_options_together():
+    def forward(self, x: Float[Tensor, "batch 8"], a: bool = False, b: bool = True) -> Float[Tensor, "batch 8"]:
+        return x[1:] if a and not b else x
+
+    proof = verify(module(forward))
+    assert proof.verdict == "failed"
+    assert proof.worst.label == "a=True, b=False"
 
 
 def test_assumptions_are_told():

@@ -46,7 +46,12 @@ def _run(gates: int, input: Tensor, batch_sizes: Tensor | None, given: Any, weig
         _expect(tuple(part.shape) == shape, f"Expected hidden size {shape}, got {list(part.shape)}")
     if batch_sizes is None:
         _expect(input.shape[1 if batch_first else 0] > 0, "Expected sequence length to be larger than 0 in RNN")
-    return made_like(input, *input.shape[:-1], directions * out), *(made_like(part, *part.shape) for part in state)
+    if batch_first and batch_sizes is None:  # torch runs time first and gives a transpose back
+        first, time = input.shape[:2]
+        output = made_like(input, time, first, directions * out).transpose(0, 1)
+    else:
+        output = made_like(input, *input.shape[:-1], directions * out)
+    return output, *(made_like(part, *part.shape) for part in state)
 
 
 def expected_hidden_size(module: nn.RNNBase, input: Tensor, batch_sizes: Tensor | None) -> tuple[Any, ...]:

@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from enum import Enum
+from typing import Any, Literal, cast, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from towers.contracts.proofs.ranges import Span
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Axis, PlainSpec, Spec, TensorSpec, TupleSpec
 from towers.contracts.subjects import Subject
+
+MOST_OPTIONS = 20
+"""Ways to call a module that differ in arguments that are no tensors."""
 
 Make = Callable[[Sequence[Any], torch.dtype], Any]
 """Makes a tensor of a shape and dtype; fake, meta or real."""
@@ -28,6 +32,10 @@ class Case:
     """How many axes a variadic axis stands for."""
     ones: tuple[str, ...] = ()
     """The axes that are 1 where they stand as `#name`."""
+    members: tuple[tuple[str, int], ...] = ()
+    """For an argument the place of the member of its union that is made; the first that can be made for the others."""
+    options: tuple[tuple[str, Any], ...] = ()
+    """Values of arguments that are no tensors, in place of their defaults."""
 
     @property
     def label(self) -> str:
@@ -36,11 +44,19 @@ class Case:
         named = [f"with {name}" if name in self.given else f"without {name}" for name in optional]
         named += [f"{self.leading} leading axes"] if self.subject.variadic else []
         named += [f"#{name} of 1" for name in self.ones]
+        named += [f"{name} as {_named(self.spec(name))}" for name, _ in self.members]
+        named += [f"{name}={value!r}" for name, value in self.options]
         return ", ".join(named)
 
     def arguments(self, sizes: Mapping[str, Any], make: Make) -> dict[str, Any]:
         """The arguments by name; `sizes` has every axis."""
-        return {name: self._argument(name, sizes, make) for name in self.subject.required + self.given}
+        made = {name: self._argument(name, sizes, make) for name in self.subject.required + self.given}
+        return made | dict(self.options)
+
+    def spec(self, name: str) -> Spec:
+        """The annotation of an argument; of a union the member that is made."""
+        spec, place = self.subject.signature.arguments.get(name, ()), dict(self.members).get(name)
+        return spec if place is None else (spec[place],)
 
     def placed(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Arguments by position as far as none is left out, for a module may take `*args`; the others by name."""
@@ -52,11 +68,10 @@ class Case:
         value = self.subject.values.get(name)
         if value is not None and not isinstance(value, Tensor):
             return value
-        spec = self.subject.signature.arguments.get(name)
-        if spec is None:
+        if name not in self.subject.signature.arguments:
             assert isinstance(value, Tensor)
             return make(value.shape, value.dtype)
-        return self._made(name, spec, sizes, make, value)
+        return self._made(name, self.spec(name), sizes, make, value)
 
     def _made(self, name: str, spec: Spec, sizes: Mapping[str, Any], make: Make, value: Tensor | None) -> Any:
         option = _choice(spec)
@@ -85,10 +100,9 @@ class Case:
         found: dict[str, None] = {}
         for name in self.subject.required + self.given:
             value = self.subject.values.get(name)
-            spec = self.subject.signature.arguments.get(name)
-            if spec is None or (value is not None and not isinstance(value, Tensor)):
+            if value is not None and not isinstance(value, Tensor):
                 continue
-            for key in _axes(name, spec, self.leading):
+            for key in _axes(name, self.spec(name), self.leading):
                 found.setdefault(key)
         return found
 
@@ -148,7 +162,32 @@ class ModuleSubject(Subject):
         ways = sorted(some, key=lambda way: (len(way), way))
         ranks = (1, 0, 2) if self.variadic else (0,)
         ones = dict.fromkeys([(), *((name,) for name in self.broadcast), self.broadcast])
-        return [Case(self, *parts) for parts in itertools.product(ways, ranks, ones)]
+        cases = [Case(self, *parts) for parts in itertools.product(ways, ranks, ones)]
+        cases += [Case(self, self.optional, ranks[0], members=(member,)) for member in self._members()]
+        single = [((name, value),) for name, some in self.varied().items() for value in some]
+        pairs = [(*one, *two) for one, two in itertools.combinations(single, 2) if one[0][0] != two[0][0]]
+        cases += [Case(self, (), ranks[0], options=options) for options in [*single, *pairs][:MOST_OPTIONS]]
+        return cases
+
+    def _members(self) -> list[tuple[str, int]]:
+        """The members of unions of tensors beyond the first, each with its argument."""
+        found: list[tuple[str, int]] = []
+        for name in (*self.required, *self.optional):
+            spec = self.signature.arguments.get(name, ()) if name not in self.values else ()
+            made = [place for place, option in enumerate(spec) if _choice((option,)) is not None]
+            found += [(name, place) for place in made[1:]]
+        return found
+
+    def varied(self) -> dict[str, list[Any]]:
+        """The values besides its default of each argument that is a bool, a Literal, an Enum or may be None."""
+        found: dict[str, list[Any]] = {}
+        for name, default in self.signature.defaults.items():
+            if name in self.values or name in self.optional:
+                continue
+            for option in self.signature.arguments.get(name, ()):
+                if isinstance(option, PlainSpec):
+                    found.setdefault(name, []).extend(value for value in _values(option.hint) if value != default)
+        return found
 
     def brace(self, path: str) -> Any:
         """What stands in braces.
@@ -197,6 +236,21 @@ def read_subject(
     )  # fmt: skip
     _check_names(subject)
     return subject
+
+
+def _values(hint: Any) -> list[Any]:
+    """All values that a type has, where those are few; else none."""
+    if hint is bool:
+        return [False, True]
+    if hint is type(None):
+        return [None]
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return list(cast(Any, hint)) if isinstance(hint, type) and issubclass(hint, Enum) else []
+
+
+def _named(spec: Spec) -> str:
+    return " or ".join(f'{option.kind}["{option.text}"]' for option in spec if isinstance(option, TensorSpec))
 
 
 def _tensor_axes(spec: Spec) -> Iterator[Axis]:

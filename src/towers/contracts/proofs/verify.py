@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from towers.contracts.expressions import conditions as read_conditions
 from towers.contracts.proofs.copies import Emptied, own_signature
 from towers.contracts.proofs.explore import OUT_OF_TIME, Coverage, explore, try_numbers_told
+from towers.contracts.proofs.outside import Outside
 from towers.contracts.proofs.proof import ContractVerdict, Proof, ShapeTrace, TraceRow
 from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.reality import SECONDS, RealityCheck
@@ -64,14 +65,16 @@ def verify(
     with _one_at_a_time, as_if_nothing_ran():
         prover = _Prover(module, several(where, "verify: where"), args, kwargs, start + seconds)
         coverages: list[Coverage] = []
-        for case in prover.subject.cases():
+        cases = prover.subject.cases()
+        usual = [at for at, case in enumerate(cases) if not (case.members or case.options)]
+        for case in cases:
             coverages.append(prover.cover_within(case, prover.until - check_seconds - time.perf_counter()))
         findings = [judged(coverage) for coverage in coverages]
         check = RealityCheck(module, values or {}, check_seconds, prover.until)
         try:
             with time_limit(max(seconds - (time.perf_counter() - start), 4 * check_seconds)):
                 for at, (coverage, finding) in enumerate(zip(coverages, findings, strict=True)):
-                    main = at in (0, len(findings) - 1)
+                    main = at in (usual[0], usual[-1])
                     settle(check, prover, coverage, finding, few=not main, share=1 / (len(findings) - at))
         except OutOfTime:
             check.reality.untried = "a real run took longer than the time limit"
@@ -133,6 +136,7 @@ class _Prover:
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.fake.cache_enabled = False  # no two runs have the same symbols
         self.emptied = Emptied(module, self.fake)
+        self.outside = Outside(module)
         signature = own_signature(self.emptied.copy())
         if signature is None:
             kind = type(module).__name__
@@ -144,7 +148,10 @@ class _Prover:
 
     def run(self, case: Case, spans: Spans, earlier: Mapping[str, int] | None = None) -> Outcome:
         """One run."""
-        return run(self.emptied, self.fake, case, spans, earlier)
+        try:
+            return run(self.emptied, self.fake, case, spans, earlier)
+        finally:
+            self.outside.put_back()
 
     def cover_within(self, case: Case, seconds: float) -> Coverage:
         """All runs of a case, as far as they come in time."""
@@ -214,7 +221,8 @@ def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
     texts.append("inputs are contiguous and on the CPU")
     for name, default in subject.signature.defaults.items():
         if name not in (*made, "self") and name in subject.signature.arguments:
-            texts.append(f"{name} is {default!r}")
+            values = [default, *subject.varied().get(name, ())]
+            texts.append(f"{name} is {' or '.join(map(repr, values))}")
     texts.append("the module is in training mode" if subject.instance.training else "the module is in eval mode")
     return tuple(texts)
 
