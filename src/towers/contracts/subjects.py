@@ -29,7 +29,7 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """As it is called in messages."""
+        """The name in messages."""
         return self.signature.name
 
     @property
@@ -38,7 +38,7 @@ class Subject:
         return (*self.signature.where, *self.assumed)
 
     def read(self, path: str) -> Any:
-        """What stands in braces and belongs to the instance: `self.hidden`; None where it does not say."""
+        """The value of a path in braces that begins with self, such as `self.hidden`; None for other paths."""
         return read_path(self.instance, path) if path.startswith("self.") else None
 
     def dtype(self, spec: TensorSpec) -> torch.dtype:

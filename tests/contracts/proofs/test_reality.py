@@ -1,6 +1,7 @@
 """The reality check: what symbols prove and real tensors refuse is never proven, and nothing is left changed by it."""
 
 import functools
+import itertools
 import random
 import sys
 import threading
@@ -137,6 +138,77 @@ def test_a_failure_that_only_a_later_call_has_is_one_of_the_module():
     made.calls = []
     assert verify(made).verdict == "failed"
     assert made.calls == []
+
+
+# Conditions: exact, or none.
+
+
+def first_of_four(self, x: Float[Tensor, "batch time 8"]) -> Float[Tensor, "batch 4 8"]:
+    return x.split(4, 1)[0]
+
+
+def second_of_two(self, x: Float[Tensor, "batch time 8"]) -> Float[Tensor, "batch 2 8"]:
+    return torch.split(x, 2, dim=1)[1]
+
+
+def masked(self, x: Float[Tensor, "batch time 8"]) -> Float[Tensor, "batch time time"]:
+    time = x.shape[1]
+    return (x @ x.mT).masked_fill(torch.ones(16, 16, dtype=torch.bool)[:time, :time], 0.0)
+
+
+def windows(self, x: Float[Tensor, "b h w"]) -> Float[Tensor, "b h//4*(w//4) 16"]:
+    b, h, w = x.shape
+    return x.view(b, h // 4, 4, w // 4, 4).transpose(2, 3).reshape(b, -1, 16)
+
+
+def flattened(self, x: Float[Tensor, "batch 4 time"]) -> Float[Tensor, "batch 5"]:
+    return self.linear(self.conv(x).flatten(1))
+
+
+def square(self, x: Float[Tensor, "batch time 8"]) -> Float[Tensor, "time batch 8"]:
+    return x
+
+
+EXACT = {
+    "split": (first_of_four, {}, "time >= 4"),
+    "the second piece": (second_of_two, {}, "time >= 4"),
+    "a mask": (masked, {}, "time <= 16"),
+    "windows": (windows, {}, "h % 4 == 0 and w % 4 == 0"),
+    "flattened": (flattened, {"conv": nn.Conv1d(4, 2, 3, stride=2), "linear": nn.Linear(18, 5)}, "19 <= time <= 20"),
+    "a square": (square, {}, "batch == time"),
+}
+
+
+@pytest.mark.parametrize(("forward", "parts", "condition"), EXACT.values(), ids=EXACT)
+def test_conditions_are_exact(forward: Any, parts: dict[str, nn.Module], condition: str):
+    made = module(forward, **parts)
+    proof = verify(made)
+    assert proof.verdict == "holds if", str(proof)
+    axes = [name for name in proof.axes if not name.isdigit()]
+    for sizes in itertools.product(range(1, 25, 1 if len(axes) < 3 else 3), repeat=len(axes)):
+        named = dict(zip(axes, sizes, strict=True))
+        assert all(eval(text, {}, named) for text in proof.conditions) == eval(condition, {}, named), proof.conditions
+    if proof.conditions != ("batch == time",):
+        assert verify(made, where=proof.conditions)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda a, b: a == b,
+        lambda a, b: 7 * a + b == 37,
+        lambda a, b: a * b > 4000,
+        lambda a, b: (a + b) % 7 == 3,
+    ],
+    ids=["equal", "a line", "a product", "a sum"],
+)
+def test_a_guard_on_two_axes_is_never_a_list_of_samples(wrong: Any):
+    def forward(self, x: Float[Tensor, "a b"]) -> Float[Tensor, "a b"]:
+        return x[1:] if wrong(*x.shape) else x
+
+    proof = verify(module(forward))
+    assert proof.verdict in ("failed", "not provable"), str(proof)
+    assert proof.conditions == ()
 
 
 # Values.

@@ -17,7 +17,7 @@ from towers.contracts.specs import holds_tensors
 
 
 class _Emptied(TorchFunctionMode):
-    """Copies tensors as fake ones, wherever in the tree's attributes they hang."""
+    """While it is on, deepcopy copies each tensor as a fake one, wherever in the tree it is an attribute."""
 
     def __init__(self, fake: FakeTensorMode) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hook
 
 
 def _keep_hooks(module: nn.Module, twin: nn.Module) -> None:
-    """Hang the hooks of a module, among them what `attach` hung there, on a copy that was made anew without them.
+    """Give the hooks of a module, those of `attach` included, to a copy that lost them.
 
     einops' layers copy themselves so: all that they keep is their pattern.
     """
@@ -91,7 +91,7 @@ def named_parts(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def _read_bare_annotations(module: nn.Module) -> None:
-    """Let jaxtyping annotations without `@contract` be contracts too: those of forward, whoever checks them else."""
+    """Make a contract of jaxtyping annotations on forward that have none, even if another library checks them."""
     if own_signature(module) is None and (function := annotated_forward(module)) is not None:
         module.forward = MethodType(contract(function), module)
 
@@ -116,7 +116,7 @@ def own_signature(module: nn.Module) -> Signature | None:
 
 
 def _show_attached(module: nn.Module) -> None:
-    """Turn what `attach` hung on a module into a call that an interceptor sees, as every contracted call is."""
+    """Replace the hooks of `attach` by a contracted forward, so that an interceptor sees the call."""
     for kind in ("_forward_pre_hooks", "_forward_hooks"):
         hooks: dict[int, Any] = getattr(module, kind)
         for key, hook in list(hooks.items()):
@@ -142,7 +142,7 @@ def _intercepted(module: nn.Module, signature: Signature) -> Any:
 
 
 class _Cloned(TorchFunctionMode):
-    """Copies tensors that were computed too, which torch's own deepcopy refuses."""
+    """While it is on, deepcopy copies tensors that are the result of a computation too; torch alone refuses those."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__deepcopy__ and not args[0].is_leaf:

@@ -76,7 +76,7 @@ def _changes(span: Span, last: int, relation: Any, axis: Any) -> Iterator[int]:
 
 
 def _first(low: int, high: int, holds: Callable[[int], Any]) -> int | None:
-    """The first size for which something holds that holds for all sizes after it."""
+    """The first size for which a condition holds that then holds for all larger ones."""
     if not holds(high):
         return None
     while low < high:
@@ -86,7 +86,7 @@ def _first(low: int, high: int, holds: Callable[[int], Any]) -> int | None:
 
 
 def _difference(relation: Any) -> Any:
-    """What a comparison compares with 0; None if it is no comparison."""
+    """Left side minus right side of a comparison; None if it is no comparison."""
     if not isinstance(relation, Relational):
         return None
     left, right = cast(tuple[Any, Any], relation.args)
@@ -94,7 +94,7 @@ def _difference(relation: Any) -> Any:
 
 
 def _direction(node: Any, axis: Any) -> int:
-    """1 where an expression never falls as the axis grows, -1 where it never rises, 0 where that is not plain to see.
+    """1 if an expression never falls as the axis grows, -1 if it never rises, 0 if neither is known.
 
     Its values are ints, so that between 0 and 1 there is none.
     """
@@ -115,7 +115,7 @@ def _direction(node: Any, axis: Any) -> int:
 
 
 def _settled(span: Span, relation: Any, axis: Any) -> Any:
-    """With the number in place of every remainder that is the same for all sizes of a span."""
+    """The relation, with each remainder that is the same for all sizes of a span replaced by its number."""
     known: dict[Any, Any] = {}
     for node in _nodes(relation):
         if type(node).__name__ not in ("Mod", "PythonMod"):
@@ -131,7 +131,7 @@ def _settled(span: Span, relation: Any, axis: Any) -> Any:
 
 
 def _divisors(expression: Any, axis: Any) -> list[int]:
-    """What sizes of the axis are divided by in an expression: by `//` or `%`."""
+    """The divisors of the axis in an expression, of `//` and of `%`."""
     found: list[int] = []
     for node in _nodes(expression):
         if type(node).__name__ in ("FloorDiv", "Mod", "PythonMod", "CleanDiv", "CeilDiv"):

@@ -18,15 +18,15 @@ from towers.contracts.proofs.symbols import Guard, examples
 from towers.contracts.proofs.time_limit import OutOfTime
 
 MOST_RUNS = 150
-"""Runs of one case; a module that asks more than that is not provable."""
+"""The largest number of runs for one case; a module that needs more is not provable."""
 
 FEW_SIZES = 64
-"""Sizes of an axis that the code makes a number, of which each is run alone."""
+"""The largest number of sizes of an axis for which each is run alone."""
 
 OUT_OF_TIME = "the time limit was reached before all sizes were covered"
 
 MOST_GUESSES = 8
-"""Guards left by torch that cannot be read, after which no more sizes are tried for them."""
+"""After this number of guards that cannot be solved, no more sizes are run for them."""
 
 BEYOND = (TypeError, ZeroDivisionError, RecursionError)
 """What sympy raises where it cannot say whether a condition holds: (7/2)//(3/2) == 2, a remainder of 0, …"""
@@ -34,17 +34,17 @@ BEYOND = (TypeError, ZeroDivisionError, RecursionError)
 
 @dataclass
 class Coverage:
-    """What is known of a case: where it holds, where it fails, and what is open."""
+    """The result of all runs of a case: the regions that pass, those that fail, and those that are undecided."""
 
     case: Case
     whole: Spans
     passed: list[Outcome] = field(default_factory=list[Outcome])
     failed: list[Outcome] = field(default_factory=list[Outcome])
     open: list[tuple[Outcome, str]] = field(default_factory=list[tuple[Outcome, str]])
-    """Runs that hold for their examples only, and why."""
+    """Runs that passed for their example sizes only, each with the reason."""
     runs: int = 0
     unsure: int = 0
-    """Guards on one axis of which it is not known for which sizes they hold; some of those were run."""
+    """The number of guards on one axis for which it is not known at which sizes they hold."""
 
     @property
     def first(self) -> Outcome:
@@ -86,7 +86,7 @@ class _Explorer:
                 return
 
     def possible(self, region: Spans) -> bool:
-        """Whether the conditions that speak of several axes leave anything of a region."""
+        """Whether the conditions on several axes allow any sizes of a region."""
         try:
             examples(region, self.coverage.case.fits)
         except ValueError:
@@ -94,23 +94,23 @@ class _Explorer:
         return True
 
     def push(self, region: dict[str, Span]) -> None:
-        """Look at a region later, unless it has been seen."""
+        """Put a region into the queue, unless it has been there before."""
         key = tuple(sorted(region.items()))
         if key not in self.seen:
             self.seen.add(key)
             self.waiting.append(region)
 
     def pinned(self, region: Spans) -> int:
-        """How many axes are single sizes of those that could have more."""
+        """The number of axes that a region fixes to one size, though the contract allows more."""
         return sum(span.single and not self.coverage.whole[name].single for name, span in region.items())
 
     def fails_in_general(self) -> bool:
-        """Whether runs with no axis pinned failed, and none held: then it is of no interest how single sizes do."""
+        """Whether the runs with no axis fixed failed and none passed; then single sizes need not be run."""
         held = any(not self.pinned(outcome.spans) for outcome in self.coverage.passed)
         return not held and any(not self.pinned(outcome.spans) for outcome in self.coverage.failed)
 
     def judge(self, outcome: Outcome) -> None:
-        """Take down what a run showed, and push the regions that it says nothing of."""
+        """Record the result of a run, and put the regions that it does not cover into the queue."""
         try:
             self.take_down(outcome)
         except BEYOND as error:
@@ -122,7 +122,7 @@ class _Explorer:
                 self.coverage.open.append((outcome, problem))
 
     def take_down(self, outcome: Outcome) -> None:
-        """The same where sympy can compute with every guard."""
+        """As `judge`, for guards that sympy can compute with."""
         unresolved = ""
         for guard in [each for each in outcome.open if not always(each.relation, outcome.spans)]:
             if guard.fixed is not None:
@@ -155,7 +155,7 @@ class _Explorer:
             self.push_small_sizes(outcome)
 
     def divided(self, outcome: Outcome, guard: Guard, axis: Any) -> bool:
-        """Push the sizes of an axis for which a guard is otherwise; whether all must be run again, part by part."""
+        """Queue the sizes for which a guard has the other answer; True if the whole region is run again in parts."""
         name, alone = str(axis), len(guard.relation.free_symbols) == 1
         span = outcome.spans[name]
         if self.coverage.unsure >= MOST_GUESSES:
@@ -168,7 +168,7 @@ class _Explorer:
         return again
 
     def claim(self, outcome: Outcome, guard: Guard) -> None:
-        """A run speaks of those sizes only for which a guard on one axis was as it was."""
+        """Narrow the region of a run to the sizes for which a guard on one axis has the answer that it had."""
         [axis] = guard.relation.free_symbols
         span = outcome.spans[str(axis)]
         parts = divide(span, guard.relation, axis)
@@ -177,7 +177,7 @@ class _Explorer:
             outcome.spans = {**outcome.spans, str(axis): true[0]}
 
     def peeled(self, outcome: Outcome, guard: Guard) -> bool:
-        """Run the smallest size of an axis alone, and the rest again: a guard on several axes is often about that."""
+        """Run the smallest size of an axis alone and the others again: guards on several axes are often about it."""
         for axis in _axes(guard, outcome):
             span = outcome.spans[str(axis)]
             if span.first < 4 * span.step and not span.single:
@@ -187,7 +187,7 @@ class _Explorer:
         return False
 
     def each_alone(self, outcome: Outcome, name: str) -> bool:
-        """Run every size of an axis alone, where there are few; whether that was so."""
+        """Run each size of an axis alone if there are few; False if there are more."""
         span = outcome.spans[name]
         if span.single or span.last is None or (span.last - span.first) // span.step >= FEW_SIZES:
             return False
@@ -196,7 +196,7 @@ class _Explorer:
         return True
 
     def sample(self, outcome: Outcome, name: str) -> None:
-        """Some sizes of an axis that the code makes a number, each run alone."""
+        """Run some sizes of an axis alone, because the code turns its size into a Python int."""
         span = outcome.spans[name]
         if name not in self.fixed and not span.single:
             self.fixed.add(name)
@@ -206,7 +206,7 @@ class _Explorer:
                     self.push({**outcome.spans, name: Span(size, size)})
 
     def push_small_sizes(self, outcome: Outcome) -> None:
-        """Sizes at which one that was derived from them is 0 or 1: torch takes those for special."""
+        """Run the sizes for which a derived size is 0 or 1, since torch treats these as special."""
         for factor in {factor for size in outcome.sizes for factor in _factors(size)}:
             [axis, *more] = factor.free_symbols
             span = outcome.spans.get(str(axis))
@@ -217,14 +217,14 @@ class _Explorer:
 
 @cache
 def _special_sizes(factor: Any, axis: Any, span: Span) -> tuple[int, ...]:
-    """The sizes of an axis, near its smallest, at which one that was derived from it is 0 or 1."""
+    """The small sizes of an axis for which a size derived from it is 0 or 1."""
     near = range(span.first, span.first + 24 * span.step, span.step)
     return tuple(size for size in near if size in span and factor.subs(axis, size) in (0, 1))
 
 
 @cache
 def _factors(size: Any) -> tuple[Any, ...]:
-    """What a size is the product of: batch and words-1 for batch*words-batch."""
+    """The factors of a size: batch and words-1 for batch*words-batch."""
     parts = sympy.Mul.make_args(cast(Any, sympy.factor(size) if size.is_polynomial() else size))
     return tuple(part for part in parts if part.free_symbols)
 
@@ -235,7 +235,7 @@ def _axes(guard: Guard, outcome: Outcome) -> list[Any]:
 
 
 def try_numbers_told(coverage: Coverage, run: Run) -> None:
-    """Where everything failed: does it hold at a size that the code or the message speaks of?"""
+    """Where every run failed, run the sizes that the guards or the message name."""
     failed = coverage.failed[0]
     told = {int(number) for number in re.findall(r"(?<![\w.-])\d+\b", failed.message)}
     told |= {int(number) for guard in failed.open for number in guard.relation.atoms(sympy.Integer)}

@@ -1,4 +1,4 @@
-"""Conditions that hold for all sizes of a region, though torch could not see it: by the sign of every coefficient."""
+"""Proves by the signs of coefficients that a comparison holds for all sizes of a region, where torch could not."""
 
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ from towers.contracts.proofs.ranges import Spans
 
 
 def always(relation: Any, spans: Spans) -> bool:
-    """Whether a comparison of sizes holds everywhere in a region; False where that is not plain to see.
+    """Whether a comparison of sizes is proven to hold in a whole region; False if it is not proven.
 
     Each axis is written as its first size and something that is not negative, and so is each quotient. A polynomial in
     those has the sign that all of its coefficients have.

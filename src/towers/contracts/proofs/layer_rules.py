@@ -3,6 +3,7 @@
 Each function stands for the operation of torch that its docstring names; its first argument is the symbols of the run.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -104,7 +105,7 @@ def first_batch_size(symbols: Symbols, tensor: Tensor, index: Any) -> Any:
 
 
 def batch_sizes_of(symbols: Symbols, batch_sizes: Tensor) -> Any:
-    """How many sentences were packed."""
+    """The number of packed sentences."""
     return symbols.packed[id(batch_sizes)][1]
 
 
@@ -148,3 +149,37 @@ def max_pool1d_with_indices(symbols: Symbols, input: Tensor, kernel_size: Any, *
 
 def _one(size: Any) -> Any:
     return size if isinstance(size, (int, torch.SymInt)) else size[0]
+
+
+# Splitting: torch turns the number of pieces, and with it the size of the axis, into a Python int.
+
+
+class Pieces:
+    """The result of torch.split; a piece is made when it is indexed."""
+
+    def __init__(self, input: Tensor, size: int, dim: int) -> None:
+        self.input, self.size, self.dim = input, size, dim
+
+    def __getitem__(self, place: int | slice) -> Any:
+        whole: Any = self.input.shape[self.dim]
+        if isinstance(place, slice) or place < 0:
+            return self._all()[place]
+        start, end = place * self.size, (place + 1) * self.size
+        if start > 0 and start >= whole:
+            raise IndexError("tuple index out of range")
+        return self.input.narrow(self.dim, start, (end if end <= whole else whole) - start)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> Any:
+        return torch.functional._VF.split(self.input, self.size, self.dim)  # pyright: ignore
+
+
+def split(symbols: Symbols, input: Tensor, split_size: Any, dim: int = 0) -> Any:
+    """torch.split and Tensor.split into pieces of one size, of an axis whose size is a symbol."""
+    fixed = type(split_size) is int and split_size > 0 and isinstance(input.shape[dim], torch.SymInt)
+    return Pieces(input, split_size, dim) if fixed else NotImplemented

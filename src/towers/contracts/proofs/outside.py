@@ -10,7 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 Space = type | ModuleType
-"""What has attributes that outlive a call: a class, or a Python module with its globals."""
+"""A class or a Python module: its attributes outlive a call."""
 
 
 class Outside:

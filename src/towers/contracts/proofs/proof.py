@@ -18,11 +18,11 @@ class TraceRow:
     kind: str
     """The module's class, or the function that has the contract."""
     came: str
-    """The shapes of what it was given, in symbols."""
+    """The shapes of its inputs, in axis names."""
     went: str
-    """The shapes of what it gave; empty where it never came to one."""
+    """The shapes of its result, in axis names; empty where it raised."""
     demand: str
-    """What its contract demands and promises; empty for a module without one."""
+    """The axes in its contract, inputs -> result; empty for a module without a contract."""
     numbers: str
     """The same shapes in numbers, where real inputs were given."""
     failed: bool
@@ -30,12 +30,12 @@ class TraceRow:
 
 @dataclass(frozen=True)
 class ShapeTrace:
-    """What each boundary demanded beside what arrived, in the order of the calls."""
+    """For each module and contract, in the order of the calls: the expected axes and the shapes that arrived."""
 
     module: str
     rows: tuple[TraceRow, ...]
     error: str = ""
-    """What stopped it, if anything did."""
+    """The error that ended the run; empty if there was none."""
 
     def __str__(self) -> str:
         return "\n".join([*self.lines(), *([self.error] if self.error else [])])
@@ -62,7 +62,7 @@ def _fitted(text: str) -> str:
 
 @dataclass(frozen=True)
 class ContractVerdict:
-    """What is known of one contract that was met on the way."""
+    """The verdict on one contract that was checked during the runs."""
 
     path: str
     """The module's path in the tree; empty for the module itself."""
@@ -115,7 +115,7 @@ class Proof:
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """Under which it holds, however it is called."""
+        """The conditions on axes under which it holds, for all ways to call it."""
         found = [text for finding in self.findings for text in finding.conditions]
         return tuple(dict.fromkeys(found)) if self.verdict in ("holds if", "specialised") else ()
 
@@ -126,7 +126,7 @@ class Proof:
 
     @property
     def place(self) -> str:
-        """Where that shows: module, file and line."""
+        """The place of the failure: module, file and line."""
         return self.worst.place
 
     def __str__(self) -> str:
@@ -159,7 +159,7 @@ class Proof:
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """The proof as plain data."""
         return {
             "module": self.module,
             "verdict": self.verdict,

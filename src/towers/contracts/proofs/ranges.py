@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import lcm
 
 PRIMES = (11, 17, 23, 31, 41, 53, 67, 83, 101, 127, 149, 173)
-"""Examples, one for each axis: far apart, so that neither they nor sizes made of them are equal by chance."""
+"""Example sizes, one for each axis, so far apart that they and sizes derived from them are not equal by chance."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Span:
         return [Span(start, self.last, step) for start in starts if self.last is None or start <= self.last]
 
     def example(self, prime: int) -> int:
-        """One of the sizes, near the prime and rather a prime."""
+        """One of the sizes, near the given prime, itself a prime where possible."""
         near = self.first + max(0, (prime - self.first) // self.step) * self.step
         tries = [size for size in range(near, near + 40 * self.step, self.step) if size in self]
         if not tries:

@@ -17,10 +17,10 @@ from towers.contracts.proofs.trials import LARGEST_INPUTS, Given, Trial, Trials
 from towers.contracts.proofs.verdicts import Finding
 
 SECONDS = 0.6
-"""What the check takes at most, unless one run alone takes longer."""
+"""The time limit of the check; a single longer run may exceed it."""
 
 FEWEST_RUNS = 8
-"""Runs before time is looked at, unless one takes over a second."""
+"""The least number of runs, whatever they take, unless one takes over a second."""
 
 DTYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int32)
 """Tried beside the usual dtypes, where the annotations admit them."""
@@ -53,7 +53,7 @@ class RealityCheck:
         self.reality.untried = self.trials.refused()
 
     def confirm(self, finding: Finding, case: Case) -> bool:
-        """Whether a failure that symbols showed is one of real tensors too, at a size that it speaks of."""
+        """Whether a symbolic failure is confirmed by a real run at a size in its region."""
         if self.reality.untried is not None or finding.outcome is None:
             return True
         spans = finding.outcome.spans
@@ -103,7 +103,7 @@ class RealityCheck:
                 self.remark(f"not in {str(dtype).removeprefix('torch.')}: {reason}")
 
     def around(self, case: Case, table: Sequence[Trial]) -> list[Trial]:
-        """The table with further runs, each of which differs from one that passes in the size of one axis."""
+        """The table with further runs that change the size of one axis of a passing run."""
         passing = [trial for trial in table if trial.error is None]
         known = {tuple(trial.sizes.values()): trial for trial in table}
         spans = {name: span for name, span in case.spans().items() if not span.single}
@@ -122,7 +122,7 @@ class RealityCheck:
         return list(known.values())
 
     def bound(self, case: Case, axis: str, passing: Trial, failing: int) -> int:
-        """The last size of an axis that passes, on the way from a run that does to a size that fails."""
+        """The last size of an axis that passes, found by bisection between a passing run and a failing size."""
         first, last, step = passing.sizes[axis], failing, case.spans()[axis].step
         while abs(last - first) > step and time.perf_counter() < self.search_until:
             middle = first + (last - first) // (2 * step) * step
@@ -134,18 +134,18 @@ class RealityCheck:
         return first
 
     def spent(self) -> float:
-        """Seconds that the check has taken; on a machine with much else to do, half of them at least."""
+        """Seconds that the check has used: CPU time of this thread, at least half of the wall time."""
         wall, own = self.began
         return max(time.thread_time() - own, (time.perf_counter() - wall) / 2)
 
     def remark(self, text: str) -> None:
-        """Take down what is no fault, once."""
+        """Record a remark, once."""
         text = text.splitlines()[0]
         if text not in self.reality.remarks:
             self.reality.remarks.append(text)
 
     def close(self) -> Reality:
-        """All that is known now."""
+        """The result, with the reason if not all sizes were tried."""
         reality = self.reality
         if reality.untried is None and reality.tried < reality.planned:
             reality.untried = f"tried at {reality.tried} of {reality.planned} sizes"

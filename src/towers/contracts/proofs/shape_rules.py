@@ -40,6 +40,8 @@ RULES: dict[Any, Rule] = {
     Tensor.__getitem__: layer_rules.first_batch_size,
     F.max_pool1d: layer_rules.max_pool1d,
     torch.max_pool1d: layer_rules.max_pool1d,
+    torch.split: layer_rules.split,
+    Tensor.split: layer_rules.split,
     F.max_pool1d_with_indices: layer_rules.max_pool1d_with_indices,
 }
 """Each is called with the symbols of the run and the operation's own arguments; NotImplemented leaves it to torch."""

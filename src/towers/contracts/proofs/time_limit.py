@@ -1,10 +1,12 @@
 """A time limit for work in one thread: asked for where that is cheap, and enforced where work hangs between."""
 
 import ctypes
+import sys
 import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 GRACE = 0.3
 """Seconds after the limit before a thread that did not ask is interrupted."""
@@ -49,6 +51,11 @@ def time_limit(seconds: float) -> Generator[None]:
                     _raise_in(thread, OutOfTime)
             wait = GRACE
 
+    def unraisable(problem: Any) -> None:
+        if not isinstance(problem.exc_value, OutOfTime):  # what fell into a finalizer is raised again
+            others(problem)
+
+    others, sys.unraisablehook = sys.unraisablehook, unraisable
     threading.Thread(target=watch, daemon=True, name="time limit of verify").start()
     try:
         yield
@@ -56,6 +63,8 @@ def time_limit(seconds: float) -> Generator[None]:
         with lock:
             done.set()
             _raise_in(thread, None)
+        if sys.unraisablehook is unraisable:
+            sys.unraisablehook = others
         _local.until = before
 
 

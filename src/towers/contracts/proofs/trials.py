@@ -65,7 +65,7 @@ class Trials:
         self.kept = False
         """Whether a failure was due to what an earlier call left."""
         self.redirect = False
-        """Whether the code asks for a device that this machine does not have: then everything stays on the CPU."""
+        """Whether the code asks for a device that is not available; then all tensors stay on the CPU."""
         self.count = 0
 
     def refused(self) -> str | None:

@@ -1,4 +1,4 @@
-"""From all runs of a module to a verdict and the conditions that it stands under."""
+"""The verdict that follows from all runs of a case, and the conditions on axes under which the module holds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ WORST_FIRST: tuple[Verdict, ...] = ("failed", "specialised", "holds if", "not pr
 
 @dataclass
 class Finding:
-    """What is known of one way to call a module."""
+    """The verdict on one way to call a module."""
 
     verdict: Verdict
     label: str
@@ -51,7 +51,7 @@ def judged(coverage: Coverage) -> Finding:
 
 
 def without_half_truths(findings: Sequence[Finding]) -> None:
-    """Where one way to call a module cannot be proven, a condition for another is none for the module: that failed."""
+    """Turn conditions into failures if another way to call the module is not provable: they hold for one way only."""
     if any(finding.verdict == "not provable" for finding in findings):
         for finding in findings:
             if finding.conditions:
@@ -80,7 +80,7 @@ def _fixed(coverage: Coverage) -> tuple[str, ...]:
 
 
 def _conditions(coverage: Coverage, general: Sequence[Outcome]) -> tuple[str, ...]:
-    """Where it holds: where nothing fails, or, if that takes fewer words, where the general runs held."""
+    """The sizes for which it holds: outside the failing regions or, if that is shorter, in the general ones."""
     whole = coverage.whole
     failed = [each.spans for each in coverage.failed]
     failed = [spans for spans in failed if not any(_inside(spans, other, whole) for other in failed)]
@@ -107,7 +107,7 @@ def _narrow(spans: Spans, whole: Spans) -> list[str]:
 
 
 def negated(failed: Sequence[Spans], whole: Spans) -> tuple[str, ...]:
-    """Where none of some regions is, as conditions: "time % 2 == 0", "batch != 1", "time <= 200"."""
+    """The sizes outside of some regions, as conditions: "time % 2 == 0", "batch != 1", "time <= 200"."""
     alone: dict[str, list[Span]] = {}
     several: list[str] = []
     for spans in failed:
@@ -147,11 +147,11 @@ def _without(name: str, spans: Sequence[Span], whole: Span) -> list[str]:
 
 
 _FAR = 10_000
-"""No module is asked about larger sizes one by one."""
+"""Larger sizes are not examined one by one."""
 
 
 def _besides(name: str, wrong: Sequence[int], whole: Span, step: int, left: set[int]) -> list[str]:
-    """What else must hold where only some remainders do, and some sizes of those do not."""
+    """Further conditions where only some remainders hold and some sizes with those remainders fail."""
     if not wrong:
         return []
     some = [size for size in range(whole.first, wrong[-1] + step + 1, whole.step) if size % step in left]

@@ -106,7 +106,7 @@ _one_at_a_time = threading.RLock()
 
 
 def trace(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwargs: Any) -> ShapeTrace:
-    """The walk of the shapes through a module: what each boundary demands beside what arrives, in symbols.
+    """The shapes at each module and contract of a run, in axis names: those that are expected and those that arrive.
 
     Given real inputs, in numbers too.
 
@@ -154,7 +154,7 @@ class _Prover:
             self.outside.put_back()
 
     def cover_within(self, case: Case, seconds: float) -> Coverage:
-        """All runs of a case, as far as they come in time."""
+        """All runs of a case, until the time limit."""
         coverage = Coverage(case, case.spans())
         try:
             with time_limit(max(seconds, 0.0)):
@@ -179,7 +179,7 @@ class _Prover:
         return judged(narrowed).verdict == "proven"
 
     def call_again(self, coverage: Coverage) -> None:
-        """Run a module that keeps sizes after calls of other sizes: what then fails, fails for all sizes."""
+        """Call a module that keeps sizes again, after calls of other sizes; a failure then is one for all sizes."""
         for earlier in earlier_sizes(coverage.case):
             again = self.run(coverage.case, coverage.first.spans, earlier)
             coverage.runs += 1
@@ -203,7 +203,7 @@ class _Prover:
 
 
 def _size_given(case: Case, axis: str) -> int:
-    """The size that an axis has in the inputs given."""
+    """The size of an axis in the given inputs."""
     from towers.contracts.bindings import Bindings
     from towers.contracts.check import Check
 

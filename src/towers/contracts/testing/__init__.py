@@ -1,4 +1,4 @@
-"""Tests out of annotations: hypothesis strategies made from a contract, and the assertion that a module keeps it.
+"""Tests from annotations: hypothesis strategies for a contract's arguments, and an assertion that it is kept.
 
     from towers.contracts.testing import assert_contract, broken_inputs, valid_inputs
 

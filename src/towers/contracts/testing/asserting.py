@@ -1,4 +1,4 @@
-"""The assertion that something keeps its contract, and that its contract refuses what it says it refuses."""
+"""The assertion that a function or a module keeps its contract, and that its contract refuses invalid inputs."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager

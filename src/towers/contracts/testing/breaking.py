@@ -28,7 +28,7 @@ class Broken(Inputs):
     axis: str | None = None
     """The axis that an error must name, without `*` and `#`; for a condition its subject. None: no axis."""
     how: str = ""
-    """In words."""
+    """A sentence that says what is broken."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def broken_inputs(
     assuming: Sequence[str] = (),
     **arguments: st.SearchStrategy[Any],
 ) -> st.SearchStrategy[Broken]:
-    """Arguments that keep a contract but for one thing, which is named: see `valid_inputs` for the arguments.
+    """Arguments that break a contract in one thing, which is named: see `valid_inputs` for the options.
 
     Only what is certain to be refused is broken: an axis whose size is written down, or that another argument shares;
     never one that is free.
@@ -85,7 +85,7 @@ def broken_inputs(
 
 
 def breaks(drawn: Drawn) -> Iterator[Break]:
-    """All ways to break one tensor of drawn arguments that are certain to be refused."""
+    """All ways to break one tensor of the drawn arguments so that the contract must refuse it."""
     leaves = drawn.leaves
     for at, leaf in enumerate(leaves):
         yield from _sizes_broken(drawn, leaf, leaves[:at], leaves[at + 1 :])

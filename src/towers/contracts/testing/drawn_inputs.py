@@ -158,7 +158,7 @@ class Drawer:
         return Drawn(self.sizes, self.assigned, values)
 
     def by_default(self, parameter: inspect.Parameter, spec: Spec) -> bool:
-        """Whether an argument is left out: none that sizes depend on, each other option, a tensor now and then."""
+        """Whether an argument keeps its default: if it is no tensor, at times if it is, never if sizes depend on it."""
         if parameter.default is parameter.empty or self.is_size(parameter.name, spec):
             return False
         if all(isinstance(option, PlainSpec) for option in spec):

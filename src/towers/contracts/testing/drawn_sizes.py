@@ -1,4 +1,4 @@
-"""Sizes for the names of a signature, such that all that it demands of them holds."""
+"""Sizes for the names of a signature that fulfil all of its conditions."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
