@@ -37,7 +37,7 @@ CASES = [
 @pytest.mark.parametrize(("wrong", "text"), CASES, ids=[text for _, text in CASES])
 def test_the_condition(wrong, text):
     module = Cuts(wrong)
-    proof = verify(module)
+    proof = verify(module, seconds=600)
     assert (proof.verdict, " and ".join(proof.conditions)) == ("holds if", text)
     for high in range(1, 30):
         holds = eval(text, {"high": high})
@@ -56,7 +56,7 @@ class Half(nn.Module):
 
 def test_a_true_quotient():
     assert verify(Half(), where="high % 2 == 0")
-    proof = verify(Half())
+    proof = verify(Half(), seconds=600)
     assert (proof.verdict, proof.conditions) == ("holds if", ("high % 2 == 0",))
     assert "high/2 is (high+1)/2; expected no whole number (high as in x)" in str(proof)
 
@@ -88,7 +88,7 @@ def test_a_condition_of_a_part_counts_at_every_size(inner, verdict, conditions):
     part, module = nn.Linear(8, 8), nn.Sequential()
     attach(part, "batch t 8 -> batch t 8", where=inner)
     attach(module.append(part), "batch t 8 -> batch t 8")
-    proof = verify(module)
+    proof = verify(module, seconds=600)
     assert (proof.verdict, proof.conditions) == (verdict, conditions)
     assert verify(module, where=inner)
 
@@ -125,7 +125,7 @@ def test_a_condition_for_one_way_to_call_is_none_for_the_module_where_another_is
                 x = x + step
             return x
 
-    proof = verify(Half())
+    proof = verify(Half(), seconds=600)
     assert (proof.verdict, proof.conditions) == ("failed", ())
     assert "so called it holds if time % 2 == 0" in proof.message
 

@@ -111,7 +111,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("forward", "parts"), REFUSED.values(), ids=REFUSED)
 def test_what_real_tensors_refuse_is_not_proven(forward: Any, parts: dict[str, nn.Module]):
-    proof = verify(module(forward, **parts))
+    proof = verify(module(forward, **parts), seconds=600)
     assert proof.verdict in ("failed", "holds if", "specialised"), str(proof)
     assert proof.tried > 0
 
@@ -121,7 +121,7 @@ def test_a_table_with_fewer_rows_than_words_is_a_condition_and_exact():
         return x + self.table(torch.arange(x.shape[1]))
 
     made = module(forward, table=nn.Embedding(16, 8))
-    proof = verify(made)
+    proof = verify(made, seconds=600)
     assert (proof.verdict, proof.conditions) == ("holds if", ("time <= 16",)), str(proof)
     assert verify(made, where=proof.conditions)
     made(torch.zeros(2, 16, 8))
@@ -182,14 +182,14 @@ EXACT = {
 @pytest.mark.parametrize(("forward", "parts", "condition"), EXACT.values(), ids=EXACT)
 def test_conditions_are_exact(forward: Any, parts: dict[str, nn.Module], condition: str):
     made = module(forward, **parts)
-    proof = verify(made)
+    proof = verify(made, seconds=600)
     assert proof.verdict == "holds if", str(proof)
     axes = [name for name in proof.axes if not name.isdigit()]
     for sizes in itertools.product(range(1, 25, 1 if len(axes) < 3 else 3), repeat=len(axes)):
         named = dict(zip(axes, sizes, strict=True))
         assert all(eval(text, {}, named) for text in proof.conditions) == eval(condition, {}, named), proof.conditions
     if proof.conditions != ("batch == time",):
-        assert verify(made, where=proof.conditions)
+        assert verify(made, where=proof.conditions, seconds=600)
 
 
 @pytest.mark.parametrize(

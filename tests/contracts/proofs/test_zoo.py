@@ -37,7 +37,7 @@ def test_the_zoo_is_large_enough_and_half_of_the_faults_are_from_public_reports(
 
 @pytest.mark.parametrize("specimen", ALL, ids=names())
 def test_verify(specimen: Any):
-    proof = verify(specimen.module())
+    proof = verify(specimen.module(), seconds=600)
     if specimen.fault is not None:
         assert proof.verdict in FOUND, str(proof)
         assert not proof
