@@ -1,0 +1,222 @@
+"""In other people's code: their training loops train TwoTowers unchanged, and their LSTM module runs on RaggedLSTM.
+
+A loop in plain PyTorch is the reference. Each of the others is given the same batches in the same order, and must end
+with the same weights; the contracts are on, which a batch of the wrong width shows in each of them.
+"""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils.data import DataLoader
+
+from towers import RaggedLSTM, ShapeContractError, Tower, TwoTowers
+from towers.contracts import checks
+
+EPOCHS, BATCH, WIDTH = 3, 8, 6
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    """What a network is given is looked at as far as it goes, values of lengths included."""
+    with checks("strict"):
+        yield
+
+
+@pytest.fixture
+def model():
+    return TwoTowers(Tower(vector_width=WIDTH, hidden=3), Tower(words=5, vector_width=WIDTH, hidden=3), dense=4)
+
+
+@pytest.fixture
+def pairs():
+    """Sentences of 2 to 9 words, padded with NaN; true where the first number of the first word is positive."""
+    lengths = torch.randint(2, 10, (30,))
+    left = torch.randn(30, 9, WIDTH)
+    labels = (left[:, 0, 0] > 0).float()
+    left[torch.arange(9) >= lengths[:, None]] = torch.nan
+    right = torch.randn(30, 5, WIDTH)
+    return [
+        {"left": left[at], "right": right[at], "left_lengths": lengths[at], "labels": labels[at]} for at in range(30)
+    ]
+
+
+def batches(pairs):
+    return DataLoader(pairs, BATCH)
+
+
+def loss_of(model, batch):
+    batch = dict(batch)
+    labels = batch.pop("labels")
+    return F.binary_cross_entropy_with_logits(model(**batch), labels)
+
+
+def optimizer_of(model):
+    return torch.optim.Adam(model.parameters(), lr=0.02)
+
+
+def train_plainly(model, pairs):
+    """Returns the loss of each step."""
+    optimizer, losses = optimizer_of(model), []
+    for _ in range(EPOCHS):
+        for batch in batches(pairs):
+            optimizer.zero_grad()
+            loss = loss_of(model, batch)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
+def train_with_lightning(model, pairs):
+    lightning = pytest.importorskip("lightning.pytorch")
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def training_step(self, batch):
+            return loss_of(self.model, batch)
+
+        def configure_optimizers(self):
+            return optimizer_of(self.model)
+
+    trainer = lightning.Trainer(
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        barebones=False,
+    )
+    trainer.fit(Module(), batches(pairs))
+
+
+def train_with_accelerate(model, pairs):
+    accelerate = pytest.importorskip("accelerate")
+    accelerator = accelerate.Accelerator(cpu=True)
+    prepared, optimizer, loader = accelerator.prepare(model, optimizer_of(model), batches(pairs))
+    for _ in range(EPOCHS):
+        for batch in loader:
+            optimizer.zero_grad()
+            accelerator.backward(loss_of(prepared, batch))
+            optimizer.step()
+
+
+def train_with_transformers(model, pairs):
+    pytest.importorskip("accelerate")
+    transformers = pytest.importorskip("transformers")
+
+    class Trainer(transformers.Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return loss_of(model, inputs)
+
+        def get_train_dataloader(self):
+            return self.accelerator.prepare(batches(self.train_dataset))
+
+    arguments = transformers.TrainingArguments(
+        output_dir="trained",
+        num_train_epochs=EPOCHS,
+        max_grad_norm=0,  # it clips by itself otherwise
+        remove_unused_columns=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    optimizer = optimizer_of(model)
+    constant = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    Trainer(model, arguments, train_dataset=pairs, optimizers=(optimizer, constant)).train()
+
+
+def test_a_plain_loop_learns(model, pairs):
+    losses = train_plainly(model, pairs)
+    assert sum(losses[-4:]) < sum(losses[:4])
+
+
+OTHERS = {
+    "lightning": train_with_lightning,
+    "accelerate": train_with_accelerate,
+    "transformers": train_with_transformers,
+}
+
+
+@pytest.fixture(params=OTHERS.values(), ids=OTHERS.keys())
+def train(request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return request.param
+
+
+def test_each_ends_with_the_weights_of_the_plain_loop(train, model, pairs):
+    own = copy.deepcopy(model)
+    train_plainly(own, pairs)
+    before = copy.deepcopy(model.state_dict())
+    train(model, pairs)
+    for name, weight in own.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], weight, msg=lambda told, name=name: f"{name}: {told}")
+        assert not torch.equal(weight, before[name]), name
+
+
+def test_contracts_are_on_in_each(train, model, pairs):
+    narrow = [{**pair, "right": pair["right"][:, 1:]} for pair in pairs]
+    with pytest.raises(
+        ShapeContractError, match=r"TwoTowers.forward: right: right.vector_width|width is 5; expected 6"
+    ):
+        train(model, narrow)
+    long = [{**pair, "left_lengths": torch.tensor(10)} for pair in pairs]
+    with pytest.raises(ValueError, match="lengths"):
+        train(model, long)
+
+
+def test_contracts_are_on_in_the_plain_loop(model, pairs):
+    test_contracts_are_on_in_each(train_plainly, model, pairs)
+
+
+# sentence-transformers
+
+
+class Restated(torch.nn.Module):
+    """What sentence-transformers' LSTM module does with its `encoder`, for those who have not installed it."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, features):
+        lengths = features["sentence_lengths"].clamp(min=1).cpu()
+        packed = pack_padded_sequence(features["token_embeddings"], lengths, batch_first=True, enforce_sorted=False)
+        return features | {"token_embeddings": pad_packed_sequence(self.encoder(packed)[0], batch_first=True)[0]}
+
+
+def restated(layers, bidirectional):
+    return Restated(torch.nn.LSTM(5, 4, layers, bidirectional=bidirectional, batch_first=True))
+
+
+def real(layers, bidirectional):
+    models = pytest.importorskip("sentence_transformers.models")
+    return models.LSTM(5, 4, num_layers=layers, bidirectional=bidirectional)
+
+
+@pytest.mark.parametrize("make", [restated, real], ids=["restated", "sentence_transformers"])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "both directions"])
+def test_an_lstm_module_of_sentence_transformers_runs_on_ragged_lstm(make, layers, bidirectional):
+    theirs = make(layers, bidirectional)
+    ours = copy.deepcopy(theirs)
+    ours.encoder = RaggedLSTM.from_torch(theirs.encoder)
+    vectors = torch.randn(6, 9, 5)
+    lengths = torch.tensor([3, 9, 1, 5, 0, 9])
+    embedded = []
+    for module in (theirs, ours):
+        given = {"token_embeddings": vectors.clone(), "sentence_lengths": lengths}
+        embedded.append(module(given)["token_embeddings"])
+        (embedded[-1] * torch.linspace(-1, 1, embedded[-1].numel()).view_as(embedded[-1])).sum().backward()
+    torch.testing.assert_close(embedded[1], embedded[0])
+    gradients = dict(ours.named_parameters())
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(gradients[name].grad, parameter.grad, msg=lambda told, name=name: f"{name}: {told}")
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
