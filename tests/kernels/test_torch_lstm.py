@@ -150,6 +150,25 @@ def test_dropout_between_layers_is_drawn_without_gradients_too(lengths):
         assert torch.equal(*(lstm(x, lengths=torch.tensor(lengths))[0] for _ in range(2)))
 
 
+@torch_alone
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(("count", "changes"), [(2, [1, 2]), (900, [])], ids=["small", "large"])
+def test_small_calls_take_one_thread_forward_and_backward(count, changes, monkeypatch):
+    lstm, x, lengths = RaggedLSTM(8, 6), torch.randn(count, 9, 8), torch.arange(count) % 9 + 1
+    before, set_to = torch.get_num_threads(), torch.set_num_threads
+    found = list[int]()
+    set_to(2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: (found.append(threads), set_to(threads))[1])
+    try:
+        h_n = lstm.last(x, lengths=lengths)
+        assert found == changes
+        h_n.sum().backward()
+        assert found == 2 * changes
+        assert torch.get_num_threads() == 2
+    finally:
+        set_to(before)
+
+
 def test_no_other_groups_cost_less():
     """Against every choice of ends, by brute force, where all places are candidates."""
     lengths, cost = [60, 9, 8, 8, 5, 2, 2, 0], Cost(20.0, 0.5, 1.0)

@@ -12,7 +12,7 @@ padding and 0 in words, closes the input gate and opens the forget gate, so that
 
 import math
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -44,7 +44,12 @@ class Cost(NamedTuple):
 
 SORTING = 350.0  # of the choice of groups and of their indices, in the same microseconds
 SORT, COPY = 0.3, 0.04  # of sorting each sentence, and of copying each row
-ONE_THREAD = 250.0  # of a call, below which one thread is faster than two
+ONE_THREAD = 250.0
+"""Of a call, below which one thread is faster than two, which wait for each other at each step; twice that backward.
+
+`python benchmarks/run.py lstm --only "batch 1,"` with TOWERS_NATIVE=off shows the gain: on two threads one sentence of
+64 words through 6 hidden units takes twice as long as on one.
+"""
 
 CLOSED = 1e15  # sigmoid of its negative is 0; its square is finite in float32, which second derivatives need
 CLOSED_HALF = 3e4  # the same in float16
@@ -54,12 +59,16 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
     """See `towers.kernels`. On a device, this waits once where the longest sentence is not known."""
     values, count = batch.values, state[0].shape[1]
     groups = groups_of(batch, count, weights) if count and len(values) else None
-    if groups is not None and not groups.padded and values.dim() == 3 and groups.sizes[0][1] == values.shape[1]:
-        output, h_n, c_n = _call(values, state, weights, batch_first=True)
-        return output if outputs else None, (h_n, c_n)
     if groups is None:
         width = state[0].shape[2] * (1 + weights.bidirectional)
         return (values.new_zeros(*values.shape[:-1], width) if outputs else None), state
+    if groups.stands and not groups.padded and groups.sizes[0][1] == values.shape[1]:
+        output, h_n, c_n = _call(values.transpose(0, 1), state, weights)
+        return output.transpose(0, 1) if outputs else None, (h_n, c_n)
+    if groups.stands and not outputs and len(state[0]) == 1 and not groups.to_clean(values):
+        x = values[:, : groups.sizes[0][1]].transpose(0, 1)
+        output, _, c_n = _call(x, state, weights)
+        return None, (groups.last([output], state[0]), c_n)
     return run_groups(groups, state, weights, outputs=outputs)
 
 
@@ -81,7 +90,8 @@ def groups_of(batch: Batch, count: int, weights: Weights) -> "Groups | None":
     onednn = batch.values.dtype == torch.float32 and not weights.projected and torch.backends.mkldnn.is_available()
     cost = _cost(weights.flat[0].shape[1], weights.hidden, onednn)
     at_once = cost.of(count, longest)
-    if at_once > SORTING + 2 * cost.call + (cost.row + COPY) * int(batch.lengths.sum()):
+    least = SORTING + 2 * cost.call
+    if at_once > least and at_once > least + (cost.row + COPY) * int(batch.lengths.sum()):
         falling = torch.arange(longest, -1, -1).repeat_interleave(batch.lengths.bincount().flip(0))
         sizes, total = _cheapest(falling, cost)
         total += SORTING + SORT * count + COPY * sum(count * steps for count, steps in sizes)
@@ -138,7 +148,7 @@ class Groups:
     ) -> None:  # fmt: skip
         self.batch, self.sizes, self.order, self.padded, self.empty = batch, sizes, order, padded, padded and empty
         self._counts = [count for count, _ in sizes]
-        self._stands = order is None and batch.values.dim() == 3 and batch.starts is None
+        self.stands = order is None and batch.starts is None and batch.values.dim() == 3
         self._indices: dict[bool, Tensor] = {}
         # Made when first needed; not cached properties, whose lock torch.compile cannot read.
         self._starts_made: tuple[Tensor, ...] | None = None
@@ -160,7 +170,7 @@ class Groups:
             ys.append(y)
             hs.append(h_n)
             cs.append(c_n)
-        h_n = self._last(ys, state[0]) if self.padded else self._joined(hs)
+        h_n = self.last(ys, state[0]) if self.padded else self._joined(hs)
         return self._give(ys, reverse) if outputs else None, (h_n, self._joined(cs))
 
     def _split(self, state: Tensor) -> tuple[Tensor, ...]:
@@ -175,14 +185,18 @@ class Groups:
         joined = states[0] if len(states) == 1 else torch.cat(states, 1)
         return joined if self.order is None else joined.index_select(1, inverse(self.order))
 
-    def _last(self, ys: list[Tensor], h_0: Tensor) -> Tensor:
+    def to_clean(self, values: Tensor) -> bool:
+        """Whether padding must be filled with 0: a gradient of 0 times what is not finite there is not 0."""
+        return self.padded and torch.is_grad_enabled() and not _finite(values)
+
+    def last(self, ys: list[Tensor], h_0: Tensor) -> Tensor:
         """The output of each sentence's last word; the state that came in where it has none."""
         lasts: list[Tensor] = []
         for y, lengths in zip(ys, self._lengths, strict=True):
             count = y.shape[1]
-            last = (lengths.clamp(min=1) if self.empty else lengths) * count
-            last += torch.arange(-count, 0, device=y.device)
-            lasts.append(y.view(-1, y.shape[2]).index_select(0, last).unsqueeze(0))
+            last = torch.arange(-count, 0, device=y.device)
+            last = last.add_(lengths.clamp(min=1) if self.empty else lengths, alpha=count)
+            lasts.append(y.view(1, -1, y.shape[2]).index_select(1, last))
         h_n = self._joined(lasts)
         if not self.empty or self.batch.lengths is None:
             return h_n
@@ -190,12 +204,12 @@ class Groups:
 
     def _take(self, values: Tensor, reverse: bool, marked: bool) -> list[Tensor]:
         """The inputs of each group, "steps sentences inputs"."""
-        if self._stands and not reverse:
+        if self.stands and not reverse:
             x = values[:, : self.sizes[0][1]].transpose(0, 1)
         else:
             index = self._index(reverse)
             x = values.flatten(0, -2).index_select(0, index.clamp(max=self.batch.rows - 1) if self.padded else index)
-        if self.padded and (marked or (torch.is_grad_enabled() and not _finite(values))):
+        if marked or self.to_clean(values):
             pads = self._padding.view(*x.shape[:-1], 1)
             x = x.masked_fill(pads, 0)
             x = torch.cat((x, pads.to(x.dtype)), -1) if marked else x
@@ -207,7 +221,7 @@ class Groups:
     def _give(self, ys: list[Tensor], reverse: bool) -> Tensor:
         """The outputs in the places of the values; 0 where no sentence is."""
         shape = self.batch.values.shape[:-1]
-        if self._stands and not reverse:
+        if self.stands and not reverse:
             y = ys[0].masked_fill(self._padding.view(*ys[0].shape[:2], 1), 0) if self.padded else ys[0]
             return F.pad(y.transpose(0, 1), (0, 0, 0, shape[1] - len(y)))
         rows = torch.cat([y.flatten(0, 1) for y in ys])
@@ -260,37 +274,47 @@ class Groups:
 
 
 def _finite(values: Tensor) -> bool:
-    """Whether padding may hold any of these values: a gradient of 0 times what is not finite is not 0.
+    """Whether all of these values are finite, as far as can be known without waiting for a device.
 
-    To look at the sum takes a third of what it takes to fill padding with 0, here and in the backward pass. A device is
-    not waited for.
+    To look at the sum takes a third of what it takes to fill padding with 0, here and in the backward pass.
     """
     return values.is_cpu and math.isfinite(values.detach().sum().item())
 
 
-def _call(x: Tensor, state: State, weights: Weights, *, batch_first: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """torch.lstm, to which a single bias is one beside zeros."""
+def _call(x: Tensor, state: State, weights: Weights) -> tuple[Tensor, Tensor, Tensor]:
+    """torch.lstm of "steps sentences inputs", to which a single bias is one beside zeros."""
     flat = weights.flat
     if weights.biases == 1:
         size = 3 + weights.projected
         parts = [flat[first : first + size] for first in range(0, len(flat), size)]
         flat = [part for own in parts for part in (*own[:3], torch.zeros_like(own[2]), *own[3:])]
     training = torch.is_grad_enabled() or weights.dropout > 0
-    how = (weights.num_layers, weights.dropout, training, weights.bidirectional, batch_first)
+    how = (weights.biases > 0, weights.num_layers, weights.dropout, training, weights.bidirectional, False)
     if torch.compiler.is_compiling():
-        return torch.lstm(x, state, flat, weights.biases > 0, *how)
-    with _no_warning() if x.is_cuda or weights.projected else one_thread(_is_small(x, weights)):
-        return torch.lstm(x, state, flat, weights.biases > 0, *how)
-
-
-def _is_small(x: Tensor, weights: Weights) -> bool:
-    """Whether a second thread slows oneDNN down, as the two wait for each other at each step.
-
-    `python benchmarks/run.py lstm --only "batch 1,"` with TOWERS_NATIVE=off shows the gain: on two threads one sentence
-    of 64 words through 6 hidden units takes twice as long as on one.
-    """
+        return torch.lstm(x, state, flat, *how)
+    if not x.is_cpu or weights.projected:
+        with _no_warning():
+            return torch.lstm(x, state, flat, *how)
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return torch.lstm(x, state, flat, *how)
     cost = _cost(x.shape[2], weights.hidden, True)
-    return x.is_cpu and cost.call + cost.row * x.shape[0] * x.shape[1] < ONE_THREAD
+    work = cost.call + cost.row * x.shape[0] * x.shape[1]
+    with one_thread(work < ONE_THREAD):
+        y, h_n, c_n = torch.lstm(x, state, flat, *how)
+    if work < 2 * ONE_THREAD and y.grad_fn is not None:
+        y.grad_fn.register_prehook(_threads_set_to(1))
+        y.grad_fn.register_hook(_threads_set_to(threads))
+    return y, h_n, c_n
+
+
+def _threads_set_to(count: int) -> Callable[..., None]:
+    """A hook of a node of autograd."""
+
+    def set_threads(*_: object) -> None:
+        torch.set_num_threads(count)
+
+    return set_threads
 
 
 @contextmanager
