@@ -15,7 +15,8 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     ----                                          -----------------------------
     batch, 3, _, ..., *name, #name, *#name, n=3   what they mean, and that each name is one size in a call
     words-1, 2*n, n//2, n/2, n%3, min(a,b)        arithmetic over names; max too
-    {self.hidden}, {argument}, {argument.size}    read at each call
+    {self.hidden}, {argument}, {argument.size},   read at each call
+    {self.sizes[0]}, {x.shape[0]}, {len(x)}
     Float, Int32, Bool, Shaped, ...               every dtype class, classes of your own, and subclasses of Tensor
     X | None, unions, defaults, *args, **kwargs   and TypeVars, Annotated, Any, numpy arrays
     int, Literal, list[int], Callable, ...        what is no tensor is beartype's
@@ -36,7 +37,7 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     not supported                                 instead
     -------------                                 -------
     ?name, PyTree[...]                            list, tuple, dict, dataclass
-    {len(x)}, {self.a+1}, n**2, other code        {self.a}+1; text is parsed, never run
+    {self.a+1}, {self.f()}, n**2, other code      {self.a}+1; text is parsed, never run
     Annotated[Float[...], Is[...]]                the tensor is checked, the validator is not run
     jaxtyped("context"), isinstance(x, Float[..]) a function with a contract
     Iterator and Callable of tensors              what they give is not looked at

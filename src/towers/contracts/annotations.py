@@ -154,16 +154,19 @@ def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSp
 
 def _read_tensor(hint: Any, root: str | None) -> TensorSpec:
     text = hint.dim_str
-    if root is None and "{self." in text:
+    if root is None and _SELF.search(text):
         raise ValueError(
             f"{text!r}: `self`, the instance that holds this field, cannot be reached inside of a list or a dict"
         )
-    axes = tuple(_read_axis(axis.replace("{self.", f"{{{root}.")) for axis in text.split())
+    axes = tuple(_read_axis(_SELF.sub(rf"\1{root}.", axis)) for axis in text.split())
     variadic = [index for index, axis in enumerate(axes) if axis.variadic]
     known = cast(object, hint.dtypes)
     dtypes = _torch_dtypes(tuple(cast(list[str], known))) if isinstance(known, (tuple, list)) else None
     carrier = object if hint.array_type is Any else hint.array_type
     return TensorSpec((carrier,), hint.dtype.__name__, dtypes, text, axes, variadic[0] if variadic else None)
+
+
+_SELF = re.compile(r"(\{(?:len\()?)self\.")
 
 
 @cache
@@ -200,5 +203,6 @@ def _read_axis(text: str) -> Axis:
 
 def _label(braces: Iterable[str], text: str) -> str:
     for path in braces:
-        text = text.replace("{" + path + "}", path.rpartition(".")[2])
+        short = path.replace("self.", "") if "[" in path or "(" in path else path.rpartition(".")[2]
+        text = text.replace("{" + path + "}", short)
     return text

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from towers.contracts import modes
 from towers.contracts.codegen.size_checks import NUMBERS
 from towers.contracts.errors import module_path
-from towers.contracts.expressions import Expression, read_path
+from towers.contracts.expressions import Expression, indexed, path_root, read_path
 from towers.contracts.layouts import RaggedAxis, number
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Axis, Spec
@@ -149,8 +149,12 @@ class Bindings:
         """What stands in braces in the size of an axis.
 
         Raises:
-            Impossible: it is no number.
+            Impossible: it is no number, or an item that is not there.
         """
+        for items, index in indexed(path):
+            count = len(self.read(items))
+            if not -count <= index < count:
+                raise Impossible(f"{path}: {items} has {count} item{'s' * (count != 1)}")
         value = self.read(path)
         if not isinstance(value, NUMBERS):
             said = repr(value) if isinstance(value, (str, type(None))) else f"of type {type(value).__name__}"
@@ -159,7 +163,7 @@ class Bindings:
 
     def read(self, path: str) -> Any:
         """Whatever a path leads to."""
-        return read_path(self.argument(path.partition(".")[0]), path)
+        return read_path(self.argument(path_root(path)), path)
 
     def argument(self, name: str) -> Any:
         """An argument of the call, or its default.
@@ -213,7 +217,7 @@ class Bindings:
         alone = axis.size.text.removeprefix("{").removesuffix("}")
         if axis.size.braces != (alone,):
             return self.spoken(axis.size)
-        return alone if "." in alone else f"the argument {alone}"
+        return f"the argument {alone}" if alone.isidentifier() else alone
 
     def spoken(self, expression: Expression) -> str:
         """What stands for the names in an expression, and who gave it: `words=5 as in x, self.chunk=2`."""

@@ -10,7 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache
 from typing import Any
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -22,7 +22,8 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
 }
 _CALLS: dict[str, Callable[..., Any]] = {"min": min, "max": max}
-_BRACES = re.compile(r"\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}")
+_PATH = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[-?\d+\])*"
+_BRACES = re.compile(rf"\{{({_PATH}|len\({_PATH}\))\}}")
 _RELATIONS: dict[type[ast.cmpop], str] = {ast.LtE: "<=", ast.Lt: "<", ast.GtE: ">=", ast.Gt: ">", ast.Eq: "=="}
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
@@ -126,9 +127,39 @@ def conditions(text: str) -> Sequence[Condition]:
     ]
 
 
+def path_root(path: str) -> str:
+    """The name that a path starts from: `self` in `self.left.hidden`, `x` in `x.shape[0]` and `len(x)`."""
+    return _steps(path)[0]
+
+
+def rooted(path: str, root: str) -> str:
+    """A path that starts from something else."""
+    inside = _inside_len(path)
+    moved = root + inside[len(path_root(path)) :]
+    return moved if inside == path else f"len({moved})"
+
+
+def indexed(path: str) -> list[tuple[str, int]]:
+    """The items that a path goes through: what is indexed, and where: `x.shape`, 0 in `x.shape[0]`."""
+    steps = _steps(path)
+    items = [at for at, step in enumerate(steps) if step.startswith("[")]
+    return [(".".join(steps[:at]).replace(".[", "["), int(steps[at][1:-1])) for at in items]
+
+
 def read_path(root: Any, path: str) -> Any:
-    """`self.left.hidden` read from `self`: the attributes after the first name."""
-    return reduce(getattr, path.split(".")[1:], root)
+    """What a path leads to, such as `self.left.hidden`, `x.shape[0]` or `len(x)`, read from what its first name is."""
+    for step in _steps(path)[1:]:
+        root = root[int(step[1:-1])] if step.startswith("[") else getattr(root, step)
+    return len(root) if path.startswith("len(") else root
+
+
+def _steps(path: str) -> list[str]:
+    """`self`, `sizes` and `[0]` of `self.sizes[0]`: no patterns, for this runs in what is being compiled, too."""
+    return _inside_len(path).replace("[", ".[").split(".")
+
+
+def _inside_len(path: str) -> str:
+    return path.removeprefix("len(").removesuffix(")") if path.startswith("len(") else path
 
 
 def _turned(text: str, left: Expression, relation: str, right: Expression, sides: Sequence[Expression]) -> Condition:

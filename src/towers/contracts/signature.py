@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Unpack, get_args, get_origin
 
 from towers.contracts.annotations import read_annotation
-from towers.contracts.expressions import Condition, conditions
+from towers.contracts.expressions import Condition, conditions, path_root
 from towers.contracts.resolve import Names, types_of
 from towers.contracts.specs import ItemsSpec, MappingSpec, PlainSpec, Spec, axis_names, is_unresolved, tensors
 from towers.contracts.spelling import check_spelling
@@ -123,6 +123,6 @@ def _check_braces(where: str, bounds: Iterable[Condition], specs: Iterable[Spec]
     sizes = [axis.size for spec in specs for tensor in tensors(spec) for axis in tensor.axes if axis.size is not None]
     for size in (*sizes, *(side for condition in bounds for side in (condition.subject, condition.bound))):
         for path in size.braces:
-            if path.partition(".")[0] not in (*parameters, "return"):
+            if path_root(path) not in (*parameters, "return"):
                 listed = ", ".join(parameters)
-                raise ValueError(f"{where}: {{{path}}}: {path.partition('.')[0]} is none of the parameters {listed}")
+                raise ValueError(f"{where}: {{{path}}}: {path_root(path)} is none of the parameters {listed}")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from towers.contracts.bindings import own_parameter
-from towers.contracts.expressions import Condition, conditions, read_path
+from towers.contracts.expressions import Condition, conditions, path_root, read_path
 from towers.contracts.signature import Signature
 from towers.contracts.specs import TensorSpec
 
@@ -39,7 +39,7 @@ class Subject:
 
     def read(self, path: str) -> Any:
         """The value of a path in braces that begins with self, such as `self.hidden`; None for other paths."""
-        return read_path(self.instance, path) if path.startswith("self.") else None
+        return read_path(self.instance, path) if path_root(path) == "self" else None
 
     def dtype(self, spec: TensorSpec) -> torch.dtype:
         """The dtype of a tensor made for an annotation: that of the floating arguments where it is allowed."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from towers.contracts.codegen.writer import Writer
-from towers.contracts.expressions import Expression
+from towers.contracts.expressions import Expression, indexed, path_root, rooted
 from towers.contracts.layouts import merged
 from towers.contracts.specs import Axis, TensorSpec
 
@@ -195,13 +195,18 @@ class AxisWriter:
         numbers = self.writer.given("_numbers", NUMBERS)
         lone = expression.text.startswith("{self.") and expression.text == f"{{{expression.braces[0]}}}"
         kind = self.writer.given("isinstance", isinstance)
-        tests = [f"not {kind}({self.path(path)}, {numbers})" for path in expression.braces if not lone]
+        count = self.writer.given("len", len)
+        tests = [
+            f"{count}({self.path(items)}) {'<=' if at >= 0 else '<'} {abs(at)}"
+            for path in expression.braces
+            for items, at in indexed(path)
+        ]
+        tests += [f"not {kind}({self.path(path)}, {numbers})" for path in expression.braces if not lone]
         return [*tests, *(f"not ({self.spoken(divisor)})" for divisor in expression.divisors)]
 
     def path(self, path: str) -> str:
         """The source of a path in braces."""
-        first, dot, rest = path.partition(".")
-        return f"{self.result if first == 'return' else first}{dot}{rest}"
+        return rooted(path, self.result) if path_root(path) == "return" else path
 
     def settle(self) -> None:
         """Compare the sizes that wait; a linear expression of one unknown name binds it."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 import torch
 from torch import Tensor, nn
 
-from towers.contracts.expressions import Condition, Expression, conditions, read_path
+from towers.contracts.expressions import Condition, Expression, conditions, path_root, read_path
 from towers.contracts.proofs.ranges import Span
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Axis, PlainSpec, Spec, TensorSpec, TupleSpec
@@ -195,9 +195,11 @@ class ModuleSubject(Subject):
         Raises:
             LookupError: it is None, or an argument that has no number here.
         """
-        root, _, rest = path.partition(".")
+        root = path_root(path)
         value = self.instance if root == "self" else self.values.get(root, self.signature.defaults.get(root))
-        found = read_path(value, path) if rest else value
+        if value is None:
+            raise LookupError(path)
+        found = value if path == root else read_path(value, path)
         if not isinstance(found, int):
             raise LookupError(path)
         return found
