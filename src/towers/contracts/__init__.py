@@ -28,6 +28,8 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     list[X], tuple[X, ...], dict[K, X]            checked whole, not one item by chance; axes are shared
     fields of dataclasses, NamedTuples,           checked, and their axes shared, when they pass a contract;
     and TypedDicts                                a key too many is let through, as a type checker does
+    a dataclass under @contract                   InitVars and the arguments of an own __init__ before, every field
+                                                  after it is made, of types without tensors too; `{n}` is a field
     n-1 before n, and 2*n alone                   hold in any order; a linear expression of one name binds it
     a name nearly like another                    is a warning; with `vocabulary=` an unknown name is an error
     where="steps % chunk == 0"                    bounds and divisibility, which jaxtyping does not have

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import AbstractArray
 
 from towers.contracts.expressions import expression
-from towers.contracts.nontensor import is_typed_dict
+from towers.contracts.nontensor import is_plain, is_typed_dict
 from towers.contracts.resolve import types_of_fields
 from towers.contracts.specs import (
     Alternative,
@@ -119,14 +119,23 @@ _reading: list[type] = []
 """The classes whose fields are being read: a class whose fields hold itself has no end."""
 
 
+def read_record(kind: type, value: str) -> RecordSpec:
+    """A dataclass field by field, whether or not one of them is a tensor."""
+    return cast(RecordSpec, _read_fields(kind, _fields(kind), value))
+
+
 def _fields(hint: Any) -> tuple[str, ...]:
     if not isinstance(hint, type) or hint in _reading:
         return ()
+    return _field_names(hint)
+
+
+def _field_names(hint: type) -> tuple[str, ...]:
     if is_typed_dict(hint):
         return tuple(hint.__annotations__)
     if dataclasses.is_dataclass(hint):
         return tuple(field.name for field in dataclasses.fields(hint))
-    return getattr(cast(type, hint), "_fields", ()) if issubclass(hint, tuple) else ()
+    return getattr(hint, "_fields", ()) if issubclass(hint, tuple) else ()
 
 
 def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSpec | KeyedSpec:
@@ -142,11 +151,29 @@ def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSp
             required = cast(Any, kind).__required_keys__ - optional
             return KeyedSpec(kind, tuple((name, read_annotation(hints[name], None, None)) for name in names), required)
         paths = {name: f"{value}.{name}" if value else None for name in names}
-        return RecordSpec(
-            kind, tuple((name, read_annotation(hints.get(name, Any), paths[name], value)) for name in names)
-        )
+        specs = {name: read_annotation(hints.get(name, Any), paths[name], value) for name in names}
+        unset: set[str] = set()
+        if dataclasses.is_dataclass(kind):
+            made = cast(Any, kind).__dataclass_params__.init
+            for field in dataclasses.fields(kind):
+                if field.default is not dataclasses.MISSING:
+                    specs[field.name] = _with_default(specs[field.name], field.default)
+                elif field.default_factory is dataclasses.MISSING and not (made and field.init):
+                    unset.add(field.name)
+        return RecordSpec(kind, tuple(specs.items()), frozenset(unset))
     finally:
         _reading.pop()
+
+
+def _with_default(spec: Spec, default: object) -> Spec:
+    """With the type of a default that is of none of its own, such as None for a tensor: it is no less allowed there."""
+    kinds = [
+        option.carriers if isinstance(option, TensorSpec) else tuple if isinstance(option, TupleSpec) else option.kind
+        for option in spec
+        if not isinstance(option, PlainSpec)
+    ]
+    plain = any(is_plain(default, option.hint) for option in spec if isinstance(option, PlainSpec))
+    return spec if plain or any(isinstance(default, kind) for kind in kinds) else (*spec, PlainSpec(type(default)))
 
 
 # Tensors.
@@ -154,11 +181,19 @@ def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSp
 
 def _read_tensor(hint: Any, root: str | None) -> TensorSpec:
     text = hint.dim_str
-    if root is None and _SELF.search(text):
-        raise ValueError(
-            f"{text!r}: `self`, the instance that holds this field, cannot be reached inside of a list or a dict"
-        )
-    axes = tuple(_read_axis(_SELF.sub(rf"\1{root}.", axis)) for axis in text.split())
+    fields = _field_names(_reading[-1]) if _reading else ()
+
+    def from_root(braces: re.Match[str]) -> str:
+        own = braces["name"] in fields
+        if not own and braces["name"] != "self":
+            return braces[0]
+        if root is None:
+            raise ValueError(
+                f"{text!r}: `self`, the instance that holds this field, cannot be reached inside of a list or a dict"
+            )
+        return f"{braces['start']}{root}{'.' + braces['name'] if own else ''}"
+
+    axes = tuple(_read_axis(_BRACES.sub(from_root, axis)) for axis in text.split())
     variadic = [index for index, axis in enumerate(axes) if axis.variadic]
     known = cast(object, hint.dtypes)
     dtypes = _torch_dtypes(tuple(cast(list[str], known))) if isinstance(known, (tuple, list)) else None
@@ -166,7 +201,7 @@ def _read_tensor(hint: Any, root: str | None) -> TensorSpec:
     return TensorSpec((carrier,), hint.dtype.__name__, dtypes, text, axes, variadic[0] if variadic else None)
 
 
-_SELF = re.compile(r"(\{(?:len\()?)self\.")
+_BRACES = re.compile(r"(?P<start>\{(?:len\()?)(?P<name>\w+)")
 
 
 @cache

@@ -124,7 +124,8 @@ class Check:
                 self.check(f"{name}[{key!r}]", item, option.value)
         elif isinstance(option, RecordSpec):
             for field, inner in option.fields:
-                self.check(f"{name}.{field}", getattr(value, field), inner)
+                if field not in option.unset or hasattr(value, field):
+                    self.check(f"{name}.{field}", getattr(value, field), inner)
         elif isinstance(option, KeyedSpec):
             for key, inner in option.fields:
                 if key in value:

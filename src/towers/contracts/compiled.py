@@ -6,7 +6,7 @@ What does not fit is looked at again, name by name, by `towers.contracts.check`,
 import inspect
 import linecache
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from typing import Any
@@ -16,9 +16,10 @@ from towers.contracts.codegen.conditions import ConditionWriter, bounded_names
 from towers.contracts.codegen.size_checks import AxisWriter
 from towers.contracts.codegen.value_checks import ValueWriter
 from towers.contracts.codegen.writer import Writer
+from towers.contracts.expressions import path_root
 from towers.contracts.modes import switch
 from towers.contracts.signature import Signature
-from towers.contracts.specs import tensors
+from towers.contracts.specs import Spec, tensors
 
 _number = count()
 
@@ -31,9 +32,10 @@ def compile_check(function: Callable[..., Any], signature: Signature) -> Any:
 
 
 def compile_made(initialise: Callable[..., Any], signature: Signature) -> Any:
-    """An `__init__` after which the object that was made is checked; the signature has it as its one argument."""
+    """An `__init__` that checks its arguments, calls the class's own and checks the object that was made."""
     source = _Source(signature)
-    return _compiled(source.made(), signature, {**source.space(), "_function": initialise})
+    text = source.made()
+    return _compiled(text, signature, {**source.space(), f"{source.mark}function": initialise})
 
 
 def compile_hooks(signature: Signature) -> tuple[Any, Any]:
@@ -113,15 +115,26 @@ class _Source:
 
     def made(self) -> str:
         """The check of an object that was just made."""
-        call = f"{self.mark}function(self, *args, **kwargs)"
-        lines = self._arguments()
+        call = f"{self.mark}function({', '.join(_passed(parameter) for parameter in self.parameters)})"
+        arguments = {name: spec for name, spec in self.signature.arguments.items() if name != "self"}
+        early = {name: spec for name, spec in arguments.items() if "self" not in _roots(spec)}
+        late = {name: spec for name, spec in self.signature.arguments.items() if name not in early}
+        self._refuse_by("raise", self._absent, *self._given()[1:])
+        self._values(early)
+        before = self._taken()
+        self._refuse_by("raise", *self._given())
+        self._values(late)
+        self._settle()
+        after = self._taken()
         return "\n".join(
             [
-                "def checked(self, *args, **kwargs):",
-                f"    {call}",
-                *self._modes("return", "None"),
+                f"def checked({self._header()}):",
+                *self._left_out(),
+                *self._modes(f"return {call}", f"{self.mark}partial({self.mark}same, None)", first=f"{call}; "),
                 *self._start(),
-                *lines,
+                *before,
+                f"    {call}",
+                *after,
                 "",
             ]
         )
@@ -153,8 +166,8 @@ class _Source:
             ]
         )
 
-    def _modes(self, off: str, call: str, *, awaits: bool = False) -> list[str]:
-        """What is done where the mode is another than everyone's "on".
+    def _modes(self, off: str, call: str, *, awaits: bool = False, first: str = "") -> list[str]:
+        """What is done where the mode is another than everyone's "on"; `first`: what comes before an interceptor.
 
         The call is a partial, for a lambda would make a cell of every argument at every call.
         """
@@ -164,7 +177,7 @@ class _Source:
         return [
             f"    if {mark}switch.unusual:",
             f"        if {mark}switch.off or {mark}switch.interceptor is None and {own}: {off}",
-            f"        if {mark}switch.interceptor is not None: return {interceptor}",
+            f"        if {mark}switch.interceptor is not None: {first}return {interceptor}",
         ]
 
     def _header(self) -> str:
@@ -221,23 +234,33 @@ class _Source:
         return [f"    {local} = {value}" for local, value in self.writer.start.items()]
 
     def _arguments(self) -> list[str]:
-        self.writer.no = f"raise {self.mark}refused({', '.join(self._given())})"
-        for name, spec in self.signature.arguments.items():
+        self._refuse_by("raise", *self._given())
+        self._values(self.signature.arguments)
+        self._settle()
+        return self._taken()
+
+    def _refuse_by(self, word: str, *given: str) -> None:
+        self.writer.no = f"{word} {self.mark}refused({', '.join(given)})"
+
+    def _values(self, specs: Mapping[str, Spec]) -> None:
+        for name, spec in specs.items():
             if name in self.loose:
                 with self.writer.block(f"if not {self.loose[name]}:"):
                     self.values.value(name, spec)
             else:
                 self.values.value(name, spec)
+
+    def _settle(self) -> None:
+        """Compare what waits for names, and the conditions."""
         self.axes.settle()
         ragged = {name: self.values.ragged_local(name) for name in self.values.ragged}
         place = (self.signature.name, self.package, self.owner)
         writer = ConditionWriter(self.writer, self.axes, ragged, self.signature.arguments, place)
         for condition in self.signature.where:
             writer.condition(condition)
-        return self._taken()
 
     def _result(self) -> list[str]:
-        self.writer.no = f"raise {self.mark}refused({', '.join([*self._given(), self.result])})"
+        self._refuse_by("raise", *self._given(), self.result)
         self.values.in_result = True
         if self.signature.result is not None:
             self.values.value(self.result, self.signature.result)
@@ -248,6 +271,12 @@ class _Source:
     def _taken(self) -> list[str]:
         lines, self.writer.lines = self.writer.lines, []
         return lines
+
+
+def _roots(spec: Spec) -> set[str]:
+    """What the braces in an annotation start from."""
+    sizes = [axis.size for one in tensors(spec) for axis in one.axes if axis.size is not None]
+    return {path_root(path) for size in sizes for path in size.braces}
 
 
 def _same(result: Any) -> Any:

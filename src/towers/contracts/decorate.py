@@ -13,7 +13,7 @@ from torch import nn
 from towers.contracts import modes
 from towers.contracts.compiled import compile_check, compile_made, source_of
 from towers.contracts.resolve import Names, scopes_around
-from towers.contracts.signature import Options, Signature, read_signature, several
+from towers.contracts.signature import Options, Signature, read_made, read_signature, several
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -147,21 +147,17 @@ def _wrapped(function: Callable[P, R], names: Names, build: Callable[[Names | No
 
 
 def _when_made(kind: type, options: Options, scopes: list[CodeType]) -> type:
-    """Check a dataclass when it is made: its fields, after its own `__init__`."""
+    """Check a dataclass when it is made: what its `__init__` is given that is no field, then its fields."""
     if not dataclasses.is_dataclass(kind):
         raise TypeError(
             f"contract: {cast(Any, kind).__name__} is no dataclass (where it is made one, @contract stands above "
             "@dataclass); decorate its methods"
         )
 
-    def made(self: Any) -> None: ...
-
-    made.__annotations__ = {"self": kind}
-    made.__qualname__, made.__module__ = kind.__qualname__, kind.__module__
     initialise: Any = kind.__init__
 
     def build(names_to_wait_for: Names | None) -> Any:
-        return _checked(initialise, compile_made, read_signature(made, options, names_to_wait_for))
+        return _checked(initialise, compile_made, read_made(kind, initialise, options, names_to_wait_for))
 
     kind.__init__ = _wrapped(initialise, Names(kind, scopes), build)
     return kind

@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Unpack, get_args, get_origin
+from dataclasses import InitVar, dataclass, replace
+from typing import Any, Unpack, cast, get_args, get_origin
 
-from towers.contracts.annotations import read_annotation
+from towers.contracts.annotations import read_annotation, read_record
 from towers.contracts.expressions import Condition, conditions, path_root
-from towers.contracts.resolve import Names, types_of
+from towers.contracts.resolve import Names, types_of, types_of_fields
 from towers.contracts.specs import ItemsSpec, MappingSpec, PlainSpec, Spec, axis_names, is_unresolved, tensors
 from towers.contracts.spelling import check_spelling
 
@@ -95,6 +95,33 @@ def read_signature(function: Callable[..., Any], options: Options, names: Names 
     if options.dtype_of is not None and "self" not in own:
         raise ValueError(f"{where}: dtype_of ({options.dtype_of!r}) is a path from `self`, which it does not have")
     return Signature(where, parameters, specs, result, bounds, options.dtype_of, function.__module__ or "")
+
+
+def read_made(kind: type, initialise: Callable[..., Any], options: Options, names: Names | None = None) -> Signature:
+    """Read what making a dataclass demands: the annotations of its own `__init__`, or its InitVars; then its fields.
+
+    What a generated `__init__` is given for a field may be another thing than the field is in the end, where
+    `__post_init__` converts it.
+    """
+    first, *others = inspect.signature(initialise).parameters.values()
+    if cast(Any, kind).__dataclass_params__.init:
+        fields = types_of_fields(kind, {kind.__name__: kind})
+        hints = {name: hint.type for name, hint in fields.items() if isinstance(hint, InitVar)}
+    else:
+        hints = types_of(initialise)
+    hints.pop("return", None)
+
+    def made() -> None: ...
+
+    made.__dict__["__signature__"] = inspect.Signature(
+        [*others, first.replace(name="self")], __validate_parameters__=False
+    )
+    made.__annotations__ = {**hints, "self": kind}
+    made.__qualname__, made.__module__ = kind.__qualname__, kind.__module__
+    signature = read_signature(made, options, names)
+    arguments = {**signature.arguments, "self": (read_record(kind, "self"),)}
+    formal = (first.replace(name="self"), *others)
+    return replace(signature, arguments=arguments, formal=formal)
 
 
 def _of_all(parameter: inspect.Parameter, hint: Any) -> Spec:

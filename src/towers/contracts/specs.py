@@ -82,6 +82,8 @@ class RecordSpec:
 
     kind: type
     fields: "tuple[tuple[str, Spec], ...]"
+    unset: frozenset[str] = frozenset()
+    """The fields that may not be set yet."""
 
 
 @dataclass(frozen=True)

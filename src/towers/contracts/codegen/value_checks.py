@@ -123,7 +123,11 @@ class ValueWriter:
         elif isinstance(option, RecordSpec):
             writer.refuse_if(f"not {self._isinstance(value, option.kind)}")
             for name, field in option.fields:
-                self._part(f"{value}.{name}", field)
+                if name in option.unset:
+                    with writer.block(f"if {writer.given('hasattr', hasattr)}({value}, {name!r}):"):
+                        self._part(f"{value}.{name}", field)
+                else:
+                    self._part(f"{value}.{name}", field)
         elif isinstance(option, KeyedSpec):
             writer.refuse_if(f"not {self._isinstance(value, dict)}")
             for key, item in option.fields:

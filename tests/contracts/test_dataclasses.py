@@ -1,0 +1,139 @@
+"""Dataclasses under the decorator: the arguments of `__init__` that are no fields, then every field, with one set of axes."""
+
+from dataclasses import InitVar, dataclass, field
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from towers.contracts import ShapeContractError, contract
+
+
+def f(*shape):
+    return torch.zeros(shape)
+
+
+@contract
+@dataclass
+class Plain:
+    count: int
+    name: str = "x"
+
+
+@contract
+@dataclass
+class Batch:
+    width: int
+    x: Float[Tensor, "batch {width}"]
+    weights: InitVar[Float[Tensor, "batch"]]
+    mask: Float[Tensor, "batch"] = None
+    mean: Float[Tensor, "{width}"] = field(init=False)
+
+    def __post_init__(self, weights):
+        self.x = torch.as_tensor(self.x)
+
+
+@contract(where="batch >= 2")
+@dataclass(init=False)
+class Own:
+    x: Float[Tensor, "batch 3"]
+    later: Float[Tensor, "batch"]
+
+    def __init__(self, start: Float[Tensor, "batch 1"], *more: int, scale: float = 1.0):
+        self.x = start.expand(-1, 3 + sum(more)) * scale
+
+
+@contract
+def holds(batch: Batch, y: Float[Tensor, "batch"]) -> None: ...
+
+
+FITTING = (
+    lambda: Plain(3),
+    lambda: Plain(3, name="y"),
+    lambda: Batch(3, f(2, 3), f(2)),
+    lambda: Batch(3, [[1.0, 2.0, 3.0]], f(1)),
+    lambda: Batch(3, f(2, 3), f(2), f(2)),
+    lambda: Own(f(2, 1)),
+    lambda: Own(f(2, 1), 1, -1, scale=2.0),
+    lambda: holds(Batch(3, f(2, 3), f(2)), f(2)),
+)
+
+
+@pytest.mark.parametrize("made", FITTING)
+def test_what_fits_is_made(made):
+    made()
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: Plain("3"), r"Plain: self.count is a str; expected int"),
+        (lambda: Plain(3, 4), r"Plain: self.name is an int; expected str"),
+        (lambda: Batch("3", f(2, 3), f(2)), r"self.width is a str"),
+        (lambda: Batch(3, f(2, 4), f(2)), r"self.x: width is 4; expected 3 \(self.width\)"),
+        (lambda: Batch(3, f(2, 3), f(4)), r"self.x: batch is 2; expected 4 \(as in weights\)"),
+        (lambda: Batch(3, f(2, 3), f(2, 2)), r"Batch: weights has 2 axes"),
+        (lambda: Batch(3, f(2, 3), f(2), f(3)), r"self.mask: batch is 3; expected 2"),
+        (lambda: Batch(3, [[1.0, 2.0]], f(1)), r"self.x: width is 2; expected 3"),
+        (lambda: Own(f(2, 2)), r"start: axis 1 is 2; expected 1"),
+        (lambda: Own(f(2, 1), "4"), r"more\[0\] is a str; expected int"),
+        (lambda: Own(f(2, 1), 1), r"self.x: axis 1 is 4; expected 3"),
+        (lambda: Own(f(1, 1)), r"batch is 1; .* at least 2"),
+        (lambda: holds(Batch(3, f(2, 3), f(2)), f(3)), r"y: batch is 3; expected 2 \(as in batch.x\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(made, said):
+    with pytest.raises(ShapeContractError, match=said):
+        made()
+
+
+def test_a_field_that_is_set_later_is_checked_where_the_object_passes_a_contract():
+    batch = Batch(3, f(2, 3), f(2))
+    holds(batch, f(2))
+    batch.mean = f(3)
+    holds(batch, f(2))
+    batch.mean = f(4)
+    with pytest.raises(ShapeContractError, match=r"batch.mean: width is 4; expected 3 \(batch.width\)"):
+        holds(batch, f(2))
+
+
+def test_the_arguments_of_an_own_init_are_checked_before_it_runs():
+    ran = []
+
+    @contract
+    @dataclass(init=False)
+    class Kept:
+        x: Float[Tensor, "n"]
+
+        def __init__(self, x: Float[Tensor, "n"]):
+            ran.append(x)
+
+    with pytest.raises(ShapeContractError, match="x has 2 axes"):
+        Kept(f(2, 2))
+    assert not ran
+
+
+def test_frozen_slots_inheritance_and_the_signature_are_as_without():
+    @contract
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Point:
+        x: Float[Tensor, "n"]
+        y: Float[Tensor, "n"] = None
+
+    Point(x=f(2))
+    with pytest.raises(TypeError, match="positional"):
+        Point(f(2))
+    with pytest.raises(ShapeContractError, match=r"self.y: n is 3"):
+        Point(x=f(2), y=f(3))
+
+    @dataclass
+    class More(Plain):
+        extra: int = 0
+
+    More(3, "x", 4)
+
+
+def test_an_argument_left_out_is_pythons_own_error():
+    with pytest.raises(TypeError, match=r"__init__\(\) missing 1 required positional argument: 'count'"):
+        Plain()
