@@ -18,8 +18,11 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     {self.hidden}, {argument}, {argument.size},   read at each call
     {self.sizes[0]}, {x.shape[0]}, {len(x)}
     Float, Int32, Bool, Shaped, ...               every dtype class, classes of your own, and subclasses of Tensor
-    X | None, unions, defaults, *args, **kwargs   and TypeVars, Annotated, Any, numpy arrays
-    int, Literal, list[int], Callable, ...        what is no tensor is beartype's
+    X | None, unions, defaults, *args, **kwargs   and TypeVars, Any, numpy arrays, properties, bound methods
+    Annotated[Float[...], Is[...]]                validators run wherever values can be read: not under compile,
+                                                  export and vmap, not on meta
+    int, Literal, list[int], Callable, ...        what is no tensor is beartype's; under torch.compile, where beartype
+                                                  cannot run, containers of it are checked whole
     strings, from __future__ import annotations   and names that are defined further down; what speaks of a name that
                                                   stands for nothing (an import for types only) is not checked
 
@@ -40,7 +43,6 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     -------------                                 -------
     ?name, PyTree[...]                            list, tuple, dict, dataclass
     {self.a+1}, {self.f()}, n**2, other code      {self.a}+1; text is parsed, never run
-    Annotated[Float[...], Is[...]]                the tensor is checked, the validator is not run
     jaxtyped("context"), isinstance(x, Float[..]) a function with a contract
     Iterator and Callable of tensors              what they give is not looked at
     assigning a field of a dataclass later        checked when it passes a contract

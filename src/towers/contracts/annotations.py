@@ -12,7 +12,7 @@ import torch
 from jaxtyping import AbstractArray
 
 from towers.contracts.expressions import expression
-from towers.contracts.nontensor import is_plain, is_typed_dict
+from towers.contracts.nontensor import is_typed_dict
 from towers.contracts.resolve import types_of_fields
 from towers.contracts.specs import (
     Alternative,
@@ -56,17 +56,22 @@ def _alternatives(hint: Any) -> Iterable[Any]:
         return hint.__constraints__ or _alternatives(Any if hint.__bound__ is None else hint.__bound__)
     if hasattr(hint, "__value__"):  # type X = …
         return _alternatives(_meant(hint.__value__, _arguments(hint, hint.__type_params__)))
-    if get_origin(hint) in (Required, NotRequired) or (get_origin(hint) is Annotated and not _is_validated(hint)):
+    if get_origin(hint) in (Required, NotRequired) or (get_origin(hint) is Annotated and not _validators(hint)):
         return _alternatives(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
         return [inner for option in get_args(hint) for inner in _alternatives(option)]
     return (Any,) if hint is Self else (hint,)
 
 
-def _is_validated(hint: Any) -> bool:
-    """Whether beartype has validators in an Annotated without tensors, which it reads whole then."""
-    validated = any(type(one).__module__.startswith("beartype.") for one in hint.__metadata__)
-    return validated and not holds_tensors(read_annotation(get_args(hint)[0], None))
+def _validators(hint: Any) -> tuple[Any, ...]:
+    """The validators of beartype's in an Annotated."""
+    return tuple(one for one in hint.__metadata__ if type(one).__module__.startswith("beartype."))
+
+
+def _validated(option: Alternative, validators: tuple[Any, ...]) -> Alternative:
+    if isinstance(option, PlainSpec):
+        return PlainSpec(Annotated[(option.hint, *validators)])  # pyright: ignore
+    return dataclasses.replace(option, validators=(*option.validators, *validators))
 
 
 def _arguments(hint: Any, parameters: Iterable[Any]) -> dict[Any, Any]:
@@ -83,12 +88,15 @@ def _meant(hint: Any, arguments: Mapping[Any, Any]) -> Any:
 
 
 def _same_sizes(one: TensorSpec, other: TensorSpec) -> bool:
-    return (one.text, one.kind, one.dtypes) == (other.text, other.kind, other.dtypes)
+    return (one.text, one.kind, one.dtypes, one.validators) == (other.text, other.kind, other.dtypes, other.validators)
 
 
 def _read(hint: Any, value: str | None, root: str | None) -> Spec:
     if isinstance(hint, type) and issubclass(hint, AbstractArray):
         return (_read_tensor(hint, root),)
+    if get_origin(hint) is Annotated:
+        validators = _validators(hint)
+        return tuple(_validated(option, validators) for option in read_annotation(get_args(hint)[0], value, root))
     kind, inner = cast(Any, get_origin(hint)), get_args(hint)
     fields = _fields(kind or hint)
     if fields:
@@ -135,11 +143,11 @@ def _field_names(hint: type) -> tuple[str, ...]:
         return tuple(hint.__annotations__)
     if dataclasses.is_dataclass(hint):
         return tuple(field.name for field in dataclasses.fields(hint))
-    return getattr(hint, "_fields", ()) if issubclass(hint, tuple) else ()
+    return getattr(cast(type, hint), "_fields", ()) if issubclass(hint, tuple) else ()
 
 
 def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSpec | KeyedSpec:
-    kind: type = get_origin(hint) or hint
+    kind: Any = get_origin(hint) or hint
     meant = _arguments(hint, getattr(kind, "__parameters__", ()))
     _reading.append(kind)
     try:
@@ -160,7 +168,7 @@ def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSp
                     specs[field.name] = _with_default(specs[field.name], field.default)
                 elif field.default_factory is dataclasses.MISSING and not (made and field.init):
                     unset.add(field.name)
-        return RecordSpec(kind, tuple(specs.items()), frozenset(unset))
+        return RecordSpec(cast(type, kind), tuple(specs.items()), frozenset(unset))
     finally:
         _reading.pop()
 
@@ -172,7 +180,7 @@ def _with_default(spec: Spec, default: object) -> Spec:
         for option in spec
         if not isinstance(option, PlainSpec)
     ]
-    plain = any(is_plain(default, option.hint) for option in spec if isinstance(option, PlainSpec))
+    plain = any(option.takes(default) for option in spec if isinstance(option, PlainSpec))
     return spec if plain or any(isinstance(default, kind) for kind in kinds) else (*spec, PlainSpec(type(default)))
 
 

@@ -5,7 +5,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable
-from types import CodeType
+from types import CodeType, MethodType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from torch import nn
@@ -95,10 +95,17 @@ def _enforce(function: Any, options: Options, scopes: list[CodeType]) -> Any:
     if isinstance(function, (staticmethod, classmethod)):
         method = cast(Any, function)
         return type(method)(_enforce(method.__func__, options, scopes))
+    if isinstance(function, property):
+        kind, parts = cast(Any, type(function)), (function.fget, function.fset, function.fdel)
+        return kind(*(part and _enforce(part, options, scopes) for part in parts), function.__doc__)
+    if isinstance(function, functools.cached_property):
+        cached = cast("functools.cached_property[Any]", function)
+        return type(cached)(_enforce(cached.func, options, scopes))
+    if isinstance(function, MethodType):
+        return MethodType(_enforce(function.__func__, options, scopes), function.__self__)
     if not isinstance(function, type) and not inspect.isfunction(function):
         kind = type(function).__name__
-        below = " (@contract stands below @property)" if isinstance(function, property) else ""
-        raise TypeError(f"contract: a {kind} cannot be decorated; a function, a method or a dataclass can{below}")
+        raise TypeError(f"contract: a {kind} cannot be decorated; a function, a method or a dataclass can")
     if modes.switch.of(function.__module__ or "") == "off":
         return function
     if isinstance(function, type):

@@ -1,6 +1,7 @@
 """How much is checked: `checks("off" | "on" | "strict")`, or the environment variable TOWERS_CONTRACTS."""
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -174,6 +175,17 @@ def _count_proof(change: int) -> None:
     with _lock:
         switch.proofs += change
         switch.update()
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether a tensor has values that Python may look at: not under vmap, on meta, or fake."""
+    return not (is_functorch_wrapped_tensor(tensor) or tensor.device.type == "meta" or type(tensor) is _fake())
+
+
+def _fake() -> type | None:
+    """FakeTensor, if anything has imported it."""
+    module = sys.modules.get("torch._subclasses.fake_tensor")
+    return getattr(module, "FakeTensor", None)
 
 
 def may_read(values: Tensor, mode: Mode | None = None) -> bool:

@@ -1,13 +1,17 @@
 """Types that have nothing to do with tensors: plain classes by isinstance, the rest by beartype."""
 
+import collections.abc
+import types
 import typing
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import Any, Never, NoReturn
+from typing import Annotated, Any, Literal, Never, NoReturn, TypeAlias, Union, cast
 
 import torch
 
+from towers.contracts import modes
 from towers.contracts.resolve import Unresolved
 
 
@@ -35,7 +39,7 @@ def class_kinds(hint: Any) -> tuple[type, ...]:
 
 
 def is_plain(value: object, hint: Any) -> bool:
-    """Whether a value is of a type, as beartype says; in a compiled program every value is of more than a class's.
+    """Whether a value is of a type, as beartype says.
 
     A type that beartype cannot decide, such as a name that is not defined, is any.
     """
@@ -45,7 +49,80 @@ def is_plain(value: object, hint: Any) -> bool:
         return False
     if is_class(hint):
         return isinstance(value, class_kinds(hint))
-    return torch.compiler.is_compiling() or _by_beartype(value, hint)
+    return _by_beartype(value, hint)
+
+
+def described(hint: Any) -> str:
+    """A type as messages show it."""
+    if hint is type(None):
+        return "None"
+    plain = isinstance(hint, type) and not typing.get_args(hint)
+    return hint.__name__ if plain else str(hint).replace("typing.", "")
+
+
+Test: TypeAlias = Callable[[Any], bool]
+
+
+def traceable_test(hint: Any) -> Test:
+    """What says in a program that is being compiled whether a value is of a type: plain Python that Dynamo can follow.
+
+    Containers are looked at whole. Of a type that it does not know every value is.
+    """
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Never or hint is NoReturn:
+        return lambda value: False
+    if hint is None or hint is type(None):
+        return lambda value: value is None
+    if not is_anything(hint) and is_class(hint):
+        kinds = class_kinds(hint)
+        return lambda value: isinstance(value, kinds)
+    if isinstance(hint, typing.NewType):
+        return traceable_test(hint.__supertype__)
+    if kind is Annotated:
+        return traceable_test(inner[0])
+    if kind is Literal:
+        return lambda value: any(isinstance(value, type(one)) and value == one for one in inner)
+    if kind in (Union, types.UnionType):
+        tests = [traceable_test(one) for one in inner]
+        return lambda value: any(test(value) for test in tests)
+    if kind is cast(Any, collections.abc.Callable):
+        return callable
+    if kind is type and all(is_class(one) for one in inner):
+        return lambda value: isinstance(value, type) and issubclass(value, inner)
+    return _traceable_container(kind, inner) if isinstance(kind, type) else lambda value: True
+
+
+def _traceable_container(kind: type, inner: tuple[Any, ...]) -> Test:
+    if kind is tuple and Ellipsis not in inner:
+        tests = [traceable_test(one) for one in inner]
+        return lambda value: (
+            isinstance(value, tuple)
+            and len(cast(Any, value)) == len(tests)
+            and all(test(item) for test, item in zip(tests, cast(Any, value), strict=True))
+        )
+    parts = [traceable_test(one) for one in inner if one is not Ellipsis]
+    if issubclass(kind, collections.abc.Mapping) and len(parts) == 2:
+        key_of, value_of = parts
+        return lambda value: (
+            isinstance(value, kind) and all(key_of(key) and value_of(item) for key, item in cast(Any, value).items())
+        )
+    if issubclass(kind, collections.abc.Collection) and len(parts) == 1:
+        item_of = parts[0]
+        return lambda value: isinstance(value, kind) and all(item_of(item) for item in cast(Any, value))
+    return lambda value: isinstance(value, kind)
+
+
+def is_valid(value: object, validators: tuple[Any, ...]) -> bool:
+    """Whether validators of beartype's accept a value.
+
+    In a program that is being compiled or exported, under vmap, and on tensors without values (meta, fake), where they
+    could not read any, they are left out.
+    """
+    if not validators or torch.compiler.is_compiling() or modes.proving():
+        return True
+    if isinstance(value, torch.Tensor) and not modes.has_values(value):
+        return True
+    return all(validator.is_valid(value) for validator in validators)
 
 
 def _by_beartype(value: object, hint: Any) -> bool:

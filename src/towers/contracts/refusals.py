@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Never, cast, get_args, get_origin
+from typing import Any, Literal, Never, cast, get_origin
 
 import torch
 
@@ -23,6 +23,7 @@ from towers.contracts.specs import (
     Spec,
     TensorSpec,
     TupleSpec,
+    Validated,
     pair,
 )
 
@@ -55,6 +56,12 @@ def refuse_key(call: Bindings, name: str, key: str, spec: KeyedSpec) -> Never:
     listed = ", ".join(repr(one) for one, _ in spec.fields if one in spec.required)
     problem = f"{_subject(name)} has no {key!r}; {spec.kind.__name__} needs {listed}"
     _refuse(call, Problem(name, problem, None, key, None))
+
+
+def refuse_validators(call: Bindings, name: str, value: object, option: Validated) -> Never:
+    """What its annotation's validators do not accept."""
+    wrong = next((one for one in option.validators if not one.is_valid(value)), option.validators[0])
+    _refuse(call, Problem(name, f"{_subject(name)} does not fulfil {wrong!r}", None, repr(wrong), type(value)))
 
 
 def refuse_dtype(
@@ -265,9 +272,8 @@ def _describe(option: Alternative) -> str:
             return f"{kind.__name__}[{_either(key)}, {_either(value)}]"
         case RecordSpec(kind) | KeyedSpec(kind):
             return kind.__name__
-        case PlainSpec(hint):
-            plain = isinstance(hint, type) and not get_args(hint)
-            return "None" if hint is type(None) else hint.__name__ if plain else str(hint).replace("typing.", "")
+        case PlainSpec():
+            return option.text
 
 
 def _either(spec: Spec) -> str:

@@ -106,7 +106,7 @@ def read_made(kind: type, initialise: Callable[..., Any], options: Options, name
     first, *others = inspect.signature(initialise).parameters.values()
     if cast(Any, kind).__dataclass_params__.init:
         fields = types_of_fields(kind, {kind.__name__: kind})
-        hints = {name: hint.type for name, hint in fields.items() if isinstance(hint, InitVar)}
+        hints = {name: cast(Any, hint).type for name, hint in fields.items() if isinstance(hint, InitVar)}
     else:
         hints = types_of(initialise)
     hints.pop("return", None)

@@ -1,12 +1,13 @@
 """What an annotation demands, as data: tensors with their axes, containers and records of them, and plain types."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import torch
 
 from towers.contracts.expressions import Expression
+from towers.contracts.nontensor import Test, described, is_plain, traceable_test
 from towers.contracts.resolve import Unresolved
 
 T = TypeVar("T")
@@ -29,7 +30,15 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class TensorSpec:
+class Validated:
+    """What may have validators, as in `Annotated[Float[Tensor, "n"], Is[lambda x: …]]`."""
+
+    validators: tuple[Any, ...] = field(default=(), kw_only=True)
+    """beartype's, which must all accept the value."""
+
+
+@dataclass(frozen=True)
+class TensorSpec(Validated):
     """A jaxtyping annotation."""
 
     carriers: tuple[type, ...]
@@ -53,14 +62,14 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class TupleSpec:
+class TupleSpec(Validated):
     """`tuple[A, B]`: a specification for each item."""
 
     items: "tuple[Spec, ...]"
 
 
 @dataclass(frozen=True)
-class ItemsSpec:
+class ItemsSpec(Validated):
     """`list[X]`, `tuple[X, ...]`, `Sequence[X]`: the same for every item."""
 
     kind: type
@@ -68,7 +77,7 @@ class ItemsSpec:
 
 
 @dataclass(frozen=True)
-class MappingSpec:
+class MappingSpec(Validated):
     """`dict[K, X]`: the same for every value."""
 
     kind: type
@@ -77,7 +86,7 @@ class MappingSpec:
 
 
 @dataclass(frozen=True)
-class RecordSpec:
+class RecordSpec(Validated):
     """A dataclass or NamedTuple: a specification for each field."""
 
     kind: type
@@ -87,7 +96,7 @@ class RecordSpec:
 
 
 @dataclass(frozen=True)
-class KeyedSpec:
+class KeyedSpec(Validated):
     """A TypedDict: a specification for each key."""
 
     kind: type
@@ -101,6 +110,18 @@ class PlainSpec:
     """A type that has nothing to do with tensors; beartype checks it."""
 
     hint: Any
+    traceable: Test = field(init=False, repr=False, compare=False)
+    """Takes beartype's place in a program that is being compiled."""
+    text: str = field(init=False, repr=False, compare=False)
+    """As messages show it; made here, for Dynamo cannot turn every type into text."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "traceable", traceable_test(self.hint))
+        object.__setattr__(self, "text", described(self.hint))
+
+    def takes(self, value: object) -> bool:
+        """Whether a value is of this type."""
+        return self.traceable(value) if torch.compiler.is_compiling() else is_plain(value, self.hint)
 
 
 Alternative: TypeAlias = TensorSpec | TupleSpec | ItemsSpec | MappingSpec | RecordSpec | KeyedSpec | PlainSpec

@@ -8,7 +8,7 @@ from towers.contracts import modes
 from towers.contracts.codegen.size_checks import AxisWriter
 from towers.contracts.codegen.writer import Writer
 from towers.contracts.layouts import flat
-from towers.contracts.nontensor import class_kinds, is_anything, is_class, is_plain
+from towers.contracts.nontensor import class_kinds, is_anything, is_class, is_valid
 from towers.contracts.specs import (
     Alternative,
     ItemsSpec,
@@ -70,10 +70,7 @@ class ValueWriter:
         if classes:
             kind = self.writer.constant("type", classes[0] if len(classes) == 1 else classes)
             tests.append(f"{self.writer.given('isinstance', isinstance)}({value}, {kind})")
-        for hint in hints:
-            if not is_class(hint):
-                asked = self.writer.given("_is_plain", is_plain)
-                tests.append(f"{asked}({value}, {self.writer.constant('hint', hint)})")
+        tests += [f"{self.writer.constant('hint', one)}.takes({value})" for one in options if not is_class(one.hint)]
         return " or ".join(tests)
 
     def _first_that_fits(self, value: str, options: Sequence[Alternative]) -> None:
@@ -137,6 +134,11 @@ class ValueWriter:
                 elif not _is_anything(item):
                     with writer.block(f"if {key!r} in {value}:"):
                         self._part(f"{value}[{key!r}]", item)
+        if not isinstance(option, PlainSpec) and option.validators:
+            asked = (
+                f"{writer.given('_is_valid', is_valid)}({value}, {writer.constant('validators', option.validators)})"
+            )
+            writer.refuse_if(f"not {asked}")
 
     def _part(self, source: str, spec: Spec) -> None:
         if _is_anything(spec):
