@@ -5,11 +5,13 @@ Nothing happens, and nothing is imported, unless one of these settings stands in
     [tool.pytest.ini_options]
     towers_contracts = ["strict my_package my_other_package"]
     towers_contract_modules = ["my_package.layers:Attention", "tests/modules.py:small_model"]
+    towers_install = ["my_package"]
 
 `towers_contracts`: a mode ("off", "on", "strict") and the packages it is for; without one it is for everything.
 `towers_contract_modules`: what `towers.contracts.testing.assert_contract` is called with, a test for each: the name of
 a class that needs no arguments, of a function that makes a module, of a module, or of a contracted function. They run
 with the whole suite, and with chosen files only if `--towers-contracts` is given.
+`towers_install`, and `--towers-install=PACKAGE`: packages whose annotated functions all get contracts while tests run.
 """
 
 import importlib
@@ -23,12 +25,27 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The two settings, and the option."""
+    """The settings and the options."""
     parser.addini("towers_contracts", "MODE PACKAGE...: how much contracts check while tests run", "linelist", [])
     parser.addini("towers_contract_modules", "pkg.mod:NAME or file.py:NAME, whose contract is tested", "linelist", [])
+    parser.addini("towers_install", "PACKAGE...: packages whose functions get contracts", "args", [])
+    parser.addoption(
+        "--towers-install", action="append", metavar="PACKAGE", help="give the functions of a package contracts"
+    )
     parser.addoption(
         "--towers-contracts", action="store_true", help="run towers_contract_modules with chosen files as well"
     )
+
+
+@pytest.hookimpl(tryfirst=True)  # before a conftest.py imports the packages
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Install the contracts of whole packages."""
+    given: list[str] = early_config.known_args_namespace.towers_install or []
+    packages: list[str] = [*early_config.getini("towers_install"), *given]
+    if packages:
+        from towers.contracts import install
+
+        early_config.add_cleanup(install(*packages).remove)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,10 +6,14 @@
         @contract(where="time <= {self.longest}", dtype_of="linear.weight")
         def forward(self, x: Float[Tensor, "batch time {self.width}"]) -> Float[Tensor, "batch time {self.width}"]:
 
-`contract` checks functions, methods and dataclasses; `attach` gives a module of someone else a contract; `checks` sets
-how much is checked; `ShapeContractError`, a TypeError, is what does not fit; `contract.source(f)` shows the check.
+`contract` checks functions, methods and dataclasses; `attach` gives a module of someone else a contract; `install`
+gives every function of a package one; `checks` sets how much is checked;
+`ShapeContractError`, a TypeError, is what does not fit; `contract.source(f)` shows the check.
 
 Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)` stands, and leave the annotations.
+
+    install_import_hook("my_package", ...)        install("my_package"); pytest --towers-install=my_package;
+                                                  %load_ext towers.contracts, %towers_contracts my_package
 
     same                                          as in jaxtyping with beartype
     ----                                          -----------------------------
@@ -50,18 +54,19 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     torch.jit.script                              torch.compile, torch.export
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from towers.contracts.decorate import contract
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.hooks import attach
+from towers.contracts.import_hook import install, register_magic
 from towers.contracts.modes import checks
 
 if TYPE_CHECKING:
     from towers.contracts.proofs.proof import Proof, ShapeTrace
     from towers.contracts.proofs.verify import trace, verify
 
-__all__ = ["Proof", "ShapeContractError", "ShapeTrace", "attach", "checks", "contract", "trace", "verify"]
+__all__ = ["Proof", "ShapeContractError", "ShapeTrace", "attach", "checks", "contract", "install", "trace", "verify"]
 
 _PROOFS = {"Proof": "proof", "ShapeTrace": "proof", "trace": "verify", "verify": "verify"}
 
@@ -73,6 +78,11 @@ def __getattr__(name: str) -> object:
 
         return getattr(import_module(f"towers.contracts.proofs.{_PROOFS[name]}"), name)
     raise AttributeError(f"module 'towers.contracts' has no attribute {name!r}")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext towers.contracts` in IPython: then there is `%towers_contracts my_package`."""
+    register_magic(shell)
 
 
 def __dir__() -> list[str]:

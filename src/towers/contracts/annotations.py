@@ -147,7 +147,7 @@ def _field_names(hint: type) -> tuple[str, ...]:
 
 
 def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSpec | KeyedSpec:
-    kind: Any = get_origin(hint) or hint
+    kind: type = get_origin(hint) or hint
     meant = _arguments(hint, getattr(kind, "__parameters__", ()))
     _reading.append(kind)
     try:
@@ -161,14 +161,15 @@ def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSp
         paths = {name: f"{value}.{name}" if value else None for name in names}
         specs = {name: read_annotation(hints.get(name, Any), paths[name], value) for name in names}
         unset: set[str] = set()
-        if dataclasses.is_dataclass(kind):
+        record: Any = kind
+        if dataclasses.is_dataclass(record):
             made = cast(Any, kind).__dataclass_params__.init
-            for field in dataclasses.fields(kind):
+            for field in dataclasses.fields(record):
                 if field.default is not dataclasses.MISSING:
                     specs[field.name] = _with_default(specs[field.name], field.default)
                 elif field.default_factory is dataclasses.MISSING and not (made and field.init):
                     unset.add(field.name)
-        return RecordSpec(cast(type, kind), tuple(specs.items()), frozenset(unset))
+        return RecordSpec(kind, tuple(specs.items()), frozenset(unset))
     finally:
         _reading.pop()
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from types import CodeType, MethodType
 from typing import Any, ParamSpec, TypeVar, cast, overload
@@ -91,6 +92,16 @@ class Contract:
 contract = Contract()
 
 
+def contract_where_tensors(function: Any, scopes: list[CodeType]) -> Any:
+    """A function or dataclass with a contract, where its annotations speak of tensors; else itself.
+
+    One whose annotations cannot be read stays as it is, with a RuntimeWarning.
+    """
+    if not inspect.isfunction(function) and not dataclasses.is_dataclass(function):
+        return function
+    return _enforce(function, Options(only_tensors=True), scopes)
+
+
 def _enforce(function: Any, options: Options, scopes: list[CodeType]) -> Any:
     if isinstance(function, (staticmethod, classmethod)):
         method = cast(Any, function)
@@ -113,12 +124,24 @@ def _enforce(function: Any, options: Options, scopes: list[CodeType]) -> Any:
     names = Names(function, scopes)
 
     def build(names_to_wait_for: Names | None) -> Any:
-        return _checked(function, compile_check, read_signature(function, options, names_to_wait_for))
+        return _checked(function, compile_check, lambda: read_signature(function, options, names_to_wait_for), options)
 
     return _wrapped(function, names, build)
 
 
-def _checked(function: Any, compiled: Callable[[Any, Signature], Any], signature: Signature) -> Any:
+def _checked(
+    function: Any, compiled: Callable[[Any, Signature], Any], read: Callable[[], Signature], options: Options
+) -> Any:
+    try:
+        signature = read()
+    except ValueError as error:
+        if not options.only_tensors:
+            raise
+        name = f"{function.__module__}.{function.__qualname__}"
+        warnings.warn(f"{name} has no contract: {error}", RuntimeWarning, stacklevel=2)
+        return function
+    if options.only_tensors and not signature.speaks_of_tensors:
+        return function
     checked: Any = functools.wraps(function)(compiled(function, signature))
     checked.__contract__ = signature
     return checked
@@ -140,7 +163,7 @@ def _wrapped(function: Callable[P, R], names: Names, build: Callable[[Names | No
             return
         with names.reading(sys._getframe(2), owner):  # pyright: ignore[reportPrivateUsage]
             checked = later.__dict__["checked"] = build(None)
-            later.__dict__["__contract__"] = checked.__dict__["__contract__"]
+            later.__dict__["__contract__"] = getattr(checked, "__contract__", None)
 
     # As torch.compiler.assume_constant_result does, which would import Dynamo: it runs this in place of tracing it.
     make.__dict__["_dynamo_marked_constant"] = True
@@ -164,7 +187,9 @@ def _when_made(kind: type, options: Options, scopes: list[CodeType]) -> type:
     initialise: Any = kind.__init__
 
     def build(names_to_wait_for: Names | None) -> Any:
-        return _checked(initialise, compile_made, read_made(kind, initialise, options, names_to_wait_for))
+        return _checked(
+            initialise, compile_made, lambda: read_made(kind, initialise, options, names_to_wait_for), options
+        )
 
     kind.__init__ = _wrapped(initialise, Names(kind, scopes), build)
     return kind

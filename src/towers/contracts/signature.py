@@ -8,7 +8,16 @@ from typing import Any, Unpack, cast, get_args, get_origin
 from towers.contracts.annotations import read_annotation, read_record
 from towers.contracts.expressions import Condition, conditions, path_root
 from towers.contracts.resolve import Names, types_of, types_of_fields
-from towers.contracts.specs import ItemsSpec, MappingSpec, PlainSpec, Spec, axis_names, is_unresolved, tensors
+from towers.contracts.specs import (
+    ItemsSpec,
+    MappingSpec,
+    PlainSpec,
+    Spec,
+    axis_names,
+    holds_tensors,
+    is_unresolved,
+    tensors,
+)
 from towers.contracts.spelling import check_spelling
 
 
@@ -19,6 +28,8 @@ class Options:
     where: tuple[str, ...] = ()
     dtype_of: str | None = None
     vocabulary: tuple[str, ...] = ()
+    only_tensors: bool = False
+    """Whether what speaks of no tensor, or cannot be read, is left alone (a whole package is installed)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,11 @@ class Signature:
         """The names of those that may be given by position, in order."""
         by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         return tuple(p.name for p in self.formal if p.kind in by_position)
+
+    @property
+    def speaks_of_tensors(self) -> bool:
+        """Whether an argument or the result has tensors in its annotation."""
+        return any(holds_tensors(spec) for spec in (*self.arguments.values(), *([self.result] if self.result else [])))
 
     @property
     def defaults(self) -> dict[str, Any]:

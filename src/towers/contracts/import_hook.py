@@ -1,0 +1,148 @@
+"""`install("my_package")`: when a package is imported, every function that speaks of tensors gets a contract."""
+
+import ast
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import CodeType, ModuleType, TracebackType
+from typing import Any
+
+from towers.contracts.decorate import contract_where_tensors
+from towers.contracts.resolve import scopes_around
+
+LEFT_ALONE = frozenset({"contract", "no_type_check", "overload", "script", "script_method"})
+"""A function with a decorator of one of these names keeps what it has."""
+
+
+class install:
+    """Give every function and dataclass of some packages whose annotations speak of tensors a contract.
+
+    It works on what is imported from now on, so it stands before the first import of the packages; their files are
+    not changed. Functions without tensors in their annotations, and those under `@contract`, `@no_type_check`,
+    `@overload` or `@torch.jit.script`, are left alone. An annotation that cannot be read is a RuntimeWarning, and its
+    function is not checked. As a context, until its end; `remove()` ends it too; what was imported keeps its
+    contracts.
+
+        with towers.contracts.install("my_package"):
+            import my_package
+
+    Args:
+        packages: the names of packages or Python modules; all modules below a package belong to it.
+
+    Raises:
+        TypeError: no package is named, or a name is no text.
+    """
+
+    def __init__(self, *packages: str) -> None:
+        if not packages or not all(isinstance(name, str) for name in packages):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"install: packages are {packages!r}; expected names such as 'my_package'")
+        self._finder = _Finder(packages)
+        early = [name for name in sorted(sys.modules) if self._finder.covers(name)]
+        if early:
+            warnings.warn(
+                f"install: {early[0]} is imported already and has no contracts; install before its first import",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        sys.meta_path.insert(0, self._finder)
+
+    def remove(self) -> None:
+        """Import without contracts from now on."""
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
+
+    def __enter__(self) -> None:
+        """Nothing more to do: the hook is installed when the object is made."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self.remove()
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, packages: Sequence[str]) -> None:
+        self.packages = tuple(packages)
+
+    def covers(self, name: str) -> bool:
+        """Whether a module is one of the packages, or below one."""
+        return any(name == package or name.startswith(f"{package}.") for package in self.packages)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
+    ) -> ModuleSpec | None:
+        """What the other finders find, with a loader that decorates."""
+        if not self.covers(fullname):
+            return None
+        for finder in [other for other in sys.meta_path if not isinstance(other, _Finder)]:
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if type(spec.loader) is SourceFileLoader:
+                    spec.loader = _Loader(spec.loader.name, spec.loader.path)
+                return spec
+        return None
+
+
+class _Loader(SourceFileLoader):
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of a module, always from its source: what Python keeps compiled has no decorators."""
+        path = self.get_filename(fullname)
+        tree = Decorating().visit(ast.parse(self.get_data(path), path))
+        return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
+
+
+class Decorating(ast.NodeTransformer):
+    """Puts `decorated` under the other decorators of each annotated function, and on top of those of a dataclass."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+        """A function, and those in it."""
+        self.generic_visit(node)
+        given = node.args
+        parameters = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+        annotated = node.returns or any(parameter and parameter.annotation for parameter in parameters)
+        if annotated and LEFT_ALONE.isdisjoint(map(_last_name, node.decorator_list)):
+            node.decorator_list.append(_decorator(node))
+        return node
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        """A class; a dataclass is decorated itself."""
+        self.generic_visit(node)
+        names = set(map(_last_name, node.decorator_list))
+        if "dataclass" in names and LEFT_ALONE.isdisjoint(names):
+            node.decorator_list.insert(0, _decorator(node))
+        return node
+
+
+def _last_name(decorator: ast.expr) -> str:
+    """`jit` of `@torch.jit(…)`."""
+    if isinstance(decorator, ast.Call):
+        decorator = decorator.func
+    return decorator.attr if isinstance(decorator, ast.Attribute) else getattr(decorator, "id", "")
+
+
+def _decorator(node: ast.AST) -> ast.expr:
+    """`decorated` without a name in the module, at the line of what it decorates."""
+    found = ast.parse(f"__import__({__name__!r}, fromlist=['decorated']).decorated", mode="eval").body
+    for part in ast.walk(found):
+        ast.copy_location(part, node)
+    return found
+
+
+def decorated(function: Any) -> Any:
+    """What stands above every annotated function of an installed package."""
+    return contract_where_tensors(function, scopes_around(sys._getframe(1)))  # pyright: ignore[reportPrivateUsage]
+
+
+def register_magic(shell: Any) -> None:
+    """`%towers_contracts my_package` in IPython; without a name, the functions of the cells below get contracts."""
+
+    def towers_contracts(line: str) -> None:
+        """Contracts for a package that is imported later, or, without a name, for the functions of the cells below."""
+        if line.split():
+            install(*line.split())
+        elif not any(isinstance(one, Decorating) for one in shell.ast_transformers):
+            shell.ast_transformers.append(Decorating())
+
+    shell.register_magic_function(towers_contracts, "line")

@@ -1,0 +1,224 @@
+"""`install`: a package that knows nothing of contracts gets them where its annotations speak of tensors."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from towers import contracts
+from towers.contracts import ShapeContractError, install
+
+LAYERS = '''
+"""Some layers."""
+from __future__ import annotations
+from dataclasses import dataclass
+from functools import cached_property
+from typing import overload, no_type_check, TYPE_CHECKING
+import torch
+from torch import Tensor, nn
+from jaxtyping import Float
+from towers.contracts import contract
+if TYPE_CHECKING:
+    from nowhere import Thing
+
+def double(x: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    return torch.cat([x, x[:0]])
+
+def plain(x: int, y: Tensor | None = None) -> str:
+    return str(x)
+
+def bare(x):
+    return x
+
+def unknown(x: Float[Tensor, "n"], y: Thing) -> None: ...
+
+@no_type_check
+def unchecked(x: Float[Tensor, "n"]) -> None: ...
+
+@contract(where="n >= 2")
+def own(x: Float[Tensor, "n"]) -> None: ...
+
+@torch.jit.script
+def scripted(x: Tensor) -> Tensor:
+    return x + 1
+
+def outer():
+    Local = Float[Tensor, "n 3"]
+    def inner(x: Local) -> None: ...
+    return inner
+
+async def later(x: Float[Tensor, "n"]) -> None: ...
+
+class Layer(nn.Module):
+    width = 3
+    def forward(self, x: Float[Tensor, "batch {self.width}"]) -> Float[Tensor, "batch"]:
+        return x.sum(1)
+    @property
+    def size(self) -> Float[Tensor, "3"]:
+        return torch.zeros(self.width)
+    @staticmethod
+    def of(x: Float[Tensor, "n"]) -> None: ...
+    @classmethod
+    def made(cls, x: Float[Tensor, "n"]) -> Layer:
+        return cls()
+
+@dataclass
+class Batch:
+    x: Float[Tensor, "n"]
+    y: Float[Tensor, "n"]
+
+@dataclass
+class Numbers:
+    n: int
+'''
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package, and what it imports as."""
+    (tmp_path / "strangers").mkdir()
+    (tmp_path / "strangers" / "__init__.py").write_text("from strangers.layers import double\n")
+    (tmp_path / "strangers" / "layers.py").write_text(LAYERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = list(sys.meta_path)
+    yield tmp_path / "strangers"
+    assert sys.meta_path == before
+    for name in [name for name in sys.modules if name.partition(".")[0] == "strangers"]:
+        del sys.modules[name]
+
+
+def f(*shape):
+    return torch.zeros(shape)
+
+
+def test_what_speaks_of_tensors_is_checked(package):
+    with install("strangers"):
+        layers = importlib.import_module("strangers.layers")
+    layer = layers.Layer()
+    fitting = [
+        (layers.double, (f(2),)),
+        (layers.unknown, (f(2), "anything")),
+        (layers.outer(), (f(2, 3),)),
+        (layer, (f(2, 3),)),
+        (layers.Layer.of, (f(2),)),
+        (layers.Layer.made, (f(2),)),
+        (layers.own, (f(2),)),
+    ]
+    for function, arguments in fitting:
+        function(*arguments)
+        with pytest.raises(ShapeContractError):
+            function(f(2, 3, 4), *arguments[1:])
+    with pytest.raises(ShapeContractError):
+        layers.later(f(2, 2)).send(None)
+    assert layer.size.shape == (3,)
+    layer.width = 4
+    with pytest.raises(ShapeContractError):
+        _ = layer.size
+    layers.Batch(f(2), f(2))
+    with pytest.raises(ShapeContractError, match=r"self.y: n is 3"):
+        layers.Batch(f(2), f(3))
+    with pytest.raises(ShapeContractError, match="at least 2"):
+        layers.own(f(1))
+
+
+def test_the_rest_is_left_alone(package):
+    with install("strangers"):
+        layers = importlib.import_module("strangers.layers")
+    for function in (layers.plain, layers.bare, layers.unchecked, layers.Numbers.__init__):
+        assert not hasattr(function, "__contract__")
+    assert layers.plain("no int") == "no int"
+    layers.unchecked(f(2, 2))
+    layers.Numbers("3")
+    assert layers.scripted(f(2)).sum() == 2
+    assert layers.own.__contract__.where
+    assert "__pycache__" not in os.listdir(package) or not list((package / "__pycache__").glob("layers*"))
+    assert layers.__doc__ == "Some layers."
+    assert layers.double.__code__.co_name == "checked"
+    assert Path(layers.double.__wrapped__.__code__.co_filename) == package / "layers.py"
+    assert LAYERS.splitlines()[layers.double.__wrapped__.__code__.co_firstlineno - 1].startswith("def double")
+
+
+def test_another_package_and_what_comes_after_remove_have_no_contracts(package):
+    with install("strange", "strangers.other"):
+        layers = importlib.import_module("strangers.layers")
+    assert not hasattr(layers.double, "__contract__")
+
+
+def test_what_is_imported_already_is_a_warning(package):
+    importlib.import_module("strangers")
+    with pytest.warns(RuntimeWarning, match="strangers is imported already and has no contracts"):
+        install("strangers").remove()
+
+
+def test_what_cannot_be_read_is_a_warning_and_not_checked(package):
+    (package / "odd.py").write_text(
+        "from jaxtyping import Float\nfrom torch import Tensor\n"
+        "def odd(x: Float[Tensor, 'n**2']) -> None: ...\n"
+        "def even(x: Float[Tensor, 'n']) -> None: ...\n"
+    )
+    with install("strangers"), pytest.warns(RuntimeWarning, match=r"strangers.odd.odd has no contract: 'n\*\*2'"):
+        odd = importlib.import_module("strangers.odd")
+    odd.odd(3)
+    with pytest.raises(ShapeContractError):
+        odd.even(3)
+
+
+@pytest.mark.parametrize("packages", [(), (3,), ("a", torch)])
+def test_what_is_no_name_is_refused(packages):
+    with pytest.raises(TypeError, match="install: packages are"):
+        install(*packages)
+
+
+class Shell:
+    """What the extension uses of IPython's shell."""
+
+    def __init__(self):
+        self.ast_transformers, self.magics = [], {}
+
+    def register_magic_function(self, function, kind):
+        assert kind == "line"
+        self.magics[function.__name__] = function
+
+
+def test_ipython(package, monkeypatch):
+    shell = Shell()
+    contracts.load_ipython_extension(shell)
+    magic = shell.magics["towers_contracts"]
+    before = list(sys.meta_path)
+    try:
+        magic("strangers")
+        layers = importlib.import_module("strangers.layers")
+    finally:
+        sys.meta_path[:] = before
+    with pytest.raises(ShapeContractError):
+        layers.double(f(2, 2))
+
+    import ast
+
+    magic("")
+    magic("")
+    (transformer,) = shell.ast_transformers
+    cell = "from jaxtyping import Float\nfrom torch import Tensor\ndef g(x: Float[Tensor, 'n']): return x\n"
+    space = {"__name__": "__main__"}
+    exec(compile(ast.fix_missing_locations(transformer.visit(ast.parse(cell))), "cell", "exec"), space)
+    with pytest.raises(ShapeContractError):
+        space["g"](f(2, 2))
+
+
+@pytest.mark.parametrize("how", ["option", "ini"])
+def test_pytest(package, how):
+    root = package.parent
+    (root / "conftest.py").write_text("import strangers\n")
+    (root / "test_it.py").write_text(
+        "import torch, strangers\ndef test_it():\n    assert hasattr(strangers.double, '__contract__')\n"
+    )
+    ini = "[pytest]\n" + ("towers_install = strangers\n" if how == "ini" else "")
+    (root / "pytest.ini").write_text(ini)
+    option = ["--towers-install=strangers"] if how == "option" else []
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "towers.pytest_contracts", *option]
+    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
