@@ -36,6 +36,7 @@ SUITES = {
     "proof": "proof",
     "import": "imports",
     "reading": "reading",
+    "search": "search",
 }
 CUDA_SUITES = {"lstm": "cuda_lstm", "tower": "cuda_tower"}  # on a GPU these replace the modules above
 RESULTS = Path(__file__).parent / "results"

@@ -32,9 +32,10 @@ MODULES = (
     "lstm_report",
     "proof",
     "reading",
+    "search",
 )
 SUITES = (
-    "lstm", "tower", "lstm-memory", "lstm-threads", "contracts", "proof", "import", "reading",
+    "lstm", "tower", "lstm-memory", "lstm-threads", "contracts", "proof", "import", "reading", "search",
 )  # fmt: skip
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
 
