@@ -84,7 +84,13 @@ def write_vectors(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf8")
 
 
+def write_sentences(path: Path) -> None:
+    """Forty sentences of the built-in sample, one on each line."""
+    path.write_text("".join(" ".join(words) + "\n" for words in sample_pairs(40).left), encoding="utf8")
+
+
 WRITERS = dict.fromkeys(("--train", "--dev", "--test", "--pairs"), write_pairs) | {"--vectors": write_vectors}
+WRITERS |= dict.fromkeys(("--corpus", "--queries"), write_sentences)
 
 
 def test_python_prints_what_is_shown(readme: str, tmp_path: Path):

@@ -1,0 +1,96 @@
+"""`towers index` and `towers search`: what the model says of every pair, sorted."""
+
+import json
+from pathlib import Path
+
+import polars
+import pytest
+import torch
+from tests.test_answers import LEFT, RIGHT, expected
+from tests.test_answers import folder as folder
+
+import towers
+from towers.cli import main
+
+
+@pytest.fixture
+def files(folder: Path) -> None:
+    Path("corpus.txt").write_text("\n".join([RIGHT[0], "", *RIGHT[1:]]) + "\n")
+    Path("queries.txt").write_text("\n\n".join(LEFT))
+
+
+NUMBERS = (1, 3, 4)  # lines of the corpus with a sentence
+
+
+def wanted(folder: Path, k: int) -> list[tuple[int, int, int, float]]:
+    rows = []
+    for query, scores in enumerate(expected(folder).tolist()):
+        best = sorted(range(3), key=lambda place: -scores[place])[:k]
+        rows += [(2 * query + 1, rank, NUMBERS[place], scores[place]) for rank, place in enumerate(best, 1)]
+    return rows
+
+
+def search(*options: str) -> int:
+    return main(["search", "--model", "towers-run", "--queries", "queries.txt", "-k", "2", *options])
+
+
+def agrees(rows: list[dict[str, object]], folder: Path, *, texts: bool = False) -> bool:
+    assert [(row["query"], row["rank"], row["id"]) for row in rows] == [row[:3] for row in wanted(folder, 2)]
+    scores = torch.tensor([float(str(row["score"])) for row in rows])
+    torch.testing.assert_close(scores, torch.tensor([row[3] for row in wanted(folder, 2)]), atol=1e-6, rtol=0)
+    return not texts or [row["text"] for row in rows] == [RIGHT[NUMBERS.index(row[2])] for row in wanted(folder, 2)]
+
+
+@pytest.mark.usefixtures("files")
+def test_results_in_all_formats(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert search("--corpus", "corpus.txt", "--out", "-", "--texts") == 0
+    header, *lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    rows = [dict(zip(header, line, strict=True)) for line in lines]
+    assert agrees(
+        [row | {name: int(row[name]) for name in ("query", "rank", "id")} for row in rows], folder, texts=True
+    )
+    assert search("--corpus", "corpus.txt", "--out", "found.jsonl") == 0
+    assert agrees([json.loads(line) for line in Path("found.jsonl").read_text().splitlines()], folder)
+    assert search("--corpus", "corpus.txt", "--out", "found.parquet", "--texts") == 0
+    assert agrees(polars.read_parquet("found.parquet").to_dicts(), folder, texts=True)
+    assert search("--corpus", "corpus.txt", "--out", "found", "--out-format", "csv") == 0
+    assert Path("found").read_text().startswith("query,rank,id,score\n1,1,")
+
+
+@pytest.mark.usefixtures("files")
+def test_an_index_serves_many_searches(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", "--model", "towers-run", "--corpus", "corpus.txt", "--out", "corpus.index"]) == 0
+    assert capsys.readouterr().out == "3 sentences are in corpus.index\n"
+    assert search("--index", "corpus.index", "--out", "found.jsonl") == 0
+    assert agrees([json.loads(line) for line in Path("found.jsonl").read_text().splitlines()], folder)
+    assert search("--index", "corpus.index", "--corpus", "corpus.txt", "--texts", "--out", "found.jsonl") == 0
+    rows = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+    assert agrees(rows, folder, texts=True)
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--out", "found.tsv"), "name --corpus FILE, or --index FILE"),
+        (("--index", "x", "--texts", "--out", "found.tsv"), "--texts needs --corpus FILE"),
+        (("--corpus", "corpus.txt", "--out", "found.tsv", "-k", "4"), "k (4) must be at most 3, the number of items"),
+        (("--corpus", "corpus.txt", "--out", "corpus.txt"), "--out corpus.txt: is the file of --corpus"),
+        (("--corpus", "corpus.txt", "--out", "no/found.tsv"), "--out no/found.tsv: there is no folder"),
+        (("--corpus", "corpus.txt", "--out", "towers-run"), "--out towers-run: is a folder; name a file"),
+        (("--corpus", "empty.txt", "--out", "found.tsv"), "empty.txt: there is no sentence in it"),
+        (("--corpus", "missing.txt", "--out", "found.tsv"), "missing.txt: No such file or directory"),
+        (("--index", "corpus.txt", "--out", "found.tsv"), "corpus.txt: is no index of towers, or is cut off"),
+        (("--index", "other.index", "--out", "found.tsv"), "other.index: is an index of another model"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty.txt").write_text("\n \n")
+    towers.search.Index(towers.TwoTowers()).save("other.index")
+    before = {path.name for path in Path().iterdir()}
+    assert search(*options) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("towers search: ")
+    assert said in err
+    assert err.count("\n") == 1
+    assert {path.name for path in Path().iterdir()} == before
