@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from towers import Tower, TwoTowers, model_card
+from towers import Tower, TwoTowers, model_card, training
 
 from .helpers.local_hub import local_hub
+from .helpers.small import small_model, some_pairs
 
 
 def small(**sizes):
@@ -33,6 +35,7 @@ METRICS = {
     "epochs": [epoch(1, 0.5), epoch(2, 0.25), epoch(3, 0.125)],
     "test": {"pairs": 20, "loss": 0.3125, "accuracy": 0.8, "auc": None, "majority": 0.55},
 }
+OF_RUN = ["config.json", "curves.png", "metrics.json", "model.safetensors", "vectors.safetensors"]
 DATA = {"left_column": "a", "right_column": "b", "split": "rule", "fit_length": None, "train": "first.tsv"}
 
 
@@ -51,10 +54,11 @@ def model():
 def run(model, tmp_path):
     """What a training leaves: beside the model its metrics, its curves, and the state from which it goes on."""
     folder = tmp_path / "run"
-    vectors = {"source": "/home/me/secret/vectors.txt", "missing": "hash"}
+    vectors = {"source": "/home/me/secret/vectors.txt", "missing": "hash", "file": "vectors.safetensors"}
     model.save(folder, extra={"vectors": vectors, "data": DATA, "mine": [1]})
     (folder / "metrics.json").write_text(json.dumps(METRICS))
     (folder / "curves.png").write_bytes(b"a picture")
+    (folder / "vectors.safetensors").write_bytes(b"vectors")
     (folder / "resume.json").write_text('{"format": 2, "command": {"train": "/home/me/secret/first.tsv"}}')
     return folder
 
@@ -86,6 +90,7 @@ def test_the_card_of_a_model_alone(model, tmp_path):
     text = (tmp_path / "shared" / "README.md").read_text("utf8")
     assert text.startswith("---\nlicense: cc-by-4.0\nlibrary_name: towers\n")
     assert 'TwoTowers.from_pretrained("me/pairs")' in text
+    assert "towers.load" not in text
     assert "| words | any number | 5 |" in text
     assert "| chunk | all steps at once | 2 |" in text
     assert "237 parameters; a dense layer of 4 units." in text
@@ -118,7 +123,8 @@ def test_the_card_of_a_run_has_its_metrics_and_its_data(model, run, tmp_path, qu
     model.save_pretrained(tmp_path / "shared", run=run)
     shared = contents(tmp_path / "shared")
     text = shared["README.md"].decode()
-    assert sorted(shared) == ["README.md", "config.json", "curves.png", "metrics.json", "model.safetensors"]
+    assert sorted(shared) == sorted(["README.md", *OF_RUN])
+    assert 'model = towers.load(snapshot_download("shared"))  # for sentences' in text
     assert "| pairs | loss | accuracy | auc | majority |" in text
     assert "| train, epoch 2 of 3 | 0.5000 | 0.7500 | 0.8750 |  |" in text
     assert "| dev, epoch 2 of 3 | 0.2500 | 0.7500 | 0.8750 |  |" in text
@@ -127,8 +133,18 @@ def test_the_card_of_a_run_has_its_metrics_and_its_data(model, run, tmp_path, qu
     assert "| columns | a, b |" in text
     config = json.loads(shared["config.json"])
     assert (config["data"], config["mine"]) == (DATA, [1])
-    assert config["vectors"] == {"source": "vectors.txt", "missing": "hash"}
+    assert config["vectors"] == {"source": "vectors.txt", "missing": "hash", "file": "vectors.safetensors"}
     assert not any(b"secret" in content for content in shared.values())
+
+
+def test_a_run_of_python_is_shared(tmp_path, quick):
+    trained = small_model()
+    training.fit(trained, some_pairs(), some_pairs(20, seed=1), out=tmp_path / "run", epochs=2, progress=False)
+    trained.save_pretrained(tmp_path / "shared", run=tmp_path / "run")
+    text = (tmp_path / "shared" / "README.md").read_text("utf8")
+    assert re.search(r"\| train, epoch \d of 2 \| \d\.\d{4} \|", text)
+    assert "| train pairs | memory |\n| dev pairs | memory |" in text
+    assert equal(TwoTowers.from_pretrained(tmp_path / "shared"), trained)
 
 
 def test_a_run_is_shared_where_it_is(model, run, quick):
@@ -188,6 +204,7 @@ def test_the_same_weights_in_another_network_are_another_model(run, tmp_path, qu
         (lambda f: (f / "metrics.json").write_text('{"epochs": [7]}'), ValueError, "metrics.json: is damaged: no entry 'best"),
         (lambda f: (f / "metrics.json").write_text('{"epochs": [1], "best_epoch": 9}'), ValueError, "metrics.json: is damaged"),
         (lambda f: (f / "metrics.json").write_text('{"test": {"pairs": 1, "loss": "x"}}'), ValueError, "metrics.json: is damaged"),
+        (lambda f: (f / "vectors.safetensors").unlink(), FileNotFoundError, "vectors.safetensors: there is no such file, and config"),
         (lambda f: (f / "config.json").unlink(), FileNotFoundError, "run: its training has not ended; go on with"),
         (lambda f: f.rename(f.parent / "moved"), FileNotFoundError, "run: no folder"),
     ],
@@ -268,7 +285,7 @@ def test_pushed_and_loaded_again(model, run, hub, quick):
     assert hub.tokens <= {"Bearer hf_mine", "none"}
     assert "Bearer hf_mine" in hub.tokens
     files = found.files()
-    assert sorted(files) == ["README.md", "config.json", "curves.png", "metrics.json", "model.safetensors"]
+    assert sorted(files) == sorted(["README.md", *OF_RUN])
     assert not any(b"secret" in content for content in files.values())
     assert 'TwoTowers.from_pretrained("me/pairs")' in files["README.md"].decode()
     assert equal(TwoTowers.from_pretrained("me/pairs"), model)

@@ -19,7 +19,7 @@ FORMAT = 2
 1: the first. 2: a tower's "recurrent_activation", and "towers", the version that wrote the file. Whoever adds an entry
 that towers itself reads raises the number: an older version then refuses the file, and does not misread it.
 """
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, VECTORS = "config.json", "model.safetensors", "vectors.safetensors"
 RESUME = "resume.json"
 """What a training needs to go on; it is beside the two other files during and after the training."""
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from towers.checkpoint import VECTORS
+
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 SIZES = ("words", "vector_width", "kernel_words", "filters", "pool", "hidden", "chunk", "recurrent_activation")
 
@@ -42,7 +44,7 @@ def card(
         _front(license),
         f"# {name}",
         "Two towers read the two sentences of a pair; the network says how likely it is that they belong together.",
-        f'```python\nfrom towers import TwoTowers\n\nmodel = TwoTowers.from_pretrained("{name}")\n```',
+        _use(name, config),
         _network(model, config["model"]),
         *_results(metrics or {}),
         *_data(config),
@@ -54,6 +56,14 @@ def card(
 def _front(license: str | None) -> str:
     lines = [f"license: {license}"] if license is not None else []
     return "\n".join(["---", *lines, "library_name: towers", "tags:", "- sentence-pairs", "- shape-contracts", "---"])
+
+
+def _use(name: str, config: Mapping[str, Any]) -> str:
+    lines = ["from towers import TwoTowers", "", f'model = TwoTowers.from_pretrained("{name}")  # for word vectors']
+    if config.get("vectors", {}).get("file") == VECTORS:
+        download = ["import towers", "from huggingface_hub import snapshot_download", ""]
+        lines += ["", *download, f'model = towers.load(snapshot_download("{name}"))  # for sentences']
+    return "\n".join(["```python", *lines, "```"])
 
 
 def _network(model: nn.Module, sizes: Mapping[str, Any]) -> str:

@@ -20,11 +20,12 @@ import torch
 from torch import nn
 
 from towers import checkpoint
-from towers.checkpoint import CONFIG, WEIGHTS
+from towers.checkpoint import CONFIG, VECTORS, WEIGHTS
 from towers.model_card import card, check_license
 
 CARD = "README.md"
-OF_A_RUN = ("metrics.json", "curves.png")
+METRICS = "metrics.json"
+OF_A_RUN = (METRICS, "curves.png", VECTORS)
 FILES = (*OF_A_RUN, CARD, WEIGHTS, CONFIG)
 """What is shared, in the order in which it is written: a folder with a config is complete."""
 REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -69,9 +70,9 @@ class Shareable(nn.Module):
 
         Args:
             save_directory: it is created if there is none; a model in it is replaced.
-            run: the folder that `towers fit` or `fit(out=...)` wrote for these weights. Its metrics.json and curves.png
-                are copied, and what its config says of the data, with the names of files but not their folders. None:
-                `save_directory` itself, if it is such a folder.
+            run: the folder that `towers fit` or `fit(out=...)` wrote for these weights. Its metrics, curves and word
+                vectors are copied, and what its config says of the data, with the names of files but not their folders.
+                None: `save_directory` itself, if it is such a folder.
             license: the identifier of a licence for the card: "mit", "apache-2.0", "cc-by-4.0", "other".
             repo_id: the name on the hub, "owner/name", for the card and for pushing; None: that of the folder.
             push_to_hub: push the model too, with `push_options`, which are the arguments of `push_to_hub`.
@@ -208,12 +209,13 @@ class Shareable(nn.Module):
             own_config, own_weights = checkpoint.read(place)
             if config.get("model") == own_config["model"] and _same(weights, own_weights):
                 self.save(place, extra=_extra(config))
-                metrics = _copy_metrics(run, place)
-            elif given or (run / OF_A_RUN[0]).exists():
-                problem = f"has other weights than this model, so its {OF_A_RUN[0]} would be wrong"
+                _copy(run, place, config)
+                metrics = _metrics(run)
+            elif given or (run / METRICS).exists():
+                problem = f"has other weights than this model, so its {METRICS} would be wrong"
                 raise ValueError(f"{run}: {problem}; load the model from there, or name another folder")
         config = checkpoint.read_config(place)
-        with checkpoint.undamaged((run or place) / OF_A_RUN[0]):
+        with checkpoint.undamaged((run or place) / METRICS):
             text = card(self, name, config, metrics, license)
         (place / CARD).write_text(text, encoding="utf8")
 
@@ -237,11 +239,18 @@ def _extra(config: Mapping[str, Any]) -> dict[str, Any]:
     return extra
 
 
-def _copy_metrics(run: Path, place: Path) -> dict[str, Any]:
+def _copy(run: Path, place: Path, config: Mapping[str, Any]) -> None:
+    if config.get("vectors", {}).get("file") == VECTORS and not (run / VECTORS).is_file():
+        raise FileNotFoundError(
+            f"{run / VECTORS}: there is no such file, and {CONFIG} names it; train again, or mend that"
+        )
     for name in OF_A_RUN:
         if (run / name).is_file():
             shutil.copyfile(run / name, place / name)
-    path = run / OF_A_RUN[0]
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    path = run / METRICS
     if not path.is_file():
         return {}
     try:

@@ -223,6 +223,9 @@ def test_fit_on_files(files, capsys):
         "label_column": "label",
         "label_range": [0.0, 1.0],
         "fit_length": None,
+        "train": "train.tsv",
+        "dev": "dev.tsv",
+        "test": "test.tsv",
     }
     metrics = json.loads(Path("run/metrics.json").read_text("utf8"))
     assert metrics["test"]["pairs"] == 8

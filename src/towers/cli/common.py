@@ -100,7 +100,8 @@ def _files(arguments: argparse.Namespace, model: TwoTowers) -> Data:
     vocabulary = set[str]().union(*(part.vocabulary for part in parts.values()))
     missing = arguments.missing or "hash"
     vectors = WordVectors.load(arguments.vectors, vocabulary, missing=missing)
-    extra = _extra(arguments.vectors.name, missing, columns | {"fit_length": arguments.fit_length})
+    names = {name: path.name for name, path in paths.items()}
+    extra = _extra(arguments.vectors.name, missing, columns | {"fit_length": arguments.fit_length} | names)
     return Data({name: part.with_vectors(vectors) for name, part in parts.items()}, vectors, extra)
 
 

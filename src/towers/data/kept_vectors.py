@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from towers.checkpoint import read_tensors, write_tensors
+from towers.checkpoint import VECTORS, read_tensors, write_tensors
 from towers.data.vector_store import VectorStore
 from towers.data.vectors import Missing, WordVectors
 
-FILE = "vectors.safetensors"
+FILE = VECTORS
 COMPARED = 1 << 13
 """Words that are compared at a time."""
 ROUNDING, SMALLEST = 2.0**-10, 2.0**-23

@@ -111,7 +111,8 @@ def fit(
     with taken as run:
         history = learn(model, train, dev, run, settings, progress=progress, on_epoch=on_epoch)
         if run is not None and not run.finished:
-            run.finish(model, history)
+            parts = {"train": train} if dev is None else {"train": train, "dev": dev}
+            run.finish(model, history, extra={"data": {name: Path(part.source).name for name, part in parts.items()}})
     return history
 
 
