@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import core, settings
 
+from .helpers.forked import Forks
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
@@ -96,6 +98,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no folder 'shared' beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Runs of the command and of scripts, in processes of their own that need not import torch."""
+    with Forks() as server:
+        yield server
 
 
 @pytest.fixture(params=["native", "torch"])

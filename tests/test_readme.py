@@ -1,8 +1,6 @@
 """Everything that the README tells a person to do is done somewhere, as written; what it shows is what comes out."""
 
 import shlex
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from towers.data import sample_pairs
 
 from .cli.test_help import towers
 from .helpers import readme_blocks, shown
+from .helpers.forked import Forks
 
 # What runs each command of the README: .ci/run, where it stands word for word, or a test. Those that begin with
 # `towers` are run below, as they stand.
@@ -44,25 +43,23 @@ def test_what_runs_a_command_exists(command: str, repository: Path):
     assert f"def {test}(" in text if test else command in text
 
 
-def test_towers_commands_run_as_they_stand(towers_commands: list[str], tmp_path: Path):
+def test_towers_commands_run_as_they_stand(towers_commands: list[str], tmp_path: Path, forks: Forks):
     # One after the other in one folder, in which the files that they read lie.
     for command in towers_commands:
-        program, *words = shlex.split(command)
+        words = shlex.split(command)[1:]
         for option, value in pairwise(words):
             if option in WRITERS and not (tmp_path / value).exists():
                 WRITERS[option](tmp_path / value)
-        run = subprocess.run(
-            [Path(sys.executable).with_name(program), *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
-        )
+        run = forks.towers(words, tmp_path)
         assert run.returncode == 0, f"{command}\n{run.stderr}"
     assert {command.split()[1] for command in towers_commands} >= {"fit", "predict"}
 
 
-def test_what_commands_show_is_what_they_print(readme: str, tmp_path: Path):
+def test_what_commands_show_is_what_they_print(readme: str, tmp_path: Path, forks: Forks):
     blocks = readme_blocks.shown(readme)
     assert any(command.startswith("towers explain") for command, _ in blocks)
     for command, output in blocks:
-        run = towers(command, tmp_path)
+        run = towers(command, tmp_path, forks)
         assert run.returncode == 0, run.stderr
         assert shown.same(output, run.stdout.rstrip("\n").splitlines()), f"{command}\n{run.stdout}"
 
@@ -93,15 +90,13 @@ WRITERS = dict.fromkeys(("--train", "--dev", "--test", "--pairs"), write_pairs) 
 WRITERS |= dict.fromkeys(("--corpus", "--queries"), write_sentences)
 
 
-def test_python_prints_what_is_shown(readme: str, tmp_path: Path):
+def test_python_prints_what_is_shown(readme: str, tmp_path: Path, forks: Forks):
     blocks = readme_blocks.python(readme)
     assert blocks
     for number, block in enumerate(blocks):
         script = tmp_path / f"block_{number}.py"
         script.write_text(block.code, encoding="utf8")
-        run = subprocess.run(
-            [sys.executable, "-W", "error", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
-        )
+        run = forks.script(script, tmp_path)
         assert run.returncode == 0, run.stderr
         assert run.stdout == block.output, block.code
 

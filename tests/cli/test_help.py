@@ -12,30 +12,37 @@ from towers.cli import main
 from towers.cli.parser import COMMANDS, HELP
 
 from ..helpers import shown
+from ..helpers.forked import Forks
 
 TEXTS = {"towers": HELP} | {name: command.HELP for name, (command, _) in COMMANDS.items()}
 
 
-def towers(command: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+def shell(line: str, folder: Path, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
     """Run a line in a shell in which `towers` is the command of this environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, **more}
     return subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env={**os.environ, "PATH": path, **more},
-        capture_output=True,
-        text=True,
-        timeout=240,
+        ["bash", "-c", line], cwd=folder, env=environment, input=stdin, capture_output=True, text=True, timeout=240
     )
 
 
-def test_examples_print_what_is_shown(tmp_path: Path):
+def towers(line: str, folder: Path, forks: Forks) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell. If it begins with `towers`, that command runs in a fork, and the shell has its output."""
+    command, _, rest = line.partition(" | ")
+    words = shlex.split(command)
+    if words[0] != "towers" or set("<>;&|$`") & set(command):
+        return shell(line, folder)
+    run = forks.towers(words[1:], folder)
+    return shell(rest, folder, stdin=run.stdout) if rest and run.returncode == 0 else run
+
+
+def test_examples_print_what_is_shown(tmp_path: Path, forks: Forks):
     """All in one folder and in order: the model that the first one trains is what a later one predicts with."""
     for name, text in TEXTS.items():
         examples = shown.examples(text)
         assert examples, name
         for example in examples:
-            run = towers(example.command, tmp_path)
+            run = towers(example.command, tmp_path, forks)
             assert run.returncode == 0, f"{example.command}\n{run.stderr}"
             assert shown.same(example.output, run.stdout.splitlines()), f"{example.command}\n{run.stdout}"
 
@@ -77,9 +84,9 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]):
 def test_bash_completes_options_and_subcommands(tmp_path: Path):
     complete = "source <(towers --print-completion bash); "
     tried = 'COMP_WORDS=(towers {}); COMP_CWORD={}; _shtab_towers; echo "${{COMPREPLY[@]}}"'
-    run = towers(complete + tried.format("ex", 1), tmp_path)
-    assert run.stdout.split() == ["explain"], run.stderr
-    run = towers(complete + tried.format("fit --keep-b", 2), tmp_path)
+    run = shell(complete + tried.format("ex", 1), tmp_path)
+    assert run.stdout.split() == ["export", "explain"], run.stderr
+    run = shell(complete + tried.format("fit --keep-b", 2), tmp_path)
     assert run.stdout.split() == ["--keep-best"], run.stderr
 
 
@@ -114,7 +121,7 @@ def test_a_wrong_option_is_one_line(line: str, said: str, capsys: pytest.Capture
 
 
 def test_no_escape_codes_without_a_terminal(tmp_path: Path):
-    run = towers(
+    run = shell(
         "towers verify towers:Tower; towers --help; towers fit --epochs x || true", tmp_path, TERM="xterm-256color"
     )
     assert "proven" in run.stdout
