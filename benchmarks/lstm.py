@@ -82,6 +82,7 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
     padded = torch.randn(case.batch, words, case.input_size, device=device)
     paths, weights = implementations(case, lengths, device)
     check(case, paths, weights, padded)
+    backend = RaggedLSTM(case.input_size, case.hidden, device=device).backend(padded, lengths=lengths).name
     rows = []
     for phase, job in (("forward", forward), ("training", training)):
         calls = {name: job(path, padded, weights[name]) for name, path in paths.items()}
@@ -90,6 +91,7 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
                 "input_size": case.input_size,
                 "words": words,
                 "real_share": round(lengths.sum().item() / padded[..., 0].numel(), 4),
+                "backend": backend if name == OURS else "torch",
                 "spread": timing.spread,
                 "rounds": timing.rounds,
             }

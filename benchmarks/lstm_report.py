@@ -32,6 +32,7 @@ def summary(rows: Sequence[Row]) -> str:
             f"  … beside packed                   {geometric(times[PACKED] / times[OURS] for _, times in cases):.2f}",
             f"  … no padding, beside padded       {geometric(even):.2f}, worst {min(even, default=0):.2f}",
             f"  below 0.95 (0.90 under 100 µs)    {len(slow)}",
+            f"  below 0.90, below 0.75            {sum(r < 0.9 for r in ratios)}, {sum(r < 0.75 for r in ratios)}",
             "  worst cases:",
             *(f"    {ratio:5.2f}  {case}" for ratio, case in worst),
             "",
