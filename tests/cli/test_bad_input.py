@@ -81,16 +81,10 @@ TABLES = [
     ("list.jsonl", b"[1]\n", "list.jsonl, line 1: expected a JSON object, not [1]"),
     ("deep.jsonl", b"[" * 100_000 + b"\n", "deep.jsonl, line 1: JSON that cannot be read (maximum recursion depth"),
     ("digits.jsonl", b'{"label": ' + b"7" * 5000 + b"}\n", "digits.jsonl, line 1: JSON that cannot be read (Exceeds"),
-    ("blank.tsv", b"sentence1\tsentence2\tlabel\na b\t \t1\n", "blank.tsv, line 2: sentence2 is empty"),
     ("half.jsonl", b'{"sentence1": "a \\ud800", "sentence2": "a"}\n', "line 1: sentence1 has '\\ud800', half a char"),
     ("kind.jsonl", b'{"sentence1": 7, "sentence2": "a"}\n', "line 1: sentence1 is 7; expected a string or a list"),
     ("twice.csv", b"sentence1,b,sentence1\n", "twice.csv: two columns are named 'sentence1'; rename one of them"),
     ("quote.csv", b'sentence1,sentence2,label\n"a b,c\n', "quote.csv, line 2: unexpected end of data"),
-    (
-        "short.tsv",
-        b"sentence1\tsentence2\tlabel\ndog\ta b c d e\t1\n",
-        "short.tsv, line 2: the left sentence has 1 word",
-    ),
     ("five.tsv", b"sentence1\tsentence2\tlabel\na dog\ta b c\t1\n", "this tower takes exactly 5. Use"),
 ]
 
@@ -100,6 +94,19 @@ TABLES = [
 def test_tables(folder, capsys, command, name, content, message):
     Path(name).write_bytes(content)
     assert message in refused(folder, capsys, command, "--train" if command == "fit" else "--pairs", name)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a b\t ", "t.tsv, line 2: sentence2 is empty"),
+        ("dog\ta b c d e", "t.tsv, line 2: the left sentence has 1 word"),
+    ],
+)
+def test_sentences_that_only_fit_refuses(folder, capsys, row, message):
+    """`predict` leaves their scores empty."""
+    Path("t.tsv").write_text(f"sentence1\tsentence2\tlabel\n{row}\t1\n")
+    assert message in refused(folder, capsys, "fit", "--train", "t.tsv")
 
 
 @BOTH

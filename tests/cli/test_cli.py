@@ -308,6 +308,26 @@ def test_a_sentence_shorter_than_a_phrase(files, capsys):
     assert fit("--dev", "dev.tsv", "--kernel-words", "1") == 0
 
 
+def test_bad_pairs_can_be_left_out(files, capsys):
+    """The run is that of the same files without them."""
+    rows = [line.split("\t") for line in Path("train.tsv").read_text().splitlines()[1:]]
+    bad = [("", rows[0][1], 1), (rows[0][0], "", 0), ("dog", rows[0][1], 1)]
+    write_pairs("mixed.tsv", [*rows[:3], bad[0], *rows[3:], *bad[1:]])
+    assert "mixed.tsv, line 5: sentence1 is empty" in refused(capsys, fit("--train", "mixed.tsv"))
+    assert fit("--train", "mixed.tsv", "--skip-bad", "--out", "mixed") == 0
+    out, err = capsys.readouterr()
+    last = len(rows) + 3
+    lines = f"lines 5, {last + 0}, {last + 1}"
+    assert f"towers fit: warning: mixed.tsv: 3 pairs left out: a sentence is empty or too short ({lines})\n" in err
+    assert out.startswith(f"pairs: train {len(rows)}")
+    assert "saved in mixed: config.json, model.safetensors, vectors.safetensors, metrics.json, curves.png" in out
+    assert fit("--out", "clean") == 0
+    assert Path("mixed/model.safetensors").read_bytes() == Path("clean/model.safetensors").read_bytes()
+    assert main(["fit", "--resume", "mixed", "--epochs", "2"]) == 0
+    capsys.readouterr()
+    assert "--skip-bad goes with --train" in refused(capsys, main(["fit", "--skip-bad", *QUICK]))
+
+
 def test_a_left_tower_of_a_fixed_number_of_words(files, capsys):
     message = refused(capsys, fit("--left-words", "4"))
     assert "the left sentence has 3 words; this tower takes exactly 4 (24 of 24 pairs do not fit)" in message
@@ -516,15 +536,13 @@ def narrow_vectors():
             "narrow.txt: these are not the vectors that the model learned with: they have 3 numbers a word, not 10",
         ),
         (["--right-column", "sentence3"], "test.tsv has no column 'sentence3'"),
-        (["--pairs", "again.tsv"], "again.tsv has a column 'probability' already"),
-        (["--pairs", "short.tsv"], "short.tsv, line 2: the right sentence has 1 word; this tower takes at least 2"),
+        (["--pairs", "again.tsv"], "again.tsv has a column 'probability' already; say --score-column NAME"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_predict_refuses(run, capsys, options, message):
     narrow_vectors()
     write_pairs("again.tsv", [("the dog", "the cat", "0.5")], "sentence1\tsentence2\tprobability")
-    write_pairs("short.tsv", [("the dog", "cat", "0.5")])
     Path("out.tsv").write_text("mine")
     assert message in refused(capsys, predict(*options))
     assert Path("out.tsv").read_text() == "mine"

@@ -170,7 +170,7 @@ def test_json_for_programs(interrupted, capsys):
     assert (row["epoch"], row["epochs"], set(row["dev"])) == (3, 6, {"loss", "accuracy", "auc"})
     metrics = json.loads(Path("run/metrics.json").read_text())
     assert end["test"] == metrics["test"]
-    assert (end["best_epoch"], end["files"]) == (metrics["best_epoch"], RESULTS)
+    assert (end["best_epoch"], end["files"]) == (metrics["best_epoch"], [*RESULTS, "vectors.safetensors"])
     assert main(["fit", "--resume", "run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["event"] == "finished"
 

@@ -369,15 +369,18 @@ def test_a_disk_that_gets_full_leaves_the_file_as_it_was(folder, capsys, monkeyp
 
 def test_a_mistake_in_the_middle(folder, capsys):
     """Of a file nothing is written; on standard output there are rows already, and the message says so."""
-    Path("pairs.tsv").write_bytes(encode([*ROWS[:10], ("10", "the dog", "")], "tsv"))
+    Path("pairs.tsv").write_bytes(encode([*ROWS[:10], ("10", "the dog")], "tsv"))
     Path("out.tsv").write_text("mine")
     assert run() == 2
-    assert capsys.readouterr().err == "towers predict: pairs.tsv, line 12: sentence2 is empty\n"
+    assert capsys.readouterr().err == "towers predict: pairs.tsv, line 12 has 2 fields; the header has 3\n"
     assert Path("out.tsv").read_text() == "mine"
     assert run(out="-") == 2
     out, err = capsys.readouterr()
     assert out.count("\n") == 1 + 9
-    assert err == "towers predict: pairs.tsv, line 12: sentence2 is empty; standard output has the first 9 pairs only\n"
+    assert (
+        err
+        == "towers predict: pairs.tsv, line 12 has 2 fields; the header has 3; standard output has the first 9 pairs only\n"
+    )
 
 
 # On a terminal.
@@ -429,3 +432,111 @@ def test_standard_streams_that_are_closed_or_the_same(folder):
         assert message in ended.stderr
         assert ended.stderr.count("\n") == 1
     assert Path("pairs.tsv").read_bytes() == encode(ROWS, "tsv")
+
+
+# Columns, empty cells, single lines.
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_score_is_in_the_range_of_the_labels_and_a_threshold_adds_labels(folder, format):
+    make_model("degrees", data={"label_range": [1, 5]})
+    Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
+    want = 1 + 4 * expected("degrees")
+    middle = float(want.median())
+    options = ["--out-format", format, "--threshold", str(middle), "--out", "out"]
+    assert main(["predict", "--model", "degrees", "--pairs", "pairs.tsv", *options]) == 0
+    columns = next(read_rows("out", format, rows=None))
+    assert columns.names == [*NAMES, "score", "label"]
+    scores, labels = (torch.tensor([float(cell) for cell in columns.column(name)]) for name in ("score", "label"))
+    torch.testing.assert_close(scores, want, rtol=1e-5, atol=1e-5)
+    assert torch.equal(labels, (scores >= middle).float())
+    assert {str(cell) for cell in columns.column("label")} == {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--score-column", "id"], "pairs.tsv has a column 'id' already; say --score-column NAME to call the new one"),
+        (["--threshold", ".5", "--label-column", "id"], "a column 'id' already; say --label-column NAME"),
+        (["--threshold", "2"], "--threshold 2: the scores go from 0 to 1"),
+        (["--threshold", "nan"], "--threshold nan: the scores go from 0 to 1"),
+        (["--threshold", ".5", "--label-column", "probability"], "--label-column probability: the column of the sco"),
+        (["--line"], "--line goes with --out -"),
+        (["--line", "--out-format", "parquet"], "--line: a Parquet file has no lines"),
+    ],
+)
+def test_options_about_columns_and_lines_that_are_refused(folder, capsys, options, message):
+    Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
+    assert run(*options) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("out.tsv").exists()
+
+
+def test_another_name_of_the_score(folder):
+    Path("pairs.tsv").write_text("sentence1\tsentence2\tprobability\nthe dog\tthe cat\tmine\n")
+    assert run("--score-column", "p") == 0
+    header, row = Path("out.tsv").read_text().splitlines()
+    assert header == "sentence1\tsentence2\tprobability\tp"
+    assert row.startswith("the dog\tthe cat\tmine\t0.")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_empty_and_short_sentences_get_empty_scores(folder, capsys, format):
+    rows = list(ROWS)
+    bad = {1: ("", rows[1][2]), 4: (rows[4][1], "dog"), 5: ("dog", ""), 11: ("", ""), 12: ("", ""), 13: ("dog", "dog")}
+    for place, (left, right) in bad.items():
+        rows[place] = (rows[place][0], left, right)
+    Path("pairs.csv").write_bytes(encode(rows, "csv"))
+    assert run("--threshold", ".5", pairs="pairs.csv", out=f"out.{format}") == 0
+    told = "towers predict: warning: 6 pairs without a score: a sentence is empty or too short (lines 3, 6, 7, 13, 14, …)\n"
+    assert told in capsys.readouterr().err
+    columns = next(read_rows(f"out.{format}", rows=None))
+    scores, labels = columns.column("probability"), columns.column("label")
+    want = expected()
+    for place, (score, label) in enumerate(zip(scores, labels, strict=True)):
+        if place in bad:
+            assert score in ("", None)
+            assert label in ("", None)
+        else:
+            assert float(score) == pytest.approx(float(want[place]), rel=1e-5)
+            assert int(label) == (float(want[place]) >= 0.5)
+
+
+def test_a_file_of_bad_rows_alone(folder, capsys):
+    Path("pairs.tsv").write_text("sentence1\tsentence2\n\tthe dog\n")
+    assert run("--json") == 0
+    said, err = capsys.readouterr()
+    assert "1 pair without a score: a sentence is empty or too short (line 2)" in err
+    assert json.loads(said)["without_score"] == 1
+    assert Path("out.tsv").read_text() == "sentence1\tsentence2\tprobability\n\tthe dog\t\n"
+
+
+def test_sentences_without_a_known_word_are_counted(folder, capsys):
+    Path("pairs.tsv").write_text("sentence1\tsentence2\nthe dog\tthe cat\nx y\tthe cat\nthe dog\tz z\n")
+    assert run("--json") == 0
+    said, err = capsys.readouterr()
+    assert "2 pairs have a sentence of which no word has a vector (the first: line 3); such scores mean nothing" in err
+    assert json.loads(said)["without_known_word"] == 2
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_each_line_is_answered_when_it_comes(folder, terminal):
+    options = ["--model", "run", "--pairs", "-", "--out", "-", "--format", "tsv"]
+    reader, writer = pty.openpty() if terminal else os.pipe()
+    if terminal:
+        reader, writer = writer, reader
+    command = [COMMAND, "predict", *options, *([] if terminal else ["--line"])]
+    with subprocess.Popen(command, stdin=reader, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        os.close(reader)
+        os.write(writer, b"sentence1\tsentence2\nthe dog\tthe cat\n")
+        assert process.stdout.readline() == b"sentence1\tsentence2\tprobability\n"
+        first = process.stdout.readline()
+        os.write(writer, b"the cat\tthe dog runs\n")
+        second = process.stdout.readline()
+        os.write(writer, b"\x04" if terminal else b"")
+        if not terminal:
+            os.close(writer)
+        assert process.wait(120) == 0
+    rows = [("", "the dog", "the cat"), ("", "the cat", "the dog runs")]
+    got = torch.tensor([float(line.split(b"\t")[2]) for line in (first, second)])
+    torch.testing.assert_close(got, expected(rows=rows), rtol=1e-5, atol=1e-6)

@@ -11,10 +11,14 @@ from typing import Any, Literal, NamedTuple
 from towers.answers import Model
 from towers.answers import load as load_model
 from towers.data import Coverage, SentencePairs, WordVectors, sample_pairs
+from towers.data.columns import Columns
 from towers.data.kept_vectors import FILE, save_vectors
+from towers.data.readers import read_rows
+from towers.data.rows import Rows
 from towers.data.words import is_unspaced
 from towers.model import Tower, TwoTowers
 from towers.training.prediction import Vectors
+from towers.training.processes import is_main
 
 FIRST = 200_000
 """Words of a vectors file that are kept with a model: such files begin with the most frequent words."""
@@ -22,6 +26,8 @@ COLUMNS: dict[str, Any] = {"left_column": "sentence1", "right_column": "sentence
 READING: dict[str, Any] = {"format": None, "separator": None}
 LABELS: dict[str, Any] = {"label_column": "label", "label_range": (0.0, 1.0)}
 PARTS = ("train", "dev", "test")
+LINES = 5
+"""How many lines of skipped rows are named."""
 SAMPLE_SHARES = (0.8, 0.1, 0.1)
 Command = Literal["fit", "predict"]
 
@@ -95,7 +101,10 @@ def _files(arguments: argparse.Namespace, model: TwoTowers) -> Data:
     columns = chosen(arguments, COLUMNS | LABELS)
     reading = chosen(arguments, READING)
     paths = {name: getattr(arguments, name) for name in PARTS if getattr(arguments, name) is not None}
-    parts = {name: SentencePairs.load(path, **columns, **reading) for name, path in paths.items()}
+    if arguments.skip_bad:
+        parts = {name: _skipping(path, model, columns, reading) for name, path in paths.items()}
+    else:
+        parts = {name: SentencePairs.load(path, **columns, **reading) for name, path in paths.items()}
     parts = {name: fitted(part, model, arguments.fit_length, "fit") for name, part in parts.items()}
     vocabulary = set[str]().union(*(part.vocabulary for part in parts.values()))
     missing = arguments.missing or "hash"
@@ -105,8 +114,19 @@ def _files(arguments: argparse.Namespace, model: TwoTowers) -> Data:
     return Data({name: part.with_vectors(vectors) for name, part in parts.items()}, vectors, extra)
 
 
+def _skipping(path: Path, model: TwoTowers, columns: Mapping[str, Any], reading: Mapping[str, Any]) -> SentencePairs:
+    """The pairs of a file but those with a sentence that is empty or too short; they are counted in a warning."""
+    (rows,) = read_rows(path, reading["format"], separator=reading["separator"], rows=None)
+    skipped = Skipped()
+    good, pairs = skipped.usable(rows, columns, model)
+    if skipped.rows and is_main(alone=False):
+        print(f"towers fit: warning: {path}: {skipped.told('left out')}", file=sys.stderr, flush=True)
+    labels = Columns(rows).labels(columns["label_column"], columns["label_range"])
+    return SentencePairs(pairs.left, pairs.right, [labels[i] for i in good], source=pairs.source, lines=pairs.lines)
+
+
 def _sample(arguments: argparse.Namespace, model: TwoTowers) -> Data:
-    for name in ("dev", "test", "vectors", "missing", "keep_words", *COLUMNS, *LABELS, *READING):
+    for name in ("dev", "test", "vectors", "missing", "keep_words", "skip_bad", *COLUMNS, *LABELS, *READING):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} goes with --train; without that, the built-in sample is used")
     pairs = fitted(sample_pairs(), model, arguments.fit_length, "fit")
@@ -172,6 +192,40 @@ def fitted(
             )
             raise ValueError(f"{pairs.source}, line {pairs.lines[first]}: {problem}. {way_out}")
     return pairs
+
+
+class Skipped:
+    """Rows of files that are left out, because a sentence has too few words: how many, and the first lines."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.first: list[int] = []
+
+    def usable(self, rows: Rows, options: Mapping[str, Any], model: TwoTowers) -> tuple[list[int], SentencePairs]:
+        """The places of the rows of which both towers can read the sentences, and their pairs, without labels.
+
+        A sentence without words is not usable, nor is one that is too short for a tower of any number of words.
+        """
+        columns = Columns(rows)
+        names = options["left_column"], options["right_column"]
+        left, right = (columns.sentences(name, options["split"], empty=True) for name in names)
+        least = [tower.kernel_words if tower.words is None else 1 for tower in (model.left, model.right)]
+        good = [place for place in range(len(rows)) if len(left[place]) >= least[0] and len(right[place]) >= least[1]]
+        if len(good) < len(rows):
+            taken = set(good)
+            bad = [line for place, line in enumerate(rows.lines) if place not in taken]
+            self.rows += len(bad)
+            self.first = [*self.first, *bad][:LINES]
+        lines = [rows.lines[place] for place in good]
+        pairs = SentencePairs([left[i] for i in good], [right[i] for i in good], source=rows.path, lines=lines)
+        return good, pairs
+
+    def told(self, verb: str) -> str:
+        """Which pairs they are, in words."""
+        places = ", ".join(map(str, self.first)) + (", …" if self.rows > len(self.first) else "")
+        line = "line" if self.rows == 1 else "lines"
+        pairs = "1 pair" if self.rows == 1 else f"{self.rows} pairs"
+        return f"{pairs} {verb}: a sentence is empty or too short ({line} {places})"
 
 
 _ANY = {

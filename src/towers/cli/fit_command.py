@@ -26,10 +26,10 @@ next free towers-run-N. Ctrl-C saves, and says how to go on.
   epoch 1/1   train loss 0.6972  accuracy 0.4975  AUC 0.4968   dev loss 0.6955  accuracy 0.4240  AUC 0.5146   1.5 s
   kept epoch 1, best dev loss: loss 0.6955  accuracy 0.4240  AUC 0.5146
   test, 250 pairs: accuracy 0.4560 (majority class 0.5080)  AUC 0.5011  loss 0.6930
-  saved in small: config.json, model.safetensors, metrics.json, curves.png
+  saved in small: config.json, model.safetensors, vectors.safetensors, metrics.json, curves.png
 
   $ towers fit --resume small --epochs 2 | tail -n 1
-  saved in small: config.json, model.safetensors, metrics.json, curves.png
+  saved in small: config.json, model.safetensors, vectors.safetensors, metrics.json, curves.png
 
 With files of your own (TSV, CSV, JSON lines or Parquet, by their ending; vectors as GloVe or word2vec text, word2vec
 binary or fastText .vec):
@@ -96,6 +96,11 @@ def _add_files(fit: Parser) -> None:
         help="words of --vectors that the model's folder carries, beside those of the pairs: the first N (200000)",
     )
     add_columns(files.add_argument)
+    files.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out pairs with a sentence that is empty or too short, and say how many (default: an error)",
+    )
     files.add_argument("--label-column", metavar="NAME", help="default: label")
     files.add_argument(
         "--label-range",

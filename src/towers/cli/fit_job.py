@@ -25,7 +25,7 @@ from towers.training.run import Run
 SETTINGS = tuple(field.name for field in fields(Settings))
 SIZES = ("kernel_words", "filters", "pool", "hidden", "chunk")
 FILES = ("train", "dev", "test", "vectors")
-OF_PAIRS = (*FILES, "missing", "keep_words", "fit_length", *common.COLUMNS, *common.LABELS, *common.READING)
+OF_PAIRS = (*FILES, "missing", "keep_words", "skip_bad", "fit_length", *common.COLUMNS, *common.LABELS, *common.READING)
 DEFAULTS: dict[str, Any] = {name: signature(Tower).parameters[name].default for name in SIZES} | {
     "dense": signature(TwoTowers).parameters["dense"].default,
     "missing": "hash",

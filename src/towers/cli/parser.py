@@ -24,7 +24,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 COMMANDS = {
     "fit": (fit_command, "learn from sentence pairs"),
-    "predict": (predict_command, "add probabilities to sentence pairs"),
+    "predict": (predict_command, "add scores to sentence pairs"),
     "convert": (convert_command, "carry a network over from Keras, or back"),
     "score": (score_command, "the score of two sentences"),
     "similar": (similar_command, "the sentences of a file that fit a query best"),
@@ -48,7 +48,7 @@ belong together.
   epoch 3/3   train loss 0.1418  accuracy 0.9695  AUC 0.9722   dev loss 0.1443  accuracy 0.9640  AUC 0.9691   1.4 s
   kept epoch 3, best dev loss: loss 0.1443  accuracy 0.9640  AUC 0.9691
   test, 250 pairs: accuracy 0.9640 (majority class 0.5080)  AUC 0.9761  loss 0.1363
-  saved in towers-run: config.json, model.safetensors, metrics.json, curves.png
+  saved in towers-run: config.json, model.safetensors, vectors.safetensors, metrics.json, curves.png
 """
 
 

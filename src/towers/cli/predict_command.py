@@ -1,4 +1,4 @@
-"""`towers predict`: add probabilities to a file of sentence pairs."""
+"""`towers predict`: add scores to a file of sentence pairs."""
 
 import argparse
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 from towers.cli.arguments import FORMATS, Parser, add_columns, add_machine, add_vectors, at_least_one
 
 HELP = """
-Add the column `probability` to a file of sentence pairs of any size, in the file's own order. Word vectors and column
-names are those that the model was trained with; options replace them.
+Add the column `probability` to a file of sentence pairs of any size, in the file's own order; a model of labels in
+another range than 0 to 1 adds `score`, in that range. Word vectors and column names are those that the model was
+trained with; options replace them. Where a sentence is empty or too short, the new cell is empty.
 
   $ printf 'sentence1\\tsentence2\\na happy ram was spotted by the lass\\tthe lass noticed a ram\\n' >pairs.tsv
   $ towers predict --model towers-run --pairs pairs.tsv --out -
@@ -28,9 +29,17 @@ def add_options(predict: Parser) -> None:
         "--pairs", type=Path, required=True, metavar="FILE", help="sentence pairs, without labels; -: standard input"
     )
     files.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the same rows, and `probability`; -: standard output"
+        "--out", type=Path, required=True, metavar="FILE", help="the same rows, and their scores; -: standard output"
     )
     files.add_argument("--out-format", choices=FORMATS, help="of the output (what its ending says; as the pairs)")
+    files.add_argument("--score-column", metavar="NAME", help="of the output (probability, or score: see above)")
+    files.add_argument(
+        "--threshold", type=float, metavar="X", help="also add `label`: 1 where the score is at least X, otherwise 0"
+    )
+    files.add_argument("--label-column", default="label", metavar="NAME", help="what --threshold adds (label)")
+    files.add_argument(
+        "--line", action="store_true", help="answer each line when it comes, as for pairs that are typed at a terminal"
+    )
     add_vectors(files.add_argument)
     add_columns(files.add_argument)
     machine = predict.add_argument_group("machine")

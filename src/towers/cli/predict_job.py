@@ -8,28 +8,33 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from torch import Tensor
 
 from towers.answers import Config
-from towers.cli.common import COLUMNS, chosen, covered, fitted, warn_of_missing
+from towers.cli.common import COLUMNS, Skipped, chosen, covered, fitted, warn_of_missing
 from towers.cli.prediction_files import STANDARD, format_of_output, naming, place_of, source_of, write
 from towers.data import SentencePairs, VectorStore
-from towers.data.columns import Columns
 from towers.data.kept_vectors import ExtendedVectors, load_vectors
 from towers.data.readers import TableFormat, read_rows
 from towers.data.rows import Rows
 from towers.data.sample import sample_vectors
-from towers.data.writers import writing
+from towers.data.writers import Values, writing
 from towers.model import TwoTowers
 from towers.training.options import check_arguments, require
 from towers.training.prediction import Predictor, Vectors, check_width
 
-COLUMN = "probability"
 OPTIONS: dict[str, Any] = {**COLUMNS, "fit_length": None}
 """Settings that config.json may have and options may replace, with their defaults."""
-Windows = Iterator[tuple[Rows, SentencePairs]]
+
+
+class Window(NamedTuple):
+    """Some rows, and those pairs among them, at these places, that the towers can read."""
+
+    rows: Rows
+    places: list[int]
+    pairs: SentencePairs
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -43,50 +48,105 @@ def predict(arguments: argparse.Namespace) -> None:
     out_format = format_of_output(arguments, format)
     config = Config(arguments.model)
     model = TwoTowers.load(arguments.model)
-    rows = read_rows(source, arguments.format if isinstance(source, str) else format, separator=arguments.separator)
-    windows = _windows(
-        rows, model, chosen(arguments, OPTIONS | {name: config.data[name] for name in OPTIONS if name in config.data})
-    )
+    answer, skipped = Answer(arguments, config), Skipped()
+    reading: dict[str, Any] = {"separator": arguments.separator}
+    if by_line := _by_line(arguments, format, out_format):
+        reading["rows"] = 1
+    rows = read_rows(source, arguments.format if isinstance(source, str) else format, **reading)
+    options = chosen(arguments, OPTIONS | {name: config.data[name] for name in OPTIONS if name in config.data})
+    windows = _windows(answer.checked(rows), model, options, skipped)
     first = next(windows)  # most mistakes are found here, before the vectors are read
     with _vectors(arguments, config, model) as vectors:
         predictor = Predictor(model, vectors, **machine)
-        job = Job(arguments, predictor)
+        job = Job(arguments, predictor, answer, skipped, by_line=by_line)
         with naming(arguments.out), job.admitting():
             write(place, lambda file: job.work(chain([first], windows), file, out_format))
     job.say(time.perf_counter() - started)
 
 
-def _windows(table: Iterator[Rows], model: TwoTowers, options: Mapping[str, Any]) -> Windows:
+def _windows(table: Iterator[Rows], model: TwoTowers, options: Mapping[str, Any], skipped: Skipped) -> Iterator[Window]:
     """Rows, each window with its checked pairs."""
     count = 0
     for rows in table:
-        if COLUMN in rows.names:
-            raise ValueError(f"{rows.path} has a column {COLUMN!r} already; rename it first")
-        columns = Columns(rows)
-        left, right = (columns.sentences(options[name], options["split"]) for name in ("left_column", "right_column"))
-        pairs = SentencePairs(left, right, source=rows.path, lines=rows.lines)
-        yield rows, fitted(pairs, model, options["fit_length"], "predict", before=count)
+        places, pairs = skipped.usable(rows, options, model)
+        yield Window(rows, places, fitted(pairs, model, options["fit_length"], "predict", before=count))
         count += len(rows)
+
+
+def _by_line(arguments: argparse.Namespace, format: TableFormat, out_format: TableFormat) -> bool:
+    """Whether each line is answered when it comes: with --line, or at a terminal."""
+    if arguments.line and "parquet" in (format, out_format):
+        raise ValueError("--line: a Parquet file has no lines; take another format")
+    if arguments.line and arguments.out != STANDARD:
+        raise ValueError("--line goes with --out -: a file appears whole, at the end")
+    typed = arguments.pairs == STANDARD and getattr(sys.stdin, "isatty", bool)()
+    return arguments.line or (typed and format != "parquet")
+
+
+class Answer:
+    """The columns that are added: the score in the range of the labels, and with --threshold the label.
+
+    Raises:
+        ValueError: the threshold is outside the range, or the two columns have one name.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, config: Config) -> None:
+        self.low, self.high = config.label_range
+        self.threshold: float | None = arguments.threshold
+        usual = "probability" if (self.low, self.high) == (0, 1) else "score"
+        self.score: str = arguments.score_column or usual
+        self.columns: dict[str, type] = {self.score: float}
+        if self.threshold is None:
+            return
+        if not self.low <= self.threshold <= self.high:
+            raise ValueError(f"--threshold {self.threshold:g}: the scores go from {self.low:g} to {self.high:g}")
+        if arguments.label_column == self.score:
+            raise ValueError(f"--label-column {self.score}: the column of the scores has this name; take another")
+        self.columns[arguments.label_column] = int
+
+    def checked(self, table: Iterator[Rows]) -> Iterator[Rows]:
+        """The rows, after a check that they have no column of an added name."""
+        for rows in table:
+            for name, kind in self.columns.items():
+                if name in rows.names:
+                    option = "--score-column" if kind is float else "--label-column"
+                    problem = f"has a column {name!r} already"
+                    raise ValueError(f"{rows.path} {problem}; say {option} NAME to call the new one otherwise")
+            yield rows
+
+    def values(self, probabilities: Tensor, places: list[int], rows: int) -> list[Values]:
+        """The cells of the added columns; those of rows at other places are empty."""
+        scores: list[Any] = [None] * rows
+        for place, score in zip(places, (self.low + (self.high - self.low) * probabilities).numpy(), strict=True):
+            scores[place] = score
+        if self.threshold is None:
+            return [scores]
+        return [scores, [None if score is None else int(score >= self.threshold) for score in scores]]
 
 
 class Job:
     """The prediction of all rows, and the report about it."""
 
-    def __init__(self, arguments: argparse.Namespace, predictor: Predictor) -> None:
-        self.arguments, self.predictor = arguments, predictor
+    def __init__(
+        self, arguments: argparse.Namespace, predictor: Predictor, answer: Answer, skipped: Skipped, *, by_line: bool
+    ) -> None:
+        self.arguments, self.predictor, self.answer, self.skipped = arguments, predictor, answer, skipped
+        self.by_line = by_line
         self.warned, self.written = False, 0
 
-    def work(self, windows: Windows, file: BinaryIO, format: TableFormat) -> None:
+    def work(self, windows: Iterator[Window], file: BinaryIO, format: TableFormat) -> None:
         """Predict and write."""
-        with writing(file, format, COLUMN) as writer, self._bar() as bar:
-            for rows, pairs in windows:
+        with writing(file, format, self.answer.columns) as writer, self._bar() as bar:
+            for rows, places, pairs in windows:
                 probabilities = self.predictor(pairs)
                 self._check(probabilities)
                 self._warn()
-                writer.write(rows, probabilities)
-                self.written = self.predictor.pairs
+                writer.write(rows, self.answer.values(probabilities, places, len(rows)))
+                if self.by_line:
+                    file.flush()
+                self.written += len(rows)
                 if rows.share:
-                    bar.total = round(self.predictor.pairs / rows.share)
+                    bar.total = round(self.written / rows.share)
                 bar.update(len(rows))
 
     @contextmanager
@@ -112,21 +172,34 @@ class Job:
             raise ValueError(f"{self.arguments.model}: the model {problem} Train it again")
 
     def _warn(self) -> None:
-        if not self.warned:
+        if not (self.warned or self.by_line):  # the first lines of a person say little about the vectors
             self.warned = warn_of_missing("predict", self.predictor.coverage, self.predictor.vectors.source)
 
     def say(self, seconds: float) -> None:
         """Print what was done: on standard error if the rows went to standard output."""
-        out, pairs, coverage = self.arguments.out, self.predictor.pairs, self.predictor.coverage
+        out, pairs, coverage = self.arguments.out, self.written, self.predictor.coverage
+        self._warn_of_rows()
         if self.arguments.json:
             counts = coverage._asdict() | {"missing": dict(coverage.missing.most_common(5))}
             vectors = {"source": self.predictor.vectors.source, **counts}
-            said = json.dumps({"pairs": pairs, "out": str(out), "seconds": round(seconds, 3), "vectors": vectors})
+            counts = {"pairs": pairs, "without_score": self.skipped.rows, "without_known_word": self.predictor.unknown}
+            said = json.dumps({**counts, "out": str(out), "seconds": round(seconds, 3), "vectors": vectors})
         else:
             place = "standard output" if out == STANDARD else out
-            said = f"{pairs} pair{'' if pairs == 1 else 's'} with {COLUMN} in {place}; "
+            said = f"{pairs} pair{'' if pairs == 1 else 's'} with {self.answer.score} in {place}; "
             said += covered(self.predictor.vectors, coverage)
         print(said, file=sys.stderr if out == STANDARD else sys.stdout, flush=True)
+
+    def _warn_of_rows(self) -> None:
+        """Say which pairs have no score, and which scores mean nothing."""
+        if self.skipped.rows:
+            told = self.skipped.told("without a score")
+            print(f"towers predict: warning: {told}", file=sys.stderr, flush=True)
+        if unknown := self.predictor.unknown:
+            pairs = "1 pair has" if unknown == 1 else f"{unknown} pairs have"
+            first = f"the first: line {self.predictor.first_unknown}"
+            problem = f"{pairs} a sentence of which no word has a vector ({first}); such scores mean nothing"
+            print(f"towers predict: warning: {problem}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 from towers.checkpoint import without_nan
 from towers.cli.common import Data, covered
+from towers.data.kept_vectors import FILE
 from towers.model import TwoTowers
 from towers.training import Epoch, History
 from towers.training.run import RESULTS, Run
@@ -46,7 +47,7 @@ class Text:
             share = f" (majority class {test['majority']:.4f})" if "majority" in test else ""
             named = {name: test[name] for name in ("accuracy", "pearson", "auc", "loss") if name in test}
             _say(f"test, {test['pairs']} pairs: " + _shown(named).replace("  ", share + "  ", 1))
-        _say(f"saved in {run.path}: config.json, model.safetensors, metrics.json, curves.png")
+        _say(f"saved in {run.path}: config.json, model.safetensors, {FILE}, metrics.json, curves.png")
 
     def finished(self, history: History, run: Run, way_on: str) -> None:
         """Print that the run is finished and cannot be resumed as it is."""
@@ -80,7 +81,7 @@ class Json:
 
     def end(self, history: History, metrics: Mapping[str, Any], run: Run) -> None:
         """Print the result and its folder."""
-        self._say("end", **self._kept(history), **metrics, folder=str(run.path), files=sorted(RESULTS))
+        self._say("end", **self._kept(history), **metrics, folder=str(run.path), files=sorted([*RESULTS, FILE]))
 
     def finished(self, history: History, run: Run, way_on: str) -> None:
         """Print that the run is finished and cannot be resumed as it is."""

@@ -19,13 +19,16 @@ class Columns(NamedTuple):
 
     rows: Rows
 
-    def sentences(self, name: str, split: Split) -> list[Sequence[str]]:
-        """A column of sentences: lists of strings as they are, strings divided as `split` says."""
+    def sentences(self, name: str, split: Split, *, empty: bool = False) -> list[Sequence[str]]:
+        """A column of sentences: lists of strings as they are, strings divided as `split` says.
+
+        `empty` admits sentences without words.
+        """
         if split not in SPLITTERS:
             raise ValueError(f"split ({split!r}) must be one of {', '.join(SPLITTERS)}")
         divide = SPLITTERS[split]
         return [
-            self._words(name, row, cell, divide)
+            self._words(name, row, cell, divide, empty)
             for row, cell in enumerate(self._column(name, "left_column or right_column"))
         ]
 
@@ -55,9 +58,11 @@ class Columns(NamedTuple):
             raise ValueError(f"{self.rows.path} has no column {name!r}, only {listed}{hint}")
         return self.rows.column(name)
 
-    def _words(self, name: str, row: int, cell: Any, divide: Callable[[str], list[str]]) -> Sequence[str]:
+    def _words(self, name: str, row: int, cell: Any, divide: Callable[[str], list[str]], empty: bool) -> Sequence[str]:
         words: Any = divide(cell) if isinstance(cell, str) else cell
         if words is None or words == []:
+            if empty:
+                return []
             raise self._mistake(row, f"{name} is empty")
         if not isinstance(words, list) or not all(isinstance(word, str) for word in cast(list[Any], words)):
             raise self._mistake(row, f"{name} is {_short(cell)}; expected a string or a list of strings")

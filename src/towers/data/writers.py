@@ -1,44 +1,45 @@
-"""Writers of tables, some rows at a time, with one more column of numbers: TSV, CSV, JSON lines and Parquet."""
+"""Writers of tables, some rows at a time, with more columns of numbers: TSV, CSV, JSON lines and Parquet."""
 
 import json
 import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
-
-from torch import Tensor
 
 from towers.checkpoint import without_nan
 from towers.data.readers import GROUP, TableFormat
 from towers.data.rows import Rows, need_polars, one_line
 
+Values = Sequence[Any]
+"""A column: float32 numbers of NumPy, or integers; None where a cell stays empty."""
+
 
 @contextmanager
-def writing(file: BinaryIO, format: TableFormat, column: str) -> Generator["Writer"]:
-    """A writer of rows with a new last column of numbers. After the `with` statement the file is complete."""
+def writing(file: BinaryIO, format: TableFormat, columns: Mapping[str, type]) -> Generator["Writer"]:
+    """A writer of rows with new last columns, each float or int. After the `with` statement the file is complete."""
     writers = {"tsv": TsvWriter, "csv": CsvWriter, "jsonl": JsonWriter}
     if format == "parquet":
         with tempfile.TemporaryDirectory(prefix="towers-") as folder:
-            parquet = ParquetWriter(file, column, Path(folder))
+            parquet = ParquetWriter(file, columns, Path(folder))
             yield parquet
             parquet.finish()
     else:
-        yield writers[format](file, column)
+        yield writers[format](file, columns)
 
 
 class Writer(ABC):
     """A writer of any format."""
 
-    def __init__(self, file: BinaryIO, column: str) -> None:
-        self.file, self.column = file, column
+    def __init__(self, file: BinaryIO, columns: Mapping[str, type]) -> None:
+        self.file, self.columns = file, dict(columns)
 
     @abstractmethod
-    def write(self, rows: Rows, values: Tensor) -> None:
-        """Add rows, and a number (float32) for each.
+    def write(self, rows: Rows, values: Sequence[Values]) -> None:
+        """Add rows, and for each new column a number a row; None leaves the cell empty.
 
         Raises:
             ValueError: the format cannot hold a row; the message names file and line.
@@ -50,15 +51,15 @@ class TextWriter(Writer):
 
     names: list[str] | None = None
 
-    def write(self, rows: Rows, values: Tensor) -> None:
+    def write(self, rows: Rows, values: Sequence[Values]) -> None:
         """Add rows. Columns that the first rows did not have are refused."""
         if self.names is None:
             self.names = rows.names
-            self._line(rows, -1, [*rows.names, self.column])
+            self._line(rows, -1, [*rows.names, *self.columns])
         if len(rows.names) > len(self.names):
             self._refuse_new(rows, rows.names[len(self.names)])
-        for place, (cells, value) in enumerate(zip(rows.cells(), _spelled(values), strict=True)):
-            self._line(rows, place, [*cells, value])
+        for place, (cells, *numbers) in enumerate(zip(rows.cells(), *values, strict=True)):
+            self._line(rows, place, [*cells, *map(_spelled, numbers)])
 
     def _line(self, rows: Rows, place: int, cells: list[str]) -> None:
         try:
@@ -103,10 +104,14 @@ class CsvWriter(TextWriter):
 class JsonWriter(Writer):
     """JSON lines: each object as it was read, with the new key; NaN and infinity, which JSON lacks, become null."""
 
-    def write(self, rows: Rows, values: Tensor) -> None:
+    def write(self, rows: Rows, values: Sequence[Values]) -> None:
         """Add rows."""
-        for record, value in zip(rows.records(), _spelled(values), strict=True):
-            line = without_nan({**record, self.column: float(value)})
+        for record, *numbers in zip(rows.records(), *values, strict=True):
+            new = {
+                name: None if number is None else kind(_spelled(number))
+                for (name, kind), number in zip(self.columns.items(), numbers, strict=True)
+            }
+            line = without_nan({**record, **new})
             try:
                 self.file.write((json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode())
             except UnicodeEncodeError:  # a lone surrogate can only be written as an escape
@@ -116,18 +121,22 @@ class JsonWriter(Writer):
 class ParquetWriter(Writer):
     """Parquet: groups of rows in a temporary folder, joined at the end, since polars cannot append to a file."""
 
-    def __init__(self, file: BinaryIO, column: str, folder: Path) -> None:
-        super().__init__(file, column)
+    def __init__(self, file: BinaryIO, columns: Mapping[str, type], folder: Path) -> None:
+        super().__init__(file, columns)
         self.polars, self.folder = need_polars(), folder
         self.waiting: list[Any] = []
         self.parts: list[Path] = []
         self.kinds: dict[str, str] = {}
 
-    def write(self, rows: Rows, values: Tensor) -> None:
+    def write(self, rows: Rows, values: Sequence[Values]) -> None:
         """Add rows."""
         rows.check_kinds(self.kinds)
-        numbers = self.polars.Series(self.column, values.numpy())
-        self.waiting.append(rows.frame().with_columns(numbers))
+        kinds = {float: self.polars.Float32, int: self.polars.Int8}
+        new = [
+            self.polars.Series(name, numbers, dtype=kinds[kind])
+            for (name, kind), numbers in zip(self.columns.items(), values, strict=True)
+        ]
+        self.waiting.append(rows.frame().with_columns(new))
         if sum(map(len, self.waiting)) >= GROUP:
             self._flush(rows.path)
 
@@ -157,6 +166,6 @@ class ParquetWriter(Writer):
             raise ValueError(f"{path}: cannot be written as Parquet: {one_line(error)}") from None
 
 
-def _spelled(values: Tensor) -> list[str]:
-    """The shortest decimal numbers that give the same float32 numbers again."""
-    return [str(value) for value in values.numpy()]
+def _spelled(number: float | None) -> str:
+    """The shortest decimal number that gives the same float32 number again; nothing for None."""
+    return "" if number is None else str(number)

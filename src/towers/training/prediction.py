@@ -67,6 +67,10 @@ class Predictor:
         self.model = deepcopy(model).eval().to(device=self.place, dtype=dtype)
         self.vectors, self.batch_size, self.mixed = vectors, batch_size, precision == "bf16-mixed"
         self.pairs = 0
+        self.unknown = 0
+        """Pairs so far with a sentence of which no word has a vector."""
+        self.first_unknown: int | None = None
+        """The line of the first of them."""
         self._tokens = self._tokens_found = 0
         self._types: set[int] = set()
         self._types_found: set[int] = set()
@@ -88,6 +92,7 @@ class Predictor:
             logits = self.model.compare(left, right)
         self.pairs += len(pairs)
         self._count(counts, vectors)
+        self._note_unknown(pairs, counts, vectors)
         if len(pairs) >= self.batch_size:  # for a single pair it would take longer than the pair
             give_memory_back()
         return logits.float().sigmoid().cpu()
@@ -153,6 +158,15 @@ class Predictor:
         self._missing.update(missing)
         if len(self._missing) > 2 * REMEMBERED:
             self._missing = Counter(dict(self._missing.most_common(REMEMBERED)))
+
+    def _note_unknown(self, pairs: SentencePairs, counts: Counter[str], vectors: WordVectors) -> None:
+        known = {word for word in counts if vectors.has(word)}
+        if len(known) == len(counts):
+            return
+        for left, right, line in zip(pairs.left, pairs.right, pairs.lines, strict=True):
+            if known.isdisjoint(left) or known.isdisjoint(right):
+                self.unknown += 1
+                self.first_unknown = line if self.first_unknown is None else self.first_unknown
 
     @property
     def coverage(self) -> Coverage:
