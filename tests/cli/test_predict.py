@@ -195,6 +195,8 @@ def test_the_result_as_json(folder, capsys):
     assert said.pop("seconds") > 0
     assert said == {
         "pairs": 1,
+        "without_score": 0,
+        "without_known_word": 0,
         "out": "out.tsv",
         "vectors": {
             "source": str(folder / "vectors.txt"),
