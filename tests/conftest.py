@@ -32,7 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """The whole suite runs in a process for each core, where pytest-xdist is installed and -n says nothing else."""
     whole = config.args_source is not pytest.Config.ArgsSource.ARGS
-    if whole and config.pluginmanager.has_plugin("xdist") and config.option.numprocesses is None:
+    worker = "PYTEST_XDIST_WORKER" in os.environ  # it runs what it is given, and starts no processes of its own
+    if whole and not worker and config.pluginmanager.has_plugin("xdist") and config.option.numprocesses is None:
         config.option.numprocesses, config.option.maxprocesses = "logical", config.option.maxprocesses or 8
         config.option.dist = "worksteal"
 
