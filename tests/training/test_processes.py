@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,8 @@ def test_torchrun_is_ended_and_slurm_goes_on_bit_for_bit(tmp_path):
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     code, told, err = run(sys.executable, "-W", "error", SCRIPT, *options, f"out={str(whole)!r}")
     assert (code, err) == (0, "")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29611"]
+    # --standalone takes a free port
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     code, begun, err = run(*torchrun, SCRIPT, *options, f"out={str(parted)!r}", "end_in=2", OMP_NUM_THREADS="1")
     assert code == 1
     assert "exitcode  : 143" in err, err
@@ -77,6 +79,9 @@ def as_slurm_runs(*arguments):
     """Two tasks of a step with what srun sets for them; the outputs of the first."""
     step = {"SLURM_JOB_ID": "14671", "SLURM_JOB_NAME": "towers", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     step |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1"}
+    with socket.socket() as free:  # else the job's number says the port, the same for all who run this test
+        free.bind(("127.0.0.1", 0))
+        step |= {"MASTER_PORT": str(free.getsockname()[1])}
     tasks = [
         subprocess.Popen(
             [sys.executable, SCRIPT, *arguments],
