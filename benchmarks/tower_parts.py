@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from towers import Ragged, Tower
-from towers.kernels import Batch
+from towers.kernels import Batch, cpu
 from towers.kernels.cpu import phrases_call
 from towers.optim import KerasAdam
 
@@ -19,7 +19,7 @@ def parts(tower: Tower, ids: Ragged, phase: str) -> dict[str, Callable[[], objec
     """Each part by itself; training: forward and backward pass. Phrases: convolution and pool together."""
     vectors, training = ids.vectors(), phase == "training"
     calls: dict[str, Callable[[], object]] = {}
-    if phrases_call.serves(tower.conv.weight.dtype):
+    if cpu.why_not() is None:
         calls["part: phrases, vectors"] = _phrases(tower, vectors, training)
         calls["part: phrases, ids"] = _phrases(tower, ids, training)
     rows = vectors.values.shape[0] - tower.kernel_words + 1

@@ -16,7 +16,7 @@ from towers.contracts.proofs.explore import OUT_OF_TIME, Coverage, explore, try_
 from towers.contracts.proofs.outside import Outside
 from towers.contracts.proofs.proof import ContractVerdict, Proof, ShapeTrace, TraceRow
 from towers.contracts.proofs.ranges import Span, Spans
-from towers.contracts.proofs.reality import SECONDS, RealityCheck
+from towers.contracts.proofs.reality import SECONDS, SHARE, RealityCheck
 from towers.contracts.proofs.settle import settle
 from towers.contracts.proofs.stateful import earlier_sizes
 from towers.contracts.proofs.symbolic_inputs import Case, ModuleSubject, read_subject
@@ -61,7 +61,7 @@ def verify(
             condition cannot be read or leaves no size; or the module cannot be copied.
     """
     start = time.perf_counter()
-    check_seconds = min(SECONDS, seconds / 4)
+    check_seconds = max(min(SECONDS, seconds / 4), SHARE * seconds)
     with _one_at_a_time, as_if_nothing_ran():
         prover = _Prover(module, several(where, "verify: where"), args, kwargs, start + seconds)
         coverages: list[Coverage] = []
@@ -216,7 +216,10 @@ def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
     """What the verdict is for, beyond sizes: dtype, device and memory layout of the inputs, and other arguments."""
     made = [*subject.required, *subject.optional]
     found = [spec for name in made for spec in tensors(subject.signature.arguments.get(name, ()))]
-    dtypes = dict.fromkeys(str(subject.dtype(spec)).removeprefix("torch.") for spec in found)
+    try:
+        dtypes = dict.fromkeys(str(subject.dtype(spec)).removeprefix("torch.") for spec in found)
+    except ValueError:  # a dtype_of that names no parameter: the verdict says so
+        dtypes = {}
     texts = [f"inputs are {' or '.join(dtypes)}"] if dtypes else []
     texts.append("inputs are contiguous and on the CPU")
     for name, default in subject.signature.defaults.items():
