@@ -1,14 +1,12 @@
 """Networks in files of Keras <-> TwoTowers, without Keras. Nothing in a file is run, imported or unpickled."""
 
+# What needs numpy is imported where it is used: the names are there without the extra "keras".
+
 from collections.abc import Mapping
 from os import PathLike
 
 from torch import nn
 
-from towers.keras.read_layer import read_layer
-from towers.keras.read_network import convert
-from towers.keras.read_optimizer import read_optimizer
-from towers.keras.write_network import write_network
 from towers.model import TwoTowers
 from towers.optim import KerasAdam
 
@@ -35,6 +33,8 @@ def load(
         ValueError: the file is damaged, its network is not two towers, or `like` is missing or does not fit; the
             message names the layer and what differs.
     """
+    from towers.keras.read_network import convert
+
     return convert(path, like, lambdas or {}).model
 
 
@@ -50,6 +50,8 @@ def save(model: TwoTowers, path: str | PathLike[str]) -> None:
         ValueError: the name has another end; a layer of a tower was replaced; parameters are of several dtypes, of one
             that Keras's files do not hold, or not finite; or gates are the hard sigmoid of Keras 2.
     """
+    from towers.keras.write_network import write_network
+
     write_network(model, path)
 
 
@@ -67,6 +69,8 @@ def load_optimizer(path: str | PathLike[str], model: TwoTowers, kind: str | None
         ValueError: the file names another optimizer or none, its Adam has what KerasAdam has not (decay, clipping,
             AMSGrad, a schedule), it holds no state, or the state is another network's.
     """
+    from towers.keras.read_optimizer import read_optimizer
+
     return read_optimizer(path, model, kind)
 
 
@@ -88,4 +92,6 @@ def convert_layer(path: str | PathLike[str], name: str) -> nn.Module:
     Warns:
         UserWarning: the layer has an activation, which is not part of PhraseConv or nn.Linear.
     """
+    from towers.keras.read_layer import read_layer
+
     return read_layer(path, name)
