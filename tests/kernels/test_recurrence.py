@@ -90,3 +90,9 @@ def test_gates_that_are_none_are_refused():
         RaggedLSTM(3, 5, recurrent_activation="hard_sigmoid").to_torch()
     assert isinstance(RaggedLSTM(3, 5).to_torch(), nn.LSTM)
     assert "recurrent_activation='hard_sigmoid'" in repr(RaggedLSTM(3, 5, recurrent_activation="hard_sigmoid"))
+
+
+def test_a_trace_that_would_hold_for_one_length_is_refused():
+    lstm = RaggedLSTM(3, 5, recurrent_activation="hard_sigmoid")
+    with pytest.raises(RuntimeError, match=r"gates are hard_sigmoid cannot be traced by torch\.jit"):
+        torch.jit.trace(lstm, (torch.randn(2, 4, 3),), check_trace=False)

@@ -25,7 +25,13 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
-    """See `towers.kernels`. It reads the longest length once where it is not known."""
+    """See `towers.kernels`. It reads the longest length once where it is not known.
+
+    Raises:
+        RuntimeError: under torch.jit.trace, whose result would hold for this number of steps alone.
+    """
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        raise RuntimeError(f"an LSTM whose gates are {weights.gates} cannot be traced by torch.jit; use torch.export")
     count = state[0].shape[1]
     starts, lengths = batch.places(count)
     longest = int(lengths.max()) if batch.longest is None and count else batch.longest or 0
