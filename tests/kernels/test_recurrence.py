@@ -92,6 +92,7 @@ def test_gates_that_are_none_are_refused():
     assert "recurrent_activation='hard_sigmoid'" in repr(RaggedLSTM(3, 5, recurrent_activation="hard_sigmoid"))
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_trace_that_would_hold_for_one_length_is_refused():
     lstm = RaggedLSTM(3, 5, recurrent_activation="hard_sigmoid")
     with pytest.raises(RuntimeError, match=r"gates are hard_sigmoid cannot be traced by torch\.jit"):
