@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy
 import pytest
 import torch
 
@@ -53,10 +55,26 @@ def test_score_of_one_pair_and_of_many(folder: Path) -> None:
     every = expected(folder)
     assert model.score(LEFT[0], RIGHT[1]) == pytest.approx(float(every[0, 1]), abs=1e-6)
     pairs = [(a, b) for a in LEFT for b in RIGHT]
-    torch.testing.assert_close(model.score(iter(pairs)), every.flatten(), atol=1e-6, rtol=0)
+    scores = model.score(iter(pairs))
+    assert isinstance(scores, numpy.ndarray)
+    numpy.testing.assert_allclose(scores, every.flatten(), atol=1e-6, rtol=0)
     words = [(a.split(), b.split()) for a, b in pairs]
-    assert torch.equal(model.score(words), model.score(pairs))
+    assert torch.equal(model.score(words, tensor=True), torch.tensor(scores))
+    lefts, rights = zip(*pairs, strict=True)
+    assert (model.score(lefts, iter(rights)) == scores).all()
     assert model.score([]).shape == (0,)
+
+
+@pytest.mark.parametrize("missing", ["zero", "hash"])
+def test_one_pair_is_scored_as_among_many(folder: Path, missing: Literal["zero", "hash"]) -> None:
+    """One pair goes a shorter way; the same network must see the same vectors, known and unknown, and count them."""
+    vectors = WordVectors(WORDS, torch.randn(6, 7, generator=torch.Generator().manual_seed(0)), missing=missing)
+    network = TwoTowers.load(folder)
+    for pair in [("the dog", "a cat runs"), ("the blorp zork", "A DOG cafe\u0301"), ("a blorp blorp", "the blorp")]:
+        alone, many = Model(network, vectors), Model(network, vectors)
+        assert alone.score(*pair) == pytest.approx(float(many.score([pair])[0]), abs=1e-6)
+        assert alone.coverage == many.coverage
+        assert len(vectors.table) == 6
 
 
 def test_similarity_of_sentences_and_of_states(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +130,26 @@ def test_a_fixed_tower_refuses_other_lengths_unless_it_was_trained_otherwise(fol
         ),
         (lambda model: model.score("", "a dog"), "has 0 words; its tower takes at least 2"),
         (lambda model: model.score("a dog"), "right is missing: score takes two sentences, or pairs of sentences"),
+        (lambda model: model.score(["a dog"], "a dog"), "must both be one sentence, or both be lists of sentences"),
+        (lambda model: model.score(["a dog"], LEFT), "there are 1 left and 4 right sentences; each needs its other"),
+        (lambda model: model.score(["ab", "cd"]), r"pair 0 \('ab'\) must be two sentences"),
+        (
+            lambda model: model.score([("a dog", "a cat"), LEFT]),
+            r"pair 1 \(\['the dog runs', .*\) must be two sentences",
+        ),
+        (
+            lambda model: model.score([("a dog", None)]),
+            "right sentence 0 is None; expected a string, or a list of words",
+        ),
+        (lambda model: model.score([("a dog", ["a", 1])]), r"right sentence 0 is \['a', 1\]; expected a string, or a"),
+        (lambda model: model.score([{"a": "a dog"}]), "pair 0 has no 'sentence1', only 'a'"),
+        (lambda model: model.score({"a": ["a dog"]}), "the dict has no column 'sentence1', only a; say which"),
+        (
+            lambda model: model.score({"sentence1": [], "sentence2": LEFT}),
+            "its columns must be equally long: sentence1 has",
+        ),
+        (lambda model: model.encode([float("nan")]), "left sentence 0 is nan; expected a string"),
+        (lambda model: model.encode({"a": LEFT}), "left sentences must be one column, not a whole dict"),
         (lambda model: model.encode("a dog"), "left sentences must be a list of sentences, not one string"),
         (lambda model: model.encode(LEFT, side="up"), r"side \('up'\) must be \"left\" or \"right\""),
         (lambda model: model.most_similar("a dog", LEFT, 0), r"k \(0\) must be at least 1"),
@@ -124,9 +162,168 @@ def test_what_is_refused(folder: Path, call, message: str) -> None:
 
 def test_a_sentence_without_a_known_word_is_named(folder: Path) -> None:
     with pytest.warns(
-        UserWarning, match=r"1 left sentences have no word with a vector \(the first is sentence 1, 'x y'"
-    ):
+        UserWarning, match=r"1 left sentence has no word with a vector \(the first is sentence 1, 'x y'\); such"
+    ) as caught:
         towers.load(folder).encode(["the dog", "x y"])
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="2 right sentences have no word with a vector") as caught:
+        towers.load(folder).most_similar("the dog", ["y y", "x y", "a cat"])
+    assert caught[0].filename == __file__
+
+
+def test_of_equal_scores_the_logits_decide(folder: Path) -> None:
+    """Far from 0 the sigmoid is 1 for logits that differ."""
+    network = TwoTowers.load(folder)
+    with torch.no_grad():
+        network.logit.weight.mul_(1000)
+        network.logit.bias.fill_(1000)
+    save_model("sure", network)
+    model = towers.load("sure")
+    scores, places = model.most_similar(LEFT[0], RIGHT)
+    states = model.encode([LEFT[0]]), model.encode(RIGHT, side="right")
+    assert scores.tolist() == [1, 1, 1]
+    assert places.tolist() == network.compare(*states).argsort(descending=True).tolist()
+    assert places.tolist() != [0, 1, 2]
+
+
+def test_most_similar_in_blocks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = towers.load(folder)
+    want = model.most_similar(LEFT, RIGHT, 2)
+    monkeypatch.setattr("towers.answers.BLOCK", 1)
+    got = model.most_similar(LEFT, RIGHT, 2)
+    assert torch.equal(got[1], want[1])
+    torch.testing.assert_close(got[0], want[0])
+    assert [part.shape for part in model.most_similar([], RIGHT, 2)] == [(0, 2), (0, 2)]
+    assert [part.shape for part in model.most_similar("the dog", [], 2)] == [(0,), (0,)]
+
+
+# Which words decide.
+
+
+def score_without(model: Model, sides: dict[str, list[str]], side: str, place: int, blank: list[str]) -> float:
+    changed = sides | {side: sides[side][:place] + blank + sides[side][place + 1 :]}
+    return float(model.score([(changed["left"], changed["right"])])[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*no word with a vector")
+@pytest.mark.parametrize("words", [None, 3])
+def test_explain_leaves_each_word_out(folder: Path, words: int | None) -> None:
+    if words:
+        save_model("towers-run", TwoTowers(Tower(vector_width=7), Tower(words, vector_width=7)))
+    model = towers.load(folder)
+    sides = {"left": ["the", "dog", "runs", "the"], "right": ["a", "cat", "sleeps"] if words else ["a", "cat"]}
+    whole = model.score(" ".join(sides["left"]), " ".join(sides["right"]))
+    effects = model.explain(" ".join(sides["left"]), sides["right"])
+    assert {(effect.side, effect.place) for effect in effects} == {
+        (side, place) for side, sentence in sides.items() for place in range(len(sentence))
+    }
+    for side, place, word, effect in effects:
+        assert word == sides[side][place]
+        without = score_without(model, sides, side, place, [""] if side == "right" else [])
+        assert effect == pytest.approx(whole - without, abs=2e-6)
+    sizes = [abs(effect.effect) for effect in effects]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 1e-3
+
+
+def test_explain_is_in_the_range_of_the_labels_and_leaves_blanks_alone(folder: Path) -> None:
+    network = TwoTowers(Tower(vector_width=7), Tower(4, vector_width=7))
+    save_model("one", network, fit_length="pad-or-cut")
+    save_model("five", network, fit_length="pad-or-cut", label_range=[1, 6])
+    one, five = (towers.load(name).explain("the dog", "a cat") for name in ("one", "five"))
+    assert [effect[:3] for effect in five] == [effect[:3] for effect in one]
+    assert len(one) == 4
+    assert [effect.effect for effect in five] == pytest.approx([5 * effect.effect for effect in one], abs=1e-5)
+
+
+# Tables and columns of other libraries.
+
+
+def table_of(library: str) -> Any:
+    columns = {"sentence1": LEFT[:3], "sentence2": RIGHT, "other": [1, 2, 3]}
+    if library == "dict":
+        return columns
+    module = pytest.importorskip(library)
+    if library == "pyarrow":
+        return module.table(columns)
+    if library == "datasets":
+        return module.Dataset.from_dict(columns)
+    return module.DataFrame(columns)
+
+
+@pytest.mark.parametrize("library", ["dict", "pandas", "polars", "pyarrow", "datasets"])
+def test_tables_and_their_columns(folder: Path, library: str) -> None:
+    model, table, want = towers.load(folder), table_of(library), expected(folder)
+    scores = [float(want[place, place]) for place in range(3)]
+    assert model.score(table).tolist() == pytest.approx(scores, abs=1e-6)
+    assert model.score(table["sentence1"], table["sentence2"]).tolist() == pytest.approx(scores, abs=1e-6)
+    torch.testing.assert_close(model.similarity(table["sentence1"], table["sentence2"]), want[:3], atol=1e-6, rtol=0)
+    assert model.most_similar("the dog runs", table["sentence2"], 1)[1].tolist() == [int(want[0].argmax())]
+    with pytest.raises(ValueError, match="left sentence 0 is 1; expected a string"):
+        model.encode(table["other"])
+    with pytest.raises(ValueError, match="must be one column, not a whole "):
+        model.encode(table)
+
+
+def test_rows_of_datasets_lazy_frames_arrays_and_other_names(folder: Path) -> None:
+    polars = pytest.importorskip("polars")
+    model, want = towers.load(folder), expected(folder)
+    scores = pytest.approx([float(want[place, place]) for place in range(3)], abs=1e-6)
+    frame = polars.DataFrame(table_of("dict"))
+    assert model.score(frame.iter_rows(named=True)).tolist() == scores
+    assert model.score(frame.lazy()).tolist() == scores
+    assert model.score(numpy.array([LEFT[:3], RIGHT]).T).tolist() == scores
+    assert model.score(numpy.array(LEFT[:3]), numpy.array(RIGHT)).tolist() == scores
+    words = frame.with_columns(polars.col("sentence1").str.split(" "))
+    assert model.score(words).tolist() == scores
+    save_model("named", TwoTowers.load(folder), left_column="a", right_column="b")
+    renamed = frame.rename({"sentence1": "a", "sentence2": "b"})
+    assert towers.load("named").score(renamed).tolist() == scores
+    with pytest.raises(ValueError, match=r"the DataFrame, row 2: sentence1 is empty"):
+        model.score(polars.DataFrame({"sentence1": ["a dog", ""], "sentence2": ["a dog", "a cat"]}))
+
+
+def test_pairs_of_a_table_in_memory(folder: Path) -> None:
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"a": LEFT, "b": LEFT, "y": [1.0, 2.5, 5.0, 1.0]})
+    pairs = SentencePairs.from_table(frame, left_column="a", right_column="b", label_column="y", label_range=(1, 5))
+    assert pairs.left == [tuple(sentence.split()) for sentence in LEFT]
+    assert pairs.labels is not None
+    assert pairs.labels.tolist() == [0, 0.375, 1, 0]
+    for table, message in [
+        (
+            {"sentence1": ["a"], "sentence2": ["b"], "label": [None]},
+            "the dict, row 1: label is None, which is no number",
+        ),
+        ({"sentence1": [None], "sentence2": ["b"], "label": [1]}, "the dict, row 1: sentence1 is empty"),
+        ({"sentence1": ["a"], "sentence2": [3], "label": [1]}, "the dict, row 1: sentence2 is 3; expected a string or"),
+        ({"sentence1": ["a"], "sentence2": ["b"]}, "the dict has no column 'label', only sentence1, sentence2"),
+        ([("a", "b", 1)], r"table \(list\) has no named columns; give a frame, or a dict of columns"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            SentencePairs.from_table(table)
+
+
+def test_columns_of_one_name_in_a_frame(folder: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([["a dog", "a cat", "the dog"]], columns=["sentence1", "sentence2", "sentence2"])
+    with pytest.raises(ValueError, match="two columns are named 'sentence2'; rename one of them"):
+        towers.load(folder).score(frame)
+
+
+def test_a_bar_for_long_work_on_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    model = towers.load(folder)
+    monkeypatch.setattr("towers.answers.SLICE", 2)
+    want = model.score(LEFT, LEFT)
+    assert capsys.readouterr().err == ""
+    assert (model.score(LEFT, LEFT, progress=True) == want).all()
+    assert "/4.00 [" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    model.encode(LEFT)
+    assert "? sentences/s" in capsys.readouterr().err
+    model.encode(LEFT, progress=False)
+    model.encode(LEFT[:2])
+    assert capsys.readouterr().err == ""
 
 
 def test_more_words_from_a_file_of_the_same_vectors(folder: Path) -> None:
@@ -176,7 +373,18 @@ def test_the_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best = sorted(range(3), key=lambda place: -float(every[1, place]))[:2]
     assert capsys.readouterr().out == "".join(f"{every[1, place]:.4f}\t{RIGHT[place]}\n" for place in best)
     assert main(["score", "--model", "towers-run", "x y", RIGHT[0]]) == 0
-    assert "towers score: warning: 1 left sentences have no word with a vector" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(
+        "towers score: 2 of 5 different words have no vector: 'x', 'y'\n"
+        "towers score: warning: 1 left sentence has no word with a vector (the first is sentence 0, 'x y'); such scores"
+    )
+    assert main(["score", "--model", "towers-run", LEFT[0], RIGHT[0], "--explain"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    effects = towers.load("towers-run").explain(LEFT[0], RIGHT[0])
+    assert said[1:] == [f"{effect:+.4f}\t{side}\t{word}" for side, _, word, effect in effects]
+    Path("more.txt").write_text("the blorp\nblorp blorp the\na zork\n")
+    assert main(["similar", "--query", LEFT[1], "--in", "more.txt", "-k", "1"]) == 0
+    told = "towers similar: 2 of 6 different words have no vector: 'blorp', 'zork'\n"
+    assert capsys.readouterr().err == "towers similar: the model is towers-run\n" + told
 
 
 def test_no_model_is_a_line(

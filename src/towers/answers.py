@@ -1,28 +1,48 @@
 """A model with its words: sentences in, scores, states and the most similar sentences out."""
 
 import json
+import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor
 
 from towers.checkpoint import CONFIG, read_config
-from towers.data import SentencePairs, VectorStore
-from towers.data.columns import SPLITTERS
+from towers.data import Coverage, SentencePairs, VectorStore, WordVectors
+from towers.data.columns import SPLITTERS, Columns
 from towers.data.kept_vectors import FILE, ExtendedVectors, load_vectors
+from towers.data.memory_rows import MemoryRows, as_list, is_table
 from towers.data.sample import sample_vectors
+from towers.data.vectors import BLANK
 from towers.model import Tower, TwoTowers
 from towers.training.prediction import Predictor, Vectors, check_width
+
+if TYPE_CHECKING:
+    import numpy
 
 Side = Literal["left", "right"]
 Text = str | Sequence[str]
 """A sentence: a string, which is divided as in the model's training, or its words."""
+Words = tuple[str, ...]
 BLOCK = 1 << 22
 """Numbers of the head's hidden layer that `similarity` holds at a time."""
+SLICE = 4096
+"""Sentences, or pairs, that are read between two steps of a progress bar."""
+
+
+class Effect(NamedTuple):
+    """What a word does to a score."""
+
+    side: Side
+    place: int
+    """The place of the word in its sentence, from 0."""
+    word: str
+    effect: float
+    """The score of the pair less its score without the word: above 0, the word raises the score."""
 
 
 class Config:
@@ -81,8 +101,15 @@ def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = N
         words = sample_vectors(config.missing)
     else:
         raise ValueError(f"{folder} does not carry its word vectors; give vectors=, the file that it was trained with")
-    split, fit_length = config.data.get("split", "rule"), config.data.get("fit_length")
-    return Model(network, words, split=split, fit_length=fit_length, label_range=config.label_range)
+    data = config.data
+    return Model(
+        network,
+        words,
+        split=data.get("split", "rule"),
+        fit_length=data.get("fit_length"),
+        label_range=config.label_range,
+        columns=(data.get("left_column", "sentence1"), data.get("right_column", "sentence2")),
+    )
 
 
 class Model:
@@ -92,8 +119,10 @@ class Model:
         model.score("a happy ram was spotted by the lass", "the lass noticed a ram")
 
     Sentences are strings, divided into words as in the model's training, or lists of words. Any iterable of them will
-    do: lists, generators, columns of pandas, polars and Arrow. Every method raises a ValueError for a sentence with a
-    number of words that its tower does not take, and warns about sentences without a single known word.
+    do: lists, generators, columns of pandas, polars, Arrow and Hugging Face datasets. Every method raises a ValueError
+    for a sentence with a number of words that its tower does not take, and warns about sentences without a single known
+    word; `coverage` counts the words that had no vector. Long work shows a progress bar on a terminal; `progress=`
+    True or False decides otherwise.
 
     Args:
         network: the towers; a copy is used.
@@ -101,6 +130,7 @@ class Model:
         split: "rule" or "spaces", how a string becomes words.
         fit_length: "pad-or-cut" for towers of a fixed number of words; None refuses other sentences.
         label_range: what the probabilities 0 and 1 mean; scores are in this range.
+        columns: the names of the left and the right sentences where a whole table is scored.
 
     Raises:
         ValueError: the vectors have another width than the towers take.
@@ -114,33 +144,113 @@ class Model:
         split: Literal["rule", "spaces"] = "rule",
         fit_length: Literal["pad-or-cut"] | None = None,
         label_range: tuple[float, float] = (0.0, 1.0),
+        columns: tuple[str, str] = ("sentence1", "sentence2"),
     ) -> None:
         self._predictor = Predictor(network, vectors)
         self.network = self._predictor.model
-        self.split, self.fit_length, self.label_range = split, fit_length, label_range
+        self.split: Literal["rule", "spaces"] = split
+        self.fit_length, self.label_range, self.columns = fit_length, label_range, columns
+
+    @property
+    def coverage(self) -> Coverage:
+        """How many words of all sentences so far have a vector, and which have none."""
+        return self._predictor.coverage
 
     @overload
-    def score(self, left: str, right: str) -> float: ...
+    def score(self, left: str, right: str) -> float: ...  # pyright: ignore[reportOverlappingOverload]  (a string is Any)
     @overload
-    def score(self, left: Iterable[tuple[Text, Text]]) -> Tensor: ...
-    def score(self, left: str | Iterable[tuple[Text, Text]], right: str | None = None) -> float | Tensor:
-        """The score of a pair as a float, or of many pairs as a tensor (pairs), float32 on the CPU.
+    def score(
+        self, left: Any, right: Any = None, *, tensor: Literal[False] = False, progress: bool | None = None
+    ) -> "numpy.ndarray[Any, Any]": ...
+    @overload
+    def score(self, left: Any, right: Any = None, *, tensor: Literal[True], progress: bool | None = None) -> Tensor: ...
+    def score(
+        self, left: Any, right: Any = None, *, tensor: bool = False, progress: bool | None = None
+    ) -> "float | numpy.ndarray[Any, Any] | Tensor":
+        """The score of two sentences, or the scores of many pairs.
+
+        Args:
+            left: a sentence, or many; without `right`: pairs of sentences, or a table with the columns of `columns`
+                (a frame of pandas or polars, a table of Arrow, a Hugging Face dataset, a dict of columns).
+            right: the second sentence, or as many as there are left ones.
+            tensor: return a tensor in place of an array.
+            progress: show a progress bar; None: on a terminal, if there are thousands of pairs.
+
+        Returns:
+            A float for two strings, otherwise an array of NumPy (pairs), float32.
 
         Raises:
-            ValueError: a sentence has a number of words that its tower does not take.
+            ValueError: a sentence has a number of words that its tower does not take, something is no sentence or no
+                pair of them (its place is named), or left and right are not equally many.
         """
-        if isinstance(left, str):
-            if right is None:
-                raise ValueError("right is missing: score takes two sentences, or pairs of sentences")
-            return float(self._scores([(left, right)])[0])
-        return self._scores(list(left))
+        if isinstance(left, str) and isinstance(right, str):
+            (one,), (other,) = self._divide([left], "left"), self._divide([right], "right")
+            return float(self._in_range(self._predictor.one(one, other))[0])
+        scores = self._scores(*self._sides(left, right), progress)
+        return scores if tensor else scores.numpy()
 
-    def _scores(self, pairs: list[tuple[Text, Text]]) -> Tensor:
-        lefts = self._divide([left for left, _ in pairs], "left")
-        rights = self._divide([right for _, right in pairs], "right")
-        return self._in_range(self._predictor(SentencePairs(lefts, rights)))
+    def _sides(self, left: Any, right: Any) -> tuple[list[Words], list[Words]]:
+        """The words of both sides of what `score` was given."""
+        if right is None and isinstance(left, str):
+            raise ValueError("right is missing: score takes two sentences, or pairs of sentences")
+        if right is None and is_table(left):
+            table = Columns(MemoryRows(left))
+            lefts, rights = (cast(list[Any], table.sentences(name, self.split)) for name in self.columns)
+        elif right is None:
+            sides = list(zip(*map(self._pair, as_list(left), iter(range(sys.maxsize))), strict=True))
+            lefts, rights = map(list[Any], sides or ((), ()))
+        elif isinstance(left, str) or isinstance(right, str):
+            raise ValueError("left and right must both be one sentence, or both be lists of sentences")
+        else:
+            lefts, rights = as_list(left), as_list(right)
+        if len(lefts) != len(rights):
+            raise ValueError(f"there are {len(lefts)} left and {len(rights)} right sentences; each needs its other")
+        return self._divide(lefts, "left"), self._divide(rights, "right")
 
-    def encode(self, sentences: Iterable[Text], *, side: Side = "left") -> Tensor:
+    def _pair(self, pair: Any, place: int) -> tuple[Any, Any]:
+        """The two sentences of a pair; a row of a dataset is a dict."""
+        if isinstance(pair, Mapping):
+            row = cast(Mapping[str, Any], pair)
+            absent = [name for name in self.columns if name not in row]
+            if absent:
+                raise ValueError(f"pair {place} has no {absent[0]!r}, only {', '.join(map(repr, row))}")
+            return row[self.columns[0]], row[self.columns[1]]
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(cast(Sequence[Any], pair)) != 2:
+            raise ValueError(f"pair {place} ({pair!r:.60}) must be two sentences")
+        one, other = cast(Sequence[Any], pair)
+        return one, other
+
+    def _scores(self, lefts: list[Words], rights: list[Words], progress: bool | None = False) -> Tensor:
+        parts = [
+            self._predictor(SentencePairs(lefts[part], rights[part])) for part in _slices(len(lefts), "pairs", progress)
+        ]
+        return self._in_range(torch.cat(parts) if parts else torch.empty(0))
+
+    def explain(self, left: Text, right: Text) -> list[Effect]:
+        """Which words move the score of a pair: the change of the score when one is left out, the largest first.
+
+        Where a tower would not take the sentence without the word, since it takes a fixed number of words or the
+        sentence is too short then, a blank word (zeros) stands in its place.
+
+        Raises:
+            ValueError: a tower does not take its sentence.
+        """
+        sides = {"left": self._divide([left], "left")[0], "right": self._divide([right], "right")[0]}
+        places = [(side, place) for side, words in sides.items() for place, word in enumerate(words) if word != BLANK]
+        pairs = [sides, *(sides | {side: self._without(side, sides[side], place)} for side, place in places)]
+        whole, *others = self._scores([pair["left"] for pair in pairs], [pair["right"] for pair in pairs]).tolist()
+        effects = (
+            Effect(cast(Side, side), place, sides[side][place], whole - other)
+            for (side, place), other in zip(places, others, strict=True)
+        )
+        return sorted(effects, key=lambda effect: -abs(effect.effect))
+
+    def _without(self, side: str, words: Words, place: int) -> Words:
+        tower: Tower = getattr(self.network, side)
+        fixed = tower.words is not None or len(words) <= tower.kernel_words
+        return (*words[:place], *([BLANK] if fixed else []), *words[place + 1 :])
+
+    def encode(self, sentences: Iterable[Text], *, side: Side = "left", progress: bool | None = None) -> Tensor:
         """The states of sentences (sentences, hidden), float32 on the CPU.
 
         Raises:
@@ -148,7 +258,9 @@ class Model:
         """
         if side not in ("left", "right"):
             raise ValueError(f'side ({side!r}) must be "left" or "right"')
-        return self._predictor.encode(self._divide(sentences, side), side)
+        words = self._divide(sentences, side)
+        parts = [self._predictor.encode(words[part], side) for part in _slices(len(words), "sentences", progress)]
+        return torch.cat(parts) if parts else self._predictor.encode([], side)
 
     def similarity(self, left: Iterable[Text] | Tensor, right: Iterable[Text] | Tensor) -> Tensor:
         """The scores of every left with every right sentence (left, right), float32 on the CPU.
@@ -158,13 +270,15 @@ class Model:
         Raises:
             ValueError: a tower does not take a sentence.
         """
-        lefts, rights = self._states(left, "left"), self._states(right, "right")
+        blocks = list(self._blocks(self._states(left, "left"), states := self._states(right, "right")))
+        return self._in_range(torch.cat(blocks).sigmoid() if blocks else torch.empty(0, len(states)))
+
+    def _blocks(self, lefts: Tensor, rights: Tensor) -> Iterator[Tensor]:
+        """The logits of some left states after the others with all right states."""
         rows = max(1, BLOCK // max(1, len(rights) * self.network.dense.out_features))
         with torch.inference_mode():
-            parts = [
-                self.network.compare(part[:, None], rights[None]).float().sigmoid().cpu() for part in lefts.split(rows)
-            ]
-        return self._in_range(torch.cat(parts) if parts else torch.empty(0, len(rights)))
+            for part in lefts.split(rows) if len(lefts) else ():
+                yield self.network.compare(part[:, None], rights[None]).float().cpu()
 
     def most_similar(
         self, query: str | Iterable[Text], sentences: Iterable[Text] | Tensor, k: int = 10
@@ -173,16 +287,22 @@ class Model:
 
         The query is read by the left tower, the sentences by the right one; they may be states of `encode`. For one
         query, a string, both results have one axis (k), otherwise two (queries, k). A k beyond the number of sentences
-        gives all of them.
+        gives all of them. The memory beside the result is bounded.
 
         Raises:
             ValueError: k is less than 1, or a tower does not take a sentence.
         """
         if k < 1:
             raise ValueError(f"k ({k}) must be at least 1")
-        scores = self.similarity([query] if isinstance(query, str) else query, sentences)
-        order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-        best = scores.gather(1, order)
+        states = self._states(sentences, "right")
+        scores, places = [torch.empty(0, min(k, len(states)))], [torch.empty(0, min(k, len(states)), dtype=torch.int64)]
+        for logits in self._blocks(self._states([query] if isinstance(query, str) else query, "left"), states):
+            order = logits.argsort(dim=1, descending=True, stable=True)[
+                :, :k
+            ]  # where logits differ, scores may be equal
+            scores.append(self._in_range(logits.gather(1, order).sigmoid()))
+            places.append(order)
+        best, order = torch.cat(scores), torch.cat(places)
         return (best[0], order[0]) if isinstance(query, str) else (best, order)
 
     def _in_range(self, probabilities: Tensor) -> Tensor:
@@ -191,31 +311,69 @@ class Model:
 
     def _states(self, sentences: Iterable[Text] | Tensor, side: Side) -> Tensor:
         states = sentences if isinstance(sentences, Tensor) else self.encode(sentences, side=side)
-        return states.to(self.network.dense.weight)
+        return states.reshape(-1, states.shape[-1]).to(self.network.dense.weight)
 
-    def _divide(self, sentences: Iterable[Text], side: Side) -> list[tuple[str, ...]]:
+    def _divide(self, sentences: Iterable[Text], side: Side) -> list[Words]:
         """The words of each sentence, padded or cut where the model's training did so."""
         if isinstance(sentences, str):
             raise ValueError(f"{side} sentences must be a list of sentences, not one string: [{sentences[:40]!r}]")
+        if is_table(sentences):
+            raise ValueError(f"{side} sentences must be one column, not a whole {type(sentences).__name__}")
         tower: Tower = getattr(self.network, side)
-        divide, divided = SPLITTERS[self.split], list[tuple[str, ...]]()
-        for place, sentence in enumerate(sentences):
-            words = tuple(divide(sentence)) if isinstance(sentence, str) else tuple(sentence)
-            if words and tower.words is not None and self.fit_length is not None:
-                words = (*words[: tower.words], *[""] * (tower.words - len(words)))
-            least, most = (tower.kernel_words, None) if tower.words is None else (tower.words, tower.words)
-            if len(words) < max(least, 1) or (most is not None and len(words) > most):
-                takes = f"at least {least}" if most is None else f"exactly {most}"
+        least, most = (tower.kernel_words, sys.maxsize) if tower.words is None else (tower.words, tower.words)
+        fitted = tower.words if self.fit_length is not None else None
+        divide, divided = SPLITTERS[self.split], list[Words]()
+        for place, sentence in enumerate(as_list(sentences)):
+            words = tuple(divide(sentence)) if isinstance(sentence, str) else _checked(sentence, side, place)
+            if words and fitted is not None:
+                words = (*words[:fitted], *[BLANK] * (fitted - len(words)))
+            if not max(least, 1) <= len(words) <= most:
+                takes = f"at least {least}" if tower.words is None else f"exactly {least}"
                 has = "1 word" if len(words) == 1 else f"{len(words)} words"
                 raise ValueError(f"{side} sentence {place} ({sentence!r:.60}) has {has}; its tower takes {takes}")
             divided.append(words)
         self._warn_of_unknown(divided, side)
         return divided
 
-    def _warn_of_unknown(self, sentences: list[tuple[str, ...]], side: Side) -> None:
-        known = self._predictor.vectors.select({word for sentence in sentences for word in sentence})
-        unknown = [place for place, words in enumerate(sentences) if not any(map(known.has, words))]
+    def _warn_of_unknown(self, sentences: list[Words], side: Side) -> None:
+        vectors = self._predictor.vectors
+        words = {word for sentence in sentences for word in sentence}
+        has = (vectors if isinstance(vectors, WordVectors) else vectors.select(words)).has
+        known = {word for word in words if has(word)}
+        if len(known) == len(words):
+            return
+        unknown = [place for place, sentence in enumerate(sentences) if known.isdisjoint(sentence)]
         if unknown:
             first = f"the first is sentence {unknown[0]}, {' '.join(sentences[unknown[0]])[:60]!r}"
-            problem = f"{len(unknown)} {side} sentences have no word with a vector ({first})"
-            warnings.warn(f"{problem}; their scores mean nothing", stacklevel=4)
+            have = f"1 {side} sentence has" if len(unknown) == 1 else f"{len(unknown)} {side} sentences have"
+            problem = f"{have} no word with a vector ({first}); such scores mean nothing"
+            warnings.warn(problem, stacklevel=_depth_of_caller())
+
+
+def _checked(sentence: Any, side: Side, place: int) -> Words:
+    """A sentence that was given as its words."""
+    if not isinstance(sentence, list | tuple) or not all(isinstance(word, str) for word in cast(list[Any], sentence)):
+        raise ValueError(f"{side} sentence {place} is {sentence!r:.60}; expected a string, or a list of words")
+    return tuple(cast(list[str], sentence))
+
+
+def _slices(count: int, unit: str, progress: bool | None) -> Iterator[slice]:
+    """The places from 0 to `count`, some at a time, under a progress bar."""
+    shown = (count > SLICE and sys.stderr.isatty()) if progress is None else progress
+    if not shown:
+        yield from (slice(start, start + SLICE) for start in range(0, count, SLICE))
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=count, leave=False, unit=f" {unit}", unit_scale=True) as bar:
+        for start in range(0, count, SLICE):
+            yield slice(start, start + SLICE)
+            bar.update(min(SLICE, count - start))
+
+
+def _depth_of_caller() -> int:
+    """The `stacklevel` of the code outside of towers that called it."""
+    frame, depth = sys._getframe(1), 1  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("towers."):
+        frame, depth = frame.f_back, depth + 1
+    return depth

@@ -27,7 +27,7 @@ READING: dict[str, Any] = {"format": None, "separator": None}
 LABELS: dict[str, Any] = {"label_column": "label", "label_range": (0.0, 1.0)}
 PARTS = ("train", "dev", "test")
 LINES = 5
-"""How many lines of skipped rows are named."""
+"""How many lines of skipped rows, and how many words without a vector, are named."""
 SAMPLE_SHARES = (0.8, 0.1, 0.1)
 Command = Literal["fit", "predict"]
 
@@ -70,9 +70,22 @@ def answering(arguments: argparse.Namespace) -> Generator[Model]:
         print(f"towers {arguments.command}: the model is {folder}", file=sys.stderr, flush=True)
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
-        yield load_model(folder, vectors=arguments.vectors)
+        model = load_model(folder, vectors=arguments.vectors)
+        yield model
+    if problem := unknown_words(model.coverage):
+        print(f"towers {arguments.command}: {problem}", file=sys.stderr, flush=True)
     for warning in noted:
         print(f"towers {arguments.command}: warning: {warning.message}", file=sys.stderr, flush=True)
+
+
+def unknown_words(coverage: Coverage) -> str | None:
+    """How many different words have no vector, and which; None if all have one."""
+    unknown = coverage.types - coverage.types_found
+    if not unknown:
+        return None
+    named = ", ".join(repr(word) for word, _ in coverage.missing.most_common(LINES))
+    have = "has" if unknown == 1 else "have"
+    return f"{unknown} of {coverage.types} different words {have} no vector: {named}{', …' if unknown > LINES else ''}"
 
 
 def warn_of_missing(command: str, coverage: Coverage, source: str) -> bool:

@@ -10,6 +10,14 @@ Print the score of two sentences, in the range of the labels that the model lear
 
   $ towers score --model towers-run "a happy ram was spotted by the lass" "the lass noticed a ram"
   0.9330
+
+With --explain, a line for each word follows: how much lower the score is without it, the largest change first.
+
+  $ towers score --model towers-run "a happy ram was spotted by the lass" "the lass noticed a ram" --explain | head -n 4
+  0.9330
+  +0.9248	left	was
+  +0.9231	left	ram
+  +0.7759	right	ram
 """
 
 
@@ -18,6 +26,7 @@ def add_options(score: Parser) -> None:
     score.set_defaults(run=run)
     score.add_argument("left", metavar="LEFT", help="the left sentence")
     score.add_argument("right", metavar="RIGHT", help="the right sentence")
+    score.add_argument("--explain", action="store_true", help="also print how much each word moves the score")
     add_model(score)
 
 
@@ -33,3 +42,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     with answering(arguments) as model:
         print(f"{model.score(arguments.left, arguments.right):.4f}")
+        if arguments.explain:
+            for side, _, word, effect in model.explain(arguments.left, arguments.right):
+                print(f"{effect:+.4f}\t{side}\t{word}")

@@ -82,7 +82,7 @@ class Columns(NamedTuple):
             raise self._mistake(row, f"{problem}; labels go from {limits}") from None
 
     def _mistake(self, row: int, problem: str) -> ValueError:
-        return ValueError(f"{self.rows.path}, line {self.rows.lines[row]}: {problem}")
+        return ValueError(f"{self.rows.path}, {self.rows.unit} {self.rows.lines[row]}: {problem}")
 
 
 def _short(value: Any, spell: Callable[[Any], str] = repr) -> str:

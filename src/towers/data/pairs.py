@@ -4,14 +4,16 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from itertools import accumulate, pairwise
 from os import PathLike
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from towers.data.batches import Batch, batch_order, cut, fingerprint, reorder
 from towers.data.columns import Columns, Split
+from towers.data.memory_rows import MemoryRows, is_table
 from towers.data.readers import WINDOW, Source, TableFormat, read_rows
+from towers.data.rows import Rows
 from towers.data.vectors import BLANK, WordVectors
 from towers.kernels.order import offsets_of
 from towers.ragged import Ragged
@@ -114,10 +116,43 @@ class SentencePairs:
         Raises what `load` does, when the line is read.
         """
         for part in read_rows(source, format, separator=separator, rows=rows):
-            columns = Columns(part)
-            left, right = columns.sentences(left_column, split), columns.sentences(right_column, split)
-            labels = None if label_column is None else columns.labels(label_column, label_range)
-            yield cls(left, right, labels, source=part.path, lines=part.lines)
+            yield cls._of_rows(part, (left_column, right_column), label_column, label_range, split)
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Any,
+        *,
+        left_column: str = "sentence1",
+        right_column: str = "sentence2",
+        label_column: str | None = "label",
+        label_range: tuple[float, float] = (0, 1),
+        split: Split = "rule",
+    ) -> Self:
+        """Pairs of a table in memory: a frame of pandas or polars, a table of Arrow, a Hugging Face dataset, or a dict.
+
+        Columns, labels and sentences are as for `load`; errors count rows from 1.
+
+        Raises:
+            ValueError: as `load`.
+
+        >>> from towers.data import SentencePairs
+        >>> table = {"sentence1": ["a dog runs"], "sentence2": ["an animal moves"], "label": [1]}
+        >>> SentencePairs.from_table(table).left
+        [('a', 'dog', 'runs')]
+        """
+        if not is_table(table):
+            raise ValueError(f"table ({type(table).__name__}) has no named columns; give a frame, or a dict of columns")
+        return cls._of_rows(MemoryRows(table), (left_column, right_column), label_column, label_range, split)
+
+    @classmethod
+    def _of_rows(
+        cls, rows: Rows, sides: tuple[str, str], label: str | None, label_range: tuple[float, float], split: Split
+    ) -> Self:
+        columns = Columns(rows)
+        left, right = (columns.sentences(side, split) for side in sides)
+        labels = None if label is None else columns.labels(label, label_range)
+        return cls(left, right, labels, source=rows.path, lines=rows.lines)
 
     def __len__(self) -> int:
         """The number of pairs."""

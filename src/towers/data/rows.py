@@ -20,6 +20,9 @@ KINDS: Mapping[type, str] = {
 class Rows:
     """Some neighbouring rows of a text table.
 
+    Attributes:
+        unit: what errors count: a "line" of a file, or a "row" of a table in memory.
+
     Args:
         path: what errors call the file.
         names: the columns that are known so far.
@@ -27,6 +30,8 @@ class Rows:
         lines: the 1-based line at which each row begins (of Parquet: its row).
         share: the share of the file that has been read after these rows, from 0 to 1; None if its size is unknown.
     """
+
+    unit = "line"
 
     def __init__(
         self,

@@ -173,6 +173,19 @@ class WordVectors:
         ids = self.ids(words)
         return self.table[ids]
 
+    def gather(self, words: Sequence[str]) -> Tensor:
+        """As `look_up`, for a few words, but nothing is counted or kept: the table stays as it is."""
+        rows = [self._row(word) for word in words]
+        missing = [place for place, row in enumerate(rows) if row == self._known]
+        if not missing:
+            return self.table.index_select(0, torch.tensor(rows))
+        vectors = self.table.new_zeros(len(rows), self.width)
+        known = [place for place, row in enumerate(rows) if row < self._known]
+        vectors[known] = self.table[[rows[place] for place in known]]
+        if self.missing == "hash" and (named := [place for place in missing if words[place] != BLANK]):
+            vectors[named] = self.scale * hashed_table([forms(words[place])[-2] for place in named], self.width)
+        return vectors
+
     def select(self, vocabulary: Iterable[str]) -> "WordVectors":
         """The vectors of these words alone, with nothing looked up yet."""
         wanted = (form for word in vocabulary for form in forms(word))

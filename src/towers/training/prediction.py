@@ -98,6 +98,18 @@ class Predictor:
         return logits.float().sigmoid().cpu()
 
     @torch.inference_mode()
+    def one(self, left: Sentence, right: Sentence) -> Tensor:
+        """The probability of one pair, without what is only worth its time for many."""
+        vectors, counts = self.vectors, Counter((*left, *right))
+        if not isinstance(vectors, WordVectors):
+            vectors = vectors.select(counts)
+        rows = vectors.gather((*left, *right)).to(self.model.dense.weight)
+        with torch.autocast(self.place.type, torch.bfloat16) if self.mixed else nullcontext():
+            logit = self.model(rows[None, : len(left)], rows[None, len(left) :])
+        self._count(counts, vectors)
+        return logit.float().sigmoid().cpu()
+
+    @torch.inference_mode()
     def encode(self, sentences: Sequence[Sentence], side: Literal["left", "right"]) -> Tensor:
         """The states of sentences (sentences, hidden) as float32 on the CPU, by the tower of that side.
 

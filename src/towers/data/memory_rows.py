@@ -1,0 +1,68 @@
+"""Tables and columns that are in memory already: of pandas, polars, Arrow, Hugging Face datasets, or plain Python."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from towers.data.rows import Rows
+
+
+class MemoryRows(Rows):
+    """The rows of a table in memory.
+
+    Args:
+        table: anything with named columns, see `is_table`.
+
+    Raises:
+        ValueError: its columns do not have one length.
+    """
+
+    unit = "row"
+
+    def __init__(self, table: Any) -> None:
+        collect = getattr(table, "collect", None)
+        self._table = table = collect() if callable(collect) else table  # polars may be lazy
+        name, names = f"the {type(table).__name__}", names_of(table)
+        count = 0 if isinstance(table, Mapping) else len(table)
+        if isinstance(table, Mapping):
+            sizes = {column: len(values) for column, values in cast(Mapping[str, Any], table).items()}
+            if len(set(sizes.values())) > 1:
+                listed = ", ".join(f"{column} has {size}" for column, size in sizes.items())
+                raise ValueError(f"{name}: its columns must be equally long: {listed}")
+            count = next(iter(sizes.values()), 0)
+        super().__init__(name, names, [], range(1, count + 1))
+        self.twice = {name for name in names if names.count(name) > 1}
+
+    def column(self, name: str) -> list[Any]:
+        """The cells of a column."""
+        return as_list(cast(Any, self._table)[name])
+
+
+def is_table(value: object) -> bool:
+    """Whether a value has named columns: a frame, a table, a dataset, or a dict of columns."""
+    kind: object = type(value)  # on a lazy frame itself, the question would run its query
+    return isinstance(value, Mapping) or hasattr(kind, "column_names") or hasattr(kind, "columns")
+
+
+def names_of(table: Any) -> list[str]:
+    """The names of a table's columns; pandas has columns that are named by numbers too, which nobody can ask for."""
+    if isinstance(table, Mapping):
+        return list(cast(Mapping[str, Any], table))
+    names = getattr(table, "column_names", None)
+    return [name for name in (table.columns if names is None else names) if isinstance(name, str)]
+
+
+def as_list(column: Any) -> list[Any]:
+    """The values of a column, or of any iterable, as Python's own objects; arrays among them become lists."""
+    for name in ("to_pylist", "to_list", "tolist"):  # of Arrow, of pandas and polars, of NumPy
+        if callable(method := getattr(column, name, None)):
+            return [_plain(value) for value in cast(Sequence[Any], method())]
+    return [_plain(value) for value in column]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    for name in ("as_py", "tolist"):  # a scalar of Arrow; an array or a scalar of NumPy
+        if callable(method := getattr(value, name, None)):
+            return method()
+    return list(cast(tuple[Any, ...], value)) if isinstance(value, tuple) else value
