@@ -15,12 +15,18 @@ import towers
 
 PUBLIC = {
     "FeaturePool",
+    "PairFeatures",
+    "PairHead",
     "PhraseConv",
     "Ragged",
     "RaggedLSTM",
     "ShapeContractError",
+    "StepPool",
     "Tower",
     "TwoTowers",
+    "WordDropout",
+    "WordFeatures",
+    "WordMap",
     "contracts",
     "data",
     "export",

@@ -8,19 +8,30 @@ if TYPE_CHECKING:
     from towers.answers import load
     from towers.contracts import ShapeContractError
     from towers.layers.lstm import RaggedLSTM
+    from towers.layers.pair_head import PairFeatures, PairHead
     from towers.layers.phrases import PhraseConv
     from towers.layers.pool import FeaturePool
+    from towers.layers.step_pool import StepPool
+    from towers.layers.word_dropout import WordDropout
+    from towers.layers.word_features import WordFeatures
+    from towers.layers.word_map import WordMap
     from towers.model import Tower, TwoTowers
     from towers.ragged import Ragged
 
 __all__ = [
     "FeaturePool",
+    "PairFeatures",
+    "PairHead",
     "PhraseConv",
     "Ragged",
     "RaggedLSTM",
     "ShapeContractError",
+    "StepPool",
     "Tower",
     "TwoTowers",
+    "WordDropout",
+    "WordFeatures",
+    "WordMap",
     "contracts",
     "data",
     "export",
@@ -33,10 +44,16 @@ __all__ = [
 
 _HOME = {
     "FeaturePool": "towers.layers.pool",
+    "PairFeatures": "towers.layers.pair_head",
+    "PairHead": "towers.layers.pair_head",
     "PhraseConv": "towers.layers.phrases",
     "Ragged": "towers.ragged",
     "RaggedLSTM": "towers.layers.lstm",
     "ShapeContractError": "towers.contracts",
+    "StepPool": "towers.layers.step_pool",
+    "WordDropout": "towers.layers.word_dropout",
+    "WordFeatures": "towers.layers.word_features",
+    "WordMap": "towers.layers.word_map",
     "load": "towers.answers",
     "Tower": "towers.model",
     "TwoTowers": "towers.model",

@@ -13,11 +13,12 @@ from typing import Any, cast
 
 from torch import Tensor
 
-FORMAT = 2
-"""The format of config.json and resume.json that is written; all formats up to it are read.
+FORMAT = 3
+"""The newest format of config.json and resume.json; all formats up to it are read.
 
-1: the first. 2: a tower's "recurrent_activation", and "towers", the version that wrote the file. Whoever adds an entry
-that towers itself reads raises the number: an older version then refuses the file, and does not misread it.
+1: the first. 2: a tower's "recurrent_activation", and "towers", the version that wrote the file. 3: the entries of
+NEW_IN_3; without them a file has the format 2, which older versions read. Whoever adds an entry that towers itself
+reads raises the number: an older version then refuses the file, and does not misread it.
 """
 CONFIG, WEIGHTS, VECTORS = "config.json", "model.safetensors", "vectors.safetensors"
 RESUME = "resume.json"
@@ -32,7 +33,7 @@ def write(folder: str | PathLike[str], config: Mapping[str, Any], weights: Mappi
         ValueError: the config has an entry "format" or "towers", which are written here.
         OSError: the folder cannot be written.
     """
-    about = {"format": FORMAT, "towers": own_version()}
+    about = {"format": format_of(config.get("model")), "towers": own_version()}
     if taken := sorted(about.keys() & config.keys()):
         raise ValueError(f"{CONFIG} of a saved model has an entry {taken[0]!r} of its own; choose another name")
     folder = Path(folder)
@@ -40,6 +41,16 @@ def write(folder: str | PathLike[str], config: Mapping[str, Any], weights: Mappi
     write_tensors(folder / WEIGHTS, weights)
     text = json.dumps({**about, **config}, indent=2) + "\n"
     replace(folder / CONFIG, lambda path: path.write_text(text, encoding="utf8"))
+
+
+def format_of(model: object) -> int:
+    """The lowest format that has all entries of a model."""
+    entries = cast(dict[str, Any], model) if isinstance(model, dict) else {}
+    sides: list[Any] = [entries.get("left"), entries.get("right")]
+    towers = [cast(dict[str, Any], side) for side in sides if isinstance(side, dict)]
+    plain = entries.keys() <= {"left", "right", "dense"} and not any(NEW_IN_3 & tower.keys() for tower in towers)
+    absent = any(tower.get(part, 1) is None for tower in towers for part in ("filters", "hidden"))
+    return 2 if plain and not absent else 3
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -115,10 +126,11 @@ def read_config(folder: str | PathLike[str], name: str = CONFIG) -> dict[str, An
     return entries
 
 
-MODEL_ENTRIES = frozenset({"left", "right", "dense"})
-TOWER_ENTRIES = frozenset(
-    {"words", "vector_width", "kernel_words", "filters", "pool", "hidden", "chunk", "recurrent_activation"}
-)
+NEW_IN_3 = frozenset({"bidirectional", "reduce", "word_map", "word_maximum", "word_mean"})
+MODEL_ENTRIES = frozenset({"left", "right", "dense", "features", "outputs", "dropout", "word_dropout", "second"})
+TOWER_ENTRIES = NEW_IN_3 | {
+    "words", "vector_width", "kernel_words", "filters", "pool", "hidden", "chunk", "recurrent_activation",
+}  # fmt: skip
 
 
 def _check_names(path: Path, name: str, section: object, known: frozenset[str]) -> None:

@@ -1,9 +1,9 @@
 """Tower and TwoTowers: the network, readable from top to bottom."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from types import NoneType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -17,9 +17,14 @@ from towers.convert import to_ragged
 from towers.kernels.recurrence import Gates
 from towers.layers import fused
 from towers.layers.lstm import RaggedLSTM
+from towers.layers.pair_head import Feature, PairFeatures, PairHead
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
-from towers.layers.validation import at_least_one, refuse
+from towers.layers.step_pool import Reduce, over_steps
+from towers.layers.validation import at_least_one, probability, refuse
+from towers.layers.word_dropout import WordDropout
+from towers.layers.word_features import WordFeatures
+from towers.layers.word_map import WordMap
 from towers.microbatch import WORKING_BYTES, slices
 from towers.ragged import Ragged
 from towers.sharing import Shareable
@@ -32,12 +37,16 @@ _takes_sentences = contract(
         "lengths == {self.words}",
         "{self.kernel_words} <= lengths <= words",
     ),
-    dtype_of="conv.weight",
+    dtype_of="weight",
 )
 
 
 class Tower(nn.Module):
     """Word vectors of a sentence -> phrases of neighbouring words -> pooled features -> last state of an LSTM.
+
+    That is the network with which this package began, and the default. The arguments after `chunk` give it other parts:
+    an LSTM in both directions, its largest states in place of the last one, no convolution, and features of single
+    words beside it. A state is then [states of the LSTM, word maximum, word mean], `width` numbers.
 
     In Keras: `Conv2D(filters, (kernel_words, vector_width))`, `MaxPooling1D(pool, data_format="channels_first")`,
     `LSTM(hidden)`, with Keras's initial values.
@@ -46,17 +55,28 @@ class Tower(nn.Module):
         words: the number of words that every sentence must have; None: any number of at least `kernel_words`.
         vector_width: the size of a word vector.
         kernel_words: the number of neighbouring words of a phrase; `steps` = words - kernel_words + 1.
-        filters: the number of features of a phrase.
+        filters: the number of features of a phrase; None: no convolution and no pool, the LSTM reads the vectors
+            (`kernel_words` is 1 then).
         pool: the size of the groups of features of which the largest is kept; the LSTM's input size is filters / pool.
-        hidden: the LSTM's hidden size.
+        hidden: the LSTM's hidden size; None: no LSTM, `reduce` takes the pooled features, if there are any.
         chunk: the LSTM takes this number of steps at a time and carries its state on; None: all steps at once. The
             result is the same. Where `words` is an int, `chunk` must divide the steps; where it is None, the last chunk
             may be shorter.
         recurrent_activation: the function of the LSTM's gates, see RaggedLSTM; old networks of Keras have others.
+        bidirectional: the LSTM reads each sentence in both directions, with weights for each.
+        reduce: "last": the LSTM's state at the end of a sentence (of the second direction: at its beginning); "max" or
+            "mean": over its states at all steps, see StepPool.
+        word_map: the size of a trained linear map of the vectors, which all parts then read; None: no map.
+        word_maximum: the units of the maximum over words of relu(W x + b), see WordFeatures; 0: none.
+        word_mean: the units of the mean over words of W x + b; 0: none.
+
+    Attributes:
+        width: the size of a state: `hidden`, twice that in both directions, and the units of words.
+        has_other_parts: whether it is another network than convolution, feature pool, and the last state of one LSTM.
 
     Raises:
         ValueError: a size is not an int of at least 1, `pool` does not divide `filters`, `words` is below
-            `kernel_words`, or `chunk` does not divide the steps.
+            `kernel_words`, `chunk` does not divide the steps, or an argument goes with a part that is not there.
 
     >>> import torch
     >>> from towers import Tower
@@ -65,26 +85,36 @@ class Tower(nn.Module):
     torch.Size([2, 3])
     """
 
+    conv: PhraseConv  # None where `filters` is
+    pool: FeaturePool  # the same
+    lstm: RaggedLSTM  # None where `hidden` is
+
     def __init__(
         self,
         words: int | None = None,
         *,
         vector_width: int = 300,
         kernel_words: int = 2,
-        filters: int = 32,
+        filters: int | None = 32,
         pool: int = 4,
-        hidden: int = 6,
+        hidden: int | None = 6,
         chunk: int | None = None,
         recurrent_activation: Gates = "sigmoid",
+        bidirectional: bool = False,
+        reduce: Reduce = "last",
+        word_map: int | None = None,
+        word_maximum: int = 0,
+        word_mean: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        given = {name: size for name, size in {"words": words, "chunk": chunk}.items() if size is not None}
-        sizes = {"vector_width": vector_width, "kernel_words": kernel_words, "filters": filters, "pool": pool}
-        at_least_one(self, **given, **sizes, hidden=hidden)
-        if filters % pool:
-            refuse(self, f"pool ({pool}) must divide filters ({filters})")
+        optional = {"words": words, "chunk": chunk, "filters": filters, "hidden": hidden, "word_map": word_map}
+        beside = {"word_maximum": word_maximum, "word_mean": word_mean}
+        given = {name: size for name, size in optional.items() if size is not None}
+        given |= {name: size for name, size in beside.items() if size != 0}
+        at_least_one(self, **given, vector_width=vector_width, kernel_words=kernel_words, pool=pool)
+        kernel_words = self._checked_parts(kernel_words, filters, pool, hidden, chunk, bidirectional, reduce)
         if words is not None and words < kernel_words:
             refuse(self, f"words ({words}) must be at least kernel_words ({kernel_words})")
         if words is not None and chunk is not None and (words - kernel_words + 1) % chunk:
@@ -92,32 +122,95 @@ class Tower(nn.Module):
             fitting = ", ".join(str(size) for size in range(1, steps + 1) if steps % size == 0)
             refuse(self, f"chunk ({chunk}) must divide steps ({steps} = words - kernel_words + 1): one of {fitting}")
         self.words, self.chunk = words, chunk
-        self.vector_width, self.kernel_words, self.hidden = vector_width, kernel_words, hidden
-        self.conv = PhraseConv(vector_width, filters, kernel_words, device=device, dtype=dtype)
-        self.pool = FeaturePool(pool, filters=filters)
-        self.lstm = RaggedLSTM(self.pool.features, hidden, bias="single", recurrent_activation=recurrent_activation,
-                               device=device, dtype=dtype)  # fmt: skip
+        self.reduce: Reduce = reduce
+        self.vector_width, self.kernel_words, self.hidden = vector_width, kernel_words, hidden or 0
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.word_map = None if word_map is None else WordMap(vector_width, word_map, **where)
+        read = vector_width if word_map is None else word_map
+        if filters is None:
+            self.register_module("conv", None)
+            self.register_module("pool", None)
+        else:
+            self.conv = PhraseConv(read, filters, kernel_words, **where)
+            self.pool = FeaturePool(pool, filters=filters)
+        steps_width = read if filters is None else self.pool.features
+        if hidden is None:
+            self.register_module("lstm", None)
+        else:
+            self.lstm = RaggedLSTM(steps_width, hidden, bias="single", bidirectional=bidirectional,
+                                   recurrent_activation=recurrent_activation, **where)  # fmt: skip
+            steps_width = self.lstm.output_width
+        self.walks = hidden is not None or filters is not None
+        if not self.walks and not (word_maximum or word_mean):
+            refuse(self, "has no part: give filters, hidden, word_maximum or word_mean")
+        self.word_maximum = WordFeatures(read, word_maximum, "max", **where) if word_maximum else None
+        self.word_mean = WordFeatures(read, word_mean, "mean", **where) if word_mean else None
+        self.width = steps_width * self.walks + word_maximum + word_mean
+        self.has_other_parts = (
+            None in (filters, hidden)
+            or bidirectional
+            or reduce != "last"
+            or bool(word_map or word_maximum or word_mean)
+        )
         self.reset_parameters()
+
+    def _checked_parts(
+        self, kernel_words: int, filters: int | None, pool: int, hidden: int | None, chunk: int | None,
+        bidirectional: bool, reduce: str,
+    ) -> int:  # fmt: skip
+        """Refuse an argument of a part that is not there. Returns the number of words that the first part reads."""
+        if reduce not in get_args(Reduce):
+            refuse(self, f"reduce ({reduce!r}) must be one of {', '.join(map(repr, get_args(Reduce)))}")
+        if chunk is not None and (bidirectional or reduce != "last" or hidden is None):
+            refuse(self, f"chunk ({chunk}) goes with an LSTM in one direction and reduce='last'")
+        if hidden is None and bidirectional:
+            refuse(self, "bidirectional goes with an LSTM, and hidden is None")
+        if filters is None:
+            if kernel_words not in (1, 2) or pool not in (1, 4):  # 2 and 4 are the defaults
+                refuse(self, f"kernel_words ({kernel_words}) and pool ({pool}) go with filters, which is None")
+            return 1
+        if filters % pool:
+            refuse(self, f"pool ({pool}) must divide filters ({filters})")
+        return kernel_words
+
+    @property
+    def weight(self) -> Tensor:
+        """The first weights that read the vectors: their dtype is what the tower takes."""
+        if self.word_map is not None:
+            return self.word_map.linear.weight
+        parts: tuple[Any, ...] = (self.conv, self.lstm)  # None where there is none
+        if parts[0] is not None:
+            return self.conv.weight
+        words = self.word_maximum or self.word_mean
+        return self.lstm.weight_ih_l0 if words is None else words.linear.weight
 
     def reset_parameters(self) -> None:
         """Keras's initial values: glorot-uniform kernels, orthogonal recurrence, biases 0, those of forget gates 1."""
-        self.conv.reset_parameters()
-        nn.init.xavier_uniform_(self.lstm.weight_ih_l0)
-        recurrent = self.lstm.weight_hh_l0
-        exact = torch.promote_types(recurrent.dtype, torch.float32)  # half precision has no QR
-        with torch.no_grad():
-            recurrent.copy_(nn.init.orthogonal_(torch.empty(recurrent.shape, dtype=exact, device=recurrent.device)))
-        nn.init.zeros_(self.lstm.bias_ih_l0)
-        with torch.no_grad():
-            self.lstm.bias_ih_l0[self.hidden : 2 * self.hidden] = 1
+        parts: tuple[Any, ...] = (self.word_map, self.conv, self.word_maximum, self.word_mean)
+        for part in parts:
+            if part is not None:
+                part.reset_parameters()
+        named = {} if not self.hidden else dict(self.lstm.named_parameters())
+        for name, parameter in named.items():
+            if name.startswith("weight_ih"):
+                nn.init.xavier_uniform_(parameter)
+            elif name.startswith("weight_hh"):
+                exact = torch.promote_types(parameter.dtype, torch.float32)  # half precision has no QR
+                drawn = nn.init.orthogonal_(torch.empty(parameter.shape, dtype=exact, device=parameter.device))
+                with torch.no_grad():
+                    parameter.copy_(drawn)
+            else:
+                nn.init.zeros_(parameter)
+                with torch.no_grad():
+                    parameter[self.hidden : 2 * self.hidden] = 1
 
     @_takes_sentences
     def forward(
         self,
         sentences: Float[Tensor | Ragged, "batch words {self.vector_width}"],
         lengths: Int[Tensor, "batch"] | None = None,
-    ) -> Float[Tensor, "batch {self.hidden}"]:
-        """The LSTM's state at the end of each sentence.
+    ) -> Float[Tensor, "batch {self.width}"]:
+        """The state of each sentence: by default the LSTM's at its end.
 
         Args:
             sentences: word vectors (batch, words, vector_width), padded on the right; or Ragged, or a jagged tensor.
@@ -127,38 +220,52 @@ class Tower(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or the tower does not take this number of words.
             ValueError: the tower does not take one of the lengths.
         """
-        states = fused.last_states(self._layers(), sentences, lengths)
+        states = None if self.has_other_parts else fused.last_states(self._layers(), sentences, lengths)
         if states is not None:
             return states
-        features = self.pool(self.conv(to_ragged(sentences, lengths, owner=self, keep_ids=True)))
-        return self._walk(features)[-1]
+        words = to_ragged(sentences, lengths, owner=self, keep_ids=True)
+        if self.word_map is not None:
+            words = self.word_map(words)
+        states = [self._walk(self._steps(words))] if self.walks else []
+        states += [part(words) for part in (self.word_maximum, self.word_mean) if part is not None]
+        return states[0] if len(states) == 1 else torch.cat(states, 1)
+
+    def _steps(self, words: Ragged) -> Ragged:
+        """What the LSTM reads: the pooled features of phrases, or the vectors themselves."""
+        return words.vectors() if self.conv is None else self.pool(self.conv(words))  # pyright: ignore
 
     def _layers(self) -> fused.Layers:
         return fused.Layers(self.conv, self.pool, self.lstm, self.chunk)
 
     def _fused_backend(self, sentences: Tensor | Ragged) -> fused.Backend:
         """The code that runs the whole tower in one call; "torch": the layers are called, one after the other."""
-        return fused.backend(self._layers(), sentences)
+        return "torch" if self.has_other_parts else fused.backend(self._layers(), sentences)
 
-    def _walk_shape(self, features: Ragged) -> Tensor:
+    def _walk_shape(self, steps: Ragged) -> Tensor:
         """What `verify` runs in place of `_walk`: all steps at once end in the same state."""
-        return self.lstm(features)[1][0]
+        if not self.hidden or self.reduce != "last":
+            return over_steps(self.lstm(steps)[0] if self.hidden else steps, self.reduce)
+        ends = self.lstm(steps)[1][0]
+        return torch.cat(list(ends.unbind()), 1) if self.lstm.bidirectional else ends[-1]
 
     @operation(_walk_shape)
-    def _walk(self, features: Ragged) -> Tensor:
-        """The last h of each sentence, `chunk` steps at a time."""
+    def _walk(self, steps: Ragged) -> Tensor:
+        """One vector for each sentence: the LSTM's last h, `chunk` steps at a time, or what `reduce` says."""
+        if not self.hidden or self.reduce != "last":
+            return over_steps(self.lstm(steps)[0] if self.hidden else steps, self.reduce)
         state: tuple[Tensor, Tensor] | None = None
-        *parts, end = features.chunks(self.chunk)
+        *parts, end = steps.chunks(self.chunk)
         for part in parts:
             _, state = self.lstm(part, state)
-        return self.lstm(end, state)[1][0] if fused.has_forward_hooks(self.lstm) else self.lstm.last(end, state)
+        ends = self.lstm(end, state)[1][0] if fused.has_forward_hooks(self.lstm) else self.lstm.last(end, state)
+        return torch.cat(list(ends.unbind()), 1) if self.lstm.bidirectional else ends[-1]
 
     @_takes_sentences
     def encode(
         self,
         sentences: Float[Tensor | Ragged, "batch words {self.vector_width}"],
         lengths: Int[Tensor, "batch"] | None = None,
-    ) -> Float[Tensor, "batch {self.hidden}"]:
+    ) -> Float[Tensor, "batch {self.width}"]:
         """As `forward`, for any number of sentences: without gradients they are taken in slices.
 
         The slices keep the working memory at about 32 MB, and at most 64, beside the input, the output and the kept
@@ -172,22 +279,35 @@ class Tower(nn.Module):
 
     def _bytes_a_word(self) -> int:
         """The working memory for each word."""
-        shares = (self.kernel_words + 1) * self.conv.filters
-        numbers = self.vector_width + shares + self.pool.features + 12 * self.hidden
-        return numbers * self.conv.weight.element_size() + 64
+        phrases = 0 if self.conv is None else (self.kernel_words + 1) * self.conv.filters + self.pool.features  # pyright: ignore
+        directions = 1 + (self.hidden > 0 and self.lstm.bidirectional)
+        mapped = 0 if self.word_map is None else self.word_map.features
+        numbers = self.vector_width + mapped + phrases + 12 * self.hidden * directions + 2 * self.width
+        return numbers * self.weight.element_size() + 64
 
     def config(self) -> dict[str, Any]:
         """The arguments of another tower of the same sizes: `Tower(**tower.config())`."""
-        gates = self.lstm.recurrent_activation
+        parts: dict[str, Any] = {"conv": self.conv, "lstm": self.lstm}  # None where there is none
+        conv, lstm = parts["conv"], parts["lstm"]
+        usual = {"recurrent_activation": "sigmoid", "bidirectional": False, "reduce": "last", "word_map": None,
+                 "word_maximum": 0, "word_mean": 0}  # fmt: skip
+        other = {
+            "recurrent_activation": lstm.recurrent_activation if lstm else "sigmoid",
+            "bidirectional": bool(lstm and lstm.bidirectional),
+            "reduce": self.reduce,
+            "word_map": self.word_map and self.word_map.features,
+            "word_maximum": self.word_maximum.features if self.word_maximum else 0,
+            "word_mean": self.word_mean.features if self.word_mean else 0,
+        }
         return {
             "words": self.words,
             "vector_width": self.vector_width,
             "kernel_words": self.kernel_words,
-            "filters": self.conv.filters,
-            "pool": self.pool.size,
-            "hidden": self.hidden,
+            "filters": conv and conv.filters,
+            "pool": self.pool.size if conv else 1,
+            "hidden": lstm and lstm.hidden_size,
             "chunk": self.chunk,
-            **({} if gates == "sigmoid" else {"recurrent_activation": gates}),
+            **{name: value for name, value in other.items() if value != usual[name]},
         }
 
     def extra_repr(self) -> str:
@@ -201,13 +321,24 @@ class TwoTowers(Shareable):
 
     In Keras: `Subtract()([left, right])`, `Dense(dense, "relu")`, `Dense(1)`; the sigmoid is in `probability`.
 
+    Where the towers are one and `features` are symmetric ("absolute difference", "product"), so is the answer: a pair
+    and the pair the other way round have the same logits (`symmetric`).
+
     Args:
         left: the tower of the first sentence; by default one for any number of words.
         right: the tower of the second sentence; by default one for exactly five words. `left` again: shared weights.
         dense: the number of units of the first dense layer.
+        features: of the two states, what the first dense layer reads: see PairFeatures.
+        outputs: the number of logits of a pair. 1: one number, without an axis. More: one for each class; or for each
+            of some bins, neighbouring degrees from the lowest to the highest (Tai et al., 2015).
+        dropout: the probability of dropout on the features, in training.
+        word_dropout: the probability of dropout on word vectors, the same for a word in both sentences: see
+            WordDropout.
+        second: a head of its own on the same states, for a second label (entailment beside relatedness).
 
     Raises:
-        ValueError: the towers' `hidden` differ, a tower is not a Tower, or `dense` is not an int of at least 1.
+        ValueError: the towers' `width` differ, a tower is not a Tower, `dense` or `outputs` is not an int of at least
+            1, a feature is unknown, a probability is not one, or `second` is for states of another width.
 
     >>> import torch
     >>> from towers import Tower, TwoTowers
@@ -222,30 +353,59 @@ class TwoTowers(Shareable):
         right: Tower | None = None,
         *,
         dense: int = 16,
+        features: Sequence[Feature] = ("difference",),
+        outputs: int = 1,
+        dropout: float = 0.0,
+        word_dropout: float = 0.0,
+        second: PairHead | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        at_least_one(self, dense=dense)
+        at_least_one(self, dense=dense, outputs=outputs)
+        probability(self, "dropout", dropout)
+        probability(self, "word_dropout", word_dropout)
         for name, tower in (("left", left), ("right", right)):
             if not isinstance(tower, (Tower, NoneType)):  # pyright: ignore[reportUnnecessaryIsInstance]
                 refuse(self, f"{name} ({tower!r}) must be a Tower, or None for the usual one")
         self.left = Tower(device=device, dtype=dtype) if left is None else left
         self.right = Tower(words=5, device=device, dtype=dtype) if right is None else right
-        self.hidden = self.left.hidden
-        if self.right.hidden != self.hidden:
-            refuse(self, f"left.hidden ({self.hidden}) and right.hidden ({self.right.hidden}) must be equal")
-        weight = self.left.conv.weight
+        self.hidden = self.left.width
+        if self.right.width != self.hidden:
+            refuse(self, f"left.width ({self.hidden}) and right.width ({self.right.width}) must be equal")
+        if second is not None and second.hidden != self.hidden:
+            refuse(self, f"second is for states of {second.hidden} numbers; the towers' have {self.hidden}")
+        if word_dropout and self.left.vector_width != self.right.vector_width:
+            refuse(self, "word_dropout is for towers that read the same vectors; their vector_width differ")
+        weight = self.left.weight
         device, dtype = device or weight.device, dtype or weight.dtype
-        self.dense = nn.Linear(self.hidden, dense, device=device, dtype=dtype)
-        self.logit = nn.Linear(dense, 1, device=device, dtype=dtype)
+        self.outputs = outputs
+        self.word_dropout = WordDropout(word_dropout) if word_dropout else None
+        self.pair_features = PairFeatures(self.hidden, features)
+        self.dropout = nn.Dropout(dropout) if dropout else None
+        self.dense = nn.Linear(self.pair_features.width, dense, device=device, dtype=dtype)
+        self.logit = nn.Linear(dense, outputs, device=device, dtype=dtype)
+        self.second = second
         self._reset_head()
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether the logits of (a, b) are those of (b, a), whatever the weights."""
+        return self.left is self.right and self.pair_features.symmetric
+
+    @property
+    def has_other_parts(self) -> bool:
+        """Whether it is another network than two plain towers whose difference goes through two dense layers."""
+        other_head = self.pair_features.features != ("difference",) or self.outputs != 1 or self.second is not None
+        return other_head or self.left.has_other_parts or self.right.has_other_parts
+
     def reset_parameters(self) -> None:
-        """Keras's initial values, in both towers and both dense layers."""
+        """Keras's initial values, in both towers and the dense layers."""
         for tower in dict.fromkeys((self.left, self.right)):
             tower.reset_parameters()
         self._reset_head()
+        if self.second is not None:
+            self.second.reset_parameters()
 
     def _reset_head(self) -> None:
         for layer in (self.dense, self.logit):
@@ -267,13 +427,16 @@ class TwoTowers(Shareable):
         right: Float[Tensor | Ragged, "batch right_words {self.right.vector_width}"],
         left_lengths: Int[Tensor, "batch"] | None = None,
         right_lengths: Int[Tensor, "batch"] | None = None,
-    ) -> Float[Tensor, "batch"]:
-        """A logit for each pair. Sentences and lengths are as in `Tower.forward`.
+    ) -> Float[Tensor, "batch"] | Float[Tensor, "batch {self.outputs}"]:
+        """A logit for each pair, or `outputs` of them. Sentences and lengths are as in `Tower.forward`.
 
         Raises:
             ShapeContractError: a shape or dtype is not as annotated, or a tower does not take this number of words.
             ValueError: a tower does not take one of the lengths.
         """
+        if self.word_dropout is not None and self.training:
+            left, right = self.word_dropout(left, right, left_lengths, right_lengths)
+            left_lengths = right_lengths = None
         return self.compare(self.left(left, left_lengths), self.right(right, right_lengths))
 
     @contract
@@ -283,9 +446,13 @@ class TwoTowers(Shareable):
         right: Float[Tensor | Ragged, "batch right_words {self.right.vector_width}"],
         left_lengths: Int[Tensor, "batch"] | None = None,
         right_lengths: Int[Tensor, "batch"] | None = None,
-    ) -> Float[Tensor, "batch"]:
-        """The sigmoid of `forward`, which is the network's output in Keras. It raises the same errors."""
-        return torch.sigmoid(self(left, right, left_lengths, right_lengths))
+    ) -> Float[Tensor, "batch"] | Float[Tensor, "batch {self.outputs}"]:
+        """The sigmoid of `forward`, which is the network's output in Keras; of several outputs their softmax.
+
+        It raises the same errors.
+        """
+        logits = self(left, right, left_lengths, right_lengths)
+        return torch.sigmoid(logits) if self.outputs == 1 else logits.softmax(-1)
 
     @contract
     def encode_left(
@@ -310,13 +477,17 @@ class TwoTowers(Shareable):
         self,
         left_state: Float[Tensor, "*#leading {self.hidden}"],
         right_state: Float[Tensor, "*#leading {self.hidden}"],
-    ) -> Float[Tensor, "*leading"]:
+    ) -> Float[Tensor, "*leading"] | Float[Tensor, "*leading {self.outputs}"]:
         """The logits of states. Leading axes broadcast: (n, 1, hidden) and (m, hidden) give (n, m).
 
         Raises:
             ShapeContractError: a width is not `hidden`, or the leading axes do not broadcast.
         """
-        return self.logit(F.relu(self.dense(left_state - right_state))).squeeze(-1)
+        features = self.pair_features(left_state, right_state)
+        if self.dropout is not None:
+            features = self.dropout(features)
+        logits = self.logit(F.relu(self.dense(features)))
+        return logits.squeeze(-1) if self.outputs == 1 else logits
 
     # On disk; `save_pretrained`, `push_to_hub` and `from_pretrained` are those of Shareable.
 
@@ -337,9 +508,22 @@ class TwoTowers(Shareable):
             "left": self.left.config(),
             "right": "left" if shared else self.right.config(),
             "dense": self.dense.out_features,
+            **self._head_config(),
         }
         weights = {name: value for name, value in self.state_dict().items() if not (shared and "right." in name)}
         checkpoint.write(folder, {**(extra or {}), "model": config}, weights)
+
+    def _head_config(self) -> dict[str, Any]:
+        """The entries of a head that is not the usual one."""
+        usual = {"features": ["difference"], "outputs": 1, "dropout": 0.0, "word_dropout": 0.0, "second": None}
+        own = {
+            "features": list(self.pair_features.features),
+            "outputs": self.outputs,
+            "dropout": 0.0 if self.dropout is None else self.dropout.p,
+            "word_dropout": 0.0 if self.word_dropout is None else self.word_dropout.p,
+            "second": None if self.second is None else self.second.config(),
+        }
+        return {name: value for name, value in own.items() if value != usual[name]}
 
     @classmethod
     def load(cls, folder: str | PathLike[str], *, device: torch.device | str | None = None) -> Self:
@@ -357,7 +541,10 @@ class TwoTowers(Shareable):
             left = Tower(**sizes["left"], device="meta")
             shared = sizes["right"] == "left"
             right = left if shared else Tower(**sizes["right"], device="meta")
-            model = cls(left, right, dense=sizes["dense"])
+            head = {name: value for name, value in sizes.items() if name not in ("left", "right")}
+            if head.get("second") is not None:
+                head["second"] = PairHead(left.width, **head["second"], device="meta")
+            model = cls(left, right, **head)
             if shared:
                 weights |= {"right." + name[5:]: value for name, value in weights.items() if name.startswith("left.")}
             model.load_state_dict(weights, assign=True)  # each weight in the dtype in which it was saved

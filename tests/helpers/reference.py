@@ -55,17 +55,56 @@ def lstm(steps: Tensor, layer: RaggedLSTM, h: Tensor, c: Tensor) -> tuple[Tensor
 
 
 def tower(sentence: Tensor, module: Tower) -> Tensor:
-    """(words, width) -> (hidden,)."""
-    features = pool(conv(sentence, module.conv.weight, module.conv.bias), module.pool.size)
-    zero = features.new_zeros(1, module.hidden)
-    return lstm(features, module.lstm, zero, zero)[1][0]
+    """(words, width) -> (width of a state,)."""
+    words = sentence
+    if module.word_map is not None:
+        words = torch.stack([linear(word, module.word_map.linear) for word in words])
+    parts = []
+    if module.walks:
+        parts.append(walk(words, module))
+    if module.word_maximum is not None:
+        seen = [linear(word, module.word_maximum.linear).clamp(min=0) for word in words]
+        parts.append(torch.stack(seen).max(0).values)
+    if module.word_mean is not None:
+        parts.append(sum(linear(word, module.word_mean.linear) for word in words) / len(words))
+    return torch.cat(parts)
+
+
+def linear(word: Tensor, module: nn.Module) -> Tensor:
+    return module.weight[0] @ word + module.bias
+
+
+def walk(words: Tensor, module: Tower) -> Tensor:
+    """Convolution, pool, LSTM, each where there is one, and one vector for all steps."""
+    if module.conv is not None:
+        words = pool(conv(words, module.conv.weight, module.conv.bias), module.pool.size)
+    ends = words[-1]
+    if module.lstm is not None:
+        zero = words.new_zeros(module.lstm.state_rows, module.hidden)
+        words, last, _ = lstm(words, module.lstm, zero, zero)
+        ends = torch.cat(list(last))
+    return {"last": ends, "max": words.max(0).values, "mean": words.mean(0)}[module.reduce]
 
 
 def two_towers(left: Tensor, right: Tensor, module: TwoTowers) -> Tensor:
-    """One pair -> one logit."""
-    difference = tower(left, module.left) - tower(right, module.right)
-    units = (module.dense.weight @ difference + module.dense.bias).clamp(min=0)
-    return (module.logit.weight @ units + module.logit.bias)[0]
+    """One pair -> one logit, or one of each output."""
+    logits = head(tower(left, module.left), tower(right, module.right), module)
+    return logits[0] if module.outputs == 1 else logits
+
+
+def head(u: Tensor, v: Tensor, module: nn.Module) -> Tensor:
+    """Two states -> logits."""
+    zero = torch.zeros_like(u)
+    every = {
+        "difference": u - v,
+        "absolute difference": torch.maximum(u - v, v - u),
+        "product": u * v,
+        "positive difference": torch.maximum(u - v, zero),
+        "negative difference": torch.maximum(v - u, zero),
+    }
+    features = torch.cat([every[name] for name in module.pair_features.features])
+    units = (module.dense.weight @ features + module.dense.bias).clamp(min=0)
+    return module.logit.weight @ units + module.logit.bias
 
 
 def number_weights(module: nn.Module) -> nn.Module:

@@ -46,6 +46,10 @@ class Answer(NamedTuple):
 def explain(arguments: argparse.Namespace) -> None:
     """Do what `towers explain` does."""
     model = TwoTowers() if arguments.model is None else TwoTowers.load(arguments.model)
+    if model.has_other_parts:
+        raise ValueError(
+            f"{arguments.model}: the model has other parts than the network that is explained; print(model)"
+        )
     towers = {"left": model.left, "right": model.right}
     words = arguments.words
     if words is not None and all(tower.words not in (None, words) for tower in towers.values()):

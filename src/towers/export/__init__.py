@@ -93,6 +93,8 @@ def _check(model: TwoTowers, ids: bool, table: Tensor | None) -> None:
     from towers.layers.phrases import PhraseConv
     from towers.layers.pool import FeaturePool
 
+    if model.has_other_parts:
+        raise ValueError("the model has parts that are not exported yet: only TwoTowers' usual ones are")
     for side, tower in (("left", model.left), ("right", model.right)):
         if (type(tower.conv), type(tower.pool), type(tower.lstm)) != (PhraseConv, FeaturePool, RaggedLSTM):
             raise ValueError(f"{side}: one of its layers was replaced; Tower's own layers are exported")

@@ -43,6 +43,10 @@ class _Entry:
 def write_network(model: TwoTowers, path: str | PathLike[str]) -> None:
     """See `towers.keras.save`."""
     path = Path(path)
+    if model.has_other_parts:
+        raise ValueError(
+            f"{path}: the model has parts that the network of Keras has not; only TwoTowers' usual ones go"
+        )
     entries = list(_entries(model))
     if path.name.endswith(".weights.h5"):
         content = _saved(entries)

@@ -21,3 +21,13 @@ def refuse(owner: object, problem: str) -> None:
         ValueError: always.
     """
     raise ValueError(complaint(type(owner).__name__, problem))
+
+
+def probability(owner: object, name: str, p: object) -> None:
+    """Refuse what is no probability below 1.
+
+    Raises:
+        ValueError: it is not a number from 0 to 1, 1 excluded.
+    """
+    if not (isinstance(p, int | float) and type(p) is not bool and 0 <= p < 1):
+        refuse(owner, f"{name} ({p!r}) must be a probability, from 0 to 1, 1 excluded")

@@ -37,7 +37,8 @@ class Index:
         side: which tower encodes the items: "right" (queries are left states) or "left".
 
     Raises:
-        ValueError: `side` is neither, the model has another `compare`, or a weight of its dense layers is not finite.
+        ValueError: `side` is neither, the model has another `compare`, other features than the difference or several
+            outputs, or a weight of its dense layers is not finite.
 
     >>> import torch
     >>> from towers import TwoTowers
@@ -56,6 +57,11 @@ class Index:
         if type(model).compare is not TwoTowers.compare:
             raise ValueError(
                 f"Index: {type(model).__name__} has a compare of its own; only TwoTowers's can be searched"
+            )
+        if model.pair_features.features != ("difference",) or model.outputs != 1:
+            raise ValueError(
+                "Index: the model's score is not one number from the difference of two states; "
+                "towers.load(folder).most_similar compares its states"
             )
         self.side: Side = side
         self.hidden = model.hidden

@@ -54,7 +54,7 @@ class Layout:
     """Where the sentences of a batch lie, for all layers and directions."""
 
     def __init__(self, batch: Batch, count: int) -> None:
-        rows = batch.rows
+        rows = batch.values.shape[:-1].numel()
         starts, lengths = batch.starts, batch.lengths
         if lengths is None and (starts is not None or rows != count * (batch.longest or 0)):
             starts, lengths = batch.places(count)
