@@ -34,6 +34,20 @@ def test_of_the_original_network(capsys: pytest.CaptureFixture[str]):
     assert max(map(len, out.splitlines())) <= 100
 
 
+def test_the_picture_in_the_readme_is_the_one_it_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str], repository):
+    assert "weights in all" in explain(capsys, "--picture", str(tmp_path / "towers.svg"))
+    assert (tmp_path / "towers.svg").read_text("utf8") == (repository / ".github" / "towers.svg").read_text("utf8")
+    assert "(.github/towers.svg)" in (repository / "README.md").read_text("utf8")
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["explain", "--picture", str(tmp_path / "none" / "towers.svg")]) == 2
+    assert capsys.readouterr().err == f"towers explain: {tmp_path / 'none' / 'towers.svg'}: No such file or directory\n"
+    with pytest.raises(SystemExit):
+        main(["explain", "--picture", "towers.png"])
+    assert "'towers.png' must end in .svg" in capsys.readouterr().err
+
+
 def test_what_is_tried_is_really_tried():
     model = TwoTowers()
     with pytest.raises(TypeError) as refused:

@@ -101,6 +101,13 @@ def devices(text: str) -> int | str:
     return at_least_one(text) if text.lstrip("-").isdecimal() else text
 
 
+def picture(text: str) -> Path:
+    """For an option: the name of an SVG file."""
+    if not text.endswith(".svg"):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .svg")
+    return Path(text)
+
+
 def at_least_one(text: str) -> int:
     """A whole number of at least 1."""
     return whole(text, 1, None)

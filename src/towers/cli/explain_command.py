@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from towers.cli.arguments import Parser, at_least_one
+from towers.cli.arguments import Parser, at_least_one, picture
 
 HELP = """
 Walk both towers stage by stage: what arrives, what the stage demands, what leaves, how many weights it has and why.
@@ -27,6 +27,9 @@ def add_options(explain: Parser) -> None:
     )
     explain.add_argument(
         "--model", type=Path, metavar="DIR", help="a folder that `towers fit` saved (the original network)"
+    )
+    explain.add_argument(
+        "--picture", type=picture, metavar="FILE.svg", help="draw both towers: what arrives, what is demanded"
     )
     explain.add_argument("--json", action="store_true", help="print everything as JSON")
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from towers import checkpoint
 from towers.contracts import ShapeContractError, trace
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
@@ -50,6 +51,9 @@ def explain(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"{arguments.model}: the model has other parts than the network that is explained; print(model)"
         )
+    if arguments.picture is not None:
+        drawn = trace(model).to_svg()
+        checkpoint.replace(arguments.picture, lambda path: path.write_text(drawn, "utf8"))
     towers = {"left": model.left, "right": model.right}
     words = arguments.words
     if words is not None and all(tower.words not in (None, words) for tower in towers.values()):

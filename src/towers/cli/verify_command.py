@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from towers.cli.arguments import Parser
+from towers.cli.arguments import Parser, picture
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,11 +48,15 @@ def add_options(verify: Parser) -> None:
         "--where", action="append", default=[], metavar="CONDITION", help='"time %% 2 == 0"; may be given several times'
     )
     verify.add_argument("--trace", action="store_true", help="show the shapes at every boundary too")
+    verify.add_argument(
+        "--picture", type=picture, metavar="FILE.svg", help="draw the modules, their shapes and what fails"
+    )
     verify.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify, print, and return 0 if it is proven, else 1."""
+    from towers import checkpoint
     from towers.contracts import attach, trace, verify
 
     with redirect_stdout(sys.stderr):  # what the module itself prints is not part of the output
@@ -60,6 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.contract is not None:
             attach(module, arguments.contract)
         proof = verify(module, where=arguments.where)
+    if arguments.picture is not None:
+        drawn = proof.to_svg()
+        checkpoint.replace(arguments.picture, lambda path: path.write_text(drawn, "utf8"))
     if arguments.json:
         print(json.dumps(proof.to_json(), indent=1))
     else:

@@ -2,12 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from textwrap import wrap
 from typing import Any
 
+from towers.contracts.proofs.flow import Source
+from towers.contracts.proofs.svg import to_svg
 from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, Verdict
 
 WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Port:
+    """What a module takes as one argument, or gives as its result."""
+
+    name: str
+    """The argument's name, or "return"."""
+    shape: tuple[str, ...]
+    """Its axes, one by one; where it consists of several tensors, a text for each."""
+    demand: tuple[str, ...]
+    """What the contract demands, in the same form; empty without a contract."""
+    texts: tuple[str, ...]
+    """The same as the annotation has it, with braces."""
+    sources: frozenset[Source]
+    """The rows and the inputs that it was computed from."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +45,29 @@ class TraceRow:
     numbers: str
     """The same shapes in numbers, where real inputs were given."""
     failed: bool
+    is_module: bool = True
+    """Whether it is a module, not a contracted function."""
+    outer: int | None = None
+    """The row of the module in which it ran."""
+    arrived: tuple[Port, ...] = ()
+    left: tuple[Port, ...] = ()
 
 
 @dataclass(frozen=True)
 class ShapeTrace:
-    """For each module and contract, in the order of the calls: the expected axes and the shapes that arrived."""
+    """For each module and contract, in the order of the calls: the expected axes and the shapes that arrived.
+
+    A notebook shows it as a picture, which `to_svg` gives as text.
+    """
 
     module: str
     rows: tuple[TraceRow, ...]
     error: str = ""
     """The error that ended the run; empty if there was none."""
+    argument: str = ""
+    """The argument that did not fit its contract, or "return"."""
+    axis: str | None = None
+    """Its axis that did not fit, as written in the annotation."""
 
     def __str__(self) -> str:
         return "\n".join([*self.lines(), *([self.error] if self.error else [])])
@@ -53,7 +85,18 @@ class ShapeTrace:
 
     def to_json(self) -> list[dict[str, Any]]:
         """One object for each row."""
-        return [dict(vars(row)) for row in self.rows]
+        told = ("path", "kind", "came", "went", "demand", "numbers", "failed")
+        return [{name: getattr(row, name) for name in told} for row in self.rows]
+
+    def to_svg(self) -> str:
+        """The picture as text of an SVG file: modules from left to right, what arrives beside what is demanded.
+
+        Axis names stand on the edges; an edge that fails is red, with the reason below it.
+        """
+        return to_svg(self, self.module, "failed" if self.error else "")
+
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow-x: auto">{self.to_svg()}</div>'
 
 
 def _fitted(text: str) -> str:
@@ -157,6 +200,15 @@ class Proof:
         if worst.verdict in ("failed", "holds if", "specialised"):
             lines += ["shapes up to there:", *(f"  {line}" for line in self.trace.lines())]
         return lines
+
+    def to_svg(self) -> str:
+        """The picture of `ShapeTrace.to_svg`, of the run that decides, under the verdict."""
+        free = ", ".join(self.axes.values())
+        title = f"{self.module}: {self.headline()}" + (f", for all {free}" if free and self else "")
+        return to_svg(self.trace, title, self.verdict, self.message)
+
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow-x: auto">{self.to_svg()}</div><pre>{escape(str(self))}</pre>'
 
     def to_json(self) -> dict[str, Any]:
         """The proof as plain data."""

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Concatenate, Never, ParamSpec, cast
 
@@ -26,6 +26,7 @@ from towers.contracts.errors import ShapeContractError
 from towers.contracts.layouts import RaggedAxis, Size, layout
 from towers.contracts.proofs.copies import Emptied, named_parts
 from towers.contracts.proofs.fast_meta import made
+from towers.contracts.proofs.flow import Flow, Passed, demanded, demanded_axes, flattened, parameter_names
 from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.layer_rules import batch_sizes_of
 from towers.contracts.proofs.ranges import Spans
@@ -36,7 +37,7 @@ from towers.contracts.proofs.symbolic_inputs import Case
 from towers.contracts.proofs.symbolic_size import SymbolicSize, renamed
 from towers.contracts.proofs.symbols import Guard, Symbols, Undecidable
 from towers.contracts.signature import Signature
-from towers.contracts.specs import Spec, TensorSpec, TupleSpec
+from towers.contracts.specs import TensorSpec
 
 P = ParamSpec("P")
 
@@ -66,6 +67,14 @@ class Step:
     contract: str = ""
     """The function that has it."""
     failed: bool = False
+    number: int = 0
+    """Its place among the steps."""
+    outer: int | None = None
+    """The number of the step in which it ran."""
+    hollow: bool = True
+    """Whether no other module ran in it."""
+    arrived: tuple[Passed, ...] = ()
+    left: tuple[Passed, ...] = ()
 
 
 @dataclass
@@ -150,6 +159,7 @@ class _Run:
 
     def __init__(self, module: nn.Module, case: Case, spans: Spans) -> None:
         self.symbols = Symbols(spans, self.place, case.fits)
+        self.flow = Flow()
         self.root = type(module).__name__
         self.paths = {id(part): path for path, part in named_parts(module).items()}
         self.inside: list[nn.Module] = []
@@ -164,19 +174,31 @@ class _Run:
             )
         ]
         self.open: list[Step] = []
+        self.around: list[int] = []
+        """The numbers of the modules and contracted functions that are running."""
         self.asked: set[Any] = set()
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A module is called."""
         self.inside.append(module)
         came = self.shapes([*args, *kwargs.values()])
-        self.open.append(Step(self.paths.get(id(module), "?"), type(module).__name__, came))
-        self.outcome.steps.append(self.open[-1])
+        step = self.next_step(self.paths.get(id(module), "?"), type(module).__name__, came)
+        step.arrived = self.passed({**dict(zip(parameter_names(module), args, strict=False)), **kwargs})
+        if self.open:
+            self.open[-1].hollow = False
+        self.open.append(step)
+        self.around.append(step.number)
 
     def leave(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         """A module has returned."""
         self.inside.pop()
-        self.open.pop().went = self.shapes(result)
+        step = self.open.pop()
+        self.around.pop()
+        step.went = self.shapes(result)
+        if step.hollow or not self.flow.sources(result):
+            self.flow.mark(result, frozenset([step.number]))
+        left = step.left or self.passed({"return": result})
+        step.left = tuple(replace(one, sources=self.flow.sources(result)) for one in left)
 
     def interceptor(self, signature: Signature, arguments: dict[str, Any], call: Callable[[], Any]) -> Any:
         """A contracted call, checked on symbols."""
@@ -188,14 +210,19 @@ class _Run:
         else:
             came = self.shapes([value for name, value in arguments.items() if name != "self"])
             running = self.paths.get(id(self.inside[-1]), "") if self.inside else ""
-            step = Step(self.paths.get(id(owner), running), signature.name, came)
-            self.outcome.steps.append(step)
+            step = self.next_step(self.paths.get(id(owner), running), signature.name, came)
         step.demand, step.contract = demanded(signature), signature.name
+        step.arrived = self.passed({name: value for name, value in arguments.items() if name != "self"}, names)
         try:
             with torch._C.DisableTorchFunction():  # a check only reads: no rule is asked
                 check.check_arguments()
-            result = call()
+            self.around.append(step.number)
+            try:
+                result = call()
+            finally:
+                self.around.pop()
             step.went = self.shapes(result)
+            step.left = self.passed({"return": result}, names)
             with torch._C.DisableTorchFunction():
                 check.check_result(result)
                 self.derived(signature, names)
@@ -214,6 +241,22 @@ class _Run:
                 self.asked.add(size.value.node.expr)
 
     # What is told.
+
+    def next_step(self, path: str, kind: str, came: Any) -> Step:
+        """A new step, inside of the module that is running."""
+        steps = self.outcome.steps
+        steps.append(Step(path, kind, came, number=len(steps), outer=self.around[-1] if self.around else None))
+        return steps[-1]
+
+    def passed(self, values: Mapping[str, Any], names: Bindings | None = None) -> tuple[Passed, ...]:
+        """The tensors among some values, with what they are computed from and, where `names` is given, the demand."""
+        found: list[Passed] = []
+        for name, value in values.items():
+            shapes = tuple(flattened(self.shapes(value)))
+            if shapes:
+                demand = ((), ()) if names is None else demanded_axes(names, name, len(shapes))
+                found.append(Passed(name, shapes, self.flow.sources(value), *demand))
+        return tuple(found)
 
     def shapes(self, value: Any) -> Any:
         """The shapes of tensors wherever they stand in a value: a torch.Size, or a list of what stands in it."""
@@ -273,19 +316,6 @@ class _Run:
             outcome.message = f"{type(error).__name__}: {text}"
 
 
-def demanded(signature: Signature) -> str:
-    """What a contract demands and promises: "batch words 300 -> batch 6"."""
-    arguments = [text for name, spec in signature.arguments.items() if (text := _axes(spec)) and name != "self"]
-    result = _axes(signature.result) if signature.result else ""
-    return ", ".join(arguments) + (f" -> {result}" if result else "")
-
-
-def _axes(spec: Spec) -> str:
-    tensors = [option.text for option in spec if isinstance(option, TensorSpec)]
-    tuples = [f"({', '.join(map(_axes, option.items))})" for option in spec if isinstance(option, TupleSpec)]
-    return " or ".join(dict.fromkeys([*tensors, *tuples]))
-
-
 def run(
     emptied: Emptied, fake: FakeTensorMode, case: Case, spans: Spans, earlier: Mapping[str, int] | None = None
 ) -> Outcome:
@@ -316,12 +346,16 @@ def _run(
     one = _Run(module, case, spans)
     fake.shape_env = one.symbols.env
     try:
-        with quiet(), fake, dispatch, Rules(one.symbols), modes.watched(one.interceptor):
+        with quiet(), fake, dispatch, Rules(one.symbols), modes.watched(one.interceptor), one.flow:
             for truth in case.truths(one.symbols.sizes):
                 one.symbols.assume(truth)
             for sizes in (*([earlier] if earlier else []), one.symbols.sizes):
                 one.outcome.steps.clear()
-                args, kwargs = case.placed(case.arguments(sizes, made))
+                one.flow.known.clear()
+                arguments = case.arguments(sizes, made)
+                for name, value in arguments.items():
+                    one.flow.mark(value, frozenset([name]))
+                args, kwargs = case.placed(arguments)
                 module(*args, **kwargs)
         one.settle()
         one.outcome.keeps = keeps_sizes(module)

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from towers.contracts.errors import ShapeContractError
 from towers.contracts.expressions import conditions as read_conditions
 from towers.contracts.proofs.copies import Emptied, own_signature
 from towers.contracts.proofs.explore import OUT_OF_TIME, Coverage, explore, try_numbers_told
+from towers.contracts.proofs.flow import Passed
 from towers.contracts.proofs.outside import Outside
-from towers.contracts.proofs.proof import ContractVerdict, Proof, ShapeTrace, TraceRow
+from towers.contracts.proofs.proof import ContractVerdict, Port, Proof, ShapeTrace, TraceRow
 from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.reality import SECONDS, SHARE, RealityCheck
 from towers.contracts.proofs.settle import settle
@@ -263,10 +265,24 @@ def _trace(module: nn.Module, outcome: Outcome, numbers: Outcome | None = None) 
             step.demand,
             "" if number is None else f"{outcome.shown(number.came)} -> {outcome.shown(number.went)}",
             step.failed,
+            step.kind != step.contract,
+            step.outer,
+            tuple(_port(outcome, one) for one in step.arrived),
+            tuple(_port(outcome, one) for one in step.left),
         )
         for step, number in zip(outcome.steps, pairs, strict=False)
     ]
-    return ShapeTrace(type(module).__name__, tuple(rows), outcome.message)
+    error = outcome.error
+    wrong = (error.argument, error.axis) if isinstance(error, ShapeContractError) else ("", None)
+    return ShapeTrace(type(module).__name__, tuple(rows), outcome.message, *wrong)
+
+
+def _port(outcome: Outcome, passed: Passed) -> Port:
+    if len(passed.shapes) == 1:
+        shape = tuple(outcome.shown(torch.Size([size]))[1:-1] for size in passed.shapes[0])
+    else:
+        shape = tuple(outcome.shown(one) for one in passed.shapes)
+    return Port(passed.name, shape, passed.demand, passed.texts, passed.sources)
 
 
 def _range(name: str, span: Span) -> str:
