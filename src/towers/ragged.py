@@ -364,18 +364,25 @@ class Ragged:
     def from_jagged(cls, jagged: Tensor) -> Self:
         """From a nested tensor of layout torch.jagged whose second axis is the ragged one.
 
+        Where torch.nested.narrow left gaps between its sentences, the words are copied without them.
+
         Raises:
-            ShapeContractError: it is another kind of tensor, or has gaps between its sentences.
+            ShapeContractError: it is another kind of tensor, or its ragged axis is not the second.
         """
         if not jagged.is_nested or jagged.layout is not torch.jagged:
             raise ShapeContractError(
                 complaint("Ragged.from_jagged", "jagged is no nested tensor of layout torch.jagged")
             )
-        if cast(Any, jagged).lengths() is not None or getattr(jagged, "_ragged_idx", 1) != 1:
-            raise ShapeContractError(
-                complaint("Ragged.from_jagged", "jagged has holes, or its ragged axis is not the second: .contiguous()")
-            )
-        return cls.unchecked(jagged.values(), cast(Any, jagged).offsets().to(torch.int64))
+        if getattr(jagged, "_ragged_idx", 1) != 1:
+            problem = "jagged's ragged axis is not the second: transpose it back"
+            raise ShapeContractError(complaint("Ragged.from_jagged", problem))
+        starts, lengths = (cast(Any, jagged).offsets().to(torch.int64), cast(Any, jagged).lengths())
+        if lengths is None:
+            return cls.unchecked(jagged.values(), starts)
+        offsets = offsets_of(lengths.to(torch.int64))
+        shifts = (starts[:-1] - offsets[:-1]).repeat_interleave(offsets.diff())
+        index = torch.arange(len(shifts), device=shifts.device).add_(shifts)
+        return cls.unchecked(jagged.values().index_select(0, index), offsets)
 
     def to_jagged(self) -> Tensor:
         """As a nested tensor of layout torch.jagged, a view of the values."""

@@ -295,7 +295,7 @@ def test_it_is_made_on_meta_and_shows_its_sizes():
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: RaggedLSTM(3, 5, batch_first=False), ValueError, r"batch_first \(False\) must be True"),
+        (lambda: RaggedLSTM(3, 5, batch_first=0), ValueError, r"batch_first \(0\) must be True or False"),
         (lambda: RaggedLSTM(3, 0), ValueError, r"hidden_size \(0\) must be an int of at least 1"),
         (lambda: RaggedLSTM(3, 5, bias="two"), ValueError, r"bias \('two'\) must be True, False or \"single\""),
         (lambda: RaggedLSTM(3, 5, dropout=1.5), ValueError, r"dropout \(1.5\) must be a probability"),
@@ -306,7 +306,7 @@ def test_it_is_made_on_meta_and_shows_its_sizes():
         (lambda: RaggedLSTM.from_torch(nn.GRU(3, 5)), ValueError, r"lstm is a GRU; expected an nn.LSTM"),
         (lambda: layer(bias="single").load_state_dict({"bias_hh_l0": torch.zeros(20)}), RuntimeError, r"Missing key.*bias_ih_l0"),
         (lambda: RaggedLSTM.from_torch(nn.LSTM(3, 5, bias=False), bias="single"), ValueError, r"does not fit an nn.LSTM with bias=False"),
-        (lambda: layer()(torch.zeros(4, 3).double()), ShapeContractError, r"input has 2 axes \(4, 3\); expected 3: \(batch, steps, input_size=3\)"),
+        (lambda: layer()(torch.zeros(1, 2, 4, 3).double()), ShapeContractError, r"input has 4 axes \(1, 2, 4, 3\); expected 3: \(batch, steps, input_size=3\)"),
         (lambda: layer()(torch.zeros(2, 4, 12).double()), ShapeContractError, r"input: input_size is 12; expected 3 \(self.input_size\)[\s\S]*not pooled yet: 12 = 3 x 4"),
         (lambda: layer()(torch.zeros(2, 3, 4).double()), ShapeContractError, r"input_size is 4; expected 3[\s\S]*transpose\(1, 2\) would fit"),
         (lambda: layer()(torch.zeros(2, 4, 3)), ShapeContractError, r"input is float32; expected float64 \(the dtype of weight_ih_l0\)"),

@@ -71,7 +71,11 @@ def _ragged(value: Any) -> RaggedKind | None:
         jagged = cast(Any, value)
         if value.layout is not torch.jagged:
             return None
-        return _Packed(jagged.values(), jagged.offsets(), jagged.offsets().shape[0] - 1)
+        offsets, lengths = jagged.offsets(), jagged.lengths()
+        count = offsets.shape[0] - 1
+        if lengths is not None:  # torch.nested.narrow left gaps: the offsets say where sentences start, no more
+            offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+        return _Packed(jagged.values(), offsets, count)
     return value if hasattr(value, "offsets") and hasattr(value, "values") else None
 
 

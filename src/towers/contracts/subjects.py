@@ -66,6 +66,12 @@ class Subject:
         return next((parameter for parameter in parameters if parameter.is_floating_point()), None)
 
 
+def contract_of(function: Any, instance: Any) -> Any:
+    """The contract of a function, or of a method whose contract depends on the instance (`__contract_of__`)."""
+    chosen = getattr(function, "__contract_of__", None)
+    return getattr(function, "__contract__", None) if chosen is None or instance is None else chosen(instance)
+
+
 def subject(target: Callable[..., Any], assuming: Sequence[str] = ()) -> Subject:
     """The contract of a contracted function, of a method of an instance, or of a module: attached, or its forward's.
 
@@ -74,7 +80,8 @@ def subject(target: Callable[..., Any], assuming: Sequence[str] = ()) -> Subject
         ValueError: what is assumed cannot be read.
     """
     function = target.forward if isinstance(target, nn.Module) else target
-    signature, instance = getattr(function, "__contract__", None), getattr(function, "__self__", None)
+    instance = getattr(function, "__self__", None)
+    signature = contract_of(function, instance)
     if isinstance(target, nn.Module):
         attached = [getattr(hook, "__contract__", None) for hook in target._forward_pre_hooks.values()]  # pyright: ignore
         signature, instance = next((found for found in attached if found is not None), signature), target

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from towers.kernels.batch import Batch, Parameters, State, Weights
-from towers.kernels.cpu.threads import one_thread
+from towers.kernels.cpu.threads import one_thread, set_own_threads
 from towers.kernels.stacked import run_layers
 
 
@@ -61,7 +61,8 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
     groups = groups_of(batch, count, weights) if count and len(values) else None
     if groups is None:
         width = state[0].shape[2] * (1 + weights.bidirectional)
-        return (values.new_zeros(*values.shape[:-1], width) if outputs else None), state
+        output = values.new_zeros(*values.shape[:-1], width) if outputs else None
+        return output, (state[0].clone(), state[1].clone())  # no aliases: they may be changed in place
     if groups.stands and not groups.padded and groups.sizes[0][1] == values.shape[1]:
         output, h_n, c_n = _call(values.transpose(0, 1), state, weights)
         return output.transpose(0, 1) if outputs else None, (h_n, c_n)
@@ -312,7 +313,7 @@ def _threads_set_to(count: int) -> Callable[..., None]:
     """A hook of a node of autograd."""
 
     def set_threads(*_: object) -> None:
-        torch.set_num_threads(count)
+        set_own_threads(count)
 
     return set_threads
 

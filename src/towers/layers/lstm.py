@@ -1,15 +1,16 @@
 """RaggedLSTM: an LSTM over sentences of different lengths."""
 
-import math
+import warnings
 from contextlib import nullcontext
-from typing import Any, Literal, cast
+from numbers import Real
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from towers.contracts import ShapeContractError, contract
+from towers.contracts import ShapeContractError
 from towers.contracts.errors import complaint
 from towers.contracts.modes import autocast, may_read
 from towers.contracts.operations import operation
@@ -18,23 +19,50 @@ from towers.kernels import Backend, Batch, State, Weights, reads_as_they_are
 from towers.kernels import backend as chosen_backend
 from towers.kernels import run as run_kernels
 from towers.kernels.recurrence import GATES, Gates
-from towers.layers.validation import at_least_one, refuse
+from towers.layers.axis_order import in_every_order, is_steps_first, is_unbatched
+from towers.layers.drop_in import DropIn
+from towers.layers.from_torch import from_torch, to_torch
+from towers.layers.validation import at_least_one, is_int, refuse
 from towers.ragged import Ragged
 
 
-class RaggedLSTM(nn.Module):
-    """nn.LSTM for sentences of different lengths: its parameters, initial values and results; batch first.
+class RaggedLSTM(DropIn):
+    """nn.LSTM for sentences of different lengths: its parameters, initial values, attributes and results.
 
     Takes padded input (with lengths), a PackedSequence, a jagged nested tensor or Ragged, and returns the same kind.
     It computes in float32 at least; under autocast output and h_n have autocast's dtype, c_n stays float32.
+    The C code (`backend` says whether it runs) gives a sentence the same bits whatever stands beside it.
     On an NVIDIA GPU with Triton, up to 128 units without a projection run in kernels of our own
     (`towers.kernels.triton`), which do not wait for the GPU; all else goes through cuDNN, padded.
+
+    In place of an nn.LSTM:
+
+        nn.LSTM                          here
+        batch_first=False, its default   True is the default; `from_torch` keeps the other's own. With False, padded
+                                         input and output are (steps, batch, …); Ragged, jagged and packed ignore it
+        sizes, dropout, bidirectional    the same; sizes may be NumPy's ints. `bias` may be "single" too
+        parameters, state_dict           the same names, shapes and initial values, both ways (`from_torch`, `to_torch`)
+        lstm(input, hx)                  the same, unbatched input too; hx may be a list. `lengths` is new: unbatched
+                                         input has one number, and output past a sentence's end is 0
+        output                           contiguous, whatever batch_first is
+        h_n, c_n                         tensors of their own, which may be changed in place
+        no sentences, no steps           empty output, and h_n and c_n as they came (nn.LSTM refuses no steps)
+        RuntimeError, TypeError          ShapeContractError (a TypeError) of input that does not fit, ValueError of
+                                         arguments of the constructor
+        isinstance                       an nn.RNNBase, not an nn.LSTM: quantize_dynamic leaves it as it is
+        mode, all_weights                the same, and so are _all_weights and _flat_weights_names
+        _flat_weights                    a tuple, made anew at each reading: nothing can be written into it
+        flatten_parameters()             does nothing; reset_parameters() is the same
+        a weight that is replaced        seen by the next call: pruning, weight drop, functional_call, DataParallel
+        a parametrized weight            computed when it is read: weight_ih_l0 three times in a call, others once
+                                         (nn.LSTM: each twice)
+        torch.jit.script                 an nn.LSTM of the same parameters takes its place, with a warning
 
     Args:
         input_size, hidden_size, num_layers, dropout, bidirectional, proj_size: as nn.LSTM's.
         bias: True for nn.LSTM's two biases, which are added; "single" for one trainable bias, as in Keras (then only
             `bias_ih_l{k}` exists, and loading a state_dict with two sums them); False for none.
-        batch_first: must be True.
+        batch_first: whether padded input is (batch, steps, input_size), or (steps, batch, input_size).
         recurrent_activation: the function of the gates: "sigmoid", as nn.LSTM's; or Keras's "hard_sigmoid", that of
             Keras 3 (relu6(x + 3) / 6), and "hard_sigmoid_keras2", that of Keras 1 and 2 (clip(0.2 x + 0.5, 0, 1)).
             These two run step by step in torch's own operations, without kernels of ours.
@@ -70,24 +98,27 @@ class RaggedLSTM(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        at_least_one(self, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        if not batch_first:
-            refuse(self, "batch_first (False) must be True: input is (batch, steps, input_size); transpose(0, 1)")
+        if type(batch_first) is not bool:
+            refuse(self, f"batch_first ({batch_first!r}) must be True or False")
         if not (isinstance(bias, bool) or bias == "single"):
             refuse(self, f'bias ({bias!r}) must be True, False or "single"')
         if type(bidirectional) is not bool:
             refuse(self, f"bidirectional ({bidirectional!r}) must be True or False")
-        if type(dropout) not in (int, float) or not 0 <= dropout <= 1:
+        if type(dropout) is bool or not isinstance(dropout, Real) or not 0 <= dropout <= 1:
             refuse(self, f"dropout ({dropout!r}) must be a probability, from 0 to 1")
-        if type(proj_size) is not int or not 0 <= proj_size < hidden_size:
+        sizes = at_least_one(self, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        self.input_size, self.hidden_size, self.num_layers = sizes
+        if not is_int(proj_size) or not 0 <= proj_size < hidden_size:
             refuse(self, f"proj_size ({proj_size}) must be less than hidden_size ({hidden_size}), or 0 for none")
         if recurrent_activation not in GATES:
             refuse(self, f"recurrent_activation ({recurrent_activation!r}) must be one of {', '.join(GATES)}")
+        if dropout and num_layers == 1:
+            problem = f"dropout ({dropout}) lies between layers: with num_layers=1 it does nothing"
+            warnings.warn(complaint(type(self).__name__, problem), stacklevel=2)
         self.recurrent_activation = recurrent_activation
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bias, self.batch_first, self.dropout = bias, True, float(dropout)
-        self.bidirectional, self.proj_size = bidirectional, proj_size
-        self._flat_names = [name for names in self._names() for name in names]
+        self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
+        self.bidirectional, self.proj_size = bidirectional, int(proj_size)
+        self._in_order = [name for names in self.names() for name in names]
         for name, shape in self._parameter_shapes().items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
@@ -109,22 +140,10 @@ class RaggedLSTM(nn.Module):
         """The width of the output: that of h_n for each direction."""
         return self.state_width * (1 + self.bidirectional)
 
-    def _names(self) -> list[list[str]]:
-        """nn.LSTM's parameter names, a list for each layer and direction."""
-        kinds = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if self.bias is True else [])]
-        kinds += ["bias_ih"] if self.bias == "single" else []
-        kinds += ["weight_hr"] if self.proj_size else []
-        directions = ["", "_reverse"][: 1 + self.bidirectional]
-        return [
-            [f"{kind}_l{layer}{direction}" for kind in kinds]
-            for layer in range(self.num_layers)
-            for direction in directions
-        ]
-
     def _parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         gates = 4 * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
-        for names in self._names():
+        for names in self.names():
             for name in names:
                 width = self.input_size if "_l0" in name else self.output_width
                 shapes[name] = {
@@ -134,22 +153,16 @@ class RaggedLSTM(nn.Module):
                 }.get(name[:9], (gates,))
         return shapes
 
-    def reset_parameters(self) -> None:
-        """nn.LSTM's initial values: uniform between -1/sqrt(hidden_size) and 1/sqrt(hidden_size)."""
-        bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-
     def extra_repr(self) -> str:
         """Its sizes, and what is not as usual, for `repr`."""
-        usual: dict[str, object] = {"num_layers": 1, "bias": True, "dropout": 0.0, "bidirectional": False,
-                                    "proj_size": 0, "recurrent_activation": "sigmoid"}  # fmt: skip
+        usual: dict[str, object] = {"num_layers": 1, "bias": True, "batch_first": True, "dropout": 0.0}
+        usual |= {"bidirectional": False, "proj_size": 0, "recurrent_activation": "sigmoid"}
         others = [f"{name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
         return ", ".join([str(self.input_size), str(self.hidden_size), *others])
 
     # The run.
 
-    @contract(where=("batch >= 0", "0 <= lengths <= steps"), dtype_of="weight_ih_l0")
+    @in_every_order(where=("0 <= lengths <= steps",), dtype_of="weight_ih_l0")
     def forward(
         self,
         input: Float[Tensor | Ragged | PackedSequence, "batch steps {self.input_size}"],
@@ -169,7 +182,8 @@ class RaggedLSTM(nn.Module):
     ]:
         """Output of every step, and the states at each sentence's own end; a sentence of length 0 keeps its state.
 
-        Output past a padded sentence's end is 0. Unbatched (2-D) input is refused.
+        Output past a padded sentence's end is 0. The axes are in the order of `batch_first`; one sentence (steps,
+        input_size), its states and its length have no axis for the batch.
 
         Raises:
             ShapeContractError: a shape or dtype is not as annotated, or lengths stand beside input that has its own.
@@ -177,7 +191,7 @@ class RaggedLSTM(nn.Module):
         """
         return self._run(input, hx, lengths, outputs=True)
 
-    @contract(where=("batch >= 0", "0 <= lengths <= steps"), dtype_of="weight_ih_l0")
+    @in_every_order(where=("0 <= lengths <= steps",), dtype_of="weight_ih_l0")
     def last(
         self,
         input: Float[Tensor | Ragged | PackedSequence, "batch steps {self.input_size}"],
@@ -197,7 +211,7 @@ class RaggedLSTM(nn.Module):
         """
         return self._run(input, hx, lengths, outputs=False)[1][0]
 
-    @contract(where=("batch >= 0", "0 <= lengths <= steps"), dtype_of="weight_ih_l0")
+    @in_every_order(where=("0 <= lengths <= steps",), dtype_of="weight_ih_l0")
     def backend(
         self,
         input: Float[Tensor | Ragged | PackedSequence, "batch steps {self.input_size}"],
@@ -224,11 +238,25 @@ class RaggedLSTM(nn.Module):
 
     def _run(self, input: Any, hx: State | None, lengths: Tensor | None, *, outputs: bool) -> tuple[Any, State]:
         """From any kind of input to a batch for the kernels, and back to the same kind."""
+        if is_unbatched(input):
+            hx = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+            lengths = None if lengths is None else lengths.reshape(1)
+            output, (h_n, c_n) = self._padded(input.unsqueeze(0), hx, lengths, outputs)
+            return None if output is None else output.squeeze(0), (h_n.squeeze(1), c_n.squeeze(1))
+        if is_steps_first(self, input):
+            output, state = self._padded(input.transpose(0, 1), hx, lengths, outputs)
+            return None if output is None else output.transpose(0, 1).contiguous(), state
         batch, count, ragged = _batch_of(input, lengths, self)
         output, state = self.run_batch(batch, count, hx, outputs=outputs)
         if output is None or ragged is None:
             return output, state
         return like_input(ragged.with_values(output), input), state
+
+    def _padded(
+        self, input: Tensor, hx: State | None, lengths: Tensor | None, outputs: bool
+    ) -> tuple[Tensor | None, State]:
+        """Of a batch, batch first."""
+        return self.run_batch(_batch_of_padded(input, lengths), input.shape[0], hx, outputs=outputs)
 
     def run_batch(
         self, batch: Batch, count: int, hx: State | None = None, *, outputs: bool
@@ -263,7 +291,7 @@ class RaggedLSTM(nn.Module):
                 raise ShapeContractError(complaint("RaggedLSTM.forward", f"{name} is {tuple(part)}; expected {wanted}"))
 
     def _weights(self, dtype: torch.dtype | None = None) -> Weights:
-        flat = [getattr(self, name) for name in self._flat_names]
+        flat = [getattr(self, name) for name in self._in_order]
         if dtype not in (None, flat[0].dtype):
             flat = [part.to(dtype) for part in flat]
         biases = {True: 2, "single": 1, False: 0}[self.bias]
@@ -274,58 +302,37 @@ class RaggedLSTM(nn.Module):
     # To and from nn.LSTM.
 
     @classmethod
-    def from_torch(cls, lstm: nn.LSTM, *, bias: bool | Literal["single"] | None = None) -> "RaggedLSTM":
-        """With the sizes and a copy of the weights of an nn.LSTM, whatever its `batch_first`; `bias="single"` sums two.
+    def from_torch(cls, lstm: nn.LSTM, *, bias: bool | Literal["single"] | None = None) -> Self:
+        """With the sizes, the `batch_first` and a copy of the weights of an nn.LSTM; `bias="single"` sums its two.
+
+        What is frozen stays frozen, parametrizations are copied, and so is the mode (train or eval); hooks are not.
 
         Raises:
-            ValueError: `lstm` is no nn.LSTM, or `bias` asks for biases that it lacks, or drops those that it has.
+            ValueError: `lstm` is no nn.LSTM, or has a `forward` of its own; `bias` asks for biases that it lacks, drops
+                those that it has, or sums biases that have parametrizations; or a weight is not a parameter.
         """
-        if type(lstm) is not nn.LSTM:
-            raise ValueError(f"RaggedLSTM.from_torch: lstm is a {type(lstm).__name__}; expected an nn.LSTM")
-        kept = lstm.bias if bias is None else bias
-        if bool(kept) != lstm.bias:
-            raise ValueError(f"RaggedLSTM.from_torch: bias ({bias!r}) does not fit an nn.LSTM with bias={lstm.bias}")
-        weight = cast(Tensor, lstm.weight_ih_l0)
-        ragged = cls(
-            lstm.input_size,
-            lstm.hidden_size,
-            lstm.num_layers,
-            kept,
-            dropout=lstm.dropout,
-            bidirectional=lstm.bidirectional,
-            proj_size=lstm.proj_size,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
-        ragged.load_state_dict(lstm.state_dict())
-        return ragged.train(lstm.training)
+        return from_torch(cls, lstm, bias)
 
     def to_torch(self) -> nn.LSTM:
-        """An nn.LSTM, batch first, with a copy of the weights; after `bias="single"` its second bias is zero.
+        """An nn.LSTM with the same `batch_first` and a copy of the weights, as `from_torch` copies them.
+
+        After `bias="single"` its second bias is zero.
 
         Raises:
-            ValueError: its gates are no sigmoids, which nn.LSTM's are.
+            ValueError: its gates are no sigmoids, which nn.LSTM's are; or a weight is not a parameter.
         """
         if self.recurrent_activation != "sigmoid":
             refuse(self, f"recurrent_activation ({self.recurrent_activation!r}) is not what an nn.LSTM has")
-        weight = self.weight_ih_l0
-        lstm = nn.LSTM(
-            self.input_size,
-            self.hidden_size,
-            self.num_layers,
-            bool(self.bias),
-            True,
-            self.dropout,
-            self.bidirectional,
-            self.proj_size,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
-        state = dict(self.state_dict())
-        if self.bias == "single":
-            state |= {name.replace("_ih_", "_hh_"): torch.zeros_like(b) for name, b in state.items() if "bias" in name}
-        lstm.load_state_dict(state)
-        return lstm.train(self.training)
+        return to_torch(self)
+
+    def __prepare_scriptable__(self) -> nn.LSTM:
+        """What torch.jit.script takes in its place: an nn.LSTM of the same parameters, which takes no `lengths`."""
+        problem = "torch.jit.script puts an nn.LSTM of the same parameters in its place, in your module too"
+        warnings.warn(complaint("RaggedLSTM", problem), stacklevel=2)
+        lstm = self.to_torch()
+        for name, parameter in self.named_parameters(recurse=False):
+            setattr(lstm, name, parameter)
+        return lstm
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Sum the two biases of an nn.LSTM where this one has a single bias."""

@@ -1,17 +1,28 @@
 """Checks of the sizes that a constructor gets; the errors have the form of all others."""
 
+from numbers import Integral
+from typing import Any
+
 from towers.contracts.errors import complaint
 
 
-def at_least_one(owner: object, **sizes: object) -> None:
-    """Refuse a size that is not an int of at least 1.
+def at_least_one(owner: object, **sizes: Any) -> list[int]:
+    """The sizes as ints, in order: an int of NumPy is one too, a bool is none.
 
     Raises:
-        ValueError: a size is not; the error names it and its value.
+        ValueError: a size is no int of at least 1; the error names it and its value.
     """
+    found: list[int] = []
     for name, size in sizes.items():
-        if type(size) is not int or size < 1:
+        if not is_int(size) or int(size) < 1:
             refuse(owner, f"{name} ({size!r}) must be an int of at least 1")
+        found.append(int(size))
+    return found
+
+
+def is_int(size: Any) -> bool:
+    """Whether it counts something: Python's int or NumPy's, no bool."""
+    return type(size) is not bool and isinstance(size, Integral)
 
 
 def refuse(owner: object, problem: str) -> None:

@@ -14,6 +14,7 @@ from towers.contracts.decorate import contract
 from towers.contracts.proofs.layer_rules import expected_hidden_size
 from towers.contracts.signature import Options, Signature, read_signature
 from towers.contracts.specs import holds_tensors
+from towers.contracts.subjects import contract_of
 
 
 class _Emptied(TorchFunctionMode):
@@ -111,7 +112,7 @@ def annotated_forward(module: nn.Module) -> Any:
 
 def own_signature(module: nn.Module) -> Signature | None:
     """The contract of a module's forward: one of `@contract` or of `attach`; None if there is neither."""
-    found: Any = getattr(module.forward, "__contract__", None)
+    found = contract_of(module.forward, module)
     return found if isinstance(found, Signature) else None
 
 

@@ -11,8 +11,6 @@ from towers.kernels.batch import Batch, Parameters, State
 from towers.kernels.cpu.library import REALS, Library, library, why_not
 from towers.kernels.cpu.threads import start
 
-FEW = 6  # sentences, from which on a weight that was loaded serves several
-IN_CACHE = 1 << 20  # bytes of weights
 A_THREAD = 60_000  # multiply-adds, about 10 µs, below which a second thread is not worth to be woken
 
 
@@ -45,8 +43,6 @@ def refusal(dtype: torch.dtype, inputs: int, hidden: int, count: int) -> str | N
         return f"the C code has no {dtype}"
     if library(REALS[dtype], hidden) is None:
         return why_not() or "the C code could not be loaded"
-    if count < FEW and 4 * hidden * (inputs + hidden) * dtype.itemsize > IN_CACHE:
-        return f"for fewer than {FEW} sentences and over {IN_CACHE >> 20} MiB of weights torch.lstm is faster"
     return None
 
 

@@ -16,11 +16,31 @@ def one_thread(one: bool) -> Generator[None]:
     if before == 1 or not one:
         yield
         return
-    torch.set_num_threads(1)
+    set_own_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        set_own_threads(before)
+
+
+def set_own_threads(count: int) -> None:
+    """How many threads torch's operations take in the thread that calls; without OpenMP nothing is changed.
+
+    torch.set_num_threads would change it for every thread that starts later, too.
+    """
+    set_threads = _omp_set_num_threads()
+    if set_threads is not None:
+        set_threads(count)
+
+
+@lru_cache(1)
+def _omp_set_num_threads() -> Any:
+    try:
+        found = ctypes.CDLL(None).omp_set_num_threads
+    except (AttributeError, OSError, TypeError):  # torch has no OpenMP here, or hides it
+        return None
+    found.argtypes, found.restype = (ctypes.c_int,), None
+    return found
 
 
 @lru_cache(1)
