@@ -46,6 +46,7 @@ from towers.data.words import forms, is_unspaced, split_spaces, split_words
         pytest.param("🇩🇪🇫🇷 1️⃣", ["🇩🇪", "🇫🇷", "1️⃣"], id="flags and a keycap"),
         pytest.param("🏴\U000e0067\U000e0062\U000e007f!", ["🏴\U000e0067\U000e0062\U000e007f", "!"], id="flag of tags"),
         pytest.param("ก\u200bข \u200d \u200c", ["ก", "ข"], id="what is invisible and joins nothing"),
+        pytest.param("co\u00adoperate \u2067ab\u2069\u200f \ufeffc", ["cooperate", "ab", "c"], id="what is never seen"),
         pytest.param(" \t\n\u00a0 ", [], id="blanks only"),
         pytest.param("a\tb\nc\u00a0d", ["a", "b", "c", "d"], id="any blank divides"),
     ],
@@ -61,7 +62,9 @@ TEXTS = st.text() | st.text(st.sampled_from("aé1.'-🇩👩🏽\ufe0f\u200b\u20
 @given(TEXTS)
 def test_rule_loses_nothing_but_blanks(text: str) -> None:
     def visible(text: str) -> str:
-        return re.sub("[\u200b-\u200d]", "", "".join(text.split()))
+        return re.sub(
+            "[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]", "", "".join(text.split())
+        )
 
     assert visible("".join(split_words(text))) == visible(text)
 

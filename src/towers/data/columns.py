@@ -54,7 +54,7 @@ class Columns(NamedTuple):
             near = get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; say which with {option}"
             more = f", … ({len(names)} columns)" if len(names) > LISTED else ""
-            listed = ", ".join(_short(name, str) for name in names[:LISTED]) + more
+            listed = ", ".join(_short(name, _readable) for name in names[:LISTED]) + more
             raise ValueError(f"{self.rows.path} has no column {name!r}, only {listed}{hint}")
         return self.rows.column(name)
 
@@ -76,7 +76,9 @@ class Columns(NamedTuple):
 
     def _number(self, name: str, row: int, cell: Any, limits: str) -> float:
         try:
-            return float(cell)
+            if "_" not in (cell if isinstance(cell, str) else ""):  # Python's own spelling, 1_000, is none of a table
+                return float(cell)
+            raise ValueError
         except (TypeError, ValueError, OverflowError):
             problem = f"{name} is {_short(cell)}, which is no number"
             raise self._mistake(row, f"{problem}; labels go from {limits}") from None
@@ -89,6 +91,11 @@ def _short(value: Any, spell: Callable[[Any], str] = repr) -> str:
     """A value for a message, cut to 60 characters."""
     text = spell(value)
     return text if len(text) <= 60 else text[:60] + "…"
+
+
+def _readable(name: str) -> str:
+    """A name, in quotes where it would mislead the eye."""
+    return name if name.isprintable() and name.strip() == name != "" else repr(name)
 
 
 def _range_hint(numbers: Sequence[float], least: float, most: float) -> str:

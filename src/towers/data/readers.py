@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,7 +20,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, cast
 
-from towers.data.encoding import decode_line, gunzip
+from towers.data.encoding import GZIP, RETURNS, decode_line, gunzip
 from towers.data.rows import FrameRows, Rows, TextRows, need_polars, one_line
 
 if TYPE_CHECKING:
@@ -157,6 +158,12 @@ def _size(file: BinaryIO) -> int | None:
     return status.st_size if S_ISREG(status.st_mode) else None
 
 
+def _first_bytes(file: BinaryIO) -> bytes:
+    """The first bytes of a file, where they can be seen without being taken from it."""
+    peek = getattr(file, "peek", None)
+    return b"" if peek is None else cast(bytes, peek(len(GZIP)))
+
+
 Fields = Iterator[tuple[int, list[str]]]
 
 
@@ -166,7 +173,7 @@ def _read_text(source: Source, fields: Callable[["_Lines"], Fields] | None, rows
     with ExitStack() as opened:
         file = source.file if isinstance(source, Stream) else opened.enter_context(open(source, "rb"))
         size = _size(file)
-        if name.lower().endswith(".gz"):
+        if name.lower().endswith(".gz") or _first_bytes(file).startswith(GZIP):
             file, size = opened.enter_context(gunzip(name, file)), None
         lines = _Lines(name, file, size)
         yield from _json_rows(lines, rows) if fields is None else _text_rows(lines, fields(lines), rows)
@@ -190,14 +197,21 @@ def _windows(
 
 def _tsv_rows(lines: _Lines, refuse_quotes: bool) -> Fields:
     """Fields of each row. TSV knows no quoting: a `"` is a character like any other."""
+    header = True
     for number, line in lines:
-        if row := line.rstrip("\r\n"):
-            fields = row.split("\t")
-            if refuse_quotes and '""' in row and (cell := next(filter(_QUOTED.fullmatch, fields), None)):
-                problem = f"{cell[:60]} is quoted as in CSV; TSV has no quotes"
-                advice = 'say --format csv --separator tab (format="csv", separator="\\t" in Python) to read the quotes'
-                raise ValueError(f"{lines.name}, line {number}: {problem}; {advice}, or --format tsv to keep them")
-            yield number, fields
+        row = line.rstrip("\r\n")
+        if not row.strip(" "):
+            continue
+        fields = row.split("\t")
+        suspect = refuse_quotes and ('""' in row or (header and row.startswith('"')))
+        if suspect and (cell := next(filter(_QUOTED.fullmatch, fields), None)):
+            problem = f"{cell[:60]} is quoted as in CSV; TSV has no quotes"
+            advice = 'say --format csv --separator tab (format="csv", separator="\\t" in Python) to read the quotes'
+            raise ValueError(f"{lines.name}, line {number}: {problem}; {advice}, or --format tsv to keep them")
+        if header and "\r" in row:
+            raise ValueError(f"{lines.name}, line {number}: {RETURNS}")
+        header = False
+        yield number, fields
 
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
@@ -208,24 +222,28 @@ def _csv_rows(lines: _Lines, separator: str | None) -> Fields:
     """Fields of each row, and the line at which it begins: a quoted field may run over several lines."""
     texts = (text for _, text in lines)
     first, skipped = next(texts, ""), 0
-    if said := re.fullmatch(r"sep=(.)\r?\n?", first):  # Excel writes and reads this line
-        first, skipped, separator = next(texts, ""), 1, separator or said[1]
+    while first and not first.strip():
+        first, skipped = next(texts, ""), skipped + 1
+    if said := re.fullmatch(r"\"?sep=(.)\"?\r?\n?", first, re.IGNORECASE):  # Excel writes and reads this line
+        first, skipped, separator = next(texts, ""), skipped + 1, separator or said[1]
     lines.separator = separator or _separator_of(first)
     reader = csv.reader(chain([first], texts), strict=True, delimiter=lines.separator)
     start, limit = 1 + skipped, csv.field_size_limit(LONGEST)
     try:
         for fields in reader:
-            if fields:
+            if fields and not (len(fields) == 1 and not fields[0].strip(" ")):
                 yield start, fields
             start = reader.line_num + skipped + 1
     except csv.Error as error:
-        raise ValueError(f"{lines.name}, line {start}: {error}; is a quotation mark left open?") from None
+        problem = RETURNS if "new-line" in str(error) else f"{error}; is a quotation mark left open?"
+        raise ValueError(f"{lines.name}, line {start}: {problem}") from None
     finally:
         csv.field_size_limit(limit)
 
 
 def _separator_of(header: str) -> str:
-    """The comma, unless the header has none, but another usual separator."""
+    """The comma, unless the header has none outside of quotes, but another usual separator."""
+    header = re.sub('"[^"]*"', "", header)
     if "," in header:
         return ","
     return max(",;\t|", key=header.count)
@@ -300,16 +318,23 @@ def _json_objects(lines: _Lines) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         place = f"{lines.name}, line {number}"
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=_once_each)
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{place}: no JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1})"
-            ) from None
+            problem = f"no JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1})"
+            raise ValueError(f"{place}: {problem}; each line must be one JSON object") from None
         except (RecursionError, ValueError) as error:  # nested too deeply, or an integer of thousands of digits
             raise ValueError(f"{place}: JSON that cannot be read ({one_line(error)})") from None
         if not isinstance(value, dict):
             raise ValueError(f"{place}: expected a JSON object, not {text[:40].strip()}")
         yield number, cast(dict[str, Any], value)
+
+
+def _once_each(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(items)
+    if len(record) < len(items):
+        twice = next(name for name, count in Counter(name for name, _ in items).items() if count > 1)
+        raise ValueError(f"an object has the key {twice!r} twice")
+    return record
 
 
 # Parquet.

@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from towers.data.encoding import other_kind
+from towers.data.encoding import RETURNS, other_kind
 
 Format = Literal["glove", "word2vec", "fasttext", "word2vec-binary"]
 HEAD = 1000
@@ -118,9 +118,15 @@ def detect(path: str, file: BinaryIO) -> Format:
     if advice := other_kind(first):
         raise ValueError(f"{path}: is no file of word vectors; {advice}")
     if header_of(first) is None:
+        if b"\r" in first.rstrip() and all(map(_ends_in_a_number, first.split(b"\r", 2)[:2])):
+            raise ValueError(f"{path}, line 1: {RETURNS}")
         return "glove"
     control = re.search(rb"[\x00-\x08\x0e-\x1f]", sample)
     return "word2vec-binary" if control or not looks_like_text(sample.partition(b"\n")[0]) else "word2vec"
+
+
+def _ends_in_a_number(line: bytes) -> bool:
+    return number_or_none((line.split() or [b""])[-1]) is not None
 
 
 def pass_mark(file: BinaryIO) -> None:
@@ -133,13 +139,13 @@ def looks_like_text(line: bytes) -> bool:
     try:
         line.decode()
     except UnicodeDecodeError:
-        return number_or_none((line.split() or [b""])[-1]) is not None
+        return _ends_in_a_number(line)
     return True
 
 
 def header_of(line: bytes) -> tuple[int, int] | None:
     """Count and width if the line is a header, that is, two whole numbers and nothing else; otherwise None."""
-    found = re.fullmatch(rb"([0-9]+)[ \t]+([0-9]+)\s*", line)
+    found = re.fullmatch(rb"([0-9]{1,18})[ \t]+([0-9]{1,18})\s*", line)
     return (int(found[1]), int(found[2])) if found else None
 
 
@@ -154,7 +160,7 @@ def read_header(path: str, line: bytes) -> tuple[int, int]:
 def number_or_none(field: bytes) -> float | None:
     """The number that a field spells, or None."""
     try:
-        return float(field)
+        return None if b"_" in field else float(field)  # Python's own spelling, 1_000, is none of a file
     except ValueError:
         return None
 

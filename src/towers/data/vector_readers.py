@@ -24,6 +24,8 @@ BLOCK = 1 << 20
 """Bytes of a binary file that are read at a time."""
 LARGEST = 1e9
 """A number of a binary file beyond this is no number of a word vector: the numbers are not where they should be."""
+SMALLEST = 1e-12
+"""A binary file whose numbers have a smaller root mean square is read in the wrong byte order, or damaged."""
 LONGEST_WORD = 1 << 16
 """Bytes of a word in a binary file; a longer word is refused, since the numbers are not where they should be."""
 
@@ -100,7 +102,7 @@ class TextReader(VectorReader):
         if spaces < width:
             raise self._mistake(start, f"{spaces} numbers after the word; expected {width}")
         word = line[: line.index(b" ")] if spaces == width else line.rsplit(b" ", width)[0]
-        return Entry(number, start, word, line)
+        return Entry(number, start, word.lstrip(b" \t"), line)
 
     def _check_encoding(self, start: int, line: bytes) -> None:
         try:
@@ -112,6 +114,8 @@ class TextReader(VectorReader):
         """The numbers at the end of a line; each must be finite in float32."""
         fields = entry.body.rsplit(b" ", self.width)[1:]
         try:
+            if b"_" in entry.body and b"_" in b" ".join(fields):  # Python's own spelling of numbers, 1_000
+                raise ValueError
             numbers = array("f", map(float, fields))
         except ValueError:
             numbers = array("f", (float("nan") if number_or_none(f) is None else 0 for f in fields))
@@ -124,7 +128,7 @@ class TextReader(VectorReader):
 
     def _check_width(self, words: int, doubtful: int) -> None:
         """Refuse a file in which many words end in a number: their rows have more numbers than the width."""
-        if doubtful * (2 if words < 100 else 10) > words:
+        if doubtful * (3 if words < 100 else 10) > words:
             problem = f"{doubtful} of the first {words} words end in a number"
             raise ValueError(f"{self.path}: {problem}; rows have more numbers than the {self.width} expected")
 
@@ -187,6 +191,9 @@ class BinaryReader(VectorReader):
         if self.count * (self.size + 1) > room:  # refused before anything is read or allocated
             raise self._cut()
         super().__init__()
+        if 0 < self.scale < SMALLEST:
+            problem = f"its numbers are next to nothing (root mean square {self.scale:.1g})"
+            raise ValueError(f"{path}: {problem}; the file is damaged, or has another byte order")
 
     def entries(self) -> Iterator[Entry]:
         """Every word. A word that word2vec cut in the middle of a character ends in U+FFFD."""

@@ -8,6 +8,8 @@ from unicodedata import category, normalize
 _APOSTROPHE = "['\u2019]"
 _MODIFIERS = "\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"  # skin tones, and the tags of regional flags
 _JOINERS = "\u200c\u200d"
+_INVISIBLE = re.compile("[\u00ad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+"""What has no place of its own in a text: soft hyphens, word joiners, signs of direction, byte order marks."""
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 """Thai, Lao, Burmese, Khmer, Japanese and Chinese, which are written without spaces between words."""
 
@@ -17,13 +19,16 @@ def split_words(text: str) -> list[str]:
 
     Negations and clitics stand by themselves (`do n't`, `dog 's`); hyphens and other apostrophes inside a word stay in
     it; a number keeps its points and commas. Combining marks, vowel signs and joiners belong to the word or symbol
-    before them, in every script; an emoji sequence and a flag are one word each. Nothing is lower-cased.
+    before them, in every script; an emoji sequence and a flag are one word each. Soft hyphens, word joiners and signs
+    of direction are left out. Nothing is lower-cased.
 
         "Don't pay O'Neill's $1,000.50 for well-known dogs." -> Do n't pay O'Neill 's $ 1,000.50 for well-known dogs .
 
     Text without spaces between words (Chinese, Japanese, Thai) is not divided: segment it first, then split at spaces.
     """
-    return _rule(text.isascii()).findall(text)
+    if text.isascii():
+        return _rule(True).findall(text)
+    return _rule(False).findall(_INVISIBLE.sub("", text))
 
 
 def split_spaces(text: str) -> list[str]:
