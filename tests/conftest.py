@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,22 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
     seed_everything(collector.config, collector.name)
 
 
+def refuse_an_unbuilt_checkout() -> None:
+    """Half of the tests would be skipped, or fail one by one, for a reason that has one remedy."""
+    from towers.kernels.cpu import library
+
+    try:
+        if library.why_not() == library.NEVER_BUILT:
+            pytest.exit(f"{library.NEVER_BUILT}: {library.BUILD_AGAIN}", returncode=4)
+    except RuntimeError as other_sources:
+        pytest.exit(str(other_sources), returncode=4)
+    with warnings.catch_warnings():  # without a compiler the suite runs, with torch alone: it need not be warned
+        warnings.simplefilter("ignore")
+        library.code(torch.float32)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    refuse_an_unbuilt_checkout()
     core.global_force_seed = config.getoption("--seed")
     # One thread, here and in the processes that tests start: their tensors are small, and more threads than free
     # cores wait for each other, tens of times slower.

@@ -1,9 +1,9 @@
-"""The C code beside nn.LSTM, sentence by sentence; what it refuses; and what happens where it cannot be compiled."""
+"""The C code beside nn.LSTM, sentence by sentence; what it refuses; and what happens where it is absent."""
 
-import platform
-import subprocess
-import sys
+import ctypes
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +14,9 @@ from torch.autograd import forward_ad
 
 from towers import Ragged, RaggedLSTM, ShapeContractError, Tower
 from towers.kernels import cpu
-from towers.kernels.cpu import library
+from towers.kernels.cpu import built, library
+
+from ..helpers.native import loaded_anew
 
 needs_compiler = pytest.mark.skipif(cpu.why_not() is not None, reason=f"the C code cannot run: {cpu.why_not()}")
 SIZES = st.sampled_from([1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 33, 40])
@@ -177,39 +179,83 @@ def test_weights_of_other_sizes_are_refused(name, shape):
 
 
 @pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[pytest.MonkeyPatch]:
-    """As if nothing had been compiled, by nobody."""
-    caches = (library.library, library.why_not, library.asked, library._refusal, library._compiler, library.code)
-    monkeypatch.delenv("TOWERS_NATIVE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("CC", "no-such-compiler")
-    for cached in caches:
-        cached.cache_clear()
-    yield monkeypatch
-    for cached in caches:
-        cached.cache_clear()
+def anew() -> Iterator[pytest.MonkeyPatch]:
+    """As in a process that has not asked for C code yet."""
+    with loaded_anew() as patch:
+        yield patch
 
 
-def test_without_a_compiler_the_other_ways_run(no_compiler: pytest.MonkeyPatch):
-    torch.manual_seed(0)
+@pytest.fixture
+def left_out(anew: pytest.MonkeyPatch, tmp_path) -> Path:
+    """As if no library were there; the file of the build's report."""
+    anew.setattr(library, "LIBRARY", tmp_path / "native.so")
+    anew.setattr(library, "REPORT", tmp_path / "native.txt")
+    return tmp_path / "native.txt"
+
+
+SLOWER = "torch's own operations are used, which give the same results more slowly. Remedy: "
+
+
+def test_without_the_library_torch_runs_and_says_so_once(left_out: Path):
+    left_out.write_text("left out: no C compiler was found (CC, cc or gcc or clang)\n")
     theirs = nn.LSTM(4, 7, batch_first=True)
     ours, x = RaggedLSTM.from_torch(theirs), torch.randn(3, 5, 4)
-    with torch.no_grad():
+    reason = "the C code was left out: no C compiler was found (CC, cc or gcc or clang)"
+    with torch.no_grad(), warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
         torch.testing.assert_close(ours(x)[0], theirs(x)[0])
-    assert str(ours.backend(x)) == "torch: no C compiler was found (CC, cc, gcc or clang)"
+        assert Tower(vector_width=20)(torch.randn(3, 5, 20)).shape == (3, 6)
+        assert str(ours.backend(x)) == f"torch: {reason}"
+    (one,) = [str(warning.message) for warning in noted]
+    assert one == f"{reason}: {SLOWER}install a C compiler, and then towers again; or set TOWERS_NATIVE=off to be content with it"  # fmt: skip
 
 
-def test_a_compiler_that_cannot_be_read_is_as_none(no_compiler: pytest.MonkeyPatch):
-    no_compiler.setenv("CC", 'gcc "')
-    assert cpu.why_not() == "no C compiler was found (CC, cc, gcc or clang)"
+def test_a_checkout_that_was_never_built_names_the_command(left_out: Path):
+    with pytest.warns(
+        UserWarning, match=r"the C code of this checkout was never built: .* run `pip install -e .` \(or "
+    ):
+        RaggedLSTM(4, 7)(torch.randn(3, 5, 4))
 
 
-def test_a_compiler_that_fails_is_as_none(no_compiler: pytest.MonkeyPatch):
-    no_compiler.setenv("CC", f"{sys.executable} -c 'raise SystemExit(1)'")
-    lstm = RaggedLSTM(4, 7)
-    x = torch.randn(3, 5, 4)
-    assert lstm.backend(x) == ("torch", "the C compiler could not compile it")
-    assert lstm(x)[0].shape == (3, 5, 7)
+def test_an_installation_without_library_and_report_says_so(left_out: Path, anew: pytest.MonkeyPatch):
+    anew.setattr(library, "digest", lambda: None)
+    with pytest.warns(UserWarning, match="this installation has no C code: .* install a C compiler"):
+        RaggedLSTM(4, 7)(torch.randn(3, 5, 4))
+
+
+def test_a_file_that_is_no_library_is_not_loaded(left_out: Path):
+    library.LIBRARY.write_bytes(b"no library")
+    with pytest.warns(UserWarning, match=r"native.so could not be loaded: .* Install towers again"):
+        RaggedLSTM(4, 7)(torch.randn(3, 5, 4))
+
+
+@needs_compiler
+def test_a_library_of_other_sources_is_an_error_that_names_the_command(anew: pytest.MonkeyPatch):
+    anew.setattr(library, "digest", lambda: "0123456789abcdef")
+    for call in (RaggedLSTM(4, 7), RaggedLSTM(4, 7).backend, Tower(vector_width=4)) * 2:
+        with pytest.raises(RuntimeError, match=r"built from other C sources .* than those beside it \(0123456789abcdef\): "
+                           r"run `pip install -e .` \(or only `python .build/native.py`\) in the checkout"):  # fmt: skip
+            call(torch.randn(3, 5, 4))
+
+
+@needs_compiler
+def test_an_installed_wheel_has_no_sources_to_compare(anew: pytest.MonkeyPatch):
+    anew.setattr(library, "digest", lambda: None)
+    assert cpu.why_not() is None
+
+
+def test_each_change_of_a_source_changes_the_hash(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    before = built.digest()
+    for source in (*built.FOLDER.glob("*.c"), *built.FOLDER.glob("*.h")):
+        (tmp_path / source.name).write_bytes(source.read_bytes().replace(b"\n", b"\r\n"))
+    monkeypatch.setattr(built, "FOLDER", tmp_path)
+    assert built.digest() == before, "only the ends of lines differ"
+    sources, found = sorted(tmp_path.iterdir()), [before]
+    for source in sources:
+        source.write_text(source.read_text(encoding="utf8") + "/* more */\n", encoding="utf8")
+        found.append(built.digest())
+    sources[0].rename(tmp_path / "other.c")
+    assert len({*found, built.digest()}) == len(sources) + 2
 
 
 @needs_compiler
@@ -222,77 +268,44 @@ def test_the_backend_and_its_reason_are_said_for_all_that_forward_takes():
         lstm.backend(x, state, lengths=lengths),
         *map(lstm.backend, (Ragged.from_list(list(x)), packed, jagged)),
     ):
-        assert (found.name, str(found)) == ("native", "native: C code, compiled for this processor")
+        assert (found.name, str(found)) == ("native", f"native: C code, compiled for {library.level()}")
     assert lstm.bfloat16().backend(x.bfloat16()).name == "native", "it computes in float32"
     assert str(RaggedLSTM(4, 7, proj_size=2).backend(x)) == "torch: the C code has no projection"
     with pytest.raises(ShapeContractError, match="input_size is 5; expected 4"):
         RaggedLSTM(4, 7).backend(torch.randn(3, 5, 5))
 
 
-def test_native_code_is_switched_off(no_compiler: pytest.MonkeyPatch):
-    no_compiler.delenv("CC")
-    no_compiler.setenv("TOWERS_NATIVE", "off")
-    no_compiler.setattr(subprocess, "run", lambda *_, **__: pytest.fail("nothing is to be compiled"))
+def test_native_code_is_switched_off(anew: pytest.MonkeyPatch):
+    anew.setenv("TOWERS_NATIVE", "off")
+    anew.setattr(ctypes, "CDLL", lambda *_: pytest.fail("nothing is to be loaded"))
     lstm, x = RaggedLSTM(4, 7), torch.randn(3, 5, 4)
     assert str(lstm.backend(x)) == "torch: TOWERS_NATIVE is off"
     torch.testing.assert_close(lstm(x)[0], lstm.to_torch()(x)[0])
     assert Tower(vector_width=20)(torch.randn(3, 5, 20)).shape == (3, 6)
 
 
-def test_an_unknown_level_is_one_clear_error(no_compiler: pytest.MonkeyPatch):
-    no_compiler.setenv("TOWERS_NATIVE", "v5")
+def test_an_unknown_level_is_one_clear_error(anew: pytest.MonkeyPatch):
+    anew.setenv("TOWERS_NATIVE", "v5")
     for call in (RaggedLSTM(4, 7), RaggedLSTM(4, 7).backend):
         with pytest.raises(ValueError, match="TOWERS_NATIVE is 'v5'; expected off, v2, v3 or v4, or leave it unset"):
             call(torch.randn(3, 5, 4))
 
 
-def test_a_level_that_the_processor_lacks_is_not_run(no_compiler: pytest.MonkeyPatch):
-    no_compiler.setenv("TOWERS_NATIVE", "v3")
-    no_compiler.setattr(library, "_features", lambda: {"sse4_2", "popcnt", "avx2"})
-    reason = "TOWERS_NATIVE is v3, and this processor has no bmi2, fma"
-    assert RaggedLSTM(4, 7).backend(torch.randn(3, 5, 4)) == ("torch", reason)
+@needs_compiler
+@pytest.mark.parametrize(("has", "best"), [(3, "v3"), (2, "v2"), (1, "base")])
+def test_a_level_that_the_processor_lacks_is_not_run(anew: pytest.MonkeyPatch, has: int, best: str):
+    anew.setenv("TOWERS_NATIVE", "v4")
+    anew.setattr(library, "_processor", lambda _: has)
+    with pytest.warns(UserWarning, match="Leave it unset"):
+        found = RaggedLSTM(4, 7).backend(torch.randn(3, 5, 4))
+    assert found == ("torch", f"TOWERS_NATIVE is v4, and this processor has {best}")
 
 
 @needs_compiler
-@pytest.mark.parametrize("level", ["v2", "v3", "v4"])
-def test_a_level_of_x86_64_has_the_same_results(no_compiler: pytest.MonkeyPatch, level: str):
-    if not library.NEEDS[level] <= library._features() or platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip(f"this processor has no x86-64-{level}")
-    no_compiler.delenv("CC")
-    no_compiler.setenv("TOWERS_NATIVE", level)
-    lstm, x, commands, run = RaggedLSTM(4, 17), torch.randn(3, 5, 4), list[str](), subprocess.run
-    no_compiler.setattr(subprocess, "run", lambda command, **how: commands.extend(command) or run(command, **how))
-    assert str(lstm.backend(x)) == f"native: C code, compiled for x86-64-{level}"
-    assert {option for option in commands if "march" in option} == {f"-march=x86-64-{level}"}
-    torch.testing.assert_close(lstm(x)[0], lstm.to_torch()(x)[0], rtol=0, atol=1e-6)
-
-
-@needs_compiler
-def test_compiled_once_and_kept_even_where_a_file_is_broken(no_compiler: pytest.MonkeyPatch, tmp_path):
-    no_compiler.delenv("CC")
-    assert cpu.why_not() is None
-    kept = list((tmp_path / "cache" / "towers").glob("lstm-*.so"))
-    assert len(kept) == 1
-    with pytest.MonkeyPatch.context() as never:
-        never.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it is compiled already"))
-        library.code.cache_clear()
-        assert library.library("float", 100) is not None
-    whole = kept[0].read_bytes()
-    for cut_off in (b"", b"cut off", whole[:9000], whole[:-1]):  # to load one of 9000 bytes ends the process
-        kept[0].unlink()  # it is loaded: what is written to it would be run
-        kept[0].write_bytes(cut_off)
-        library.code.cache_clear()
-        library.library.cache_clear()
-        assert library.library("float", 100) is not None
-    assert [path.name for path in kept[0].parent.glob("lstm-*")] == [kept[0].name]
-
-
-@needs_compiler
-@pytest.mark.skipif(sys.platform == "win32", reason="permissions")
-def test_where_nothing_can_be_kept_it_is_compiled_for_this_process(no_compiler: pytest.MonkeyPatch, tmp_path):
-    no_compiler.delenv("CC")
-    (tmp_path / "cache").write_text("a file, where a folder should be")
-    assert cpu.why_not() is None
+def test_a_processor_below_all_levels_runs_no_code(anew: pytest.MonkeyPatch):
+    anew.setattr(library, "_processor", lambda _: 0)
+    with pytest.warns(UserWarning, match="this processor has not even x86-64-v2"):
+        RaggedLSTM(4, 7)(torch.randn(3, 5, 4))
 
 
 @needs_compiler

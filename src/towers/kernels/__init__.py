@@ -7,7 +7,7 @@ where that row belongs to no sentence. With `outputs=False` only h_n is wanted: 
 
 There are three backends; `backend(batch, count, weights)` says which one runs, and why:
 
-- "native", on the CPU: C code (`cpu`), compiled for this processor when it is first used. It walks over each sentence
+- "native", on the CPU: C code (`cpu`), compiled when towers is installed. It walks over each sentence
   by itself, without padding or sorting, so that a sentence's bits do not depend on its neighbours. It has no
   projection, and takes float32 and float64.
 - "triton", on an NVIDIA GPU: kernels of our own (`triton`) for up to 128 hidden units without a projection. They do not

@@ -7,7 +7,7 @@ from torch import Tensor
 from towers.kernels import operator, recurrence, torch_lstm, triton
 from towers.kernels.batch import Batch, State, Weights, is_plain, refuse_forward_mode
 from towers.kernels.cpu import lstm_autograd
-from towers.kernels.cpu.library import asked
+from towers.kernels.cpu.library import level
 
 
 class Backend(NamedTuple):
@@ -32,7 +32,7 @@ def backend(batch: Batch, count: int, weights: Weights) -> Backend:
     refusal = lstm_autograd.refusal(batch.values, count, weights)
     if refusal is not None:
         return Backend("torch", refusal)
-    return Backend("native", f"C code, compiled for {f'x86-64-{asked()}' if asked() else 'this processor'}")
+    return Backend("native", f"C code, compiled for {level()}")
 
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:

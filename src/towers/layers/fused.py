@@ -22,7 +22,7 @@ from towers.convert import to_ragged
 from towers.kernels import Batch, triton
 from towers.kernels.batch import Parameters, is_plain, refuse_twice
 from towers.kernels.cpu import lstm_call, phrases_call
-from towers.kernels.cpu.library import REALS, code
+from towers.kernels.cpu.library import code
 from towers.kernels.triton.launch import covered
 from towers.layers.cache import can_keep
 from towers.layers.lstm import RaggedLSTM
@@ -120,7 +120,7 @@ def _native_serves(layers: Layers, sentences: Tensor | Ragged, values: Tensor, v
         and (values is vectors or (values.dtype == torch.int64 and values.dim() == 1 and values.is_cpu))
         and count > 0
         and lstm_call.refusal(dtype, inputs, hidden, count) is None
-        and code("phrases", REALS[dtype]) is not None
+        and code(dtype) is not None
     )
 
 

@@ -1,7 +1,7 @@
 """An LSTM over sentences of different lengths, written in C: no padding, no sorting, a sentence's bits its own.
 
-`lstm.c` is compiled once, by the machine's C compiler, for its processor, and kept (`library`); where there is no
-compiler, torch's own operations run. `lstm_call` lays a batch out and calls it, `lstm_autograd` gives it to torch's
+The C code is compiled when towers is installed (`built`), and loaded by `library`; where it is absent, torch's own
+operations run. `lstm_call` lays a batch out and calls it, `lstm_autograd` gives it to torch's
 graph. `phrases_call` calls what comes before it in a tower.
 """
 

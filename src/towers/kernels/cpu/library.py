@@ -1,171 +1,175 @@
-"""The C code beside this file, compiled for this machine when it is first needed, kept for later processes, and loaded.
+"""The C code beside this file, as a library that was compiled when towers was installed, or by `.build/native.py`.
 
-The compiler is `CC`, or the first of cc, gcc and clang. The environment variable TOWERS_NATIVE, read once, may switch
-this code off ("off") or ask for code for a level of x86-64 in place of this very processor ("v2", "v3" or "v4"), which
-other processors run too. The library lies in `XDG_CACHE_HOME`/towers, or
-~/.cache/towers, by a hash of the source, the options and the processor, and by its own size; where that cannot be
-written, in a folder of this process.
+Nothing is compiled, written or looked for elsewhere when a program runs. The library has code for x86-64-v2, v3 and v4
+(elsewhere for one level); the best that the processor can run is taken. The environment variable TOWERS_NATIVE, read
+once, switches it off ("off") or asks for a lower level ("v2", "v3" or "v4").
+
+What other files use:
+
+    code(dtype) -> Code | None            the C functions for numbers of this dtype, in the widest vectors
+    code(dtype, hidden) -> Code | None    the same, in the vectors that suit an LSTM of this hidden size
+        .lanes                            how many numbers such a vector has
+        .lstm_forward, .phrases_pack, …   a C function by its name in C: NAME(lstm_forward) in `lstm.h`. Functions that
+                                          are declared BY_THREADS go to `threads.start(function, job, threads)`, the
+                                          others are called: give pointers as c_void_p and sizes as c_int64
+    why_not() -> str | None               why `code` gives None, for people
+    level() -> str | None                 what the code that runs is for: "x86-64-v4", for example; None: no code
+
+A C function gets raw pointers: check all sizes and dtypes before, for it reads whatever lies there.
 """
 
 import ctypes
-import hashlib
 import os
 import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
+import warnings
 from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-REALS = {torch.float32: "float", torch.float64: "double"}  # the dtypes of the C code, and their names in C
-OPTIONS = ("-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
-TUNED = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
-NEEDS = {
-    "v2": {"sse4_2", "popcnt"},
-    "v3": {"avx2", "fma", "bmi2"},
-    "v4": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
-}
-"""Of each level of x86-64 that TOWERS_NATIVE may ask for, the features without which a processor ends the process."""
+from towers.kernels.cpu.built import LIBRARY, REPORT, digest
+
+REALS = {torch.float32: "float", torch.float64: "double"}
+"""The dtypes of the C code, and their names in C."""
+
+LEVELS = {4: "v4", 3: "v3", 2: "v2", 1: "base"}
+"""What `towers_level` of `levels.c` answers, and the names of the functions end in."""
+
+NEVER_BUILT = "the C code of this checkout was never built"
+BUILD_AGAIN = "run `pip install -e .` (or only `python .build/native.py`) in the checkout"
 
 
-class Library(NamedTuple):
-    """`lstm.c`, and how many numbers there are in one of its vectors."""
+class Code:
+    """The C functions of one dtype and one width of vectors; `code` gives it."""
 
-    code: ctypes.CDLL
-    lanes: int
+    def __init__(self, functions: ctypes.CDLL, kind: str) -> None:
+        self._functions, self._kind = functions, kind
+        self.lanes: int = self.function("lanes")()
+
+    def function(self, name: str) -> Any:
+        """A C function; it returns an int64, if anything."""
+        found = self._functions[f"{name}_{self._kind}"]
+        found.restype = ctypes.c_int64
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = self.__dict__[name] = self.function(name)
+        return found
 
 
 @lru_cache(None)
-def library(real: str, hidden: int) -> Library | None:
-    """The code for numbers of type `real`, "float" or "double", and this hidden size; None: `why_not` says why."""
-    widest = _lstm(real, 0)
-    if widest is None or hidden > widest.lanes // 2:
-        return widest
-    return _lstm(real, 1)
+def code(dtype: torch.dtype, hidden: int | None = None) -> Code | None:
+    """The C functions for a dtype, and for an LSTM's hidden size; None: `why_not` says why.
 
-
-def _lstm(real: str, shift: int) -> Library | None:
-    loaded = code("lstm", real, shift)
-    if loaded is None:
+    Raises:
+        RuntimeError: the library was built from other sources than those of this checkout.
+        ValueError: TOWERS_NATIVE is something unknown.
+    """
+    loaded = _loaded()
+    if loaded.functions is None or dtype not in REALS:
+        _warn_once()
         return None
-    loaded.lanes.restype = loaded.lay_out.restype = ctypes.c_int64
-    return Library(loaded, loaded.lanes())
+    widest = Code(loaded.functions, f"{REALS[dtype]}_0_{loaded.level}")
+    if hidden is None or hidden > widest.lanes // 2:
+        return widest
+    return Code(loaded.functions, f"{REALS[dtype]}_1_{loaded.level}")
+
+
+def why_not() -> str | None:
+    """Why there is no C code, for people; None where there is.
+
+    Raises:
+        RuntimeError, ValueError: as `code`.
+    """
+    return _loaded().refusal
+
+
+def level() -> str | None:
+    """What the C code that runs is compiled for, for people; None: `why_not` says why none runs.
+
+    Raises:
+        RuntimeError, ValueError: as `code`.
+    """
+    level = _loaded().level
+    return platform.machine() if level == "base" else level and f"x86-64-{level}"
 
 
 @lru_cache(1)
 def asked() -> str:
-    """What TOWERS_NATIVE asks for, read once: "off", "v2", "v3", "v4"; or "" for code for this very processor.
+    """What TOWERS_NATIVE asks for, read once: "off", "v2", "v3", "v4"; or "" for the best level of this processor.
 
     Raises:
         ValueError: it is something else.
     """
     level = os.environ.get("TOWERS_NATIVE", "")
-    if level not in ("", "off", *NEEDS):
+    if level not in ("", "off", "v2", "v3", "v4"):
         raise ValueError(f"TOWERS_NATIVE is {level!r}; expected off, v2, v3 or v4, or leave it unset")
     return level
 
 
-@lru_cache(1)
-def why_not() -> str | None:
-    """Why there is no library, for people; None where there is one."""
-    compiled = _refusal() is None and code("lstm", "float") is not None
-    return None if compiled else _refusal() or "the C compiler could not compile it"
+class _Loaded(NamedTuple):
+    functions: ctypes.CDLL | None
+    level: str | None
+    refusal: str | None
+    remedy: str = ""
 
 
 @lru_cache(1)
-def _refusal() -> str | None:
-    """Why nothing is compiled or loaded."""
+def _loaded() -> _Loaded:
     if asked() == "off":
-        return "TOWERS_NATIVE is off"
-    if missing := NEEDS.get(asked(), set[str]()) - _features():
-        return f"TOWERS_NATIVE is {asked()}, and this processor has no {', '.join(sorted(missing))}"
-    return "no C compiler was found (CC, cc, gcc or clang)" if _compiler() is None else None
+        return _Loaded(None, None, "TOWERS_NATIVE is off")
+    if not LIBRARY.exists():
+        return _Loaded(None, None, *_why_it_is_missing())
+    try:
+        functions = ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        return _Loaded(None, None, f"{LIBRARY.name} could not be loaded: {error}", "Install towers again")
+    functions.towers_sources.restype, functions.towers_level.restype = ctypes.c_char_p, ctypes.c_int64
+    made_from, present = functions.towers_sources().decode(), digest()
+    if present not in (None, made_from):
+        raise RuntimeError(
+            f"{LIBRARY} was built from other C sources ({made_from}) than those beside it ({present}): {BUILD_AGAIN}"
+        )
+    best = LEVELS.get(_processor(functions), "none")
+    if asked() and asked() not in _levels_up_to(best):
+        return _Loaded(None, None, f"TOWERS_NATIVE is {asked()}, and this processor has {best}", "Leave it unset")
+    if best == "none":
+        return _Loaded(None, None, "this processor has not even x86-64-v2", "There is no remedy")
+    return _Loaded(functions, asked() or best, None)
+
+
+def _processor(functions: ctypes.CDLL) -> int:
+    return functions.towers_level()
+
+
+def _levels_up_to(best: str) -> tuple[str, ...]:
+    names = ("v2", "v3", "v4")
+    return names[: names.index(best) + 1] if best in names else ()
+
+
+def _why_it_is_missing() -> tuple[str, str]:
+    """The reason, and the remedy."""
+    again = "install a C compiler, and then towers again"
+    try:
+        report = REPORT.read_text(encoding="utf8").strip()
+    except OSError:
+        report = ""
+    if report.startswith("left out"):
+        return f"the C code was {report}", again
+    if digest() is not None:
+        return NEVER_BUILT, BUILD_AGAIN
+    return "this installation has no C code", again
 
 
 @lru_cache(1)
-def _compiler() -> tuple[str, ...] | None:
-    try:
-        given = shlex.split(os.environ.get("CC", ""))
-    except ValueError:  # a quotation that has no end
-        return None
-    names = [given] if given else [["cc"], ["gcc"], ["clang"]]
-    return next((tuple(name) for name in names if shutil.which(name[0])), None)
-
-
-@lru_cache(None)
-def code(source: str, real: str, shift: int = 0) -> ctypes.CDLL | None:
-    """What a source beside this file was compiled to; None: `why_not` says why."""
-    compiler, file = _compiler(), Path(__file__).with_name(f"{source}.c")
-    if compiler is None or _refusal() is not None:
-        return None
-    stem = f"{source}-{_fingerprint(compiler, file)}-{real}-{shift}"
-    for folder in _folders():
-        path = _whole(folder, stem) or _compile(
-            [*compiler, f"-DREAL={real}", f"-DSHIFT={shift}", str(file)], folder, stem
+def _warn_once() -> None:
+    """Slowness without a word would be a fault that nobody finds."""
+    _, _, refusal, remedy = _loaded()
+    if refusal is not None and asked() != "off":
+        warnings.warn(
+            f"{refusal}: torch's own operations are used, which give the same results more slowly. Remedy: {remedy}; "
+            "or set TOWERS_NATIVE=off to be content with it",
+            stacklevel=2,
         )
-        if path is not None:
-            try:
-                return ctypes.CDLL(str(path))
-            except OSError:  # made for another machine
-                continue
-    return None
-
-
-def _folders() -> Iterator[Path]:
-    """Where it may lie: for good, and else for this process."""
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "towers"
-    try:
-        kept.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        pass
-    else:
-        if os.access(kept, os.W_OK) or any(kept.glob("*.so")):
-            yield kept
-    with tempfile.TemporaryDirectory(prefix="towers-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)  # what is loaded from it stays when it is gone
-
-
-def _whole(folder: Path, stem: str) -> Path | None:
-    """What was compiled before. Its size stands in its name: to load what was cut off would end the process."""
-    found = (path for path in folder.glob(f"{stem}-*.so") if path.name == f"{stem}-{path.stat().st_size}.so")
-    return next(found, None)
-
-
-def _compile(given: list[str], folder: Path, stem: str) -> Path | None:
-    """Whole or not at all: other processes may look at the same time."""
-    half = folder / f"{stem}.{os.getpid()}"
-    for tuned in ((f"-march=x86-64-{asked()}",),) if asked() else TUNED:
-        command = [*given, *OPTIONS, *tuned, "-o", str(half)]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-            if done.returncode == 0:
-                return half.replace(folder / f"{stem}-{half.stat().st_size}.so")
-        except (OSError, subprocess.TimeoutExpired):
-            break
-    half.unlink(missing_ok=True)
-    return None
-
-
-def _features() -> set[str]:
-    """What Linux says that the processor can do; elsewhere all that a level asks for, unseen."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
-    except OSError:
-        return set[str]().union(*NEEDS.values())
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set[str]())
-
-
-def _fingerprint(compiler: tuple[str, ...], source: Path) -> str:
-    about = [part.read_text(encoding="utf8") for part in (source, *sorted(source.parent.glob("*.h")))]
-    about += [*compiler, *OPTIONS, asked(), platform.platform(), platform.machine()]
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
-        about += sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
-    except OSError:
-        about.append(platform.processor())
-    return hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]

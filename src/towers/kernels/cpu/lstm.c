@@ -7,36 +7,16 @@
    Units stand in blocks of LANES, the lanes of a vector; the last block is filled up with units whose weights are 0.
    The packed weights of a block lie in the order in which they are read, for each input first and then each unit of
    the state: gates i, f, g, o, a vector each. What is kept for the backward pass has that order too: of a
-   word, for each block its four gates.
+   word, for each block its four gates. The gradients of a word's gates lie gate by gate, "4 blocks*LANES", since sums run
+   over them: the order of a sum does not depend on LANES.
 
    SHIFT is 1 for layers of few units. */
 
-#include "vectors.h"
+#include "lstm.h"
 
 #define SLOTS 24 /* sentences side by side, for which a block's weights stay in the cache */
 #define THIN 2   /* sentences, up to which the words are looked at ahead of the steps */
 #define CHUNK 64 /* words, whose gates stay there while the gradient of the weights is summed */
-
-typedef struct {
-    const REAL *x; /* "rows inputs" */
-    const int64_t *starts;  /* row of each sentence's first word; absent: span rows for each sentence */
-    const int64_t *lengths; /* absent: all have span words */
-    const int64_t *offsets; /* words before each sentence, "batch+1" */
-    const int64_t *order;   /* sentences, longest first */
-    int64_t span, batch, inputs, hidden, reverse;
-    const REAL *packed, *packed_x; /* weights, as `pack` leaves them; as `pack_back` does, of the state and of x */
-    const REAL *h_in, *c_in; /* the state that comes in, "batch hidden"; in the backward pass its gradient, as below */
-    REAL *h_out, *c_out;
-    const REAL *c_0; /* for the backward pass */
-    REAL *y; /* "rows hidden", may be absent; in the backward pass its gradient */
-    REAL *gates;   /* "words blocks 4 LANES": kept for the backward pass, or absent */
-    REAL *cells;   /* "words blocks LANES": c behind the word */
-    REAL *entries; /* "words blocks LANES": h before it */
-    REAL *g_x;     /* "rows inputs", may be absent */
-    REAL *sums;    /* "parts blocks inputs+hidden+1 4 LANES": gradients of the weights, by part of the sentences */
-    REAL *g_w_ih, *g_w_hh, *g_bias;
-    int64_t parts, next; /* of the sentences, and the next one to take */
-} Job;
 
 typedef struct {
     int64_t sentence, left, token, row; /* words left; where the word stands among words, and among rows */
@@ -46,35 +26,35 @@ typedef struct {
 INLINE V where(Mask here, V yes, V no) { return (V)(((Mask)yes & here) | ((Mask)no & ~here)); }
 
 /* exp(x) - 1, to the last digits of its own size. */
-#define IS_FLOAT (sizeof(REAL) == 4)
 INLINE V expm1_of(V x) {
     const REAL limit = IS_FLOAT ? 87 : 708;
     x = where(x > all(limit), all(limit), x); /* a NaN stays */
     x = where(x < all(-limit), all(-limit), x);
     const REAL magic = IS_FLOAT ? 12582912.0 : 6755399441055744.0; /* rounds to a whole number, in the lowest bits */
-    V shifted = x * (REAL)1.44269504088896340736 + magic, n = shifted - magic;
+    V shifted = mul_add(x, all((REAL)1.44269504088896340736), all(magic)), n = shifted - magic;
     V r, p;
     if (IS_FLOAT) { /* Cephes: expf */
-        r = x - n * (REAL)0.693359375;
-        r = r - n * (REAL)-2.12194440e-4;
+        r = mul_add(n, all((REAL)-0.693359375), x);
+        r = mul_add(n, all((REAL)2.12194440e-4), r);
         p = all((REAL)1.9875691500e-4);
-        p = p * r + (REAL)1.3981999507e-3;
-        p = p * r + (REAL)8.3334519073e-3;
-        p = p * r + (REAL)4.1665795894e-2;
-        p = p * r + (REAL)1.6666665459e-1;
-        p = p * r + (REAL)5.0000001201e-1;
+        p = mul_add(p, r, all((REAL)1.3981999507e-3));
+        p = mul_add(p, r, all((REAL)8.3334519073e-3));
+        p = mul_add(p, r, all((REAL)4.1665795894e-2));
+        p = mul_add(p, r, all((REAL)1.6666665459e-1));
+        p = mul_add(p, r, all((REAL)5.0000001201e-1));
     } else { /* Taylor, |r| < 0.35 */
-        r = x - n * (REAL)6.93147180369123816490e-01;
-        r = r - n * (REAL)1.90821492927058770002e-10;
+        r = mul_add(n, all((REAL)-6.93147180369123816490e-01), x);
+        r = mul_add(n, all((REAL)-1.90821492927058770002e-10), r);
         const double factorials[] = {87178291200., 6227020800., 479001600., 39916800., 3628800., 362880., 40320.,
                                      5040., 720., 120., 24., 6., 2.};
         p = all((REAL)(1 / factorials[0]));
-        _Pragma("GCC unroll 16") for (int term = 1; term < 13; term++) p = p * r + (REAL)(1 / factorials[term]);
+        _Pragma("GCC unroll 16") for (int term = 1; term < 13; term++)
+            p = mul_add(p, r, all((REAL)(1 / factorials[term])));
     }
-    p = p * r * r + r;
+    p = mul_add(p * r, r, r);
     const int bits = IS_FLOAT ? 23 : 52, bias = IS_FLOAT ? 127 : 1023;
     V power = (V)(((Mask)shifted + bias) << bits);
-    return p * power + (power - 1);
+    return mul_add(p, power, power - 1);
 }
 INLINE V sigmoid(V x) { return 1 / (expm1_of(-x) + 2); }
 INLINE V tanh_of(V x) {
@@ -82,12 +62,12 @@ INLINE V tanh_of(V x) {
     return -e / (e + 2);
 }
 
-int64_t lanes(void) { return LANES; }
+int64_t NAME(lanes)(void) { return LANES; }
 
 /* Words before each sentence, and sentences by length, longest first (about so, where some are very long). Returns the
    number of words; -1 where a sentence does not lie inside the rows. */
-int64_t lay_out(const int64_t *starts, const int64_t *lengths, int64_t span, int64_t batch, int64_t rows,
-                int64_t *offsets, int64_t *order) {
+int64_t NAME(lstm_lay_out)(const int64_t *starts, const int64_t *lengths, int64_t span, int64_t batch, int64_t rows,
+                           int64_t *offsets, int64_t *order) {
     enum { CLASSES = 512 };
     int64_t places[CLASSES + 1] = {0}, longest = 0;
     offsets[0] = 0;
@@ -109,7 +89,7 @@ int64_t lay_out(const int64_t *starts, const int64_t *lengths, int64_t span, int
 }
 
 /* "blocks inputs+hidden 4 LANES", then the biases, "blocks 4 LANES". */
-void pack(REAL *to, const REAL *w_ih, const REAL *w_hh, const REAL *bias, int64_t inputs, int64_t hidden) {
+void NAME(lstm_pack)(REAL *to, const REAL *w_ih, const REAL *w_hh, const REAL *bias, int64_t inputs, int64_t hidden) {
     const int64_t blocks = blocks_of(hidden);
     for (int64_t block = 0; block < blocks; block++)
         for (int64_t gate = 0; gate < 4; gate++) {
@@ -126,13 +106,13 @@ void pack(REAL *to, const REAL *w_ih, const REAL *w_hh, const REAL *bias, int64_
 }
 
 /* Weights "4*hidden width" by vectors of their columns, of which four, then two, then one go together:
-   "vectors/4 blocks*4*LANES 4 LANES", and so on. */
-void pack_back(REAL *to, const REAL *weights, int64_t width, int64_t hidden) {
+   "vectors/4 4*blocks*LANES 4 LANES", and so on. */
+void NAME(lstm_pack_back)(REAL *to, const REAL *weights, int64_t width, int64_t hidden) {
     const int64_t blocks = blocks_of(hidden), vectors = blocks_of(width);
     for (int64_t vector = 0, here; vector < vectors; vector += here) {
         here = together(vectors - vector);
-        for (int64_t place = 0; place < blocks * 4 * LANES; place++) {
-            const int64_t gate = place / LANES % 4, unit = place / (4 * LANES) * LANES + place % LANES;
+        for (int64_t place = 0; place < 4 * blocks * LANES; place++) {
+            const int64_t gate = place / (blocks * LANES), unit = place % (blocks * LANES);
             const REAL *from = weights + (gate * hidden + unit) * width;
             for (int64_t v = vector; v < vector + here; v++, to += LANES)
                 store(to, unit < hidden ? load_some(from + v * LANES, width - v * LANES) : all(0));
@@ -141,7 +121,7 @@ void pack_back(REAL *to, const REAL *weights, int64_t width, int64_t hidden) {
 }
 
 /* A sentence into a slot; `last`: from its other end. */
-INLINE void enter(const Job *job, Slot *slot, int64_t sentence, int last) {
+INLINE void enter(const LstmJob *job, Slot *slot, int64_t sentence, int last) {
     int64_t length = job->lengths ? job->lengths[sentence] : job->span, at = last ? length - 1 : 0;
     slot->sentence = sentence;
     slot->left = length;
@@ -156,7 +136,7 @@ INLINE void fill(REAL *to, const REAL *from, int64_t hidden) {
 }
 
 /* A word of n sentences, one block of units. */
-static void step_forward(const Job *job, const Slot *slots, int64_t block, const REAL *ahead, int n,
+static void step_forward(const LstmJob *job, const Slot *slots, int64_t block, const REAL *ahead, int n,
                          Products *products) {
     const int64_t inputs = job->inputs, hidden = job->hidden, blocks = blocks_of(hidden);
     const REAL *w = job->packed + block * (inputs + hidden) * 4 * LANES, *x[ROWS], *h[ROWS];
@@ -175,7 +155,7 @@ static void step_forward(const Job *job, const Slot *slots, int64_t block, const
     for (int r = 0; r < n; r++) {
         const Slot *slot = slots + r;
         V i = sigmoid(sum[r][0]), f = sigmoid(sum[r][1]), g = tanh_of(sum[r][2]), o = sigmoid(sum[r][3]);
-        V c = f * load(slot->c + block * LANES) + i * g, after = o * tanh_of(c);
+        V c = mul_add(f, load(slot->c + block * LANES), i * g), after = o * tanh_of(c);
         store(slot->c + block * LANES, c);
         store(slot->next + block * LANES, after);
         if (job->gates) {
@@ -190,7 +170,7 @@ static void step_forward(const Job *job, const Slot *slots, int64_t block, const
 }
 
 /* What the sums of some words of one sentence begin with: the bias and their products with the weights of x. */
-static void step_ahead(const Job *job, const Slot *slot, int64_t block, int64_t first, REAL *ahead, int n,
+static void step_ahead(const LstmJob *job, const Slot *slot, int64_t block, int64_t first, REAL *ahead, int n,
                        Products *products) {
     const int64_t inputs = job->inputs, hidden = job->hidden, blocks = blocks_of(hidden), way = job->reverse ? -1 : 1;
     const REAL *w = job->packed + block * (inputs + hidden) * 4 * LANES, *x[ROWS];
@@ -207,26 +187,26 @@ static void step_ahead(const Job *job, const Slot *slot, int64_t block, int64_t 
 
 /* In the backward pass, from the last word to the first, a slot's h and c are the gradients of the state behind a
    word, and `next` is the cell before the first. First the gradients of a word's gates. */
-static void gates_backward(const Job *job, const Slot *slot, REAL *flow) {
-    const int64_t hidden = job->hidden, blocks = blocks_of(hidden), way = job->reverse ? 1 : -1;
-    for (int64_t block = 0; block < blocks; block++, flow += 4 * LANES) {
+static void gates_backward(const LstmJob *job, const Slot *slot, REAL *flow) {
+    const int64_t hidden = job->hidden, blocks = blocks_of(hidden), width = blocks * LANES, way = job->reverse ? 1 : -1;
+    for (int64_t block = 0; block < blocks; block++, flow += LANES) {
         const int64_t place = slot->token * blocks + block, at = block * LANES;
         const REAL *kept = job->gates + place * 4 * LANES, *cell = job->cells + place * LANES;
         V i = load(kept), f = load(kept + LANES), g = load(kept + 2 * LANES), o = load(kept + 3 * LANES);
-        V end = tanh_of(load(cell)), before = load(slot->left > 1 ? cell + way * blocks * LANES : slot->next + at);
+        V end = tanh_of(load(cell)), before = load(slot->left > 1 ? cell + way * width : slot->next + at);
         V d_h = load(slot->h + at), d_c = load(slot->c + at);
         if (job->y) d_h += load_some(job->y + slot->row * hidden + at, hidden - at);
-        d_c += d_h * o * (1 - end * end);
+        d_c = mul_add(d_h * o, mul_add(-end, end, all(1)), d_c);
         store(flow, d_c * g * i * (1 - i));
-        store(flow + LANES, d_c * before * f * (1 - f));
-        store(flow + 2 * LANES, d_c * i * (1 - g * g));
-        store(flow + 3 * LANES, d_h * end * o * (1 - o));
+        store(flow + width, d_c * before * f * (1 - f));
+        store(flow + 2 * width, d_c * i * mul_add(-g, g, all(1)));
+        store(flow + 3 * width, d_h * end * o * (1 - o));
         store(slot->c + at, d_c * f);
     }
 }
 
 /* Then those of n states before their words, and of n words: `vectors` vectors, from `vector` on. */
-static void state_backward(const Job *job, const Slot *slots, const REAL *flow, int64_t vector, int n, int vectors,
+static void state_backward(const LstmJob *job, const Slot *slots, const REAL *flow, int64_t vector, int n, int vectors,
                            Products *products) {
     const int64_t width = 4 * blocks_of(job->hidden) * LANES;
     const REAL *gates[ROWS];
@@ -240,7 +220,7 @@ static void state_backward(const Job *job, const Slot *slots, const REAL *flow, 
         for (int v = 0; v < vectors; v++) store(slots[r].h + (vector + v) * LANES, sum[r][v]);
 }
 
-static void words_backward(const Job *job, REAL *const *g_x, const REAL *flow, int64_t vector, int n, int vectors,
+static void words_backward(const LstmJob *job, REAL *const *g_x, const REAL *flow, int64_t vector, int n, int vectors,
                            Products *products) {
     const int64_t width = 4 * blocks_of(job->hidden) * LANES;
     const REAL *gates[ROWS];
@@ -258,16 +238,16 @@ static void words_backward(const Job *job, REAL *const *g_x, const REAL *flow, i
 /* sums[k][g] += gates[word][g] * from[word][k], for n neighbouring k and some words. */
 #define ADD_COLUMNS(n)                                                                                                 \
     static __attribute__((noinline)) void add_columns_##n(REAL *sums, const REAL *const *from, int64_t k,              \
-                                                          const REAL *gates, int64_t stride, int64_t words) {          \
+                                                          const REAL *gates, int64_t width, int64_t words) {           \
         V sum[n][4];                                                                                                   \
         UNROLL for (int r = 0; r < n; r++) UNROLL for (int g = 0; g < 4; g++)                                          \
             sum[r][g] = load(sums + (r * 4 + g) * LANES);                                                              \
-        for (int64_t word = 0; word < words; word++, gates += stride) {                                                \
+        for (int64_t word = 0; word < words; word++, gates += 4 * width) {                                             \
             V own[4];                                                                                                  \
-            UNROLL for (int g = 0; g < 4; g++) own[g] = load(gates + g * LANES);                                       \
+            UNROLL for (int g = 0; g < 4; g++) own[g] = load(gates + g * width);                                       \
             UNROLL for (int r = 0; r < n; r++) {                                                                       \
                 V value = all(from[word][k + r]);                                                                      \
-                UNROLL for (int g = 0; g < 4; g++) sum[r][g] += own[g] * value;                                        \
+                UNROLL for (int g = 0; g < 4; g++) sum[r][g] = mul_add(own[g], value, sum[r][g]);                      \
             }                                                                                                          \
         }                                                                                                              \
         UNROLL for (int r = 0; r < n; r++) UNROLL for (int g = 0; g < 4; g++)                                          \
@@ -282,19 +262,19 @@ typedef struct {
     REAL *g_x[CHUNK], *flow, *sums;
 } Chunk;
 
-static void flush(const Job *job, Chunk *chunk) {
+static void flush(const LstmJob *job, Chunk *chunk) {
     const int64_t inputs = job->inputs, hidden = job->hidden, blocks = blocks_of(hidden);
     for (int64_t block = 0; block < blocks; block++) {
-        const REAL *flow = chunk->flow + block * 4 * LANES;
+        const REAL *flow = chunk->flow + block * LANES;
         REAL *sums = chunk->sums + block * (inputs + hidden + 1) * 4 * LANES;
-#define ADD(first, n) add_columns_##n(sums + (first)*4 * LANES, chunk->x, first, flow, 4 * blocks * LANES, chunk->count)
+#define ADD(first, n) add_columns_##n(sums + (first)*4 * LANES, chunk->x, first, flow, blocks * LANES, chunk->count)
         GROUPS(inputs, ADD)
 #undef ADD
         sums += inputs * 4 * LANES;
-#define ADD(first, n) add_columns_##n(sums + (first)*4 * LANES, chunk->h, first, flow, 4 * blocks * LANES, chunk->count)
+#define ADD(first, n) add_columns_##n(sums + (first)*4 * LANES, chunk->h, first, flow, blocks * LANES, chunk->count)
         GROUPS(hidden, ADD)
 #undef ADD
-        add_columns_1(sums + hidden * 4 * LANES, chunk->ones, 0, flow, 4 * blocks * LANES, chunk->count);
+        add_columns_1(sums + hidden * 4 * LANES, chunk->ones, 0, flow, blocks * LANES, chunk->count);
     }
     if (job->g_x) {
         const int n = chunk->count;
@@ -310,7 +290,7 @@ static void flush(const Job *job, Chunk *chunk) {
 }
 
 /* `steps` words of n sentences. */
-static void run_forward(const Job *job, Slot *slots, int n, int64_t steps, REAL *ahead) {
+static void run_forward(const LstmJob *job, Slot *slots, int n, int64_t steps, REAL *ahead) {
     const int64_t blocks = blocks_of(job->hidden), way = job->reverse ? -1 : 1;
     for (int64_t begin = 0; steps; begin = (begin + 1) % ROWS, steps--) {
         if (ahead && !begin) { /* a few words of a sentence at once, as there are too few sentences */
@@ -338,7 +318,7 @@ static void run_forward(const Job *job, Slot *slots, int n, int64_t steps, REAL 
     }
 }
 
-static void run_backward(const Job *job, Slot *slots, int n, int64_t steps, Chunk *chunk) {
+static void run_backward(const LstmJob *job, Slot *slots, int n, int64_t steps, Chunk *chunk) {
     const int64_t way = job->reverse ? 1 : -1, width = blocks_of(job->hidden) * LANES;
     for (; steps; steps--) {
         if (chunk->count + n > CHUNK) flush(job, chunk);
@@ -360,7 +340,7 @@ static void run_backward(const Job *job, Slot *slots, int n, int64_t steps, Chun
 }
 
 /* One part of the sentences, dealt like cards, in either direction. */
-static void walk(const Job *job, int64_t part, int back) {
+static void walk(const LstmJob *job, int64_t part, int back) {
     const int64_t hidden = job->hidden, width = blocks_of(hidden) * LANES;
     const int64_t sums = blocks_of(hidden) * (job->inputs + hidden + 1) * 4 * LANES;
     REAL *memory = room(SLOTS * 3 * width + (back ? CHUNK : ROWS * THIN) * 4 * width), one = 1;
@@ -403,11 +383,11 @@ static void walk(const Job *job, int64_t part, int back) {
             }
     }
     if (back) flush(job, &chunk);
-    free(memory);
+    leave(memory);
 }
 
 /* The sum over the parts, in order, where the gradient of the weights is wanted; one block of units. */
-static void unpack(const Job *job, int64_t block) {
+static void unpack(const LstmJob *job, int64_t block) {
     const int64_t inputs = job->inputs, hidden = job->hidden, blocks = blocks_of(hidden), columns = inputs + hidden + 1;
     const int64_t units = least(LANES, hidden - block * LANES);
     for (int64_t gate = 0; gate < 4; gate++)
@@ -431,17 +411,17 @@ static void unpack(const Job *job, int64_t block) {
         }
 }
 
-/* Each of these is run by every thread, until no part is left. */
-INLINE int64_t take(Job *job) { return __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED); }
-
-void forward(Job *job) {
-    for (int64_t part; (part = take(job)) < job->parts;) walk(job, part, 0);
+BY_THREADS(lstm_forward) {
+    LstmJob *job = shared;
+    for (int64_t part; (part = take(&job->next)) < job->parts;) walk(job, part, 0);
 }
 
-void backward(Job *job) {
-    for (int64_t part; (part = take(job)) < job->parts;) walk(job, part, 1);
+BY_THREADS(lstm_backward) {
+    LstmJob *job = shared;
+    for (int64_t part; (part = take(&job->next)) < job->parts;) walk(job, part, 1);
 }
 
-void give_weights(Job *job) {
-    for (int64_t block; (block = take(job)) < blocks_of(job->hidden);) unpack(job, block);
+BY_THREADS(lstm_give_weights) {
+    LstmJob *job = shared;
+    for (int64_t block; (block = take(&job->next)) < blocks_of(job->hidden);) unpack(job, block);
 }

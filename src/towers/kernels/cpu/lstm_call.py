@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from towers.kernels.batch import Batch, Parameters, State
-from towers.kernels.cpu.library import REALS, Library, library, why_not
+from towers.kernels.cpu.library import REALS, Code, code, why_not
 from towers.kernels.cpu.threads import start
 
 A_THREAD = 60_000  # multiply-adds, about 10 µs, below which a second thread is not worth to be woken
 
 
 class Job(ctypes.Structure):
-    """What `lstm.c` calls so."""
+    """The struct `LstmJob` of `lstm.h`."""
 
     _fields_ = (
         *((name, c_void_p) for name in ("x", "starts", "lengths", "offsets", "order")),
@@ -41,7 +41,7 @@ def refusal(dtype: torch.dtype, inputs: int, hidden: int, count: int) -> str | N
     """Why the C code does not run `count` sentences of these sizes on this machine; None where it does."""
     if dtype not in REALS:
         return f"the C code has no {dtype}"
-    if library(REALS[dtype], hidden) is None:
+    if code(dtype, hidden) is None:
         return why_not() or "the C code could not be loaded"
     return None
 
@@ -61,10 +61,10 @@ class Layout:
         self.words = rows
         if self.lengths is not None:
             self.offsets, self.order = torch.empty(2, count + 1, dtype=torch.int64, device="cpu").unbind()
-            own = library("float", 1)
+            own = code(torch.float32)
             assert own is not None
             places = (_at(self.starts), _at(self.lengths), c_int64(self.span), c_int64(count), c_int64(rows))
-            self.words = own.code.lay_out(*places, _at(self.offsets), _at(self.order))
+            self.words = own.lstm_lay_out(*places, _at(self.offsets), _at(self.order))
             if self.words < 0:
                 raise IndexError(f"RaggedLSTM: a sentence of the batch lies outside of its {rows} rows")
 
@@ -90,7 +90,7 @@ def forward(
     bias = biases[0] + biases[1] if len(biases) == 2 else biases[0].contiguous() if biases else None
     blocks = -(-hidden // own.lanes)
     packed = values.new_empty(blocks * (inputs + hidden + 1) * 4 * own.lanes)
-    own.code.pack(*map(_at, (packed, w_ih, w_hh, bias)), c_int64(inputs), c_int64(hidden))
+    own.lstm_pack(*map(_at, (packed, w_ih, w_hh, bias)), c_int64(inputs), c_int64(hidden))
     h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
     y = None
     if outputs:
@@ -105,7 +105,7 @@ def forward(
     )  # fmt: skip
     threads = _threads(layout, 4 * hidden * (inputs + hidden))
     job.parts = threads
-    start(own.code.forward, job, threads)
+    start(own.lstm_forward, job, threads)
     if gates is None or cells is None or entries is None:
         return y, h_n, c_n, None
     return y, h_n, c_n, SavedForBackward(gates, cells, entries, c_0, w_ih, w_hh)
@@ -150,20 +150,20 @@ def backward(
     )  # fmt: skip
     threads = _threads(layout, 8 * hidden * (inputs + hidden))
     job.parts = parts
-    start(own.code.backward, job, threads)
-    start(own.code.give_weights, job, threads if blocks > 1 else 1)
+    start(own.lstm_backward, job, threads)
+    start(own.lstm_give_weights, job, threads if blocks > 1 else 1)
     return g_x, g_h_0, g_c_0, g_w_ih, g_w_hh, g_bias
 
 
-def _packed_back(weights: Tensor, hidden: int, blocks: int, own: Library) -> Tensor:
+def _packed_back(weights: Tensor, hidden: int, blocks: int, own: Code) -> Tensor:
     width = weights.shape[1]
     packed = weights.new_empty(-(-width // own.lanes) * blocks * 4 * own.lanes * own.lanes)
-    own.code.pack_back(_at(packed), _at(weights), c_int64(width), c_int64(hidden))
+    own.lstm_pack_back(_at(packed), _at(weights), c_int64(width), c_int64(hidden))
     return packed
 
 
-def _code(like: Tensor, hidden: int) -> Library:
-    own = library(REALS[like.dtype], hidden)
+def _code(like: Tensor, hidden: int) -> Code:
+    own = code(like.dtype, hidden)
     assert own is not None
     return own
 

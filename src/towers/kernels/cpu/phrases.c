@@ -8,35 +8,16 @@
    are made in the first cache, and read there; they never lie in memory. In the backward pass one feature of each group
    has a gradient, so that the weights' is summed over the phrases that chose a feature: a `pool`th of the whole product. */
 
-#include "vectors.h"
+#include "phrases.h"
 
 #pragma GCC optimize("O3") /* loops over features become vectors */
 #define AT_ONCE 48         /* phrases, a multiple of all ROWS */
 #define SIDE_BY_SIDE 5     /* vectors of a gradient that are summed together */
 
-typedef struct {
-    const REAL *vectors;   /* "words width"; absent: the shares are given */
-    const REAL *packed;    /* weights, as `pack` leaves them */
-    const REAL *whole;     /* weights "kernel_positions filters width", filled up with 0 to whole vectors */
-    const REAL *shares;    /* "words kernel_positions filters" */
-    const int64_t *ids;    /* the word that each token is; absent: token and word are the same */
-    const REAL *bias;      /* "filters" */
-    REAL *features;        /* "rows filters/pool"; in the backward pass their gradient */
-    int32_t *chosen;       /* "rows filters/pool": which of its group each feature is; forward, may be absent */
-    REAL *g_vectors;       /* "words width", may be absent */
-    REAL *g_weight;        /* "kernel_positions filters width" */
-    REAL *g_shares;        /* "words kernel_positions filters", 0 where there are ids */
-    REAL *sums;            /* "parts kernel_positions*filters blocks LANES": the weights' gradient, by part of the rows */
-    double *g_bias;        /* "parts filters" */
-    int64_t words, width, rows, kernel_positions, filters, pool;
-    int64_t part, parts, next; /* rows of a part, parts, and the next one to take */
-    int64_t wrong;         /* whether an id is none of a word */
-} Job;
-
-INLINE int64_t columns_of(const Job *job) { return job->kernel_positions * job->filters; }
+INLINE int64_t columns_of(const PhrasesJob *job) { return job->kernel_positions * job->filters; }
 
 /* Weights "columns width" by vectors of columns, of which four, then two, then one go together. */
-void pack(REAL *to, const REAL *weight, int64_t columns, int64_t width) {
+void NAME(phrases_pack)(REAL *to, const REAL *weight, int64_t columns, int64_t width) {
     const int64_t blocks = blocks_of(columns);
     for (int64_t block = 0, here; block < blocks; block += here) {
         here = together(blocks - block);
@@ -49,7 +30,7 @@ void pack(REAL *to, const REAL *weight, int64_t columns, int64_t width) {
 }
 
 /* Of n words, this number of vectors of their shares, from one on. */
-static void shares_forward(const Job *job, int64_t word, REAL *to, int64_t vector, int n, int vectors,
+static void shares_forward(const PhrasesJob *job, int64_t word, REAL *to, int64_t vector, int n, int vectors,
                            Products *products) {
     const int64_t width = job->width, stride = blocks_of(columns_of(job)) * LANES;
     const REAL *x[ROWS];
@@ -63,7 +44,7 @@ static void shares_forward(const Job *job, int64_t word, REAL *to, int64_t vecto
         for (int v = 0; v < vectors; v++) store(to + r * stride + (vector + v) * LANES, sum[r][v]);
 }
 
-static void multiply(const Job *job, int64_t word, int n, REAL *to) {
+static void multiply(const PhrasesJob *job, int64_t word, int n, REAL *to) {
     const int64_t blocks = blocks_of(columns_of(job)), stride = blocks * LANES;
 #define SHARES(first, count, vectors)                                                                                  \
     shares_forward(job, word + (first), to + (first)*stride, vector, count, vectors, products_##count##_##vectors)
@@ -74,7 +55,7 @@ static void multiply(const Job *job, int64_t word, int n, REAL *to) {
 }
 
 /* `near` has the shares of the words from `start` on, if they are not given. */
-INLINE const REAL *share_of(Job *job, const REAL *near, int64_t start, int64_t token, int64_t position) {
+INLINE const REAL *share_of(PhrasesJob *job, const REAL *near, int64_t start, int64_t token, int64_t position) {
     if (job->vectors) return near + (token - start) * blocks_of(columns_of(job)) * LANES + position * job->filters;
     int64_t word = job->ids ? job->ids[token] : token;
     if (word < 0 || word >= job->words) word = 0, job->wrong = 1;
@@ -109,7 +90,7 @@ static void pooled(const REAL *phrases, REAL *features, int32_t *chosen, int64_t
     POOL(2) POOL(4) POOL(8) POOL(pool)
 }
 
-static void rows_forward(Job *job, int64_t first, int64_t last) {
+static void rows_forward(PhrasesJob *job, int64_t first, int64_t last) {
     const int64_t filters = job->filters, groups = filters / job->pool, fewer = job->kernel_positions - 1;
     const int64_t stride = blocks_of(columns_of(job)) * LANES;
     REAL *phrases = room(AT_ONCE * filters), *near = room((AT_ONCE + fewer) * stride);
@@ -136,19 +117,19 @@ static void rows_forward(Job *job, int64_t first, int64_t last) {
         pooled(phrases, job->features + start * groups, chosen, count * groups, job->pool);
         memmove(near, near + count * stride, fewer * stride * sizeof(REAL));
     }
-    free(near);
-    free(phrases);
+    leave(near);
+    leave(phrases);
 }
 
 /* Adds the gradient of one phrase. */
-INLINE void add_phrase(const Job *job, int64_t row, REAL *to) {
+INLINE void add_phrase(const PhrasesJob *job, int64_t row, REAL *to) {
     const int64_t groups = job->filters / job->pool;
     const REAL *gradient = job->features + row * groups;
     const int32_t *chosen = job->chosen + row * groups;
     for (int64_t group = 0; group < groups; group++) to[group * job->pool + chosen[group]] += gradient[group];
 }
 
-static void bias_backward(const Job *job, int64_t first, int64_t last, double *sum) {
+static void bias_backward(const PhrasesJob *job, int64_t first, int64_t last, double *sum) {
     const int64_t groups = job->filters / job->pool;
     memset(sum, 0, job->filters * sizeof(double));
     for (int64_t row = first; row < last; row++)
@@ -157,7 +138,7 @@ static void bias_backward(const Job *job, int64_t first, int64_t last, double *s
 }
 
 /* Some tokens, each a word of its own. */
-static void tokens_backward(const Job *job, int64_t first, int64_t last) {
+static void tokens_backward(const PhrasesJob *job, int64_t first, int64_t last) {
     for (int64_t token = first; token < last; token++)
         for (int64_t position = 0; position < job->kernel_positions; position++) {
             REAL *to = job->g_shares + (token * job->kernel_positions + position) * job->filters;
@@ -168,7 +149,7 @@ static void tokens_backward(const Job *job, int64_t first, int64_t last) {
 }
 
 /* One position of all tokens: no two threads add to the same number. */
-static void words_backward(const Job *job, int64_t position) {
+static void words_backward(const PhrasesJob *job, int64_t position) {
     for (int64_t row = 0; row < job->rows; row++) {
         const int64_t share = job->ids[row + position] * job->kernel_positions + position;
         add_phrase(job, row, job->g_shares + share * job->filters);
@@ -190,11 +171,11 @@ typedef struct {
         for (int64_t at = 0; at < choosers->count; at++) {                                                             \
             const REAL *x = words + choosers->rows[at] * n * LANES;                                                    \
             const V gradient = all(choosers->gradients[at]);                                                           \
-            UNROLL for (int v = 0; v < n; v++) sum[v] += gradient * load(x + v * LANES);                               \
+            UNROLL for (int v = 0; v < n; v++) sum[v] = mul_add(gradient, load(x + v * LANES), sum[v]);                \
         }                                                                                                              \
         UNROLL for (int v = 0; v < n; v++) store(sums + v * LANES, sum[v]);                                            \
     }                                                                                                                  \
-    static __attribute__((noinline)) void vector_backward_##n(const Job *job, int64_t token, int64_t block) {          \
+    static __attribute__((noinline)) void vector_backward_##n(const PhrasesJob *job, int64_t token, int64_t block) {          \
         const int64_t groups = job->filters / job->pool, stride = blocks_of(job->width) * LANES;                       \
         V sum[n];                                                                                                      \
         UNROLL for (int v = 0; v < n; v++) sum[v] = all(0);                                                            \
@@ -205,7 +186,8 @@ typedef struct {
             for (int64_t group = 0; group < groups; group++) {                                                         \
                 const int64_t feature = group * job->pool + job->chosen[row * groups + group];                         \
                 const V gradient = all(job->features[row * groups + group]);                                           \
-                UNROLL for (int v = 0; v < n; v++) sum[v] += gradient * load(weights + feature * stride + v * LANES);  \
+                UNROLL for (int v = 0; v < n; v++)                                                                     \
+                    sum[v] = mul_add(gradient, load(weights + feature * stride + v * LANES), sum[v]);                  \
             }                                                                                                          \
         }                                                                                                              \
         REAL *to = job->g_vectors + token * job->width;                                                                \
@@ -220,10 +202,10 @@ ADD_PHRASES(5)
 
 #define UP_TO_5(name) {name##_1, name##_1, name##_2, name##_3, name##_4, name##_5}
 static void (*const add_choosers[])(REAL *, const Choosers *, const REAL *) = UP_TO_5(add_choosers);
-static void (*const vector_backward[])(const Job *, int64_t, int64_t) = UP_TO_5(vector_backward);
+static void (*const vector_backward[])(const PhrasesJob *, int64_t, int64_t) = UP_TO_5(vector_backward);
 
 /* Some phrases' part of the gradient of the weights. Words are read a few vectors at a time, in the first cache. */
-static void weights_backward(const Job *job, int64_t first, int64_t last, REAL *sums) {
+static void weights_backward(const PhrasesJob *job, int64_t first, int64_t last, REAL *sums) {
     const int64_t width = job->width, blocks = blocks_of(width), filters = job->filters, groups = filters / job->pool;
     Choosers *choosers = malloc(filters * sizeof(Choosers));
     REAL *words = room((AT_ONCE + job->kernel_positions - 1) * SIDE_BY_SIDE * LANES);
@@ -249,11 +231,11 @@ static void weights_backward(const Job *job, int64_t first, int64_t last, REAL *
                                 words + column / filters * n * LANES);
         }
     }
-    free(words);
+    leave(words);
     free(choosers);
 }
 
-static void vectors_backward(const Job *job, int64_t first, int64_t last) {
+static void vectors_backward(const PhrasesJob *job, int64_t first, int64_t last) {
     const int64_t blocks = blocks_of(job->width);
     for (int64_t start = first; start < last; start += AT_ONCE)
         for (int64_t block = 0, n; block < blocks; block += n) {
@@ -263,17 +245,16 @@ static void vectors_backward(const Job *job, int64_t first, int64_t last) {
         }
 }
 
-/* Each of these is run by every thread, until no part is left. */
-INLINE int64_t take(Job *job) { return __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED); }
-
-void forward(Job *job) {
-    for (int64_t part; (part = take(job)) < job->parts;)
+BY_THREADS(phrases_forward) {
+    PhrasesJob *job = shared;
+    for (int64_t part; (part = take(&job->next)) < job->parts;)
         rows_forward(job, job->part * part, least(job->part * (part + 1), job->rows));
 }
 
 /* The last part has the words behind the last phrase too. */
-void backward(Job *job) {
-    for (int64_t part; (part = take(job)) < job->parts;) {
+BY_THREADS(phrases_backward) {
+    PhrasesJob *job = shared;
+    for (int64_t part; (part = take(&job->next)) < job->parts;) {
         const int64_t first = job->part * part, last = least(first + job->part, job->rows);
         const int64_t behind = part == job->parts - 1 ? job->words : last;
         bias_backward(job, first, last, job->g_bias + part * job->filters);
@@ -285,14 +266,16 @@ void backward(Job *job) {
     }
 }
 
-void backward_words(Job *job) {
-    for (int64_t position; (position = take(job)) < job->kernel_positions;) words_backward(job, position);
+BY_THREADS(phrases_backward_words) {
+    PhrasesJob *job = shared;
+    for (int64_t position; (position = take(&job->next)) < job->kernel_positions;) words_backward(job, position);
 }
 
 /* The sum over the parts, in order; one column at a time. */
-void give_weights(Job *job) {
+BY_THREADS(phrases_give_weights) {
+    PhrasesJob *job = shared;
     const int64_t columns = columns_of(job), width = job->width, blocks = blocks_of(width);
-    for (int64_t column; (column = take(job)) < columns;)
+    for (int64_t column; (column = take(&job->next)) < columns;)
         for (int64_t block = 0; block < blocks; block++) {
             V sum = all(0);
             for (int64_t part = 0; part < job->parts; part++)
@@ -300,5 +283,3 @@ void give_weights(Job *job) {
             store_some(job->g_weight + column * width + block * LANES, sum, width - block * LANES);
         }
 }
-
-int64_t lanes(void) { return LANES; }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from towers.kernels.cpu.library import REALS, code
+from towers.kernels.cpu.library import Code, code
 from towers.kernels.cpu.threads import start
 
 A_PART = 240  # phrases that one thread takes at a time, from shares
@@ -21,7 +21,7 @@ OF_PRODUCTS = 25  # phrases from vectors for which it pays to wake another threa
 
 
 class Job(ctypes.Structure):
-    """The struct `Job` of `phrases.c`."""
+    """The struct `PhrasesJob` of `phrases.h`."""
 
     _fields_ = (
         *((name, c_void_p) for name in ("vectors", "packed", "whole", "shares", "ids", "bias", "features", "chosen")),
@@ -70,7 +70,7 @@ def forward_vectors(
         vectors.new_empty(width * _whole(kernel_positions * filters, vectors)),
     )
     at = (c_void_p(tensor.data_ptr()) for tensor in (packed, weight))
-    _code(vectors).pack(*at, c_int64(kernel_positions * filters), c_int64(width))
+    _code(vectors).phrases_pack(*at, c_int64(kernel_positions * filters), c_int64(width))
     _run("forward", job, job.parts, OF_PRODUCTS, vectors=vectors, packed=packed, bias=bias, features=features,
          chosen=chosen)  # fmt: skip
     return features, chosen
@@ -133,17 +133,17 @@ def _run(name: str, job: Job, pieces: int, a_thread: int, **tensors: Tensor | No
     given = {field: tensor.resolve_neg().contiguous() for field, tensor in tensors.items() if tensor is not None}
     for field, tensor in given.items():
         setattr(job, field, tensor.data_ptr())
-    function = getattr(_code(given["features"]), name)
+    function = getattr(_code(given["features"]), f"phrases_{name}")
     start(function, job, min(torch.get_num_threads(), pieces, job.rows // a_thread))
 
 
-def _code(like: Tensor) -> ctypes.CDLL:
-    own = code("phrases", REALS[like.dtype])
+def _code(like: Tensor) -> Code:
+    own = code(like.dtype)
     assert own is not None
     return own
 
 
 def _whole(count: int, like: Tensor) -> int:
     """A count of numbers, rounded up to whole vectors of the processor."""
-    lanes = _code(like).lanes()
+    lanes = _code(like).lanes
     return -(-count // lanes) * lanes

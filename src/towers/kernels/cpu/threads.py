@@ -1,12 +1,16 @@
 """How many threads torch's own operations take, and torch's threads for C code."""
 
 import ctypes
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
+
+TORCH_CPU = {"win32": "torch_cpu.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
 
 
 @contextmanager
@@ -44,25 +48,28 @@ def _omp_set_num_threads() -> Any:
 
 
 @lru_cache(1)
-def openmp() -> Any:
-    """GOMP_parallel(function, data, threads, flags) of the OpenMP that torch uses.
+def parallel_for() -> Any:
+    """torch_parallel_for(begin, end, grain_size, function, data) of libtorch's C interface; None where it has none.
 
-    Its threads keep spinning for milliseconds after torch's last operation: others would not get a core beside them.
+    It is at::parallel_for, so that torch's own pool of threads and its settings hold.
     """
     try:
-        parallel = ctypes.CDLL(None).GOMP_parallel
-    except (AttributeError, OSError, TypeError):  # no GNU OpenMP here
+        found = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / TORCH_CPU)).torch_parallel_for
+    except (AttributeError, OSError):
         return None
-    parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-    parallel.restype = None
-    return parallel
+    found.argtypes = (ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+    found.restype = ctypes.c_int32
+    return found
 
 
 def start(function: Any, job: ctypes.Structure, threads: int) -> None:
-    """Run C code over a job, by this number of threads; they take its pieces by its counter `next`."""
+    """Run a C function that is declared BY_THREADS over a job, by this number of threads.
+
+    They take the job's pieces by its counter `next`, so that each number of threads does the whole of it.
+    """
     job.next = 0
-    parallel = openmp() if threads > 1 else None
+    parallel = parallel_for() if threads > 1 else None
     if parallel is None:
-        function(ctypes.byref(job))
-    else:
-        parallel(ctypes.cast(function, ctypes.c_void_p), ctypes.byref(job), threads, 0)
+        function(ctypes.c_int64(0), ctypes.c_int64(1), ctypes.byref(job))
+    elif parallel(0, threads, 1, ctypes.cast(function, ctypes.c_void_p), ctypes.byref(job)):
+        raise RuntimeError("torch_parallel_for of libtorch failed")

@@ -15,13 +15,9 @@
 #include "vectors.h"
 
 #include <math.h>
-#if defined(__AVX__)
-#include <immintrin.h>
-#endif
 
 enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256 }; /* items, blocks, queries or vectors, blocks that stay in cache */
 #define VECTORS_OF_BLOCK (BLOCK / LANES)
-#define IS_FLOAT (sizeof(REAL) == 4)
 
 typedef struct {
     const REAL *queries;        /* "queries dense" */
@@ -54,7 +50,7 @@ typedef struct {
 INLINE V relu(V x) {
 #if defined(__AVX512F__)
     return IS_FLOAT ? (V)_mm512_max_ps((__m512)x, _mm512_setzero_ps()) : (V)_mm512_max_pd((__m512d)x, _mm512_setzero_pd());
-#elif defined(__AVX__)
+#elif defined(__AVX2__)
     return IS_FLOAT ? (V)_mm256_max_ps((__m256)x, _mm256_setzero_ps()) : (V)_mm256_max_pd((__m256d)x, _mm256_setzero_pd());
 #else
     return (V)((Mask)x & (x > all(0)));
@@ -65,7 +61,7 @@ INLINE int any_reaches(V x, REAL least) {
 #if defined(__AVX512F__)
     return IS_FLOAT ? _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(least), _CMP_GE_OQ)
                     : _mm512_cmp_pd_mask((__m512d)x, _mm512_set1_pd(least), _CMP_GE_OQ);
-#elif defined(__AVX__)
+#elif defined(__AVX2__)
     return IS_FLOAT ? _mm256_movemask_ps(_mm256_cmp_ps((__m256)x, _mm256_set1_ps(least), _CMP_GE_OQ))
                     : _mm256_movemask_pd(_mm256_cmp_pd((__m256d)x, _mm256_set1_pd(least), _CMP_GE_OQ));
 #else
@@ -86,7 +82,7 @@ INLINE void score(V (*sum)[AT_ONCE], const REAL *query, const REAL *const *item,
         UNROLL for (int v = 0; v < m; v++) own[v] = load(item[v] + k * BLOCK);
         UNROLL for (int q = 0; q < n; q++) {
             const V a = all(query[q * dense + k]);
-            UNROLL for (int v = 0; v < m; v++) sum[q][v] += weight * relu(a - own[v]);
+            UNROLL for (int v = 0; v < m; v++) sum[q][v] = mul_add(weight, relu(a - own[v]), sum[q][v]);
         }
     }
 }
@@ -262,14 +258,15 @@ static int walk(const Job *job, Top *top, const REAL *query, int64_t boxes, REAL
 }
 
 /* The search of the parts of the queries that no other thread has taken. */
-void search(Job *job) {
+BY_THREADS(topk_search) {
+    Job *job = shared;
     const int64_t boxes = job->bounds ? (job->count + BLOCK * BOX - 1) / (BLOCK * BOX) : 0;
     const int64_t most = (job->part + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
     Found *heaps = malloc((size_t)(job->part * job->k) * sizeof(Found));
     Top *tops = malloc((size_t)most * sizeof(Top));
     REAL *rows = room(most * job->dense), *upper = room(boxes + BLOCK);
     Rank *ranks = malloc((size_t)(boxes + 1) * sizeof(Rank));
-    for (int64_t piece; (piece = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) < job->parts;) {
+    for (int64_t piece; (piece = take(&job->next)) < job->parts;) {
         const int64_t first = piece * job->part, end = least(job->n_queries, first + job->part);
         int64_t n = 0;
         for (int64_t query = first; query < end; query++) {
@@ -293,7 +290,7 @@ void search(Job *job) {
         scan(job, rows, tops, n);
         for (int64_t q = 0; q < n; q++) give(job, tops + q);
     }
-    free(heaps), free(tops), free(rows), free(upper), free(ranks);
+    free(heaps), free(tops), free(ranks), leave(rows), leave(upper);
 }
 
 /* The order of the items in which neighbours are alike, so that boxes are small: a k-d tree whose leaves are boxes. */
@@ -358,10 +355,10 @@ static void split(const REAL *rows, int64_t *items, int64_t count, int64_t dense
     split(rows, items + half, count - half, dense, weights, keys, bounds);
 }
 
-void order(const REAL *rows, int64_t *items, int64_t count, int64_t dense, const REAL *weights) {
+EXPORT void NAME(topk_order)(const REAL *rows, int64_t *items, int64_t count, int64_t dense, const REAL *weights) {
     Key *keys = malloc((size_t)(count + 1) * sizeof(Key));
     REAL *bounds = room(2 * dense);
     for (int64_t i = 0; i < count; i++) items[i] = i;
     split(rows, items, count, dense, weights, keys, bounds);
-    free(keys), free(bounds);
+    free(keys), leave(bounds);
 }

@@ -9,7 +9,7 @@ from ctypes import c_double, c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from towers.kernels.cpu.library import REALS, code
+from towers.kernels.cpu.library import Code, code
 from towers.kernels.cpu.threads import start
 
 BLOCK, BOX = 16, 128
@@ -33,7 +33,7 @@ class Job(ctypes.Structure):
 
 def serves(dtype: torch.dtype) -> bool:
     """Whether the C code runs on this machine, with this dtype."""
-    return dtype in REALS and code("topk", REALS[dtype]) is not None
+    return code(dtype) is not None
 
 
 def search(
@@ -84,7 +84,7 @@ def search(
         offset=offset, least=least, count=len(ids), dense=len(weights), n_queries=count, k=k,
         budget=int(len(ids) / BUDGET), part=part, parts=-(-count // part), next=0,
     )  # fmt: skip
-    start(_code(queries).search, job, threads)
+    start(_code(queries).topk_search, job, threads)
     return scores, found, computed
 
 
@@ -93,11 +93,11 @@ def order(rows: Tensor, weights: Tensor) -> Tensor:
     rows, weights = rows.contiguous(), weights.contiguous()
     items = torch.empty(len(rows), dtype=torch.int64)
     at = [c_void_p(tensor.data_ptr()) for tensor in (rows, items, weights)]
-    _code(rows).order(at[0], at[1], c_int64(len(rows)), c_int64(rows.shape[1]), at[2])
+    _code(rows).topk_order(at[0], at[1], c_int64(len(rows)), c_int64(rows.shape[1]), at[2])
     return items
 
 
-def _code(like: Tensor) -> ctypes.CDLL:
-    own = code("topk", REALS[like.dtype])
+def _code(like: Tensor) -> Code:
+    own = code(like.dtype)
     assert own is not None
     return own

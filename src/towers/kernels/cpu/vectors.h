@@ -1,15 +1,28 @@
 /* Vectors as wide as the processor has them, and the product that all the C code here rests on.
 
-   REAL is float or double; SHIFT halves the vectors. */
+   Each source is compiled once for each REAL, SHIFT and LEVEL, and all of it lies in one library (.build/native.py). REAL
+   is float or double; SHIFT 1 halves the vectors; LEVEL is v2, v3 or v4 of x86-64, or base elsewhere.
+
+   All levels but v2 give the same bits, whatever their vectors hold. So the order of a sum never depends on LANES or
+   ROWS, a lane never adds to another lane, and what is multiplied and added in one rounding says so (`mul_add`): the
+   compiler fuses nothing by itself (-ffp-contract=off). v2 has no such instruction, and rounds twice. */
+
+#ifndef TOWERS_VECTORS
+#define TOWERS_VECTORS
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__FMA__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #if defined(__AVX512F__)
 #define WIDEST 64 /* bytes of a vector */
 #define ROWS 6    /* so that ROWS * 4 sums, 4 weights and a broadcast fit into the registers */
-#elif defined(__AVX__)
+#elif defined(__AVX2__)
 #define WIDEST 32
 #define ROWS 2
 #elif defined(__aarch64__)
@@ -22,10 +35,48 @@
 #define BYTES (WIDEST >> SHIFT)
 #define LANES ((int64_t)(BYTES / sizeof(REAL)))
 
+/* What others may call. NAME(lstm_forward) is lstm_forward_float_0_v3, where all this is compiled for that. */
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+#define JOIN(name, real, shift, level) name##_##real##_##shift##_##level
+#define JOIN_VALUES(name, real, shift, level) JOIN(name, real, shift, level)
+#define NAME(name) JOIN_VALUES(name, REAL, SHIFT, LEVEL)
+
+/* A function that threads run side by side over the same job, each until no piece of it is left. Its type is that of
+   the function that libtorch's torch_parallel_for calls; the range is not looked at. */
+#define BY_THREADS(name) EXPORT void NAME(name)(int64_t begin, int64_t end, void *shared)
+
 typedef REAL V __attribute__((vector_size(BYTES)));
 typedef REAL Loose __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
+
+#define IS_FLOAT (sizeof(REAL) == 4)
+
+/* a * b + c, rounded once. */
+INLINE V mul_add(V a, V b, V c) {
+#if !defined(__FMA__) && !defined(__aarch64__)
+    return a * b + c;
+#elif defined(__aarch64__) && BYTES == 16
+    return IS_FLOAT ? (V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b)
+                    : (V)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#elif defined(__aarch64__)
+    return IS_FLOAT ? (V)vfma_f32((float32x2_t)c, (float32x2_t)a, (float32x2_t)b)
+                    : (V)vfma_f64((float64x1_t)c, (float64x1_t)a, (float64x1_t)b);
+#elif BYTES == 64
+    return IS_FLOAT ? (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c)
+                    : (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif BYTES == 32
+    return IS_FLOAT ? (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c)
+                    : (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    return IS_FLOAT ? (V)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c)
+                    : (V)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
+#endif
+}
 
 INLINE V all(REAL value) { return value - (V){}; }
 INLINE V load(const REAL *from) { return *(const Loose *)from; }
@@ -88,7 +139,17 @@ INLINE void turn(REAL *to, int64_t stride, const REAL *from, int64_t rows, int64
 }
 
 /* Memory for this number of numbers. */
+#if defined(_WIN32)
+#include <malloc.h>
+INLINE REAL *room(int64_t count) { return _aligned_malloc(count * sizeof(REAL), 64); }
+INLINE void leave(REAL *numbers) { _aligned_free(numbers); }
+#else
 INLINE REAL *room(int64_t count) { return aligned_alloc(64, (count * sizeof(REAL) + 63) / 64 * 64); }
+INLINE void leave(REAL *numbers) { free(numbers); }
+#endif
+
+/* The next piece of a job that no thread has taken. */
+INLINE int64_t take(int64_t *next) { return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED); }
 
 /* DO(first, count) for n things, as many at once as there are registers for. */
 #if ROWS == 6
@@ -121,7 +182,7 @@ INLINE REAL *room(int64_t count) { return aligned_alloc(64, (count * sizeof(REAL
                 UNROLL for (int v = 0; v < vectors; v++) own[v] = load(w + v * LANES);                                 \
                 UNROLL for (int r = 0; r < n; r++) {                                                                   \
                     V value = all(from[r][k]);                                                                         \
-                    UNROLL for (int v = 0; v < vectors; v++) total[r][v] += own[v] * value;                            \
+                    UNROLL for (int v = 0; v < vectors; v++) total[r][v] = mul_add(own[v], value, total[r][v]);        \
                 }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
@@ -151,3 +212,4 @@ typedef void Products(V (*)[4], const REAL *const *, int64_t, const REAL *const 
         }                                                                                                              \
     }
 
+#endif
