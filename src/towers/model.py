@@ -434,10 +434,16 @@ class TwoTowers(Shareable):
             ShapeContractError: a shape or dtype is not as annotated, or a tower does not take this number of words.
             ValueError: a tower does not take one of the lengths.
         """
+        return self.compare(*self.states(left, right, left_lengths, right_lengths))
+
+    def states(
+        self, left: Any, right: Any, left_lengths: Tensor | None = None, right_lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The states of both sentences of each pair, from the arguments of `forward`, for both heads."""
         if self.word_dropout is not None and self.training:
             left, right = self.word_dropout(left, right, left_lengths, right_lengths)
             left_lengths = right_lengths = None
-        return self.compare(self.left(left, left_lengths), self.right(right, right_lengths))
+        return self.left(left, left_lengths), self.right(right, right_lengths)
 
     @contract
     def probability(

@@ -236,14 +236,14 @@ def worsening(*values):
 
 
 def test_patience_ends_after_so_many_epochs_without_a_better_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("towers.training.epochs.measure", worsening(3.0, 2.0, 2.0, 2.5, 1.0))
+    monkeypatch.setattr("towers.training.metrics.measure", worsening(3.0, 2.0, 2.0, 2.5, 1.0))
     history = training.fit(small_model(), TRAIN, DEV, patience=2, out=tmp_path / "run", **{**OPTIONS, "epochs": 9})
     assert [epoch.dev["loss"] for epoch in history.epochs] == [3.0, 2.0, 2.0, 2.5]
     assert (history.best, history.stale) == (2, 2)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["best_epoch"] == 2
     again = training.fit(small_model(), TRAIN, DEV, resume=tmp_path / "run", epochs=20)
     assert len(again.epochs) == 4, "still out of patience"
-    monkeypatch.setattr("towers.training.epochs.measure", worsening(1.0, 4.0, 4.0, 4.0))
+    monkeypatch.setattr("towers.training.metrics.measure", worsening(1.0, 4.0, 4.0, 4.0))
     longer = training.fit(small_model(), TRAIN, DEV, resume=tmp_path / "run", patience=3)
     assert (len(longer.epochs), longer.best) == (8, 5)
 

@@ -1,5 +1,6 @@
 """Columns of a table as sentences and as labels."""
 
+import json
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from math import isfinite
@@ -46,6 +47,37 @@ class Columns(NamedTuple):
                 raise self._mistake(row, f"{problem}. {hint}")
         return [(number - low) / (high - low) for number in numbers]
 
+    def classes(self, name: str) -> list[str]:
+        """A column of names of classes; other cells than strings are spelled as JSON has them."""
+        return [self._class(name, row, cell) for row, cell in enumerate(self._column(name, "label_column"))]
+
+    def are_numbers(self, name: str) -> bool:
+        """Whether all cells of a label column are numbers, so that they may be degrees."""
+        return all(_is_number(cell) for cell in self._column(name, "label_column"))
+
+    def _class(self, name: str, row: int, cell: Any) -> str:
+        if cell is None or (isinstance(cell, str) and not cell.strip()):
+            raise self._mistake(row, f"{name} is empty; expected the name of a class")
+        if not isinstance(cell, str | int | float):
+            raise self._mistake(row, f"{name} is {_short(cell)}; expected the name of a class")
+        return cell.strip() if isinstance(cell, str) else json.dumps(cell)
+
+    def class_numbers(self, name: str, classes: Sequence[str]) -> list[int]:
+        """A column of names of known classes, as their numbers.
+
+        Raises:
+            ValueError: a cell is none of them; file, line and the nearest name are in the message.
+        """
+        places = {known: number for number, known in enumerate(classes)}
+        names = self.classes(name)
+        for row, found in enumerate(names):
+            if found not in places:
+                near = get_close_matches(found, classes, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                listed = ", ".join(map(_short, classes[:LISTED]))
+                raise self._mistake(row, f"{name} is {_short(found)}, none of the classes {listed}{hint}")
+        return [places[found] for found in names]
+
     def _column(self, name: str, option: str) -> list[Any]:
         names = self.rows.names
         if name in self.rows.twice:
@@ -85,6 +117,14 @@ class Columns(NamedTuple):
 
     def _mistake(self, row: int, problem: str) -> ValueError:
         return ValueError(f"{self.rows.path}, {self.rows.unit} {self.rows.lines[row]}: {problem}")
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _short(value: Any, spell: Callable[[Any], str] = repr) -> str:

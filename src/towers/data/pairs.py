@@ -19,21 +19,27 @@ from towers.kernels.order import offsets_of
 from towers.ragged import Ragged
 
 Sentence = tuple[str, ...]
+MANY = 100
+"""Classes that a second label may have."""
 
 
 class SentencePairs:
-    """Pairs of sentences, each with a label from 0 to 1 if labels are known.
+    """Pairs of sentences, each with a label from 0 to 1, or a class, if labels are known.
 
     Args:
         left: the left sentences, each a sequence of words.
         right: the right sentences, as many.
-        labels: for each pair a number from 0 to 1; absent: unknown.
+        labels: for each pair a number from 0 to 1, or with `classes` the number of its class; absent: unknown.
         source: where the pairs came from, for reports and errors.
         lines: the 1-based line there of each pair; absent: 1, 2, 3, ….
+        classes: the names of the classes, where labels are classes.
+        second: for each pair the number of its class by a second label; absent: there is none.
+        second_classes: the names of these classes.
 
     Raises:
         ValueError: left, right, labels and lines are not equally many, or a sentence is one string.
-        ValueError: a sentence is empty, or a label is not from 0 to 1; source and line are named.
+        ValueError: a sentence is empty, or a label is not from 0 to 1, or not the number of a class; source and line
+            are named.
     """
 
     def __init__(
@@ -44,10 +50,17 @@ class SentencePairs:
         *,
         source: str = "memory",
         lines: Sequence[int] | None = None,
+        classes: Sequence[str] | None = None,
+        second: Tensor | Sequence[int] | None = None,
+        second_classes: Sequence[str] | None = None,
     ) -> None:
         self.left = _sentences("left", left)
         self.right = _sentences("right", right)
-        self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.float32)
+        self.classes = None if classes is None else tuple(classes)
+        self.second_classes = None if second_classes is None else tuple(second_classes)
+        kind = torch.float32 if classes is None else torch.int64
+        self.labels = None if labels is None else torch.as_tensor(labels, dtype=kind)
+        self.second = None if second is None else torch.as_tensor(second, dtype=torch.int64)
         self.source = source
         self.lines = list(range(1, len(left) + 1)) if lines is None else list(lines)
         self.vectors: WordVectors | None = None
@@ -67,6 +80,10 @@ class SentencePairs:
         split: Split = "rule",
         format: TableFormat | None = None,
         separator: str | None = None,
+        classes: bool | Sequence[str] = False,
+        yes: str | None = None,
+        second_label_column: str | None = None,
+        second_classes: Sequence[str] | None = None,
     ) -> Self:
         """Read pairs from TSV, CSV, JSON lines or Parquet; the file's ending says which, if `format` does not.
 
@@ -76,25 +93,24 @@ class SentencePairs:
         `separator` is the character between the fields of a CSV file. None: the comma; or what an Excel line `sep=;`
         says; or `;`, a tab or `|`, if the header has one of these and no comma. A name that ends in .gz is gzip.
 
+        `classes`: labels are names of classes, of any number; True: those that the file has, sorted; or their names in
+        an order. `yes`: the label is 1 where the column has this name, and 0 elsewhere. `second_label_column` is a
+        column of classes beside the label.
+
         Raises:
             ValueError: a column is missing; those that exist are listed, with the nearest name.
             ValueError: a line is bad (fields missing, not UTF-8, no JSON), a sentence is empty, a label is not a
                 number or outside `label_range`; the message names file and line.
-            ValueError: `format`, `split` or `label_range` is none of its choices.
+            ValueError: `format`, `split` or `label_range` is none of its choices; no label is `yes`, or one is none of
+                `classes`.
             ImportError: the file is Parquet and polars is not installed.
         """
-        (pairs,) = cls.stream(
-            path,
-            left_column=left_column,
-            right_column=right_column,
-            label_column=label_column,
-            label_range=label_range,
-            split=split,
-            format=format,
-            separator=separator,
-            rows=None,
-        )
-        return pairs
+        (rows,) = read_rows(path, format, separator=separator, rows=None)
+        columns = Columns(rows)
+        left, right = columns.sentences(left_column, split), columns.sentences(right_column, split)
+        labels = read_labels(columns, label_column, label_range, classes, yes)
+        second = read_second(columns, second_label_column, second_classes)
+        return cls(left, right, source=rows.path, lines=rows.lines, **labels, **second)
 
     @classmethod
     def stream(
@@ -183,6 +199,7 @@ class SentencePairs:
         chosen.right = [self.right[i] for i in positions]
         chosen.lines = [self.lines[i] for i in positions]
         chosen.labels = None if self.labels is None else self.labels[index]
+        chosen.second = None if self.second is None else self.second[index]
         chosen._ids = None if self._ids is None else (reorder(self._ids[0], index), reorder(self._ids[1], index))
         return chosen
 
@@ -260,7 +277,10 @@ class SentencePairs:
             ValueError: no vectors are bound.
         """
         (left, right), table = self._bound()
-        return fingerprint(left, right, table, self.labels)
+        labels = self.labels
+        if self.second is not None and labels is not None:
+            labels = torch.stack([labels.double(), self.second.double()])
+        return fingerprint(left, right, table, labels)
 
     def _bound(self) -> tuple[tuple[Ragged, Ragged], Tensor]:
         if self.vectors is None or self._ids is None:
@@ -277,8 +297,9 @@ class SentencePairs:
 
     def _check_counts(self) -> None:
         counts = {"left": len(self.left), "right": len(self.right), "lines": len(self.lines)}
-        if self.labels is not None:
-            counts["labels"] = self.labels.numel()
+        for name, labels in (("labels", self.labels), ("second", self.second)):
+            if labels is not None:
+                counts[name] = labels.numel()
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
             raise ValueError(f"one of each is needed for every pair: {listed}")
@@ -288,12 +309,59 @@ class SentencePairs:
             for line, sentence in zip(self.lines, side, strict=True):
                 if not sentence:
                     raise ValueError(f"{self.source}, line {line}: the {name} sentence is empty")
-        if self.labels is not None:
+        for name, labels, classes in (
+            ("label", self.labels, self.classes),
+            ("second", self.second, self.second_classes),
+        ):
+            if labels is not None and classes is not None:
+                outside = ((labels < 0) | (labels >= len(classes))).nonzero()
+                if len(outside):
+                    at = int(outside[0, 0])
+                    problem = f"the {name} is {int(labels[at])}; there are {len(classes)} classes, counted from 0"
+                    raise ValueError(f"{self.source}, line {self.lines[at]}: {problem}")
+        if self.labels is not None and self.classes is None:
             outside = (~((self.labels >= 0) & (self.labels <= 1))).nonzero()
             if len(outside):
                 at = int(outside[0, 0])
                 problem = f"the label is {float(self.labels[at]):g}; it must be from 0 to 1"
                 raise ValueError(f"{self.source}, line {self.lines[at]}: {problem}")
+
+
+def read_labels(
+    columns: Columns,
+    name: str | None,
+    label_range: tuple[float, float],
+    classes: bool | Sequence[str] = False,
+    yes: str | None = None,
+) -> dict[str, Any]:
+    """The arguments of SentencePairs about the labels of a column: `labels`, and `classes` where they are classes.
+
+    Raises:
+        ValueError: a cell is no number, or outside of the range; none of the classes; or none is `yes`.
+    """
+    if name is None:
+        return {}
+    if yes is not None:
+        names = columns.classes(name)
+        if yes not in names:
+            listed = ", ".join(map(repr, sorted(set(names))[:8]))
+            raise ValueError(f"{columns.rows.path}: no {name} is {yes!r}; there are {listed}")
+        return {"labels": [float(found == yes) for found in names]}
+    if classes is False:
+        return {"labels": columns.labels(name, label_range)}
+    known = sorted(set(columns.classes(name))) if classes is True else list(classes)
+    return {"labels": columns.class_numbers(name, known), "classes": known}
+
+
+def read_second(columns: Columns, name: str | None, classes: Sequence[str] | None = None) -> dict[str, Any]:
+    """As `read_labels`, of a second label, which is of classes."""
+    if name is None:
+        return {}
+    known = sorted(set(columns.classes(name))) if classes is None else list(classes)
+    if len(known) > MANY:
+        problem = f"{name} has {len(known)} different values; a second label is of classes, at most {MANY}"
+        raise ValueError(f"{columns.rows.path}: {problem}")
+    return {"second": columns.class_numbers(name, known), "second_classes": known}
 
 
 def _sentences(name: str, sentences: Sequence[Sequence[str]]) -> list[Sentence]:

@@ -13,7 +13,7 @@ from towers.data import SentencePairs
 from towers.training.borrow import Stop
 from towers.training.history import DivergedError, Epoch
 from towers.training.loop import Batches, Collected, TowersModule
-from towers.training.metrics import measure
+from towers.training.metrics import Measures
 from towers.training.options import Settings
 from towers.training.processes import Together
 from towers.training.progress import Progress, own_stream, restore, tensors_of
@@ -35,11 +35,11 @@ class Epochs(pl.Callback):
         train: Batches,
         dev: Batches | None,
         *,
-        soft: bool,
+        measures: Measures,
         settings: Settings,
         on_epoch: Callable[[Epoch], None] | None,
     ) -> None:
-        self.progress, self.train, self.dev, self.soft = progress, train, dev, soft
+        self.progress, self.train, self.dev, self.measures = progress, train, dev, measures
         self.settings, self.on_epoch = settings, on_epoch
         self.started = 0.0
         self.losses: list[Tensor] = []
@@ -60,6 +60,13 @@ class Epochs(pl.Callback):
         """Start the clock."""
         self.started = time.perf_counter() - self.progress.seconds
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the learning rate of the step."""
+        steps = self.settings.epochs * -(-len(self.train.pairs) // self.train.batch_size)
+        _towers(pl_module).set_lr(min(self.progress.steps, steps), steps)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -76,10 +83,16 @@ class Epochs(pl.Callback):
         self._check_losses()
         _check_weights(pl_module, self.progress)
         module, together, progress = _towers(pl_module), Together(trainer), self.progress
+        train = self.measures.of(_all(module.train_logits, self.train.pairs, together), self.train.pairs)
+        dev: dict[str, float] = {}
+        if self.dev is not None:
+            dev = self.measures.of(_all(module.logits, self.dev.pairs, together), self.dev.pairs)
+            if self.dev.pairs.second is not None:
+                dev |= self.measures.of_second(_all(module.second_logits, self.dev.pairs, together), self.dev.pairs)
         row = Epoch(
             number=progress.epoch + 1,
-            train=_measure(module.train_logits, self.train.pairs, self.soft, together),
-            dev={} if self.dev is None else _measure(module.logits, self.dev.pairs, self.soft, together),
+            train=train,
+            dev=dev,
             seconds=time.perf_counter() - self.started,
         )
         if progress.history.add(row) and self.dev is not None:
@@ -219,8 +232,8 @@ def _towers(pl_module: pl.LightningModule) -> TowersModule:
     return pl_module
 
 
-def _measure(collected: Collected, pairs: SentencePairs, soft: bool, together: Together) -> dict[str, float]:
-    logits = together.sum(collected.dense(len(pairs))[0])  # each pair's logit is in one process, and 0 in the others
+def _all(collected: Collected, pairs: SentencePairs, together: Together) -> Tensor:
+    """The logits of all pairs: those of each are in one process, and 0 in the others."""
+    logits = together.sum(collected.dense(len(pairs))[0])
     collected.clear()
-    assert pairs.labels is not None
-    return measure(logits, pairs.labels, soft=soft)
+    return logits

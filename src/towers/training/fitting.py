@@ -16,7 +16,8 @@ from towers.data import SentencePairs
 from towers.model import TwoTowers
 from towers.training.borrow import Stop, borrowed, fitting_threads, own_random_state, quiet_lightning
 from towers.training.history import Epoch, History
-from towers.training.metrics import are_soft, few_degrees, majority, measure, metric_names
+from towers.training.metrics import Measures, are_soft, few_degrees, majority
+from towers.training.objectives import objective_of, second_objective
 from towers.training.options import (
     PACKAGES,
     Options,
@@ -46,7 +47,11 @@ def fit(
     on_epoch: Callable[[Epoch], None] | None = None,
     **options: Unpack[Options],
 ) -> History:
-    """Train a model in place, as Keras would: mean binary cross-entropy of each batch, Keras's Adam.
+    """Train a model in place; by default as Keras would: mean binary cross-entropy of each batch, Keras's Adam.
+
+    The loss follows from the model's outputs and the labels (`towers.training.objectives`): of one output binary
+    cross-entropy, of several a divergence between bins, or for pairs with `classes` the cross-entropy. The loss of a
+    second label, for a model with a `second` head, counts .3.
 
     At the end the model has the weights of the epoch that was best on the dev pairs (without dev pairs: of the last
     epoch), and its own device, dtype and mode again, without gradients; during training it is in training mode. The
@@ -71,9 +76,12 @@ def fit(
         epochs: how often to go through the training pairs (10).
         batch_size: pairs of a step, over all processes (5); the last batch of an epoch may have fewer.
         lr: learning rate (1e-3).
+        final_lr: to which the learning rate falls linearly, step by step; None: it stays.
+        optimizer: "keras-adam" (the default), or "adamw" (Loshchilov and Hutter, 2019).
+        weight_decay: of "adamw" (0).
         seed: decides the order of the batches and what is random in the model itself (0).
         keep_best: the dev metric that chooses the epoch: "loss" (the default), "accuracy" or "auc"; for soft labels
-            (not all 0 or 1) "pearson" (the default) or "loss".
+            (not all 0 or 1) and bins "pearson" (the default) or "loss"; for classes "accuracy" (the default) or "loss".
         patience: end after this number of epochs without a better value of that metric; None: never.
         save_every: seconds of learning after which the state is saved again, at a step's end (30); 0: after each step.
         tensorboard: also write each epoch's metrics, and now and then a batch's loss, to `out`/tensorboard.
@@ -140,7 +148,7 @@ def learn(
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> History:
     """The part of `fit` between taking the run's folder and writing the results. Raises what `fit` does."""
-    history, soft = _new_history(train, dev, settings, run)
+    history, measures = _new_history(model, train, dev, settings, run)
     where, tensors = Progress(history), None
     if run is not None:
         pairs = {"train": train.fingerprint()} | ({} if dev is None else {"dev": dev.fingerprint()})
@@ -150,7 +158,8 @@ def learn(
         run.record["pairs"] = pairs
     with borrowed(model):
         if not where.over(settings.epochs, settings.patience):
-            _train(model, (train, dev), run, settings, where, tensors, soft=soft, bar=_bar(progress), on_epoch=on_epoch)
+            _train(model, (train, dev), run, settings, where, tensors, measures=measures, bar=_bar(progress),
+                   on_epoch=on_epoch)  # fmt: skip
         elif tensors is not None:
             last = {name.removeprefix("model."): x for name, x in tensors.items() if name.startswith("model.")}
             model.load_state_dict(last)
@@ -167,7 +176,7 @@ def _train(
     where: Progress,
     tensors: dict[str, Tensor] | None,
     *,
-    soft: bool,
+    measures: Measures,
     bar: bool,
     on_epoch: Callable[[Epoch], None] | None,
 ) -> None:
@@ -182,7 +191,9 @@ def _train(
         quiet_lightning(),
         nullcontext() if settings.alone else lost_ones_named(),
     ):
-        callbacks: list[Any] = [epochs.Epochs(where, train, dev, soft=soft, settings=settings, on_epoch=on_epoch)]
+        callbacks: list[Any] = [
+            epochs.Epochs(where, train, dev, measures=measures, settings=settings, on_epoch=on_epoch)
+        ]
         if run is not None:
             if settings.tensorboard:
                 callbacks.append(epochs.Board(run.path / epochs.BOARD_FOLDER, where))
@@ -190,7 +201,8 @@ def _train(
             callbacks[-1].before = tensors
         midway = where.batch > 0
         trainer = trainers.of_settings(settings, done=where.epoch, midway=midway, bar=bar, callbacks=callbacks)
-        trainer.fit(loop.TowersModule(model.train(), settings.lr), train, dev)
+        how = (settings, measures.objective, measures.second, pairs[0].second)
+        trainer.fit(loop.TowersModule(model.train(), *how), train, dev)
 
 
 def _stand(run: Run, tensors: Mapping[str, Tensor], pairs: Mapping[str, str], model: TwoTowers) -> Progress:
@@ -222,7 +234,9 @@ def evaluate(
     precision: Precision = "32-true",
     progress: bool | None = None,
 ) -> dict[str, float]:
-    """Measure a model: "loss", "accuracy" and "auc"; of soft labels (not all 0 or 1) "loss" and "pearson".
+    """Measure a model: "loss", "accuracy" and "auc"; of soft labels (not all 0 or 1) and bins "loss" and "pearson".
+
+    Of classes "loss" and "accuracy"; of a second label "second_accuracy" too.
 
     Arguments as in `fit`. The model is not changed.
 
@@ -230,9 +244,12 @@ def evaluate(
         ImportError: the packages of `towers[train]` are not installed.
         TypeError: `pairs` is not a SentencePairs.
         ValueError: the pairs are empty or without labels, or an argument is out of range.
+        ValueError: the labels are of another number of classes than the model has outputs.
     """
-    labels = _labels("pairs", pairs)
-    return measure(_logits(model, pairs, batch_size, device, precision, progress), labels)
+    measures = _measures(model, {"pairs": pairs}, second=model.second is not None and pairs.second is not None)
+    logits, seconds = all_logits(model, pairs, batch_size, device, precision, progress)
+    found = measures.of(logits, pairs)
+    return found if measures.second is None else found | measures.of_second(seconds, pairs)
 
 
 def predict(
@@ -246,6 +263,9 @@ def predict(
 ) -> Tensor:
     """Probabilities (pairs) in the order of the pairs, as float32 on the CPU. Labels are not needed.
 
+    Of a model with several outputs, the probabilities (pairs, outputs) of classes or of bins, whose mean degree is
+    `towers.training.objectives.mean_bin`.
+
     Arguments as in `fit`. The model is not changed.
 
     Raises:
@@ -253,39 +273,41 @@ def predict(
         TypeError: `pairs` is not a SentencePairs.
         ValueError: an argument is out of range.
     """
-    return _logits(model, pairs, batch_size, device, precision, progress).sigmoid()
+    logits, _ = all_logits(model, pairs, batch_size, device, precision, progress)
+    return logits.sigmoid() if model.outputs == 1 else logits.softmax(-1)
 
 
-def _logits(
+def all_logits(
     model: TwoTowers,
     pairs: SentencePairs,
     batch_size: int,
     device: str | torch.device,
     precision: Precision,
     progress: bool | None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """The logits of both heads for all pairs, as float32 on the CPU; without a second head its logits are empty."""
     require(*PACKAGES)
     from towers.training import loop, trainers
 
     place = check_arguments(batch_size=batch_size, device=device, precision=precision)
     _check_pairs("pairs", pairs)
     if len(pairs) == 0:
-        return torch.empty(0)
+        return torch.empty((0,) if model.outputs == 1 else (0, model.outputs)), torch.empty(0)
     with borrowed(model), own_random_state(0, place), quiet_lightning():
         module = loop.TowersModule(model)
         trainer = trainers.alone(place, precision, bar=_bar(progress))
         trainer.predict(module, loop.Batches(pairs, batch_size), return_predictions=False)
-    return module.logits.in_order()
+    return module.logits.in_order(), module.second_logits.in_order()
 
 
 def _new_history(
-    train: SentencePairs, dev: SentencePairs | None, settings: Settings, run: Run | None
-) -> tuple[History, bool]:
-    """An empty history, and whether labels are soft: one soft label makes all of them soft."""
-    labels = [_labels("train", train)] + ([] if dev is None else [_labels("dev", dev)])
-    soft = any(are_soft(part) for part in labels)
-    keep_best = ("pearson" if soft else "loss") if settings.keep_best is None else settings.keep_best
-    check_choice("keep_best", keep_best, metric_names(soft))
+    model: TwoTowers, train: SentencePairs, dev: SentencePairs | None, settings: Settings, run: Run | None
+) -> tuple[History, Measures]:
+    """An empty history, and what is measured: one soft label makes all of them soft."""
+    parts = {"train": train} if dev is None else {"train": train, "dev": dev}
+    measures = _measures(model, parts)
+    keep_best = measures.best if settings.keep_best is None else settings.keep_best
+    check_choice("keep_best", keep_best, measures.names)
     for name in ("keep_best", "patience"):
         if (value := getattr(settings, name)) is not None and dev is None:
             raise ValueError(f"{name} ({value!r}) looks at the dev pairs, and there are none; give dev")
@@ -293,7 +315,20 @@ def _new_history(
         require("tensorboard")
         if run is None:
             raise ValueError("tensorboard: its events go to the run's folder; give out")
-    return History(keep_best, majority=None if soft else majority(labels[-1])), soft
+    degrees = measures.soft or measures.objective.kind == "bins"
+    return History(keep_best, majority=None if degrees else majority(_labels("pairs", dev or train))), measures
+
+
+def _measures(model: TwoTowers, parts: Mapping[str, SentencePairs], *, second: bool = True) -> Measures:
+    """What is measured of these pairs; without `second` only the first label."""
+    labels = [_labels(name, pairs) for name, pairs in parts.items()]
+    (first, *others) = parts.items()
+    for name, pairs in others:
+        if (pairs.classes, pairs.second_classes) != (first[1].classes, first[1].second_classes):
+            raise ValueError(f"{name}: its classes are not those of {first[0]}, in the same order; load it with them")
+    soft = any(part.is_floating_point() and are_soft(part) for part in labels)
+    objective = objective_of(model, first[1].classes, named=first[0])
+    return Measures(objective, soft, second_objective(model, first[1], named=first[0]) if second else None)
 
 
 def _check_pairs(name: str, pairs: object) -> None:

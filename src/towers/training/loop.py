@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch import Tensor
 
 from towers.data import Batch, SentencePairs
+from towers.model import TwoTowers
 from towers.optim import KerasAdam
 from towers.ragged import Ragged
+from towers.training.objectives import SECOND, Objective
+from towers.training.options import Settings
 
 
 class Share(NamedTuple):
@@ -54,9 +56,14 @@ class Batches:
 
 
 class Collected:
-    """Logits collected batch by batch, then returned in the order of the pairs."""
+    """Logits collected batch by batch, then returned in the order of the pairs.
 
-    def __init__(self) -> None:
+    Args:
+        outputs: the number of logits of a pair.
+    """
+
+    def __init__(self, outputs: int = 1) -> None:
+        self.shape = () if outputs == 1 else (outputs,)
         self.index: list[Tensor] = []
         self.logits: list[Tensor] = []
 
@@ -66,12 +73,12 @@ class Collected:
         self.logits.append(logits.detach())
 
     def in_order(self) -> Tensor:
-        """All logits (pairs) as float32 on the CPU, in the order of the pairs."""
+        """All logits (pairs), or (pairs, outputs), as float32 on the CPU, in the order of the pairs."""
         return self.dense(sum(map(len, self.index)))[0]
 
     def dense(self, pairs: int) -> tuple[Tensor, Tensor]:
-        """Logits (pairs) as float32 on the CPU, 0 where none was added, and 1 (pairs) where one was added."""
-        logits, seen = torch.zeros(pairs), torch.zeros(pairs, dtype=torch.uint8)
+        """Logits as float32 on the CPU, 0 where none was added, and 1 (pairs) where one was added."""
+        logits, seen = torch.zeros(pairs, *self.shape), torch.zeros(pairs, dtype=torch.uint8)
         if self.index:
             index = torch.cat(self.index).cpu()
             logits.index_copy_(0, index, torch.cat(self.logits).float().cpu())
@@ -85,31 +92,59 @@ class Collected:
 
 
 class TowersModule(pl.LightningModule):
-    """A model of two towers as a Lightning module: binary cross-entropy, Keras's Adam."""
+    """A model of two towers as a Lightning module.
 
-    def __init__(self, model: nn.Module, lr: float = 1e-3) -> None:
+    Args:
+        model: the towers.
+        settings: the optimizer and its learning rate.
+        objective: the loss of the first head, on the labels of the pairs.
+        second: that of the second head, if there is one, on their second labels.
+        seconds: the second labels of the training pairs.
+    """
+
+    def __init__(
+        self,
+        model: TwoTowers,
+        settings: Settings | None = None,
+        objective: Objective | None = None,
+        second: Objective | None = None,
+        seconds: Tensor | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.lr = model, lr
+        self.model, self.settings = model, settings or Settings()
+        self.objective, self.second, self.seconds = objective or Objective("binary"), second, seconds
+        self.lr = self.settings.lr
         self.loss: Tensor | None = None
         self._tables: dict[
             int, tuple[Tensor, Tensor]
         ] = {}  # by the id of a table: the table, and its copy on this device
-        self.train_logits = Collected()
+        self.train_logits = Collected(model.outputs)
         """The logits of the training pairs of this epoch."""
-        self.logits = Collected()
+        self.logits = Collected(model.outputs)
         """The logits of the pairs that are measured or predicted."""
+        self.second_logits = Collected(1 if model.second is None else model.second.outputs)
+        """The same of the second head."""
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer of `configure_optimizers` itself, without Lightning's wrapper."""
         return self.trainer.optimizers[0]
 
-    def configure_optimizers(self) -> KerasAdam:
-        """Keras's Adam over all parameters; a tower that is both left and right counts once."""
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Keras's Adam, or AdamW, over all parameters; a tower that is both left and right counts once."""
         fused = (
             self.device.type == "cpu"
         )  # on the CPU it takes a third of the time; on CUDA it would wait at every step
-        return KerasAdam([{"params": list(self.model.parameters()), "fused": fused}], lr=self.lr)
+        groups = [{"params": list(self.model.parameters()), "fused": fused}]
+        if self.settings.optimizer == "adamw":
+            return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.settings.weight_decay)
+        return KerasAdam(groups, lr=self.lr)
+
+    def set_lr(self, step: int, steps: int) -> None:
+        """The learning rate of a step, counted from 0: falling linearly from `lr` to `final_lr`, where there is one."""
+        if self.settings.final_lr is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr + (self.settings.final_lr - self.lr) * step / steps
 
     def transfer_batch_to_device(self, batch: Share, device: torch.device, dataloader_idx: int) -> Share:
         """Move the sentences to the weights' device and their vectors to the weights' dtype; the index is not moved."""
@@ -129,28 +164,48 @@ class TowersModule(pl.LightningModule):
         return Ragged.unchecked(side.values.to(device), side.offsets.to(device), side.uniform, table)
 
     def training_step(self, batch: Share, batch_idx: int) -> Tensor:
-        """The mean binary cross-entropy of a batch.
+        """The mean loss of a batch, with that of a second label times .3.
 
         With several processes the loss is weighted by the process's pairs, so that the mean of the gradients over the
         processes is the mean over the pairs of the whole batch.
         """
-        logits = self._logits(batch, self.train_logits)
         assert batch.batch.labels is not None
-        loss = binary_cross_entropy_with_logits(logits.float(), batch.batch.labels.float())
+        if self.second is None or self.model.second is None or self.seconds is None:
+            logits = self._logits(batch, self.train_logits)
+            loss = self.objective.loss(logits.float(), batch.batch.labels)
+        else:
+            left, right = self.model.states(batch.batch.left, batch.batch.right)
+            logits = self.model.compare(left, right)
+            self._collect(batch, logits, self.train_logits)
+            seconds = self.seconds[batch.batch.index].to(logits.device)
+            loss = self.objective.loss(logits.float(), batch.batch.labels)
+            loss = loss + SECOND * self.second.loss(self.model.second(left, right).float(), seconds)
         self.loss = loss.detach()
         processes = self.trainer.world_size
         return loss if processes == 1 else loss * (batch.pairs * processes / batch.whole)
 
     def validation_step(self, batch: Share, batch_idx: int) -> None:
         """Collect a batch's logits."""
-        self._logits(batch, self.logits)
+        self._measure(batch)
 
     def predict_step(self, batch: Share, batch_idx: int) -> Tensor:
         """Collect a batch's logits; Lightning requires them as the result."""
-        return self._logits(batch, self.logits)
+        return self._measure(batch)
+
+    def _measure(self, share: Share) -> Tensor:
+        if self.model.second is None:
+            return self._logits(share, self.logits)
+        left, right = self.model.states(share.batch.left, share.batch.right)
+        logits = self.model.compare(left, right)
+        self._collect(share, logits, self.logits)
+        self._collect(share, self.model.second(left, right), self.second_logits)
+        return logits
 
     def _logits(self, share: Share, collected: Collected) -> Tensor:
         logits = self.model(share.batch.left, share.batch.right)
+        self._collect(share, logits, collected)
+        return logits
+
+    def _collect(self, share: Share, logits: Tensor, collected: Collected) -> None:
         if share.pairs:
             collected.add(share.batch.index, logits)
-        return logits

@@ -1,11 +1,13 @@
 """Loss, accuracy, area under the curve, Pearson's r."""
 
 import math
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from towers.data import SentencePairs
+from towers.training.objectives import Objective
 
 RARE = 0.05
 """The share of labels between 0 and 1 up to which they are probably mistakes."""
@@ -18,7 +20,7 @@ def are_soft(labels: Tensor) -> bool:
 
 def few_degrees(pairs: SentencePairs) -> str | None:
     """The warning that a few labels between 0 and 1 turn all others from classes into degrees; None if many do."""
-    if pairs.labels is None:
+    if pairs.labels is None or pairs.classes is not None:
         return None
     soft = ((pairs.labels != 0) & (pairs.labels != 1)).nonzero().squeeze(1).tolist()
     if not 0 < len(soft) <= RARE * len(pairs):
@@ -34,9 +36,63 @@ def metric_names(soft: bool) -> tuple[str, ...]:
 
 
 def majority(labels: Tensor) -> float:
-    """The accuracy of always answering the more frequent class."""
-    ones = float(labels.float().mean())
-    return max(ones, 1 - ones)
+    """The accuracy of always answering the most frequent class."""
+    if labels.is_floating_point():
+        ones = float(labels.float().mean())
+        return max(ones, 1 - ones)
+    return float(labels.bincount().max()) / len(labels)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The metrics of each epoch.
+
+    Attributes:
+        objective: what the logits mean.
+        soft: whether the labels are degrees.
+        second: the objective of the second head, if there is one.
+    """
+
+    objective: Objective
+    soft: bool
+    second: Objective | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics of dev pairs that may choose the epoch."""
+        if self.objective.kind == "classes":
+            return ("loss", "accuracy")
+        return metric_names(self.soft or self.objective.kind == "bins")
+
+    @property
+    def best(self) -> str:
+        """The metric that chooses it by default."""
+        if self.objective.kind == "classes":
+            return "accuracy"
+        return "pearson" if self.soft or self.objective.kind == "bins" else "loss"
+
+    def of(self, logits: Tensor, pairs: SentencePairs) -> dict[str, float]:
+        """The metrics of the first head's logits."""
+        labels = pairs.labels
+        assert labels is not None
+        if self.objective.kind == "binary":
+            return measure(logits, labels, soft=self.soft)
+        logits = logits.double()
+        loss = float(self.objective.loss(logits, labels))
+        if self.objective.kind == "bins":
+            return {"loss": loss, "pearson": pearson(self.objective.answer(logits), labels.double())}
+        return {"loss": loss, "accuracy": accuracy(logits, labels)}
+
+    def of_second(self, logits: Tensor, pairs: SentencePairs) -> dict[str, float]:
+        """The accuracy of the second head's logits."""
+        assert pairs.second is not None
+        return {"second_accuracy": accuracy(logits, pairs.second)}
+
+
+def accuracy(logits: Tensor, classes: Tensor) -> float:
+    """The share of pairs whose largest logit "pairs classes" is that of their class; NaN logits are wrong."""
+    right = (logits.argmax(-1) == classes) & logits.isfinite().all(-1)
+    return round(float(right.double().mean()), 6)
 
 
 def measure(logits: Tensor, labels: Tensor, *, soft: bool | None = None) -> dict[str, float]:
@@ -50,7 +106,7 @@ def measure(logits: Tensor, labels: Tensor, *, soft: bool | None = None) -> dict
     logits, labels = logits.double(), labels.double()
     loss = float(binary_cross_entropy_with_logits(logits, labels))
     if are_soft(labels) if soft is None else soft:
-        return {"loss": loss, "pearson": _pearson(logits.sigmoid(), labels)}
+        return {"loss": loss, "pearson": pearson(logits.sigmoid(), labels)}
     probabilities, classes = logits.sigmoid(), labels.long()
     one_class = bool(classes.min() == classes.max())
     return {
@@ -60,7 +116,8 @@ def measure(logits: Tensor, labels: Tensor, *, soft: bool | None = None) -> dict
     }
 
 
-def _pearson(first: Tensor, second: Tensor) -> float:
+def pearson(first: Tensor, second: Tensor) -> float:
+    """Pearson's r; NaN where one of the two is constant, or has NaN."""
     from torchmetrics.functional import pearson_corrcoef
 
     if not all(bool(x.min() < x.max()) for x in (first, second)):  # constants, or NaN

@@ -12,6 +12,7 @@ import torch
 PACKAGES = ("lightning", "torchmetrics", "safetensors", "matplotlib")
 """The packages that training needs and `import towers` does not."""
 _EXTRAS = {"tensorboard": "train,tensorboard"}
+Optimizer = Literal["keras-adam", "adamw"]
 Precision = Literal["32-true", "bf16-mixed", "bf16-true", "64-true"]
 
 
@@ -21,6 +22,9 @@ class Options(TypedDict, total=False):
     epochs: int
     batch_size: int
     lr: float
+    final_lr: float | None
+    optimizer: Optimizer
+    weight_decay: float
     seed: int
     keep_best: str | None
     patience: int | None
@@ -45,6 +49,9 @@ class Settings:
     epochs: int = 10
     batch_size: int = 5
     lr: float = 1e-3
+    final_lr: float | None = None
+    optimizer: Optimizer = "keras-adam"
+    weight_decay: float = 0.0
     seed: int = 0
     keep_best: str | None = None
     patience: int | None = None
@@ -62,6 +69,12 @@ class Settings:
             _check_whole(name, getattr(self, name), 1, math.inf)
         _check_whole("seed", self.seed, 0, 2**32 - 1)
         _check_number("lr", self.lr, above=0)
+        if self.final_lr is not None:
+            _check_number("final_lr", self.final_lr, least=0)
+        check_choice("optimizer", self.optimizer, Optimizer.__args__)
+        _check_number("weight_decay", self.weight_decay, least=0)
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError(f"weight_decay ({self.weight_decay}) goes with optimizer='adamw'")
         _check_number("save_every", self.save_every, least=0)
         check_choice("precision", self.precision, Precision.__args__)
         self._check_devices()

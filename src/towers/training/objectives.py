@@ -1,0 +1,103 @@
+"""What a model learns: its loss, and its answer from its logits, for labels of yes and no, degrees and classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from towers.data import SentencePairs
+from towers.model import TwoTowers
+
+Kind = Literal["binary", "bins", "classes"]
+SECOND = 0.3
+"""What the loss of a second label counts, beside 1 for that of the first."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the logits of a model mean.
+
+    - "binary": one logit; its sigmoid is the answer. The loss is the binary cross-entropy, as in Keras.
+    - "bins": a logit for each of some bins, which lie at equal distances from 0 to 1. A label between two bins is a
+      distribution over both, the loss is the Kullback-Leibler divergence from it, and the answer is the mean of the
+      bins under their softmax (Tai et al., "Improved Semantic Representations from Tree-Structured LSTMs", 2015,
+      section 4.2).
+    - "classes": a logit for each class; the loss is the cross-entropy, the answer the softmax.
+
+    Attributes:
+        kind: which of them.
+        outputs: the number of logits.
+    """
+
+    kind: Kind
+    outputs: int = 1
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of logits "pairs" or "pairs outputs" for labels "pairs": degrees, or numbers of classes."""
+        if self.kind == "binary":
+            return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        if self.kind == "classes":
+            return F.cross_entropy(logits, labels)
+        return F.kl_div(logits.log_softmax(-1), in_bins(labels.to(logits.dtype), self.outputs), reduction="batchmean")
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """Of each pair a number from 0 to 1, "..."; for classes their probabilities, "... outputs"."""
+        if self.kind == "binary":
+            return logits.sigmoid()
+        probabilities = logits.softmax(-1)
+        return mean_bin(probabilities) if self.kind == "bins" else probabilities
+
+
+def objective_of(model: TwoTowers, classes: Sequence[str] | None, *, named: str = "pairs") -> Objective:
+    """The objective of a model for labels: degrees, or (with their names) classes.
+
+    Raises:
+        ValueError: the model has another number of outputs than there are classes.
+    """
+    outputs = model.outputs
+    if classes is not None and outputs != len(classes):
+        raise ValueError(f"{named}: labels are of {len(classes)} classes; the model has {_outputs(outputs)}")
+    return Objective("classes" if classes is not None else "binary" if outputs == 1 else "bins", outputs)
+
+
+def second_objective(model: TwoTowers, pairs: SentencePairs, *, named: str = "pairs") -> Objective | None:
+    """That of the second label, if the model has a head for it.
+
+    Raises:
+        ValueError: the model has a second head and the pairs no second label, or the other way round, or the classes
+            are not as many as its outputs.
+    """
+    if (model.second is None) != (pairs.second is None):
+        lacks = "the pairs have no second label" if pairs.second is None else "the model has no second head"
+        raise ValueError(f"{named}: {lacks}; the other has one")
+    if model.second is None:
+        return None
+    count = len(pairs.second_classes or ())
+    if count != model.second.outputs:
+        raise ValueError(
+            f"{named}: second labels are of {count} classes; the head has {_outputs(model.second.outputs)}"
+        )
+    return Objective("classes", count)
+
+
+def _outputs(count: int) -> str:
+    return "1 output" if count == 1 else f"{count} outputs"
+
+
+def in_bins(labels: Tensor, bins: int) -> Tensor:
+    """Labels "pairs" from 0 to 1 as distributions "pairs bins" over the two nearest bins, with the label as mean."""
+    places = labels * (bins - 1)
+    lower = places.floor().clamp(max=bins - 2)
+    share = (places - lower).unsqueeze(1)
+    target = labels.new_zeros(len(labels), bins)
+    index = lower.long().unsqueeze(1)
+    return target.scatter(1, index, 1 - share).scatter(1, index + 1, share)
+
+
+def mean_bin(probabilities: Tensor) -> Tensor:
+    """The mean of the bins, from 0 to 1, under their probabilities "... bins"."""
+    bins = probabilities.shape[-1]
+    return probabilities @ torch.arange(bins, dtype=probabilities.dtype, device=probabilities.device) / (bins - 1)

@@ -1,0 +1,140 @@
+"""Losses and answers of degrees in bins and of classes, against numpy, and a training with each."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from towers import PairHead, Tower, TwoTowers
+from towers.data import SentencePairs, WordVectors
+from towers.training import evaluate, fit, predict
+from towers.training.objectives import Objective, in_bins, mean_bin
+
+WORDS = ["cat", "dog", "sits", "runs", "not", "a"]
+
+
+def test_a_degree_is_a_distribution_over_the_two_nearest_bins():
+    labels = torch.tensor([0.0, 1.0, 0.5, 0.3, 0.75])
+    target = in_bins(labels, 5)
+    assert target[3].tolist() == pytest.approx([0, 0.8, 0.2, 0, 0])
+    assert target[1].tolist() == [0, 0, 0, 0, 1]
+    assert ((target > 0).sum(1) <= 2).all()
+    torch.testing.assert_close(target.sum(1), torch.ones(5))
+    torch.testing.assert_close(mean_bin(target), labels)
+
+
+def test_the_loss_of_bins_is_the_divergence_from_the_labels():
+    logits, labels = torch.randn(4, 5, dtype=torch.float64), torch.tensor([0.0, 0.3, 0.5, 0.9], dtype=torch.float64)
+    found = Objective("bins", 5).loss(logits, labels)
+    wanted = 0.0
+    for row, label in zip(logits.numpy(), labels.numpy(), strict=True):
+        log_p = row - np.log(np.exp(row).sum())
+        low = min(int(label * 4), 3)
+        for place, share in ((low, low + 1 - label * 4), (low + 1, label * 4 - low)):
+            wanted += share * (math.log(share) - log_p[place]) if share > 0 else 0.0
+    assert float(found) == pytest.approx(wanted / 4)
+    assert Objective("bins", 5).loss(in_bins(labels, 5).clamp(min=1e-30).log(), labels) == pytest.approx(0, abs=1e-12)
+
+
+def test_answers():
+    logits = torch.randn(3, 4)
+    torch.testing.assert_close(Objective("classes", 4).answer(logits), logits.softmax(1))
+    places = (logits.softmax(1) * torch.tensor([0, 1 / 3, 2 / 3, 1])).sum(1)
+    torch.testing.assert_close(Objective("bins", 4).answer(logits), places)
+    torch.testing.assert_close(Objective("binary").answer(logits), logits.sigmoid())
+
+
+def made_pairs(count=60, **more):
+    """Pairs of which one word decides: the class is the number of words that both have."""
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.randint(len(WORDS), (2, count, 3), generator=generator).tolist()
+    left, right = ([[WORDS[word] for word in sentence] for sentence in side] for side in drawn)
+    shared = [len(set(a) & set(b)) for a, b in zip(left, right, strict=True)]
+    labels = {"labels": [min(n, 2) for n in shared], "classes": ["none", "one", "more"]}
+    if more.pop("degrees", False):
+        labels = {"labels": [min(n, 2) / 2 for n in shared]}
+    if more.pop("second", False):
+        labels |= {"second": [int(n > 0) for n in shared], "second_classes": ["no", "yes"]}
+    vectors = WordVectors(WORDS, torch.randn(len(WORDS), 8, generator=generator))
+    return SentencePairs(left, right, **labels).with_vectors(vectors)
+
+
+def small_model(outputs, second=None):
+    torch.manual_seed(0)
+    tower = Tower(vector_width=8, filters=None, hidden=4, bidirectional=True, reduce="max", word_maximum=6)
+    head = None if second is None else PairHead(tower.width, ("absolute difference",), outputs=second)
+    features = ("absolute difference", "product")
+    return TwoTowers(tower, tower, features=features, outputs=outputs, dropout=0.1, word_dropout=0.1, second=head)
+
+
+HOW = {"epochs": 6, "lr": 0.02, "final_lr": 1e-3, "optimizer": "adamw", "weight_decay": 1e-4, "device": "cpu"}
+
+
+def test_classes_and_a_second_label_are_learned_and_resumed(tmp_path):
+    pairs = made_pairs(second=True)
+    model = small_model(3, second=2)
+    history = fit(model, pairs, pairs, out=tmp_path / "run", **HOW)
+    first, last = history.epochs[0].dev, history.epochs[-1].dev
+    assert set(last) == {"loss", "accuracy", "second_accuracy"}
+    assert last["loss"] < first["loss"]
+    assert history.keep_best == "accuracy"
+    assert history.majority == pairs.labels.bincount().max().item() / len(pairs)
+    measured = evaluate(model, pairs, device="cpu")
+    assert measured["accuracy"] == history.epochs[history.best - 1].dev["accuracy"]
+    assert measured["second_accuracy"] > 0.5
+    probabilities = predict(model, pairs, device="cpu")
+    assert (probabilities.argmax(1) == pairs.labels).double().mean().item() == pytest.approx(measured["accuracy"])
+    again = small_model(3, second=2)
+    fit(again, pairs, pairs, out=tmp_path / "parts", **(HOW | {"epochs": 6, "save_every": 0}),
+        on_epoch=lambda _: None)  # fmt: skip
+    for name, weight in again.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name]), name
+    assert TwoTowers.load(tmp_path / "run").second.outputs == 2
+
+
+def test_degrees_in_bins_are_learned():
+    pairs = made_pairs(degrees=True)
+    model = small_model(5)
+    history = fit(model, pairs, pairs, **HOW)
+    assert history.keep_best == "pearson"
+    assert history.epochs[history.best - 1].dev["pearson"] > 0.5
+    assert evaluate(model, pairs, device="cpu")["pearson"] == pytest.approx(
+        np.corrcoef(mean_bin(predict(model, pairs, device="cpu")).numpy(), pairs.labels.numpy())[0, 1], abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: fit(small_model(2), made_pairs()), r"train: labels are of 3 classes; the model has 2 outputs"),
+        (lambda: fit(small_model(3), made_pairs(second=True)), r"train: the model has no second head; the other has one"),
+        (lambda: fit(small_model(3, 2), made_pairs()), r"train: the pairs have no second label"),
+        (lambda: fit(small_model(3, 4), made_pairs(second=True)), r"second labels are of 2 classes; the head has 4 outputs"),
+        (lambda: fit(small_model(3), made_pairs(), weight_decay=0.1), r"weight_decay \(0.1\) goes with optimizer='adamw'"),
+        (lambda: fit(small_model(3), made_pairs(), optimizer="sgd"), r"optimizer \('sgd'\) must be one of"),
+        (lambda: fit(small_model(3), made_pairs(), final_lr=-1.0), r"final_lr \(-1.0\) must be a finite number"),
+        (lambda: fit(small_model(3), made_pairs(), made_pairs(), keep_best="auc"), r"keep_best \('auc'\) must be one of 'loss', 'accuracy'"),
+        (lambda: SentencePairs([["a"]], [["b"]], [3], classes=["x", "y"]), r"line 1: the label is 3; there are 2 classes"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused(call, text):
+    with pytest.raises(ValueError, match=text):
+        call()
+
+
+def test_labels_of_names(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("sentence1\tsentence2\tlabel\tkind\na cat\ta dog\tNEUTRAL\tx\na cat\ta cat\tENTAILMENT\ty\n")
+    pairs = SentencePairs.load(path, classes=True, second_label_column="kind")
+    assert (pairs.classes, pairs.labels.tolist()) == (("ENTAILMENT", "NEUTRAL"), [1, 0])
+    assert (pairs.second_classes, pairs.second.tolist()) == (("x", "y"), [0, 1])
+    assert SentencePairs.load(path, yes="ENTAILMENT").labels.tolist() == [0, 1]
+    assert SentencePairs.load(path, classes=["NEUTRAL", "ENTAILMENT"]).labels.tolist() == [0, 1]
+    with pytest.raises(
+        ValueError,
+        match=r"pairs.tsv, line 2: label is 'NEUTRAL', none of the classes 'NEUTRAI'; did you mean 'NEUTRAI'",
+    ):
+        SentencePairs.load(path, classes=["NEUTRAI"])
+    with pytest.raises(ValueError, match=r"no label is 'yes'; there are 'ENTAILMENT', 'NEUTRAL'"):
+        SentencePairs.load(path, yes="yes")
