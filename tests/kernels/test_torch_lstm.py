@@ -25,8 +25,9 @@ def batch_of(count: int, width: int, longest: int = 30) -> Ragged:
 @pytest.fixture
 def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups wherever one may end that saves a row."""
-    monkeypatch.setattr(torch_lstm, "_cost", lambda *_: Cost(0.0, 0.0, 1.0))
-    monkeypatch.setattr(torch_lstm, "SORTING", 0.0)
+    monkeypatch.setattr(torch_lstm, "_cost", lambda *_, **__: Cost(0.0, 0.0, 1.0))
+    for cost in ("SORTING", "SORT", "COPY"):
+        monkeypatch.setattr(torch_lstm, cost, 0.0)
 
 
 @torch_alone

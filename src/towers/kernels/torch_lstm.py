@@ -27,28 +27,34 @@ from towers.kernels.stacked import run_layers
 
 
 class Cost(NamedTuple):
-    """Microseconds on two cores, forward, of a group: each call, each of its steps, each of its rows.
+    """Microseconds of a group on two cores: for each call, each of its steps, each of its rows.
 
-    In training all three are about three times as high. The rows of `benchmarks/lstm.py`, run with TOWERS_NATIVE=off,
-    show what groups gain by it.
+    A group of many rows takes memory that the system maps anew at each call, page by page, which costs as much again.
+    The rows of `benchmarks/lstm.py`, run with TOWERS_NATIVE=off, show what groups gain.
     """
 
     call: float
     step: float
     row: float
+    mapped: float = 0.0  # of a row, where memory is mapped anew
+    most: float = math.inf  # rows, for which it is not
 
     def of(self, sentences: int, steps: int) -> float:
         """Of a group of this size."""
-        return self.call + steps * (self.step + sentences * self.row)
+        rows = sentences * steps
+        return self.call + steps * self.step + rows * (self.row + (self.mapped if rows >= self.most else 0.0))
 
 
-SORTING = 350.0  # of the choice of groups and of their indices, in the same microseconds
-SORT, COPY = 0.3, 0.04  # of sorting each sentence, and of copying each row
-ONE_THREAD = 250.0
-"""Of a call, below which one thread is faster than two, which wait for each other at each step; twice that backward.
+TRAINING = 4.0  # times what forward alone takes
+SORTING, SORT, COPY = 250.0, 0.25, 0.01
+"""Microseconds of groups beside those of their calls: at all, for each sentence, and for each row that is copied."""
+MAPPED = 32 << 20
+"""Bytes, from which on the C library asks the system for memory at each call (M_MMAP_THRESHOLD, see mallopt(3))."""
+ONE_THREAD = 6.5
+"""Microseconds of a step, below which one thread is faster than two, which wait for each other at each step.
 
-`python benchmarks/run.py lstm --only "batch 1,"` with TOWERS_NATIVE=off shows the gain: on two threads one sentence of
-64 words through 6 hidden units takes twice as long as on one.
+`python benchmarks/run.py lstm --only "batch 32,"` with TOWERS_NATIVE=off shows the gain: on two threads 32 sentences of
+64 words through 6 hidden units take 1.3 times as long as on one.
 """
 
 CLOSED = 1e15  # sigmoid of its negative is 0; its square is finite in float32, which second derivatives need
@@ -85,45 +91,69 @@ def groups_of(batch: Batch, count: int, weights: Weights) -> "Groups | None":
     if not batch.values.is_cpu:
         longest = int(batch.lengths.max()) if batch.longest is None else batch.longest
         return Groups(batch, [(count, longest)]) if longest else None
-    shortest, longest = (int(bound) for bound in batch.lengths.aminmax())
+    shortest, longest = _bounds(batch.lengths)
     if shortest == longest:
         return Groups(batch, [(count, longest)], padded=False) if longest else None
     onednn = batch.values.dtype == torch.float32 and not weights.projected and torch.backends.mkldnn.is_available()
-    cost = _cost(weights.flat[0].shape[1], weights.hidden, onednn)
-    at_once = cost.of(count, longest)
-    least = SORTING + 2 * cost.call
-    if at_once > least and at_once > least + (cost.row + COPY) * int(batch.lengths.sum()):
-        falling = torch.arange(longest, -1, -1).repeat_interleave(batch.lengths.bincount().flip(0))
+    training = torch.is_grad_enabled() and any(part.requires_grad for part in (batch.values, *weights.flat))
+    cost, other = _cost(weights.flat[0].shape[1], weights.hidden, onednn, training), TRAINING if training else 1.0
+    at_once, others = cost.of(count, longest), other * (SORTING + SORT * count)
+    least = others + 2 * (cost.call + longest * cost.step)
+    if at_once > least and at_once > least + (cost.row + other * COPY) * _remaining(count * longest, batch.lengths):
+        falling, order = batch.lengths.sort(descending=True, stable=True)
         sizes, total = _cheapest(falling, cost)
-        total += SORTING + SORT * count + COPY * sum(count * steps for count, steps in sizes)
+        total += others + other * COPY * sum(count * steps for count, steps in sizes)
         if total < at_once:
-            return Groups(batch, sizes, batch.lengths.argsort(descending=True, stable=True), empty=not shortest)
+            return Groups(batch, sizes, order, empty=not shortest)
     return Groups(batch, [(count, longest)], empty=not shortest)
 
 
+def _remaining(rows: int, lengths: Tensor) -> float:
+    """Of the rows of padded sentences, those that remain with few groups: all words, and a quarter of the padding."""
+    words = int(lengths.sum())
+    return words + (rows - words) / 4
+
+
+def _bounds(lengths: Tensor) -> tuple[int, int]:
+    """The least and the largest."""
+    if len(lengths) <= 256:  # Python is faster
+        known = lengths.tolist()
+        return min(known), max(known)
+    shortest, longest = lengths.aminmax()
+    return int(shortest), int(longest)
+
+
 @lru_cache(64)
-def _cost(inputs: int, hidden: int, onednn: bool) -> Cost:
+def _cost(inputs: int, hidden: int, onednn: bool, training: bool) -> Cost:
     products = 4 * hidden * (inputs + hidden)
-    if onednn:
-        return Cost(110, 0.03 * hidden, 0.05 + 1.2e-5 * products)
-    return Cost(110, 40, 0.3 + 3e-5 * products)  # each step is several operations
+    if not onednn:  # each step is several operations
+        cost = Cost(110, 40, 0.3 + 3e-5 * products)
+    else:
+        row = 16 * hidden  # bytes
+        cost = Cost(110, 2, 0.04 + 1.15e-5 * products, 2.4e-4 * row, MAPPED / row)
+    if training:
+        kept = 3.0  # times the bytes
+        times = (TRAINING, TRAINING, TRAINING, 2 * kept, 1 / kept)
+        cost = Cost(*(part * more for part, more in zip(cost, times, strict=True)))
+    return cost
 
 
 def _cheapest(falling: Tensor, cost: Cost) -> tuple[list[tuple[int, int]], float]:
     """The cheapest groups of sentences, longest first, as (sentences, steps) of each; and what they cost.
 
-    They may end at about twenty places: at eighths, and after 1, 2, 4, … sentences.
+    They may end at about a dozen places: at eighths, and after 1, 2, 4, … sentences of the first eighth.
     """
     count = len(falling)
-    inner = {*range(0, count, max(1, count // 8)), *(1 << power for power in range(count.bit_length()))}
+    eighth = max(1, count // 8)
+    inner = {*range(0, count, eighth), *(1 << power for power in range(eighth.bit_length()))}
     whole = {end if end < 32 else end // 32 * 32 for end in inner}  # oneDNN's threads share 32 rows best
     ends = sorted({0, count} | {end for end in whole if end < count})
     longest = [max(steps, 1) for steps in falling[ends[:-1]].tolist()]
     best: list[tuple[float, int]] = [(0.0, 0)]
-    for last in range(1, len(ends)):
-        best.append(
-            min((best[first][0] + cost.of(ends[last] - ends[first], longest[first]), first) for first in range(last))
-        )
+    of = cost.of
+    for end in ends[1:]:
+        before = zip(best, ends[: len(best)], longest[: len(best)], strict=True)
+        best.append(min((known + of(end - first, steps), at) for at, ((known, _), first, steps) in enumerate(before)))
     sizes, last = list[tuple[int, int]](), len(ends) - 1
     while last:
         first = best[last][1]
@@ -299,11 +329,10 @@ def _call(x: Tensor, state: State, weights: Weights) -> tuple[Tensor, Tensor, Te
     threads = torch.get_num_threads()
     if threads == 1:
         return torch.lstm(x, state, flat, *how)
-    cost = _cost(x.shape[2], weights.hidden, True)
-    work = cost.call + cost.row * x.shape[0] * x.shape[1]
-    with one_thread(work < ONE_THREAD):
+    step = x.shape[1] * _cost(x.shape[2], weights.hidden, onednn=True, training=False).row
+    with one_thread(step < ONE_THREAD):
         y, h_n, c_n = torch.lstm(x, state, flat, *how)
-    if work < 2 * ONE_THREAD and y.grad_fn is not None:
+    if step < ONE_THREAD and y.grad_fn is not None:
         y.grad_fn.register_prehook(_threads_set_to(1))
         y.grad_fn.register_hook(_threads_set_to(threads))
     return y, h_n, c_n
