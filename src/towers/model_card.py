@@ -10,6 +10,8 @@ from towers.checkpoint import VECTORS
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 SIZES = ("words", "vector_width", "kernel_words", "filters", "pool", "hidden", "chunk", "recurrent_activation")
+ORIGINS = {"glove-6b-50d": "glove-6b-50d: GloVe 6B, by Pennington, Socher and Manning (2014), PDDL 1.0"}
+"""Word vectors that are asked for by name, with their source and licence."""
 
 
 def check_license(license: str | None) -> None:
@@ -109,7 +111,7 @@ def _data(config: Mapping[str, Any]) -> list[str]:
     data, vectors = config.get("data", {}), config.get("vectors", {})
     known = {
         **{f"{part} pairs": data.get(part) for part in ("train", "dev", "test")},
-        "word vectors": vectors.get("source"),
+        "word vectors": ORIGINS.get(vectors.get("source"), vectors.get("source")),
         "words without a vector": vectors.get("missing"),
         "columns": ", ".join(
             filter(None, (data.get(name) for name in ("left_column", "right_column", "label_column")))

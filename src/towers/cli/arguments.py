@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_vectors(add: Callable[..., argparse.Action]) -> None:
     """The options about word vectors."""
-    add("--vectors", type=Path, metavar="FILE", help="word vectors")
+    add("--vectors", type=Path, metavar="FILE", help="word vectors; glove-6b-50d: GloVe 6B, of the extra vectors")
     add(
         "--missing",
         choices=["hash", "zero"],

@@ -14,6 +14,7 @@ from towers import training
 from towers.checkpoint import RESUME, undamaged
 from towers.cli import common
 from towers.cli.report import Report, report
+from towers.data.packaged_vectors import is_packaged
 from towers.model import Tower, TwoTowers
 from towers.training.fitting import learn, resumed_settings
 from towers.training.metrics import are_soft, few_degrees, majority
@@ -87,7 +88,7 @@ def _resume(folder: Path, given: Mapping[str, Any], *, as_json: bool) -> None:
                 tell.finished(where.history, run, _way_on(where, settings))
                 return
         for name in FILES:
-            if name in options and not options[name].exists():
+            if name in options and not (options[name].exists() or is_packaged(str(options[name]))):
                 raise ValueError(f"{options[name]}, of the run in {folder}, is gone; say where with --{name} FILE")
         run.record["command"] = command
         _work(run, options, settings, tell)

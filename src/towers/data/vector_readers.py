@@ -16,6 +16,7 @@ from math import isfinite
 from typing import BinaryIO, get_args
 
 from towers.data.encoding import decode_line, unpacked
+from towers.data.packaged_vectors import is_packaged, open_packaged
 from towers.data.vector_files import HEAD, Entry, Format, VectorReader, detect, number_or_none, pass_mark, read_header
 
 LONGEST_LINE = 1 << 24
@@ -32,9 +33,13 @@ LONGEST_WORD = 1 << 16
 
 @contextmanager
 def open_vectors(path: str, format: Format | None) -> Generator[VectorReader]:
-    """The reader of a file, in the given or the detected format."""
+    """The reader of a file, in the given or the detected format, or of packaged vectors."""
     if format is not None and format not in get_args(Format):
         raise ValueError(f"format ({format!r}) must be one of {', '.join(get_args(Format))}")
+    if is_packaged(path):
+        with open_packaged(path) as packaged:
+            yield packaged
+        return
     with unpacked(path) as file:
         format = detect(path, file) if format is None else format
         if format == "word2vec-binary":
