@@ -13,7 +13,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.data import DataLoader
 
 from towers import RaggedLSTM, ShapeContractError, Tower, TwoTowers
+from towers.answers import Model
 from towers.contracts import checks
+from towers.data import WordVectors
 
 EPOCHS, BATCH, WIDTH = 3, 8, 6
 
@@ -220,3 +222,60 @@ def test_an_lstm_module_of_sentence_transformers_runs_on_ragged_lstm(make, layer
     for name, parameter in theirs.named_parameters():
         torch.testing.assert_close(gradients[name].grad, parameter.grad, msg=lambda told, name=name: f"{name}: {told}")
     assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+# The evaluators of sentence-transformers that take a similarity, beside what they must find: that of every pair alone.
+
+
+@pytest.fixture
+def answering():
+    words = [f"w{number}" for number in range(40)]
+    network = TwoTowers(Tower(vector_width=WIDTH, hidden=3), Tower(vector_width=WIDTH, hidden=3), dense=4)
+    return Model(network, WordVectors(words, torch.randn(40, WIDTH)))
+
+
+@pytest.fixture
+def corpus():
+    return [" ".join(f"w{int(word)}" for word in torch.randint(40, (int(length),))) for length in range(3, 15)]
+
+
+def test_semantic_search_by_the_score(answering, corpus):
+    util = pytest.importorskip("sentence_transformers.util")
+    queries = corpus[:3]
+    states = answering.encode_query(queries, convert_to_tensor=True), answering.encode_document(corpus)
+    hits = util.semantic_search(*states, score_function=answering.similarity, top_k=4, query_chunk_size=2)
+    scores, places = answering.most_similar(queries, corpus, 4)
+    assert [[hit["corpus_id"] for hit in query] for query in hits] == places.tolist()
+    torch.testing.assert_close(torch.tensor([[hit["score"] for hit in query] for query in hits]), scores)
+
+
+def test_evaluators_of_retrieval_and_reranking(answering, corpus):
+    evaluation = pytest.importorskip("sentence_transformers.sentence_transformer.evaluation")
+    queries, documents = dict(enumerate(corpus[:4])), {f"d{place}": text for place, text in enumerate(corpus)}
+    relevant = {query: {f"d{(5 * query + 1) % 12}"} for query in queries}
+    evaluator = evaluation.InformationRetrievalEvaluator(queries, documents, relevant, write_csv=False)
+    metrics = evaluator(answering)
+    ranks = [
+        answering.most_similar(text, corpus, 12)[1].tolist().index((5 * query + 1) % 12) + 1
+        for query, text in queries.items()
+    ]
+    expected = sum(1 / rank for rank in ranks if rank <= 10) / len(ranks)
+    assert metrics["score_mrr@10"] == pytest.approx(expected)
+    assert answering.model_card_data.measured["score_mrr@10"] == metrics["score_mrr@10"]
+
+    samples = [{"query": text, "positive": corpus[5:6], "negative": corpus[6:]} for text in corpus[:4]]
+    for batched in (True, False):
+        reranking = evaluation.RerankingEvaluator(
+            samples, similarity_fct=answering.similarity, write_csv=False, use_batched_encoding=batched
+        )
+        ranks = [answering.most_similar(text, corpus[5:], 12)[1].tolist().index(0) + 1 for text in corpus[:4]]
+        assert reranking(answering)["map"] == pytest.approx(sum(1 / rank for rank in ranks) / 4)
+
+
+def test_what_evaluators_may_ask_of_a_model(answering, corpus):
+    assert answering.encode_query(corpus[0]).shape == (3,)
+    assert (answering.encode_document(corpus, batch_size=2) == answering.encode(corpus, side="right").numpy()).all()
+    for options in ({"prompt": "query: "}, {"truncate_dim": 2}, {"prompt_name": "q"}):
+        with pytest.raises(ValueError, match=r"is nothing that this model has; leave it out"):
+            answering.encode_query(corpus, **options)
+    assert answering.encode_query(corpus, prompt=None, truncate_dim=None).shape == (12, 3)

@@ -159,7 +159,7 @@ FLOORS = [
     {"layers"},
     {"model", "checkpoint", "optim", "sharing", "model_card"},
     {"data", "training", "keras", "search", "export"},
-    {"answers"},
+    {"answers", "evaluated"},
     {"cli"},
 ]
 

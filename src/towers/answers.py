@@ -18,6 +18,7 @@ from towers.data.kept_vectors import FILE, ExtendedVectors, load_vectors
 from towers.data.memory_rows import MemoryRows, as_list, is_table
 from towers.data.sample import sample_vectors
 from towers.data.vectors import BLANK
+from towers.evaluated import Evaluated
 from towers.model import Tower, TwoTowers
 from towers.training.prediction import Predictor, Vectors, check_width
 
@@ -112,7 +113,7 @@ def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = N
     )
 
 
-class Model:
+class Model(Evaluated):
     """Two towers with the vectors of their words.
 
         model = towers.load("towers-run")
@@ -146,6 +147,7 @@ class Model:
         label_range: tuple[float, float] = (0.0, 1.0),
         columns: tuple[str, str] = ("sentence1", "sentence2"),
     ) -> None:
+        super().__init__()
         self._predictor = Predictor(network, vectors)
         self.network = self._predictor.model
         self.split: Literal["rule", "spaces"] = split
