@@ -7,6 +7,7 @@ import torch
 
 from towers import Ragged
 from towers.kernels import Batch, torch_lstm
+from towers.kernels.cpu import threads
 from towers.kernels.order import offsets_of
 from towers.kernels.torch_lstm import Cost
 from towers.layers.lstm import RaggedLSTM
@@ -156,10 +157,10 @@ def test_dropout_between_layers_is_drawn_without_gradients_too(lengths):
 @pytest.mark.parametrize(("count", "changes"), [(2, [1, 2]), (900, [])], ids=["small", "large"])
 def test_small_calls_take_one_thread_forward_and_backward(count, changes, monkeypatch):
     lstm, x, lengths = RaggedLSTM(8, 6), torch.randn(count, 9, 8), torch.arange(count) % 9 + 1
-    before, set_to = torch.get_num_threads(), torch.set_num_threads
+    before, set_own = torch.get_num_threads(), threads._omp_set_num_threads()
     found = list[int]()
-    set_to(2)
-    monkeypatch.setattr(torch, "set_num_threads", lambda threads: (found.append(threads), set_to(threads))[1])
+    torch.set_num_threads(2)
+    monkeypatch.setattr(threads, "_omp_set_num_threads", lambda: lambda one: (found.append(one), set_own(one))[1])
     try:
         h_n = lstm.last(x, lengths=lengths)
         assert found == changes
@@ -167,7 +168,7 @@ def test_small_calls_take_one_thread_forward_and_backward(count, changes, monkey
         assert found == 2 * changes
         assert torch.get_num_threads() == 2
     finally:
-        set_to(before)
+        torch.set_num_threads(before)
 
 
 def test_no_other_groups_cost_less():
