@@ -72,7 +72,7 @@ def refuse_an_unbuilt_checkout() -> None:
     try:
         if library.why_not() == library.NEVER_BUILT:
             pytest.exit(f"{library.NEVER_BUILT}: {library.BUILD_AGAIN}", returncode=4)
-    except RuntimeError as other_sources:
+    except ImportError as other_sources:
         pytest.exit(str(other_sources), returncode=4)
     with warnings.catch_warnings():  # without a compiler the suite runs, with torch alone: it need not be warned
         warnings.simplefilter("ignore")

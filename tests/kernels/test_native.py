@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from towers import Ragged, RaggedLSTM, ShapeContractError, Tower
 from towers.kernels import cpu
-from towers.kernels.cpu import built, library
+from towers.kernels.cpu import built, library, lstm_call, threads
 
 from ..helpers.native import loaded_anew
 
@@ -225,7 +225,7 @@ def test_an_installation_without_library_and_report_says_so(left_out: Path, anew
 
 def test_a_file_that_is_no_library_is_not_loaded(left_out: Path):
     library.LIBRARY.write_bytes(b"no library")
-    with pytest.warns(UserWarning, match=r"native.so could not be loaded: .* Install towers again"):
+    with pytest.warns(UserWarning, match=r"native.so could not be loaded: .* install towers again"):
         RaggedLSTM(4, 7)(torch.randn(3, 5, 4))
 
 
@@ -233,7 +233,7 @@ def test_a_file_that_is_no_library_is_not_loaded(left_out: Path):
 def test_a_library_of_other_sources_is_an_error_that_names_the_command(anew: pytest.MonkeyPatch):
     anew.setattr(library, "digest", lambda: "0123456789abcdef")
     for call in (RaggedLSTM(4, 7), RaggedLSTM(4, 7).backend, Tower(vector_width=4)) * 2:
-        with pytest.raises(RuntimeError, match=r"built from other C sources .* than those beside it \(0123456789abcdef\): "
+        with pytest.raises(ImportError, match=r"built from other C sources .* than those beside it \(0123456789abcdef\): "
                            r"run `pip install -e .` \(or only `python .build/native.py`\) in the checkout"):  # fmt: skip
             call(torch.randn(3, 5, 4))
 
@@ -292,13 +292,20 @@ def test_an_unknown_level_is_one_clear_error(anew: pytest.MonkeyPatch):
 
 
 @needs_compiler
-@pytest.mark.parametrize(("has", "best"), [(3, "v3"), (2, "v2"), (1, "base")])
+@pytest.mark.parametrize(("has", "best"), [(3, "v3 at most"), (2, "v2 at most"), (1, "no level of x86-64")])
 def test_a_level_that_the_processor_lacks_is_not_run(anew: pytest.MonkeyPatch, has: int, best: str):
     anew.setenv("TOWERS_NATIVE", "v4")
     anew.setattr(library, "_processor", lambda _: has)
-    with pytest.warns(UserWarning, match="Leave it unset"):
+    with pytest.warns(UserWarning, match="Remedy: leave it unset"):
         found = RaggedLSTM(4, 7).backend(torch.randn(3, 5, 4))
     assert found == ("torch", f"TOWERS_NATIVE is v4, and this processor has {best}")
+
+
+def test_a_failure_of_torchs_threads_is_not_passed_over(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(threads, "parallel_for", lambda: lambda *_: 1)
+    job, function = lstm_call.Job(), ctypes.CFUNCTYPE(None)(lambda: None)
+    with pytest.raises(RuntimeError, match="torch_parallel_for of libtorch failed"):
+        threads.start(function, job, 2)
 
 
 @needs_compiler

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from towers.cli import (
+    about_command,
     convert_command,
     explain_command,
     export_command,
@@ -33,6 +34,7 @@ COMMANDS = {
     "export": (export_command, "write a file that runs without towers"),
     "verify": (verify_command, "prove the shape contracts of a module"),
     "explain": (explain_command, "walk through the network, stage by stage"),
+    "about": (about_command, "what runs here, for reports of faults"),
 }
 
 HELP = """

@@ -32,6 +32,7 @@ from towers.kernels.cpu.built import LIBRARY, REPORT, digest
 REALS = {torch.float32: "float", torch.float64: "double"}
 """The dtypes of the C code, and their names in C."""
 
+LEVELS_OF_X86 = ("v2", "v3", "v4")
 LEVELS = {4: "v4", 3: "v3", 2: "v2", 1: "base"}
 """What `towers_level` of `levels.c` answers, and the names of the functions end in."""
 
@@ -64,7 +65,7 @@ def code(dtype: torch.dtype, hidden: int | None = None) -> Code | None:
     """The C functions for a dtype, and for an LSTM's hidden size; None: `why_not` says why.
 
     Raises:
-        RuntimeError: the library was built from other sources than those of this checkout.
+        ImportError: the library was built from other sources than those of this checkout.
         ValueError: TOWERS_NATIVE is something unknown.
     """
     loaded = _loaded()
@@ -81,7 +82,7 @@ def why_not() -> str | None:
     """Why there is no C code, for people; None where there is.
 
     Raises:
-        RuntimeError, ValueError: as `code`.
+        ImportError, ValueError: as `code`.
     """
     return _loaded().refusal
 
@@ -90,7 +91,7 @@ def level() -> str | None:
     """What the C code that runs is compiled for, for people; None: `why_not` says why none runs.
 
     Raises:
-        RuntimeError, ValueError: as `code`.
+        ImportError, ValueError: as `code`.
     """
     level = _loaded().level
     return platform.machine() if level == "base" else level and f"x86-64-{level}"
@@ -104,7 +105,7 @@ def asked() -> str:
         ValueError: it is something else.
     """
     level = os.environ.get("TOWERS_NATIVE", "")
-    if level not in ("", "off", "v2", "v3", "v4"):
+    if level not in ("", "off", *LEVELS_OF_X86):
         raise ValueError(f"TOWERS_NATIVE is {level!r}; expected off, v2, v3 or v4, or leave it unset")
     return level
 
@@ -125,18 +126,19 @@ def _loaded() -> _Loaded:
     try:
         functions = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
-        return _Loaded(None, None, f"{LIBRARY.name} could not be loaded: {error}", "Install towers again")
+        return _Loaded(None, None, f"{LIBRARY.name} could not be loaded: {error}", "install towers again")
     functions.towers_sources.restype, functions.towers_level.restype = ctypes.c_char_p, ctypes.c_int64
     made_from, present = functions.towers_sources().decode(), digest()
     if present not in (None, made_from):
-        raise RuntimeError(
+        raise ImportError(
             f"{LIBRARY} was built from other C sources ({made_from}) than those beside it ({present}): {BUILD_AGAIN}"
         )
     best = LEVELS.get(_processor(functions), "none")
     if asked() and asked() not in _levels_up_to(best):
-        return _Loaded(None, None, f"TOWERS_NATIVE is {asked()}, and this processor has {best}", "Leave it unset")
+        has = f"{best} at most" if best in LEVELS_OF_X86 else "no level of x86-64"
+        return _Loaded(None, None, f"TOWERS_NATIVE is {asked()}, and this processor has {has}", "leave it unset")
     if best == "none":
-        return _Loaded(None, None, "this processor has not even x86-64-v2", "There is no remedy")
+        return _Loaded(None, None, "this processor has not even x86-64-v2", "another processor")
     return _Loaded(functions, asked() or best, None)
 
 
@@ -145,8 +147,7 @@ def _processor(functions: ctypes.CDLL) -> int:
 
 
 def _levels_up_to(best: str) -> tuple[str, ...]:
-    names = ("v2", "v3", "v4")
-    return names[: names.index(best) + 1] if best in names else ()
+    return LEVELS_OF_X86[: LEVELS_OF_X86.index(best) + 1] if best in LEVELS_OF_X86 else ()
 
 
 def _why_it_is_missing() -> tuple[str, str]:
