@@ -13,6 +13,8 @@ import torch
 
 from towers import Tower, TwoTowers
 from towers.cli import main
+from towers.data import WordVectors
+from towers.data.kept_vectors import save_vectors
 from towers.export import export
 
 SIZES = {"vector_width": 12, "filters": 6, "pool": 3, "hidden": 5}
@@ -198,10 +200,10 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
 
 
 def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
-    from towers.export import onnx_graph
+    from towers.export import onnx_lstm
 
-    right = onnx_graph._gates
-    monkeypatch.setattr(onnx_graph, "_gates", lambda parameter: right(parameter)[::-1])
+    right = onnx_lstm._gates
+    monkeypatch.setattr(onnx_lstm, "_gates", lambda parameter: right(parameter)[::-1])
     with pytest.raises(ValueError, match="file and model differ by"):
         export(filled(TwoTowers()), tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
@@ -218,3 +220,29 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "table: float32 (vocabulary, 300)" in capsys.readouterr().out
     assert main(["export", "--model", "none", "--out", "c.onnx"]) == 2
     assert "none: no folder" in capsys.readouterr().err
+
+
+def test_the_command_puts_the_vectors_of_the_folder_into_the_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = filled(MODELS["shared"]())
+    model.save("model")
+    vectors = WordVectors(["tea", "Ärger", "cup", "is"], torch.randn(4, 12).half().float())
+    command = ["export", "--model", "model", "--out", "a.onnx", "--from", "ids", "--table", "inside"]
+    assert main(command) == 2
+    assert "vectors.safetensors" in capsys.readouterr().err
+    save_vectors("model", vectors)
+    assert main(command) == 0
+    assert "table" not in capsys.readouterr().out
+    said = {entry.key: entry.value for entry in onnx.load("a.onnx").metadata_props}
+    words = json.loads(said["words"])
+    assert words == ["tea", "Ärger", "cup", "is"]
+    sentence = [words.index(word) for word in ("cup", "is", "tea")]
+    batch = {"left": torch.tensor([sentence]), "right": torch.tensor([[1, 0, 3]])}
+    lengths = {"left_lengths": torch.tensor([3]), "right_lengths": torch.tensor([3])}
+    found = run(session(tmp_path / "a.onnx"), batch | lengths)
+    wanted = model(*(vectors.table[batch[side]] for side in ("left", "right")), **lengths).detach()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert main(["export", "--model", "model", "--out", "b.onnx", "--table", "inside"]) == 2
+    assert "--table goes with --from ids" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="words has 2 words; the table has 4 rows"):
+        export(model, "c.onnx", ids=True, table=vectors.table, words=["tea", "cup"])

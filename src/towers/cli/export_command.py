@@ -24,6 +24,10 @@ The sigmoid of the logit is the probability. A length that a tower does not take
   towers export --model towers-run --format torch --out model.pt2       for torch.export.load
   towers export --model towers-run --format aoti --out model.pt2        compiled for this machine, without Python
   towers export --model towers-run --from ids --out model.onnx          word ids, and the table of vectors as an input
+  towers export --model towers-run --from ids --table inside --out model.onnx     the vectors that the folder has
+
+With the table inside, an id is the row of a word: the file's metadata has the words in their order ("words"). A word
+that is not among them has no id; with the table outside, whoever runs the file gives any vectors.
 """
 
 
@@ -40,6 +44,12 @@ def add_options(export: Parser) -> None:
         default="vectors",
         help="what the file takes: word vectors, or word ids and a table of vectors (vectors)",
     )
+    export.add_argument(
+        "--table",
+        choices=["inside", "outside"],
+        help="with --from ids, where the vectors are: in the file, those that the folder of the model has, or an "
+        "input (outside)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -47,5 +57,14 @@ def run(arguments: argparse.Namespace) -> None:
     from towers.export import export
     from towers.model import TwoTowers
 
-    model = TwoTowers.load(arguments.model)
-    print(export(model.float(), arguments.out, format=arguments.format, ids=arguments.source == "ids"))
+    ids = arguments.source == "ids"
+    if arguments.table is not None and not ids:
+        raise ValueError("--table goes with --from ids; from vectors there is no table")
+    model, table, words = TwoTowers.load(arguments.model), None, None
+    if arguments.table == "inside":
+        from towers.data.kept_vectors import load_vectors
+
+        vectors = load_vectors(arguments.model)
+        words = vectors.known
+        table = vectors.table[: len(words)]
+    print(export(model.float(), arguments.out, format=arguments.format, ids=ids, table=table, words=words))

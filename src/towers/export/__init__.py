@@ -1,9 +1,9 @@
-"""TwoTowers as a file that runs where towers is not installed: ONNX, a torch.export program, or AOTInductor's."""
+"""TwoTowers or RaggedLSTM as a file that runs where towers is not installed: ONNX, torch.export's or AOTInductor's."""
 
 import copy
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -11,7 +11,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from towers.export.interface import Input, Interface
+from towers.export.interface import TRIED, Batch, Input, Interface, TowersInterface
+from towers.export.lstm_interface import LSTMInterface
+from towers.layers.lstm import RaggedLSTM
 from towers.model import TwoTowers
 
 __all__ = ["Exported", "Format", "export"]
@@ -19,38 +21,44 @@ __all__ = ["Exported", "Format", "export"]
 Format = Literal["onnx", "torch", "aoti"]
 
 _CLOSE = 1e-4
-_TRIED = ((3, 5), (1, 0), (5, 0), (1, 9), (0, 3), (32, 20))
-"""Sentences, and words beyond the smallest number, of the batches on which file and model are compared."""
 
-Runner = Callable[[dict[str, Tensor]], Tensor]
+Runner = Callable[[Batch], tuple[Tensor, ...]]
 
 
 class Exported(NamedTuple):
-    """What was written: the inputs in their order, and how far file and model are apart."""
+    """What was written: inputs and outputs in their order, and how far file and model are apart."""
 
     path: Path
     inputs: tuple[Input, ...]
+    outputs: tuple[Input, ...]
     largest_difference: float
 
     def __str__(self) -> str:
-        lines = [f"  {entry}" for entry in self.inputs]
-        compared = f"{len(_TRIED)} drawn batches: file and model differ by at most {self.largest_difference:.1e}"
-        return "\n".join(["inputs", *lines, "output", "  logit: float32 (batch)", compared, f"saved {self.path}"])
+        lines = ["inputs", *(f"  {entry}" for entry in self.inputs)]
+        lines += ["outputs" if len(self.outputs) > 1 else "output", *(f"  {entry}" for entry in self.outputs)]
+        compared = f"{len(TRIED)} drawn batches: file and model differ by at most {self.largest_difference:.1e}"
+        return "\n".join([*lines, compared, f"saved {self.path}"])
 
 
 def export(
-    model: TwoTowers,
+    model: TwoTowers | RaggedLSTM,
     path: str | PathLike[str],
     *,
     format: Format = "onnx",
     ids: bool = False,
     table: Tensor | None = None,
+    words: Sequence[str] | None = None,
+    states: bool = False,
 ) -> Exported:
     """Write a file for any batch and any number of words that the towers take, and compare it with the model.
 
-    Inputs are `left`, `right` (batch, words, width), and int64 `left_lengths`, `right_lengths` (batch) for each tower
-    of any number of words; the output is `logit` (batch), whose sigmoid is the probability. A length that the tower
-    does not take ends in an error when the file runs.
+    Of TwoTowers, inputs are `left`, `right` (batch, words, width), and int64 `left_lengths`, `right_lengths` (batch)
+    for each tower of any number of words; the output is `logit` (batch), whose sigmoid is the probability. A length
+    that the tower does not take ends in an error when the file runs.
+
+    Of a RaggedLSTM, inputs are `input`, in the order of its `batch_first`, and int64 `lengths` (batch), from 0 to the
+    number of steps; outputs are `output`, `h_n` and `c_n`. Every option is exported: layers, directions, biases, gates
+    and, but for ONNX, whose LSTM has none, projections. There is no dropout in the file.
 
     Args:
         model: in float32; it is copied to the CPU.
@@ -61,19 +69,34 @@ def export(
         ids: take word ids (batch, words) in place of vectors; with `table` inside the file, without it as the input
             `table` (vocabulary, width).
         table: float32 vectors (vocabulary, width).
+        words: the word of each row of the table, for the file's metadata (a JSON list, "words").
+        states: of a RaggedLSTM, take `h_0` and `c_0` as inputs too.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
         OSError: the file cannot be written.
         ValueError: the format is none of the three, the model or the table is not float32, widths differ, a layer of a
-            tower was replaced, no C++ compiler was found, or file and model differ.
+            tower was replaced, an option is not one of this kind of model, ONNX has no such LSTM, no C++ compiler was
+            found, or file and model differ.
     """
     if format not in get_args(Format):
         raise ValueError(f"format is {format!r}; one of {', '.join(get_args(Format))} belongs there")
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    _check(model, ids, table)
-    place = ("outside" if table is None else "inside") if ids else None
-    interface = Interface(model, "ids" if ids else "vectors", table, place)
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise ValueError(f"{name} is {parameter.dtype}; files are float32: model.float() first")
+    interface: Interface
+    if isinstance(model, RaggedLSTM):
+        _check_lstm(model, format, ids or table is not None or words is not None)
+        interface = LSTMInterface(model, states)
+    else:
+        _check_towers(model, ids, table, states)
+        if words is not None and (table is None or len(words) != len(table)):
+            rows = "there is no table" if table is None else f"the table has {len(table)} rows"
+            raise ValueError(f"words has {len(words)} words; {rows}")
+        place = ("outside" if table is None else "inside") if ids else None
+        kept = None if words is None else tuple(words)
+        interface = TowersInterface(model, "ids" if ids else "vectors", table, place, kept)
     path = Path(path)
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"{path.absolute().parent}: no folder; make it first")
@@ -85,22 +108,29 @@ def export(
         partial.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return Exported(path, tuple(interface.inputs()), difference)
+    return Exported(path, tuple(interface.inputs()), tuple(interface.outputs()), difference)
 
 
-def _check(model: TwoTowers, ids: bool, table: Tensor | None) -> None:
-    from towers.layers.lstm import RaggedLSTM
+def _check_lstm(lstm: RaggedLSTM, format: Format, words: bool) -> None:
+    if words:
+        raise ValueError("ids, table and words are for TwoTowers; a RaggedLSTM takes vectors")
+    if type(lstm).forward is not RaggedLSTM.forward:
+        raise ValueError(f"{type(lstm).__name__} has a forward of its own, which would not be in the file")
+    if lstm.proj_size and format == "onnx":
+        raise ValueError(f"ONNX's LSTM has no projection (proj_size={lstm.proj_size}); formats torch and aoti have")
+
+
+def _check_towers(model: TwoTowers, ids: bool, table: Tensor | None, states: bool) -> None:
     from towers.layers.phrases import PhraseConv
     from towers.layers.pool import FeaturePool
 
+    if states:
+        raise ValueError("states is for a RaggedLSTM; towers begin with zeros")
     if model.has_other_parts:
         raise ValueError("the model has parts that are not exported yet: only TwoTowers' usual ones are")
     for side, tower in (("left", model.left), ("right", model.right)):
         if (type(tower.conv), type(tower.pool), type(tower.lstm)) != (PhraseConv, FeaturePool, RaggedLSTM):
             raise ValueError(f"{side}: one of its layers was replaced; Tower's own layers are exported")
-    for name, parameter in model.named_parameters():
-        if parameter.dtype != torch.float32:
-            raise ValueError(f"{name} is {parameter.dtype}; files are float32: model.float() first")
     if table is not None and not ids:
         raise ValueError("table goes with ids=True")
     if ids and model.left.vector_width != model.right.vector_width:
@@ -124,15 +154,15 @@ def _writer(format: Format) -> Callable[[Interface, Path], Runner]:
 
 def _compared(interface: Interface, run: Runner, path: Path) -> float:
     largest = 0.0
-    for seed, (sentences, words) in enumerate(_TRIED):
+    for seed, (sentences, words) in enumerate(TRIED):
         batch = interface.draw(sentences, words, seed)
-        found, wanted = run(batch), interface.expected(batch)
-        if found.shape != wanted.shape:
-            raise ValueError(
-                f"{path}: gives {tuple(found.shape)} where the model gives {tuple(wanted.shape)}; not kept"
-            )
-        difference = float((found - wanted).abs().max()) if sentences else 0.0
-        if not difference < _CLOSE:
-            raise ValueError(f"{path}: file and model differ by {difference:.1e} on a drawn batch; not kept")
-        largest = max(largest, difference)
+        pairs = zip(interface.outputs(), run(batch), interface.expected(batch), strict=True)
+        for entry, found, wanted in pairs:
+            if found.shape != wanted.shape:
+                came, expected = tuple(found.shape), tuple(wanted.shape)
+                raise ValueError(f"{path}: {entry.name} is {came} where the model gives {expected}; not kept")
+            difference = float((found - wanted).abs().max()) if found.numel() else 0.0
+            if not difference < _CLOSE:
+                raise ValueError(f"{path}: file and model differ by {difference:.1e} on a drawn batch; not kept")
+            largest = max(largest, difference)
     return largest

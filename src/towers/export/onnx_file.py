@@ -1,6 +1,5 @@
 """The ONNX file: the graph with its inputs, its metadata, and onnxruntime to run it."""
 
-import json
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from towers.export.interface import Interface
-from towers.export.onnx_graph import IR_VERSION, OPSET, Graph, towers_graph
+from towers.export.interface import Batch, Interface
+from towers.export.onnx_graph import IR_VERSION, OPSET, Graph
 
 
-def write_onnx(interface: Interface, path: Path) -> Callable[[dict[str, Tensor]], Tensor]:
+def write_onnx(interface: Interface, path: Path) -> Callable[[Batch], tuple[Tensor, ...]]:
     """Write the file; the function runs it in onnxruntime.
 
     Raises:
@@ -26,25 +25,21 @@ def write_onnx(interface: Interface, path: Path) -> Callable[[dict[str, Tensor]]
         raise ImportError('ONNX files are written with onnx, and compared: pip install "towers[onnx]"') from None
     helper: Any = onnx.helper
     graph, types = Graph(), {torch.float32: onnx.TensorProto.FLOAT, torch.int64: onnx.TensorProto.INT64}
-    names: dict[str, str | None] = {"left_lengths": None, "right_lengths": None}
-    names |= {entry.name: entry.name for entry in interface.inputs()}
-    if interface.source == "ids":
-        table = names.get("table") or graph.constant(interface.table.numpy() if interface.table is not None else 0)
-        names |= {side: graph.node("Gather", table, side, axis=0) for side in ("left", "right")}
-    logit = towers_graph(graph, interface.model, names)
-    graph.nodes.append(helper.make_node("Identity", [logit], ["logit"]))
-    inputs = [
-        helper.make_tensor_value_info(entry.name, types[entry.dtype], list(entry.axes)) for entry in interface.inputs()
+    outputs = interface.outputs()
+    for entry, value in zip(outputs, interface.graph(graph), strict=True):
+        graph.nodes.append(helper.make_node("Identity", [value], [entry.name]))
+    declared = [
+        [helper.make_tensor_value_info(entry.name, types[entry.dtype], list(entry.axes)) for entry in entries]
+        for entries in (interface.inputs(), outputs)
     ]
-    output = helper.make_tensor_value_info("logit", onnx.TensorProto.FLOAT, ["batch"])
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "two_towers", inputs, [output], graph.constants),
+        helper.make_graph(graph.nodes, "towers", *declared, graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="towers",
         producer_version=version("towers"),
     )
-    helper.set_model_props(model, metadata(interface))
+    helper.set_model_props(model, interface.metadata())
     checker: Any = onnx.checker
     checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
@@ -53,21 +48,8 @@ def write_onnx(interface: Interface, path: Path) -> Callable[[dict[str, Tensor]]
     options.log_severity_level = 4
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def run(batch: dict[str, Tensor]) -> Tensor:
-        (found,) = session.run(["logit"], {name: value.numpy() for name, value in batch.items()})
-        return torch.as_tensor(found)
+    def run(batch: Batch) -> tuple[Tensor, ...]:
+        found = session.run([entry.name for entry in outputs], {name: value.numpy() for name, value in batch.items()})
+        return tuple(torch.as_tensor(one) for one in found)
 
     return run
-
-
-def metadata(interface: Interface) -> dict[str, str]:
-    """What the file says of itself: each input with its axes, and what a tower demands."""
-    demands = {
-        side: f"words >= {tower.kernel_words}" if tower.words is None else f"words == {tower.words}"
-        for side, tower in interface.sides()
-    }
-    return {
-        "inputs": json.dumps({entry.name: list(entry.axes) for entry in interface.inputs()}),
-        "demands": json.dumps(demands),
-        "output": "logit (batch): its sigmoid is the probability",
-    }

@@ -9,34 +9,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from towers.export.interface import Interface
-from towers.export.onnx_file import metadata
-from towers.export.portable import Portable
+from towers.export.interface import Batch, Interface
 
-Runner = Callable[[dict[str, Tensor]], Tensor]
+Runner = Callable[[Batch], tuple[Tensor, ...]]
 
 
 def program(interface: Interface) -> Any:
     """The program, for every batch and every number of words from the smallest on."""
-    module = Portable(interface.model, ids=interface.source == "ids", table=interface.table).eval()
     batch = interface.draw(3, 5, 0)
-    lowest = {"batch": 0, "vocabulary": 2}
-    lowest |= {f"{side}_words": tower.kernel_words for side, tower in interface.sides()}
-    dims: dict[str | int, Any] = {name: torch.export.Dim(name, min=low) for name, low in lowest.items()}
+    dims: dict[str | int, Any] = {name: torch.export.Dim(name, min=low) for name, low in interface.lowest().items()}
     shapes = {
         entry.name: {place: dims[axis] for place, axis in enumerate(entry.axes) if isinstance(axis, str)}
         for entry in interface.inputs()
     }
-    return torch.export.export(module, (), batch, dynamic_shapes=shapes)
+    return torch.export.export(interface.portable().eval(), (), batch, dynamic_shapes=shapes)
 
 
 def write_program(interface: Interface, path: Path) -> Runner:
     """Write it for torch.export.load; the function runs what was loaded."""
     save: Any = torch.export.save
-    save(program(interface), path, extra_files={"towers.json": json.dumps(metadata(interface))})
+    save(program(interface), path, extra_files={"towers.json": json.dumps(interface.metadata())})
     load: Any = torch.export.load
     module: Any = load(path).module()
-    return lambda batch: module(**batch)
+    return lambda batch: _all(module(**batch))
 
 
 def write_compiled(interface: Interface, path: Path) -> Runner:
@@ -51,6 +46,11 @@ def write_compiled(interface: Interface, path: Path) -> Runner:
 
     if not any(map(shutil.which, ("g++", "c++", "clang++", "cl"))):
         raise ValueError("format aoti needs a C++ compiler (g++ or clang++); none was found")
-    compiler.aoti_compile_and_package(program(interface), package_path=str(path))
+    configs = {"aot_inductor.metadata": interface.metadata()}  # get_metadata() of what is loaded
+    compiler.aoti_compile_and_package(program(interface), package_path=str(path), inductor_configs=configs)
     run = compiler.aoti_load_package(str(path))
-    return lambda batch: run(**batch)
+    return lambda batch: _all(run(**batch))
+
+
+def _all(found: Any) -> tuple[Tensor, ...]:
+    return (found,) if isinstance(found, Tensor) else tuple(found)
