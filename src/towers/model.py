@@ -14,6 +14,7 @@ from towers import checkpoint
 from towers.contracts import contract
 from towers.contracts.operations import operation
 from towers.convert import to_ragged
+from towers.kernels.cpu.door import Accepted
 from towers.kernels.recurrence import Gates
 from towers.layers import fused
 from towers.layers.lstm import RaggedLSTM
@@ -122,6 +123,7 @@ class Tower(nn.Module):
             fitting = ", ".join(str(size) for size in range(1, steps + 1) if steps % size == 0)
             refuse(self, f"chunk ({chunk}) must divide steps ({steps} = words - kernel_words + 1): one of {fitting}")
         self.words, self.chunk = words, chunk
+        self.accepted = Accepted()
         self.reduce: Reduce = reduce
         self.vector_width, self.kernel_words, self.hidden = vector_width, kernel_words, hidden or 0
         where: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -220,7 +222,7 @@ class Tower(nn.Module):
             ShapeContractError: a shape or dtype is not as annotated, or the tower does not take this number of words.
             ValueError: the tower does not take one of the lengths.
         """
-        states = None if self.has_other_parts else fused.last_states(self._layers(), sentences, lengths)
+        states = None if self.has_other_parts else fused.last_states(self, sentences, lengths)
         if states is not None:
             return states
         words = to_ragged(sentences, lengths, owner=self, keep_ids=True)
@@ -234,12 +236,9 @@ class Tower(nn.Module):
         """What the LSTM reads: the pooled features of phrases, or the vectors themselves."""
         return words.vectors() if self.conv is None else self.pool(self.conv(words))  # pyright: ignore
 
-    def _layers(self) -> fused.Layers:
-        return fused.Layers(self.conv, self.pool, self.lstm, self.chunk)
-
     def _fused_backend(self, sentences: Tensor | Ragged) -> fused.Backend:
         """The code that runs the whole tower in one call; "torch": the layers are called, one after the other."""
-        return "torch" if self.has_other_parts else fused.backend(self._layers(), sentences)
+        return "torch" if self.has_other_parts else fused.backend(self, sentences)
 
     def _walk_shape(self, steps: Ragged) -> Tensor:
         """What `verify` runs in place of `_walk`: all steps at once end in the same state."""
@@ -386,6 +385,7 @@ class TwoTowers(Shareable):
         self.dense = nn.Linear(self.pair_features.width, dense, device=device, dtype=dtype)
         self.logit = nn.Linear(dense, outputs, device=device, dtype=dtype)
         self.second = second
+        self.accepted = Accepted()
         self._reset_head()
 
     @property
@@ -434,6 +434,11 @@ class TwoTowers(Shareable):
             ShapeContractError: a shape or dtype is not as annotated, or a tower does not take this number of words.
             ValueError: a tower does not take one of the lengths.
         """
+        kind = type(self)
+        if kind.compare is TwoTowers.compare and kind.states is TwoTowers.states:
+            logits = fused.logits(self, left, right, left_lengths, right_lengths, Tower.forward)
+            if logits is not None:
+                return logits
         return self.compare(*self.states(left, right, left_lengths, right_lengths))
 
     def states(

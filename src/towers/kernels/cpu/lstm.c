@@ -122,17 +122,17 @@ void NAME(lstm_pack_back)(REAL *to, const REAL *weights, int64_t width, int64_t 
 
 /* A sentence into a slot; `last`: from its other end. */
 INLINE void enter(const LstmJob *job, Slot *slot, int64_t sentence, int last) {
-    int64_t length = job->lengths ? job->lengths[sentence] : job->span, at = last ? length - 1 : 0;
+    int64_t length = job->lengths ? job->lengths[sentence] : job->steps, at = last ? length - 1 : 0;
     slot->sentence = sentence;
     slot->left = length;
-    slot->token = (job->offsets ? job->offsets[sentence] : sentence * job->span) + at;
+    slot->token = (job->offsets ? job->offsets[sentence] : sentence * job->steps) + at;
     slot->row = (job->starts ? job->starts[sentence] : sentence * job->span) + at;
 }
 
-/* Its state, from where it lies for the whole batch. */
-INLINE void fill(REAL *to, const REAL *from, int64_t hidden) {
-    memcpy(to, from, hidden * sizeof(REAL));
-    for (int64_t unit = hidden; unit < blocks_of(hidden) * LANES; unit++) to[unit] = 0;
+/* Its state, from where it lies for the whole batch; 0 where that is absent. */
+INLINE void fill(REAL *to, const REAL *from, int64_t sentence, int64_t hidden) {
+    memset(to, 0, blocks_of(hidden) * LANES * sizeof(REAL));
+    if (from) memcpy(to, from + sentence * hidden, hidden * sizeof(REAL));
 }
 
 /* A word of n sentences, one block of units. */
@@ -362,9 +362,9 @@ static void walk(const LstmJob *job, int64_t part, int back) {
         for (; n < SLOTS && rank < job->batch; rank += job->parts) {
             int64_t sentence = job->order ? job->order[rank] : rank;
             enter(job, slots + n, sentence, back != (int)job->reverse);
-            fill(slots[n].h, job->h_in + sentence * hidden, hidden);
-            fill(slots[n].c, job->c_in + sentence * hidden, hidden);
-            if (back) fill(slots[n].next, job->c_0 + sentence * hidden, hidden);
+            fill(slots[n].h, job->h_in, sentence, hidden);
+            fill(slots[n].c, job->c_in, sentence, hidden);
+            if (back) fill(slots[n].next, job->c_0, sentence, hidden);
             n++;
         }
         int64_t steps = slots[0].left;
@@ -377,7 +377,7 @@ static void walk(const LstmJob *job, int64_t part, int back) {
             if (!slots[r].left) {
                 Slot done = slots[r];
                 memcpy(job->h_out + done.sentence * hidden, done.h, hidden * sizeof(REAL));
-                memcpy(job->c_out + done.sentence * hidden, done.c, hidden * sizeof(REAL));
+                if (job->c_out) memcpy(job->c_out + done.sentence * hidden, done.c, hidden * sizeof(REAL));
                 slots[r] = slots[--n];
                 slots[n] = done;
             }
@@ -405,7 +405,7 @@ static void unpack(const LstmJob *job, int64_t block) {
                         square[at] += load(
                             job->sums + (((part * blocks + block) * columns + first + k + at) * 4 + gate) * LANES);
                 }
-                transpose(square);
+                transpose(square, LANES);
                 for (int64_t unit = 0; unit < units; unit++) store_some(to + unit * width + k, square[unit], here);
             }
         }

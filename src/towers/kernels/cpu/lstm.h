@@ -1,18 +1,21 @@
 /* What `lstm.c` takes and gives; the pictures of the layouts are there. */
 
+#ifndef TOWERS_LSTM
+#define TOWERS_LSTM
+
 #include "vectors.h"
 
 typedef struct {
     const REAL *x; /* "rows inputs" */
-    const int64_t *starts;  /* row of each sentence's first word; absent: span rows for each sentence */
-    const int64_t *lengths; /* absent: all have span words */
+    const int64_t *starts;  /* row of each sentence's first word; absent: they begin `span` rows apart */
+    const int64_t *lengths; /* absent: all have `steps` words */
     const int64_t *offsets; /* words before each sentence, "batch+1" */
     const int64_t *order;   /* sentences, longest first */
-    int64_t span, batch, inputs, hidden, reverse;
+    int64_t span, steps, batch, inputs, hidden, reverse;
     const REAL *packed, *packed_x; /* weights, as `pack` leaves them; as `pack_back` does, of the state and of x */
-    const REAL *h_in, *c_in; /* the state that comes in, "batch hidden"; in the backward pass its gradient, as below */
-    REAL *h_out, *c_out;
-    const REAL *c_0; /* for the backward pass */
+    const REAL *h_in, *c_in; /* the state that comes in, "batch hidden", 0 where absent; in the backward pass its gradient, as below */
+    REAL *h_out, *c_out; /* c_out may be absent */
+    const REAL *c_0; /* for the backward pass; 0 where absent */
     REAL *y; /* "rows hidden", may be absent; in the backward pass its gradient */
     REAL *gates;   /* "words blocks 4 LANES": kept for the backward pass, or absent */
     REAL *cells;   /* "words blocks LANES": c behind the word */
@@ -32,3 +35,5 @@ EXPORT void NAME(lstm_pack_back)(REAL *to, const REAL *weights, int64_t width, i
 BY_THREADS(lstm_forward);
 BY_THREADS(lstm_backward);
 BY_THREADS(lstm_give_weights);
+
+#endif

@@ -29,14 +29,22 @@ void NAME(phrases_pack)(REAL *to, const REAL *weight, int64_t columns, int64_t w
     }
 }
 
+/* Ids that are wrong are noted, and read as 0. */
+INLINE int64_t word_of(PhrasesJob *job, int64_t token) {
+    const int64_t word = job->ids ? job->ids[token] : token;
+    if (word >= 0 && word < job->words) return word;
+    job->wrong = 1;
+    return 0;
+}
+
 /* Of n words, this number of vectors of their shares, from one on. */
-static void shares_forward(const PhrasesJob *job, int64_t word, REAL *to, int64_t vector, int n, int vectors,
+static void shares_forward(PhrasesJob *job, int64_t word, REAL *to, int64_t vector, int n, int vectors,
                            Products *products) {
     const int64_t width = job->width, stride = blocks_of(columns_of(job)) * LANES;
     const REAL *x[ROWS];
     V sum[ROWS][4];
     for (int r = 0; r < n; r++) {
-        x[r] = job->vectors + (word + r) * width;
+        x[r] = job->vectors + word_of(job, word + r) * width;
         for (int v = 0; v < vectors; v++) sum[r][v] = all(0);
     }
     products(sum, x, width, x, 0, job->packed + vector * width * LANES);
@@ -44,7 +52,7 @@ static void shares_forward(const PhrasesJob *job, int64_t word, REAL *to, int64_
         for (int v = 0; v < vectors; v++) store(to + r * stride + (vector + v) * LANES, sum[r][v]);
 }
 
-static void multiply(const PhrasesJob *job, int64_t word, int n, REAL *to) {
+static void multiply(PhrasesJob *job, int64_t word, int n, REAL *to) {
     const int64_t blocks = blocks_of(columns_of(job)), stride = blocks * LANES;
 #define SHARES(first, count, vectors)                                                                                  \
     shares_forward(job, word + (first), to + (first)*stride, vector, count, vectors, products_##count##_##vectors)
@@ -57,9 +65,7 @@ static void multiply(const PhrasesJob *job, int64_t word, int n, REAL *to) {
 /* `near` has the shares of the words from `start` on, if they are not given. */
 INLINE const REAL *share_of(PhrasesJob *job, const REAL *near, int64_t start, int64_t token, int64_t position) {
     if (job->vectors) return near + (token - start) * blocks_of(columns_of(job)) * LANES + position * job->filters;
-    int64_t word = job->ids ? job->ids[token] : token;
-    if (word < 0 || word >= job->words) word = 0, job->wrong = 1;
-    return job->shares + (word * job->kernel_positions + position) * job->filters;
+    return job->shares + (word_of(job, token) * job->kernel_positions + position) * job->filters;
 }
 
 INLINE void largest(const REAL *restrict phrases, REAL *restrict features, int32_t *restrict chosen, int64_t groups,
@@ -94,10 +100,9 @@ static void rows_forward(PhrasesJob *job, int64_t first, int64_t last) {
     const int64_t filters = job->filters, groups = filters / job->pool, fewer = job->kernel_positions - 1;
     const int64_t stride = blocks_of(columns_of(job)) * LANES;
     REAL *phrases = room(AT_ONCE * filters), *near = room((AT_ONCE + fewer) * stride);
-    if (job->vectors && first < last) multiply(job, first, fewer, near);
     for (int64_t start = first; start < last; start += AT_ONCE) {
-        const int64_t count = least(AT_ONCE, last - start);
-        if (job->vectors) multiply(job, start + fewer, count, near + fewer * stride);
+        const int64_t count = least(AT_ONCE, last - start), known = start > first ? fewer : 0;
+        if (job->vectors) multiply(job, start + known, count + fewer - known, near + known * stride);
         for (int64_t row = 0; row < count; row++) {
             REAL *restrict sum = phrases + row * filters;
             const REAL *restrict bias = job->bias, *restrict one = share_of(job, near, start, start + row, 0);
@@ -149,9 +154,9 @@ static void tokens_backward(const PhrasesJob *job, int64_t first, int64_t last) 
 }
 
 /* One position of all tokens: no two threads add to the same number. */
-static void words_backward(const PhrasesJob *job, int64_t position) {
+static void words_backward(PhrasesJob *job, int64_t position) {
     for (int64_t row = 0; row < job->rows; row++) {
-        const int64_t share = job->ids[row + position] * job->kernel_positions + position;
+        const int64_t share = word_of(job, row + position) * job->kernel_positions + position;
         add_phrase(job, row, job->g_shares + share * job->filters);
     }
 }
@@ -175,7 +180,7 @@ typedef struct {
         }                                                                                                              \
         UNROLL for (int v = 0; v < n; v++) store(sums + v * LANES, sum[v]);                                            \
     }                                                                                                                  \
-    static __attribute__((noinline)) void vector_backward_##n(const PhrasesJob *job, int64_t token, int64_t block) {          \
+    static __attribute__((noinline)) void vector_backward_##n(PhrasesJob *job, int64_t token, int64_t block) {         \
         const int64_t groups = job->filters / job->pool, stride = blocks_of(job->width) * LANES;                       \
         V sum[n];                                                                                                      \
         UNROLL for (int v = 0; v < n; v++) sum[v] = all(0);                                                            \
@@ -190,7 +195,7 @@ typedef struct {
                     sum[v] = mul_add(gradient, load(weights + feature * stride + v * LANES), sum[v]);                  \
             }                                                                                                          \
         }                                                                                                              \
-        REAL *to = job->g_vectors + token * job->width;                                                                \
+        REAL *to = job->g_vectors + word_of(job, token) * job->width;                                                  \
         UNROLL for (int64_t v = block; v < block + n; v++)                                                             \
             store_some(to + v * LANES, sum[v - block], job->width - v * LANES);                                        \
     }
@@ -202,10 +207,10 @@ ADD_PHRASES(5)
 
 #define UP_TO_5(name) {name##_1, name##_1, name##_2, name##_3, name##_4, name##_5}
 static void (*const add_choosers[])(REAL *, const Choosers *, const REAL *) = UP_TO_5(add_choosers);
-static void (*const vector_backward[])(const PhrasesJob *, int64_t, int64_t) = UP_TO_5(vector_backward);
+static void (*const vector_backward[])(PhrasesJob *, int64_t, int64_t) = UP_TO_5(vector_backward);
 
 /* Some phrases' part of the gradient of the weights. Words are read a few vectors at a time, in the first cache. */
-static void weights_backward(const PhrasesJob *job, int64_t first, int64_t last, REAL *sums) {
+static void weights_backward(PhrasesJob *job, int64_t first, int64_t last, REAL *sums) {
     const int64_t width = job->width, blocks = blocks_of(width), filters = job->filters, groups = filters / job->pool;
     Choosers *choosers = malloc(filters * sizeof(Choosers));
     REAL *words = room((AT_ONCE + job->kernel_positions - 1) * SIDE_BY_SIDE * LANES);
@@ -225,7 +230,7 @@ static void weights_backward(const PhrasesJob *job, int64_t first, int64_t last,
             for (int64_t word = 0; word < count + job->kernel_positions - 1; word++)
                 for (int64_t v = block; v < block + n; v++)
                     store(words + (word * n + v - block) * LANES,
-                          load_some(job->vectors + (start + word) * width + v * LANES, width - v * LANES));
+                          load_some(job->vectors + word_of(job, start + word) * width + v * LANES, width - v * LANES));
             for (int64_t column = 0; column < columns_of(job); column++)
                 add_choosers[n](sums + (column * blocks + block) * LANES, choosers + column % filters,
                                 words + column / filters * n * LANES);
@@ -235,7 +240,7 @@ static void weights_backward(const PhrasesJob *job, int64_t first, int64_t last,
     free(choosers);
 }
 
-static void vectors_backward(const PhrasesJob *job, int64_t first, int64_t last) {
+static void vectors_backward(PhrasesJob *job, int64_t first, int64_t last) {
     const int64_t blocks = blocks_of(job->width);
     for (int64_t start = first; start < last; start += AT_ONCE)
         for (int64_t block = 0, n; block < blocks; block += n) {
@@ -256,7 +261,7 @@ BY_THREADS(phrases_backward) {
     PhrasesJob *job = shared;
     for (int64_t part; (part = take(&job->next)) < job->parts;) {
         const int64_t first = job->part * part, last = least(first + job->part, job->rows);
-        const int64_t behind = part == job->parts - 1 ? job->words : last;
+        const int64_t behind = part == job->parts - 1 ? job->tokens : last;
         bias_backward(job, first, last, job->g_bias + part * job->filters);
         if (job->sums)
             weights_backward(job, first, last,

@@ -1,5 +1,8 @@
 /* What `phrases.c` takes and gives. */
 
+#ifndef TOWERS_PHRASES
+#define TOWERS_PHRASES
+
 #include "vectors.h"
 
 typedef struct {
@@ -7,7 +10,8 @@ typedef struct {
     const REAL *packed;    /* weights, as `pack` leaves them */
     const REAL *whole;     /* weights "kernel_positions filters width", filled up with 0 to whole vectors */
     const REAL *shares;    /* "words kernel_positions filters" */
-    const int64_t *ids;    /* the word that each token is; absent: token and word are the same */
+    const int64_t *ids;    /* the word that each token is; absent: token and word are the same. No two tokens may be one
+                              of the `vectors` whose gradient is wanted */
     const REAL *bias;      /* "filters" */
     REAL *features;        /* "rows filters/pool"; in the backward pass their gradient */
     int32_t *chosen;       /* "rows filters/pool": which of its group each feature is; forward, may be absent */
@@ -16,7 +20,7 @@ typedef struct {
     REAL *g_shares;        /* "words kernel_positions filters", 0 where there are ids */
     REAL *sums;            /* "parts kernel_positions*filters blocks LANES": the weights' gradient, by part of the rows */
     double *g_bias;        /* "parts filters" */
-    int64_t words, width, rows, kernel_positions, filters, pool;
+    int64_t words, tokens, width, rows, kernel_positions, filters, pool;
     int64_t part, parts, next; /* rows of a part, parts, and the next one to take */
     int64_t wrong;         /* whether an id is none of a word */
 } PhrasesJob;
@@ -26,3 +30,5 @@ BY_THREADS(phrases_forward);
 BY_THREADS(phrases_backward);
 BY_THREADS(phrases_backward_words);
 BY_THREADS(phrases_give_weights);
+
+#endif

@@ -26,7 +26,7 @@ class Job(ctypes.Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("vectors", "packed", "whole", "shares", "ids", "bias", "features", "chosen")),
         *((name, c_void_p) for name in ("g_vectors", "g_weight", "g_shares", "sums", "g_bias")),
-        *((name, c_int64) for name in ("words", "width", "rows", "kernel_positions", "filters", "pool")),
+        *((name, c_int64) for name in ("words", "tokens", "width", "rows", "kernel_positions", "filters", "pool")),
         *((name, c_int64) for name in ("part", "parts", "next", "wrong")),
     )
 
@@ -114,6 +114,7 @@ def _job(tokens: int, kernel_positions: int, filters: int, pool: int, part: int,
     rows = max(tokens - kernel_positions + 1, 0)
     return Job(
         rows=rows,
+        tokens=tokens,
         kernel_positions=kernel_positions,
         filters=filters,
         pool=pool,

@@ -101,22 +101,29 @@ INLINE V load_some(const REAL *from, int64_t count) {
 
 typedef __typeof__((V){} < (V){}) Mask;
 
-/* LANES vectors of LANES numbers: rows become columns. */
-INLINE void transpose(V *rows) {
+/* 0, 1, 2, … */
+INLINE Mask counted(void) {
+    static const int32_t narrow[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    static const int64_t wide[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    typedef int32_t Narrow __attribute__((vector_size(BYTES), aligned(4), may_alias));
+    typedef int64_t Wide __attribute__((vector_size(BYTES), aligned(8), may_alias));
+    return IS_FLOAT ? (Mask) * (const Narrow *)narrow : (Mask) * (const Wide *)wide;
+}
+
+/* `count` vectors: in each square of count rows and count lanes, rows become columns. */
+INLINE void transpose(V *rows, const int count) {
 #if defined(__clang__)
-    for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < i; j++) {
-            REAL one = rows[i][j];
-            rows[i][j] = rows[j][i], rows[j][i] = one;
-        }
+    for (int first = 0; first < LANES; first += count)
+        for (int i = 0; i < count; i++)
+            for (int j = 0; j < i; j++) {
+                REAL one = rows[i][first + j];
+                rows[i][first + j] = rows[j][first + i], rows[j][first + i] = one;
+            }
 #else
-    UNROLL for (int size = 1; size < LANES; size *= 2) { /* squares of this size change places across the diagonal */
-        Mask upper, lower;
-        _Pragma("GCC unroll 16") for (int lane = 0; lane < LANES; lane++) {
-            upper[lane] = lane & size ? LANES + (lane ^ size) : lane;
-            lower[lane] = lane & size ? LANES + lane : lane ^ size;
-        }
-        _Pragma("GCC unroll 16") for (int row = 0; row < LANES; row++)
+    UNROLL for (int size = 1; size < count; size *= 2) { /* squares of this size change places across the diagonal */
+        const Mask lane = counted(), other_half = (lane & size) != 0;
+        const Mask upper = (lane & ~size) + (other_half & LANES), lower = (lane | size) + (other_half & LANES);
+        _Pragma("GCC unroll 16") for (int row = 0; row < count; row++)
             if (!(row & size)) {
                 V one = rows[row], other = rows[row | size];
                 rows[row] = __builtin_shuffle(one, other, upper);
@@ -126,15 +133,42 @@ INLINE void transpose(V *rows) {
 #endif
 }
 
+/* A vector of pieces of 16 bytes that lie `apart` numbers apart: loads do most of a transpose's work. */
+#define PIECE ((int)(BYTES < 16 ? LANES : 16 / sizeof(REAL)))
+INLINE V pieces(const REAL *from, int64_t apart) {
+#if BYTES >= 32 && defined(__AVX2__)
+#define PIECE_AT(place) _mm_loadu_ps((const float *)(from + (place)*apart))
+#if BYTES == 64
+    __m512 all_of_them = _mm512_castps128_ps512(PIECE_AT(0));
+    all_of_them = _mm512_mask_broadcast_f32x4(all_of_them, 0x00f0, PIECE_AT(1));
+    all_of_them = _mm512_mask_broadcast_f32x4(all_of_them, 0x0f00, PIECE_AT(2));
+    return (V)_mm512_mask_broadcast_f32x4(all_of_them, 0xf000, PIECE_AT(3));
+#else
+    return (V)_mm256_insertf128_ps(_mm256_castps128_ps256(PIECE_AT(0)), PIECE_AT(1), 1);
+#endif
+#undef PIECE_AT
+#else
+    V value;
+    for (int place = 0; place < LANES; place += PIECE)
+        for (int at = 0; at < PIECE; at++) value[place + at] = from[place / PIECE * apart + at];
+    return value;
+#endif
+}
+
 /* `rows` rows of `width` numbers become columns: of each k LANES numbers, 0 behind the last row, `stride` apart. */
 INLINE void turn(REAL *to, int64_t stride, const REAL *from, int64_t rows, int64_t width) {
-    for (int64_t k = 0; k < width; k += LANES) {
-        const int64_t here = least(LANES, width - k);
-        V square[LANES];
-        for (int64_t row = 0; row < LANES; row++)
-            square[row] = row < rows ? load_some(from + row * width + k, here) : all(0);
-        transpose(square);
-        for (int64_t at = 0; at < here; at++) store(to + (k + at) * stride, square[at]);
+    int64_t k = 0;
+    if (rows >= LANES)
+        for (; k + PIECE <= width; k += PIECE) {
+            V square[PIECE];
+            UNROLL for (int row = 0; row < PIECE; row++)
+                square[row] = pieces(from + row * width + k, PIECE * width);
+            transpose(square, PIECE);
+            UNROLL for (int at = 0; at < PIECE; at++) store(to + (k + at) * stride, square[at]);
+        }
+    for (; k < width; k++) {
+        store(to + k * stride, all(0));
+        for (int64_t row = 0; row < least(rows, LANES); row++) to[k * stride + row] = from[row * width + k];
     }
 }
 
@@ -163,8 +197,10 @@ INLINE int64_t take(int64_t *next) { return __atomic_fetch_add(next, 1, __ATOMIC
     case count:                                                                                                        \
         DO(first, count);                                                                                              \
         break;
+/* How many of those that are left: the last two groups are about equal. */
+INLINE int of_group(int64_t left) { return left >= 2 * ROWS ? ROWS : left > ROWS ? (left + 1) / 2 : left; }
 #define GROUPS(n, DO)                                                                                                  \
-    for (int first = 0; first < (n); first += ROWS) switch (least(ROWS, (n)-first)) { CASES(DO) }
+    for (int first = 0, here; first < (n); first += here) switch (here = of_group((n)-first)) { CASES(DO) }
 
 /* sum[row][v] += weights[k][v] * from[row][k], over all k of the words and then of the state, for n rows. Functions of
    their own, since what stands around them would take the registers from the sums. */

@@ -1,0 +1,282 @@
+/* A whole tower in one call, and two towers with their head: vectors or shares of words -> last states -> logits.
+
+   It is `phrases.c`, then `lstm.c`, with nothing of Python in between. The features of a phrase are in the row of its
+   first token, and those that two sentences have in common are never read:
+
+       tokens     a b c | d e f        three words and three
+       features   ab bc .. | de ef
+
+   Lengths and offsets are checked here, where they are read anyway; an answer that is not DONE says that nothing may
+   be used. The number of threads changes no bit. */
+
+#include "tower.h"
+
+#define A_PART 240      /* phrases that one thread takes at a time, from shares */
+#define A_PRODUCT 96    /* the same from vectors, at most; and */
+#define A_SMALL_PRODUCT 24 /* at least */
+#define OF_SHARES 500   /* phrases from shares (about 10 microseconds) for which it pays to wake another thread */
+#define OF_PRODUCTS 25  /* the same from vectors */
+#define OF_STEPS 60000  /* multiply-adds of an LSTM */
+#define PARTS 8         /* parts of the phrases in the backward pass; each has a sum of its own for the weights' gradient */
+
+INLINE int64_t most(int64_t one, int64_t other) { return one > other ? one : other; }
+INLINE int64_t up(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+/* Where the sentences of a call are. */
+typedef struct {
+    int64_t tokens, steps;     /* of all sentences */
+    int64_t *starts, *lengths; /* of each sentence's features, "count"; absent: all are alike */
+    int64_t *offsets, *order;  /* as `lstm_lay_out` leaves them, "count+1"; absent: all are alike */
+    int64_t *ids;              /* the rows of the real tokens, where padding lies between them; absent: see Sentences */
+} Places;
+
+INLINE int64_t are_alike(const Sentences *of) { return !of->offsets && !of->lengths; }
+
+static Places places_in(const Sentences *of, int64_t count, int64_t *memory) {
+    Places places = {of->tokens, count * most(of->span - of->tower->kernel_positions + 1, 0)};
+    if (are_alike(of)) return places;
+    places.starts = memory, places.lengths = memory + count, places.offsets = memory + 2 * count;
+    places.order = memory + 3 * count + 1;
+    if (of->lengths) places.ids = memory + 4 * count + 2;
+    return places;
+}
+
+/* Looks at every offset or length once; no sentence may be shorter than a phrase. */
+static int64_t lay_out(const Sentences *of, int64_t count, Places *places) {
+    const int64_t fewer = of->tower->kernel_positions - 1;
+    if (are_alike(of)) return of->span > fewer ? DONE : WRONG_LENGTHS;
+    int64_t before = 0;
+    for (int64_t s = 0; s < count; s++) {
+        const int64_t length = of->lengths ? of->lengths[s] : of->offsets[s + 1] - of->offsets[s];
+        if (length <= fewer || length > (of->lengths ? of->span : of->tokens - before)) return WRONG_LENGTHS;
+        if (of->lengths)
+            for (int64_t word = 0; word < length; word++) places->ids[before + word] = s * of->span + word;
+        places->starts[s] = before;
+        places->lengths[s] = length - fewer;
+        before += length;
+    }
+    if (of->offsets && (of->offsets[0] || before != of->tokens)) return WRONG_LENGTHS;
+    places->tokens = before;
+    places->steps = of->tower->lstm->lay_out(places->starts, places->lengths, 0, count, before, places->offsets,
+                                             places->order);
+    return places->steps < 0 ? WRONG_LENGTHS : DONE;
+}
+
+static void by_threads(Parallel *parallel, ByThreads *work, void *shared, int64_t threads) {
+    if (threads > 1 && parallel && !parallel(0, threads, 1, work, shared)) return;
+    work(0, 1, shared); /* what is left, if that failed */
+}
+
+static PhrasesJob phrases_of(const Sentences *of, const Places *places) {
+    const Tower *tower = of->tower;
+    return (PhrasesJob){
+        .vectors = tower->weight ? of->rows : 0,
+        .shares = tower->weight ? 0 : of->rows,
+        .ids = places->ids ? places->ids : of->ids,
+        .bias = tower->bias,
+        .words = of->words,
+        .tokens = places->tokens,
+        .width = tower->width,
+        .rows = most(places->tokens - tower->kernel_positions + 1, 0),
+        .kernel_positions = tower->kernel_positions,
+        .filters = tower->filters,
+        .pool = tower->pool,
+    };
+}
+
+static LstmJob lstm_of(const Sentences *of, const Places *places, int64_t count, REAL *features) {
+    const Tower *tower = of->tower;
+    return (LstmJob){
+        .x = features,
+        .starts = places->starts,
+        .lengths = places->lengths,
+        .offsets = places->offsets,
+        .order = places->order,
+        .span = of->span,
+        .steps = of->span - tower->kernel_positions + 1,
+        .batch = count,
+        .inputs = tower->filters / tower->pool,
+        .hidden = tower->hidden,
+    };
+}
+
+static int64_t threads_of(const LstmJob *job, int64_t steps, int64_t passes, int64_t threads) {
+    const int64_t work = steps * passes * 4 * job->hidden * (job->inputs + job->hidden);
+    return least(least(threads, job->batch), most(1, work / OF_STEPS));
+}
+
+/* The last states of some sentences. */
+static int64_t states_of(const TowerJob *job, const Sentences *of) {
+    const Tower *tower = of->tower;
+    const LstmCode *code = tower->lstm;
+    const int64_t count = job->count, columns = tower->kernel_positions * tower->filters;
+    const int64_t inputs = tower->filters / tower->pool, hidden = tower->hidden;
+    const int64_t of_weights = tower->weight ? tower->width * blocks_of(columns) * LANES : 0;
+    const int64_t of_lstm = up(hidden, code->lanes) * (inputs + hidden + 1) * 4 * code->lanes;
+
+    int64_t *whole_numbers = of->places || are_alike(of) ? 0 : malloc((4 * count + 2 + of->tokens) * sizeof(int64_t));
+    if (!of->places && !are_alike(of) && !whole_numbers) return NO_MEMORY;
+    Places places = places_in(of, count, of->places ? of->places : whole_numbers);
+    int64_t answer = lay_out(of, count, &places);
+    const int64_t of_features = of->features ? 0 : places.tokens * inputs;
+    REAL *memory = answer == DONE ? room(of_weights + up(of_lstm, LANES) * LANES + of_features) : 0;
+    if (answer == DONE && !memory) answer = NO_MEMORY;
+    if (answer == DONE) {
+        REAL *packed = memory, *packed_lstm = memory + of_weights;
+        REAL *features = of->features ? of->features : packed_lstm + up(of_lstm, LANES) * LANES;
+        PhrasesJob phrases = phrases_of(of, &places);
+        if (tower->weight) NAME(phrases_pack)(packed, tower->weight, columns, tower->width);
+        code->pack(packed_lstm, tower->w_ih, tower->w_hh, tower->lstm_bias, inputs, hidden);
+        phrases.packed = packed, phrases.features = features, phrases.chosen = of->chosen;
+        const int64_t threads = least(job->threads, phrases.rows / (tower->weight ? OF_PRODUCTS : OF_SHARES));
+        phrases.part = A_PART;
+        if (tower->weight) phrases.part = least(A_PRODUCT, most(A_SMALL_PRODUCT, up(phrases.rows, 4 * most(threads, 1))));
+        phrases.parts = up(phrases.rows, phrases.part);
+        by_threads(job->parallel, NAME(phrases_forward), &phrases, threads);
+        answer = phrases.wrong ? WRONG_IDS : DONE;
+        LstmJob lstm = lstm_of(of, &places, count, features);
+        lstm.packed = packed_lstm, lstm.h_out = of->states;
+        lstm.gates = of->gates, lstm.cells = of->cells, lstm.entries = of->entries;
+        lstm.parts = threads_of(&lstm, places.steps, 1, job->threads);
+        by_threads(job->parallel, code->forward, &lstm, lstm.parts);
+        leave(memory);
+    }
+    free(whole_numbers);
+    return answer;
+}
+
+/* relu of the difference by one dense layer, then the other; sums in the order of the units. */
+static int64_t logits_of(const TowerJob *job) {
+    const Head *head = job->head;
+    const int64_t units = head->units, hidden = head->hidden, blocks = blocks_of(units), stride = blocks * LANES;
+    REAL *turned = room(stride * (hidden + 3));
+    if (!turned) return NO_MEMORY;
+    REAL *biases = turned + stride * hidden, *weights = biases + stride, *products = weights + stride;
+    for (int64_t at = 0; at < units; at += LANES) {
+        turn(turned + at, stride, head->dense + at * hidden, least(LANES, units - at), hidden);
+        store(biases + at, load_some(head->dense_bias + at, units - at));
+        store(weights + at, load_some(head->logit + at, units - at));
+    }
+    for (int64_t pair = 0; pair < job->count; pair++) {
+        const REAL *left = job->left.states + pair * hidden, *right = job->right.states + pair * hidden;
+        for (int64_t at = 0; at < stride; at += LANES) {
+            V sum = load(biases + at);
+            for (int64_t k = 0; k < hidden; k++) sum = mul_add(load(turned + k * stride + at), all(left[k] - right[k]), sum);
+            sum = (V)((Mask)sum & ~(sum < all(0))); /* a NaN stays */
+            store(products + at, sum * load(weights + at));
+        }
+        REAL logit = *head->logit_bias;
+        for (int64_t unit = 0; unit < units; unit++) logit += products[unit];
+        job->logits[pair] = logit;
+    }
+    leave(turned);
+    return DONE;
+}
+
+int64_t NAME(tower_forward)(TowerJob *job) {
+    if (!job->head) return states_of(job, &job->left);
+    const int64_t size = job->count * job->head->hidden;
+    REAL *states = room(most(1, 2 * size));
+    if (!states) return NO_MEMORY;
+    job->left.states = states, job->right.states = states + size;
+    int64_t answer = states_of(job, &job->left);
+    if (answer == DONE) answer = states_of(job, &job->right);
+    if (answer == DONE) answer = logits_of(job);
+    leave(states);
+    return answer;
+}
+
+/* Parts of the sentences in an LSTM's backward pass: a power of two, so that each has some that go side by side. */
+static int64_t parts_of(int64_t count) {
+    int64_t parts = count >= 8 ? 2 : 1;
+    while (count >= 32 && parts < 16 && parts * 32 <= count) parts *= 2;
+    return parts;
+}
+
+static void lstm_backward(const TowerBackwardJob *job, const Places *places, REAL *memory, REAL *g_features) {
+    const Sentences *of = &job->sentences;
+    const Tower *tower = of->tower;
+    const LstmCode *code = tower->lstm;
+    LstmJob lstm = lstm_of(of, places, job->count, of->features);
+    const int64_t hidden = lstm.hidden, inputs = lstm.inputs, blocks = up(hidden, code->lanes);
+    REAL *packed = memory, *packed_x = packed + blocks * blocks * 4 * code->lanes * code->lanes;
+    lstm.sums = packed_x + up(inputs, code->lanes) * blocks * 4 * code->lanes * code->lanes;
+    code->pack_back(packed, tower->w_hh, hidden, hidden);
+    code->pack_back(packed_x, tower->w_ih, inputs, hidden);
+    REAL *nowhere = lstm.sums + parts_of(job->count) * blocks * (inputs + hidden + 1) * 4 * code->lanes;
+    lstm.packed = packed, lstm.packed_x = packed_x, lstm.h_in = job->g_states, lstm.h_out = nowhere;
+    lstm.gates = of->gates, lstm.cells = of->cells, lstm.entries = of->entries, lstm.g_x = g_features;
+    lstm.g_w_ih = job->g_w_ih, lstm.g_w_hh = job->g_w_hh, lstm.g_bias = job->g_lstm_bias;
+    lstm.parts = parts_of(job->count);
+    memset(g_features, 0, places->tokens * inputs * sizeof(REAL)); /* of two sentences in common */
+    const int64_t threads = threads_of(&lstm, places->steps, 2, job->threads);
+    by_threads(job->parallel, code->backward, &lstm, threads);
+    lstm.next = 0;
+    by_threads(job->parallel, code->give_weights, &lstm, blocks > 1 ? threads : 1);
+}
+
+INLINE int64_t of_lstm_backward(const Tower *tower, int64_t count) {
+    const int64_t lanes = tower->lstm->lanes, blocks = up(tower->hidden, lanes), inputs = tower->filters / tower->pool;
+    const int64_t packed = (blocks + up(inputs, lanes)) * blocks * 4 * lanes * lanes;
+    return packed + parts_of(count) * blocks * (inputs + tower->hidden + 1) * 4 * lanes + count * tower->hidden;
+}
+
+static int64_t phrases_backward(const TowerBackwardJob *job, const Places *places, REAL *g_features) {
+    const Sentences *of = &job->sentences;
+    const Tower *tower = of->tower;
+    PhrasesJob phrases = phrases_of(of, places);
+    const int64_t columns = tower->kernel_positions * tower->filters, stride = blocks_of(tower->width) * LANES;
+    phrases.part = most(A_PART, tower->weight ? up(phrases.rows, PARTS) : 0);
+    phrases.parts = most(up(phrases.rows, phrases.part), 1);
+    const int64_t of_sums = tower->weight ? phrases.parts * columns * stride : 0;
+    double *biases = malloc(phrases.parts * tower->filters * sizeof(double));
+    REAL *memory = room(most(1, of_sums + (job->g_rows && tower->weight ? columns * stride : 0)));
+    if (!biases || !memory) {
+        free(biases);
+        leave(memory);
+        return NO_MEMORY;
+    }
+    phrases.features = g_features, phrases.chosen = of->chosen, phrases.g_bias = biases;
+    if (tower->weight) {
+        phrases.sums = memory, phrases.g_weight = job->g_weight, phrases.g_vectors = job->g_rows;
+        phrases.whole = memory + of_sums;
+        for (int64_t column = 0; job->g_rows && column < columns; column++) {
+            memset(memory + of_sums + column * stride, 0, stride * sizeof(REAL));
+            memcpy(memory + of_sums + column * stride, tower->weight + column * tower->width, tower->width * sizeof(REAL));
+        }
+    } else
+        phrases.g_shares = job->g_rows;
+    const int64_t threads = least(job->threads, phrases.rows / (tower->weight ? OF_PRODUCTS : OF_SHARES));
+    by_threads(job->parallel, NAME(phrases_backward), &phrases, least(threads, phrases.parts));
+    phrases.next = 0;
+    if (tower->weight)
+        by_threads(job->parallel, NAME(phrases_give_weights), &phrases, least(threads, 8));
+    else if (phrases.ids)
+        by_threads(job->parallel, NAME(phrases_backward_words), &phrases, least(threads, tower->kernel_positions));
+    for (int64_t f = 0; f < tower->filters; f++) {
+        double sum = 0;
+        for (int64_t part = 0; part < phrases.parts; part++) sum += biases[part * tower->filters + f];
+        job->g_bias[f] = sum;
+    }
+    free(biases);
+    leave(memory);
+    return phrases.wrong ? WRONG_IDS : DONE;
+}
+
+int64_t NAME(tower_backward)(TowerBackwardJob *job) {
+    const Sentences *of = &job->sentences;
+    Places places = places_in(of, job->count, of->places);
+    if (!are_alike(of)) { /* as forward left them */
+        const int64_t last = job->count - 1;
+        places.tokens = job->count ? places.starts[last] + places.lengths[last] + of->tower->kernel_positions - 1 : 0;
+        places.steps = places.offsets[job->count];
+    }
+    const int64_t inputs = of->tower->filters / of->tower->pool;
+    REAL *memory = room(most(1, of_lstm_backward(of->tower, job->count) + places.tokens * inputs));
+    if (!memory) return NO_MEMORY;
+    REAL *g_features = memory + of_lstm_backward(of->tower, job->count);
+    lstm_backward(job, &places, memory, g_features);
+    const int64_t answer = phrases_backward(job, &places, g_features);
+    leave(memory);
+    return answer;
+}
