@@ -37,6 +37,7 @@ SUITES = {
     "import": "imports",
     "reading": "reading",
     "search": "search",
+    "answers": "answers",
 }
 CUDA_SUITES = {"lstm": "cuda_lstm", "tower": "cuda_tower"}  # on a GPU these replace the modules above
 RESULTS = Path(__file__).parent / "results"

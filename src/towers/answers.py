@@ -63,6 +63,10 @@ class Config:
         limits = cast(list[Any], data.get("label_range") or [0.0, 1.0])
         numbers = len(limits) == 2 and all(type(limit) in (int, float) for limit in limits)
         self._check("data", data, "label_range", numbers, "two numbers")
+        classes = cast(list[Any] | None, data.get("classes"))
+        named = classes is None or (len(classes) > 0 and all(isinstance(name, str) for name in classes))
+        self._check("data", data, "classes", named, "the names of classes")
+        self.classes: tuple[str, ...] | None = None if classes is None else tuple(classes)
         self._check("vectors", vectors, "source", isinstance(vectors.get("source", ""), str), "a string")
         self._check("vectors", vectors, "missing", vectors.get("missing", "hash") in ["hash", "zero"], "hash or zero")
         self.label_range: tuple[float, float] = (limits[0], limits[1])
@@ -109,6 +113,7 @@ def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = N
         split=data.get("split", "rule"),
         fit_length=data.get("fit_length"),
         label_range=config.label_range,
+        classes=config.classes,
         columns=(data.get("left_column", "sentence1"), data.get("right_column", "sentence2")),
     )
 
@@ -132,9 +137,10 @@ class Model(Evaluated):
         fit_length: "pad-or-cut" for towers of a fixed number of words; None refuses other sentences.
         label_range: what the probabilities 0 and 1 mean; scores are in this range.
         columns: the names of the left and the right sentences where a whole table is scored.
+        classes: the names of the classes, of a network that answers with classes.
 
     Raises:
-        ValueError: the vectors have another width than the towers take.
+        ValueError: there are other than `outputs` classes, or the vectors have another width than the towers take.
     """
 
     def __init__(
@@ -146,9 +152,11 @@ class Model(Evaluated):
         fit_length: Literal["pad-or-cut"] | None = None,
         label_range: tuple[float, float] = (0.0, 1.0),
         columns: tuple[str, str] = ("sentence1", "sentence2"),
+        classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self._predictor = Predictor(network, vectors)
+        self._predictor = Predictor(network, vectors, classes=classes)
+        self.classes = None if classes is None else tuple(classes)
         self.network = self._predictor.model
         self.split: Literal["rule", "spaces"] = split
         self.fit_length, self.label_range, self.columns = fit_length, label_range, columns
@@ -159,7 +167,7 @@ class Model(Evaluated):
         return self._predictor.coverage
 
     @overload
-    def score(self, left: str, right: str) -> float: ...  # pyright: ignore[reportOverlappingOverload]  (a string is Any)
+    def score(self, left: str, right: str) -> "float | dict[str, float]": ...  # pyright: ignore[reportOverlappingOverload]  (a string is Any)
     @overload
     def score(
         self, left: Any, right: Any = None, *, tensor: Literal[False] = False, progress: bool | None = None
@@ -168,7 +176,7 @@ class Model(Evaluated):
     def score(self, left: Any, right: Any = None, *, tensor: Literal[True], progress: bool | None = None) -> Tensor: ...
     def score(
         self, left: Any, right: Any = None, *, tensor: bool = False, progress: bool | None = None
-    ) -> "float | numpy.ndarray[Any, Any] | Tensor":
+    ) -> "float | dict[str, float] | numpy.ndarray[Any, Any] | Tensor":
         """The score of two sentences, or the scores of many pairs.
 
         Args:
@@ -179,7 +187,8 @@ class Model(Evaluated):
             progress: show a progress bar; None: on a terminal, if there are thousands of pairs.
 
         Returns:
-            A float for two strings, otherwise an array of NumPy (pairs), float32.
+            A float for two strings, otherwise an array of NumPy (pairs), float32. Of a model with `classes`: the
+            probability of each class, by its name, otherwise an array (pairs, classes).
 
         Raises:
             ValueError: a sentence has a number of words that its tower does not take, something is no sentence or no
@@ -187,7 +196,10 @@ class Model(Evaluated):
         """
         if isinstance(left, str) and isinstance(right, str):
             (one,), (other,) = self._divide([left], "left"), self._divide([right], "right")
-            return float(self._in_range(self._predictor.one(one, other))[0])
+            answer = self._predictor.one(one, other)
+            if self.classes is not None:
+                return dict(zip(self.classes, answer[0].tolist(), strict=True))
+            return float(self._in_range(answer)[0])
         scores = self._scores(*self._sides(left, right), progress)
         return scores if tensor else scores.numpy()
 
@@ -226,7 +238,13 @@ class Model(Evaluated):
         parts = [
             self._predictor(SentencePairs(lefts[part], rights[part])) for part in _slices(len(lefts), "pairs", progress)
         ]
-        return self._in_range(torch.cat(parts) if parts else torch.empty(0))
+        answers = torch.cat(parts) if parts else self._predictor(SentencePairs([], []))
+        return answers if self.classes is not None else self._in_range(answers)
+
+    def _need_degrees(self, method: str) -> None:
+        if self.classes is not None:
+            listed = ", ".join(self.classes)
+            raise ValueError(f"{method} needs one score for a pair; this model answers with classes ({listed})")
 
     def explain(self, left: Text, right: Text) -> list[Effect]:
         """Which words move the score of a pair: the change of the score when one is left out, the largest first.
@@ -235,8 +253,9 @@ class Model(Evaluated):
         sentence is too short then, a blank word (zeros) stands in its place.
 
         Raises:
-            ValueError: a tower does not take its sentence.
+            ValueError: a tower does not take its sentence, or the model answers with classes.
         """
+        self._need_degrees("explain")
         sides = {"left": self._divide([left], "left")[0], "right": self._divide([right], "right")[0]}
         places = [(side, place) for side, words in sides.items() for place, word in enumerate(words) if word != BLANK]
         pairs = [sides, *(sides | {side: self._without(side, sides[side], place)} for side, place in places)]
@@ -270,17 +289,24 @@ class Model(Evaluated):
         States from `encode` will do in place of sentences. The memory beside the result is bounded.
 
         Raises:
-            ValueError: a tower does not take a sentence.
+            ValueError: a tower does not take a sentence, or the model answers with classes.
         """
+        self._need_degrees("similarity")
         blocks = list(self._blocks(self._states(left, "left"), states := self._states(right, "right")))
-        return self._in_range(torch.cat(blocks).sigmoid() if blocks else torch.empty(0, len(states)))
+        return self._in_range(self._degrees(torch.cat(blocks)) if blocks else torch.empty(0, len(states)))
 
     def _blocks(self, lefts: Tensor, rights: Tensor) -> Iterator[Tensor]:
-        """The logits of some left states after the others with all right states."""
-        rows = max(1, BLOCK // max(1, len(rights) * self.network.dense.out_features))
+        """What orders the pairs of some left states after the others with all right states: logits, or degrees."""
+        widths = self.network.pair_features.width, self.network.dense.out_features
+        rows = max(1, BLOCK // max(1, len(rights) * max(widths)))
         with torch.inference_mode():
             for part in lefts.split(rows) if len(lefts) else ():
-                yield self.network.compare(part[:, None], rights[None]).float().cpu()
+                logits = self.network.compare(part[:, None], rights[None]).float().cpu()
+                yield logits if self.network.outputs == 1 else self._predictor.objective.answer(logits)
+
+    def _degrees(self, block: Tensor) -> Tensor:
+        """Degrees from 0 to 1 of what `_blocks` gives."""
+        return block.sigmoid() if self.network.outputs == 1 else block
 
     def most_similar(
         self, query: str | Iterable[Text], sentences: Iterable[Text] | Tensor, k: int = 10
@@ -292,8 +318,9 @@ class Model(Evaluated):
         gives all of them. The memory beside the result is bounded.
 
         Raises:
-            ValueError: k is less than 1, or a tower does not take a sentence.
+            ValueError: k is less than 1, a tower does not take a sentence, or the model answers with classes.
         """
+        self._need_degrees("most_similar")
         if k < 1:
             raise ValueError(f"k ({k}) must be at least 1")
         states = self._states(sentences, "right")
@@ -302,7 +329,7 @@ class Model(Evaluated):
             order = logits.argsort(dim=1, descending=True, stable=True)[
                 :, :k
             ]  # where logits differ, scores may be equal
-            scores.append(self._in_range(logits.gather(1, order).sigmoid()))
+            scores.append(self._in_range(self._degrees(logits.gather(1, order))))
             places.append(order)
         best, order = torch.cat(scores), torch.cat(places)
         return (best[0], order[0]) if isinstance(query, str) else (best, order)

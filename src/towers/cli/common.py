@@ -13,11 +13,13 @@ from towers.answers import load as load_model
 from towers.data import Coverage, SentencePairs, WordVectors, sample_pairs
 from towers.data.columns import Columns
 from towers.data.kept_vectors import FILE, save_vectors
+from towers.data.pairs import read_labels, read_second
 from towers.data.readers import read_rows
 from towers.data.rows import Rows
 from towers.data.words import is_unspaced
 from towers.model import Tower, TwoTowers
 from towers.training.prediction import Vectors
+from towers.training.presets import Preset
 from towers.training.processes import is_main
 
 FIRST = 200_000
@@ -44,13 +46,13 @@ class Data(NamedTuple):
     extra: dict[str, Any]
 
 
-def load(arguments: argparse.Namespace, model: TwoTowers) -> Data:
+def load(arguments: argparse.Namespace, model: TwoTowers, preset: Preset | None = None) -> Data:
     """The files that the options name, or the built-in sample.
 
     Raises:
         ValueError: options do not go together, a file is bad, or a sentence has a length that its tower does not take.
     """
-    return _sample(arguments, model) if arguments.train is None else _files(arguments, model)
+    return _sample(arguments, model) if arguments.train is None else _files(arguments, model, preset)
 
 
 @contextmanager
@@ -105,7 +107,7 @@ def covered(vectors: Vectors, coverage: Coverage) -> str:
     return f"{coverage}{twice if vectors.duplicates else ''}"
 
 
-def _files(arguments: argparse.Namespace, model: TwoTowers) -> Data:
+def _files(arguments: argparse.Namespace, model: TwoTowers, preset: Preset | None) -> Data:
     if arguments.vectors is None:
         raise ValueError("--train needs --vectors: a file of word vectors (GloVe, word2vec or fastText)")
     for name in (*PARTS, "vectors"):
@@ -114,17 +116,36 @@ def _files(arguments: argparse.Namespace, model: TwoTowers) -> Data:
     columns = chosen(arguments, COLUMNS | LABELS)
     reading = chosen(arguments, READING)
     paths = {name: getattr(arguments, name) for name in PARTS if getattr(arguments, name) is not None}
-    if arguments.skip_bad:
-        parts = {name: _skipping(path, model, columns, reading) for name, path in paths.items()}
-    else:
-        parts = {name: SentencePairs.load(path, **columns, **reading) for name, path in paths.items()}
+    labels: dict[str, Any] = {"classes": "found" if preset is None or not preset.as_classes else True}
+    labels |= {"yes": arguments.yes, "second_label_column": arguments.second_label_column}
+    parts: dict[str, SentencePairs] = {}
+    for name, path in paths.items():  # the classes of the training pairs are those of all
+        if arguments.skip_bad:
+            parts[name] = _skipping(path, model, columns | labels, reading)
+        else:
+            parts[name] = SentencePairs.load(path, **columns, **labels, **reading)
+        train = parts["train"]
+        labels |= {"classes": train.classes or False, "second_classes": train.second_classes}
     parts = {name: fitted(part, model, arguments.fit_length, "fit") for name, part in parts.items()}
     vocabulary = set[str]().union(*(part.vocabulary for part in parts.values()))
-    missing = arguments.missing or "hash"
+    missing = arguments.missing or ("hash" if preset is None else "zero")
     vectors = WordVectors.load(arguments.vectors, vocabulary, missing=missing)
     names = {name: path.name for name, path in paths.items()}
     extra = _extra(arguments.vectors.name, missing, columns | {"fit_length": arguments.fit_length} | names)
+    extra["data"] |= {name: value for name, value in _learned(arguments, parts["train"]).items() if value is not None}
     return Data({name: part.with_vectors(vectors) for name, part in parts.items()}, vectors, extra)
+
+
+def _learned(arguments: argparse.Namespace, train: SentencePairs) -> dict[str, Any]:
+    """The entries about labels that are not numbers; None where they are."""
+    classes, second = train.classes, train.second_classes
+    return {
+        "classes": None if classes is None else list(classes),
+        "yes": arguments.yes,
+        "second_label_column": arguments.second_label_column,
+        "second_classes": None if second is None else list(second),
+        "preset": arguments.preset,
+    }
 
 
 def _skipping(path: Path, model: TwoTowers, columns: Mapping[str, Any], reading: Mapping[str, Any]) -> SentencePairs:
@@ -134,12 +155,28 @@ def _skipping(path: Path, model: TwoTowers, columns: Mapping[str, Any], reading:
     good, pairs = skipped.usable(rows, columns, model)
     if skipped.rows and is_main(alone=False):
         print(f"towers fit: warning: {path}: {skipped.told('left out')}", file=sys.stderr, flush=True)
-    labels = Columns(rows).labels(columns["label_column"], columns["label_range"])
-    return SentencePairs(pairs.left, pairs.right, [labels[i] for i in good], source=pairs.source, lines=pairs.lines)
+    asked = Columns(rows)
+    labels = read_labels(asked, *(columns[name] for name in ("label_column", "label_range", "classes", "yes")))
+    labels |= read_second(asked, columns["second_label_column"], columns.get("second_classes"))
+    for name in {"labels", "second"} & labels.keys():
+        labels[name] = [labels[name][i] for i in good]
+    return SentencePairs(pairs.left, pairs.right, source=pairs.source, lines=pairs.lines, **labels)
 
 
 def _sample(arguments: argparse.Namespace, model: TwoTowers) -> Data:
-    for name in ("dev", "test", "vectors", "missing", "keep_words", "skip_bad", *COLUMNS, *LABELS, *READING):
+    for name in (
+        "dev",
+        "test",
+        "vectors",
+        "missing",
+        "keep_words",
+        "skip_bad",
+        "second_label_column",
+        "yes",
+        *COLUMNS,
+        *LABELS,
+        *READING,
+    ):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} goes with --train; without that, the built-in sample is used")
     pairs = fitted(sample_pairs(), model, arguments.fit_length, "fit")

@@ -101,7 +101,15 @@ def _add_files(fit: Parser) -> None:
         action="store_true",
         help="leave out pairs with a sentence that is empty or too short, and say how many (default: an error)",
     )
-    files.add_argument("--label-column", metavar="NAME", help="default: label")
+    files.add_argument(
+        "--label-column", metavar="NAME", help="numbers, or names of classes, three and more too (label)"
+    )
+    files.add_argument("--yes", metavar="VALUE", help="the label is 1 where its column has this value, and 0 elsewhere")
+    files.add_argument(
+        "--second-label-column",
+        metavar="NAME",
+        help="with --preset: a column of classes that a second head learns from the same states, its loss times .3",
+    )
     files.add_argument(
         "--label-range",
         nargs=2,
@@ -113,6 +121,13 @@ def _add_files(fit: Parser) -> None:
 
 def _add_sizes(fit: Parser) -> None:
     sizes = fit.add_argument_group("the network")
+    sizes.add_argument(
+        "--preset",
+        choices=["similarity", "entailment", "small", "seed"],
+        help="a network and a training that answer well, for any number of words: similarity (how alike), entailment "
+        "(which class), small (how alike; fast, without word order). seed: the original network, to which the other "
+        "options of this group belong (seed)",
+    )
     sizes.add_argument("--left-words", type=words, metavar="any|N", help="words of a left sentence (any)")
     sizes.add_argument(
         "--right-words",
@@ -136,6 +151,11 @@ def _add_training(fit: Parser) -> None:
         "--batch-size", type=at_least_one, metavar="N", help="pairs of a training step, over all processes (5)"
     )
     training.add_argument("--lr", type=float, metavar="X", help="learning rate (0.001)")
+    training.add_argument("--final-lr", type=float, metavar="X", help="to which it falls linearly (it stays)")
+    training.add_argument(
+        "--optimizer", choices=["keras-adam", "adamw"], help="Keras's Adam, or AdamW with --weight-decay (keras-adam)"
+    )
+    training.add_argument("--weight-decay", type=float, metavar="X", help="of adamw (0)")
     training.add_argument("--seed", type=seed, metavar="N", help="of initial weights and batches (0)")
     training.add_argument(
         "--keep-best",

@@ -14,11 +14,14 @@ from towers import training
 from towers.checkpoint import RESUME, undamaged
 from towers.cli import common
 from towers.cli.report import Report, report
+from towers.data import SentencePairs
 from towers.data.packaged_vectors import is_packaged
 from towers.model import Tower, TwoTowers
+from towers.training import presets
 from towers.training.fitting import learn, resumed_settings
 from towers.training.metrics import are_soft, few_degrees, majority
 from towers.training.options import PACKAGES, Settings, require
+from towers.training.presets import PRESETS, Preset, bins_of
 from towers.training.processes import is_main
 from towers.training.progress import Progress
 from towers.training.run import Run
@@ -26,7 +29,18 @@ from towers.training.run import Run
 SETTINGS = tuple(field.name for field in fields(Settings))
 SIZES = ("kernel_words", "filters", "pool", "hidden", "chunk")
 FILES = ("train", "dev", "test", "vectors")
-OF_PAIRS = (*FILES, "missing", "keep_words", "skip_bad", "fit_length", *common.COLUMNS, *common.LABELS, *common.READING)
+OF_PRESET = ("preset", "second_label_column", "yes")
+OF_PAIRS = (
+    *FILES,
+    *OF_PRESET,
+    "missing",
+    "keep_words",
+    "skip_bad",
+    "fit_length",
+    *common.COLUMNS,
+    *common.LABELS,
+    *common.READING,
+)
 DEFAULTS: dict[str, Any] = {name: signature(Tower).parameters[name].default for name in SIZES} | {
     "dense": signature(TwoTowers).parameters["dense"].default,
     "missing": "hash",
@@ -57,7 +71,8 @@ def fit(arguments: argparse.Namespace) -> None:
 
 def _begin(given: Mapping[str, Any], arguments: argparse.Namespace, *, as_json: bool) -> None:
     # Options that contradict each other are refused before any file is read.
-    settings = Settings(**_settings(given))
+    preset = _preset(given)
+    settings = Settings(**({} if preset is None else dict(preset.settings)) | _settings(given))
     build(given, settings, vector_width=1)
     about = {"command": _as_json(given), "settings": settings.as_dict()}
     out, overwrite = getattr(arguments, "out", None), "overwrite" in arguments
@@ -113,8 +128,8 @@ def _way_on(where: Progress, settings: Settings) -> str:
 
 def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) -> None:
     """Load, train, measure, save."""
-    data = common.load(_of_pairs(given), build(given, settings, vector_width=1))
-    model = build(given, settings, data.vectors.width)
+    data = common.load(_of_pairs(given), build(given, settings, vector_width=1), _preset(given))
+    model = build(given, settings, data.vectors.width, data.parts["train"])
     tell.start(data, model, run)
     if run.writes:
         for warning in filter(None, map(few_degrees, data.parts.values())):
@@ -143,8 +158,36 @@ def _as_json(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in given.items()}
 
 
-def build(given: Mapping[str, Any], settings: Settings, vector_width: int) -> TwoTowers:
-    """The network that the options describe, with the initial weights of the seed."""
+def _preset(given: Mapping[str, Any]) -> Preset | None:
+    """The preset that the options name; None for the seed's network.
+
+    Raises:
+        ValueError: an option of the seed's network is beside it, or one of presets without it.
+    """
+    name = given.get("preset", "seed")
+    if name == "seed":
+        if "second_label_column" in given:
+            raise ValueError("--second-label-column goes with --preset similarity, entailment or small")
+        return None
+    for option in (*SIZES, "left_words", "right_words", "shared", "dense", "fit_length"):
+        if option in given:
+            own = "has one tower of its own sizes, for any number of words"
+            raise ValueError(f"--{option.replace('_', '-')} belongs to --preset seed; {name} {own}")
+    return PRESETS[name]
+
+
+def build(
+    given: Mapping[str, Any], settings: Settings, vector_width: int, pairs: SentencePairs | None = None
+) -> TwoTowers:
+    """The network that the options describe, with the initial weights of the seed, for the labels of these pairs."""
+    preset = _preset(given)
+    outputs = 1 if pairs is None or pairs.classes is None else len(pairs.classes)
+    if preset is not None:
+        if outputs == 1 and pairs is not None and pairs.labels is not None and are_soft(pairs.labels):
+            outputs = bins_of(tuple(given.get("label_range", (0.0, 1.0))))
+        second = None if pairs is None or pairs.second_classes is None else len(pairs.second_classes)
+        how: dict[str, Any] = {"outputs": outputs, "second_outputs": second, "seed": settings.seed}
+        return presets.build(preset, vector_width=vector_width, **how)
     sizes = {name: given[name] for name in SIZES if name in given}
     head = {"dense": given["dense"]} if "dense" in given else {}
     left_words, right_words = _words(given)
@@ -152,7 +195,7 @@ def build(given: Mapping[str, Any], settings: Settings, vector_width: int) -> Tw
         torch.default_generator.manual_seed(settings.seed)
         left = Tower(left_words, vector_width=vector_width, **sizes)
         right = left if "shared" in given else Tower(right_words, vector_width=vector_width, **sizes)
-        return TwoTowers(left, right, **head)
+        return TwoTowers(left, right, **head, outputs=outputs)
 
 
 def _words(given: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -170,5 +213,6 @@ def _measure_test(settings: Settings, data: common.Data, model: TwoTowers) -> di
     if test is None or test.labels is None:
         return {}
     measured = training.evaluate(model, test, device=settings.place, precision=settings.precision)
-    share = {} if are_soft(test.labels) else {"majority": majority(test.labels)}
+    degrees = test.labels.is_floating_point() and are_soft(test.labels)
+    share = {} if degrees else {"majority": majority(test.labels)}
     return {"test": {"pairs": len(test), **measured, **share}}

@@ -57,7 +57,7 @@ def predict(arguments: argparse.Namespace) -> None:
     windows = _windows(answer.checked(rows), model, options, skipped)
     first = next(windows)  # most mistakes are found here, before the vectors are read
     with _vectors(arguments, config, model) as vectors:
-        predictor = Predictor(model, vectors, **machine)
+        predictor = Predictor(model, vectors, **machine, classes=config.classes)
         job = Job(arguments, predictor, answer, skipped, by_line=by_line)
         with naming(arguments.out), job.admitting():
             write(place, lambda file: job.work(chain([first], windows), file, out_format))
@@ -91,10 +91,22 @@ class Answer:
     """
 
     def __init__(self, arguments: argparse.Namespace, config: Config) -> None:
+        self.classes = config.classes
         self.low, self.high = config.label_range
+        self.score = "class"
+        if self.classes is not None:
+            for option in ("threshold", "score_column"):
+                if getattr(arguments, option) is not None:
+                    problem = "is for models of degrees; this one has a column for each class, and `class`"
+                    raise ValueError(f"--{option.replace('_', '-')} {problem}")
+            if "class" in self.classes:
+                raise ValueError("a class of the model is named 'class', as the column of the most probable one is")
+            self.threshold = None
+            self.columns = {**dict.fromkeys(self.classes, float), "class": str}
+            return
         self.threshold: float | None = arguments.threshold
         usual = "probability" if (self.low, self.high) == (0, 1) else "score"
-        self.score: str = arguments.score_column or usual
+        self.score = arguments.score_column or usual
         self.columns: dict[str, type] = {self.score: float}
         if self.threshold is None:
             return
@@ -111,17 +123,34 @@ class Answer:
                 if name in rows.names:
                     option = "--score-column" if kind is float else "--label-column"
                     problem = f"has a column {name!r} already"
+                    if self.classes is not None:
+                        raise ValueError(
+                            f"{rows.path} {problem}; a class of the model has this name: rename the column"
+                        )
                     raise ValueError(f"{rows.path} {problem}; say {option} NAME to call the new one otherwise")
             yield rows
 
     def values(self, probabilities: Tensor, places: list[int], rows: int) -> list[Values]:
         """The cells of the added columns; those of rows at other places are empty."""
+        if self.classes is not None:
+            return self._class_values(probabilities, places, rows)
         scores: list[Any] = [None] * rows
         for place, score in zip(places, (self.low + (self.high - self.low) * probabilities).numpy(), strict=True):
             scores[place] = score
         if self.threshold is None:
             return [scores]
         return [scores, [None if score is None else int(score >= self.threshold) for score in scores]]
+
+    def _class_values(self, probabilities: Tensor, places: list[int], rows: int) -> list[Values]:
+        """A column of probabilities for each class, and the name of the most probable one."""
+        assert self.classes is not None
+        columns: list[list[Any]] = [[None] * rows for _ in self.columns]
+        best = probabilities.argmax(1).tolist() if places else []
+        for place, row, most in zip(places, probabilities.numpy(), best, strict=True):
+            for column, probability in zip(columns, row, strict=False):
+                column[place] = probability
+            columns[-1][place] = self.classes[most]
+        return list[Values](columns)
 
 
 class Job:
@@ -167,7 +196,7 @@ class Job:
         return tqdm(disable=not shown, leave=False, dynamic_ncols=True, unit=" pairs", unit_scale=True)
 
     def _check(self, probabilities: Tensor) -> None:
-        if wrong := int((~probabilities.isfinite()).sum()):
+        if wrong := int((~probabilities.isfinite()).reshape(len(probabilities), -1).any(1).sum()):
             problem = f"gives no number for {wrong} of {self.predictor.pairs} pairs; are its weights finite?"
             raise ValueError(f"{self.arguments.model}: the model {problem} Train it again")
 

@@ -10,6 +10,7 @@ from towers.cli.common import Data, covered
 from towers.data.kept_vectors import FILE
 from towers.model import TwoTowers
 from towers.training import Epoch, History
+from towers.training.presets import PRESETS
 from towers.training.run import RESULTS, Run
 
 
@@ -26,6 +27,8 @@ class Text:
         _say(f"vectors: {data.vectors.source}, {data.vectors.width} numbers a word; {found}")
         left, right = ("any number of" if tower.words is None else tower.words for tower in (model.left, model.right))
         towers = "one tower" if model.left is model.right else "two towers"
+        if preset := PRESETS.get(str(data.extra["data"].get("preset"))):
+            _say(f"preset: {preset.does}")
         _say(f"network: {towers}, left {left} words, right {right} words, {_weights(model):,} parameters")
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from towers.cli.arguments import Parser
 
 HELP = """
-Print the score of two sentences, in the range of the labels that the model learned from.
+Print the score of two sentences, in the range of the labels that the model learned from; of a model that learned
+classes, the probability of each, the most probable first.
 
   $ towers score --model towers-run "a happy ram was spotted by the lass" "the lass noticed a ram"
   0.9330
@@ -41,7 +42,13 @@ def run(arguments: argparse.Namespace) -> None:
     from towers.cli.common import answering
 
     with answering(arguments) as model:
-        print(f"{model.score(arguments.left, arguments.right):.4f}")
+        left, right = str(arguments.left), str(arguments.right)
+        score = model.score(left, right)
+        if isinstance(score, dict):
+            for name, probability in sorted(score.items(), key=lambda item: -item[1]):
+                print(f"{probability:.4f}\t{name}")
+        else:
+            print(f"{score:.4f}")
         if arguments.explain:
             for side, _, word, effect in model.explain(arguments.left, arguments.right):
                 print(f"{effect:+.4f}\t{side}\t{word}")

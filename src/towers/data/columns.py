@@ -51,9 +51,10 @@ class Columns(NamedTuple):
         """A column of names of classes; other cells than strings are spelled as JSON has them."""
         return [self._class(name, row, cell) for row, cell in enumerate(self._column(name, "label_column"))]
 
-    def are_numbers(self, name: str) -> bool:
-        """Whether all cells of a label column are numbers, so that they may be degrees."""
-        return all(_is_number(cell) for cell in self._column(name, "label_column"))
+    def none_is_a_number(self, name: str) -> bool:
+        """Whether the cells of a label column are several names of which none is a number: then they are classes."""
+        cells = self._column(name, "label_column")
+        return len(set(map(str, cells))) > 1 and not any(map(_is_number, cells)) and all(map(str, cells))
 
     def _class(self, name: str, row: int, cell: Any) -> str:
         if cell is None or (isinstance(cell, str) and not cell.strip()):

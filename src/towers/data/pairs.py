@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from itertools import accumulate, pairwise
 from os import PathLike
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ class SentencePairs:
         split: Split = "rule",
         format: TableFormat | None = None,
         separator: str | None = None,
-        classes: bool | Sequence[str] = False,
+        classes: bool | Literal["found"] | Sequence[str] = False,
         yes: str | None = None,
         second_label_column: str | None = None,
         second_classes: Sequence[str] | None = None,
@@ -94,8 +94,8 @@ class SentencePairs:
         says; or `;`, a tab or `|`, if the header has one of these and no comma. A name that ends in .gz is gzip.
 
         `classes`: labels are names of classes, of any number; True: those that the file has, sorted; or their names in
-        an order. `yes`: the label is 1 where the column has this name, and 0 elsewhere. `second_label_column` is a
-        column of classes beside the label.
+        an order; "found": as True if no label is a number, else False. `yes`: the label is 1 where the column has this
+        name, and 0 elsewhere. `second_label_column` is a column of classes beside the label.
 
         Raises:
             ValueError: a column is missing; those that exist are listed, with the nearest name.
@@ -331,7 +331,7 @@ def read_labels(
     columns: Columns,
     name: str | None,
     label_range: tuple[float, float],
-    classes: bool | Sequence[str] = False,
+    classes: bool | Literal["found"] | Sequence[str] = False,
     yes: str | None = None,
 ) -> dict[str, Any]:
     """The arguments of SentencePairs about the labels of a column: `labels`, and `classes` where they are classes.
@@ -347,6 +347,8 @@ def read_labels(
             listed = ", ".join(map(repr, sorted(set(names))[:8]))
             raise ValueError(f"{columns.rows.path}: no {name} is {yes!r}; there are {listed}")
         return {"labels": [float(found == yes) for found in names]}
+    if classes == "found":
+        classes = columns.none_is_a_number(name)
     if classes is False:
         return {"labels": columns.labels(name, label_range)}
     known = sorted(set(columns.classes(name))) if classes is True else list(classes)

@@ -57,9 +57,10 @@ class WordFeatures(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Glorot-uniform weights, zero bias."""
-        nn.init.xavier_uniform_(self.linear.weight[0])
-        nn.init.zeros_(self.linear.bias)
+        """nn.Linear's initial values: uniform between -1/sqrt(vector_width) and 1/sqrt(vector_width)."""
+        bound = self.vector_width**-0.5
+        for parameter in self.linear.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
 
     @contract(where=("batch >= 0", "words >= 1", "1 <= lengths <= words"), dtype_of="linear.weight")
     def forward(

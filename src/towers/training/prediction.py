@@ -21,6 +21,7 @@ from towers.data.vectors import BLANK
 from towers.model import TwoTowers
 from towers.ragged import Ragged
 from towers.training.fitting import MEASURING_BATCH
+from towers.training.objectives import objective_of
 from towers.training.options import Precision, check_arguments
 
 Vectors = WordVectors | VectorStore | ExtendedVectors
@@ -47,9 +48,11 @@ class Predictor:
         batch_size: sentences that a tower reads at a time.
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", …
         precision: as for `fit`.
+        classes: the names of the classes, where the model answers with their probabilities.
 
     Raises:
-        ValueError: the vectors have another width than the model's, or an argument is out of range.
+        ValueError: the vectors have another width than the model's, the model has another number of outputs than there
+            are classes, or an argument is out of range.
     """
 
     def __init__(
@@ -60,7 +63,9 @@ class Predictor:
         batch_size: int = MEASURING_BATCH,
         device: str | torch.device = "auto",
         precision: Precision = "32-true",
+        classes: Sequence[str] | None = None,
     ) -> None:
+        self.objective = objective_of(model, classes, named="classes")
         self.place = check_arguments(batch_size=batch_size, device=device, precision=precision)
         check_width(model, vectors)
         dtype = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(precision)
@@ -78,13 +83,13 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(self, pairs: SentencePairs) -> Tensor:
-        """Probabilities (pairs) as float32 on the CPU.
+        """Probabilities (pairs) as float32 on the CPU; of bins the mean degree, of classes (pairs, classes).
 
         Raises:
             ShapeContractError: a sentence has a number of words that its tower does not take.
         """
         if not len(pairs):
-            return torch.empty(0)
+            return torch.empty((0, self.model.outputs) if self.objective.kind == "classes" else 0)
         counts = Counter(chain.from_iterable(chain(pairs.left, pairs.right)))
         vectors = self.vectors.select(counts)
         with torch.autocast(self.place.type, torch.bfloat16) if self.mixed else nullcontext():
@@ -95,7 +100,7 @@ class Predictor:
         self._note_unknown(pairs, counts, vectors)
         if len(pairs) >= self.batch_size:  # for a single pair it would take longer than the pair
             give_memory_back()
-        return logits.float().sigmoid().cpu()
+        return self.objective.answer(logits.float()).cpu()
 
     @torch.inference_mode()
     def one(self, left: Sentence, right: Sentence) -> Tensor:
@@ -107,7 +112,7 @@ class Predictor:
         with torch.autocast(self.place.type, torch.bfloat16) if self.mixed else nullcontext():
             logit = self.model(rows[None, : len(left)], rows[None, len(left) :])
         self._count(counts, vectors)
-        return logit.float().sigmoid().cpu()
+        return self.objective.answer(logit.float()).cpu()
 
     @torch.inference_mode()
     def encode(self, sentences: Sequence[Sentence], side: Literal["left", "right"]) -> Tensor:

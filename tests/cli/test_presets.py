@@ -1,0 +1,151 @@
+"""`towers fit --preset`, and what its models answer on the command line and in Python."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import towers
+from towers.cli import main
+from towers.model import TwoTowers
+from towers.training.presets import PRESETS, bins_of, build
+
+WORDS = ["cat", "dog", "sits", "runs", "not", "a", "sleeps", "house"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pairs with a degree from 1 to 5 and a class, and vectors of their words."""
+    place = tmp_path_factory.mktemp("pairs")
+    generator = torch.Generator().manual_seed(1)
+    rows = ["sentence1\tsentence2\tdegree\tkind"]
+    for left, right in torch.randint(len(WORDS), (48, 2, 4), generator=generator).tolist():
+        same = len(set(left) & set(right))
+        kind = ["OTHER", "NEAR", "SAME"][min(same, 2)]
+        rows.append(
+            "\t".join([*(" ".join(WORDS[word] for word in side) for side in (left, right)), f"{1 + same}", kind])
+        )
+    (place / "pairs.tsv").write_text("\n".join(rows) + "\n")
+    vectors = torch.randn(len(WORDS), 6, generator=generator)
+    lines = [" ".join([word, *(f"{x:.4f}" for x in row)]) for word, row in zip(WORDS, vectors.tolist(), strict=True)]
+    (place / "vectors.txt").write_text("\n".join(lines) + "\n")
+    files = [
+        "--train",
+        "pairs.tsv",
+        "--dev",
+        "pairs.tsv",
+        "--vectors",
+        "vectors.txt",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        degrees = ["--label-column", "degree", "--label-range", "1", "5", "--second-label-column", "kind"]
+        assert main(["fit", "--preset", "small", *files, *degrees, "--out", "alike"]) == 0
+        assert main(["fit", "--preset", "entailment", *files, "--label-column", "kind", "--out", "classes"]) == 0
+    return place
+
+
+@pytest.fixture(autouse=True)
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+def test_degrees_are_answered_in_their_range_and_either_way_round(folder):
+    model = towers.load("alike")
+    assert (model.network.outputs, model.network.second.outputs) == (5, 3)
+    score = model.score("a cat sits", "a dog sits")
+    assert 1 <= score <= 5
+    assert score == pytest.approx(model.score("a dog sits", "a cat sits"), abs=1e-5)
+    assert score == pytest.approx(model.score("sits a cat", "sits dog a"), abs=1e-5), "word order plays no part"
+    matrix = model.similarity(["a cat sits", "a dog runs"], ["a dog sits", "not a house"])
+    assert matrix[0, 0].item() == pytest.approx(score, abs=1e-5)
+    scores, places = model.most_similar("a cat sits", ["not a house", "a cat sits", "a dog sits"], k=3)
+    assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+    assert sorted(places.tolist()) == [0, 1, 2]
+    config = json.loads((folder / "alike" / "config.json").read_text())
+    assert (config["format"], config["vectors"]["missing"], config["data"]["preset"]) == (3, "zero", "small")
+
+
+def test_classes_are_answered_by_name():
+    model = towers.load("classes")
+    one = model.score("a cat sits", "a dog sits")
+    assert set(one) == {"OTHER", "NEAR", "SAME"}
+    assert sum(one.values()) == pytest.approx(1, abs=1e-5)
+    many = model.score([("a cat sits", "a dog sits"), ("a house", "not a dog")])
+    assert many.shape == (2, 3)
+    assert many[0].tolist() == pytest.approx([one[name] for name in model.classes], abs=1e-5)
+    assert model.score([]).shape == (0, 3)
+    for call in (
+        lambda: model.similarity(["a"], ["a"]),
+        lambda: model.most_similar("a", ["a"]),
+        lambda: model.explain("a", "a"),
+    ):
+        with pytest.raises(
+            ValueError, match=r"needs one score for a pair; this model answers with classes \(NEAR, OTHER"
+        ):
+            call()
+
+
+def test_predict_writes_a_column_for_each_class(capsys):
+    assert main(["predict", "--model", "classes", "--pairs", "pairs.tsv", "--out", "p.tsv"]) == 0
+    header, *rows = [line.split("\t") for line in Path("p.tsv").read_text().splitlines()]
+    assert header[-4:] == ["NEAR", "OTHER", "SAME", "class"]
+    numbers = np.array([row[-4:-1] for row in rows], dtype=float)
+    assert [header[-4 + place] for place in numbers.argmax(1)] == [row[-1] for row in rows]
+    np.testing.assert_allclose(numbers.sum(1), 1, atol=1e-5)
+    assert main(["score", "--model", "classes", "a cat sits", "a dog sits"]) == 0
+    told = capsys.readouterr().out.splitlines()[-3:]
+    assert sorted(line.split("\t")[1] for line in told) == ["NEAR", "OTHER", "SAME"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "--preset", "small", "--shared"], "--shared belongs to --preset seed; small has one tower of its own"),
+        (["fit", "--preset", "small", "--hidden", "3"], "--hidden belongs to --preset seed"),
+        (["fit", "--second-label-column", "kind"], "--second-label-column goes with --preset similarity"),
+        (["fit", "--yes", "SAME"], "--yes goes with --train"),
+        (["predict", "--model", "classes", "--pairs", "pairs.tsv", "--out", "-", "--threshold", "0.5"], "--threshold is for models of degrees"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_value_is_yes_and_names_are_classes(capsys):
+    files = [
+        "--train",
+        "pairs.tsv",
+        "--vectors",
+        "vectors.txt",
+        "--epochs",
+        "1",
+        "--right-words",
+        "any",
+        "--device",
+        "cpu",
+    ]
+    assert main(["fit", *files, "--label-column", "kind", "--yes", "SAME", "--out", "yes"]) == 0
+    assert TwoTowers.load("yes").outputs == 1
+    assert main(["fit", *files, "--label-column", "kind", "--out", "named"]) == 0
+    assert TwoTowers.load("named").outputs == 3
+    assert main(["fit", *files, "--label-column", "kind", "--yes", "sam", "--out", "no"]) == 2
+    assert "pairs.tsv: no kind is 'sam'; there are 'NEAR', 'OTHER', 'SAME'" in capsys.readouterr().err
+
+
+def test_sizes_of_presets():
+    sizes = {
+        name: sum(x.numel() for x in build(PRESETS[name], vector_width=300, outputs=5).parameters()) for name in PRESETS
+    }
+    assert sizes["small"] < 40_000
+    assert [bins_of(limits) for limits in ((1, 5), (0, 5), (0, 1), (0.0, 2.5), (0, 100))] == [5, 6, 5, 5, 5]
+    one, same, other = (build(PRESETS["small"], vector_width=6, seed=seed).dense.weight for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
