@@ -75,12 +75,12 @@ class ExtendedVectors:
         if self.width != self.more.width:
             raise ValueError(f"{refused}: they have {self.more.width} numbers a word, not {self.width}")
         shared, words = 0, self.own.known
-        rows = {word: row for row, word in enumerate(words)}
+        own = set(words)
         for start in range(0, len(words), COMPARED):
             part = words[start : start + COMPARED]
             there = self.more.select(part)
-            both = [place for place, word in enumerate(there.known) if word in rows]
-            mine = self.own.table[[rows[there.known[place]] for place in both]]
+            both = [place for place, word in enumerate(there.known) if word in own]
+            mine = self.own.gather([there.known[place] for place in both])
             theirs = there.table[both]
             wrong = ((mine - theirs).abs() > ROUNDING * theirs.abs() + SMALLEST).any(1).nonzero()
             if len(wrong):

@@ -15,6 +15,8 @@ from towers.data.vector_readers import open_vectors
 from towers.data.words import forms
 
 Missing = Literal["hash", "zero"]
+PART = 1 << 13
+"""Rows of a table that are checked at a time."""
 BLANK = ""
 """The blank word: all zeros, and never counted as missing."""
 
@@ -45,7 +47,7 @@ class WordVectors:
 
     Args:
         words: the words, each once; not "", which is the blank word and always zeros.
-        table: their vectors, float32, "vocabulary width".
+        table: their vectors, "vocabulary width". Those of float16 stay so until all are asked for (`table`).
         missing: "hash" or "zero".
         source: where the vectors came from, for reports.
         scale: the root mean square of a hashed vector's numbers; None: that of the table's first 1,000 rows.
@@ -73,11 +75,11 @@ class WordVectors:
             raise ValueError(
                 f"table {tuple(table.shape)} must be (words, width), with a row for each of {len(words)} words"
             )
-        self.table = table.to(torch.float32)
+        self._table = table if table.dtype == torch.float16 else table.to(torch.float32)
         self.missing: Missing = missing
         self.source = source
         self.duplicates = duplicates
-        self.scale = root_mean_square(self.table) if scale is None else scale
+        self.scale = root_mean_square(self._table) if scale is None else scale
         self._words = list(words)
         self._rows = {word: row for row, word in enumerate(words)}
         self._known = len(self._words)
@@ -87,9 +89,11 @@ class WordVectors:
             raise ValueError(f"words must have each word once; {twice!r} is there twice")
         if BLANK in self._rows:
             raise ValueError(f"words[{self._rows[BLANK]}] is empty; the empty word always stands for zeros")
-        infinite = (~self.table.isfinite()).any(1).nonzero()
-        if len(infinite):
-            raise ValueError(f"table must have finite numbers only; that of {words[int(infinite[0])]!r} has others")
+        for start in range(0, len(words), PART):  # a mask of the whole table would be as large as the table
+            part = self._table[start : start + PART]
+            if not part.isfinite().all():
+                word = words[start + int((~part.isfinite()).any(1).nonzero()[0])]
+                raise ValueError(f"table must have finite numbers only; that of {word!r} has others")
 
     @classmethod
     def load(
@@ -122,6 +126,12 @@ class WordVectors:
         return cls(words, table, missing=missing, source=source, scale=scale, duplicates=duplicates)
 
     @property
+    def table(self) -> Tensor:
+        """The vectors of all words, float32, "vocabulary width"; more rows come with words that are missing."""
+        self._table = self._table.to(torch.float32)
+        return self._table
+
+    @property
     def words(self) -> tuple[str, ...]:
         """The word of each row of the table."""
         return tuple(self._words)
@@ -134,7 +144,7 @@ class WordVectors:
     @property
     def width(self) -> int:
         """How many numbers a word's vector has."""
-        return self.table.shape[1]
+        return self._table.shape[1]
 
     @property
     def missing_counts(self) -> Counter[str]:
@@ -178,10 +188,10 @@ class WordVectors:
         rows = [self._row(word) for word in words]
         missing = [place for place, row in enumerate(rows) if row == self._known]
         if not missing:
-            return self.table.index_select(0, torch.tensor(rows))
-        vectors = self.table.new_zeros(len(rows), self.width)
+            return self._table.index_select(0, torch.tensor(rows, dtype=torch.int64)).to(torch.float32)
+        vectors = torch.zeros(len(rows), self.width)
         known = [place for place, row in enumerate(rows) if row < self._known]
-        vectors[known] = self.table[[rows[place] for place in known]]
+        vectors[known] = self._table[[rows[place] for place in known]].to(torch.float32)
         if self.missing == "hash" and (named := [place for place in missing if words[place] != BLANK]):
             vectors[named] = self.scale * hashed_table([forms(words[place])[-2] for place in named], self.width)
         return vectors
@@ -192,7 +202,7 @@ class WordVectors:
         rows = sorted({row for form in wanted if (row := self._rows.get(form, self._known)) < self._known})
         return WordVectors(
             [self._words[row] for row in rows],
-            self.table[rows],
+            self._table[rows].to(torch.float32),
             missing=self.missing,
             source=self.source,
             scale=self.scale,
@@ -226,7 +236,7 @@ class WordVectors:
             rows = self.scale * hashed_table(new, self.width)
             if BLANK in new:
                 rows[new.index(BLANK)] = 0
-            self.table = torch.cat([self.table, rows])
+            self._table = torch.cat([self.table, rows])
 
     def __repr__(self) -> str:
         return f"WordVectors({self._known} words of {self.width} numbers, source={self.source!r})"
