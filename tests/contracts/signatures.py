@@ -1,14 +1,15 @@
 """Random signatures in the language of annotations that jaxtyping knows too, and random calls of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from functools import cache
 from random import Random
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jaxtyping
 import torch
 from beartype import beartype
+from beartype.vale import Is
 from jaxtyping import AbstractDtype, jaxtyped
 from torch import Tensor, nn
 
@@ -274,6 +275,40 @@ def theirs_of(value: Any) -> Any:
     return value.items if isinstance(value, Whole) else value
 
 
+def record(rng: Random, trouble: float, depth: int) -> Piece:
+    """A dataclass: the oracle, which does not look into one, gets its fields as a tuple."""
+    parts = [annotation(rng, trouble / 2, depth + 1) for _ in range(rng.choice((1, 2, 2)))]
+    parts = [tensor(rng, trouble / 2, rank=1) if "self" in part.uses else part for part in parts]
+    if any("self" in part.uses or "{k}" in part.uses for part in parts):  # a field's `self` is the record
+        return tensor(rng, trouble, kind="Float", rank=0)
+    kind = make_dataclass("Drawn", [(f"field_{at}", part.hint) for at, part in enumerate(parts)])
+
+    def make(rng: Random, sizes: Sizes) -> Any:
+        items = [part.make(rng, sizes) for part in parts]
+        if rng.random() < trouble / 8:
+            return rng.choice(WRONG_KINDS[:3])
+        return Whole(kind(*map(ours_of, items)), tuple(map(theirs_of, items)))
+
+    theirs = tuple[tuple(part.theirs for part in parts)]  # type: ignore
+    return Piece(kind, theirs, make, " ".join(part.uses for part in parts))
+
+
+def low(value: Any) -> bool:
+    return value.ndim < 2
+
+
+def validated(rng: Random, trouble: float) -> Piece:
+    """A tensor with a validator, or with a text beside it; on the CPU, for validators look at no meta tensors."""
+    inner = tensor(rng, trouble)
+    hint = Annotated[inner.hint, Is[low] if rng.random() < 0.6 else "a text"]  # type: ignore
+
+    def make(rng: Random, sizes: Sizes) -> Any:
+        value = inner.make(rng, sizes)
+        return torch.empty_like(value, device="cpu") if type(value) is Tensor else value
+
+    return Piece(hint, hint, make, inner.uses)
+
+
 def plain(rng: Random) -> Piece:
     hint, value = rng.choice(PLAIN)
     return Piece(hint, hint, lambda rng, sizes: rng.choice((0, "a", 1.5, None)) if rng.random() < 0.1 else value)
@@ -285,12 +320,16 @@ def annotation(rng: Random, trouble: float, depth: int = 0) -> Piece:
         return tensor(rng, trouble)
     if draw < 0.76 and depth == 0:
         return optional(rng, trouble)
-    if draw < 0.83:
+    if draw < 0.81:
         return either(rng, trouble)
+    if draw < 0.83 and depth == 0:
+        return validated(rng, trouble)
     if draw < 0.9:
         return several(rng, trouble, depth)
-    if draw < 0.96:
+    if draw < 0.945:
         return container(rng, trouble, depth)
+    if draw < 0.96 and depth == 0:
+        return record(rng, trouble, depth)
     return plain(rng)
 
 
@@ -314,6 +353,8 @@ class Signature:
     theirs: Callable[..., Any]
     result: list[Any] = field(default_factory=lambda: [None])
     shown: str = ""
+    scoped: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    """Makes and decorates the function in a scope where alone its annotations, which are texts, have a meaning."""
 
 
 def signature(rng: Random) -> Signature:
@@ -337,8 +378,34 @@ def signature(rng: Random) -> Signature:
     text = _source(pieces, by_default, method="{self.w}" in uses, quoted=in_text, keyword=rng.random() < 0.3)
     result: list[Any] = [None]
     function, theirs = (_defined(text, {f"_{name}": getattr(piece, which) for name, piece in pieces.items()}, result) for which in ("hint", "theirs"))  # fmt: skip
+    form = rng.choice(("function",) * 7 + ("postponed", "scoped", "class"))
+    scoped = None
+    if form == "class" and not {"args", "kwargs", "return", "self"} & {*pieces, *uses.replace("{", ".").split(".")}:
+        function, theirs = (_class(pieces, by_default, which) for which in ("hint", "theirs"))
+        text = f"a dataclass in place of {text}"
+    elif form == "scoped":
+        text = _source(pieces, by_default, method="{self.w}" in uses, quoted=True, keyword=False)
+        scoped = _in_a_scope(text, {f"_{name}": piece.hint for name, piece in pieces.items()}, result)
+        theirs = _defined(text, {f"_{name}": piece.theirs for name, piece in pieces.items()}, result)
+    elif form == "postponed":
+        text = f"from __future__ import annotations\n{text}"
+        function = _defined(text, {f"_{name}": piece.hint for name, piece in pieces.items()}, result)
     shown = text + "".join(f"\n  {name}: {_named(piece.hint)}" for name, piece in pieces.items())
-    return Signature(text, pieces, by_default, function, theirs, result, shown)
+    return Signature(text, pieces, by_default, function, theirs, result, shown, scoped)
+
+
+def _class(pieces: dict[str, Piece], by_default: frozenset[str], which: str) -> Any:
+    """A dataclass whose fields are the arguments."""
+    ordered = sorted(pieces, key=lambda name: name in by_default)
+    fields = [(name, getattr(pieces[name], which), *([field(default=None)] * (name in by_default))) for name in ordered]
+    return make_dataclass("Made", fields)
+
+
+def _in_a_scope(text: str, annotations: dict[str, Any], result: list[Any]) -> Any:
+    body = "\n".join(f"    {line}" for line in ["@decorate", text, "return function"])
+    space: dict[str, Any] = {"__name__": "random_signatures"}
+    exec(f"def scope({', '.join(['decorate', 'result', *annotations])}):\n{body}", space)
+    return lambda decorate: space["scope"](decorate, result, **annotations)
 
 
 def _takes_none(piece: Piece) -> bool:

@@ -46,7 +46,9 @@ def disagreements(seeds: range, decorate: Decorate = contract, most: int = 5) ->
     for seed in seeds:
         rng = Random(seed)
         signature = signatures.signature(rng)
-        theirs, ours = oracle(signature.theirs), decorate(signature.function)
+        theirs = oracle(signature.theirs)
+        scoped = signature.scoped if decorate is contract else None
+        ours = decorate(signature.function) if scoped is None else scoped(decorate)
         for _ in range(CALLS):
             call = signatures.call(rng, signature)
             wanted, got = verdict(theirs, call.theirs, signature.result), verdict(ours, call.ours, signature.result)

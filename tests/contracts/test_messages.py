@@ -3,7 +3,7 @@
 import copy
 import pickle
 import traceback
-from typing import TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import pytest
 import torch
@@ -390,3 +390,16 @@ def test_a_program_compiled_for_any_size_says_the_same(checked, arguments, text)
     with pytest.raises(torch._dynamo.exc.Unsupported) as caught:
         torch.compile(checked, backend="eager", fullgraph=True, dynamic=True)(*arguments)
     assert text in str(caught.value)
+
+
+def test_a_message_has_at_most_2000_characters():
+    choices: Any = Literal[tuple(f"choice number {number}" for number in range(500))]  # type: ignore
+
+    @contract
+    def function(x: Float[Tensor, "n"] | None, a: choices, b: dict[str, Float[Tensor, "3"]]) -> None: ...
+
+    for arguments in ((None, "none", {}), (None, "choice number 0", {"k" * 9000: f(4)})):
+        with pytest.raises(ShapeContractError, match=r"^function: ") as caught:
+            function(*arguments)
+        assert len(str(caught.value)) == 2000
+        assert str(caught.value).endswith("…")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
-from towers.contracts import ShapeContractError, contract
+from towers.contracts import ShapeContractError, attach, contract
 
 from . import moved
 
@@ -259,3 +260,47 @@ def test_meta_and_fake_tensors():
         assert mode is not None
         with pytest.raises(ShapeContractError, match=WRONG):
             fake(torch.empty(3, 5, 9))
+
+
+# Other tracers, and arrays of NumPy.
+
+
+def test_symbolic_trace_passes_through():
+    graph = torch.fx.symbolic_trace(Weighted())
+    assert [node.op for node in graph.graph.nodes] == ["placeholder", "call_module", "output"]
+    equal(graph(torch.ones(2, 3)), graph.linear(torch.ones(2, 3)))
+    attached = nn.Sequential(nn.Linear(3, 2))
+    attach(attached, "batch 3 -> batch 2")
+    assert torch.fx.symbolic_trace(attached)(torch.ones(2, 3)).shape == (2, 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_jit_trace_checks_the_example():
+    traced = torch.jit.trace(Weighted(), (torch.ones(2, 3),))
+    assert traced(torch.ones(5, 3)).shape == (5, 2)
+    with pytest.raises(ShapeContractError, match="axis 1 is 4; expected 3"):
+        torch.jit.trace(Weighted(), (torch.ones(2, 4),))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_functions_are_left_alone():
+    @torch.jit.script
+    def scripted(x: Tensor) -> Tensor:
+        return x + 1
+
+    assert contract(scripted) is scripted
+
+
+def test_arrays_of_numpy_in_compiled_programs():
+    @contract
+    def function(x: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        return x + 1
+
+    torch._dynamo.reset()
+    compiled = torch.compile(function, backend="eager", fullgraph=True)
+    assert (compiled(np.zeros((2, 3), np.float32)) == 1).all()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="axis 1 is 4; expected 3"):
+        compiled(np.zeros((2, 4), np.float32))
+    torch._dynamo.reset()
+    with pytest.raises(ShapeContractError, match="x is int64; expected Float"):
+        torch.compile(function, backend="eager")(np.zeros((2, 3), np.int64))

@@ -23,6 +23,9 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     {self.sizes[0]}, {x.shape[0]}, {len(x)}
     Float, Int32, Bool, Shaped, ...               every dtype class, classes of your own, and subclasses of Tensor
     X | None, unions, defaults, *args, **kwargs   and TypeVars, Any, numpy arrays, properties, bound methods
+    isinstance(x, Float[...]), print_bindings()   in the body of a contracted function they see the axes of the call,
+                                                  and what isinstance binds holds for the result; not in async
+                                                  functions and generators. Such a function is never compiled
     Annotated[Float[...], Is[...]]                validators run wherever values can be read: not under compile,
                                                   export and vmap, not on meta
     int, Literal, list[int], Callable, ...        what is no tensor is beartype's; under torch.compile, where beartype
@@ -40,33 +43,55 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     n-1 before n, and 2*n alone                   hold in any order; a linear expression of one name binds it
     a name nearly like another                    is a warning; with `vocabulary=` an unknown name is an error
     where="steps % chunk == 0"                    bounds and divisibility, which jaxtyping does not have
-    under torch.compile, export, vmap             the same checks, where jaxtyping refuses what fits, or vanishes
+    under torch.compile, export, vmap             the same checks, where jaxtyping refuses what fits, or vanishes. What
+                                                  does not fit is a ShapeContractError; with fullgraph=True, and in a
+                                                  strict export, it arrives as torch's Unsupported, with its text
+    PyTree[X] of towers.contracts                 lists, tuples, dicts, dataclasses and nodes of torch's pytree, nested
+                                                  in any way; None is a leaf. jaxtyping's own PyTree is read the same
     None in {argument}                            refused with a reason
 
     not supported                                 instead
     -------------                                 -------
-    ?name, PyTree[...]                            list, tuple, dict, dataclass
+    ?name, PyTree[X, "T"]                         PyTree[X]
     {self.a+1}, {self.f()}, n**2, other code      {self.a}+1; text is parsed, never run
-    jaxtyped("context"), isinstance(x, Float[..]) a function with a contract
+    jaxtyped("context")                           a function with a contract
+    @no_type_check above @contract                below it, or checks("off", package)
+    torch.fx.symbolic_trace                       its proxies have no sizes and pass unchecked
+    torch.jit.trace                               the sizes of the example are checked, with torch's TracerWarning
     Iterator and Callable of tensors              what they give is not looked at
     assigning a field of a dataclass later        checked when it passes a contract
     what a record holds of its own class          checked by its type only, not by its fields
-    torch.jit.script                              torch.compile, torch.export
+    torch.jit.script                              cannot read jaxtyping; what it has made stays as it is
 """
 
 from typing import TYPE_CHECKING, Any
+
+from jaxtyping import print_bindings
 
 from towers.contracts.decorate import contract
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.hooks import attach
 from towers.contracts.import_hook import install, register_magic
 from towers.contracts.modes import checks
+from towers.contracts.trees import PyTree
 
 if TYPE_CHECKING:
     from towers.contracts.proofs.proof import Proof, ShapeTrace
     from towers.contracts.proofs.verify import trace, verify
 
-__all__ = ["Proof", "ShapeContractError", "ShapeTrace", "attach", "checks", "contract", "install", "trace", "verify"]
+__all__ = [
+    "Proof",
+    "PyTree",
+    "ShapeContractError",
+    "ShapeTrace",
+    "attach",
+    "checks",
+    "contract",
+    "install",
+    "print_bindings",
+    "trace",
+    "verify",
+]
 
 _PROOFS = {"Proof": "proof", "ShapeTrace": "proof", "trace": "verify", "verify": "verify"}
 

@@ -24,9 +24,11 @@ from towers.contracts.specs import (
     RecordSpec,
     Spec,
     TensorSpec,
+    TreeSpec,
     TupleSpec,
     holds_tensors,
 )
+from towers.contracts.trees import PyTree
 
 
 def read_annotation(hint: Any, value: str | None, root: str | None = "self") -> Spec:
@@ -98,6 +100,10 @@ def _read(hint: Any, value: str | None, root: str | None) -> Spec:
         validators = _validators(hint)
         return tuple(_validated(option, validators) for option in read_annotation(get_args(hint)[0], value, root))
     kind, inner = cast(Any, get_origin(hint)), get_args(hint)
+    if hint is PyTree or kind is PyTree:
+        return (TreeSpec(read_annotation(inner[0] if inner else Any, None, root)),)
+    if "leaftype" in getattr(cast(object, hint), "__dict__", ()):  # jaxtyping's own PyTree, which is there beside jax
+        return _read_their_tree(hint, root)
     fields = _fields(kind or hint)
     if fields:
         return _unless_plain(hint, _read_fields(hint, fields, value))
@@ -115,6 +121,12 @@ def _read(hint: Any, value: str | None, root: str | None) -> Spec:
     if any(isinstance(item, (list, tuple)) or holds_tensors(read_annotation(item, None, root)) for item in inner):
         return (PlainSpec(kind),)  # a Callable, an Iterator: what it gives is not known before it is used up
     return (PlainSpec(hint),)
+
+
+def _read_their_tree(hint: Any, root: str | None) -> Spec:
+    if getattr(hint, "structure", None) is not None:
+        raise ValueError(f"PyTree[…, {hint.structure!r}]: structures have no names here; PyTree[…] is any of them")
+    return (TreeSpec(read_annotation(getattr(hint, "leaftype", Any), None, root)),)
 
 
 def _unless_plain(hint: Any, option: Alternative) -> Spec:
@@ -176,13 +188,21 @@ def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSp
 
 def _with_default(spec: Spec, default: object) -> Spec:
     """With the type of a default that is of none of its own, such as None for a tensor: it is no less allowed there."""
-    kinds = [
-        option.carriers if isinstance(option, TensorSpec) else tuple if isinstance(option, TupleSpec) else option.kind
-        for option in spec
-        if not isinstance(option, PlainSpec)
-    ]
+    kinds = [_kind_of(option) for option in spec if not isinstance(option, PlainSpec)]
     plain = any(option.takes(default) for option in spec if isinstance(option, PlainSpec))
     return spec if plain or any(isinstance(default, kind) for kind in kinds) else (*spec, PlainSpec(type(default)))
+
+
+def _kind_of(option: Alternative) -> Any:
+    match option:
+        case TensorSpec():
+            return option.carriers
+        case TupleSpec():
+            return tuple
+        case TreeSpec() | PlainSpec():
+            return object
+        case _:
+            return option.kind
 
 
 # Tensors.

@@ -10,7 +10,7 @@ from towers.contracts import modes
 from towers.contracts.bindings import Bindings, Bound, Impossible, Unknown, is_result
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.expressions import Condition
-from towers.contracts.layouts import RaggedAxis, Size, has_layout, layout, merged, sized
+from towers.contracts.layouts import RaggedAxis, Size, layout, merged, sized
 from towers.contracts.nontensor import is_valid
 from towers.contracts.refusals import (
     refuse_condition,
@@ -36,20 +36,29 @@ from towers.contracts.specs import (
     RecordSpec,
     Spec,
     TensorSpec,
+    TreeSpec,
     TupleSpec,
     pair,
 )
+from towers.contracts.trees import is_kind, tree_leaves
 
 P = ParamSpec("P")
 
 
-def refusal(signature: Signature, arguments: Mapping[str, Any]) -> Exception:
-    """The error of a call that does not fit, ready to be raised; "return" among the arguments is its result."""
+def refusal(signature: Signature, arguments: Mapping[str, Any], added: Mapping[str, Bound] | None = None) -> Exception:
+    """The error of a call that does not fit, ready to be raised.
+
+    Args:
+        signature: what the call does not fit.
+        arguments: its arguments; "return" among them is its result.
+        added: the axes that the body of the function has bound, which the result must have.
+    """
     names = Bindings(signature, arguments)
     check = Check(names)
     try:
         check.check_arguments()
         if "return" in arguments:
+            names.axes = {**(added or {}), **names.axes}
             check.check_result(arguments["return"])
     except (ShapeContractError, ValueError) as error:
         error.__traceback__ = error.__context__ = None  # how the words were found is of no use to a reader
@@ -119,6 +128,9 @@ class Check:
         elif isinstance(option, ItemsSpec):
             for index, item in enumerate(value):
                 self.check(f"{name}[{index}]", item, option.item)
+        elif isinstance(option, TreeSpec):
+            for place, leaf in tree_leaves(value, option.leaf, name):
+                self.check(place, leaf, option.leaf)
         elif isinstance(option, MappingSpec):
             for key, item in value.items():
                 self.check(f"a key of {name}", key, option.key)
@@ -267,17 +279,6 @@ class Check:
                 self.refuse(refuse_condition, condition, None)
         elif not bool(fine.all()):
             self.refuse(refuse_condition, condition, tuple((~fine).nonzero()[0].tolist()))
-
-
-def is_kind(value: object, option: Alternative) -> bool:
-    """Whether a value is of the type that an alternative names."""
-    if isinstance(option, TensorSpec):
-        return isinstance(value, option.carriers) and has_layout(value)
-    if isinstance(option, TupleSpec):
-        return isinstance(value, tuple) and len(cast(tuple[object, ...], value)) == len(option.items)
-    if isinstance(option, PlainSpec):
-        return option.takes(value) and option.traceable(value)  # beartype looks at one item of a list, by chance
-    return isinstance(value, dict if isinstance(option, KeyedSpec) else option.kind)
 
 
 def _likeness(value: object, option: Alternative) -> int:

@@ -11,24 +11,30 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from towers.contracts.check import is_kind, refusal
+from towers.contracts.bindings import Bound
+from towers.contracts.check import refusal
 from towers.contracts.codegen.conditions import ConditionWriter, bounded_names
 from towers.contracts.codegen.size_checks import AxisWriter
 from towers.contracts.codegen.value_checks import ValueWriter
 from towers.contracts.codegen.writer import Writer
 from towers.contracts.expressions import path_root
-from towers.contracts.modes import switch
+from towers.contracts.modes import Proxied, holds_proxy, switch
+from towers.contracts.shared_axes import SharedAxes, asks_for_axes, in_eager_mode, shared_sizes
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Spec, tensors
+from towers.contracts.trees import is_kind
 
 _number = count()
 
 
 def compile_check(function: Callable[..., Any], signature: Signature) -> Any:
     """A function of the same parameters that checks, calls and checks the result."""
-    source = _Source(signature)
-    text = source.around(is_async=inspect.iscoroutinefunction(function))
-    return _compiled(text, signature, {**source.space(), f"{source.mark}function": function})
+    is_async = inspect.iscoroutinefunction(function)
+    later = is_async or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    source = _Source(signature, shares=not later and asks_for_axes(function))
+    text = source.around(is_async=is_async)
+    called = in_eager_mode(function, signature.name) if source.shares else function
+    return _compiled(text, signature, {**source.space(), f"{source.mark}function": called})
 
 
 def compile_made(initialise: Callable[..., Any], signature: Signature) -> Any:
@@ -67,7 +73,9 @@ def _compiled(text: str, signature: Signature, space: dict[str, Any]) -> Any:
 class _Source:
     """The source of one check."""
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, *, shares: bool = False) -> None:
+        self.shares = shares
+        """Whether the body of the function sees the axes of the call."""
         self.signature, self.package = signature, signature.package
         self.parameters = signature.formal
         self.names = [parameter.name for parameter in self.parameters]
@@ -87,10 +95,12 @@ class _Source:
         return {
             **self.writer.constants,
             f"{self.mark}switch": switch,
+            f"{self.mark}Proxied": Proxied,
             f"{self.mark}signature": self.signature,
             f"{self.mark}partial": partial,
             f"{self.mark}same": _same,
-            f"{self.mark}refused": _refused(self.signature, self.names),
+            f"{self.mark}refused": _refused(self.signature, self.names, self.shares),
+            f"{self.mark}shared_axes": SharedAxes,
         }
 
     def around(self, *, is_async: bool) -> str:
@@ -99,19 +109,54 @@ class _Source:
         call = f"{self.mark}function({', '.join(passed)})"
         later = f"{self.mark}partial({', '.join([f'{self.mark}function', *passed])})"
         awaited = f"await {call}" if is_async else call
-        arguments, result = self._arguments(), self._result()
+        arguments, shared = self._arguments(), self._shared() if self.shares else []
+        result = self._unless_proxied([*self._taken(), *self._result()], "pass")
         called = [f"    {self.result} = {awaited}", *result, f"    return {self.result}"]
+        called = [*shared, *(f"    {line}" for line in called)] if shared else called
         return "\n".join(
             [
                 f"{'async ' if is_async else ''}def checked({self._header()}):",
                 *self._left_out(),
                 *self._modes(f"return {awaited}", later, awaits=is_async),
                 *self._start(),
-                *arguments,
-                *(called if result else [f"    return {awaited}"]),
+                *self._unless_proxied(arguments, f"return {awaited}"),
+                *(called if result or shared else [f"    return {awaited}"]),
                 "",
             ]
         )
+
+    def _shared(self) -> list[str]:
+        """The line that shows the axes of the call to its body; what that binds is written for the result."""
+        known = list(self.axes.seen)
+        single = ", ".join(f"{name!r}: {self.axes.local(name)}" for name in known if name[0] != "*")
+        several = ", ".join(f"{name[1:]!r}: {self.mark}axes_{name[1:]}" for name in known if name[0] == "*")
+        given = ", ".join(self._named(name) for name in self.names)
+        result = () if self.signature.result is None else self.signature.result
+        for axis in [axis for one in tensors(result) for axis in one.axes if axis.size is not None]:
+            for name in axis.size.names if axis.size else ():
+                self._learn(f"*{name}" if axis.variadic else name)
+        call = f"{self.mark}shared_axes({self.signature.name!r}, {{{given}}}, {{{single}}}, {{{several}}})"
+        return [f"    with {call} as {self.mark}shared:"]
+
+    def _learn(self, name: str) -> None:
+        """Take the size of a name that no argument binds from what the body has bound."""
+        if name in self.axes.bound:
+            return
+        plain = name.lstrip("*")
+        local = f"{self.mark}axes_{plain}" if name[0] == "*" else self.axes.local(name)
+        self.axes.seen.setdefault(name)
+        self.writer.start.setdefault(local, "None")
+        if name[0] == "*":
+            asked = f"several({plain!r}, {local}, {plain in self.axes.spread})"
+        else:
+            asked = f"single({plain!r}, {local})"
+        self.writer.line(f"{local} = {self.mark}shared.{asked}")
+
+    def _unless_proxied(self, lines: list[str], otherwise: str) -> list[str]:
+        """Lines that refuse, where torch.fx passes its proxies through; entering a `try` costs nothing."""
+        if not lines:
+            return []
+        return ["    try:", *(f"    {line}" for line in lines), f"    except {self.mark}Proxied: {otherwise}"]
 
     def made(self) -> str:
         """The check of an object that was just made."""
@@ -158,7 +203,7 @@ class _Source:
                 *self._left_out(),
                 *self._modes("return", call),
                 *self._start(),
-                *(lines or ["    return"]),
+                *self._unless_proxied(lines or ["    return"], "return"),
                 "",
                 f"def checked({', '.join(['hook', 'module', 'args', 'kwargs', *result])}):",
                 f"    check({', '.join([*result, 'module', '*args', '**kwargs'])})",
@@ -295,6 +340,7 @@ def _loose(signature: Signature) -> list[str]:
     ]
 
 
+_BODY = "the body of the function"
 _STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
@@ -304,11 +350,18 @@ def _passed(parameter: inspect.Parameter) -> str:
     return _STARS.get(parameter.kind, "") + parameter.name
 
 
-def _refused(signature: Signature, names: list[str]) -> Callable[..., Exception]:
+def _refused(signature: Signature, names: list[str], shares: bool = False) -> Callable[..., Exception]:
     """What makes the error of a call: given its arguments and, if that is what does not fit, its result."""
 
     def refused(*values: object) -> Exception:
+        if holds_proxy(values):
+            return Proxied()
         arguments = dict(zip([*names, "return"], values, strict=False))
-        return refusal(signature, {name: value for name, value in arguments.items() if value is not _ABSENT})
+        added: dict[str, Bound] = {}
+        if shares and "return" in arguments:
+            axes, many = shared_sizes()
+            added = {name: Bound(size, _BODY) for name, size in axes.items()}
+            added |= {f"*{name}": Bound(sizes, _BODY, broadcast) for name, (broadcast, sizes) in many.items()}
+        return refusal(signature, {name: value for name, value in arguments.items() if value is not _ABSENT}, added)
 
     return refused

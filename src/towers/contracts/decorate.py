@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from types import CodeType, MethodType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
+import torch
 from torch import nn
 
 from towers.contracts import modes
@@ -114,6 +115,8 @@ def _enforce(function: Any, options: Options, scopes: list[CodeType]) -> Any:
         return type(cached)(_enforce(cached.func, options, scopes))
     if isinstance(function, MethodType):
         return MethodType(_enforce(function.__func__, options, scopes), function.__self__)
+    if isinstance(function, (torch.jit.ScriptFunction, torch.jit.ScriptModule)):
+        return cast(Any, function)
     if not isinstance(function, type) and not inspect.isfunction(function):
         kind = type(function).__name__
         raise TypeError(f"contract: a {kind} cannot be decorated; a function, a method or a dataclass can")

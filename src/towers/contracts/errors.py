@@ -7,6 +7,9 @@ from typing import Any, cast
 
 from torch import nn
 
+LONGEST = 2_000
+"""The characters of a message; one is longer only where a key or an option of the caller is."""
+
 
 class ShapeContractError(TypeError):
     """A tensor at a contracted boundary has another shape, dtype or kind than the annotation there promises.
@@ -62,4 +65,5 @@ def complaint(place: str, problem: str, rows: Sequence[tuple[str, str, str, str]
             lines.append("  " + "  ".join([*cells, row[3]]).rstrip())
     if hint:
         lines.append(f"hint: {hint}")
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -90,6 +90,9 @@ def layout(value: Any) -> tuple[Sequence[Size], torch.dtype | None, torch.device
         return [ragged.batch, RaggedAxis(ragged.offsets), *values.shape[1:]], values.dtype, values.device
     if isinstance(value, Tensor):
         return value.shape, value.dtype, value.device
+    if torch.compiler.is_compiling():  # where Dynamo knows no dtype of an array
+        tensor = torch.as_tensor(value)
+        return tensor.shape, tensor.dtype, None
     dtype = getattr(torch, str(value.dtype).rpartition(".")[2], None)
     return value.shape, dtype if isinstance(dtype, torch.dtype) else None, None
 
@@ -128,7 +131,7 @@ def number(size: Any) -> Any:
     """A size as a message shows it: in a program that is being compiled, the number of this call."""
     if torch.compiler.is_compiling() and not isinstance(size, float):
         return operator.index(size)  # int(size) would stay a symbol, which Dynamo cannot turn into text
-    return size
+    return int(size) if isinstance(size, Tensor) else size  # torch.jit.trace has tensors for sizes
 
 
 def shown(size: Size) -> str:

@@ -149,6 +149,19 @@ def _set_module(mode: Mode, module: nn.Module) -> Callable[[], None]:
     return undo
 
 
+class Proxied(Exception):
+    """A call that torch.fx.symbolic_trace records: its proxies have no sizes, and pass unchecked."""
+
+
+def holds_proxy(value: object) -> bool:
+    """Whether a value, or an item of a list or a dict, is a proxy of torch.fx."""
+    if isinstance(value, (tuple, list)):
+        return any(map(holds_proxy, cast(tuple[object, ...], value)))
+    if isinstance(value, dict):
+        return any(map(holds_proxy, cast(dict[object, object], value).values()))
+    return isinstance(value, torch.fx.Proxy)
+
+
 def enabled() -> bool:
     """Whether anything is checked where nothing has a setting of its own."""
     return switch.mode != "off"

@@ -22,6 +22,7 @@ from towers.contracts.specs import (
     RecordSpec,
     Spec,
     TensorSpec,
+    TreeSpec,
     TupleSpec,
     Validated,
     pair,
@@ -45,7 +46,7 @@ class Problem:
 def refuse_kind(call: Bindings, name: str, value: object, spec: Spec) -> Never:
     """Something that is not of a type named in the annotation."""
     wanted = " or ".join(_describe(option) for option in spec)
-    several = any(isinstance(option, (TupleSpec, ItemsSpec)) for option in spec)
+    several = any(isinstance(option, (TupleSpec, ItemsSpec, TreeSpec)) for option in spec)
     case = Case(value=value, wants_tensor=not several and any(isinstance(option, TensorSpec) for option in spec))
     problem = f"{_subject(name)} is {_came(value, spec)}; expected {wanted}"
     _refuse(call, Problem(name, problem, None, wanted, type(value)), case)
@@ -268,6 +269,8 @@ def _describe(option: Alternative) -> str:
             return f"({', '.join(_either(item) for item in items)})"
         case ItemsSpec(kind, item):
             return f"{kind.__name__}[{_either(item)}{', ...' if kind is tuple else ''}]"
+        case TreeSpec(leaf):
+            return f"PyTree[{_either(leaf)}]"
         case MappingSpec(kind, key, value):
             return f"{kind.__name__}[{_either(key)}, {_either(value)}]"
         case RecordSpec(kind) | KeyedSpec(kind):

@@ -77,6 +77,13 @@ class ItemsSpec(Validated):
 
 
 @dataclass(frozen=True)
+class TreeSpec(Validated):
+    """`PyTree[X]`: the same for every leaf."""
+
+    leaf: "Spec"
+
+
+@dataclass(frozen=True)
 class MappingSpec(Validated):
     """`dict[K, X]`: the same for every value."""
 
@@ -124,7 +131,8 @@ class PlainSpec:
         return self.traceable(value) if torch.compiler.is_compiling() else is_plain(value, self.hint)
 
 
-Alternative: TypeAlias = TensorSpec | TupleSpec | ItemsSpec | MappingSpec | RecordSpec | KeyedSpec | PlainSpec
+Container: TypeAlias = TupleSpec | ItemsSpec | TreeSpec | MappingSpec | RecordSpec | KeyedSpec
+Alternative: TypeAlias = TensorSpec | Container | PlainSpec
 Spec: TypeAlias = tuple[Alternative, ...]
 """The alternatives of a union, in order."""
 
@@ -145,7 +153,7 @@ def parts(option: Alternative) -> list[Spec]:
     match option:
         case TupleSpec(items):
             return list(items)
-        case ItemsSpec(_, item):
+        case ItemsSpec(_, item) | TreeSpec(item):
             return [item]
         case MappingSpec(_, key, value):
             return [key, value]

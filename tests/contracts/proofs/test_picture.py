@@ -56,7 +56,7 @@ def test_a_residual_block_is_a_row_of_boxes_with_an_edge_past_them():
 def test_the_towers_stand_one_above_the_other_and_meet():
     found = trace(TwoTowers())
     pairs = names(found)
-    assert {("left", "conv"), ("right", "conv"), ("conv", "pool"), ("pool", "lstm"), ("lstm", "dense")} < pairs
+    assert {("left", "conv"), ("right", "conv"), ("conv", "pool"), ("pool", "lstm"), ("lstm", "pair_features")} < pairs
     assert {("dense", "logit"), ("logit", "result")} < pairs
     whole, _ = laid_out(found)
     left, right, compare = (next(box for box in whole.inner if box.inner and box.title == name)

@@ -18,8 +18,10 @@ from towers.contracts.specs import (
     RecordSpec,
     Spec,
     TensorSpec,
+    TreeSpec,
     TupleSpec,
 )
+from towers.contracts.trees import tree_leaves
 
 
 class Unfit(Exception):
@@ -111,6 +113,10 @@ class ValueWriter:
             item = writer.local("item")
             with writer.block(f"for {item} in {value}:"):
                 self.value(item, option.item)
+        elif isinstance(option, TreeSpec):
+            leaf, leaves = writer.local("leaf"), writer.given("_leaves", tree_leaves)
+            with writer.block(f"for _, {leaf} in {leaves}({value}, {writer.constant('tree', option.leaf)}):"):
+                self.value(leaf, option.leaf)
         elif isinstance(option, MappingSpec):
             writer.refuse_if(f"not {self._isinstance(value, option.kind)}")
             key, item = writer.local("key"), writer.local("item")

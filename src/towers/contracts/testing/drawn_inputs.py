@@ -18,6 +18,7 @@ from towers.contracts.specs import (
     RecordSpec,
     Spec,
     TensorSpec,
+    TreeSpec,
     TupleSpec,
     holds_tensors,
 )
@@ -186,6 +187,8 @@ class Drawer:
                 count = range(self.draw(st.integers(1, 3)))
                 items = [self.value(f"{place}[{index}]", item) for index in count]
                 return tuple(items) if issubclass(kind, tuple) else items
+            case TreeSpec(leaf):
+                return [self.value(f"{place}[{index}]", leaf) for index in range(self.draw(st.integers(1, 3)))]
             case MappingSpec(_, _, value):
                 keys = [key for key in KEYS if all(key != parameter.name for parameter in self.parameters)]
                 return {key: self.value(f"{place}[{key!r}]", value) for key in keys[: self.draw(st.integers(1, 3))]}
