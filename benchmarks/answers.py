@@ -45,6 +45,8 @@ SEED_WITH_WORDS = Preset(
     "the seed's shape, its largest states, and a word maximum of 24 beside them",
     {"reduce": "max", "word_maximum": 24},
     settings={**PRESETS["small"].settings, "epochs": 12},
+    dropout=0.0,
+    word_dropout=0.0,
 )
 SEED_ALONE = Preset("the seed's shape alone, last state", {}, settings={**PRESETS["small"].settings, "epochs": 12})
 RECIPES = {

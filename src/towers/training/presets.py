@@ -58,7 +58,7 @@ PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         "how alike the words of two sentences are: small and fast; word order plays no part in it",
         {"filters": None, "hidden": None, "word_maximum": 48, "word_mean": 32},
-        dense=48,
+        dense=24,
         settings={**_ADAMW, "lr": 3e-3, "epochs": 9},
     ),
 }
