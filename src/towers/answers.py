@@ -20,6 +20,7 @@ from towers.data.sample import sample_vectors
 from towers.data.vectors import BLANK
 from towers.evaluated import Evaluated
 from towers.model import Tower, TwoTowers
+from towers.training.objectives import Objective
 from towers.training.prediction import Predictor, Vectors, check_width
 
 if TYPE_CHECKING:
@@ -160,6 +161,15 @@ class Model(Evaluated):
         self.network = self._predictor.model
         self.split: Literal["rule", "spaces"] = split
         self.fit_length, self.label_range, self.columns = fit_length, label_range, columns
+
+    @property
+    def objective(self) -> Objective:
+        """What the logits of the network mean."""
+        return self._predictor.objective
+
+    def words_of(self, pairs: SentencePairs) -> WordVectors:
+        """The vectors of the words of some pairs."""
+        return self._predictor.vectors.select(pairs.vocabulary)
 
     @property
     def coverage(self) -> Coverage:

@@ -149,3 +149,34 @@ def test_sizes_of_presets():
     one, same, other = (build(PRESETS["small"], vector_width=6, seed=seed).dense.weight for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+def test_evaluate_measures_both_labels(capsys):
+    assert main(["evaluate", "--model", "alike", "--pairs", "pairs.tsv", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    labelled = [line.split("\t") for line in Path("pairs.tsv").read_text().splitlines()[1:]]
+    model = towers.load("alike")
+    scores = model.score([row[:2] for row in labelled])
+    degrees = np.array([float(row[2]) for row in labelled])
+    assert told["pairs"] == 48
+    assert told["pearson"] == pytest.approx(np.corrcoef(scores, degrees)[0, 1], abs=1e-4)
+    assert told["mse"] == pytest.approx(np.mean((scores - degrees) ** 2), rel=1e-4)
+    assert {"spearman", "cosine_pearson", "second_accuracy", "second_f1", "second_majority"} <= set(told)
+
+
+def test_evaluate_classes_and_says_what_is_not_better(capsys):
+    assert main(["evaluate", "--model", "classes", "--pairs", "pairs.tsv"]) == 0
+    out, err = capsys.readouterr()
+    lines = dict(line.split("\t")[::-1] for line in out.splitlines()[1:])
+    probabilities = towers.load("classes").score(
+        [line.split("\t")[:2] for line in Path("pairs.tsv").read_text().splitlines()[1:]]
+    )
+    kinds = [
+        ["NEAR", "OTHER", "SAME"].index(line.split("\t")[3]) for line in Path("pairs.tsv").read_text().splitlines()[1:]
+    ]
+    assert float(lines["accuracy"]) == pytest.approx(np.mean(probabilities.argmax(1) == kinds), abs=1e-4)
+    below = float(lines["accuracy"]) <= float(lines["majority class"])
+    assert ("is not above the majority class" in err) == below
+    assert main(["evaluate", "--model", "classes", "--pairs", "pairs.tsv", "--label-column", "degree"]) == 2
+    assert "pairs.tsv, line 2: degree is '" in (err := capsys.readouterr().err)
+    assert "none of the classes 'NEAR', 'OTHER', 'SAME'" in err

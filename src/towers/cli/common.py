@@ -63,13 +63,7 @@ def answering(arguments: argparse.Namespace) -> Generator[Model]:
         FileNotFoundError: no model is named, and there is no finished run.
         ValueError: as `towers.load`.
     """
-    folder: Path | None = arguments.model
-    if folder is None:
-        runs = [config for config in Path().glob("towers-run*/config.json") if config.is_file()]
-        if not runs:
-            raise FileNotFoundError("there is no finished towers-run* here; name a model with --model DIR")
-        folder = max(runs, key=lambda config: config.stat().st_mtime_ns).parent
-        print(f"towers {arguments.command}: the model is {folder}", file=sys.stderr, flush=True)
+    folder = newest(arguments)
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
         model = load_model(folder, vectors=arguments.vectors)
@@ -88,6 +82,22 @@ def unknown_words(coverage: Coverage) -> str | None:
     named = ", ".join(repr(word) for word, _ in coverage.missing.most_common(LINES))
     have = "has" if unknown == 1 else "have"
     return f"{unknown} of {coverage.types} different words {have} no vector: {named}{', …' if unknown > LINES else ''}"
+
+
+def newest(arguments: argparse.Namespace) -> Path:
+    """The folder of --model, or of the newest run in the current folder, which is named on standard error.
+
+    Raises:
+        FileNotFoundError: no model is named, and there is no finished run.
+    """
+    folder: Path | None = arguments.model
+    if folder is None:
+        runs = [config for config in Path().glob("towers-run*/config.json") if config.is_file()]
+        if not runs:
+            raise FileNotFoundError("there is no finished towers-run* here; name a model with --model DIR")
+        folder = max(runs, key=lambda config: config.stat().st_mtime_ns).parent
+        print(f"towers {arguments.command}: the model is {folder}", file=sys.stderr, flush=True)
+    return folder
 
 
 def warn_of_missing(command: str, coverage: Coverage, source: str) -> bool:

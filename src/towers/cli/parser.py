@@ -9,6 +9,7 @@ from typing import Any
 from towers.cli import (
     about_command,
     convert_command,
+    evaluate_command,
     explain_command,
     export_command,
     fit_command,
@@ -26,6 +27,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 COMMANDS = {
     "fit": (fit_command, "learn from sentence pairs"),
     "predict": (predict_command, "add scores to sentence pairs"),
+    "evaluate": (evaluate_command, "measure a model on labelled pairs"),
     "convert": (convert_command, "carry a network over from Keras, or back"),
     "score": (score_command, "the score of two sentences"),
     "similar": (similar_command, "the sentences of a file that fit a query best"),

@@ -1,0 +1,36 @@
+"""`towers evaluate`: measure a model on labelled pairs."""
+
+import argparse
+from pathlib import Path
+
+from towers.cli.arguments import Parser, add_columns
+from towers.cli.score_command import add_model
+
+HELP = """
+Measure a model on sentence pairs with labels. Of degrees: Pearson's r, Spearman's rho, and the mean squared error in
+the range of the labels. Of yes and no: accuracy, F1, AUC. Of classes: accuracy and mean F1. Calibration is the expected
+calibration error. A result that is not above the majority class, or above the cosine of mean vectors, is said.
+
+  towers evaluate --model towers-run --pairs test.tsv
+
+Column names, label range and classes are those that the model was trained with; options replace them.
+"""
+
+
+def add_options(evaluate: Parser) -> None:
+    """The options of the command."""
+    evaluate.set_defaults(run=run)
+    evaluate.add_argument("--pairs", type=Path, required=True, metavar="FILE", help="sentence pairs with labels")
+    add_model(evaluate)
+    add_columns(evaluate.add_argument)
+    evaluate.add_argument("--label-column", metavar="NAME", help="(that of the training)")
+    evaluate.add_argument("--label-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="(that of the training)")
+    evaluate.add_argument("--yes", metavar="VALUE", help="the value of the label column that means yes")
+    evaluate.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Load, measure, print."""
+    from towers.cli.evaluate_job import evaluate
+
+    evaluate(arguments)

@@ -1,0 +1,68 @@
+"""The work of `towers evaluate`."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from towers.answers import Config
+from towers.checkpoint import without_nan
+from towers.cli.common import COLUMNS, LABELS, READING, answering, chosen, fitted, newest
+from towers.data import SentencePairs
+from towers.training import assess
+from towers.training.fitting import MEASURING_BATCH, all_logits
+from towers.training.metrics import are_soft, pearson
+
+NAMES = {"pearson": "Pearson's r", "spearman": "Spearman's rho", "mse": "mean squared error", "auc": "AUC", "f1": "F1",
+         "majority": "majority class", "cosine_pearson": "Pearson's r of the cosine of mean vectors"}  # fmt: skip
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Do what `towers evaluate` does."""
+    arguments.model = newest(arguments)
+    config = Config(arguments.model)
+    known = ("fit_length", "yes", "second_label_column", "second_classes")
+    options: dict[str, Any] = COLUMNS | LABELS | dict.fromkeys(known) | config.data
+    wanted = chosen(arguments, {name: options[name] for name in (*COLUMNS, *LABELS, "fit_length", "yes")})
+    fit_length = wanted.pop("fit_length")
+    second = {name: options[name] for name in ("second_label_column", "second_classes")}
+    label_range = (float(wanted["label_range"][0]), float(wanted["label_range"][1]))
+    reading = chosen(arguments, READING) | {"label_range": label_range, "classes": config.classes or False}
+    pairs = SentencePairs.load(arguments.pairs, **(wanted | reading), **second)
+    if not len(pairs):
+        raise ValueError(f"{arguments.pairs}: there are no pairs")
+    with answering(arguments) as model:
+        pairs = fitted(pairs, model.network, fit_length, "predict")
+        vectors = model.words_of(pairs)
+        first, seconds = all_logits(
+            model.network, pairs.with_vectors(vectors), MEASURING_BATCH, "auto", "32-true", False
+        )
+        assert pairs.labels is not None
+        objective = model.objective
+        cosine: float | None = None
+        if objective.kind == "classes":
+            found = assess.of_classes(first, pairs.labels)
+        elif are_soft(pairs.labels) or objective.kind == "bins":
+            found = assess.of_degrees(objective.answer(first.double()), pairs.labels, label_range)
+            cosine = pearson(assess.cosine(pairs, vectors).double(), pairs.labels.double())
+        else:
+            found = assess.of_yes_and_no(first, pairs.labels)
+        said = assess.shortfalls(found, cosine)
+        if pairs.second is not None:
+            found |= {f"second_{name}": value for name, value in assess.of_classes(seconds, pairs.second).items()}
+        if cosine is not None:
+            found["cosine_pearson"] = cosine
+    _say(len(pairs), found, said, as_json=arguments.json)
+
+
+def _say(pairs: int, found: dict[str, float], said: list[str], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(without_nan({"pairs": pairs, **found})))
+    else:
+        print(f"{pairs} pairs")
+        for name, value in found.items():
+            second = name.startswith("second_")
+            plain = name.removeprefix("second_")
+            print(f"{value:.4f}\t{'second label: ' if second else ''}{NAMES.get(plain, plain)}")
+    for problem in said:
+        print(f"towers evaluate: warning: {problem}", file=sys.stderr, flush=True)

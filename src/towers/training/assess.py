@@ -1,0 +1,102 @@
+"""What `towers evaluate` measures: of degrees, of yes and no, and of classes; and what a model must be better than."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from towers.data import SentencePairs, WordVectors
+from towers.training.metrics import majority, measure, pearson
+
+BINS = 10
+"""Equal parts of the range from 0 to 1, in which probabilities are compared with what happened."""
+
+
+def of_degrees(answers: Tensor, labels: Tensor, label_range: tuple[float, float]) -> dict[str, float]:
+    """Pearson's r, Spearman's rho, and the mean squared error in the range of the labels.
+
+    Answers and labels "pairs" are from 0 to 1. A correlation of constants is NaN.
+    """
+    answers, labels = answers.double(), labels.double()
+    span = label_range[1] - label_range[0]
+    return {
+        "pearson": pearson(answers, labels),
+        "spearman": pearson(ranks(answers), ranks(labels)),
+        "mse": float((answers - labels).square().mean()) * span**2,
+    }
+
+
+def of_yes_and_no(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Accuracy, F1 of yes, the area under the curve, the calibration, and the majority class, for labels of 0 and 1."""
+    yes, found = labels.bool(), logits > 0
+    hits = int((yes & found).sum())
+    both = int(yes.sum()) + int(found.sum())
+    probability = logits.double().sigmoid()
+    certain = torch.where(found, probability, 1 - probability)
+    return {
+        **measure(logits, labels, soft=False),
+        "f1": 2 * hits / both if both else math.nan,
+        "calibration": calibration(certain, found == yes),
+        "majority": majority(labels),
+    }
+
+
+def of_classes(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Accuracy, the mean F1 of the classes that occur, the calibration, and the majority class.
+
+    Logits are "pairs classes", labels "pairs" numbers of classes.
+    """
+    certain, found = logits.double().softmax(1).max(1)
+    scores: list[float] = []
+    for one in range(logits.shape[1]):
+        is_one, said = labels == one, found == one
+        if bool(is_one.any()):
+            scores.append(2 * int((is_one & said).sum()) / (int(is_one.sum()) + int(said.sum())))
+    return {
+        "accuracy": float((found == labels).double().mean()),
+        "f1": sum(scores) / len(scores),
+        "calibration": calibration(certain, found == labels),
+        "majority": majority(labels),
+    }
+
+
+def calibration(certain: Tensor, right: Tensor) -> float:
+    """The expected calibration error: how far, on average, a probability is from the share that is right.
+
+    Pairs are divided into ten equal parts of the range (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+    """
+    place = (certain * BINS).long().clamp(max=BINS - 1)
+    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, place, certain.double() - right.double())
+    return float(gaps.abs().sum()) / len(certain)
+
+
+def ranks(values: Tensor) -> Tensor:
+    """The rank of each value "pairs"; equal values share the mean of their ranks."""
+    _, place, counts = values.unique(return_inverse=True, return_counts=True)
+    ends = counts.cumsum(0).double()
+    return (ends - (counts.double() - 1) / 2)[place]
+
+
+def cosine(pairs: SentencePairs, vectors: WordVectors) -> Tensor:
+    """The cosine of the mean vectors of both sentences "pairs": what needs no training. Of no known word it is 0."""
+    known = vectors.select(pairs.vocabulary)
+    return torch.nn.functional.cosine_similarity(_means(pairs.left, known), _means(pairs.right, known))
+
+
+def _means(sentences: Sequence[Sequence[str]], vectors: WordVectors) -> Tensor:
+    blank = torch.zeros(1, vectors.width)
+    rows = [[word for word in sentence if vectors.has(word)] for sentence in sentences]
+    return torch.stack([(vectors.gather(row) if row else blank).float().mean(0) for row in rows])
+
+
+def shortfalls(found: dict[str, float], cosine_pearson: float | None) -> list[str]:
+    """What the model is not better than, in words."""
+    said: list[str] = []
+    if found.get("accuracy", 1.0) <= found.get("majority", 0.0):
+        said.append(f"the accuracy {found['accuracy']:.4f} is not above the majority class, {found['majority']:.4f}")
+    if cosine_pearson is not None and not found["pearson"] > cosine_pearson:
+        said.append(
+            f"Pearson's r {found['pearson']:.4f} is not above that of the cosine of mean vectors, {cosine_pearson:.4f}"
+        )
+    return said

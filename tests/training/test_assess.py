@@ -1,0 +1,64 @@
+"""What `towers evaluate` measures, against slow counts."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from towers.data import SentencePairs, WordVectors
+from towers.training import assess
+
+
+def slow_ranks(values):
+    return np.array([(np.sum(values < x) + 1 + np.sum(values <= x)) / 2 for x in values])
+
+
+def test_degrees():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(5, (60,), generator=generator) / 4
+    answers = (labels + 0.3 * torch.rand(60, generator=generator)).clamp(max=1)
+    found = assess.of_degrees(answers, labels, (1, 5))
+    x, y = 1 + 4 * answers.double().numpy(), 1 + 4 * labels.double().numpy()
+    assert found["pearson"] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-6)
+    assert found["spearman"] == pytest.approx(np.corrcoef(slow_ranks(x), slow_ranks(y))[0, 1], abs=1e-6)
+    assert found["mse"] == pytest.approx(np.mean((x - y) ** 2), rel=1e-9)
+    assert math.isnan(assess.of_degrees(torch.ones(60), labels, (0, 1))["spearman"])
+
+
+def test_yes_and_no():
+    logits = torch.tensor([2.0, -1.0, 0.5, -3.0, 1.0])
+    labels = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0])
+    found = assess.of_yes_and_no(logits, labels)
+    assert (found["accuracy"], found["majority"]) == (pytest.approx(0.6), pytest.approx(0.6))
+    assert found["f1"] == pytest.approx(2 * 2 / (3 + 3)), "two hits, three yes, three said"
+    assert found["auc"] == pytest.approx(5 / 6), "of six pairs of a yes and a no, five are in order"
+
+
+def test_classes():
+    logits = torch.tensor([[4.0, 0, 0], [0, 3, 0], [0, 2, 0], [0, 0, 1]])
+    found = assess.of_classes(logits, torch.tensor([0, 1, 0, 1]))
+    assert (found["accuracy"], found["majority"]) == (0.5, 0.5)
+    assert found["f1"] == pytest.approx((2 / 3 + 1 / 2) / 2), "class 2 does not occur"
+
+
+def test_calibration():
+    certain, right = torch.tensor([0.91, 0.95, 0.62, 1.0]), torch.tensor([True, False, True, True])
+    wanted = (abs(0.91 + 0.95 + 1.0 - 2) + abs(0.62 - 1)) / 4
+    assert assess.calibration(certain, right) == pytest.approx(wanted, abs=1e-6)
+    assert assess.calibration(torch.ones(3), torch.ones(3, dtype=torch.bool)) == 0
+
+
+def test_the_cosine_of_mean_vectors():
+    vectors = WordVectors(["a", "b"], torch.tensor([[1.0, 0.0], [0.0, 2.0]]), missing="zero")
+    pairs = SentencePairs([["a"], ["a", "b"], ["x"]], [["b"], ["a", "x"], ["a"]])
+    assert assess.cosine(pairs, vectors).tolist() == pytest.approx([0, 1 / math.sqrt(5), 0])
+
+
+def test_what_a_model_is_not_better_than_is_said():
+    assert assess.shortfalls({"accuracy": 0.6, "majority": 0.6}, None) == [
+        "the accuracy 0.6000 is not above the majority class, 0.6000"
+    ]
+    (said,) = assess.shortfalls({"pearson": math.nan}, 0.5)
+    assert said == "Pearson's r nan is not above that of the cosine of mean vectors, 0.5000"
+    assert assess.shortfalls({"pearson": 0.7}, 0.5) == assess.shortfalls({"accuracy": 0.7, "majority": 0.6}, None) == []
