@@ -8,7 +8,7 @@ import pytest
 
 from towers.data import sample_pairs
 
-from .cli.test_help import towers
+from .cli.test_help import shell
 from .helpers import readme_blocks, shown
 from .helpers.forked import Forks
 
@@ -59,7 +59,7 @@ def test_what_commands_show_is_what_they_print(readme: str, tmp_path: Path, fork
     blocks = readme_blocks.shown(readme)
     assert any(command.startswith("towers explain") for command, _ in blocks)
     for command, output in blocks:
-        run = towers(command, tmp_path, forks)
+        run = shell(command, tmp_path, forks)
         assert run.returncode == 0, run.stderr
         assert shown.same(output, run.stdout.rstrip("\n").splitlines()), f"{command}\n{run.stdout}"
 

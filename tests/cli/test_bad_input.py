@@ -12,7 +12,8 @@ import torch
 from towers import TwoTowers
 from towers.cli import main
 
-from ..helpers.predicting import COMMAND, WORDS, make_model
+from ..helpers.forked import Forks
+from ..helpers.predicting import WORDS, make_model
 
 PAIRS = "sentence1\tsentence2\tlabel\n" + "the dog runs\tthe cat sleeps fast well\t1\n" * 4
 
@@ -310,7 +311,7 @@ def test_outputs_that_exist(folder, capsys):
     assert contents(folder) == before
 
 
-def test_as_a_person_meets_them(folder):
+def test_as_a_person_meets_them(folder, forks: Forks):
     """A few in processes of their own: code 2, one line, no traceback."""
     Path("utf.tsv").write_bytes(b"sentence1\tsentence2\n\xff\n")
     for options, message in (
@@ -320,7 +321,7 @@ def test_as_a_person_meets_them(folder):
         ),
         (["--pairs", "pairs.tsv", "--model", "kept"], "towers predict: kept/config.json: is damaged: "),
     ):
-        command = [COMMAND, "predict", "--model", "run", "--out", "out.tsv", *options]
+        command = [forks.command, "predict", "--model", "run", "--out", "out.tsv", *options]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (ended.returncode, ended.stdout) == (2, "")
         assert ended.stderr.startswith(message)

@@ -17,6 +17,8 @@ from towers import TwoTowers, training
 from towers.cli import main
 from towers.data import SentencePairs, WordVectors, sample_pairs
 
+from ..helpers.forked import Forks
+
 WORDS = ("the", "dog", "cat", "runs", "sleeps", "fast", "well", '"')
 QUICK = ("--epochs", "1", "--batch-size", "50", "--device", "cpu")
 COMMAND = str(Path(sys.executable).with_name("towers"))
@@ -58,11 +60,11 @@ def refused(capsys, code):
 # The real command.
 
 
-def test_fit_and_predict_as_a_person_runs_them(tmp_path):
+def test_fit_and_predict_as_a_person_runs_them(tmp_path, forks: Forks):
     """From the sample to probabilities, in processes of their own in which every warning is an error."""
-    command = [sys.executable, "-W", "error", "-m", "towers.cli"]
+    command = ["-W", "error", "-m", "towers.cli"]
     options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 120}
-    run = subprocess.run([*command, "fit", *QUICK], **options)
+    run = subprocess.run([sys.executable, *command, "fit", *QUICK], **options)
     assert (run.returncode, run.stderr) == (0, "")
     lines = run.stdout.splitlines()
     assert lines[0] == "pairs: train 2000, dev 250, test 250"
@@ -85,7 +87,7 @@ def test_fit_and_predict_as_a_person_runs_them(tmp_path):
     ]
     write_pairs(tmp_path / "pairs.tsv", rows, "sentence1\tsentence2\tnumber")
     run = subprocess.run(
-        [*command, "predict", "--model", folder, "--pairs", "pairs.tsv", "--out", "out.tsv"], **options
+        [forks.python, *command, "predict", "--model", folder, "--pairs", "pairs.tsv", "--out", "out.tsv"], **options
     )
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.startswith("20 pairs with probability in out.tsv; 100.00 % of ")
@@ -99,10 +101,12 @@ def test_fit_and_predict_as_a_person_runs_them(tmp_path):
 SHORT = ["fit", "--epochs", "3", "--batch-size", "50", "--device", "cpu", "--out", "my run"]
 
 
-def test_on_a_terminal_there_is_a_bar_and_ctrl_c_saves(tmp_path, monkeypatch):
+def test_on_a_terminal_there_is_a_bar_and_ctrl_c_saves(tmp_path, monkeypatch, forks: Forks):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    with subprocess.Popen([COMMAND, *SHORT], cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, text=True) as run:
+    with subprocess.Popen(
+        [forks.command, *SHORT], cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, text=True
+    ) as run:
         os.close(theirs)
         assert run.stdout is not None
         for line in run.stdout:
@@ -119,9 +123,9 @@ def test_on_a_terminal_there_is_a_bar_and_ctrl_c_saves(tmp_path, monkeypatch):
     goes_on(tmp_path, monkeypatch, seen)
 
 
-def test_sigterm_ends_as_ctrl_c_does(tmp_path, monkeypatch):
+def test_sigterm_ends_as_ctrl_c_does(tmp_path, monkeypatch, forks: Forks):
     with subprocess.Popen(
-        [COMMAND, *SHORT], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [forks.command, *SHORT], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
         assert run.stdout is not None
         assert run.stderr is not None
@@ -198,9 +202,9 @@ assert not {"torch", "polars", "lightning"} & set(sys.modules), "heavy"
         assert shown in run.stdout
 
 
-def test_output_cut_off_by_the_reader_is_no_traceback(files):
+def test_output_cut_off_by_the_reader_is_no_traceback(files, forks: Forks):
     write_pairs("train.tsv", [("the dog runs", "the cat sleeps fast well", i % 2) for i in range(2)])
-    command = f"'{COMMAND}' fit --train train.tsv --vectors vectors.txt --epochs 3 | true"
+    command = f"'{forks.command}' fit --train train.tsv --vectors vectors.txt --epochs 3 | true"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert run.stderr == ""
 
@@ -480,13 +484,13 @@ def test_predict_replaces_what_a_link_points_to(run):
     assert Path("there/out.tsv").read_text("utf8").startswith("sentence1\tsentence2\tlabel\tprobability\n")
 
 
-def test_predict_writes_to_nothing_but_files(run, capsys):
+def test_predict_writes_to_nothing_but_files(run, capsys, forks: Forks):
     os.mkfifo("fifo")
     for out in ("fifo", "/dev/null"):
         assert f"--out {out}: is no regular file; name one, or - for standard output" in refused(
             capsys, predict("--out", out)
         )
-    command = [COMMAND, "predict", "--model", "run", "--pairs", "test.tsv", "--out", "/dev/stdout"]
+    command = [forks.command, "predict", "--model", "run", "--pairs", "test.tsv", "--out", "/dev/stdout"]
     with open("redirected", "w") as output:
         ended = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
     assert ended.returncode == 2

@@ -17,23 +17,10 @@ from ..helpers.forked import Forks
 TEXTS = {"towers": HELP} | {name: command.HELP for name, (command, _) in COMMANDS.items()}
 
 
-def shell(line: str, folder: Path, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a line in a shell in which `towers` is the command of this environment."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, **more}
-    return subprocess.run(
-        ["bash", "-c", line], cwd=folder, env=environment, input=stdin, capture_output=True, text=True, timeout=240
-    )
-
-
-def towers(line: str, folder: Path, forks: Forks) -> subprocess.CompletedProcess[str]:
-    """Run a line of a shell. If it begins with `towers`, that command runs in a fork, and the shell has its output."""
-    command, _, rest = line.partition(" | ")
-    words = shlex.split(command)
-    if words[0] != "towers" or set("<>;&|$`") & set(command):
-        return shell(line, folder)
-    run = forks.towers(words[1:], folder)
-    return shell(rest, folder, stdin=run.stdout) if rest and run.returncode == 0 else run
+def shell(line: str, folder: Path, forks: Forks, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a line in a shell in which `towers` is a fork."""
+    path = f"{Path(forks.command).parent}{os.pathsep}{os.environ['PATH']}"
+    return forks.run(["bash", "-c", line], cwd=folder, env=os.environ | {"PATH": path} | more)
 
 
 def test_examples_print_what_is_shown(tmp_path: Path, forks: Forks):
@@ -42,7 +29,7 @@ def test_examples_print_what_is_shown(tmp_path: Path, forks: Forks):
         examples = shown.examples(text)
         assert examples, name
         for example in examples:
-            run = towers(example.command, tmp_path, forks)
+            run = shell(example.command, tmp_path, forks)
             assert run.returncode == 0, f"{example.command}\n{run.stderr}"
             assert shown.same(example.output, run.stdout.splitlines()), f"{example.command}\n{run.stdout}"
 
@@ -81,12 +68,12 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]):
         assert word in out
 
 
-def test_bash_completes_options_and_subcommands(tmp_path: Path):
+def test_bash_completes_options_and_subcommands(tmp_path: Path, forks: Forks):
     complete = "source <(towers --print-completion bash); "
     tried = 'COMP_WORDS=(towers {}); COMP_CWORD={}; _shtab_towers; echo "${{COMPREPLY[@]}}"'
-    run = shell(complete + tried.format("ex", 1), tmp_path)
+    run = shell(complete + tried.format("ex", 1), tmp_path, forks)
     assert run.stdout.split() == ["export", "explain"], run.stderr
-    run = shell(complete + tried.format("fit --keep-b", 2), tmp_path)
+    run = shell(complete + tried.format("fit --keep-b", 2), tmp_path, forks)
     assert run.stdout.split() == ["--keep-best"], run.stderr
 
 
@@ -120,9 +107,8 @@ def test_a_wrong_option_is_one_line(line: str, said: str, capsys: pytest.Capture
     assert err.startswith(said)
 
 
-def test_no_escape_codes_without_a_terminal(tmp_path: Path):
-    run = shell(
-        "towers verify towers:Tower; towers --help; towers fit --epochs x || true", tmp_path, TERM="xterm-256color"
-    )
+def test_no_escape_codes_without_a_terminal(tmp_path: Path, forks: Forks):
+    line = "towers verify towers:Tower; towers --help; towers fit --epochs x || true"
+    run = shell(line, tmp_path, forks, TERM="xterm-256color")
     assert "proven" in run.stdout
     assert "\x1b" not in run.stdout + run.stderr

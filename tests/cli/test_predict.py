@@ -25,7 +25,8 @@ from towers.data import SentencePairs, WordVectors
 from towers.data.readers import read_rows
 from towers.training import predict as predict_all
 
-from ..helpers.predicting import COMMAND, NAMES, decode, encode, make_model, rows_of
+from ..helpers.forked import Forks
+from ..helpers.predicting import NAMES, decode, encode, make_model, rows_of
 
 FORMATS = ["tsv", "csv", "jsonl", "parquet"]
 ROWS = rows_of(20)
@@ -80,10 +81,10 @@ def test_standard_input_and_output(folder, capsysbinary, monkeypatch, format):
     assert err.startswith(b"20 pairs with probability in standard output; 100.00 %")
 
 
-def test_a_pipe_as_a_person_types_it(folder):
+def test_a_pipe_as_a_person_types_it(folder, forks: Forks):
     Path("pairs.csv").write_bytes(encode(ROWS, "csv"))
     options = "--format csv --out-format jsonl"
-    command = f"cat pairs.csv | '{COMMAND}' predict --model run --pairs - --out - {options} | tail -n 5"
+    command = f"cat pairs.csv | '{forks.command}' predict --model run --pairs - --out - {options} | tail -n 5"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120)
     assert [json.loads(line)["id"] for line in ended.stdout.splitlines()] == ["15", "16", "17", "18", "19"]
     assert ended.stderr.count(b"\n") == 1
@@ -146,10 +147,12 @@ def test_numbers_that_json_lacks_become_null(folder):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 @pytest.mark.parametrize("command", ["verify towers:Tower", "explain", "predict --model run --pairs pairs.tsv --out -"])
-def test_a_full_standard_output_is_named(folder, command):
+def test_a_full_standard_output_is_named(folder, command, forks: Forks):
     Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([COMMAND, *command.split()], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        done = subprocess.run(
+            [forks.command, *command.split()], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
+        )
     assert done.returncode == 2
     assert done.stderr.startswith(f"towers {command.split()[0]}: standard output: No space left on device")
     assert done.stderr.count("\n") == 1
@@ -294,19 +297,19 @@ def many():
     return "sentence1\tsentence2\n" + "".join(rows)
 
 
-def start(*options, **streams):
+def start(forks, *options, **streams):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | streams
-    command = [COMMAND, "predict", "--model", "run", "--device", "cpu", *options]
+    command = [forks.command, "predict", "--model", "run", "--device", "cpu", *options]
     return subprocess.Popen(command, **streams)
 
 
-def start_and_feed(folder):
+def start_and_feed(forks, folder):
     """A command that has written a part beside its output and waits for more pairs.
 
     A pipe holds 64 kB: it takes the last of the pairs when the command has read what stands before them, three
     windows at least, and a window is read after the one before it is written.
     """
-    command = start("--pairs", "-", "--format", "tsv", "--out", "out.tsv", stdin=subprocess.PIPE)
+    command = start(forks, "--pairs", "-", "--format", "tsv", "--out", "out.tsv", stdin=subprocess.PIPE)
     command.stdin.write(many())
     command.stdin.flush()
     [partial] = folder.glob(".out.tsv.*")
@@ -319,9 +322,9 @@ def start_and_feed(folder):
     [(signal.SIGINT, 130, "\ntowers: interrupted\n"), (signal.SIGTERM, 143, "\ntowers: terminated\n")],
     ids=["Ctrl-C", "SIGTERM"],
 )
-def test_an_interrupted_output_is_not_there(folder, number, code, said):
+def test_an_interrupted_output_is_not_there(folder, number, code, said, forks: Forks):
     Path("out.tsv").write_text("mine")
-    with start_and_feed(folder) as command:
+    with start_and_feed(forks, folder) as command:
         command.send_signal(number)
         _, err = command.communicate(timeout=60)
     assert command.returncode == code
@@ -330,15 +333,15 @@ def test_an_interrupted_output_is_not_there(folder, number, code, said):
     assert not list(folder.glob(".out*"))
 
 
-def test_a_killed_one_leaves_no_output_either(folder):
-    with start_and_feed(folder) as command:
+def test_a_killed_one_leaves_no_output_either(folder, forks: Forks):
+    with start_and_feed(forks, folder) as command:
         command.kill()
     assert not Path("out.tsv").exists()
 
 
-def test_a_reader_that_has_seen_enough(folder):
+def test_a_reader_that_has_seen_enough(folder, forks: Forks):
     Path("pairs.tsv").write_text(many())
-    command = f"'{COMMAND}' predict --model run --pairs pairs.tsv --out - | head -n 1; echo ${{PIPESTATUS[0]}}"
+    command = f"'{forks.command}' predict --model run --pairs pairs.tsv --out - | head -n 1; echo ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
     assert ended.stdout == "sentence1\tsentence2\tprobability\n141\n"
     assert "Traceback" not in ended.stderr
@@ -346,9 +349,9 @@ def test_a_reader_that_has_seen_enough(folder):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk(folder):
+def test_a_full_disk(folder, forks: Forks):
     Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
-    with open("/dev/full", "wb") as full, start("--pairs", "pairs.tsv", "--out", "-", stdout=full) as command:
+    with open("/dev/full", "wb") as full, start(forks, "--pairs", "pairs.tsv", "--out", "-", stdout=full) as command:
         _, err = command.communicate(timeout=60)
     assert command.returncode == 2
     assert err.endswith("towers predict: standard output: No space left on device; standard output is not whole\n")
@@ -388,11 +391,11 @@ def test_a_mistake_in_the_middle(folder, capsys):
 # On a terminal.
 
 
-def test_a_bar_on_a_terminal_only(folder, capsys):
+def test_a_bar_on_a_terminal_only(folder, capsys, forks: Forks):
     Path("pairs.tsv").write_text(many())
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    with start("--pairs", "pairs.tsv", "--out", "out.tsv", stderr=theirs) as command:
+    with start(forks, "--pairs", "pairs.tsv", "--out", "out.tsv", stderr=theirs) as command:
         os.close(theirs)
         seen = b""
         while True:
@@ -421,9 +424,9 @@ def test_parquet_is_not_for_a_terminal(folder, capsys, monkeypatch):
     assert "--out -: Parquet is not for a terminal; name a file, or say --out-format" in capsys.readouterr().err
 
 
-def test_standard_streams_that_are_closed_or_the_same(folder):
+def test_standard_streams_that_are_closed_or_the_same(folder, forks: Forks):
     Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
-    base = f"'{COMMAND}' predict --model run"
+    base = f"'{forks.command}' predict --model run"
     for line, message in (
         ("--pairs - --format tsv --out out.tsv <&-", "--pairs -: standard input is closed"),
         ("--pairs pairs.tsv --out - >&-", "--out -: standard output is closed"),
@@ -522,12 +525,12 @@ def test_sentences_without_a_known_word_are_counted(folder, capsys):
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_each_line_is_answered_when_it_comes(folder, terminal):
+def test_each_line_is_answered_when_it_comes(folder, terminal, forks: Forks):
     options = ["--model", "run", "--pairs", "-", "--out", "-", "--format", "tsv"]
     reader, writer = pty.openpty() if terminal else os.pipe()
     if terminal:
         reader, writer = writer, reader
-    command = [COMMAND, "predict", *options, *([] if terminal else ["--line"])]
+    command = [forks.command, "predict", *options, *([] if terminal else ["--line"])]
     with subprocess.Popen(command, stdin=reader, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         os.close(reader)
         os.write(writer, b"sentence1\tsentence2\nthe dog\tthe cat\n")

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from jaxtyping import AnnotationError, Bool, Float, Int, Shaped, TypeCheckError
+from beartype import beartype
+from jaxtyping import AnnotationError, Bool, Float, Int, Shaped, TypeCheckError, jaxtyped
 from torch import Tensor
 
 from towers.contracts import ShapeContractError, checks, contract
 
 from . import signatures
-from .signatures import Call, Signature, oracle
+from .signatures import Call, Refused, Signature, oracle
 
 CALLS = 24  # of each signature
 SEEDS = range(1100)
@@ -32,7 +33,7 @@ def verdict(function: Callable[..., Any], call: tuple[tuple[Any, ...], dict[str,
     args, kwargs, result[0] = call
     try:
         function(*args, **kwargs)
-    except (TypeCheckError, ShapeContractError):
+    except (Refused, ShapeContractError):
         return "refuses"
     except AnnotationError:
         return "does not know"
@@ -142,6 +143,27 @@ def masked(
     x: Float[Tensor, "n"], mask: Bool[Tensor, "n"] = None, *, y: Float[Tensor, "n"] = None
 ) -> Float[Tensor, "n"]:
     return x if mask is None and y is None else x + 1
+
+
+def test_the_oracle_says_what_jaxtyping_and_beartype_say():
+    """Without their messages, which it does not write."""
+    for seed in range(30):
+        rng = Random(seed)
+        signature = signatures.signature(rng)
+        whole, ours = jaxtyped(typechecker=beartype)(signature.theirs), oracle(signature.theirs)
+        for _ in range(CALLS):
+            args, kwargs, result = signatures.call(rng, signature).theirs
+            wanted = verdict(ours, (args, kwargs, result), signature.result)
+            try:
+                whole(*args, **kwargs)
+                found = "accepts"
+            except TypeCheckError:
+                found = "refuses"
+            except AnnotationError:
+                found = "does not know"
+            assert found == wanted, described(
+                seed, signature, signatures.Call((args, kwargs, result), ()), wanted, found
+            )
 
 
 def test_a_default_of_another_type_is_no_argument():

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import torch
 
 from towers import contracts
 from towers.contracts import ShapeContractError, install
+
+from ..helpers.forked import Forks
 
 LAYERS = '''
 """Some layers."""
@@ -210,7 +211,7 @@ def test_ipython(package, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["option", "ini"])
-def test_pytest(package, how):
+def test_pytest(package, how, forks: Forks):
     root = package.parent
     (root / "conftest.py").write_text("import strangers\n")
     (root / "test_it.py").write_text(
@@ -219,6 +220,6 @@ def test_pytest(package, how):
     ini = "[pytest]\n" + ("towers_install = strangers\n" if how == "ini" else "")
     (root / "pytest.ini").write_text(ini)
     option = ["--towers-install=strangers"] if how == "option" else []
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "towers.pytest_contracts", *option]
-    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    command = [forks.python, "-m", "pytest", "-q", "-p", "towers.pytest_contracts", *option]
+    ran = forks.run(command, cwd=root)
     assert "1 passed" in ran.stdout, ran.stdout + ran.stderr

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from towers.contracts import ShapeContractError, checks, contract, modes
 
+from ..helpers.forked import Forks
+
 
 @contract(where=("ids < 3",))
 def checked(a: Float[Tensor, "n 2"], ids: Int[Tensor, "n"]) -> None: ...
@@ -137,20 +139,27 @@ def test_another_mode_is_refused():
     assert modes.enabled()
 
 
-def run(mode: str) -> subprocess.CompletedProcess[str]:
-    code = "from towers.contracts import modes; print(modes.enabled())"
-    environment = os.environ | {"TOWERS_CONTRACTS": mode}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+IMPORTED_ANEW = """
+import sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "towers"]:
+    del sys.modules[name]
+from towers.contracts import modes
+print(modes.enabled())
+"""
+
+
+def run(forks: Forks, mode: str) -> subprocess.CompletedProcess[str]:
+    return forks.run([forks.python, "-c", IMPORTED_ANEW], env=os.environ | {"TOWERS_CONTRACTS": mode})
 
 
 @pytest.mark.parametrize(("mode", "enabled"), [("off", "False"), ("on", "True"), ("strict", "True")])
-def test_the_environment_sets_the_mode(mode, enabled):
-    assert run(mode).stdout.strip() == enabled
+def test_the_environment_sets_the_mode(mode, enabled, forks: Forks):
+    assert run(forks, mode).stdout.strip() == enabled
 
 
 @pytest.mark.parametrize("mode", ["yes", "", "ON", "0"])
-def test_another_mode_in_the_environment_is_refused(mode):
-    assert f'TOWERS_CONTRACTS is {mode!r}; it must be one of "off", "on", "strict"' in run(mode).stderr
+def test_another_mode_in_the_environment_is_refused(mode, forks: Forks):
+    assert f'TOWERS_CONTRACTS is {mode!r}; it must be one of "off", "on", "strict"' in run(forks, mode).stderr
 
 
 def test_no_call_pays_for_who_watches():

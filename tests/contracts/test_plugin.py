@@ -3,9 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from ..helpers.forked import Forks
 
 MODULES = """
 import torch
@@ -41,6 +45,9 @@ def pytest_unconfigure(config):
 """
 
 
+Run = Callable[..., str]
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "shapes.py").write_text(MODULES)
@@ -48,11 +55,17 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, settings: str = "", *arguments: str, watch: bool = False) -> str:
+@pytest.fixture
+def run(forks: Forks) -> Run:
+    """Run pytest in a process that has torch already."""
+    return partial(run_with, forks.python)
+
+
+def run_with(python: str, project: Path, settings: str = "", *arguments: str, watch: bool = False) -> str:
     (project / "pytest.ini").write_text(f"[pytest]\n{settings}")
     (project / "conftest.py").write_text(WATCH if watch else "")
     command = [
-        sys.executable,
+        python,
         "-m",
         "pytest",
         "-p",
@@ -68,16 +81,17 @@ def run(project: Path, settings: str = "", *arguments: str, watch: bool = False)
 
 
 def test_nothing_is_imported_and_nothing_is_collected_until_it_is_asked_for(project: Path):
-    quiet = run(project, watch=True)
+    quiet = run_with(sys.executable, project, watch=True)
     assert "1 passed" in quiet
     assert "heavy: []" in quiet
 
 
 def test_the_same_watch_sees_what_is_imported_when_it_is_asked_for(project: Path):
-    assert "heavy: ['torch', 'towers.contracts']" in run(project, "towers_contracts = strict shapes\n", watch=True)
+    told = run_with(sys.executable, project, "towers_contracts = strict shapes\n", watch=True)
+    assert "heavy: ['torch', 'towers.contracts']" in told
 
 
-def test_listed_modules_become_tests(project: Path):
+def test_listed_modules_become_tests(project: Path, run: Run):
     names = ("shapes:Good", "shapes:wide", "shapes:ready", "shapes:lookup", "shapes.py:Good", "shapes:Bad")
     report = run(
         project, "towers_contract_modules =\n" + "".join(f"    {name}\n" for name in names), "-v", "-p", "no:randomly"
@@ -89,7 +103,7 @@ def test_listed_modules_become_tests(project: Path):
     assert "1 failed, 6 passed" in report
 
 
-def test_chosen_files_run_without_them_unless_told(project: Path):
+def test_chosen_files_run_without_them_unless_told(project: Path, run: Run):
     settings = "towers_contract_modules = shapes:Good\n"
     assert "1 test collected" in run(project, settings, "--collect-only", "test_nothing.py")
     assert "2 tests collected" in run(project, settings, "--collect-only", "test_nothing.py", "--towers-contracts")
@@ -108,12 +122,12 @@ def test_modes():
 """
 
 
-def test_modes_are_set_for_packages(project: Path):
+def test_modes_are_set_for_packages(project: Path, run: Run):
     (project / "test_mode.py").write_text(MODE)
     assert "2 passed" in run(project, "towers_contracts =\n    strict shapes\n    off quiet silent\n")
 
 
-def test_settings_that_cannot_be_used_are_named(project: Path):
+def test_settings_that_cannot_be_used_are_named(project: Path, run: Run):
     mode = run(project, "towers_contracts = loud shapes\n")
     assert "ERROR: towers_contracts, 'loud shapes': mode is 'loud'; it must be one of" in mode
     form = run(project, "towers_contract_modules = shapes\n")

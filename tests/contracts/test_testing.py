@@ -1,7 +1,5 @@
 """Inputs out of annotations: valid ones are valid, broken ones are broken as they say, and both come in all kinds."""
 
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -17,6 +15,8 @@ from torch.nn.utils.rnn import PackedSequence
 from towers import FeaturePool, PhraseConv, Ragged, RaggedLSTM, Tower, TwoTowers
 from towers.contracts import ShapeContractError, attach, contract
 from towers.contracts.testing import Broken, Inputs, assert_contract, broken_inputs, valid_inputs
+
+from ..helpers.forked import Forks
 
 OFTEN = settings(
     max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
@@ -302,9 +302,9 @@ def test_inputs_have_the_dtype_of_the_module():
     assert_contract(module, examples=5)
 
 
-def test_without_hypothesis_the_install_line_is_named():
+def test_without_hypothesis_the_install_line_is_named(forks: Forks):
     code = "import sys; sys.modules['hypothesis'] = None; import towers.contracts; import towers.contracts.testing"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = forks.run([forks.python, "-c", code])
     assert 'towers.contracts.testing needs hypothesis: pip install "towers[test]"' in run.stderr
 
 

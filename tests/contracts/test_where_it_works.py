@@ -4,7 +4,6 @@ import copy
 import io
 import pickle
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from towers.contracts import ShapeContractError, attach, contract
 
+from ..helpers.forked import Forks
 from . import moved
 
 SHAPES = [(batch, time) for batch in (2, 3, 5, 7, 11) for time in (8, 9, 13, 21)]
@@ -184,12 +184,10 @@ def test_autocast():
 # Other processes and threads.
 
 
-def test_ddp_and_fsdp_in_two_processes(tmp_path: Path):
+def test_ddp_and_fsdp_in_two_processes(tmp_path: Path, forks: Forks):
     script = Path(__file__).parent / "two_processes.py"
     workers = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), str(tmp_path / "meeting")], stdout=-1, stderr=-1, text=True
-        )
+        subprocess.Popen([forks.python, script, str(rank), str(tmp_path / "meeting")], stdout=-1, stderr=-1, text=True)
         for rank in range(2)
     ]
     for worker in workers:

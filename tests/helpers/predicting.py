@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 from pathlib import Path
 
 import polars
@@ -11,7 +10,6 @@ import torch
 
 from towers import Tower, TwoTowers
 
-COMMAND = str(Path(sys.executable).with_name("towers"))
 WORDS = ("the", "dog", "cat", "runs", "sleeps", "fast", "well", "Größe")
 NAMES = ("id", "sentence1", "sentence2")
 

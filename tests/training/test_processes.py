@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,11 @@ from towers.training.loop import Batches
 from towers.training.options import Settings
 from towers.training.processes import is_main
 
+from ..helpers.forked import Forks
 from ..helpers.killed import BEGIN, write_files
 from ..helpers.small import RESULTS, names, small_model, some_pairs
 
 SCRIPT = str(Path(__file__).parents[1] / "helpers/processes.py")
-COMMAND = Path(sys.executable).with_name("towers")
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "MASTER"))}
 TWO = [*BEGIN, "--batch-size", "8", "--save-every", "30"]
 
@@ -35,12 +34,12 @@ def rows(folder):
     return [(row["train"], row["dev"]) for row in json.loads((folder / "metrics.json").read_text())["epochs"]]
 
 
-def test_two_processes_learn_what_one_does(tmp_path, monkeypatch):
+def test_two_processes_learn_what_one_does(tmp_path, monkeypatch, forks: Forks):
     """The command itself: the last of each epoch's batches has fewer pairs than the others."""
     monkeypatch.chdir(tmp_path)
     write_files()
     assert main([*TWO, "--out", "one"]) == 0
-    code, out, err = run(sys.executable, "-W", "error", "-m", "towers.cli", *TWO, "--devices", "2")
+    code, out, err = run(forks.python, "-W", "error", "-m", "towers.cli", *TWO, "--devices", "2")
     assert (code, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == ["pairs:", "vectors:", "network:", *["epoch"] * 6, "kept", "test,", "saved"]  # fmt: skip
     assert sorted(names(tmp_path)) == sorted(["one", "towers-run", "train.tsv", "dev.tsv", "vectors.txt"])
@@ -55,19 +54,19 @@ def test_two_processes_learn_what_one_does(tmp_path, monkeypatch):
         )
 
 
-def test_torchrun_is_ended_and_slurm_goes_on_bit_for_bit(tmp_path):
+def test_torchrun_is_ended_and_slurm_goes_on_bit_for_bit(tmp_path, forks: Forks):
     """With dropout: each process draws numbers of its own, and has them back."""
     options = ["epochs=3", "batch_size=8", "lr=0.02", "devices=2", "forgetful=True", "save_every=1000"]
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    code, told, err = run(sys.executable, "-W", "error", SCRIPT, *options, f"out={str(whole)!r}")
+    code, told, err = run(forks.python, "-W", "error", SCRIPT, *options, f"out={str(whole)!r}")
     assert (code, err) == (0, "")
     # --standalone takes a free port
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    torchrun = [forks.python, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     code, begun, err = run(*torchrun, SCRIPT, *options, f"out={str(parted)!r}", "end_in=2", OMP_NUM_THREADS="1")
     assert code == 1
     assert "exitcode  : 143" in err, err
     assert names(parted) == ["resume-2.safetensors", "resume.json"]
-    code, rest, err = as_slurm_runs("forgetful=True", f"resume={str(parted)!r}")
+    code, rest, err = as_slurm_runs(forks.python, "forgetful=True", f"resume={str(parted)!r}")
     assert (code, err) == (0, "")
     assert begun + rest == told
     assert begun.count("\n") == 2
@@ -75,7 +74,7 @@ def test_torchrun_is_ended_and_slurm_goes_on_bit_for_bit(tmp_path):
     assert all(torch.equal(value, expected[name]) for name, value in load_file(parted / "model.safetensors").items())
 
 
-def as_slurm_runs(*arguments):
+def as_slurm_runs(python, *arguments):
     """Two tasks of a step with what srun sets for them; the outputs of the first."""
     step = {"SLURM_JOB_ID": "14671", "SLURM_JOB_NAME": "towers", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     step |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1"}
@@ -84,7 +83,7 @@ def as_slurm_runs(*arguments):
         step |= {"MASTER_PORT": str(free.getsockname()[1])}
     tasks = [
         subprocess.Popen(
-            [sys.executable, SCRIPT, *arguments],
+            [python, SCRIPT, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

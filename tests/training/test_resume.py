@@ -17,6 +17,7 @@ import torch
 from towers import TwoTowers, training
 from towers.training.run import Run
 
+from ..helpers.forked import Forks
 from ..helpers.small import RESULTS, forgetful_model, names, same_weights, small_model, some_pairs, weights_of
 
 OPTIONS = {"epochs": 3, "batch_size": 7, "lr": 0.05, "seed": 2, "save_every": 0}
@@ -72,9 +73,9 @@ def test_from_every_state_to_the_same_end_bit_for_bit(tmp_path, monkeypatch, pre
         assert same_weights(TwoTowers.load(copy).state_dict(), weights_of(uninterrupted))
 
 
-def test_killed_at_twenty_random_moments(tmp_path):
+def test_killed_at_twenty_random_moments(tmp_path, forks: Forks):
     script = Path(__file__).parents[1] / "helpers/killed.py"
-    command = [sys.executable, script, tmp_path, "20"]
+    command = [forks.python, script, tmp_path, "20"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("kill ") >= 20
