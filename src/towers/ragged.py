@@ -36,8 +36,8 @@ class Ragged:
     It is the layout of jagged nested tensors and of torch's EmbeddingBag. A contract writes it as
     `Float[Ragged, "batch words width"]`; each sentence has its own length of the second axis.
 
-    With a table, the values are word ids ("tokens"), and each stands for a row of the table. A contract then reads the
-    table's width and dtype, every layer takes ids where it takes vectors, and `PhraseConv` multiplies each word once
+    With a table, the values are word ids ("tokens"): indices of rows of the table. A contract then reads the table's
+    width and dtype, every layer takes ids where it takes vectors, and `PhraseConv` multiplies each word once
     instead of each token. The table may be fixed or trained (`nn.Embedding.weight`); its gradient is dense.
     `to_padded`, `to_list` and the like return the ids; `vectors()` looks the vectors up.
 
@@ -89,7 +89,7 @@ class Ragged:
     def unchecked(
         cls, values: Tensor, offsets: Tensor, uniform: int | None = None, table: Tensor | None = None
     ) -> Self:
-        """A Ragged of offsets that are known to be right and on the values' device: no check, no wait for a device."""
+        """A Ragged without checks: the offsets must be right, and on the values' device."""
         ragged = cls.__new__(cls)
         ragged.values, ragged.offsets, ragged.uniform, ragged.table = values, offsets, uniform, table
         return ragged
@@ -212,7 +212,7 @@ class Ragged:
         steps = (self.lengths - (length - 1)).clamp(min=0)
         offsets, runs = offsets_of(steps), None
         if is_plain(offsets) and not offsets.is_cpu:
-            # To count the runs would wait for the device. The sizes give their number too, if no sentence is shorter
+            # Counting the runs would wait for the device. The sizes give their number too, if no sentence is shorter
             # than `length - 1`; if one is, the offsets are cut there, so that nothing is written out of bounds.
             runs = max(self.values.shape[0] - self.batch * (length - 1), 0)
             offsets = offsets.clamp(max=runs)

@@ -208,8 +208,8 @@ def answers(model: TwoTowers) -> Iterator[Answer]:
         "Why does an LSTM accept any number of steps?",
         _said(
             f"""It is one cell, applied to one step after the other. Its weights know how wide a step is ({width}) and
-            how many units it has ({hidden}): 4 x {hidden} x ({width} + {hidden} + 1). The number of steps stands
-            nowhere among them."""
+            how many units it has ({hidden}): 4 x {hidden} x ({width} + {hidden} + 1). The number of steps is
+            not among them."""
         ),
         [f"lstm(zeros(1, {steps}, {width})): the last state is {_state_shape(lstm, steps)}" for steps in (1, 4, 100)],
     )

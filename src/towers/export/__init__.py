@@ -64,8 +64,8 @@ def export(
         model: in float32; it is copied to the CPU.
         path: appears whole, after file and model were compared.
         format: "onnx" (opset 18, standard operators), "torch" (for torch.export.load) or "aoti" (compiled, for
-            torch._inductor.aoti_load_package; it needs a C++ compiler, and compares the sizes of inputs only with
-            AOTI_RUNTIME_CHECK_INPUTS=1 in the environment of who runs it).
+            torch._inductor.aoti_load_package; it needs a C++ compiler, and checks the sizes of inputs only if
+            AOTI_RUNTIME_CHECK_INPUTS=1 is set when the file runs).
         ids: take word ids (batch, words) in place of vectors; with `table` inside the file, without it as the input
             `table` (vocabulary, width).
         table: float32 vectors (vocabulary, width).

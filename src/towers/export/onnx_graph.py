@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 OPSET, IR_VERSION = 18, 8
-"""The lowest that has all of it, so that older runtimes read it."""
+"""The lowest opset that has all these operators, so that older runtimes read the file."""
 
 INT32 = 6  # of onnx.TensorProto
 

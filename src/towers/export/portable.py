@@ -1,8 +1,7 @@
 """TwoTowers in torch's own operations alone: what is exported where towers is not installed.
 
-The LSTM is a loop over steps that the compiler keeps as a loop, so that one program serves every number of words. A row
-more stands behind the words: a program for sizes from the smallest on never meets a size of 1, which torch.export
-would take for a constant.
+The LSTM is a loop over steps that the compiler keeps as a loop, so that one program serves every number of words. One
+more row follows the words, so that no size is ever 1, which torch.export would take for a constant.
 """
 
 from typing import Any, cast
@@ -89,7 +88,7 @@ class PortableTower(nn.Module):
         return loop(going, walk, (start, state, state.clone()))[1]
 
     def _gates(self, sentences: Tensor) -> Tensor:
-        """The input's share of the gates (batch, steps + 1, 4 hidden): phrases, maximum, and one row behind the end."""
+        """The input's share of the gates (batch, steps + 1, 4 hidden): phrases, maximum, and one row after the end."""
         padded = F.pad(sentences, (0, 0, 0, 1))
         steps = padded.shape[1] - self.kernel_words + 1
         phrases = self.bias + sum(padded[:, place : place + steps] @ row for place, row in enumerate(self.kernel))

@@ -1,4 +1,4 @@
-"""The same as a torch.export program, and compiled by AOTInductor."""
+"""TwoTowers as a torch.export program, and compiled by AOTInductor."""
 
 import json
 import shutil

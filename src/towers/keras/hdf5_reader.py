@@ -1,8 +1,8 @@
 """HDF5 as Keras writes it, read without trusting a byte of it.
 
-The tree is read by pyfive, which is Python alone: a damaged file raises, and cannot reach past its memory as it can in
-the C library. Numbers are then taken from the file's own bytes, once their shape is known to be the one wanted. What
-Keras never writes is refused: links, external or virtual data, chunks, filters.
+The tree is read by pyfive, which is Python alone: a damaged file raises an error, and cannot make it read past its
+memory, as it could with the C library. Numbers are then taken from the file's own bytes, once their shape is known to
+be the one wanted. What Keras never writes is refused: links, external or virtual data, chunks, filters.
 """
 
 import warnings

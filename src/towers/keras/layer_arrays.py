@@ -113,7 +113,7 @@ def _paths_inside(file: KerasFile, layer: Layer, model: Layer) -> list[str]:
         raise ValueError(f"{file.hdf5.name}: {model} has {len(paths)} arrays; {sum(counts)} belong there")
     if len({each.config.get("trainable", True) for each, count in zip(inner, counts, strict=True) if count}) > 1:
         raise ValueError(
-            f"{file.hdf5.name}: {model} has frozen layers beside others, whose arrays stand in another order in such a "
+            f"{file.hdf5.name}: {model} has frozen layers beside others, whose arrays are in another order in such a "
             "file; save the network as .keras"
         )
     for each, count in zip(inner, counts, strict=True):

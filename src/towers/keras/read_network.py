@@ -98,7 +98,7 @@ class Part:
     arrays: dict[str, Array]
 
     def moves(self) -> Iterator[Move]:
-        """Each array's way."""
+        """Each array, and where it went."""
         for turned in self.table:
             shape = self.arrays[turned.ours].shape
             yield Move(str(self.layer), turned.theirs, f"{self.ours}.{turned.ours}", shape, turned.how)
@@ -177,7 +177,7 @@ def _plan_of_weights(file: KerasFile, like: TwoTowers | None) -> NetworkPlan:
     towers = list(dict.fromkeys((like.left, like.right)))
     found: dict[str, list[Layer]] = {kind: [] for kind in KINDS}
     for layer, shapes in layers:
-        if layer.kind != "Embedding":  # a table of vectors stands in front of the towers
+        if layer.kind != "Embedding":  # a table of vectors before the towers
             found[_kind_of(shapes)].append(layer)
     for kind, count in zip(KINDS, (len(towers), len(towers), 2, 0), strict=True):
         if len(found[kind]) != count:
@@ -221,7 +221,7 @@ def _layers_with_weights(file: KerasFile) -> Iterator[tuple[Layer, list[tuple[in
 
 
 def _saved_layers(file: KerasFile, place: str, depth: int = 0) -> Iterator[tuple[Layer, list[str]]]:
-    """Every layer of a file of Keras 3, those of models inside where their model stands."""
+    """Every layer of a file of Keras 3, those of inner models in the place of their model."""
     for name in sorted(file.hdf5.names(f"{place}layers"), key=_natural):
         inside = f"{place}layers/{name}"
         if depth < 8 and file.hdf5.names(f"{inside}/layers"):

@@ -88,7 +88,7 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Step:
-    """A layer's call, in the frame in which it stands."""
+    """A layer's call, in the frame that it belongs to."""
 
     frame: _Frame
     layer: Layer
@@ -209,7 +209,7 @@ class _Reading:
             step = self._past_identities(self._before(step))
         layer = step.layer
         if layer.kind != "Dense":
-            raise ValueError(f"{layer}: stands where two towers have {what}")
+            raise ValueError(f"{layer}: is in the place where two towers have {what}")
         check_settings(layer)
         own = setting(layer, "activation", default="linear") or "linear"
         if after is not None and own != "linear":

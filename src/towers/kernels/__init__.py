@@ -1,4 +1,4 @@
-"""The code that runs an LSTM over sentences of different lengths, behind one function.
+"""The code that runs an LSTM over sentences of different lengths, through one function.
 
 `run(batch, state, weights, outputs=…) -> (output, (h_n, c_n))` is all that other parts of towers need; `Batch` and
 `Weights` say what goes in. `state` is (h_0, c_0) as nn.LSTM's, in the order of the batch, and so are h_n and c_n, each
@@ -12,10 +12,10 @@ There are three backends; `backend(batch, count, weights)` says which one runs, 
   projection, and takes float32 and float64.
 - "triton", on an NVIDIA GPU: kernels of our own (`triton`) for up to 128 hidden units without a projection. They do not
   wait for the GPU.
-- "torch", for all else: `torch.lstm`, on the CPU over a few groups of sentences of like lengths (`torch_lstm`).
+- "torch", for all else: `torch.lstm`, on the CPU over a few groups of sentences of similar lengths (`torch_lstm`).
 
-Fake, functional and compiled tensors on the CPU go through one custom operation (`operator`), which runs the same. To
-add a backend, write a module with `serves(batch, weights)`, which looks at devices, dtypes and sizes only, and
+Fake, functional and compiled tensors on the CPU go through one custom operation (`operator`), which runs the same code.
+To add a backend, write a module with `serves(batch, weights)`, which looks at devices, dtypes and sizes only, and
 `run(batch, state, weights, *, outputs)` with the results above, differentiable, and enter it in `dispatch`.
 """
 

@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     values: Tensor  # "rows input_size", or padded "batch words input_size"; what belongs to no sentence is never used
     starts: Tensor | None  # "batch": the row of each sentence's first word; None: that of padded values
     lengths: Tensor | None  # "batch"
-    longest: int | None  # no sentence is longer, as far as is known without a look at the lengths
+    longest: int | None  # no sentence is longer; None: not known without reading the lengths
     dense: bool = False  # whether every row is known to belong to a sentence
 
     @property
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
         return self.values.shape[:-1].numel()
 
     def flat(self, batch: int) -> "Batch":
-        """The same of rows, for ways that know no padded values."""
+        """The same sentences as rows, for backends that do not read padded values."""
         if self.values.dim() == 2:
             return self
         starts, lengths = (None, None) if self.lengths is None else self.places(batch)
@@ -79,7 +79,7 @@ class Weights(NamedTuple):
 
 
 def check_sizes(values: Tensor, state: State, weights: Weights) -> None:
-    """Refuse what code on the CPU would read beyond its end.
+    """Refuse sizes with which code on the CPU would read beyond the end of a tensor.
 
     Raises:
         RuntimeError: sizes or dtypes do not fit each other.
@@ -102,9 +102,9 @@ def check_sizes(values: Tensor, state: State, weights: Weights) -> None:
 
 
 def is_plain(*tensors: Tensor) -> bool:
-    """Whether these are real tensors in eager code: none that is traced, compiled, wrapped by `torch.func`, or dual.
+    """Whether all are ordinary tensors in eager code: not traced, compiled, wrapped by `torch.func`, or dual.
 
-    Only then may code look at numbers, keep results, or bring its own backward.
+    Only then may code read values, keep results, or use a backward pass of its own.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return False
@@ -114,7 +114,7 @@ def is_plain(*tensors: Tensor) -> bool:
 
 
 def refuse_forward_mode(*tensors: Tensor) -> None:
-    """Derivatives in forward mode do not exist.
+    """Refuse derivatives in forward mode, which the LSTM does not have.
 
     Raises:
         RuntimeError: a tensor has a tangent, as in `torch.func.jvp`.
@@ -126,7 +126,7 @@ def refuse_forward_mode(*tensors: Tensor) -> None:
 
 
 def refuse_twice() -> None:
-    """Gradients of gradients do not exist.
+    """Refuse gradients of gradients, which the LSTM does not have.
 
     Raises:
         RuntimeError: a gradient was asked for with create_graph=True.

@@ -1,4 +1,4 @@
-"""Which code runs, by where the tensors lie and what they are."""
+"""Which code runs: chosen by the device, the dtype and the kind of the tensors."""
 
 from typing import Literal, NamedTuple
 

@@ -1,7 +1,7 @@
-"""The same as one operation for fake, functional and compiled tensors on the CPU: no compiler looks into the steps.
+"""The LSTM as one custom operation, for fake, functional and compiled tensors on the CPU: no compiler traces its steps.
 
-Shapes depend on shapes alone, so sizes may be symbols. The backward pass runs forward again: between the two nothing
-is kept but what went in, and the noise of dropout comes from a seed.
+The shapes of the results depend only on the shapes of the inputs, so sizes may be symbols. The backward pass runs the
+forward pass again, so only the inputs are kept between the two. The noise of dropout comes from a seed.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def ragged_lstm_backward(
     outputs: bool,
 ) -> list[Tensor]:
     """The gradients of values, h_0, c_0 and the weights, from those of output (if any), h_n and c_n."""
-    with torch.inference_mode(False):  # within an operation torch records no graph otherwise
+    with torch.inference_mode(False):  # inside an operation torch records no graph otherwise
         values, h_0, c_0, *own = (part.detach().requires_grad_() for part in (values, h_0, c_0, *weights))
         batch = Batch(values, starts, lengths, longest)
         how = (biases, projected, num_layers, bidirectional, dropout)

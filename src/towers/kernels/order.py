@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def offsets_of(lengths: Tensor) -> Tensor:
-    """Where each sentence starts when they stand end to end, and where the last one ends ("batch" -> "batch+1")."""
+    """The start of each sentence when all lie end to end, then the end of the last one ("batch" -> "batch+1")."""
     return F.pad(lengths.cumsum(0), (1, 0))
 
 
@@ -14,7 +14,7 @@ def time_order(offsets: Tensor, order: Tensor | None = None) -> tuple[Tensor, Te
     """How packing reads the tokens: all first words, all second words, … longest sentence first.
 
     Returns the index of each token ("tokens"), how many sentences still run at each step ("steps"), and the order of
-    the sentences ("batch"), which may be given. All on the CPU, as the offsets.
+    the sentences ("batch"), which may be given. All are on the CPU, like the offsets.
     """
     lengths = offsets.diff()
     order = lengths.argsort(descending=True, stable=True) if order is None else order.to(lengths.device)

@@ -1,8 +1,8 @@
-"""An LSTM as its equations, step by step in torch's own operations, where gates are no sigmoids.
+"""An LSTM as its equations, step by step in torch's own operations, for gates that are not sigmoids.
 
     i, f, g, o = W x_t + U h + b        c = gate(f) c + gate(i) tanh(g)        h = gate(o) tanh(c)
 
-`gate` is Keras's recurrent activation. Every derivative that torch has exists; each step is about ten operations.
+`gate` is Keras's recurrent activation. All derivatives of torch work. Each step is about ten operations.
 """
 
 from collections.abc import Callable
@@ -25,10 +25,10 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
-    """See `towers.kernels`. It reads the longest length once where it is not known.
+    """See `towers.kernels`. If the longest length is not known, it is read once.
 
     Raises:
-        RuntimeError: under torch.jit.trace, whose result would hold for this number of steps alone.
+        RuntimeError: under torch.jit.trace: the traced code would be right for this number of steps only.
     """
     if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         raise RuntimeError(f"an LSTM whose gates are {weights.gates} cannot be traced by torch.jit; use torch.export")
@@ -54,7 +54,7 @@ def _direction(
         active = lengths > step
         place = starts + (lengths - 1 - step if reverse else step)
         x = rows.index_select(0, torch.where(active, place, 0))
-        x = torch.where(active.unsqueeze(1), x, 0)  # what lies in padding must not reach a gradient
+        x = torch.where(active.unsqueeze(1), x, 0)  # padding must not reach a gradient
         i, f, g, o = (x @ w_ih.t() + h @ w_hh.t() + sum(biases)).chunk(4, 1)
         cell = gate(f) * c + gate(i) * g.tanh()
         hidden = gate(o) * cell.tanh()

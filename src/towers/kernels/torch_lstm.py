@@ -1,13 +1,13 @@
-"""Through `torch.lstm`: sentences of like lengths in a few groups, each padded to its longest. It serves everything.
+"""Through `torch.lstm`: sentences of similar lengths in a few groups, each padded to its longest. No case is refused.
 
 longest first     a a a a a a       Every group is one call of torch.lstm (oneDNN on the CPU, cuDNN on CUDA), with the
-                  b b b b . .       gradient that torch has for it. On the CPU the groups are those that cost least.
+                  b b b b . .       gradient that torch has for it. On the CPU the cheapest groups are chosen.
                   -----------       Elsewhere there is one group, so that nothing waits for the device.
                   c c c
                   d d .             Sentences are read backwards by their index, not by torch's second direction.
 
 h_n is the output of each sentence's last word. A cell is no output: where c_n is wanted, one more input, which is 1 in
-padding and 0 in words, closes the input gate and opens the forget gate, so that c stays as it is behind the last word.
+padding and 0 in words, closes the input gate and opens the forget gate, so that c stays as it is after the last word.
 """
 
 import math
@@ -27,7 +27,7 @@ from towers.kernels.stacked import run_layers
 
 
 class Cost(NamedTuple):
-    """Microseconds of a group on two cores: for each call, each of its steps, each of its rows.
+    """The cost of a group in microseconds on two cores: of a call, of each step, of each row.
 
     A group of many rows takes memory that the system maps anew at each call, page by page, which costs as much again.
     The rows of `benchmarks/lstm.py`, run with TOWERS_NATIVE=off, show what groups gain.
@@ -45,13 +45,13 @@ class Cost(NamedTuple):
         return self.call + steps * self.step + rows * (self.row + (self.mapped if rows >= self.most else 0.0))
 
 
-TRAINING = 4.0  # times what forward alone takes
+TRAINING = 4.0  # times the cost of the forward pass alone
 SORTING, SORT, COPY = 250.0, 0.25, 0.01
-"""Microseconds of groups beside those of their calls: at all, for each sentence, and for each row that is copied."""
+"""What groups cost beside their calls, in microseconds: once, for each sentence, and for each row that is copied."""
 MAPPED = 32 << 20
 """Bytes, from which on the C library asks the system for memory at each call (M_MMAP_THRESHOLD, see mallopt(3))."""
 ONE_THREAD = 6.5
-"""Microseconds of a step, below which one thread is faster than two, which wait for each other at each step.
+"""A step of fewer microseconds is faster on one thread than on two, which wait for each other at each step.
 
 `python benchmarks/run.py lstm --only "batch 32,"` with TOWERS_NATIVE=off shows the gain: on two threads 32 sentences of
 64 words through 6 hidden units take 1.3 times as long as on one.
@@ -62,7 +62,7 @@ CLOSED_HALF = 3e4  # the same in float16
 
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
-    """See `towers.kernels`. On a device, this waits once where the longest sentence is not known."""
+    """See `towers.kernels`. If the longest length is not known, this waits for the device once."""
     values, count = batch.values, state[0].shape[1]
     groups = groups_of(batch, count, weights) if count and len(values) else None
     if groups is None:
@@ -139,7 +139,7 @@ def _cost(inputs: int, hidden: int, onednn: bool, training: bool) -> Cost:
 
 
 def _cheapest(falling: Tensor, cost: Cost) -> tuple[list[tuple[int, int]], float]:
-    """The cheapest groups of sentences, longest first, as (sentences, steps) of each; and what they cost.
+    """The cheapest groups of sentences, longest first, each as (sentences, steps); and their cost.
 
     They may end at about a dozen places: at eighths, and after 1, 2, 4, … sentences of the first eighth.
     """
@@ -250,7 +250,7 @@ class Groups:
         return [part.unflatten(0, (steps, count)) for part, (count, steps) in zip(parts, self.sizes, strict=True)]
 
     def _give(self, ys: list[Tensor], reverse: bool) -> Tensor:
-        """The outputs in the places of the values; 0 where no sentence is."""
+        """The outputs in the rows of the values; 0 in a row of no sentence."""
         shape = self.batch.values.shape[:-1]
         if self.stands and not reverse:
             y = ys[0].masked_fill(self._padding.view(*ys[0].shape[:2], 1), 0) if self.padded else ys[0]
@@ -262,7 +262,7 @@ class Groups:
         return F.pad(rows, (0, 0, 0, 1)).index_select(0, places).view(*shape, rows.shape[1])
 
     def _index(self, reverse: bool) -> Tensor:
-        """For each step of each sentence the row of the values; the one past their end in padding."""
+        """The row of the values for each step of each sentence; in padding, the row after the last one."""
         if reverse not in self._indices:
             parts: list[Tensor] = []
             for starts, lengths, (_, steps) in zip(self._starts, self._lengths, self.sizes, strict=True):
@@ -307,13 +307,13 @@ class Groups:
 def _finite(values: Tensor) -> bool:
     """Whether all of these values are finite, as far as can be known without waiting for a device.
 
-    To look at the sum takes a third of what it takes to fill padding with 0, here and in the backward pass.
+    Reading the sum takes a third of the time of filling padding with 0, here and in the backward pass.
     """
     return values.is_cpu and math.isfinite(values.detach().sum().item())
 
 
 def _call(x: Tensor, state: State, weights: Weights) -> tuple[Tensor, Tensor, Tensor]:
-    """torch.lstm of "steps sentences inputs", to which a single bias is one beside zeros."""
+    """torch.lstm of "steps sentences inputs"; a single bias is passed with zeros as the second one."""
     flat = weights.flat
     if weights.biases == 1:
         size = 3 + weights.projected
@@ -357,7 +357,7 @@ def _no_warning() -> Generator[None]:
 
 
 def _flat(parameters: Parameters, *, marked: bool) -> tuple[Tensor, ...]:
-    """The parameters in a row, with weights for the input that marks padding."""
+    """The parameters one after the other, with weights for the input that marks padding."""
     w_ih, w_hh, biases, w_hr = parameters
     if marked:
         closed = torch.zeros(4, w_hh.shape[0] // 4, dtype=w_ih.dtype, device=w_ih.device)
@@ -368,5 +368,5 @@ def _flat(parameters: Parameters, *, marked: bool) -> tuple[Tensor, ...]:
 
 
 def inverse(order: Tensor) -> Tensor:
-    """Where each entry of an order stands in it."""
+    """The inverse of a permutation: the place of each entry."""
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))

@@ -11,7 +11,7 @@ from towers.search.items import Items
 QUERIES = 1024
 """Items that are queries at a time."""
 FIRST = 64
-"""Pairs of a query that are looked for first, where their number is not known; then four times as many, and so on."""
+"""How many pairs of a query are searched first, if their number is not known; then four times as many, …"""
 
 
 def all_pairs(head: Head, items: Items, least: float, k: int | None) -> tuple[Tensor, Tensor]:

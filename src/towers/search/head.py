@@ -1,4 +1,4 @@
-"""The two dense layers of a TwoTowers, as what is computed once for a query or an item and what for each pair."""
+"""The two dense layers of a TwoTowers, in two parts: computed once for each query or item, and for each pair."""
 
 import ctypes
 import hashlib
@@ -20,7 +20,7 @@ class Head:
 
     With right items it is `compare(query, item)`, with left items `compare(item, query)`: W1 and c1 are the weight and
     the bias of `model.dense`; an item's row is W1 b (left items: -W1 a), and a query's is the same plus c1.
-    Every sum has a fixed order, so that a state gives the same bits whatever is computed beside it.
+    Every sum has a fixed order, so a state gives the same bits in every batch.
     """
 
     def __init__(self, model: TwoTowers, side: Side) -> None:
@@ -51,7 +51,7 @@ class Head:
         return item_rows + self.bias
 
     def is_finite(self) -> bool:
-        """Whether all weights are."""
+        """Whether all weights are finite."""
         parts = (self.weight, self.bias, self.weights, torch.tensor(self.offset))
         return all(bool(torch.isfinite(part).all()) for part in parts)
 
@@ -63,7 +63,7 @@ class Head:
 
 
 def fingerprint(model: TwoTowers) -> str:
-    """Of the sizes and the weights of a model: two models with the same one give the same scores."""
+    """A digest of the sizes and the weights of a model: two models with the same digest give the same scores."""
     hashed = hashlib.sha256()
     state: Mapping[str, Tensor] = model.state_dict()
     for name, value in sorted(state.items()):

@@ -27,8 +27,8 @@ class Index:
     of k too, so that results do not depend on blocks or on the order of `add`. The index computes on the CPU.
 
     With C code (`TOWERS_NATIVE`) the items lie in boxes with upper bounds of their scores, and a query skips the boxes
-    that cannot hold one of its best, as long as that wins: `pairs_computed` says how many pairs (and bounds) the last
-    search scored.
+    that cannot hold one of its best, as long as that is faster. `pairs_computed` says how many pairs (and bounds) the
+    last search scored.
 
     The index has a copy of the model's two dense layers: after more training, make a new one.
 
@@ -186,8 +186,8 @@ class Index:
         pair (i, j) is compare(state of i, state of j). Best pairs come first, of equal scores that of the smaller ids.
 
         Args:
-            threshold: pairs with at least this logit; None: whatever the score.
-            k: of each item at most its k best others; None: all of them.
+            threshold: pairs with at least this logit; None: pairs with any score.
+            k: at most the k best others of each item; None: all of them.
 
         Raises:
             ValueError: neither is given, k is below 1 or not below the number of items, or threshold is NaN.

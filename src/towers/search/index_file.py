@@ -16,7 +16,7 @@ from towers.checkpoint import replace
 FORMAT = 1
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
 ALIGNED = 64
-"""Bytes: where the first tensor begins in the file."""
+"""The byte at which the first tensor begins."""
 
 
 def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, str | int | float]) -> None:

@@ -13,11 +13,11 @@ from towers.kernels.cpu.topk_call import BLOCK, BOX
 
 @dataclass(frozen=True)
 class Items:
-    """Items in blocks of 16; the places behind the last item are +inf.
+    """Items in blocks of 16; the places after the last item are +inf.
 
     blocks: "blocks dense 16", the rows of the items (see `Head`).
     ids: "count" int64, the id of the item at each place.
-    largest: what no value of a row exceeds in size.
+    largest: an upper bound of the absolute values of the rows.
     bounds: "boxes/16 dense 16", of each box of 128 items the rows' values that give the highest score, laid out like
         items (see `topk.c`); None where nothing walks through boxes.
     walks: by size of k, how many queries have walked through the boxes, and how many of them gave up.
@@ -44,7 +44,7 @@ class Items:
         return blocks.transpose(1, 2).flatten(0, 1)[first - start * BLOCK : last - start * BLOCK]
 
     def places(self, ids: Tensor) -> Tensor:
-        """Where the items with these ids lie; -1 of an id that no item has."""
+        """The places of the items with these ids; -1 for an id that no item has."""
         if not len(self):
             return torch.full_like(ids, -1)
         own, places = self._sorted

@@ -17,7 +17,7 @@ NONE = torch.iinfo(torch.int64).max
 """The id in a place that no item fills; its score is -inf."""
 
 PROBE, WALKS = 4, 512
-"""Queries that walk through the boxes to see whether that wins, and queries that then walk before it is seen again."""
+"""How many queries try the boxes to find out whether that is faster, and after how many it is tried again."""
 
 
 class Found(NamedTuple):
@@ -72,7 +72,7 @@ def _joined(parts: Sequence[Found]) -> Found:
 
 
 def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, least: float) -> Found:
-    """Through the boxes as long as that wins: a walk that is not given up scores an eighth of the items at most."""
+    """Search the boxes as long as that is faster; unless given up, it scores at most an eighth of the items."""
     parts, first, size = list[Found](), 0, k.bit_length()
     while first < len(queries) or not parts:
         tried, lost = items.walks.get(size, (0, 0))
@@ -118,7 +118,7 @@ def _hidden_pairs(allowed: Allowed, queries: int) -> tuple[Tensor, Tensor] | Non
 
 
 def _scores(queries: Tensor, head: Head, rows: Tensor) -> Tensor:
-    """Of queries "queries dense" and items "dense items". Each operation rounds once: blocks change no bit."""
+    """Scores of queries "queries dense" and items "dense items". Each operation rounds once: blocks change no bit."""
     scores = queries.new_full((len(queries), rows.shape[1]), head.offset)
     term = torch.empty_like(scores)
     for unit, weight in enumerate(head.weights.tolist()):

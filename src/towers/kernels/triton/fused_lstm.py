@@ -19,7 +19,7 @@ def run(
         state: h and c before the first step, "layers*directions batch hidden"; None: zeros.
         weights: of all layers.
         outputs: whether the output of every step is wanted.
-        precision: of products on the matrix units: "tf32", "tf32x3" or "ieee"; "": as torch is set.
+        precision: of products on the matrix units: "tf32", "tf32x3" or "ieee"; "": torch's setting.
     """
     from towers.kernels.triton.lstm_narrow import narrow_lstm  # both register operators and load Triton
     from towers.kernels.triton.lstm_wide import wide_lstm

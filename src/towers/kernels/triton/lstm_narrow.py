@@ -184,7 +184,7 @@ def _grown(sums, inputs, d_gate):
 @triton.jit()
 @no_type_check
 def _biases(bias, direction, unit, HIDDEN: tl.constexpr):
-    """Of the gates i, f, g, o."""
+    """The same for the gates i, f, g, o."""
     if bias is None:
         zero = tl.zeros(unit.shape, tl.float32)
         found = (zero, zero, zero, zero)
@@ -316,7 +316,7 @@ def backward_kernel(
         du_f, dw_f, db_f = _grown(du_f, x, d_f), _grown(dw_f, h, d_f), db_f + d_f
         du_g, dw_g, db_g = _grown(du_g, x, d_g), _grown(dw_g, h, d_g), db_g + d_g
         du_o, dw_o, db_o = _grown(du_o, x, d_o), _grown(dw_o, h, d_o), db_o + d_o
-        # A thread has its unit's part of the inputs' gradients: these alone are added up over threads.
+        # A thread has its unit's part of the inputs' gradients. Only these are added up over threads.
         d_x = tl.sum(_spread(d_i, u_i) + _spread(d_f, u_f) + _spread(d_g, u_g) + _spread(d_o, u_o), 2)
         d_x_row = input_row + t * step * directions * INPUT
         tl.store(d_values + d_x_row, d_x, (t < length)[None, :] & (inputs < INPUT))
@@ -335,7 +335,7 @@ def backward_kernel(
 @triton.jit()
 @no_type_check
 def _keep(sums, i, f, g, o, unit, inputs, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
-    """Add up the gates' gradients over the sentences, and write them where the gates' weights stand."""
+    """Add up the gates' gradients over the sentences, and write them in the places of the gates' weights."""
     real = (unit < HIDDEN) & (inputs < WIDTH)
     place, gate = sums + unit * WIDTH + inputs, HIDDEN * WIDTH
     tl.store(place, tl.sum(i, 1), real)

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 ANYWHERE = ["starts", "lengths", "bias", "h_0", "c_0", "d_h_n", "d_c_n"]
-"""Arguments for whose alignment nothing is compiled: parts of larger tensors start where batch and layer say."""
+"""Arguments whose alignment changes no compiled code: they may be views that start anywhere in a larger tensor."""
 
 Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Outputs, h and c before each step, h_n, c_n."""
@@ -74,7 +74,7 @@ def tanh(x):
 def product(rows, matrix, PRECISION: tl.constexpr):
     """rows "B K" by matrix "K N" -> "B N": on the matrix units, or by plain multiplications ("registers").
 
-    For the latter K is the slowest axis: it lies in one thread's registers, so that no sum leaves its thread.
+    For "registers" K is the slowest axis: it lies in one thread's registers, so no sum leaves its thread.
     """
     if PRECISION == "registers":
         total = tl.sum(tl.trans(rows)[:, :, None] * matrix[:, None, :], 0)
@@ -105,7 +105,7 @@ def four_weights(weight, j, k, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
 @triton.jit()
 @no_type_check
 def four_gates(gates, place, live, HIDDEN: tl.constexpr):
-    """What stands at `place` in the rows "4*HIDDEN" of the gates i, f, g, o; 0 where not `live`."""
+    """The values at `place` in the rows "4*HIDDEN" of the gates i, f, g, o; 0 where not `live`."""
     return (
         tl.load(gates + place, live, 0.0).to(tl.float32),
         tl.load(gates + place + HIDDEN, live, 0.0).to(tl.float32),
@@ -142,7 +142,7 @@ def state_or_zero(state, place, real, B: tl.constexpr, H: tl.constexpr):
 @triton.jit()
 @no_type_check
 def gate_gradients(i, f, g, o, before, d_h, d_c, live):
-    """Of one step, from those of its two states; `before` is c before it. Where not `live`, d_c stays as it is."""
+    """A step's gradients, from those of its states; `before` is c before it. Where not `live`, d_c is not changed."""
     end = tanh(f * before + i * g)
     d_c_t = d_c + d_h * o * (1 - end * end)
     d_i = tl.where(live, d_c_t * g * i * (1 - i), 0.0)

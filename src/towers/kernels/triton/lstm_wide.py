@@ -73,7 +73,7 @@ def wide_lstm_backward(
 def tile(hidden: int, precision: str, shared_memory: int) -> dict[str, Any]:
     """How a tile of sentences is laid out, by hidden size and by the multiprocessor's shared memory (bytes).
 
-    By the compiler's own count for compute capability 9.0, none of these spills a register.
+    The compiler reports no register spill for any of these at compute capability 9.0.
     """
     if hidden <= 16:
         width = 8 if hidden <= 8 else 16
@@ -202,7 +202,7 @@ def forward_kernel(
     c = state_or_zero(c_0, state, real, B, H)
     row, move = (first * directions + direction)[:, None], step * directions
     place, gate_place = row * HIDDEN + unit, row * 4 * HIDDEN + unit
-    if STREAM == 0:  # two steps ahead: a step is shorter than what memory takes to answer
+    if STREAM == 0:  # two steps ahead: a step is shorter than the latency of memory
         i_1, f_1, g_1, o_1 = four_gates(gates, gate_place, real & (length > 0)[:, None], HIDDEN)
         i_2, f_2, g_2, o_2 = four_gates(gates, gate_place + move * 4 * HIDDEN, real & (length > 1)[:, None], HIDDEN)
     for t in range(tl.max(length, 0)):

@@ -14,7 +14,7 @@ NARROW = 8
 """Up to this hidden size and input size, `lstm_narrow` multiplies the inputs within the steps."""
 
 DTYPES = (torch.float32, torch.bfloat16)
-"""Dtypes of values and weights, which the kernels read as they are; the state is always float32."""
+"""Dtypes of values and weights, which the kernels read without conversion; the state is always float32."""
 
 
 def serves(batch: Batch, weights: Weights) -> bool:
