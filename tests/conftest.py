@@ -94,6 +94,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--random-order"):
         random.Random(config.getoption("--seed")).shuffle(items)
+    elif "PYTEST_XDIST_WORKER" in os.environ:  # else one process would be left with a long test at the end
+        items.sort(key=lambda item: "long" not in item.keywords)
     reasons = {}
     if not config.getoption("--slow"):
         reasons["slow"] = "long counts: run with --slow"

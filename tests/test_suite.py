@@ -58,6 +58,10 @@ class Item:
     keywords: ClassVar = {}
 
 
+class LongItem:
+    keywords: ClassVar = {"long": True}
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_random_order_shuffles_all_tests_as_the_seed_says(seed: int):
     items = [Item() for _ in range(20)]
@@ -68,6 +72,17 @@ def test_random_order_shuffles_all_tests_as_the_seed_says(seed: int):
     assert shuffled != items
     assert shuffled == again
     assert set(shuffled) == set(items)
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_long_tests_begin_first_in_processes_of_xdist(worker: bool, monkeypatch: pytest.MonkeyPatch):
+    short, long, other = Item(), LongItem(), Item()
+    items = [short, long, other]
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    if worker:
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    pytest_collection_modifyitems(Settings(slow=True, random_order=False, seed=0), items)
+    assert items == ([long, short, other] if worker else [short, long, other])
 
 
 def warn_from(module: str) -> None:

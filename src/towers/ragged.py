@@ -89,7 +89,14 @@ class Ragged:
     def unchecked(
         cls, values: Tensor, offsets: Tensor, uniform: int | None = None, table: Tensor | None = None
     ) -> Self:
-        """A Ragged without checks: the offsets must be right, and on the values' device."""
+        """A Ragged without checks: the offsets must be right, and on the values' device.
+
+        Args:
+            values: as for Ragged.
+            offsets: as for Ragged.
+            uniform: the number of words of every sentence, if it is known and the same for all.
+            table: as for Ragged.
+        """
         ragged = cls.__new__(cls)
         ragged.values, ragged.offsets, ragged.uniform, ragged.table = values, offsets, uniform, table
         return ragged
@@ -268,7 +275,7 @@ class Ragged:
 
     @classmethod
     def unchecked_padded(cls, padded: Tensor, lengths: Tensor | None) -> Self:
-        """As `from_padded`, for sizes and lengths that were checked before."""
+        """As `from_padded`, for `padded` sentences whose sizes and `lengths` were checked before."""
         batch, words = padded.shape[:2]
         if lengths is None:
             offsets = torch.arange(batch + 1, device=padded.device) * words
@@ -289,6 +296,10 @@ class Ragged:
         self, padding: float = 0.0, words: int | None = None
     ) -> tuple[Shaped[Tensor, "batch words ..."], Int[Tensor, "batch"]]:
         """The sentences padded on the right, to the longest one or to `words`, and their lengths.
+
+        Args:
+            padding: the value of the padding.
+            words: the number of words of each padded sentence; None: that of the longest one.
 
         Raises:
             ValueError: a sentence has more than `words` words.
@@ -332,7 +343,7 @@ class Ragged:
 
     @classmethod
     def from_packed(cls, packed: PackedSequence) -> Self:
-        """From a PackedSequence; the sentences are in their order before packing."""
+        """From a PackedSequence, `packed`; the sentences are in their order before packing."""
         sizes = packed.batch_sizes
         batch = int(sizes[0]) if len(sizes) else 0
         lengths = (sizes.unsqueeze(0) > torch.arange(batch).unsqueeze(1)).sum(1)

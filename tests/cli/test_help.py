@@ -23,6 +23,7 @@ def shell(line: str, folder: Path, forks: Forks, **more: str) -> subprocess.Comp
     return forks.run(["bash", "-c", line], cwd=folder, env=os.environ | {"PATH": path} | more)
 
 
+@pytest.mark.long
 def test_examples_print_what_is_shown(tmp_path: Path, forks: Forks):
     """All in one folder and in order: the model that the first one trains is what a later one predicts with."""
     for name, text in TEXTS.items():

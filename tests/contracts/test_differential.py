@@ -76,6 +76,7 @@ def _shown(value: Any) -> str:
     return f"{ {key: _shown(item) for key, item in value.items()} }" if isinstance(value, dict) else repr(value)
 
 
+@pytest.mark.long
 def test_the_same_verdicts_as_jaxtyping():
     counts, found = disagreements(SEEDS)
     assert not found, "\n\n".join(found)

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from towers import TwoTowers, training
+from towers.checkpoint import FORMAT
 from towers.training.run import Run
 
 from ..helpers.forked import Forks
@@ -73,6 +74,7 @@ def test_from_every_state_to_the_same_end_bit_for_bit(tmp_path, monkeypatch, pre
         assert same_weights(TwoTowers.load(copy).state_dict(), weights_of(uninterrupted))
 
 
+@pytest.mark.long
 def test_killed_at_twenty_random_moments(tmp_path, forks: Forks):
     script = Path(__file__).parents[1] / "helpers/killed.py"
     command = [forks.python, script, tmp_path, "20"]
@@ -399,7 +401,7 @@ def entries(folder, **changes):
         (lambda f: (f / "resume.json").unlink(), FileNotFoundError, r"there is no resume.json \(no run\); start another"),
         (lambda f: (f / "resume.json").write_text("{"), ValueError, "resume.json: is damaged"),
         (lambda f: (f / "resume.json").write_text("[" * 100_000), ValueError, "resume.json: is damaged"),
-        (lambda f: entries(f, format=3), ValueError, r"resume.json: has format 3; towers \S+ reads up to format 2"),
+        (lambda f: entries(f, format=FORMAT + 1), ValueError, rf"has format {FORMAT + 1}; towers \S+ reads up to format {FORMAT}"),
         (lambda f: entries(f, settings=None), ValueError, "resume.json: is damaged"),
         (lambda f: entries(f, history=None), ValueError, "resume.json: is damaged"),
         (lambda f: entries(f, position=7), ValueError, "resume.json: is damaged"),

@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except (ValueError, OSError, ImportError) as error:
         if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
             error.filename = "standard output"  # files are named where they are written
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        _give_up_output()
         if (
             isinstance(error, ConnectionError) and not _is_main()
         ):  # the main process, or the process that ended, prints the reason
@@ -61,6 +61,14 @@ def _run(arguments: argparse.Namespace) -> int:
         problem = "the memory does not suffice; take a smaller --batch-size, or smaller sizes of the network"
         print(f"towers {arguments.command}: {_noted(problem, error)}", file=sys.stderr)
         return 2
+
+
+def _give_up_output() -> None:
+    """Drop what standard output cannot take: Python flushes it once more at its end, and would fail again."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -26,7 +26,14 @@ Runner = Callable[[Batch], tuple[Tensor, ...]]
 
 
 class Exported(NamedTuple):
-    """What was written: inputs and outputs in their order, and how far file and model are apart."""
+    """What was written.
+
+    Attributes:
+        path: the file.
+        inputs: its inputs, in their order.
+        outputs: its outputs, in their order.
+        largest_difference: between the outputs of the file and of the model, on the batches that compare them.
+    """
 
     path: Path
     inputs: tuple[Input, ...]
@@ -78,6 +85,14 @@ def export(
         ValueError: the format is none of the three, the model or the table is not float32, widths differ, a layer of a
             tower was replaced, an option is not one of this kind of model, ONNX has no such LSTM, no C++ compiler was
             found, or file and model differ.
+
+    >>> import tempfile
+    >>> from towers import TwoTowers
+    >>> from towers.export import export
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     exported = export(TwoTowers(), f"{folder}/model.pt2", format="torch")
+    >>> print(exported.inputs[1])
+    right: float32 (batch, 5, 300)
     """
     if format not in get_args(Format):
         raise ValueError(f"format is {format!r}; one of {', '.join(get_args(Format))} belongs there")

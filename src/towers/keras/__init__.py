@@ -32,6 +32,14 @@ def load(
         OSError: the file cannot be read.
         ValueError: the file is damaged, its network is not two towers, or `like` is missing or does not fit; the
             message names the layer and what differs.
+
+    >>> import tempfile
+    >>> from towers import TwoTowers, keras
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     keras.save(TwoTowers(), f"{folder}/model.keras")
+    ...     model = keras.load(f"{folder}/model.keras")
+    >>> model.hidden
+    6
     """
     from towers.keras.read_network import convert
 
@@ -44,11 +52,23 @@ def save(model: TwoTowers, path: str | PathLike[str]) -> None:
     Its output in Keras is TwoTowers.probability. `chunk`, which changes no result, is not in the file. The file is
     written whole and then renamed.
 
+    Args:
+        model: the network.
+        path: the file; its name ends in `.keras`, `.h5` or `.weights.h5`.
+
     Raises:
         ImportError: h5py is not installed.
         OSError: the file cannot be written.
         ValueError: the name has another end; a layer of a tower was replaced; parameters are of several dtypes, of one
             that Keras's files do not hold, or not finite; or gates are the hard sigmoid of Keras 2.
+
+    >>> import tempfile
+    >>> from towers import TwoTowers, keras
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     keras.save(TwoTowers(), f"{folder}/model.weights.h5")
+    ...     model = keras.load(f"{folder}/model.weights.h5", like=TwoTowers())
+    >>> model.hidden
+    6
     """
     from towers.keras.write_network import write_network
 
@@ -91,6 +111,14 @@ def convert_layer(path: str | PathLike[str], name: str) -> nn.Module:
 
     Warns:
         UserWarning: the layer has an activation, which is not part of PhraseConv or nn.Linear.
+
+    >>> import tempfile
+    >>> from towers import TwoTowers, keras
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     keras.save(TwoTowers(), f"{folder}/model.keras")
+    ...     conv = keras.convert_layer(f"{folder}/model.keras", "left_conv")
+    >>> conv.weight.shape
+    torch.Size([2, 32, 300])
     """
     from towers.keras.read_layer import read_layer
 

@@ -116,12 +116,12 @@ class PhraseConv(nn.Module):
         return like_input(Ragged.unchecked(phrases, offsets, uniform), sentences, fewer=self.kernel_words - 1)
 
     def shares(self, ragged: Ragged) -> tuple[Tensor, Tensor | None]:
-        """The shares of each token, and None; or the shares of each word, and the word that each token is."""
+        """For the sentences of `ragged`, the shares of each token, and None; or of each word, and each token's word."""
         multiplied = self.multiplied_table(ragged)
         return (self.project(ragged.vectors().values), None) if multiplied is None else multiplied
 
     def multiplied_table(self, ragged: Ragged) -> tuple[Tensor, Tensor] | None:
-        """The shares of each word, and the word that each token is; None where it is better to multiply each token."""
+        """The shares of each word of `ragged`, and each token's word; None if it is better to multiply each token."""
         tokens, table = ragged.values, ragged.table
         if table is None or not is_plain(table, self.weight):
             return None
@@ -147,7 +147,7 @@ class PhraseConv(nn.Module):
     def project(
         self, vectors: Float[Tensor, "words {self.vector_width}"]
     ) -> Float[Tensor, "words {self.kernel_words} {self.filters}"]:
-        """The shares of each word, one for each kernel position, by one matrix product."""
+        """The shares of each word of `vectors`, one for each kernel position, by one matrix product."""
         weight = rearrange(self.weight, "kernel_positions filters width -> (kernel_positions filters) width").t()
         dtype = self.product_dtype
         if torch.is_grad_enabled():

@@ -225,7 +225,7 @@ class Index:
     # On disk.
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the index to one file, whole, then rename it.
+        """Write the index to the file `path`: whole, under another name, which is then changed.
 
         Raises:
             OSError: it cannot be written; an older file is unchanged.

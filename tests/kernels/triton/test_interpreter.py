@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 LEAST = 100  # tests; fewer means that some did not run
 
 
+@pytest.mark.long
 def test_every_kernel_under_the_interpreter():
     files = [HERE / f"test_{name}.py" for name in ("lstm", "phrases", "layers", "operators")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
