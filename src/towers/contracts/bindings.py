@@ -1,4 +1,4 @@
-"""What the names stand for in one call: axes have sizes, braces are read from the arguments."""
+"""The values of names in one call: axis names have sizes, and paths in braces are read from the arguments."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,30 +16,30 @@ from towers.contracts.specs import Axis, Spec
 
 
 class Bound(NamedTuple):
-    """The size that an axis name has in this call, and the argument that gave it."""
+    """The size of an axis name in this call, and the argument that it comes from."""
 
     size: int | tuple[int | None, ...] | RaggedAxis
     source: str
     broadcast: bool = False
     solved: bool = False
-    """Whether it was worked out from an expression, as `batch` from `batch+1`."""
+    """Whether the size was computed from an expression, as `batch` from `batch+1`."""
 
     @property
     def origin(self) -> str:
-        """Who gave the size, for messages."""
+        """Where the size comes from, for messages."""
         return f"{'worked out from' if self.solved else 'as in'} {self.source}"
 
 
 class Unknown(Exception):
-    """An expression speaks of an axis without a size in this call, or of something that is None."""
+    """An expression needs an axis that has no size in this call, or a value that is None."""
 
 
 class Impossible(Exception):
-    """An expression has no value: something in braces is no number, or it divides by 0."""
+    """An expression has no value: it divides by 0, or a path in braces leads to no number."""
 
 
 def is_result(name: str) -> bool:
-    """Whether what is called so is (in) the result."""
+    """Whether a place is the result or a part of it."""
     return name == "return" or name.startswith(("return[", "return.", "a key of return"))
 
 
@@ -47,7 +47,7 @@ def own_parameter(owner: Any, path: str, where: str) -> Any:
     """The parameter of an instance that `dtype_of` names.
 
     Raises:
-        ValueError: it has none there.
+        ValueError: the instance has no parameter at this path.
     """
     steps, found = path.split("."), owner
     for step in steps:
@@ -63,22 +63,22 @@ def own_parameter(owner: Any, path: str, where: str) -> Any:
 
 
 class Bindings:
-    """The names of one call."""
+    """The names of one call with their sizes and values."""
 
     def __init__(self, signature: Signature, arguments: Mapping[str, Any]) -> None:
         self.signature = signature
         self.arguments = arguments
         self.axes: dict[str, Bound] = {}
         self.tensors: dict[str, Any] = {}
-        """The tensors seen so far, by what messages call them."""
+        """The tensors that were checked so far, by their place, such as `x` or `x[0]`."""
         self.others: dict[str, Spec] = {}
-        """The other alternatives of what fits none."""
+        """For a place where no alternative of a union fits: the alternatives that the message does not explain."""
 
     def expected(self, axis: Axis) -> int | None:
-        """The size that an axis must have; None while it can have any.
+        """The size that an axis must have; None if it is not known yet.
 
         Raises:
-            Impossible: it can have none.
+            Impossible: the expression of the axis has no value.
         """
         if axis.size is None:
             return None
@@ -91,16 +91,16 @@ class Bindings:
             raise Impossible(f"it divides by 0 ({self.spoken(zero)})") from None
 
     def expected_or_any(self, axis: Axis) -> int | None:
-        """The size that an axis must have; None where it can have any, or none."""
+        """The size that an axis must have; None if it is not known or has no value."""
         try:
             return self.expected(axis)
         except Impossible:
             return None
 
     def solve(self, axis: Axis, size: int, source: str) -> bool:
-        """Let a linear expression of one unknown name bind that name, as `batch+1` does `batch`; whether it did.
+        """Bind the one unknown name of a linear expression, such as `batch` of `batch+1`. Return whether it could.
 
-        Where no whole number fits, the name gets the next smaller one, and the expression another size.
+        If no whole number fits, the name gets the next smaller one; the comparison that follows then fails.
         """
         assert axis.size is not None
         unknown = [name for name in axis.size.names if not self.is_known(name)]
@@ -127,7 +127,7 @@ class Bindings:
         """The size of a named axis.
 
         Raises:
-            Unknown: it has none in this call, or is ragged.
+            Unknown: the axis has no size in this call, or is ragged.
         """
         bound = self.axes.get(name)
         if bound is None or isinstance(bound.size, (RaggedAxis, tuple)):
@@ -135,10 +135,10 @@ class Bindings:
         return bound.size
 
     def braces(self, path: str) -> Any:
-        """What stands in braces in a condition, such as `self.hidden`.
+        """The value of a path in braces in a condition, such as `self.hidden`.
 
         Raises:
-            Unknown: it is None.
+            Unknown: the value is None.
         """
         value = self.read(path)
         if value is None:
@@ -146,10 +146,10 @@ class Bindings:
         return value
 
     def number(self, path: str) -> Any:
-        """What stands in braces in the size of an axis.
+        """The value of a path in braces in an axis.
 
         Raises:
-            Impossible: it is no number, or an item that is not there.
+            Impossible: the value is no number, or the path reads an item that does not exist.
         """
         for items, index in indexed(path):
             count = len(self.read(items))
@@ -162,14 +162,14 @@ class Bindings:
         return self.braces(path)
 
     def read(self, path: str) -> Any:
-        """Whatever a path leads to."""
+        """The value of a path."""
         return read_path(self.argument(path_root(path)), path)
 
     def argument(self, name: str) -> Any:
         """An argument of the call, or its default.
 
         Raises:
-            Unknown: there is none.
+            Unknown: there is no such argument.
         """
         if name in self.arguments:
             return self.arguments[name]
@@ -178,14 +178,14 @@ class Bindings:
         raise Unknown
 
     def axis_or_values(self, name: str) -> Any:
-        """What a name in a condition stands for: a size, an int argument, or the values of an integer tensor.
+        """The value of a name in a condition: the size of an axis, a number, or an integer tensor.
 
         Raises:
-            Unknown: it has no value in this call, or none that may be read.
+            Unknown: the name has no value in this call, or the values of the tensor may not be read.
         """
         bound = self.axes.get(name)
         if bound is not None and not isinstance(bound.size, (RaggedAxis, tuple)):
-            return bound.size  # in a proof it is none of Python's numbers
+            return bound.size  # in a proof a symbol, which is no number of Python
         value = self.argument(name) if bound is None else getattr(bound.size, "lengths", None)
         mode = modes.switch.of(self.signature.package, self.arguments.get("self"))
         if isinstance(value, Tensor):
@@ -196,7 +196,7 @@ class Bindings:
         return value
 
     def sizes(self) -> dict[str, int]:
-        """The axes that have one size."""
+        """The axis names that have a size; not the ragged and the variadic ones."""
         found = {name: bound.size for name, bound in self.axes.items()}
         return {name: size for name, size in found.items() if not isinstance(size, (RaggedAxis, tuple))}
 
@@ -204,14 +204,14 @@ class Bindings:
         """The parameter that `dtype_of` names.
 
         Raises:
-            ValueError: the instance has none there.
+            ValueError: the instance has no parameter at this path.
         """
         return own_parameter(self.arguments["self"], path, self.place())
 
-    # Who says what, for messages.
+    # Where sizes come from, for messages.
 
     def origin(self, axis: Axis) -> str:
-        """Who says how large an axis is: the instance, the names in an expression, or the annotation alone."""
+        """Where the size of an axis comes from: the instance, the names in its expression, or the annotation alone."""
         if axis.size is None or not (axis.size.names or axis.size.braces):
             return "as annotated"
         alone = axis.size.text.removeprefix("{").removesuffix("}")
@@ -220,7 +220,7 @@ class Bindings:
         return f"the argument {alone}" if alone.isidentifier() else alone
 
     def spoken(self, expression: Expression) -> str:
-        """What stands for the names in an expression, and who gave it: `words=5 as in x, self.chunk=2`."""
+        """The values of the names in an expression and where they come from: `words=5 as in x, self.chunk=2`."""
         said: list[str] = []
         for name in expression.names:
             bound = self.axes.get(name)
@@ -230,12 +230,12 @@ class Bindings:
                 said.append(f"{_equals(name, bound.size)} {bound.origin}")
         return ", ".join([*said, *(_equals(path, self.read(path)) for path in expression.braces)])
 
-    # Who is called, for messages.
+    # The function that is called, for messages.
 
     def module_path(self) -> str:
-        """Where the instance stands in the module that is being called; its class's name where it is that module.
+        """The path of the instance in the outermost module, such as "left.lstm in TwoTowers".
 
-        Empty where there is no instance.
+        The class name alone if the instance is the outermost module; empty for a function without an instance.
         """
         if "self" not in self.arguments:
             return ""
@@ -245,7 +245,7 @@ class Bindings:
         return module_path(owner)
 
     def place(self) -> str:
-        """Where it happened: "left.lstm in TwoTowers: RaggedLSTM.forward"."""
+        """The module and the method that are called: "left.lstm in TwoTowers: RaggedLSTM.forward"."""
         if "self" not in self.arguments:
             return self.signature.name
         kind, method = type(self.arguments["self"]).__name__, self.signature.name.rpartition(".")[2]
@@ -253,7 +253,7 @@ class Bindings:
         return called if path == kind else f"{path}: {called}"
 
     def owner(self) -> str:
-        """Who demands something: "this tower", or the function's name."""
+        """The subject of a demand in a message: "this tower", or the name of the function."""
         if "self" not in self.arguments:
             return self.signature.name
         kind = type(self.arguments["self"]).__name__
@@ -261,7 +261,7 @@ class Bindings:
 
 
 def _equals(name: str, value: Any) -> str:
-    """`words=5`; the name alone where it is no number, or stands for itself as the symbols of `verify` do."""
+    """`words=5`. Only the name if the value is a tensor, or a symbol of `verify` that is written like the name."""
     if isinstance(value, (Tensor, RaggedAxis)):
         return name
     text = str(number(value) if isinstance(value, NUMBERS) else value)

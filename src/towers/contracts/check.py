@@ -1,4 +1,4 @@
-"""The careful check: name by name, to say what does not fit; on symbolic sizes, to prove that everything does."""
+"""The careful check, name by name. It explains what does not fit, and `verify` runs it on symbolic sizes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, Never, ParamSpec, cast
@@ -61,21 +61,21 @@ def refusal(signature: Signature, arguments: Mapping[str, Any], added: Mapping[s
             names.axes = {**(added or {}), **names.axes}
             check.check_result(arguments["return"])
     except (ShapeContractError, ValueError) as error:
-        error.__traceback__ = error.__context__ = None  # how the words were found is of no use to a reader
+        error.__traceback__ = error.__context__ = None  # the frames of this check do not help a reader
         return error
     return ShapeContractError(f"{names.place()}: the call does not fit its annotations")
 
 
 class Check:
-    """The verdict on one call."""
+    """The check of one call."""
 
     def __init__(self, names: Bindings) -> None:
         self.names = names
         self.signature = names.signature
         self.waiting: list[tuple[str, TensorSpec, Sequence[Size], Axis, int]] = []
-        """Axes that are expressions: compared once every name has its size."""
+        """Axes that are expressions. They are compared when all names have a size."""
 
-    # What `verify` does in another way: it has symbols in place of sizes.
+    # What `verify` overrides, because its sizes are symbols.
 
     def layout(self, value: object) -> tuple[Sequence[Size], torch.dtype | None, torch.device | None]:
         """The sizes, the dtype and the device of a value."""
@@ -86,13 +86,13 @@ class Check:
         return bool(fact)
 
     def refuse(self, words: Callable[Concatenate[Bindings, P], Never], *what: P.args, **more: P.kwargs) -> Never:
-        """Raise the error that `words`, one of the functions of `refusals`, makes of what does not fit."""
+        """Raise the error that a function of `refusals` makes."""
         words(self.names, *what, **more)
 
     # The whole call.
 
     def check_arguments(self) -> None:
-        """Everything that must hold before the call."""
+        """Check all arguments and conditions."""
         for name, spec in self.signature.arguments.items():
             if name in self.names.arguments:
                 self.check(name, self.names.arguments[name], spec)
@@ -101,7 +101,7 @@ class Check:
             self.check_condition(condition)
 
     def check_result(self, result: object) -> None:
-        """Everything that must hold after it."""
+        """Check the result."""
         if self.signature.result is not None:
             self.check("return", result, self.signature.result)
             self.compare_waiting()
@@ -109,7 +109,7 @@ class Check:
     # One value.
 
     def check(self, name: str, value: object, spec: Spec) -> None:
-        """One value against the alternatives of its annotation."""
+        """Check one value against the alternatives of its annotation."""
         options = [option for option in spec if is_kind(value, option)]
         if not options:
             self.refuse(refuse_kind, name, value, spec)
@@ -119,7 +119,7 @@ class Check:
         self.check_option(name, cast(Any, value), option)
 
     def check_option(self, name: str, value: Any, option: Alternative) -> None:
-        """A value against the alternative whose kind it has; what it holds is checked whole."""
+        """Check a value against one alternative, with all items of a container."""
         if isinstance(option, TensorSpec):
             self.check_tensor(name, value, option)
         elif isinstance(option, TupleSpec):
@@ -149,7 +149,7 @@ class Check:
             self.refuse(refuse_validators, name, value, option)
 
     def first_that_fits(self, name: str, value: object, options: list[Alternative]) -> Alternative:
-        """Of several alternatives of one type the first that fits; else the likeliest, to say what is wrong with it."""
+        """The first of several alternatives that fits; if none fits, the most similar one, for the message."""
         axes, waiting = self.names.axes, self.waiting
         for option in options:
             self.names.axes, self.waiting = dict(axes), []
@@ -168,7 +168,7 @@ class Check:
     # One tensor.
 
     def check_tensor(self, name: str, value: object, spec: TensorSpec) -> None:
-        """Dtype and rank, then axis by axis."""
+        """Check the dtype and the number of axes, then each axis."""
         self.names.tensors[name] = value
         came, dtype, device = self.layout(value)
         wanted = None if is_result(name) else self.parameter_dtype(dtype)
@@ -189,13 +189,13 @@ class Check:
                 self.bind(name, spec, came, axis.name, index)
 
     def parameter_dtype(self, dtype: torch.dtype | None) -> torch.dtype | None:
-        """The dtype that a floating argument must have; None where any will do."""
+        """The dtype that a floating argument must have; None if it is free."""
         if self.signature.dtype_of is None or dtype is None or not dtype.is_floating_point:
             return None
         return self.names.parameter(self.signature.dtype_of).dtype
 
     def bind(self, name: str, spec: TensorSpec, came: Sequence[Size], axis: str, index: int) -> None:
-        """Give a name its size, or compare with the one that it has."""
+        """Bind a name to a size, or compare the size with the one that it is bound to."""
         size = came[index]
         bound = self.names.axes.setdefault(axis, Bound(size, name))
         if isinstance(size, RaggedAxis):
@@ -206,10 +206,10 @@ class Check:
             self.refuse(refuse_size, name, spec, came, index, cast(int, bound.size), bound.origin)
 
     def bind_variadic(self, name: str, axis: Axis, size: Sequence[int | None]) -> None:
-        """Give a name its several sizes, or compare or broadcast with those that it has."""
+        """Bind a variadic name to its sizes, or compare or broadcast them with those that it is bound to."""
         if axis.name is None:
             return
-        key = f"*{axis.name}"  # one name may stand for one axis and for several
+        key = f"*{axis.name}"  # `n` and `*n` are two names
         bound = self.names.axes.get(key)
         known = None if bound is None else (cast(tuple[int | None, ...], bound.size), bound.broadcast)
         both = merged(known, tuple(size), axis.broadcast)
@@ -220,7 +220,7 @@ class Check:
     # Expressions and conditions.
 
     def compare_waiting(self) -> None:
-        """Compare the axes that are expressions, letting them bind; those of unknown names go on waiting."""
+        """Compare the axes that are expressions. One with one unknown name binds it; one with more goes on waiting."""
         bound = True
         while bound:
             bound = False
@@ -237,7 +237,7 @@ class Check:
                 self.compare(item)
 
     def compare_known(self) -> None:
-        """Compare the axes that are expressions of known names."""
+        """Compare the axes that are expressions, if all their names are known."""
         for item in self.waiting:
             if not isinstance(item[2][item[4]], RaggedAxis) and self.expected(item[0], item[3]) is not None:
                 self.compare(item)
@@ -256,14 +256,14 @@ class Check:
         self.refuse(refuse_size, name, spec, came, index, expected, self.names.origin(axis))
 
     def expected(self, name: str, axis: Axis) -> int | None:
-        """The size that an axis must have; None while it can have any."""
+        """The size that an axis must have; None if it is not known yet."""
         try:
             return self.names.expected(axis)
         except Impossible as impossible:
             self.refuse(refuse_impossible, name, axis, str(impossible))
 
     def check_condition(self, condition: Condition) -> None:
-        """A bound on a size, or on every value of a tensor."""
+        """Check a condition of `where=` on sizes, or on every value of a tensor."""
         known = self.names.axis_or_values, self.names.braces
         try:
             for divisor in (*condition.subject.divisors, *condition.bound.divisors):
@@ -282,7 +282,7 @@ class Check:
 
 
 def _likeness(value: object, option: Alternative) -> int:
-    """How much of an alternative fits at first sight: the dtype says more than the number of axes."""
+    """How well a value fits an alternative: the dtype counts more than the number of axes."""
     if not isinstance(option, TensorSpec):
         return 3
     came, dtype, _ = layout(value)

@@ -1,4 +1,4 @@
-"""What a broken contract says, and where in the tree of modules it was broken."""
+"""The exceptions of contracts, the form of their messages, and the path of a module for them."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ LONGEST = 2_000
 
 
 class ShapeContractError(TypeError):
-    """A tensor at a contracted boundary has another shape, dtype or kind than the annotation there promises.
+    """An argument or a result has another shape, dtype or type than its annotation says.
 
-    A TypeError, as jaxtyping's own error is. Its attributes say for programs what the message says for people:
+    It is a TypeError, as jaxtyping's own error is. Its attributes give programs what the message tells people:
     `argument` (its name, or "return"), `axis` (as written in the annotation, or None), `expected`, `actual`,
     `bindings` (the sizes that the axis names had), `module_path` ("left.lstm in TwoTowers") and `hint`.
     """
@@ -29,11 +29,11 @@ class ShapeContractError(TypeError):
 
 
 class ValueContractError(ValueError):
-    """A value in a tensor breaks a rule that the contract sets on values."""
+    """A value in a tensor does not fulfil a condition of the contract."""
 
 
 def module_path(owner: object) -> str:
-    """Where a module stands in the outermost module that is being called: "left.lstm in TwoTowers"."""
+    """The path of a module in the outermost module that is being called: "left.lstm in TwoTowers"."""
     name = type(owner).__name__
     if not isinstance(owner, nn.Module):
         return name
@@ -52,7 +52,7 @@ def module_path(owner: object) -> str:
 
 
 def complaint(place: str, problem: str, rows: Sequence[tuple[str, str, str, str]] = (), hint: str | None = None) -> str:
-    """The one form of every message: where and what; a line per axis; the likely cause.
+    """The form of every message: the place and the problem, a line for each axis, the likely cause.
 
     A row is (axis, expected, came, remark).
     """

@@ -1,4 +1,4 @@
-"""`attach`: a contract for a module of someone else, by forward hooks."""
+"""`attach`: gives a module of another package a contract, checked by forward hooks."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -16,25 +16,27 @@ from towers.contracts.signature import Options, Signature, read_signature, sever
 
 
 class attach:
-    """Give a module that is not yours a contract, checked by forward hooks that survive deepcopy and pickle.
+    """Give a module of another package a contract.
 
-    As a context, until its end; `remove()` ends it too.
+    It is checked by forward hooks, which are kept by deepcopy and pickle. Call `remove()` to take the contract off, or
+    use `with attach(…):`, which takes it off at its end.
 
     Args:
-        module: an instance; its class and its other instances have no contract.
-        contract: a text for tensors only, `"batch time 8 -> batch time 6"`: arguments and results are separated by
-            commas, several in parentheses are a tuple, `{self.hidden}` is the module's. Any dtype will do, unless the
-            name of a class of jaxtyping stands in front of the axes: `"Int batch words -> Float batch words 300"`.
+        module: the instance that gets the contract. Its class and other instances of the class get none.
+        contract: a text such as `"batch time 8 -> batch time 6"`, if all arguments are tensors. Commas separate
+            arguments and results, parentheses make a tuple, and `{self.hidden}` reads an attribute of the module. Every
+            dtype fits, unless a class name of jaxtyping stands before the axes:
+            `"Int batch words -> Float batch words 300"`.
             Or a function whose signature is the contract, such as
-            `def lstm(input: Float[Tensor, "batch time {self.input_size}"], hx: object = None) -> object: ...`;
+            `def lstm(input: Float[Tensor, "batch time {self.input_size}"], hx: object = None) -> object: ...`.
             `self` may be its first parameter.
-        where: conditions, as `contract` has them.
-        dtype_of: the path of a parameter, as `contract` has it.
+        where: conditions, as in `contract`.
+        dtype_of: the path of a parameter, as in `contract`.
 
     Raises:
-        TypeError: the module is no nn.Module, or the contract neither a text nor a function.
-        ValueError: the contract cannot be read, or has other parameters than the module's `forward`, or the module
-            no parameter at `dtype_of`.
+        TypeError: the module is not an nn.Module, or the contract is neither a text nor a function.
+        ValueError: the contract cannot be read; its parameters are not those of the module's `forward`; or the
+            module has no parameter at `dtype_of`.
     """
 
     def __init__(
@@ -63,19 +65,19 @@ class attach:
             self._handles.append(module.register_forward_hook(after, with_kwargs=True))
 
     def remove(self) -> None:
-        """Take the contract off again; copies that were made of the module keep theirs."""
+        """Take the contract off. Copies of the module keep theirs."""
         for handle in self._handles:
             handle.remove()
 
     def __enter__(self) -> None:
-        """Nothing more to do: the contract is attached when the object is made."""
+        """Do nothing: the constructor has attached the contract."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self.remove()
 
 
 class _Hook:
-    """A hook whose call is the generated check itself; it is copied and pickled as what it was made from."""
+    """A hook. A subclass adds the generated check as `__call__`. Copies and pickles are made again from `made_from`."""
 
     def __init__(self, place: int, made_from: tuple[Any, ...]) -> None:
         self.place, self.made_from = place, made_from
@@ -91,7 +93,7 @@ def _hook(place: int, *made_from: Any) -> Any:
 def _hooks(
     contract: str | Callable[..., Any], about: tuple[str, str, tuple[str, ...]], where: tuple[str, ...], dtype_of: Any
 ) -> tuple[Any, Any]:
-    """The hooks before and after the call of a module; None where nothing is checked after it."""
+    """The hook before the call of a module and the one after it, which is None if the contract has no result."""
     kind, package, names = about
     stub = _stub_of_text(contract, names) if isinstance(contract, str) else _stub_of_function(contract)
     stub.__qualname__, stub.__module__ = f"{kind}.forward", package
@@ -105,7 +107,7 @@ def _hooks(
 
 
 def _same_parameters(contract: Signature, own: Sequence[inspect.Parameter]) -> None:
-    """Refuse a contract whose arguments are not those of `forward`: it would be held against others."""
+    """Refuse a contract whose parameters are not those of `forward`: it would check the wrong arguments."""
     kinds = {parameter.kind for parameter in own}
     open_ended = inspect.Parameter.VAR_POSITIONAL in kinds, inspect.Parameter.VAR_KEYWORD in kinds
     at_place = iter(parameter for parameter in own if parameter.kind in _PLACED)
@@ -159,7 +161,7 @@ def _stub_of_text(text: str, names: Sequence[str]) -> Any:
 
 
 def _with_rest(parameters: Sequence[inspect.Parameter]) -> list[inspect.Parameter]:
-    """With a place for the arguments of `forward` that the contract does not speak of."""
+    """Add `*_args` and `**_kwargs` for the arguments of `forward` that the contract does not name."""
     rest = [inspect.Parameter("_args", inspect.Parameter.VAR_POSITIONAL)]
     rest.append(inspect.Parameter("_kwargs", inspect.Parameter.VAR_KEYWORD))
     kinds = {parameter.kind for parameter in parameters}
@@ -179,7 +181,7 @@ def _hint(part: str, text: str) -> Any:
 
 
 def _tensor(part: str, text: str) -> Any:
-    """The annotation of one tensor: the name of a class of dtypes may stand in front of its axes."""
+    """The annotation of one tensor. A dtype class such as `Int` may stand before the axes."""
     axes = part.split()
     kind: Any = _DTYPES[axes.pop(0)] if axes and axes[0] in _DTYPES else Shaped
     for axis in axes:
@@ -198,11 +200,11 @@ _DTYPES: dict[str, Any] = {
 _MEANT = {name: name for name in _DTYPES} | {
     name.lower(): name for name in _DTYPES if name in ("Bool", "Float", "Int") or name[-1].isdigit()
 }
-"""What surely means a dtype: a class of them, and what torch calls one."""
+"""The words that mean a dtype, jaxtyping's or torch's, with the name of the dtype class."""
 
 
 def _split(text: str, whole: str) -> list[str]:
-    """At the commas that stand in no parentheses."""
+    """Split a text at the commas outside of parentheses."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter == "(") - (letter == ")")

@@ -1,4 +1,4 @@
-"""`install("my_package")`: when a package is imported, every function that speaks of tensors gets a contract."""
+"""`install("my_package")`: gives every function of a package with tensors in its annotations a contract, on import."""
 
 import ast
 import sys
@@ -17,22 +17,21 @@ LEFT_ALONE = frozenset({"contract", "no_type_check", "overload", "script", "scri
 
 
 class install:
-    """Give every function and dataclass of some packages whose annotations speak of tensors a contract.
+    """Give every function and dataclass of some packages a contract, if its annotations name tensors.
 
-    It works on what is imported from now on, so it stands before the first import of the packages; their files are
-    not changed. Functions without tensors in their annotations, and those under `@contract`, `@no_type_check`,
-    `@overload` or `@torch.jit.script`, are left alone. An annotation that cannot be read is a RuntimeWarning, and its
-    function is not checked. As a context, until its end; `remove()` ends it too; what was imported keeps its
-    contracts.
+    Call it before the first import of the packages. Their files are not changed. Functions under `@contract`,
+    `@no_type_check`, `@overload` or `@torch.jit.script` stay as they are. If an annotation cannot be read, its function
+    is not checked, and a RuntimeWarning says so. `remove()`, or the end of `with install(…):`, ends it for later
+    imports; what was imported before keeps its contracts.
 
         with towers.contracts.install("my_package"):
             import my_package
 
     Args:
-        packages: the names of packages or Python modules; all modules below a package belong to it.
+        packages: the names of packages or Python modules. A package includes all modules below it.
 
     Raises:
-        TypeError: no package is named, or a name is no text.
+        TypeError: there is no name, or a name is not a text.
     """
 
     def __init__(self, *packages: str) -> None:
@@ -49,12 +48,12 @@ class install:
         sys.meta_path.insert(0, self._finder)
 
     def remove(self) -> None:
-        """Import without contracts from now on."""
+        """End it: later imports get no contracts."""
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
 
     def __enter__(self) -> None:
-        """Nothing more to do: the hook is installed when the object is made."""
+        """Do nothing: the constructor has installed the hook."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self.remove()
@@ -71,7 +70,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
-        """What the other finders find, with a loader that decorates."""
+        """The module that the other finders find, with a loader that decorates."""
         if not self.covers(fullname):
             return None
         for finder in [other for other in sys.meta_path if not isinstance(other, _Finder)]:
@@ -85,17 +84,17 @@ class _Finder(MetaPathFinder):
 
 class _Loader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
-        """The code of a module, always from its source: what Python keeps compiled has no decorators."""
+        """The code of a module, always compiled from its source: a .pyc file has no decorators."""
         path = self.get_filename(fullname)
         tree = Decorating().visit(ast.parse(self.get_data(path), path))
         return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
 
 
 class Decorating(ast.NodeTransformer):
-    """Puts `decorated` under the other decorators of each annotated function, and on top of those of a dataclass."""
+    """Adds the decorator `decorated`: the innermost one of a function, the outermost one of a dataclass."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
-        """A function, and those in it."""
+        """Decorate a function and the functions in it."""
         self.generic_visit(node)
         given = node.args
         parameters = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
@@ -107,7 +106,7 @@ class Decorating(ast.NodeTransformer):
     visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """A class; a dataclass is decorated itself."""
+        """Decorate the methods of a class, and the class itself if it is a dataclass."""
         self.generic_visit(node)
         names = set(map(_last_name, node.decorator_list))
         if "dataclass" in names and LEFT_ALONE.isdisjoint(names):
@@ -123,7 +122,7 @@ def _last_name(decorator: ast.expr) -> str:
 
 
 def _decorator(node: ast.AST) -> ast.expr:
-    """`decorated` without a name in the module, at the line of what it decorates."""
+    """An expression for `decorated` that adds no name to the module, at the line of the function."""
     found = ast.parse(f"__import__({__name__!r}, fromlist=['decorated']).decorated", mode="eval").body
     for part in ast.walk(found):
         ast.copy_location(part, node)
@@ -131,7 +130,7 @@ def _decorator(node: ast.AST) -> ast.expr:
 
 
 def decorated(function: Any) -> Any:
-    """What stands above every annotated function of an installed package."""
+    """The decorator of every annotated function of an installed package."""
     return contract_where_tensors(function, scopes_around(sys._getframe(1)))  # pyright: ignore[reportPrivateUsage]
 
 

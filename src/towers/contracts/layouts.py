@@ -1,4 +1,4 @@
-"""The sizes of whatever carries sentences: a tensor, a jagged nested tensor, values with offsets, a packed sequence."""
+"""Reads the sizes of a value: a tensor, a jagged nested tensor, values with offsets, or a packed sequence."""
 
 import operator
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 @dataclass(slots=True, eq=False)
 class RaggedAxis:
-    """An axis that has a length of its own in every row, and no size."""
+    """An axis whose length differs from row to row, so that it has no size."""
 
     offsets: Tensor | None
-    """Where each row starts and the last one ends; None where nothing says it without work (a packed sequence)."""
+    """The start of each row and the end of the last one; None for a packed sequence, which does not store them."""
 
     @property
     def lengths(self) -> Tensor | None:
@@ -29,20 +29,20 @@ Sizes = tuple[int | None, ...]
 
 
 class RaggedKind(Protocol):
-    """What is read of a value whose second axis is ragged, such as `towers.Ragged`: rows end to end.
+    """The attributes of a value with a ragged second axis, such as `towers.Ragged`: rows stored end to end.
 
-    A class with these attributes can be the first argument of an annotation; torch's own ragged kinds are read
-    into the same form.
+    A class with these attributes can be the first argument of an annotation. The ragged kinds of torch are converted
+    to this form.
     """
 
     @property
     def values(self) -> Tensor:
-        """All rows end to end; their last axes, dtype and device are the value's."""
+        """All rows end to end. The value has their last axes, dtype and device."""
         ...
 
     @property
     def offsets(self) -> Tensor | None:
-        """Where each row starts and the last one ends; None where nothing says it without work."""
+        """The start of each row and the end of the last one; None if they are not stored."""
         ...
 
     @property
@@ -52,7 +52,7 @@ class RaggedKind(Protocol):
 
     @property
     def table(self) -> Tensor | None:
-        """The vectors that the values are ids of, whose width, dtype and device count then; else None."""
+        """The vectors, if the values are ids of vectors, whose width, dtype and device then count; else None."""
         ...
 
 
@@ -64,7 +64,7 @@ class _Packed(NamedTuple):
 
 
 def _ragged(value: Any) -> RaggedKind | None:
-    """A value as a ragged kind; None where it is none."""
+    """A value as a ragged kind, or None."""
     if isinstance(value, PackedSequence):
         return _Packed(value.data, None, int(value.batch_sizes[0]) if len(value.batch_sizes) else 0)
     if isinstance(value, Tensor):
@@ -82,7 +82,7 @@ def _ragged(value: Any) -> RaggedKind | None:
 def layout(value: Any) -> tuple[Sequence[Size], torch.dtype | None, torch.device | None]:
     """The sizes, the dtype and the device of a tensor, a ragged kind or an array.
 
-    The dtype is None where torch has none of that name, the device where it is not one of torch's (a numpy array).
+    The dtype is None if torch has none of that name. The device is None for an array that is not torch's.
     """
     ragged = _ragged(value)
     if ragged is not None:
@@ -98,7 +98,7 @@ def layout(value: Any) -> tuple[Sequence[Size], torch.dtype | None, torch.device
 
 
 def has_layout(value: object) -> bool:
-    """Whether `layout` can read it: nested tensors of layout torch.strided do not say their sizes."""
+    """Whether `layout` can read a value: it cannot read nested tensors of layout torch.strided."""
     if isinstance(value, Tensor):
         return not value.is_nested or value.layout is torch.jagged
     return _ragged(value) is not None or (hasattr(value, "shape") and hasattr(value, "dtype"))
@@ -107,9 +107,9 @@ def has_layout(value: object) -> bool:
 def flat(
     value: Any, kinds: type | tuple[type, ...], rows: RaggedAxis | None
 ) -> tuple[Sequence[int | None] | None, torch.dtype | None, RaggedAxis | None]:
-    """The sizes, None for a ragged axis; the dtype; the ragged axis, if there is one, else `rows`.
+    """The sizes of a value (None for a ragged axis), its dtype, and its ragged axis (`rows` if it has none).
 
-    Sizes and dtype are None where it is of none of some kinds or does not say its sizes.
+    Sizes and dtype are None if the value has another type than `kinds`, or has no sizes.
     """
     if not isinstance(value, kinds):
         return None, None, rows
@@ -128,21 +128,21 @@ def sized(sizes: Sequence[Size]) -> list[int | None]:
 
 
 def number(size: Any) -> Any:
-    """A size as a message shows it: in a program that is being compiled, the number of this call."""
+    """A size for a message. While a program is compiled, this is the number of the current call."""
     if torch.compiler.is_compiling() and not isinstance(size, float):
         return operator.index(size)  # int(size) would stay a symbol, which Dynamo cannot turn into text
     return int(size) if isinstance(size, Tensor) else size  # torch.jit.trace has tensors for sizes
 
 
 def shown(size: Size) -> str:
-    """A size as a message shows it."""
+    """A size as text for a message."""
     return "ragged" if isinstance(size, RaggedAxis) else str(number(size))
 
 
 def merged(known: tuple[Sizes, bool] | None, came: Sizes, broadcast: bool) -> tuple[Sizes, bool] | None:
-    """The sizes that a variadic name has after it met some more, and whether more may still broadcast with them.
+    """Combine the sizes of a variadic name with those of one more argument.
 
-    None where they do not fit.
+    Returns the sizes, and whether later arguments may still broadcast with them; None if the two do not fit.
     """
     if known is None:
         return tuple(came), broadcast
@@ -154,7 +154,7 @@ def merged(known: tuple[Sizes, bool] | None, came: Sizes, broadcast: bool) -> tu
 
 
 def broadcast_sizes(first: Sizes, second: Sizes) -> Sizes | None:
-    """The sizes that two of them broadcast to; None if they do not."""
+    """The sizes that two tuples of sizes broadcast to; None if they do not broadcast."""
     pairs: list[tuple[Any, Any]] = list(zip_longest(reversed(first), reversed(second), fillvalue=1))
     if any(one != 1 and other != 1 and one != other for one, other in pairs):
         return None

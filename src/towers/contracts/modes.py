@@ -1,4 +1,4 @@
-"""How much is checked: `checks("off" | "on" | "strict")`, or the environment variable TOWERS_CONTRACTS."""
+"""Sets how much is checked: `checks("off" | "on" | "strict")`, or the environment variable TOWERS_CONTRACTS."""
 
 import os
 import sys
@@ -14,14 +14,14 @@ from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 
 Mode = Literal["off", "on", "strict"]
 Interceptor = Callable[[Any, dict[str, Any], Callable[[], Any]], Any]
-"""What sees every contracted call in place of the check: `interceptor(signature, arguments, call)` gives its result."""
+"""Takes the place of every check: `interceptor(signature, arguments, call)` returns the result of the call."""
 
 _OWN = "_towers_checks"
-"""The attribute of a module that has a mode of its own."""
+"""The attribute that keeps the mode of a module."""
 
 
 class _Local(threading.local):
-    """What each thread has of its own: a proof in one never touches calls in another."""
+    """The state of a thread: a proof in one thread does not affect calls in another."""
 
     interceptor: Interceptor | None = None
 
@@ -31,20 +31,20 @@ _lock = threading.Lock()
 
 
 class Switch:
-    """What the generated checks look at first, and all that they look at while nothing is set."""
+    """The state of the modes. A generated check reads `unusual` first, and nothing else while it is False."""
 
     def __init__(self, mode: Mode) -> None:
         self.mode: Mode = mode
         self.packages: dict[str, Mode] = {}
         self.modules = 0
-        """How many of the settings in force are for modules."""
+        """The number of active settings that are for modules."""
         self.proofs = 0
-        """How many threads run a module on symbolic sizes."""
+        """The number of threads that run a module on symbolic sizes."""
         self.update()
 
     @property
     def interceptor(self) -> Interceptor | None:
-        """What sees every contracted call of this thread in place of the check; None but in a symbolic run."""
+        """The interceptor of this thread; None outside of a symbolic run."""
         return _local.interceptor
 
     def update(self) -> None:
@@ -54,7 +54,7 @@ class Switch:
         self.unusual = self.mode == "off" or own
 
     def of(self, package: str, owner: object = None) -> Mode:
-        """The mode of a function: its module's, else that of the nearest package around it, else everyone's."""
+        """The mode of a function: of its nn.Module, else of the nearest package around it, else the general one."""
         if self.modules and isinstance(owner, nn.Module):
             own = getattr(owner, _OWN, None)
             if own is not None:
@@ -76,24 +76,23 @@ switch = Switch(_valid(os.environ.get("TOWERS_CONTRACTS", "on"), "the environmen
 
 
 class checks:
-    """Set how much contracts check; as a context, until its end.
+    """Set how much contracts check, from now on or, in `with checks(…):`, until its end.
 
-    "off" checks nothing. "on", the default, checks shapes and dtypes always, and values (of lengths) where they lie
-    on the CPU in plain eager code. "strict" also reads values that lie on a device, which waits for it. In a compiled
-    or exported program rules on values are asserts of torch's own; under vmap they are left out.
+    "off" checks nothing. "on", the default, checks shapes and dtypes, and also values (such as lengths) if they are on
+    the CPU and the code runs eagerly. "strict" reads values on other devices too, and has to wait for the device. In a
+    compiled or exported program, conditions on values become assertions of torch; under vmap they are skipped.
 
-    The mode is one for the whole process, all its threads included; an object that no `with` ends stays in force.
-    Where it is "off" while a function is decorated, the decorator gives back the function itself, which no later
-    setting reaches.
+    A mode holds for the whole process with all its threads. If it is "off" when a function is decorated, the decorator
+    returns the function itself, and later settings have no effect on it.
 
     Args:
         mode: "off", "on" or "strict".
-        target: what it is for: an nn.Module with all that is in it, or a package or Python module (itself or its
-            name) with all that is in it; None: everything that has no setting of its own.
+        target: an nn.Module with all its submodules, or a package or Python module (the object or its name) with
+            everything below it. None: everything that has no setting of its own.
 
     Raises:
         ValueError: the mode is none of the three.
-        TypeError: the target is nothing that can have a mode.
+        TypeError: the target is neither of these.
     """
 
     def __init__(self, mode: Mode, target: nn.Module | ModuleType | str | None = None) -> None:
@@ -109,7 +108,7 @@ class checks:
         switch.update()
 
     def __enter__(self) -> None:
-        """Nothing more to do: the mode is set when the object is made."""
+        """Do nothing: the constructor has set the mode."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._undo()
@@ -163,18 +162,18 @@ def holds_proxy(value: object) -> bool:
 
 
 def enabled() -> bool:
-    """Whether anything is checked where nothing has a setting of its own."""
+    """Whether the general mode checks anything."""
     return switch.mode != "off"
 
 
 def proving() -> bool:
-    """Whether a symbolic run of `verify` is under way in this thread."""
+    """Whether `verify` runs a module on symbolic sizes in this thread."""
     return switch.proofs > 0 and _local.interceptor is not None
 
 
 @contextmanager
 def watched(interceptor: Interceptor) -> Generator[None]:
-    """Give every contracted call of this thread to an interceptor, whatever the mode is."""
+    """While it is entered, an interceptor gets every contracted call of this thread, in every mode."""
     before, _local.interceptor = _local.interceptor, interceptor
     _count_proof(1)
     try:
@@ -191,18 +190,18 @@ def _count_proof(change: int) -> None:
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether a tensor has values that Python may look at: not under vmap, on meta, or fake."""
+    """Whether Python can read the values of a tensor: not under vmap, on meta, or of a fake tensor."""
     return not (is_functorch_wrapped_tensor(tensor) or tensor.device.type == "meta" or type(tensor) is _fake())
 
 
 def _fake() -> type | None:
-    """FakeTensor, if anything has imported it."""
+    """The class FakeTensor, if it is imported already."""
     module = sys.modules.get("torch._subclasses.fake_tensor")
     return getattr(module, "FakeTensor", None)
 
 
 def may_read(values: Tensor, mode: Mode | None = None) -> bool:
-    """Whether a check may look at the numbers in a tensor: real ones, and without making a device wait."""
+    """Whether a check may read the values of a tensor in a mode: only "strict" may wait for a device."""
     mode = mode or switch.mode
     if mode == "off" or torch.compiler.is_compiling() or type(values) is not Tensor or values.device.type == "meta":
         return False
@@ -212,10 +211,10 @@ def may_read(values: Tensor, mode: Mode | None = None) -> bool:
 
 
 def autocast(device: torch.device) -> bool:
-    """Whether autocast is on for a device; never where it has none (meta)."""
+    """Whether autocast is on for a device; False for a device without autocast, such as meta."""
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def autocast_for(value: Any) -> bool:
-    """Whether autocast is on where a value lies."""
+    """Whether autocast is on for the device of a value."""
     return autocast(value.device if isinstance(value, Tensor) else getattr(value, "values", value).device)

@@ -1,4 +1,4 @@
-"""Types that have nothing to do with tensors: plain classes by isinstance, the rest by beartype."""
+"""Checks types without tensors: classes by isinstance, all other types by beartype."""
 
 import collections.abc
 import types
@@ -21,7 +21,7 @@ def is_anything(hint: Any) -> bool:
 
 
 def is_class(hint: Any) -> bool:
-    """Whether isinstance alone says if a value is of this type."""
+    """Whether isinstance is enough to check this type."""
     if not isinstance(hint, type) or typing.get_origin(hint) is not None:
         return False
     special = getattr(hint, "_is_protocol", False) or is_typed_dict(hint) or hint.__module__ == "jaxtyping"
@@ -34,14 +34,14 @@ def is_typed_dict(hint: Any) -> bool:
 
 
 def class_kinds(hint: Any) -> tuple[type, ...]:
-    """What isinstance is asked for a class: torch gives sizes that are symbols for an int, and numbers for a float."""
+    """The classes for isinstance: torch also uses SymInt as an int and SymFloat as a float."""
     return {int: (int, torch.SymInt), float: (float, torch.SymFloat)}.get(hint, (hint,))
 
 
 def is_plain(value: object, hint: Any) -> bool:
-    """Whether a value is of a type, as beartype says.
+    """Whether beartype says that a value has a type.
 
-    A type that beartype cannot decide, such as a name that is not defined, is any.
+    If beartype cannot decide, for instance because a name is not defined, the answer is True.
     """
     if is_anything(hint):
         return True
@@ -53,7 +53,7 @@ def is_plain(value: object, hint: Any) -> bool:
 
 
 def described(hint: Any) -> str:
-    """A type as messages show it."""
+    """A type as text for a message."""
     if hint is type(None):
         return "None"
     plain = isinstance(hint, type) and not typing.get_args(hint)
@@ -64,9 +64,9 @@ Test: TypeAlias = Callable[[Any], bool]
 
 
 def traceable_test(hint: Any) -> Test:
-    """What says in a program that is being compiled whether a value is of a type: plain Python that Dynamo can follow.
+    """A test for a type in plain Python, which Dynamo can trace, while a program is compiled.
 
-    Containers are looked at whole. Of a type that it does not know every value is.
+    All items of a container are tested. For a type that is not known here, the test is always True.
     """
     kind, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Never or hint is NoReturn:
@@ -113,10 +113,10 @@ def _traceable_container(kind: type, inner: tuple[Any, ...]) -> Test:
 
 
 def is_valid(value: object, validators: tuple[Any, ...]) -> bool:
-    """Whether validators of beartype's accept a value.
+    """Whether the validators of beartype accept a value.
 
-    In a program that is being compiled or exported, under vmap, and on tensors without values (meta, fake), where they
-    could not read any, they are left out.
+    They are skipped where they could not read values: in a compiled or exported program, under vmap, and for tensors
+    without values (meta, fake).
     """
     if not validators or torch.compiler.is_compiling() or modes.proving():
         return True
@@ -139,7 +139,7 @@ def _by_beartype(value: object, hint: Any) -> bool:
 
 @cache
 def _in_silence(hint: Any) -> None:
-    """Let beartype read a type for the first time, when it warns of `typing.Callable` and its like."""
+    """Let beartype read a type for the first time, without its warnings about types such as `typing.Callable`."""
     from beartype.door import is_bearable
 
     with warnings.catch_warnings():

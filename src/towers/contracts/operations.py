@@ -1,4 +1,4 @@
-"""Operations that `verify` takes as one: a loop, a kernel, anything that cannot be run on symbolic sizes."""
+"""`operation`: functions that `verify` does not run, such as loops and kernels, because sizes are symbols."""
 
 import functools
 from collections.abc import Callable
@@ -14,10 +14,10 @@ R = TypeVar("R")
 
 
 def operation(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let `verify` see a function as one operation whose result `rule` makes, of the right shape and with no data.
+    """Let `verify` call `rule` in place of a function. The rule returns a result of the right shape, without data.
 
-    The rule gets the function's own arguments. It must raise what the function raises for sizes that do not fit; a
-    rule that is wrong about a shape lets `verify` prove what is not so.
+    The rule gets the arguments of the function. It must raise the errors that the function raises for wrong sizes. If
+    a rule returns a wrong shape, `verify` proves something false.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -31,7 +31,7 @@ def operation(rule: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P
 
 
 def unknown_size(values: Tensor) -> int:
-    """For a rule: a size from 0 on that only the values of a tensor tell, such as how many words are real."""
+    """For a rule: a size of at least 0 that depends on the values of a tensor, such as the number of real words."""
     size: Any = values.new_empty(()).item()
     torch._check(size >= 0)  # pyright: ignore[reportPrivateUsage]
     return size

@@ -1,4 +1,4 @@
-"""What is said when something does not fit: one function for each way not to."""
+"""Makes the errors of a call that does not fit: one function for each kind of error."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ Row = tuple[str, str, str, str]
 
 @dataclass
 class Problem:
-    """One thing that does not fit, for the message and for programs."""
+    """What does not fit: the text of the message, and the attributes of the exception."""
 
     argument: str
     text: str
@@ -44,7 +44,7 @@ class Problem:
 
 
 def refuse_kind(call: Bindings, name: str, value: object, spec: Spec) -> Never:
-    """Something that is not of a type named in the annotation."""
+    """The value has another type than the annotation names."""
     wanted = " or ".join(_describe(option) for option in spec)
     several = any(isinstance(option, (TupleSpec, ItemsSpec, TreeSpec)) for option in spec)
     case = Case(value=value, wants_tensor=not several and any(isinstance(option, TensorSpec) for option in spec))
@@ -53,14 +53,14 @@ def refuse_kind(call: Bindings, name: str, value: object, spec: Spec) -> Never:
 
 
 def refuse_key(call: Bindings, name: str, key: str, spec: KeyedSpec) -> Never:
-    """A TypedDict without one of the keys that it must have."""
+    """A required key of a TypedDict is missing."""
     listed = ", ".join(repr(one) for one, _ in spec.fields if one in spec.required)
     problem = f"{_subject(name)} has no {key!r}; {spec.kind.__name__} needs {listed}"
     _refuse(call, Problem(name, problem, None, key, None))
 
 
 def refuse_validators(call: Bindings, name: str, value: object, option: Validated) -> Never:
-    """What its annotation's validators do not accept."""
+    """A validator of the annotation does not accept the value."""
     wrong = next((one for one in option.validators if not one.is_valid(value)), option.validators[0])
     _refuse(call, Problem(name, f"{_subject(name)} does not fulfil {wrong!r}", None, repr(wrong), type(value)))
 
@@ -68,7 +68,7 @@ def refuse_validators(call: Bindings, name: str, value: object, option: Validate
 def refuse_dtype(
     call: Bindings, name: str, dtype: torch.dtype | None, spec: TensorSpec, wanted: torch.dtype | None
 ) -> Never:
-    """A dtype that the annotation does not name, or (`wanted`) not that of the parameter named by `dtype_of`."""
+    """The dtype is not in the annotation, or it is not `wanted`, the dtype of the parameter in `dtype_of`."""
     came = "of no dtype of torch" if dtype is None else dtype_name(dtype)
     expected, why = spec.kind, ""
     if wanted is not None:
@@ -80,7 +80,7 @@ def refuse_dtype(
 
 
 def refuse_rank(call: Bindings, name: str, spec: TensorSpec, came: Sequence[Size]) -> Never:
-    """Too few or too many axes."""
+    """The tensor has too few or too many axes."""
     expected = [_expected(call, axis) for axis in spec.axes]
     count = len(spec.axes) - (spec.variadic is not None)
     least = "" if spec.variadic is None else "at least "
@@ -101,7 +101,7 @@ def refuse_rank(call: Bindings, name: str, spec: TensorSpec, came: Sequence[Size
 def refuse_size(
     call: Bindings, name: str, spec: TensorSpec, came: Sequence[Size], index: int, expected: int, why: str
 ) -> Never:
-    """An axis of another size than expected; `why` is who expects it."""
+    """An axis has another size than expected. `why` says where the expected size comes from."""
     expected = number(expected)
     axes = {at: axis for axis, size, at in pair(spec, came) if not isinstance(size, tuple)}
     own = {axis for axis, bound in call.axes.items() if bound.source == name}
@@ -124,7 +124,7 @@ def refuse_size(
 
 
 def refuse_unsolvable(call: Bindings, name: str, axis: Axis, size: int) -> Never:
-    """A size that an expression of one unknown name has for no whole number, such as 5 for `2*n`."""
+    """No whole number gives an expression this size: 5 cannot be `2*n`."""
     names = () if axis.size is None else axis.size.names
     unknown = [one for one in names if call.axes[one].solved and call.axes[one].source == name]
     whole = f"no whole {' and '.join(unknown)} of at least 0"
@@ -133,13 +133,13 @@ def refuse_unsolvable(call: Bindings, name: str, axis: Axis, size: int) -> Never
 
 
 def refuse_impossible(call: Bindings, name: str, axis: Axis, why: str) -> Never:
-    """An expression that has no value in this call."""
+    """The expression of an axis has no value in this call."""
     problem = f"{_subject(name)}: {axis.label} can have no size: {why}"
     _refuse(call, Problem(name, problem, axis.text, None, None))
 
 
 def refuse_variadic(call: Bindings, name: str, axis: Axis, known: Bound, came: Sequence[int | None]) -> Never:
-    """Several axes at once that are not, or do not broadcast with, those of another argument."""
+    """A variadic name has other sizes than in another argument, or the sizes do not broadcast."""
     sizes, expected = (tuple(None if one is None else number(one) for one in many) for many in (came, _many(known)))
     wanted = {
         (True, True): f"what broadcasts with {expected}",
@@ -152,7 +152,7 @@ def refuse_variadic(call: Bindings, name: str, axis: Axis, known: Bound, came: S
 
 
 def refuse_condition(call: Bindings, condition: Condition, position: tuple[int, ...] | None) -> Never:
-    """A size, or (`position`) a value in a tensor, that breaks a condition."""
+    """A condition of `where=` does not hold for a size or, if `position` is given, for a value in a tensor."""
 
     def value_of(side: Expression) -> int:
         value = side.evaluate(call.axis_or_values, call.braces)
@@ -183,7 +183,7 @@ _RELATIONS = {"<=": "at most", "<": "less than", ">=": "at least", ">": "more th
 
 
 def refuse_division(call: Bindings, condition: Condition, divisor: Expression) -> Never:
-    """A condition that divides by 0."""
+    """A condition divides by 0."""
     problem = f"{condition.text} divides by 0 ({call.spoken(divisor)})"
     _refuse(call, Problem(condition.subject.names[0], problem, condition.subject.text, None, 0))
 
@@ -208,14 +208,14 @@ def _refuse(call: Bindings, problem: Problem, case: Case | None = None) -> Never
 
 
 def _or_one(axis: Axis, size: float | None) -> str:
-    """What is expected of an axis: `any`, `4`, or `1 or 4` where it broadcasts."""
+    """The expected size as text: `any`, `4`, or `1 or 4` if the axis broadcasts."""
     if isinstance(size, float) and math.isnan(size):  # of symbols
         return "no whole number"
     return "any" if size is None else f"1 or {size}" if axis.broadcast and size != 1 else str(size)
 
 
 def _is_in(place: str, name: str) -> bool:
-    """Whether an argument, or what is in it, is meant: `x[0]` is in `x`."""
+    """Whether a place is an argument or a part of it: `x[0]` is a part of `x`."""
     return place == name or place.startswith((f"{name}[", f"{name}."))
 
 
@@ -245,7 +245,7 @@ def _subject(name: str) -> str:
 
 
 def _came(value: Any, spec: Spec) -> str:
-    """What came, by its type; by itself where the annotation lists values, with its length where it counts them."""
+    """The value as text: its type; its length too for a tuple; the value itself if the annotation is a Literal."""
     if value is None or any(isinstance(one, PlainSpec) and get_origin(one.hint) is Literal for one in spec):
         return repr(value) if isinstance(value, (str, int, type(None))) else _kind(value)
     if isinstance(cast(object, value), tuple) and any(isinstance(option, TupleSpec) for option in spec):

@@ -1,7 +1,7 @@
-"""Annotations that are text become types; a name that stands for nothing is noted, and everything fits it.
+"""Turns annotations that are text into types. A name that is not defined becomes `Unresolved`, which every value fits.
 
-Names are looked up where Python would look: in the scopes around the function while these run, in its closure, in its
-module, in the builtins. A scope is read while it is on the stack; no scope is kept.
+Names are looked up in the order of Python: the scopes around the function, its closure, its module, the builtins. A
+scope is read while it is on the stack, and is not kept after that.
 """
 
 import builtins
@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 
 
 class _Unresolved(type):
-    """The type of `Unresolved`: whatever is asked of it is unknown as well."""
+    """The type of `Unresolved`: its attributes and items are unresolved too."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
@@ -38,11 +38,11 @@ class _Unresolved(type):
 
 
 class Unresolved(metaclass=_Unresolved):
-    """What stands in an annotation in the place of a name that cannot be resolved."""
+    """Stands in an annotation for a name that cannot be resolved."""
 
 
 class Names:
-    """The names that the annotations of one function or class speak of.
+    """Looks up the names in the annotations of one function or class.
 
     Args:
         annotated: the function or class.
@@ -56,13 +56,13 @@ class Names:
         cells: tuple[Any, ...] = getattr(inner, "__closure__", None) or ()
         self.cells: dict[str, Any] = dict(zip(inner.__code__.co_freevars if cells else (), cells, strict=True))
         self.found: dict[str, Any] = {}
-        """The local names that were asked for, with what they stood for."""
+        """The local names that were looked up, with their values."""
         self.missing: set[str] = set()
         self.running: list[dict[str, Any]] = []
 
     @contextmanager
     def reading(self, frame: FrameType | None, owner: object = None) -> Generator[None]:
-        """Look local names up in the scopes that are on the stack above a frame, and in the class of an instance."""
+        """While it is entered, local names are found in the scopes above a frame, and in the class of `owner`."""
         self.missing.clear()
         self.running = _running(self.scopes, frame)
         if owner is not None:
@@ -76,10 +76,10 @@ class Names:
             self.running = []
 
     def local(self, name: str) -> Any:
-        """What a local name stands for.
+        """The value of a local name.
 
         Raises:
-            LookupError: there is none of that name, by now.
+            LookupError: the name is not defined yet.
         """
         if name not in self.found:
             scope = next(filter(lambda scope: name in scope, self.running), None)
@@ -94,7 +94,7 @@ class Names:
         return self.found[name]
 
     def may_be_known(self) -> bool:
-        """Whether the module has one of the names by now that were missing."""
+        """Whether the module now defines a name that was missing."""
         return any(name in self.globals for name in self.missing)
 
 
@@ -106,7 +106,7 @@ def types_of(annotated: Any, near: Mapping[str, Any] | None = None) -> dict[str,
 
     Args:
         annotated: the function or class.
-        near: names that come before all others.
+        near: names that are looked up first.
     """
     if getattr(annotated, "__no_type_check__", False):
         return {}
@@ -128,7 +128,7 @@ def module_names(annotated: Any) -> dict[str, Any]:
 
 
 def scopes_around(frame: FrameType | None) -> list[CodeType]:
-    """The code of the function or class body where a frame stands, and of those that it is written in, if they run."""
+    """The code of the function or class body of a frame, and of the running functions around it."""
     scopes: list[CodeType] = []
     while frame is not None:
         if frame.f_code.co_name != "<module>" and (not scopes or scopes[-1] in frame.f_code.co_consts):
@@ -138,7 +138,7 @@ def scopes_around(frame: FrameType | None) -> list[CodeType]:
 
 
 def _running(scopes: Iterable[CodeType], frame: FrameType | None) -> list[dict[str, Any]]:
-    """What is local in those of some scopes that are on the stack, innermost first."""
+    """The local names of the given scopes that are on the stack, innermost first."""
     wanted, found = set(scopes), list[dict[str, Any]]()
     while frame is not None and wanted:
         if frame.f_code in wanted:
@@ -175,6 +175,6 @@ def _resolved(hint: Any, names: Names, near: Mapping[str, Any], module: Mapping[
     try:
         return get_type_hints(holder, {}, lookup, include_extras=True)["it"]
     except Exception:
-        if lookup.missed:  # what an annotation does with a name that stands for nothing cannot be foreseen
+        if lookup.missed:  # an annotation may do anything with the unresolved name
             return Unresolved
         raise

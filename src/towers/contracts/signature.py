@@ -1,4 +1,4 @@
-"""All that one signature demands, read once when the function is decorated."""
+"""Reads the signature of a function once, when it is decorated: what it demands of arguments and result."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,18 +23,18 @@ from towers.contracts.spelling import check_spelling
 
 @dataclass(frozen=True)
 class Options:
-    """What `contract` is told beside the annotations."""
+    """The options of `contract`."""
 
     where: tuple[str, ...] = ()
     dtype_of: str | None = None
     vocabulary: tuple[str, ...] = ()
     only_tensors: bool = False
-    """Whether what speaks of no tensor, or cannot be read, is left alone (a whole package is installed)."""
+    """Whether functions without tensors, and those that cannot be read, are left alone, as `install` does."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What the annotations and the options of `contract` demand of a call."""
+    """What annotations and options demand of a call."""
 
     name: str
     formal: tuple[inspect.Parameter, ...]
@@ -48,18 +48,18 @@ class Signature:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The names of those that may be given by position, in order."""
+        """The parameters that can be given by position, in order."""
         by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         return tuple(p.name for p in self.formal if p.kind in by_position)
 
     @property
     def speaks_of_tensors(self) -> bool:
-        """Whether an argument or the result has tensors in its annotation."""
+        """Whether the annotation of an argument or of the result names tensors."""
         return any(holds_tensors(spec) for spec in (*self.arguments.values(), *([self.result] if self.result else [])))
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The values of parameters that a call leaves out."""
+        """The default values of parameters."""
         return {p.name: p.default for p in self.formal if p.default is not p.empty}
 
 
@@ -77,17 +77,17 @@ def several(where: str | Iterable[str], what: str) -> tuple[str, ...]:
 
 
 def read_signature(function: Callable[..., Any], options: Options, names: Names | None = None) -> Signature:
-    """Read the annotations of a function; what speaks of a name that stands for nothing is not checked.
+    """Read the annotations of a function. An annotation with a name that is not defined is not checked.
 
     Args:
         function: the function.
-        options: what `contract` is told beside them.
-        names: given where the annotations can be read again later: then a missing name is an error.
+        options: the options of `contract`.
+        names: given if the annotations can be read again later; then a missing name is an error.
 
     Raises:
         NameError: an annotation names what is not defined yet.
-        ValueError: an axis string or a condition cannot be read, names what the call does not have, or uses a word
-            outside of the vocabulary.
+        ValueError: an axis string or a condition cannot be read, names something that the call does not have, or
+            uses a name that is not in the vocabulary.
     """
     where = function.__qualname__.rpartition("<locals>.")[2]
     parameters = tuple(inspect.signature(function).parameters.values())
@@ -114,10 +114,9 @@ def read_signature(function: Callable[..., Any], options: Options, names: Names 
 
 
 def read_made(kind: type, initialise: Callable[..., Any], options: Options, names: Names | None = None) -> Signature:
-    """Read what making a dataclass demands: the annotations of its own `__init__`, or its InitVars; then its fields.
+    """Read the contract of a dataclass: first the annotations of its own `__init__`, or its InitVars; then its fields.
 
-    What a generated `__init__` is given for a field may be another thing than the field is in the end, where
-    `__post_init__` converts it.
+    The arguments of a generated `__init__` are not checked themselves, because `__post_init__` may convert them.
     """
     first, *others = inspect.signature(initialise).parameters.values()
     if cast(Any, kind).__dataclass_params__.init:
@@ -141,7 +140,7 @@ def read_made(kind: type, initialise: Callable[..., Any], options: Options, name
 
 
 def _of_all(parameter: inspect.Parameter, hint: Any) -> Spec:
-    """What one parameter demands; the annotation of `*args` and `**kwargs` is that of each."""
+    """The specification of one parameter. The annotation of `*args` and `**kwargs` is that of each item."""
     if get_origin(hint) is Unpack:  # `*args: *tuple[X, Y]`, `**kwargs: Unpack[Options]`: all of them at once
         return read_annotation(get_args(hint)[0], parameter.name)
     if getattr(hint, "__unpacked__", False):
@@ -154,7 +153,7 @@ def _of_all(parameter: inspect.Parameter, hint: Any) -> Spec:
 
 
 def _check_names(where: str, bounds: Iterable[Condition], known: set[str]) -> None:
-    """Refuse a condition that speaks of what no argument has: it would never apply."""
+    """Refuse a condition with a name that no argument has: it would never apply."""
     for condition in bounds:
         for name in (*condition.subject.names, *condition.bound.names):
             if name not in known:
@@ -162,7 +161,7 @@ def _check_names(where: str, bounds: Iterable[Condition], known: set[str]) -> No
 
 
 def _check_braces(where: str, bounds: Iterable[Condition], specs: Iterable[Spec], parameters: Sequence[str]) -> None:
-    """Refuse braces that start from what is no parameter."""
+    """Refuse a path in braces that does not start from a parameter."""
     sizes = [axis.size for spec in specs for tensor in tensors(spec) for axis in tensor.axes if axis.size is not None]
     for size in (*sizes, *(side for condition in bounds for side in (condition.subject, condition.bound))):
         for path in size.braces:

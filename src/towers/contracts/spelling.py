@@ -1,4 +1,4 @@
-"""Axis names that are likely misspelt, or outside of a declared vocabulary: said when a function is decorated."""
+"""Finds axis names that are probably misspelt, or not in a declared vocabulary, when a function is decorated."""
 
 import inspect
 import warnings
@@ -10,12 +10,12 @@ from towers.contracts.specs import Spec, axis_names
 
 
 def check_spelling(where: str, specs: Iterable[Spec], vocabulary: Sequence[str]) -> None:
-    """Warn of a name that is nearly another one; refuse one that a closed vocabulary does not have.
+    """Warn of a name that is similar to another one; refuse a name that is not in a closed vocabulary.
 
     Args:
         where: the function, for messages.
         specs: all that its signature demands.
-        vocabulary: the declared names; one that ends in "..." is open: it lends its names to the warning alone.
+        vocabulary: the declared names. If "..." is among them, other names are allowed.
 
     Raises:
         ValueError: a name is not in a closed vocabulary.
@@ -35,9 +35,9 @@ def check_spelling(where: str, specs: Iterable[Spec], vocabulary: Sequence[str])
 
 
 def _meant(name: str, candidates: Iterable[str]) -> str | None:
-    """The name that another one is likely to be a misspelling of; never its plural, nor the same with another number.
+    """The name that is probably meant; not its plural, and not the same name with another number.
 
-    Near are names that differ in one letter, or in two that changed places.
+    Two names are similar if they differ in one letter, or if two letters changed places.
     """
     if len(name) < 4:
         return None
@@ -53,7 +53,7 @@ def _meant(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def _depth() -> int:
-    """How far up the stack the decorator stands, so that the warning points there."""
+    """The number of frames up to the decorated function, so that the warning points to it."""
     frame, depth = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").startswith("towers.contracts"):
         frame, depth = frame.f_back, depth + 1

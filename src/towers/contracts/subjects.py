@@ -1,4 +1,4 @@
-"""What is tested or proven: a function, a method or a module, its contract, and the dtype and device of its inputs."""
+"""The function, method or module that is tested or proven, with its contract and the dtype and device of its inputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from towers.contracts.signature import Signature
 from towers.contracts.specs import TensorSpec
 
 PREFERRED = (torch.float32, torch.int64, torch.bool, torch.complex64)
-"""Tried in this order where an annotation does not allow the dtype of the floating arguments."""
+"""The dtypes that are tried, in this order, if an annotation does not allow the dtype of the floating arguments."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Something that can be called and has a contract."""
+    """A callable with a contract."""
 
     call: Callable[..., Any]
     signature: Signature
     instance: Any
-    """What `self` is; None for a function."""
+    """The instance of a method, or the module; None for a function."""
     assumed: tuple[Condition, ...] = ()
-    """Conditions that are not in the contract, but hold for the inputs that are made."""
+    """Further conditions, beside those of the contract, that the made inputs fulfil."""
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """Where its arguments lie: beside its parameters."""
+        """The device of its arguments: that of its first parameter."""
         parameter = self._first_parameter()
         return torch.get_default_device() if parameter is None else parameter.device
 
