@@ -1,4 +1,4 @@
-"""Reads annotations: `Float[Tensor, "batch words 300"]` -> the types, dtypes and axes that it allows."""
+"""Reads an annotation such as `Float[Tensor, "batch words 300"]` into the types, dtypes and axes that it allows."""
 
 import collections.abc
 import dataclasses
@@ -36,8 +36,8 @@ def read_annotation(hint: Any, value: str | None, root: str | None = "self") -> 
 
     Args:
         hint: the annotation.
-        value: how what it annotates is reached: an argument's name, "return", or None inside of containers.
-        root: what `self` means in it: in the fields of an argument's class it is that argument.
+        value: the source of the annotated value: the name of an argument, "return", or None inside of containers.
+        root: what `self` means in the annotation: for the fields of an argument's class, that argument.
 
     Raises:
         ValueError: an axis string cannot be read.
@@ -77,12 +77,12 @@ def _validated(option: Alternative, validators: tuple[Any, ...]) -> Alternative:
 
 
 def _arguments(hint: Any, parameters: Iterable[Any]) -> dict[Any, Any]:
-    """What the type parameters of a generic class or alias stand for in `Pair[Float[Tensor, "n"]]`."""
+    """The values of the type parameters of a generic class or alias, as in `Pair[Float[Tensor, "n"]]`."""
     return dict(zip(parameters, get_args(hint), strict=False))
 
 
 def _meant(hint: Any, arguments: Mapping[Any, Any]) -> Any:
-    """An annotation inside of a generic class or alias, with what its type parameters stand for."""
+    """An annotation inside of a generic class or alias, with the values of its type parameters."""
     if isinstance(hint, TypeVar):
         return arguments.get(hint, hint)
     inside = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
@@ -119,7 +119,7 @@ def _read(hint: Any, value: str | None, root: str | None) -> Spec:
     if listed and len(inner) == 1:
         return _unless_plain(hint, ItemsSpec(cast(type, kind), read_annotation(inner[0], None, root)))
     if any(isinstance(item, (list, tuple)) or holds_tensors(read_annotation(item, None, root)) for item in inner):
-        return (PlainSpec(kind),)  # a Callable, an Iterator: what it gives is not known before it is used up
+        return (PlainSpec(kind),)  # a Callable or an Iterator: its results cannot be checked without using it up
     return (PlainSpec(hint),)
 
 
@@ -136,7 +136,7 @@ def _unless_plain(hint: Any, option: Alternative) -> Spec:
 # Dataclasses, NamedTuples and TypedDicts.
 
 _reading: list[type] = []
-"""The classes whose fields are being read: a class whose fields hold itself has no end."""
+"""The classes whose fields are being read: a class with a field of its own type would never end."""
 
 
 def read_record(kind: type, value: str) -> RecordSpec:
@@ -187,7 +187,7 @@ def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSp
 
 
 def _with_default(spec: Spec, default: object) -> Spec:
-    """With the type of a default that is of none of its own, such as None for a tensor: it is no less allowed there."""
+    """Allow the default of a field too, if it has another type, such as None for a tensor."""
     kinds = [_kind_of(option) for option in spec if not isinstance(option, PlainSpec)]
     plain = any(option.takes(default) for option in spec if isinstance(option, PlainSpec))
     return spec if plain or any(isinstance(default, kind) for kind in kinds) else (*spec, PlainSpec(type(default)))
@@ -235,7 +235,7 @@ _BRACES = re.compile(r"(?P<start>\{(?:len\()?)(?P<name>\w+)")
 
 @cache
 def _torch_dtypes(known: tuple[str | re.Pattern[str], ...]) -> frozenset[torch.dtype]:
-    """The dtypes of torch among those that jaxtyping knows by name or pattern."""
+    """The torch dtypes that match the names and patterns of a jaxtyping class."""
     return frozenset(
         dtype
         for name, dtype in vars(torch).items()
@@ -245,7 +245,7 @@ def _torch_dtypes(known: tuple[str | re.Pattern[str], ...]) -> frozenset[torch.d
 
 
 _AXIS = re.compile(r"(?P<modifiers>[*#_]*)([^=]*=(?P<more>[*#_]*))?(?P<rest>.*)")
-"""`name=4` is another way to write `4`, with modifiers on either side."""
+"""`name=4` means `4`; modifiers can stand on both sides."""
 
 
 @cache

@@ -1,6 +1,6 @@
-"""A signature compiled to one function of straight-line comparisons: the verdict of every call.
+"""Compiles a signature to one function of straight-line comparisons, which decides every call.
 
-What does not fit is looked at again, name by name, by `towers.contracts.check`, which says what is wrong with it.
+If a call does not fit, `towers.contracts.check` checks it again, name by name, and explains the error.
 """
 
 import inspect
@@ -28,7 +28,7 @@ _number = count()
 
 
 def compile_check(function: Callable[..., Any], signature: Signature) -> Any:
-    """A function of the same parameters that checks, calls and checks the result."""
+    """A function with the same parameters that checks the arguments, calls the function and checks the result."""
     is_async = inspect.iscoroutinefunction(function)
     later = is_async or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     source = _Source(signature, shares=not later and asks_for_axes(function))
@@ -64,7 +64,7 @@ def _compiled(text: str, signature: Signature, space: dict[str, Any]) -> Any:
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     exec(compile(text, file, "exec"), space)
     for made in ("check", "checked"):
-        if made in space:  # Python calls it so where the arguments are no call of it
+        if made in space:  # the name in Python's own TypeError for wrong arguments
             space[made].__qualname__ = signature.name
     weakref.finalize(space["checked"], linecache.cache.pop, file, None).atexit = False
     return space["checked"]
@@ -84,14 +84,14 @@ class _Source:
         self.result = f"{self.mark}result"
         self.owner = self.names[0] if self.names[:1] == ["self"] else "None"
         self.loose = {name: f"{self.mark}left_out_{name}" for name in _loose(signature)}
-        """For each parameter whose default does not fit its annotation the local that says that it was left out."""
+        """For each parameter whose default does not fit its annotation: the local that is True if it was left out."""
         specs = [*signature.arguments.values(), *([] if signature.result is None else [signature.result])]
         spread = [axis.name for spec in specs for one in tensors(spec) for axis in one.axes if axis.broadcast]
         self.axes = AxisWriter(self.writer, filter(None, spread), self.result)
         self.values = ValueWriter(self.writer, self.axes, signature.dtype_of, bounded_names(signature.where))
 
     def space(self) -> dict[str, Any]:
-        """What the source calls by name."""
+        """The global names of the source."""
         return {
             **self.writer.constants,
             f"{self.mark}switch": switch,
@@ -104,7 +104,7 @@ class _Source:
         }
 
     def around(self, *, is_async: bool) -> str:
-        """The check around the call of the function itself."""
+        """The source of a check around a function."""
         passed = [_passed(parameter) for parameter in self.parameters]
         call = f"{self.mark}function({', '.join(passed)})"
         later = f"{self.mark}partial({', '.join([f'{self.mark}function', *passed])})"
@@ -159,7 +159,7 @@ class _Source:
         return ["    try:", *(f"    {line}" for line in lines), f"    except {self.mark}Proxied: {otherwise}"]
 
     def made(self) -> str:
-        """The check of an object that was just made."""
+        """The source of a check of an object that was just made."""
         call = f"{self.mark}function({', '.join(_passed(parameter) for parameter in self.parameters)})"
         arguments = {name: spec for name, spec in self.signature.arguments.items() if name != "self"}
         early = {name: spec for name, spec in arguments.items() if "self" not in _roots(spec)}
@@ -185,11 +185,11 @@ class _Source:
         )
 
     def before(self) -> str:
-        """A hook before the call of a module."""
+        """The source of a hook before the call of a module."""
         return self._hook([], self._arguments(), call="None")
 
     def after(self) -> str:
-        """A hook after it, which looks at the arguments once more: what the axes are is kept nowhere."""
+        """The source of a hook after the call. It reads the arguments again, because the sizes are stored nowhere."""
         return self._hook(
             [self.result],
             [*self._arguments(), *self._result()],
@@ -212,9 +212,9 @@ class _Source:
         )
 
     def _modes(self, off: str, call: str, *, awaits: bool = False, first: str = "") -> list[str]:
-        """What is done where the mode is another than everyone's "on"; `first`: what comes before an interceptor.
+        """The lines for modes other than the general "on". `first`: what is done before an interceptor is called.
 
-        The call is a partial, for a lambda would make a cell of every argument at every call.
+        The call is a partial: a lambda would turn every argument into a closure cell, which slows down every call.
         """
         mark, given = self.mark, ", ".join(self._named(name) for name in self.names)
         own = f"{mark}switch.of({self.package!r}, {self.owner}) == 'off'"
@@ -226,7 +226,7 @@ class _Source:
         ]
 
     def _header(self) -> str:
-        """The function's own parameters, so that Python itself binds them and refuses what is no call."""
+        """The parameters of the function, so that Python itself binds the arguments and refuses wrong ones."""
         parts: list[str] = []
         for before, parameter in zip([None, *self.parameters], self.parameters, strict=False):
             if before is not None and before.kind == before.POSITIONAL_ONLY != parameter.kind:
@@ -246,14 +246,14 @@ class _Source:
         plain = parameter.default is None or type(parameter.default) in (int, bool, str)
         return repr(parameter.default) if plain else self.writer.constant("default", parameter.default)
 
-    # Arguments that are left out, and whose default does not fit their own annotation (`mask: Bool[…] = None`).
+    # Arguments that are left out and have a default that does not fit the annotation (`mask: Bool[…] = None`).
 
     @property
     def _absent(self) -> str:
         return self.writer.given("_ABSENT", _ABSENT)
 
     def _left_out(self) -> list[str]:
-        """Note what is left out, and give it the function's own default."""
+        """Note which arguments are left out, and set them to the defaults of the function."""
         defaults = {
             parameter.name: self._default(parameter) for parameter in self.parameters if parameter.name in self.loose
         }
@@ -264,7 +264,7 @@ class _Source:
         ]
 
     def _named(self, name: str) -> str:
-        """An item of a dict of the arguments; none for what is left out."""
+        """An item of a dict of the arguments; nothing for an argument that is left out."""
         return (
             f"**({{}} if {self.loose[name]} else {{{name!r}: {name}}})" if name in self.loose else f"{name!r}: {name}"
         )
@@ -296,7 +296,7 @@ class _Source:
                 self.values.value(name, spec)
 
     def _settle(self) -> None:
-        """Compare what waits for names, and the conditions."""
+        """Compare the expressions that wait for names, then the conditions."""
         self.axes.settle()
         ragged = {name: self.values.ragged_local(name) for name in self.values.ragged}
         place = (self.signature.name, self.package, self.owner)
@@ -319,7 +319,7 @@ class _Source:
 
 
 def _roots(spec: Spec) -> set[str]:
-    """What the braces in an annotation start from."""
+    """The first names of the paths in braces."""
     sizes = [axis.size for one in tensors(spec) for axis in one.axes if axis.size is not None]
     return {path_root(path) for size in sizes for path in size.braces}
 
@@ -332,7 +332,7 @@ _ABSENT = object()
 
 
 def _loose(signature: Signature) -> list[str]:
-    """The parameters whose default is of no type that their annotation allows."""
+    """The parameters whose default has a type that the annotation does not allow."""
     return [
         name
         for name, default in signature.defaults.items()
@@ -351,7 +351,7 @@ def _passed(parameter: inspect.Parameter) -> str:
 
 
 def _refused(signature: Signature, names: list[str], shares: bool = False) -> Callable[..., Exception]:
-    """What makes the error of a call: given its arguments and, if that is what does not fit, its result."""
+    """A function that makes the error of a call from its arguments and, if the result does not fit, the result."""
 
     def refused(*values: object) -> Exception:
         if holds_proxy(values):

@@ -1,4 +1,4 @@
-"""`@contract`: what the signature says in jaxtyping is checked at every call, arguments and result."""
+"""`@contract`: checks the jaxtyping annotations of arguments and result at every call."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Contract:
-    """The decorator `contract`, and what can be asked of what it decorated."""
+    """The class of the decorator `contract`."""
 
     @overload
     def __call__(self, function: C, /) -> C: ...
@@ -45,29 +45,29 @@ class Contract:
     ) -> Any:
         """Enforce the jaxtyping annotations of a function, a method or a dataclass at each call.
 
-        Axis names are shared by all arguments and the result, by the items of tuples, lists and dicts, which are
-        checked whole, and by the fields of NamedTuples, TypedDicts and dataclasses. `{self.hidden}` and `{argument}`
-        are read at the call. Expressions hold whatever the order of the arguments, and a linear one of one unknown name
-        binds it.
-        Beside tensors, `Float[Ragged, …]`, `Float[PackedSequence, …]` and jagged nested tensors are understood: their
-        second axis is ragged and has no size of its own. What is no tensor is checked by beartype. A dataclass is
-        checked when it is made.
+        All arguments and the result share axis names, and so do the items of tuples, lists and dicts (all items are
+        checked) and the fields of NamedTuples, TypedDicts and dataclasses. `{self.hidden}` and `{argument}` are read at
+        the call. The order of the arguments does not matter: `n-1` may stand before `n`, and `2*n` alone binds `n`.
+        Beside tensors, `Float[Ragged, …]`, `Float[PackedSequence, …]` and jagged nested tensors are understood; their
+        second axis is ragged and has no size. Types without tensors are checked by beartype. A dataclass is checked
+        when it is made.
 
         Args:
-            function: what is decorated, when no option is given.
+            function: the decorated function or class, if there are no options.
             where: conditions over axes, arguments and sizes of the instance, such as `"words >= {self.kernel_words}"`,
-                `"steps % chunk == 0"` or `"0 <= lengths <= words"`. One that meets a None does not apply. On an
-                integer tensor or a ragged axis it is a rule on every value (see `checks` for when values are read).
-            dtype_of: path of a parameter of the instance ("conv.weight"); every floating argument must have its
+                `"steps % chunk == 0"` or `"0 <= lengths <= words"`. A condition with a None in it does not apply.
+                For an integer tensor or a ragged axis it must hold for every value (`checks` says when values are
+                read).
+            dtype_of: the path of a parameter of the instance ("conv.weight"). Every floating argument must have its
                 dtype, unless autocast is on.
-            vocabulary: the axis names of a project ("batch words hidden"); another name is an error. Where it ends
-                in "..." others are allowed, and one that is nearly one of these is a warning.
+            vocabulary: the axis names of a project ("batch words hidden"). Another name is an error. If the text ends
+                in "...", other names are allowed, and a name that is similar to one of these is a warning.
 
         Raises:
             ValueError: an axis string or a condition cannot be read (when decorating); a value in a tensor breaks a
                 condition (at a call).
-            TypeError: what is decorated is neither a function nor a dataclass, or `where` is no text.
-            ShapeContractError: a shape, dtype or kind is not what the annotation says (at a call).
+            TypeError: the decorated object is neither a function nor a dataclass, or `where` is no text.
+            ShapeContractError: a shape, dtype or type is not what the annotation says (at a call).
         """
         words = tuple(vocabulary.split() if isinstance(vocabulary, str) else vocabulary)
         options = Options(several(where, "contract: where"), dtype_of, words)
@@ -94,9 +94,9 @@ contract = Contract()
 
 
 def contract_where_tensors(function: Any, scopes: list[CodeType]) -> Any:
-    """A function or dataclass with a contract, where its annotations speak of tensors; else itself.
+    """Give a function or dataclass a contract if its annotations name tensors; else return it unchanged.
 
-    One whose annotations cannot be read stays as it is, with a RuntimeWarning.
+    If its annotations cannot be read, it is returned unchanged, with a RuntimeWarning.
     """
     if not inspect.isfunction(function) and not dataclasses.is_dataclass(function):
         return function
@@ -151,9 +151,9 @@ def _checked(
 
 
 def _wrapped(function: Callable[P, R], names: Names, build: Callable[[Names | None], Any]) -> Callable[P, R]:
-    """What `build` makes; if annotations name what is defined further down, at the first call.
+    """The checked function that `build` makes: now, or at the first call if a name is defined further down.
 
-    What is not defined then either is not checked; it is looked for again when the module has one of these names.
+    What is still not defined at the first call is not checked, until the module defines one of the missing names.
     """
     try:
         with names.reading(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
@@ -168,7 +168,7 @@ def _wrapped(function: Callable[P, R], names: Names, build: Callable[[Names | No
             checked = later.__dict__["checked"] = build(None)
             later.__dict__["__contract__"] = getattr(checked, "__contract__", None)
 
-    # As torch.compiler.assume_constant_result does, which would import Dynamo: it runs this in place of tracing it.
+    # Like torch.compiler.assume_constant_result, which would import Dynamo: `make` is run, not traced.
     make.__dict__["_dynamo_marked_constant"] = True
 
     @functools.wraps(function)
@@ -180,7 +180,7 @@ def _wrapped(function: Callable[P, R], names: Names, build: Callable[[Names | No
 
 
 def _when_made(kind: type, options: Options, scopes: list[CodeType]) -> type:
-    """Check a dataclass when it is made: what its `__init__` is given that is no field, then its fields."""
+    """Check a dataclass when it is made: first the arguments of `__init__` that are no fields, then the fields."""
     if not dataclasses.is_dataclass(kind):
         raise TypeError(
             f"contract: {cast(Any, kind).__name__} is no dataclass (where it is made one, @contract stands above "

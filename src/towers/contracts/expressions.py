@@ -1,7 +1,7 @@
 """The small language of axis sizes and conditions: `words-1`, `min(a,b)`, `{self.hidden}`, `2 <= lengths <= words`.
 
-Bare names are axes (or arguments), names in braces are read from the arguments: `{self.hidden}`, `{chunk}`.
-Text is parsed against a whitelist of syntax and never evaluated as code.
+A name alone is an axis (or an argument). A path in braces is read from the arguments: `{self.hidden}`, `{chunk}`.
+The text is parsed; only a fixed list of syntax is allowed, and nothing is run as code.
 """
 
 import ast
@@ -44,40 +44,40 @@ class Expression:
 
     text: str
     names: tuple[str, ...]
-    """The bare names in it."""
+    """The names outside of braces."""
     braces: tuple[str, ...]
-    """The paths that stand in braces in it."""
+    """The paths in braces."""
     divisors: tuple["Expression", ...]
-    """What it divides by, other than plain numbers."""
+    """The divisors that are not plain numbers."""
     evaluate: Evaluate
-    """Its value, given the function that knows the axes and the one that knows what stands in braces."""
+    """Gives the value, from a function that reads axes and one that reads paths in braces."""
     tree: ast.expr
     paths: Mapping[str, str]
-    """The names in the tree that stand for paths in braces."""
+    """The names in the tree that replace paths in braces."""
 
     def spell(self, names: Mapping[str, str]) -> str:
-        """As source, with other text in the place of each name and each path in braces."""
+        """The expression as source, with other text for each name and each path in braces."""
         return ast.unparse(_Renamed(names, self.paths).visit(copy.deepcopy(self.tree)))
 
     def linear_in(self, name: str) -> bool:
-        """Whether it is a number times that name plus what does not depend on it."""
+        """Whether it is a constant times the name plus terms without the name."""
         return _degree(self.tree, name) == 1
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One comparison, turned so that what is bounded stands on the left: `subject relation bound`."""
+    """One comparison, with the axis or argument that is bounded on the left: `subject relation bound`."""
 
     text: str
     subject: Expression
     relation: str
     bound: Expression
     unit: str
-    """What is counted, for messages: another name of the chain, or the last one in braces."""
+    """The word after the number in a message: another name of the comparison, or the last name in braces."""
 
     @property
     def parts(self) -> "tuple[Expression, Expression] | None":
-        """The two sides of `%`, where it says that one must be a multiple of the other."""
+        """The two sides of `%` in a condition such as `steps % chunk == 0`; None for other conditions."""
         if self.relation != "==" or self.bound.text != "0":
             return None
         match self.subject.tree:
@@ -96,8 +96,8 @@ def expression(text: str) -> Expression:
     """Parse the size of an axis.
 
     Raises:
-        ValueError: the text is no expression of ints, names, names in braces and `+ - * / // %`, min and max, or
-            divides by 0 whatever the names stand for.
+        ValueError: the text is no expression of ints, names, names in braces, `+ - * / // %`, min and max; or it
+            always divides by 0.
     """
     if text.isidentifier():  # a Python keyword is a good name for an axis too: "out in"
         return _checked(text, ast.Name(text), {})
@@ -133,28 +133,28 @@ def path_root(path: str) -> str:
 
 
 def rooted(path: str, root: str) -> str:
-    """A path that starts from something else."""
+    """The same path from another root."""
     inside = _inside_len(path)
     moved = root + inside[len(path_root(path)) :]
     return moved if inside == path else f"len({moved})"
 
 
 def indexed(path: str) -> list[tuple[str, int]]:
-    """The items that a path goes through: what is indexed, and where: `x.shape`, 0 in `x.shape[0]`."""
+    """The indexed parts of a path with their indices: `x.shape` and 0 for `x.shape[0]`."""
     steps = _steps(path)
     items = [at for at, step in enumerate(steps) if step.startswith("[")]
     return [(".".join(steps[:at]).replace(".[", "["), int(steps[at][1:-1])) for at in items]
 
 
 def read_path(root: Any, path: str) -> Any:
-    """What a path leads to, such as `self.left.hidden`, `x.shape[0]` or `len(x)`, read from what its first name is."""
+    """The value of a path such as `self.left.hidden`, `x.shape[0]` or `len(x)`, given the value of its first name."""
     for step in _steps(path)[1:]:
         root = root[int(step[1:-1])] if step.startswith("[") else getattr(root, step)
     return len(root) if path.startswith("len(") else root
 
 
 def _steps(path: str) -> list[str]:
-    """`self`, `sizes` and `[0]` of `self.sizes[0]`: no patterns, for this runs in what is being compiled, too."""
+    """`self`, `sizes` and `[0]` of `self.sizes[0]`. It uses no regular expression, because Dynamo traces it too."""
     return _inside_len(path).replace("[", ".[").split(".")
 
 
@@ -238,7 +238,7 @@ def _evaluation(text: str, node: ast.expr, braces: Mapping[str, str]) -> Evaluat
 
 
 def _degree(node: ast.expr, name: str) -> float:
-    """The degree of an expression in one name; infinite where it is no polynomial in it."""
+    """The degree of an expression in one name; infinite if it is not a polynomial."""
     match node:
         case ast.Name(own):
             return int(own == name)

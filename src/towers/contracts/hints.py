@@ -1,4 +1,4 @@
-"""The likely cause of what does not fit, from one table tried in order; a package may add hints for its contracts."""
+"""Finds the likely cause of an error in a table of hints. A package can add hints for its own contracts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 Sizes = Sequence[int | None]
-"""What was demanded (None: any size) or what came (None: a ragged axis, which has no size of its own)."""
+"""Demanded sizes (None: any size), or the sizes of a value (None: a ragged axis)."""
 Found = Mapping[str, object]
-"""What a test found, to be filled into its text."""
+"""The values that a test found, for its text."""
 
 
 @dataclass
 class Case:
-    """What came where something else was demanded; empty where it was no tensor, or of the wrong dtype."""
+    """The value that does not fit, and what was demanded. Sizes are empty for a wrong type or dtype."""
 
     package: str = ""
     """The Python module of the function that was called."""
@@ -24,17 +24,17 @@ class Case:
     came: Sizes = ()
     value: object = None
     kind: str = ""
-    """The dtype that was demanded, if another one came: `Float`, or `float32` for that of a parameter."""
+    """The demanded dtype, if the dtype is wrong: `Float`, or `float32` if it is that of a parameter."""
     parameter: str | None = None
     """The parameter whose dtype was demanded."""
     wants_tensor: bool = False
-    """Whether a tensor was demanded of what is none."""
+    """Whether a tensor was demanded, and the value is none."""
     devices: Sequence[tuple[str, torch.device]] = ()
-    """The other tensors of the call, and where they are."""
+    """The other tensors of the call with their devices."""
 
 
 class Hint(NamedTuple):
-    """A likely cause: its name, the test that finds it, and what is said then."""
+    """A likely cause: its name, the test that finds it, and the text of the hint."""
 
     name: str
     test: Callable[[Case], Found | None]
@@ -45,7 +45,7 @@ _OF_PACKAGES: dict[str, tuple[Hint, ...]] = {}
 
 
 def register_hints(package: str, hints: Sequence[Hint]) -> None:
-    """Give the contracts of a package hints of their own, which are tried before those of the table.
+    """Add hints for the contracts of a package. They are tried before those of the table.
 
     Args:
         package: the name of a top-level package, such as "towers".
@@ -69,7 +69,7 @@ def _fits(expected: Sizes, came: Sizes) -> bool:
 
 
 def extra_axis(case: Case) -> Found | None:
-    """An axis of 1 without which it fits."""
+    """The value would fit without an axis of size 1."""
     came = case.came
     for axis in reversed(range(len(came))):
         if came[axis] == 1 and _fits(case.expected, [*came[:axis], *came[axis + 1 :]]):
@@ -221,4 +221,4 @@ TABLE = (
     Hint("nested, but not jagged", _strided, "torch.nested.nested_tensor(…, layout=torch.jagged)"),
     Hint("another device", _other_device, "it is on {here}, {name} on {there}: perhaps a .to(…) is missing"),
 )
-"""Tried from top to bottom; a test that cannot be sure says "perhaps"."""
+"""The hints, in the order in which they are tried. A hint that is not certain says "perhaps"."""

@@ -1,4 +1,4 @@
-"""What an annotation demands, as data: tensors with their axes, containers and records of them, and plain types."""
+"""What an annotation demands, as data: tensors with their axes, containers, records, and types without tensors."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ class Axis:
     text: str
     """As written."""
     label: str
-    """As shown to people: `{self.hidden}` is `hidden`."""
+    """For messages: `{self.hidden}` is shown as `hidden`."""
     size: Expression | None
-    """None where any size will do: `_` and `...`."""
+    """None if every size fits: `_` and `...`."""
     name: str | None
     """The name that the axis binds; None if it is an expression."""
     variadic: bool
@@ -31,10 +31,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Validated:
-    """What may have validators, as in `Annotated[Float[Tensor, "n"], Is[lambda x: …]]`."""
+    """A specification that can have validators, as in `Annotated[Float[Tensor, "n"], Is[lambda x: …]]`."""
 
     validators: tuple[Any, ...] = field(default=(), kw_only=True)
-    """beartype's, which must all accept the value."""
+    """The validators of beartype. All of them must accept the value."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class TensorSpec(Validated):
     """A jaxtyping annotation."""
 
     carriers: tuple[type, ...]
-    """The types of which one carries the sizes: Tensor, Ragged, PackedSequence, …"""
+    """The types that the value may have: Tensor, Ragged, PackedSequence, …"""
     kind: str
     dtypes: frozenset[torch.dtype] | None
     """None: any."""
     text: str
     axes: tuple[Axis, ...]
     variadic: int | None
-    """Where the variadic axis stands, if there is one."""
+    """The index of the variadic axis, or None."""
 
     def takes_rank(self, rank: int) -> bool:
         """Whether a tensor may have this number of axes."""
@@ -57,7 +57,7 @@ class TensorSpec(Validated):
 
     @property
     def floating(self) -> bool:
-        """Whether it can be of a floating dtype."""
+        """Whether it allows a floating dtype."""
         return self.dtypes is None or any(dtype.is_floating_point for dtype in self.dtypes)
 
 
@@ -109,18 +109,18 @@ class KeyedSpec(Validated):
     kind: type
     fields: "tuple[tuple[str, Spec], ...]"
     required: frozenset[str]
-    """The keys that must be there."""
+    """The keys that may not be missing."""
 
 
 @dataclass(frozen=True)
 class PlainSpec:
-    """A type that has nothing to do with tensors; beartype checks it."""
+    """A type without tensors, which beartype checks."""
 
     hint: Any
     traceable: Test = field(init=False, repr=False, compare=False)
-    """Takes beartype's place in a program that is being compiled."""
+    """The test that replaces beartype while a program is compiled."""
     text: str = field(init=False, repr=False, compare=False)
-    """As messages show it; made here, for Dynamo cannot turn every type into text."""
+    """The type as text for messages. It is made here because Dynamo cannot convert every type to text."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "traceable", traceable_test(self.hint))
@@ -149,7 +149,7 @@ def pair(spec: TensorSpec, came: Sequence[T]) -> list[tuple[Axis, T | tuple[T, .
 
 
 def parts(option: Alternative) -> list[Spec]:
-    """The specifications inside of a container's or a record's."""
+    """The specifications of the items of a container or the fields of a record."""
     match option:
         case TupleSpec(items):
             return list(items)
@@ -173,19 +173,19 @@ def tensors(spec: Spec) -> Iterator[TensorSpec]:
 
 
 def axis_names(spec: Spec) -> Iterator[str]:
-    """The axis names that a specification binds or speaks of, each as often as it stands there."""
+    """The axis names in a specification, repeated as often as they occur."""
     for tensor in tensors(spec):
         for axis in tensor.axes:
             yield from axis.size.names if axis.size is not None and not axis.variadic else ()
 
 
 def holds_tensors(spec: Spec) -> bool:
-    """Whether a specification speaks of tensors anywhere."""
+    """Whether there is a tensor anywhere in a specification."""
     return next(tensors(spec), None) is not None
 
 
 def is_unresolved(spec: Spec) -> bool:
-    """Whether a part of it was a name that stands for nothing."""
+    """Whether a part of it was a name that is not defined."""
     return any(
         option.hint is Unresolved
         if isinstance(option, PlainSpec)

@@ -1,4 +1,4 @@
-"""Source that checks the conditions of `where=`: bounds on sizes at once, rules on values where they may be read."""
+"""Writes source for the conditions of `where=`: bounds on sizes, and rules on values if these may be read."""
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,10 +42,10 @@ class ConditionWriter:
         self.writer, self.axes, self.ragged, self.arguments = writer, axes, ragged, arguments
         self.name, self.package, self.owner = place
         self.operands: dict[str, str] = {}
-        """The locals that hold a size or, where there is none, a ragged axis."""
+        """The locals that hold a size or, if there is none, a ragged axis."""
 
     def condition(self, condition: Condition) -> None:
-        """One comparison; where something in it is None it does not apply."""
+        """One comparison. It does not apply if a value in it is None."""
         sides = (condition.subject, condition.bound)
         names = list(dict.fromkeys(name for side in sides for name in side.names))
         given = [f"{self.axes.path(path)} is not None" for side in sides for path in side.braces]
@@ -59,7 +59,7 @@ class ConditionWriter:
             self._rule(condition, names, given, lengths=plain)
 
     def _is_int(self, name: str) -> bool:
-        """Whether an argument that was checked already is an int or None."""
+        """Whether the annotation of an argument is int or None, so that it is checked already."""
         spec = self.arguments.get(name, ())
         return bool(spec) and all(isinstance(one, PlainSpec) and one.hint in (int, type(None)) for one in spec)
 
@@ -81,7 +81,7 @@ class ConditionWriter:
         self.writer.refuse_if(*given, wrong)
 
     def _rule(self, condition: Condition, names: Sequence[str], given: Sequence[str], *, lengths: bool) -> None:
-        """For whatever is no plain size: an argument of any kind, or the lengths of a ragged axis."""
+        """A condition on something other than sizes: any argument, or the lengths of a ragged axis."""
         operands: dict[str, str] = {}
         for name in names:
             operands[name] = source = self._source(name)
@@ -114,7 +114,7 @@ class ConditionWriter:
 
 
 def bounded_names(conditions: Iterable[Condition]) -> frozenset[str]:
-    """The names that conditions speak of."""
+    """The names in conditions."""
     return frozenset(name for one in conditions for side in (one.subject, one.bound) for name in side.names)
 
 
@@ -122,9 +122,9 @@ def bounded_names(conditions: Iterable[Condition]) -> frozenset[str]:
 
 
 def applies(package: str, owner: object, *operands: object) -> bool:
-    """Whether a condition on these can be looked at: on ints always, on values where no device has to wait.
+    """Whether a condition on these operands can be checked: on ints always, on values if no device has to wait.
 
-    In a graph torch's own assert looks at them. Under vmap they are left out: a rule for one row cannot stop all.
+    In a graph an assertion of torch checks the values. Under vmap they are skipped, because one row cannot raise.
     """
     switch = modes.switch
     mode = switch.of(package, owner) if switch.unusual else switch.mode
@@ -139,7 +139,7 @@ def applies(package: str, owner: object, *operands: object) -> bool:
 
 
 def counts(operand: Any) -> Any:
-    """What is compared: a number, values, or the lengths of a ragged axis."""
+    """The operand of a comparison: a number, values, or the lengths of a ragged axis."""
     return operand.lengths if isinstance(operand, RaggedAxis) else operand
 
 

@@ -1,4 +1,4 @@
-"""Source that binds axis names to sizes and compares sizes with names and expressions."""
+"""Writes source that binds axis names to sizes and compares sizes with names and expressions."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
 
 @dataclass(frozen=True)
 class Waiting:
-    """A size that must equal an expression with names that may not be bound yet."""
+    """A size that must equal an expression whose names may not be bound yet."""
 
     local: str
-    """Holds the size, or None where nothing came; a tuple of sizes if `many`."""
+    """The local that holds the size, or None if there is no value; a tuple of sizes if `many`."""
     expression: Expression
     certain: bool
     many: bool
@@ -37,16 +37,16 @@ class AxisWriter:
         self.writer, self.spread, self.result = writer, frozenset(spread), result
         self.seen: dict[str, None] = {}
         self.bound: set[str] = set()
-        """The names that have a size here in every call."""
+        """The names that have a size at this line in every call."""
         self.modules: dict[str, str] = {}
         """The locals that hold modules which were looked up in the instance."""
         self.waiting: list[Waiting] = []
         self.whole: dict[tuple[str, ...], str] = {}
-        """The local that holds the shape of an earlier tensor, by its axes: another of the same has that shape."""
+        """The local with the shape of an earlier tensor, by its axes: a tensor of the same axes has the same shape."""
         self.again: set[str] = set()
         """The names that are set in more than one place."""
         self.touched: list[dict[str, None]] = []
-        """What the alternatives now being written set, to be set back when they do not fit."""
+        """The locals that the alternatives being written set; they are set back if an alternative does not fit."""
 
     def local(self, name: str) -> str:
         """The local that holds a name's size, or None."""
@@ -166,7 +166,7 @@ class AxisWriter:
             wrong = self._unequal(size, expression)
             self.writer.refuse_if(*given, wrong)
             return
-        if self.touched:  # an alternative fits or not as far as its names are known by now
+        if self.touched:  # an alternative is decided by the names that are known here
             known = [f"{self.local(name)} is not None" for name in expression.names if name not in self.bound]
             self.writer.start |= {self.local(name): "None" for name in expression.names if name not in self.bound}
             wrong = self._unequal(size, expression)
@@ -179,19 +179,19 @@ class AxisWriter:
         self.waiting.append(Waiting(local, expression, certain=not given and not many, many=many))
 
     def spoken(self, expression: Expression, **more: str) -> str:
-        """An expression as source; `more`: what stands for some of its names."""
+        """An expression as source. `more`: the source for some of its names."""
         names = {name: self.local(name) for name in expression.names}
         return expression.spell(names | {path: self.path(path) for path in expression.braces} | more)
 
     def _unequal(self, size: str, expression: Expression) -> str:
-        """The test that a size is not what an expression of known names says."""
+        """A test that is true if a size is not the value of an expression of known names."""
         tests = [*self.impossible(expression), f"{size} != {self.spoken(expression)}"]
         return tests[0] if len(tests) == 1 else f"({' or '.join(tests)})"
 
     def impossible(self, expression: Expression) -> list[str]:
-        """The tests that an expression has no value: it needs a number that is none, or divides by 0.
+        """Tests that are true if an expression has no value: a path in braces is no number, or it divides by 0.
 
-        `{self.width}` alone needs no test, as what is no number equals no size. This gains 13 % of a call:
+        `{self.width}` alone needs no test, because no size equals a value that is no number. This gains 13 % of a call:
         `benchmarks/contracts.py`, "quick path: a path alone in braces".
         """
         numbers = self.writer.given("_numbers", NUMBERS)
@@ -225,7 +225,7 @@ class AxisWriter:
         return self.modules.get(name, f"self.{name}")
 
     def settle(self) -> None:
-        """Compare the sizes that wait; a linear expression of one unknown name binds it."""
+        """Compare the sizes that wait. A linear expression with one unknown name binds it."""
         left, self.waiting = self.waiting, []
         several: list[Waiting] = []
         while left:
@@ -271,7 +271,7 @@ class AxisWriter:
                     self._solve(size, expression, name)
 
     def constants(self, expression: Expression, name: str) -> tuple[int, int] | None:
-        """Zero and slope, where they are plain numbers: then they stand in the source and are not worked out.
+        """Zero and slope of an expression, if they are constants, so that the source need not compute them.
 
         This gains 7 % of a call: `benchmarks/contracts.py`, "quick path: a linear expression".
         """
@@ -304,18 +304,18 @@ class AxisWriter:
 
 
 def _lasting(axis: Axis) -> bool:
-    """Whether an axis that was compared once has the same size wherever it is written again."""
+    """Whether the axis has the same size each time it is written."""
     return axis.size is not None and not axis.broadcast and not axis.size.braces
 
 
 def _grows_with(expression: Expression, name: str) -> bool:
-    """Whether its size settles that name in every call: `2*n`, but not `n*m`, which is 0 for m = 0."""
+    """Whether its size determines the name in every call: true for `2*n`, not for `n*m`, which is 0 for m = 0."""
     alone = expression.names == (name,) and not expression.braces
     return alone and expression.linear_in(name) and _line(expression)[1] != 0
 
 
 def _line(expression: Expression) -> tuple[int, int]:
-    """What an expression of one name is at 0, and how much it grows with each 1."""
+    """The value of an expression of one name at 0, and its slope."""
 
     def at(value: int) -> int:
         return expression.evaluate(lambda name: value, lambda path: value)

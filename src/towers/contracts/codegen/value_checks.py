@@ -1,4 +1,4 @@
-"""Source that checks one value against the alternatives of its annotation."""
+"""Writes source that checks one value against the alternatives of its annotation."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ class ValueWriter:
         writer: where the lines go.
         axes: the axis names that the values share.
         dtype_of: the path of the parameter that floating arguments must have the dtype of.
-        bounded: the axis names that conditions speak of: a ragged axis of that name is kept for them.
+        bounded: the axis names in conditions. A ragged axis with such a name is kept for them.
     """
 
     def __init__(self, writer: Writer, axes: AxisWriter, dtype_of: str | None, bounded: frozenset[str]) -> None:
@@ -52,7 +52,7 @@ class ValueWriter:
         if not others:
             if test:
                 self.writer.refuse_if(f"not ({test})")
-        elif test is None and plain:  # anything at all will do
+        elif test is None and plain:  # every value fits
             pass
         elif test is None:
             self._first_that_fits(value, others)
@@ -62,7 +62,7 @@ class ValueWriter:
                 self._first_that_fits(value, others)
 
     def _plain(self, value: str, options: Sequence[PlainSpec]) -> str | None:
-        """The test that a value is of one of several types that have nothing to do with tensors; None: any is."""
+        """A test that a value has one of several types without tensors; None if every value fits."""
         hints = [option.hint for option in options]
         if any(is_anything(hint) for hint in hints):
             return None
@@ -186,7 +186,7 @@ class ValueWriter:
         self.axes.axes(shape, spec)
 
     def _bounded_ragged(self, spec: TensorSpec) -> str | None:
-        """The name of a second axis whose lengths are needed for conditions, should it be ragged."""
+        """The name of the second axis, if a condition needs its lengths in case it is ragged."""
         name = spec.axes[1].name if len(spec.axes) > 1 and spec.variadic is None else None
         if name not in self.bounded:
             return None

@@ -1,4 +1,4 @@
-"""Lines of Python under way, with their indentation, their constants and names of their own."""
+"""Collects lines of Python source, with indentation, constants and new names."""
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ class Writer:
     """The body of one function.
 
     Args:
-        parameters: the function's own names; all others begin with an underscore that none of these begins with.
+        parameters: the names of the function's parameters. New names get more underscores in front than any of these.
     """
 
     def __init__(self, parameters: Iterable[str]) -> None:
@@ -21,25 +21,25 @@ class Writer:
         self.constants: dict[str, Any] = {}
         self.lines: list[str] = []
         self.start: dict[str, str] = {}
-        """What must have a value before the first line runs, and which."""
+        """The locals that are set before the first line, with their values."""
         self.no = ""
-        """What to do when something does not fit."""
+        """The statement for a value that does not fit."""
         self.depth = 1
         self.certain = True
-        """Whether what is written now runs in every call, and once."""
+        """Whether the current line runs exactly once in every call."""
         self._count = count()
 
     def line(self, text: str, at: int | None = None) -> None:
-        """A line at the present depth; `at`: in front of another."""
+        """Add a line at the current depth. `at`: before the line with this index."""
         self.lines.insert(len(self.lines) if at is None else at, "    " * self.depth + text)
 
     def refuse_if(self, *tests: str) -> None:
-        """Refuse where all of some tests are true."""
+        """Refuse if all tests are true."""
         self.line(f"if {' and '.join(tests)}: {self.no}")
 
     @contextmanager
     def block(self, head: str, *, always: bool = False) -> Generator[None]:
-        """The lines under a head such as `if …:`; `always`: they run whatever happens."""
+        """The lines of a block such as `if …:`. `always`: the block runs in every call."""
         self.line(head)
         before = self.certain
         self.depth, self.certain = self.depth + 1, before and always
@@ -54,13 +54,13 @@ class Writer:
         return f"{self.mark}{kind}_{next(self._count)}"
 
     def given(self, name: str, value: Any) -> str:
-        """A name for something that the source takes from Python, torch or here."""
+        """The name of an object of Python, torch or this package in the source."""
         name = name if name not in self.parameters and not name.startswith("_") else self.mark + name.lstrip("_")
         self.constants[name] = value
         return name
 
     def constant(self, kind: str, value: Any) -> str:
-        """A name for a constant of this signature: the same for the same value."""
+        """The name of a constant of this signature; the same name for the same value."""
         for name, known in self.constants.items():
             if known is value or (type(known) is type(value) is frozenset and known == value):
                 return name
