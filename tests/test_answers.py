@@ -1,5 +1,6 @@
 """A model with its words: every answer is that of the network on the same vectors, asked for pair by pair."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -385,6 +386,42 @@ def test_the_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["similar", "--query", LEFT[1], "--in", "more.txt", "-k", "1"]) == 0
     told = "towers similar: 2 of 6 different words have no vector: 'blorp', 'zork'\n"
     assert capsys.readouterr().err == "towers similar: the model is towers-run\n" + told
+
+
+@pytest.mark.parametrize("command", ["similar", "search", "index"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\n \n", "in.txt: there is no sentence in it"),
+        (b"the dog\ra cat\r", "in.txt, line 1: lines end in carriage returns alone, as on old Macs; save"),
+        ("the dog\na cat\n".encode("utf-16"), "in.txt, line 1: byte 1 (0xff) is not UTF-8; it is UTF-16: save"),
+        (b"the dog\na caf\xe9\n", "in.txt, line 2: byte 6 (0xe9) is not UTF-8; save the file as UTF-8"),
+        (gzip.compress(b"the dog\n" * 9)[:-9], "in.txt: is no gzip file, or damaged: "),
+        (b"the dog\ndog\n", "sentence 1 ('dog') has 1 word; its tower takes at least 2"),
+    ],
+)
+def test_a_file_of_sentences_that_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: str, content: bytes, message: str
+) -> None:
+    Path("in.txt").write_bytes(content)
+    Path("queries.txt").write_text("the dog\n")
+    files = {
+        "similar": "--query the_dog --in in.txt",
+        "search": "--corpus in.txt --queries queries.txt --out out.tsv",
+        "index": "--corpus in.txt --out out.index",
+    }[command]
+    options = [option.replace("_", " ") for option in files.split()]
+    assert main([command, "--model", "towers-run", *options]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(folder.parent.glob("out*"))
+
+
+def test_a_gzip_file_of_sentences(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in.txt.gz").write_bytes(gzip.compress("\n".join(RIGHT).encode()))
+    assert main(["similar", "--query", LEFT[0], "--in", "in.txt.gz"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_no_model_is_a_line(

@@ -16,7 +16,7 @@ from torch import Tensor
 from towers.answers import Model, Side
 from towers.cli.common import answering
 from towers.cli.prediction_files import STANDARD, naming, write
-from towers.data.encoding import decode_line
+from towers.data.encoding import RETURNS, decode_line, unpacked
 from towers.data.readers import ENDINGS
 from towers.search import Index
 from towers.training.options import require
@@ -35,7 +35,7 @@ class Lines(NamedTuple):
 def index(arguments: argparse.Namespace) -> None:
     """Do what `towers index` does."""
     place = _place(arguments, "corpus")
-    lines = _read(arguments.corpus)
+    lines = read_lines(arguments.corpus)
     with answering(arguments) as model:
         made = _indexed(model, lines)
         made.save(place)
@@ -52,8 +52,8 @@ def search(arguments: argparse.Namespace) -> None:
     format = arguments.out_format or ENDINGS.get(arguments.out.suffix.lower()) or "tsv"
     if format == "parquet":
         require("polars")
-    lines = None if corpus is None or (arguments.index and not arguments.texts) else _read(corpus)
-    queries = _read(arguments.queries)
+    lines = None if corpus is None or (arguments.index and not arguments.texts) else read_lines(corpus)
+    queries = read_lines(arguments.queries)
     texts = dict(zip(lines.numbers, lines.sentences, strict=True)) if lines is not None and arguments.texts else None
     with answering(arguments) as model:
         if arguments.index is not None:
@@ -85,11 +85,18 @@ def _place(arguments: argparse.Namespace, *read: str) -> Path:
     return place
 
 
-def _read(path: Path) -> Lines:
+def read_lines(path: Path) -> Lines:
+    """The lines of a file, compressed with gzip or not, but blank ones.
+
+    Raises:
+        ValueError: there is none, a line is not UTF-8, or lines end in carriage returns alone; the file is named.
+    """
     lines = Lines([], [])
-    with path.open("rb") as file:
+    with unpacked(str(path)) as file:
         for number, line in enumerate(file, 1):
             if text := decode_line(str(path), number, line).strip():
+                if number == 1 and "\r" in text:
+                    raise ValueError(f"{path}, line 1: {RETURNS}")
                 lines.sentences.append(text)
                 lines.numbers.append(number)
     if not lines.numbers:

@@ -28,11 +28,9 @@ def add_options(similar: Parser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load, compare, print."""
     from towers.cli.common import answering
-    from towers.data.encoding import decode_line
+    from towers.cli.search_job import read_lines
 
-    with arguments.file.open("rb") as file:
-        lines = [decode_line(str(arguments.file), number, line).strip() for number, line in enumerate(file, 1)]
-    sentences = [line for line in lines if line]
+    sentences = read_lines(arguments.file).sentences
     with answering(arguments) as model:
         scores, places = model.most_similar(arguments.query, sentences, arguments.k)
         for score, place in zip(scores.tolist(), places.tolist(), strict=True):
