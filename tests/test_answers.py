@@ -378,6 +378,8 @@ def test_the_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "towers score: 2 of 5 different words have no vector: 'x', 'y'\n"
         "towers score: warning: 1 left sentence has no word with a vector (the first is sentence 0, 'x y'); such scores"
     )
+    assert main(["score", "--model", "towers-run", "the 我喜欢狗", RIGHT[0]]) == 0
+    assert "no vector: '我喜欢狗'; text without spaces between words must be divided into" in capsys.readouterr().err
     assert main(["score", "--model", "towers-run", LEFT[0], RIGHT[0], "--explain"]) == 0
     said = capsys.readouterr().out.splitlines()
     effects = towers.load("towers-run").explain(LEFT[0], RIGHT[0])

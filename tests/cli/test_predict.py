@@ -477,6 +477,16 @@ def test_options_about_columns_and_lines_that_are_refused(folder, capsys, option
     assert not Path("out.tsv").exists()
 
 
+@pytest.mark.parametrize("name", ["out.tsv.gz", "out.XLSX", "out.zip"])
+def test_a_name_of_what_is_not_written_is_refused(folder, capsys, name):
+    Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
+    assert run(out=name) == 2
+    assert f"--out {name}: files of the ending '{Path(name).suffix}' are not written, only text and .tsv" in (
+        capsys.readouterr().err
+    )
+    assert not Path(name).exists()
+
+
 def test_another_name_of_the_score(folder):
     Path("pairs.tsv").write_text("sentence1\tsentence2\tprobability\nthe dog\tthe cat\tmine\n")
     assert run("--score-column", "p") == 0

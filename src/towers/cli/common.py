@@ -34,7 +34,8 @@ SAMPLE_SHARES = (0.8, 0.1, 0.1)
 Command = Literal["fit", "predict"]
 
 
-_SEGMENT = "text without spaces between words must be divided into words beforehand; then say --split spaces"
+_UNSPACED = "text without spaces between words must be divided into words beforehand"
+_SEGMENT = f"{_UNSPACED}; then say --split spaces"
 
 
 class Data(NamedTuple):
@@ -81,7 +82,9 @@ def unknown_words(coverage: Coverage) -> str | None:
         return None
     named = ", ".join(repr(word) for word, _ in coverage.missing.most_common(LINES))
     have = "has" if unknown == 1 else "have"
-    return f"{unknown} of {coverage.types} different words {have} no vector: {named}{', …' if unknown > LINES else ''}"
+    told = f"{unknown} of {coverage.types} different words {have} no vector: {named}{', …' if unknown > LINES else ''}"
+    unspaced = sum(map(is_unspaced, coverage.missing))
+    return f"{told}; {_UNSPACED}" if 2 * unspaced > len(coverage.missing) else told
 
 
 def newest(arguments: argparse.Namespace) -> Path:

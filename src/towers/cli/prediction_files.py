@@ -40,7 +40,7 @@ def place_of(arguments: argparse.Namespace) -> Path | None:
     """The file to write (links resolved), or None for standard output. Folders, devices and input files are refused.
 
     Raises:
-        ValueError: --out is not a file that can be written, or one that is read.
+        ValueError: --out is not a file that can be written, or one that is read, or has the ending of another kind.
     """
     out: Path = arguments.out
     if out == STANDARD:
@@ -49,6 +49,7 @@ def place_of(arguments: argparse.Namespace) -> Path | None:
         if arguments.pairs.exists() and _is_standard_output(arguments.pairs):
             raise ValueError("--out -: standard output goes to the file of --pairs; send it elsewhere")
         return None
+    check_ending(out)
     place = Path(os.path.realpath(out))
     if not place.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent if place == out.absolute() else place.parent}")
@@ -61,6 +62,21 @@ def place_of(arguments: argparse.Namespace) -> Path | None:
         if read is not None and out.exists() and read.exists() and out.samefile(read):
             raise ValueError(f"--out {out}: is the file of --{option}, which stays as it is; name another file")
     return place
+
+
+NOT_WRITTEN = frozenset({".gz", ".bz2", ".xz", ".zst", ".zip", ".xlsx", ".xls", ".ods"})
+"""Endings of files that are compressed or workbooks."""
+
+
+def check_ending(out: Path) -> None:
+    """Refuse a name that says what is not written: the text in it would be taken for something else.
+
+    Raises:
+        ValueError: the name is that of a compressed file or of a workbook.
+    """
+    if out.suffix.lower() in NOT_WRITTEN:
+        known = ", ".join(ENDINGS)
+        raise ValueError(f"--out {out}: files of the ending {out.suffix!r} are not written, only text and {known}")
 
 
 def format_of_output(arguments: argparse.Namespace, format: TableFormat) -> TableFormat:

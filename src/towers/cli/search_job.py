@@ -15,7 +15,7 @@ from torch import Tensor
 
 from towers.answers import Model, Side
 from towers.cli.common import answering
-from towers.cli.prediction_files import STANDARD, naming, write
+from towers.cli.prediction_files import STANDARD, check_ending, naming, write
 from towers.data.encoding import RETURNS, decode_line, unpacked
 from towers.data.readers import ENDINGS
 from towers.search import Index
@@ -73,6 +73,7 @@ def _place(arguments: argparse.Namespace, *read: str) -> Path:
         ValueError: it is a folder or one of the files that are read, or there is no such folder.
     """
     out: Path = arguments.out
+    check_ending(out)
     place = Path(os.path.realpath(out))
     if not place.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {place.parent}")
