@@ -280,6 +280,9 @@ class Ragged:
         if lengths is None:
             offsets = torch.arange(batch + 1, device=padded.device) * words
             return cls.unchecked(padded.flatten(0, 1), offsets, uniform=words)
+        if is_plain(padded, lengths) and lengths.shape != (batch,):  # contracts are off
+            problem = f"lengths is {tuple(lengths.shape)}; expected ({batch},), one for each sentence"
+            raise ShapeContractError(complaint("Ragged.from_padded", problem))
         lengths = lengths.to(torch.int64).clamp(0, words)
         real = torch.arange(words, device=lengths.device) < lengths.unsqueeze(1)
         index = real.flatten().nonzero().squeeze(1).to(padded.device)

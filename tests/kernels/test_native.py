@@ -356,12 +356,11 @@ def test_what_is_negated_lazily_is_read_as_negative():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, for jvp
-def test_forward_mode_is_refused_and_not_zero():
+def test_forward_mode_has_a_derivative_and_not_zero():
     module, tower, x, sentences = RaggedLSTM(4, 6), Tower(vector_width=20), torch.randn(3, 5, 4), torch.randn(3, 5, 20)
     for call, one in ((lambda x: module(x)[0], x), (tower, sentences)):
-        with pytest.raises(RuntimeError, match=r"RaggedLSTM has no derivative in forward mode \(jvp, jacfwd\)"):
-            torch.func.jvp(call, (one,), (one,))
-        with forward_ad.dual_level(), torch.no_grad():
-            call(one)
-            with pytest.raises(RuntimeError, match="RaggedLSTM has no derivative in forward mode"):
-                call(forward_ad.make_dual(one, one))
+        _, slope = torch.func.jvp(call, (one,), (one,))
+        with forward_ad.dual_level():
+            dual = forward_ad.unpack_dual(call(forward_ad.make_dual(one, one)))
+        assert torch.equal(dual.tangent, slope)
+        assert torch.allclose(slope, (call(1.001 * one) - call(0.999 * one)) / 0.002, atol=1e-3)

@@ -1,10 +1,9 @@
 """What every LSTM backend takes: sentences, weights and states; and which tensors C code may read."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 from torch.autograd import forward_ad
 
 State = tuple[Tensor, Tensor]
@@ -101,35 +100,47 @@ def check_sizes(values: Tensor, state: State, weights: Weights) -> None:
         raise RuntimeError(f"RaggedLSTM: {names} are {shapes} ({dtypes}): they do not fit")
 
 
+_c: Any = torch._C
+_is_compiling: Any = torch.compiler.is_compiling
+_dispatch_modes, _function_modes, _traced = (
+    _c._len_torch_dispatch_stack,
+    _c._len_torch_function_stack,
+    _c._get_tracing_state,
+)
+_transform: Any = _c._functorch.peek_interpreter_stack
+is_functorch_wrapped_tensor: Any = _c._functorch.is_functorch_wrapped_tensor
+
+
+def plain() -> bool:
+    """Whether this is eager code: nothing records, wraps or transforms the operations of this thread."""
+    return not (
+        _is_compiling()
+        or _dispatch_modes()
+        or _function_modes()
+        or _transform() is not None
+        or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
+        or _traced() is not None
+    )
+
+
+def transformed() -> bool:
+    """Whether `torch.func` or forward mode takes derivatives: only torch's own operations have all of them."""
+    if _is_compiling():
+        return False
+    return _transform() is not None or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
+
+
 def is_plain(*tensors: Tensor) -> bool:
     """Whether all are ordinary tensors in eager code: not traced, compiled, wrapped by `torch.func`, or dual.
 
     Only then may code read values, keep results, or use a backward pass of its own.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
-        return False
-    if forward_ad._current_level >= 0:  # pyright: ignore[reportPrivateUsage]
+    if not plain():
         return False
     return all(type(tensor) in (Tensor, nn.Parameter) and not is_functorch_wrapped_tensor(tensor) for tensor in tensors)
 
 
-def refuse_forward_mode(*tensors: Tensor) -> None:
-    """Refuse derivatives in forward mode, which the LSTM does not have.
-
-    Raises:
-        RuntimeError: a tensor has a tangent, as in `torch.func.jvp`.
-    """
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # pyright: ignore[reportPrivateUsage]
-        return
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
-        raise RuntimeError("RaggedLSTM has no derivative in forward mode (jvp, jacfwd); backward has one")
-
-
-def refuse_twice() -> None:
-    """Refuse gradients of gradients, which the LSTM does not have.
-
-    Raises:
-        RuntimeError: a gradient was asked for with create_graph=True.
-    """
-    if torch.is_grad_enabled():
-        raise RuntimeError("RaggedLSTM has no gradient of its gradient: it cannot go backward with create_graph=True")
+def connected(result: Tensor, *tensors: Tensor) -> Tensor:
+    """A fresh tensor of the same numbers, of which each of the tensors has a gradient, if only 0."""
+    nothing = [tensor.flatten()[:0].sum() for tensor in tensors if tensor.requires_grad]
+    return sum(nothing, result.clone()) if torch.is_grad_enabled() else result.clone()

@@ -2,10 +2,11 @@
 
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from towers.kernels import operator, recurrence, torch_lstm, triton
-from towers.kernels.batch import Batch, State, Weights, is_plain, refuse_forward_mode
+from towers.kernels.batch import Batch, State, Weights, is_plain, transformed
 from towers.kernels.cpu import lstm_autograd
 from towers.kernels.cpu.library import level
 
@@ -37,18 +38,21 @@ def backend(batch: Batch, count: int, weights: Weights) -> Backend:
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
     """See `towers.kernels`."""
-    if weights.gates != "sigmoid":
+    if weights.gates != "sigmoid" or transformed():
         return recurrence.run(batch, state, weights, outputs=outputs)
-    refuse_forward_mode(batch.values, *state, *weights.flat)
     if _on_device(batch):
         flat = batch.flat(state[0].shape[1])
         if not triton.serves(flat, weights):
             return torch_lstm.run(batch, state, weights, outputs=outputs)
         output, state = triton.run(flat, state, weights, outputs=outputs)
         return None if output is None else output.unflatten(0, batch.values.shape[:-1]), state
-    tensors = (batch.values, weights.flat[0], state[0])
+    tensors = (batch.values, *weights.flat, *state)
     if is_plain(*tensors) and all(tensor.is_cpu for tensor in tensors):
         return lstm_autograd.run(batch, state, weights, outputs=outputs)
+    if batch.lengths is None and torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        # What is no tensor would be a constant of the trace: the number of steps goes in as lengths.
+        starts, lengths = batch.places(state[0].shape[1])
+        batch = batch._replace(starts=starts if batch.values.dim() == 2 else None, lengths=lengths, longest=0)
     return operator.run(batch, state, weights, outputs=outputs)
 
 

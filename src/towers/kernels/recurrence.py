@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from towers.kernels.batch import Batch, Parameters, State, Weights
+from towers.kernels.batch import Batch, Parameters, State, Weights, connected
 from towers.kernels.stacked import run_layers
 
 Gates = Literal["sigmoid", "hard_sigmoid", "hard_sigmoid_keras2"]
@@ -32,13 +32,27 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
     """
     if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         raise RuntimeError(f"an LSTM whose gates are {weights.gates} cannot be traced by torch.jit; use torch.export")
+    direction = partial(_direction, batch, *_steps(batch, state), GATES[weights.gates])
+    output, (h_n, c_n) = run_layers(direction, batch.values, state, weights, outputs=outputs)
+    tensors = (batch.values, *weights.flat)  # they have gradients where there is no step, too
+    return None if output is None else connected(output, *tensors), (connected(h_n, *tensors), connected(c_n, *tensors))
+
+
+def one_direction(
+    batch: Batch, state: State, parameters: Parameters, *, reverse: bool, outputs: bool
+) -> tuple[Tensor | None, State]:
+    """As `run`, for one layer in one direction with sigmoids."""
+    return _direction(
+        batch, *_steps(batch, state), torch.sigmoid, batch.values, state, parameters, reverse=reverse, outputs=outputs
+    )
+
+
+def _steps(batch: Batch, state: State) -> tuple[Tensor, Tensor, int]:
+    """Where the sentences start, how long they are, and the longest."""
     count = state[0].shape[1]
     starts, lengths = batch.places(count)
     longest = int(lengths.max()) if batch.longest is None and count else batch.longest or 0
-    if len(batch.values) == 0:
-        longest = 0
-    direction = partial(_direction, batch, starts, lengths, longest, GATES[weights.gates])
-    return run_layers(direction, batch.values, state, weights, outputs=outputs)
+    return starts, lengths, 0 if len(batch.values) == 0 else longest
 
 
 def _direction(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from towers.kernels.batch import Batch, Parameters, State, Weights
+from towers.kernels.batch import Batch, Parameters, State, Weights, connected
 from towers.kernels.cpu.threads import one_thread, set_own_threads
 from towers.kernels.stacked import run_layers
 
@@ -67,8 +67,9 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
     groups = groups_of(batch, count, weights) if count and len(values) else None
     if groups is None:
         width = state[0].shape[2] * (1 + weights.bidirectional)
-        output = values.new_zeros(*values.shape[:-1], width) if outputs else None
-        return output, (state[0].clone(), state[1].clone())  # no aliases: they may be changed in place
+        tensors = (values, *weights.flat)  # they have gradients, and the states are no aliases, which may be changed
+        output = connected(values.new_zeros(*values.shape[:-1], width), *tensors) if outputs else None
+        return output, (connected(state[0], *tensors), connected(state[1], *tensors))
     if groups.stands and not groups.padded and groups.sizes[0][1] == values.shape[1]:
         output, h_n, c_n = _call(values.transpose(0, 1), state, weights)
         return output.transpose(0, 1) if outputs else None, (h_n, c_n)

@@ -383,6 +383,6 @@ def _batch_shape(ragged: Ragged) -> Batch:
 
 @operation(_batch_shape)
 def _batch_of_ragged(ragged: Ragged) -> Batch:
-    if ragged.uniform is not None:
+    if ragged.uniform is not None and not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return Batch(ragged.values, None, None, ragged.uniform)
     return Batch(ragged.values, ragged.offsets[:-1], ragged.offsets.diff(), None, dense=True)

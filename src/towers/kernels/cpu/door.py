@@ -21,30 +21,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
+from towers.kernels.batch import Batch, State, Weights, is_functorch_wrapped_tensor
+from towers.kernels.batch import plain as plain
 from towers.kernels.cpu.library import REALS, code
 from towers.kernels.cpu.threads import parallel_for
 
 _PLAIN = (Tensor, nn.Parameter)
-_c: Any = torch._C
-_is_compiling: Any = torch.compiler.is_compiling
-_dispatch_modes, _function_modes = _c._len_torch_dispatch_stack, _c._len_torch_function_stack
-_transform: Any = _c._functorch.peek_interpreter_stack
-_traced: Any = _c._get_tracing_state
-is_functorch_wrapped_tensor: Any = _c._functorch.is_functorch_wrapped_tensor
-
-
-def plain() -> bool:
-    """Whether this is eager code: nothing records, wraps or transforms the operations of this thread."""
-    return not (
-        _is_compiling()
-        or _dispatch_modes()
-        or _function_modes()
-        or _transform() is not None
-        or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
-        or _traced() is not None
-    )
+_INTS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 # The structs of `tower.h`.
@@ -283,8 +267,6 @@ def padded(rows: Tensor, lengths: Tensor | None, weights: TowerWeights) -> Words
         return None
     if lengths is not None:
         lengths = places("lengths", lengths, count)
-        if lengths is None:
-            return None
     return Words(found, None, None, lengths, count, span, count * span, count * span)
 
 
@@ -305,16 +287,62 @@ def ragged(
     count = offsets.shape[0] - 1 if offsets.dim() == 1 else -1
     if uniform is not None:
         return Words(found, ids, None, None, count, uniform, tokens, words) if count * uniform == tokens else None
-    checked = places("offsets", offsets, count + 1)
-    return None if checked is None or count < 0 else Words(found, ids, checked, None, count, 0, tokens, words)
+    return (
+        None if count < 0 else Words(found, ids, places("offsets", offsets, count + 1), None, count, 0, tokens, words)
+    )
 
 
-def places(name: str, tensor: Tensor, count: int) -> Tensor | None:
-    """Lengths or offsets: `count` whole numbers."""
-    if type(tensor) is Tensor and tensor.dtype in (torch.int32, torch.int16, torch.int8, torch.uint8):
-        tensor = tensor.to(torch.int64)
-    found = dense(name, tensor, torch.int64)
-    return None if found is None or found.shape != (count,) else found
+def is_eager(*gradients: Tensor | None) -> bool:
+    """Whether these gradients have numbers, and no gradient of them is wanted."""
+    if torch.is_grad_enabled() or not plain():
+        return False
+    try:
+        return all(one is None or (type(one) is Tensor and one.untyped_storage().nbytes() >= 0) for one in gradients)
+    except (NotImplementedError, RuntimeError):  # a batch of them (`is_grads_batched`) has no storage
+        return False
+
+
+def as_before(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """What was saved for the backward pass; hooks of torch's graph may have changed it.
+
+    Raises:
+        RuntimeError: its type, dtype or sizes are others.
+    """
+    found = dense(name, tensor, dtype)
+    if found is None or found.shape != shape:
+        came = f"{type(tensor).__name__} {tuple(tensor.shape)} {tensor.dtype}"
+        raise RuntimeError(f"{name} came back from torch's graph as {came}; it was {tuple(shape)} {dtype}")
+    return found
+
+
+def check_lstm(batch: Batch, count: int, state: State, weights: Weights) -> None:
+    """Refuse what the C code of an LSTM would read beyond its end; `batch.check_sizes` has compared the other sizes.
+
+    Raises:
+        RuntimeError: a tensor is not dense, or its storage is too small for its sizes.
+        ValueError: there is not one start and one length, as int64, for each sentence.
+    """
+    names = ("input", "h_0", "c_0", *["a weight"] * len(weights.flat))
+    for name, tensor in zip(names, (batch.values, *state, *weights.flat), strict=True):
+        if dense(name, tensor, tensor.dtype) is None:
+            raise RuntimeError(f"RaggedLSTM: {name} is no dense tensor on the CPU")
+    for name, tensor in (("starts", batch.starts), ("lengths", batch.lengths)):
+        if tensor is not None and (tensor.shape != (count,) or dense(name, tensor, torch.int64) is None):
+            came = f"{tuple(tensor.shape)} {tensor.dtype}"
+            raise ValueError(f"RaggedLSTM: {name} is {came}; expected ({count},) torch.int64, one for each sentence")
+
+
+def places(name: str, tensor: Tensor, count: int) -> Tensor:
+    """Lengths or offsets, as int64.
+
+    Raises:
+        ValueError: they are not `count` whole numbers on the CPU. Contracts, where they are on, have said it before.
+    """
+    found = dense(name, tensor.to(torch.int64), torch.int64) if tensor.dtype in _INTS else None
+    if found is None or found.shape != (count,):
+        came = f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
+        raise ValueError(f"{name} is {came}; expected ({count},) torch.int64 on cpu")
+    return found
 
 
 def _numbers(words: Words, weights: TowerWeights, shares: bool, states: int) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ class Layout:
             starts, lengths = batch.places(count)
         # Copies: the backward pass must find what forward found, whatever becomes of the tensors that were given.
         self.starts, self.lengths = (None if part is None else part.clone() for part in (starts, lengths))
-        self.batch, self.rows, self.span = count, rows, rows // count
+        self.batch, self.rows, self.span = count, rows, rows // max(count, 1)
         self.offsets = self.order = None
         self.words = rows
         if self.lengths is not None:

@@ -39,26 +39,18 @@ class _Tower(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), (rows, *tensors, numbers) = gradients, ctx.saved_tensors
         words, weights, shares, accepted, again, kept = ctx.how
-        if torch.is_grad_enabled() or not door.plain() or type(gradient) is not Tensor:
+        if not door.is_eager(gradient):
             return None, *_by_torch(again, [rows, *tensors], gradient, ctx.needs_input_grad[1:])
         now = door.tower_weights(accepted, tuple(tensors), weights.own.pool)
         if now is None or now[:3] != weights[:3]:
             raise RuntimeError("a tower's weights came back from torch's graph with another type, dtype or size")
         words = words._replace(
-            rows=_as_before("sentences", rows, words.rows, weights.dtype),
-            ids=None if words.ids is None else _as_before("ids", words.ids, (words.tokens,), torch.int64),
+            rows=door.as_before("a tower's sentences", rows, words.rows, weights.dtype),
+            ids=None if words.ids is None else door.as_before("a tower's ids", words.ids, (words.tokens,), torch.int64),
         )
-        kept = kept._replace(numbers=_as_before("kept numbers", numbers, kept.numbers, weights.dtype))
-        gradient = _as_before("gradient", gradient, (words.batch, weights.hidden), weights.dtype)
+        kept = kept._replace(numbers=door.as_before("a tower's kept numbers", numbers, kept.numbers, weights.dtype))
+        gradient = door.as_before("a tower's gradient", gradient, (words.batch, weights.hidden), weights.dtype)
         return None, *door.backward(words, now, shares, kept, gradient, wants_rows=ctx.needs_input_grad[1])
-
-
-def _as_before(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    found = door.dense(name, tensor, dtype)
-    if found is None or found.shape != shape:
-        came = f"{type(tensor).__name__} {tuple(tensor.shape)} {tensor.dtype}"
-        raise RuntimeError(f"a tower's {name} came back from torch's graph as {came}; it was {tuple(shape)} {dtype}")
-    return found
 
 
 def _by_torch(again: Again, tensors: list[Tensor], gradient: Tensor, wanted: tuple[bool, ...]) -> list[Tensor | None]:
