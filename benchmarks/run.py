@@ -38,6 +38,7 @@ SUITES = {
     "reading": "reading",
     "search": "search",
     "answers": "answers",
+    "export": "export",
 }
 CUDA_SUITES = {"lstm": "cuda_lstm", "tower": "cuda_tower"}  # on a GPU these replace the modules above
 RESULTS = Path(__file__).parent / "results"

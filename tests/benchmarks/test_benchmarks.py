@@ -33,9 +33,10 @@ MODULES = (
     "proof",
     "reading",
     "search",
+    "export",
 )
 SUITES = (
-    "lstm", "tower", "lstm-memory", "lstm-threads", "contracts", "proof", "import", "reading", "search",
+    "lstm", "tower", "lstm-memory", "lstm-threads", "contracts", "proof", "import", "reading", "search", "export",
 )  # fmt: skip
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
 
@@ -446,3 +447,14 @@ def test_quick_run_of_all_suites(script: Path, tmp_path: Path):
             assert table["rows"]
             assert all(row[table["columns"].index("suite")] == suite for row in table["rows"])
         assert (tmp_path / f"{suite}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_exported_files_give_the_same_before_they_are_timed(benchmarks: dict[str, ModuleType]):
+    export = benchmarks["export"]
+    pytest.importorskip("onnxruntime")
+    rows = export.measure(export.Case(3), torch.device("cpu"), quick=True)
+    assert [row.implementation for row in rows] == ["towers, eager", "onnxruntime", "torch.export"]
+    right = export._runners(True)["onnxruntime"]
+    export._runners(True)["onnxruntime"] = lambda batch: right(batch) + 1e-3
+    with pytest.raises(AssertionError, match="onnxruntime gives other logits"):
+        export.measure(export.Case(3), torch.device("cpu"), quick=True)

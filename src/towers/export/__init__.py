@@ -65,7 +65,9 @@ def export(
 
     Of a RaggedLSTM, inputs are `input`, in the order of its `batch_first`, and int64 `lengths` (batch), from 0 to the
     number of steps; outputs are `output`, `h_n` and `c_n`. Every option is exported: layers, directions, biases, gates
-    and, but for ONNX, whose LSTM has none, projections. There is no dropout in the file.
+    and, but for ONNX, whose LSTM has none, projections. There is no dropout in the file. Its ONNX file
+    is for onnxruntime: OpenVINO (2026.4, on a CPU) ignores the lengths of ONNX's LSTM, on which files of TwoTowers do
+    not rely.
 
     Args:
         model: in float32; it is copied to the CPU.

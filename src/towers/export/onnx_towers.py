@@ -38,8 +38,19 @@ def tower_graph(graph: Graph, tower: Tower, sentences: str, lengths: str | None)
     sizes = graph.node("Shape", features)
     count = graph.node("Slice", sizes, graph.constant([1]), graph.constant([2]))
     features, steps = _never_empty(graph, sizes, count, features, steps)
-    states = graph.node("Squeeze", lstm_layer(graph, tower.lstm, 0, features, steps)[1], graph.constant([0]))
+    given = graph.node("Cast", steps, to=INT32) if steps else ""
+    y, end, _ = lstm_layer(graph, tower.lstm, 0, features, given)
+    states = _at_last_step(graph, y, steps) if steps else graph.node("Squeeze", end, graph.constant([0]))
     return graph.node("Slice", states, graph.constant([0]), count, graph.constant([0]))
+
+
+def _at_last_step(graph: Graph, y: str, steps: str) -> str:
+    """The output of each sentence's last step (batch, hidden): OpenVINO's LSTM ignores lengths, and ends in padding."""
+    y = graph.node("Squeeze", y, graph.constant([1]))
+    last = graph.node("Unsqueeze", graph.node("Sub", steps, graph.constant([1])), graph.constant([0, 2]))
+    sizes = graph.node("Slice", graph.node("Shape", y), graph.constant([1]), graph.constant([3]))
+    places = graph.node("Expand", last, graph.node("Concat", graph.constant([1]), sizes, axis=0))
+    return graph.node("Squeeze", graph.node("GatherElements", y, places, axis=0), graph.constant([0]))
 
 
 def _never_empty(graph: Graph, sizes: str, count: str, features: str, steps: str) -> tuple[str, str]:
@@ -50,8 +61,7 @@ def _never_empty(graph: Graph, sizes: str, count: str, features: str, steps: str
     shape = graph.node("Concat", ends[0], more, ends[1], axis=0)
     features = graph.node("Concat", features, graph.node("ConstantOfShape", shape), axis=1)
     if steps:
-        ones = graph.node("Cast", graph.node("Expand", one, more), to=INT32)
-        steps = graph.node("Concat", steps, ones, axis=0)
+        steps = graph.node("Concat", steps, graph.node("Expand", one, more), axis=0)
     return features, steps
 
 
@@ -65,10 +75,10 @@ def _with_empty_batch(graph: Graph, phrases: str, shape: str) -> str:
 
 
 def _steps(graph: Graph, sentences: str, lengths: str, kernel_words: int) -> str:
-    """Steps of each sentence as int32."""
+    """Steps of each sentence."""
     words = graph.node("Slice", graph.node("Shape", sentences), graph.constant([1]), graph.constant([2]))
     lengths = checked_lengths(graph, words, lengths, lowest=kernel_words)
-    return graph.node("Cast", graph.node("Sub", lengths, graph.constant([kernel_words - 1])), to=INT32)
+    return graph.node("Sub", lengths, graph.constant([kernel_words - 1]))
 
 
 def _linear(graph: Graph, inputs: str, weight: Tensor, bias: Tensor) -> str:
