@@ -74,6 +74,8 @@ def _runners(quick: bool) -> dict[str, Runner]:
             print("onnx or onnxruntime is not installed: no row of it")
         path = write(model, Path(folder) / "a.pt2", format="torch").path
         found["torch.export"] = _quiet(torch.export.load(path).module())
+        path = write(model, Path(folder) / "c.pt2", format="torch", with_towers=True).path
+        found["torch.export, with towers"] = _quiet(torch.export.load(path).module())
         if not quick and any(map(shutil.which, ("g++", "clang++"))):
             path = write(model, Path(folder) / "b.pt2", format="aoti").path
             found["AOTInductor"] = _quiet(torch._inductor.aoti_load_package(str(path)))

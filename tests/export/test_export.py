@@ -246,3 +246,19 @@ def test_the_command_puts_the_vectors_of_the_folder_into_the_file(tmp_path, caps
     assert "--table goes with --from ids" in capsys.readouterr().err
     with pytest.raises(ValueError, match="words has 2 words; the table has 4 rows"):
         export(model, "c.onnx", ids=True, table=vectors.table, words=["tea", "cup"])
+
+
+def test_a_program_with_towers_operations(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = filled(MODELS["the usual"]())
+    model.save("model")
+    assert main(["export", "--model", "model", "--out", "a.pt2", "--format", "torch", "--with-towers"]) == 0
+    program = torch.export.load(tmp_path / "a.pt2")
+    assert any("towers" in str(node.target) for node in program.graph.nodes)
+    for seed in range(8):
+        batch = batch_of(model, sentences=(0, 1, 2, 9)[seed % 4], longest=(0, 1, 8)[seed % 3], seed=seed)
+        torch.testing.assert_close(program.module()(**batch), model(**batch).detach(), rtol=0, atol=1e-5)
+    table = torch.randn(9, 300)
+    export(model, "b.pt2", format="torch", ids=True, table=table, with_towers=True)
+    assert main(["export", "--model", "model", "--out", "c.onnx", "--with-towers"]) == 2
+    assert "with_towers is for format torch" in capsys.readouterr().err

@@ -95,6 +95,15 @@ def test_a_torch_program_gives_what_the_layer_gives(tmp_path, options):
         module(**batch | {"lengths": batch["lengths"] - 20})
 
 
+def test_a_program_with_towers_operations(tmp_path):
+    lstm = RaggedLSTM(3, 5, num_layers=2, bidirectional=True, batch_first=False)
+    export(lstm, tmp_path / "a.pt2", format="torch", states=True, with_towers=True)
+    module = torch.export.load(tmp_path / "a.pt2").module()
+    for seed in range(20):
+        batch = batch_of(lstm, seed, states=True)
+        close(module(**batch), expected(lstm, batch))
+
+
 @pytest.mark.slow
 def test_a_compiled_program_gives_what_the_layer_gives(tmp_path):
     lstm = RaggedLSTM(3, 5, num_layers=2, bidirectional=True)

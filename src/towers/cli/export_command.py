@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from towers.cli.arguments import Parser
 
@@ -45,6 +46,11 @@ def add_options(export: Parser) -> None:
         help="what the file takes: word vectors, or word ids and a table of vectors (vectors)",
     )
     export.add_argument(
+        "--with-towers",
+        action="store_true",
+        help="with --format torch, keep towers' own operations: faster, but the file runs only where towers is",
+    )
+    export.add_argument(
         "--table",
         choices=["inside", "outside"],
         help="with --from ids, where the vectors are: in the file, those that the folder of the model has, or an "
@@ -67,4 +73,5 @@ def run(arguments: argparse.Namespace) -> None:
         vectors = load_vectors(arguments.model)
         words = vectors.known
         table = vectors.table[: len(words)]
-    print(export(model.float(), arguments.out, format=arguments.format, ids=ids, table=table, words=words))
+    options: dict[str, Any] = {"ids": ids, "table": table, "words": words, "with_towers": arguments.with_towers}
+    print(export(model.float(), arguments.out, format=arguments.format, **options))

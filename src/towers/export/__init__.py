@@ -4,6 +4,7 @@ import copy
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -56,6 +57,7 @@ def export(
     table: Tensor | None = None,
     words: Sequence[str] | None = None,
     states: bool = False,
+    with_towers: bool = False,
 ) -> Exported:
     """Write a file for any batch and any number of words that the towers take, and compare it with the model.
 
@@ -80,6 +82,8 @@ def export(
         table: float32 vectors (vocabulary, width).
         words: the word of each row of the table, for the file's metadata (a JSON list, "words").
         states: of a RaggedLSTM, take `h_0` and `c_0` as inputs too.
+        with_towers: of format "torch", keep towers' own operations. Such a program is faster, and runs only where
+            towers is installed: `from towers import RaggedLSTM` comes before torch.export.load.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
@@ -98,6 +102,8 @@ def export(
     """
     if format not in get_args(Format):
         raise ValueError(f"format is {format!r}; one of {', '.join(get_args(Format))} belongs there")
+    if with_towers and format != "torch":
+        raise ValueError(f"with_towers is for format torch; {format} has no place for towers' own operations")
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
@@ -119,10 +125,10 @@ def export(
         raise FileNotFoundError(f"{path.absolute().parent}: no folder; make it first")
     folder = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}."))
     try:
-        partial = folder / f"network.{'onnx' if format == 'onnx' else 'pt2'}"
-        run = _writer(format)(interface, partial)
+        written = folder / f"network.{'onnx' if format == 'onnx' else 'pt2'}"
+        run = _writer(format, with_towers)(interface, written)
         difference = _compared(interface, run, path)
-        partial.replace(path)
+        written.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Exported(path, tuple(interface.inputs()), tuple(interface.outputs()), difference)
@@ -158,7 +164,7 @@ def _check_towers(model: TwoTowers, ids: bool, table: Tensor | None, states: boo
         raise ValueError(f"table is {table.dtype}; float32 belongs there")
 
 
-def _writer(format: Format) -> Callable[[Interface, Path], Runner]:
+def _writer(format: Format, with_towers: bool) -> Callable[[Interface, Path], Runner]:
     """What writes a file and gives a function that runs it."""
     if format == "onnx":
         from towers.export.onnx_file import write_onnx
@@ -166,7 +172,9 @@ def _writer(format: Format) -> Callable[[Interface, Path], Runner]:
         return write_onnx
     from towers.export import torch_program
 
-    return torch_program.write_program if format == "torch" else torch_program.write_compiled
+    if format == "torch":
+        return partial(torch_program.write_program, with_towers=with_towers)
+    return torch_program.write_compiled
 
 
 def _compared(interface: Interface, run: Runner, path: Path) -> float:

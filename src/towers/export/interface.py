@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from towers.export.onnx_graph import Graph
 from towers.export.onnx_towers import towers_graph
 from towers.export.portable import Portable
+from towers.export.with_towers import WholeTowers
 from towers.model import Tower, TwoTowers
 
 Source = Literal["vectors", "ids"]
@@ -65,6 +66,10 @@ class Interface(ABC):
     @abstractmethod
     def portable(self) -> nn.Module:
         """The same in torch's own operations, for torch.export."""
+
+    @abstractmethod
+    def whole(self) -> nn.Module:
+        """The model itself, with towers' own operations, for torch.export."""
 
     @abstractmethod
     def graph(self, graph: Graph) -> list[str]:
@@ -141,6 +146,10 @@ class TowersInterface(Interface):
     def portable(self) -> nn.Module:
         """In torch's own operations."""
         return Portable(self.model, ids=self.source == "ids", table=self.table)
+
+    def whole(self) -> nn.Module:
+        """With towers' own operations."""
+        return WholeTowers(self.model, ids=self.source == "ids", table=self.table)
 
     def graph(self, graph: Graph) -> list[str]:
         """As operators of ONNX."""

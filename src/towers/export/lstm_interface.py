@@ -9,6 +9,7 @@ from towers.export.interface import Batch, Input, Interface
 from towers.export.onnx_graph import Graph
 from towers.export.onnx_lstm import whole_lstm
 from towers.export.portable_lstm import PortableLSTM
+from towers.export.with_towers import WholeLSTM
 from towers.layers.lstm import RaggedLSTM
 
 
@@ -72,6 +73,10 @@ class LSTMInterface(Interface):
     def portable(self) -> nn.Module:
         """In torch's own operations."""
         return PortableLSTM(self.lstm)
+
+    def whole(self) -> nn.Module:
+        """With towers' own operations."""
+        return WholeLSTM(self.lstm)
 
     def graph(self, graph: Graph) -> list[str]:
         """As operators of ONNX."""

@@ -14,7 +14,7 @@ from towers.export.interface import Batch, Interface
 Runner = Callable[[Batch], tuple[Tensor, ...]]
 
 
-def program(interface: Interface) -> Any:
+def program(interface: Interface, *, with_towers: bool = False) -> Any:
     """The program, for every batch and every number of words from the smallest on."""
     batch = interface.draw(3, 5, 0)
     dims: dict[str | int, Any] = {name: torch.export.Dim(name, min=low) for name, low in interface.lowest().items()}
@@ -22,13 +22,16 @@ def program(interface: Interface) -> Any:
         entry.name: {place: dims[axis] for place, axis in enumerate(entry.axes) if isinstance(axis, str)}
         for entry in interface.inputs()
     }
-    return torch.export.export(interface.portable().eval(), (), batch, dynamic_shapes=shapes)
+    module = interface.whole() if with_towers else interface.portable()
+    return torch.export.export(module.eval(), (), batch, dynamic_shapes=shapes)
 
 
-def write_program(interface: Interface, path: Path) -> Runner:
+def write_program(interface: Interface, path: Path, *, with_towers: bool = False) -> Runner:
     """Write it for torch.export.load; the function runs what was loaded."""
     save: Any = torch.export.save
-    save(program(interface), path, extra_files={"towers.json": json.dumps(interface.metadata())})
+    save(
+        program(interface, with_towers=with_towers), path, extra_files={"towers.json": json.dumps(interface.metadata())}
+    )
     load: Any = torch.export.load
     module: Any = load(path).module()
     return lambda batch: _all(module(**batch))
