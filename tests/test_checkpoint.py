@@ -76,7 +76,8 @@ def test_every_size_of_a_tower_is_a_known_entry():
     """A new argument of Tower raises FORMAT and is added to TOWER_ENTRIES."""
     sizes = set(inspect.signature(Tower).parameters) - {"device", "dtype"}
     assert sizes == checkpoint.TOWER_ENTRIES
-    assert Tower(recurrent_activation="hard_sigmoid").config().keys() == sizes
+    parts = {"bidirectional": True, "reduce": "max", "word_map": 5, "word_maximum": 2, "word_mean": 2}
+    assert Tower(recurrent_activation="hard_sigmoid", **parts).config().keys() == sizes
 
 
 def test_a_folder_holds_two_files_and_nothing_half_written(folder):
@@ -116,10 +117,10 @@ def sizes(folder):
         (lambda f: (f / "config.json").write_text("[]"), ValueError, r"config.json: is no config of a saved model"),
         (lambda f: (f / "model.safetensors").write_bytes(b"no"), ValueError, r"model.safetensors: is damaged"),
         (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), ValueError, r"model.safetensors: is damaged"),
-        (lambda f: change(f, format=3, towers="9.9"), ValueError, rf"has format 3, written by towers 9.9; towers {VERSION} reads up to format 2: update towers"),
-        (lambda f: change(f, format=3, towers=None), ValueError, rf"has format 3; towers {VERSION} reads up to format 2: update towers"),
+        (lambda f: change(f, format=4, towers="9.9"), ValueError, rf"has format 4, written by towers 9.9; towers {VERSION} reads up to format 3: update towers"),
+        (lambda f: change(f, format=4, towers=None), ValueError, rf"has format 4; towers {VERSION} reads up to format 3: update towers"),
         (lambda f: change(f, model=sizes(f) | {"dense": 4}), ValueError, r"do not fit each other[\s\S]*dense.weight"),
-        (lambda f: change(f, model=sizes(f) | {"left": {"wings": 2}}), ValueError, rf"config.json: 'wings' in 'left' is unknown to towers {VERSION}, which reads up to format 2: update"),
+        (lambda f: change(f, model=sizes(f) | {"left": {"wings": 2}}), ValueError, rf"config.json: 'wings' in 'left' is unknown to towers {VERSION}, which reads up to format 3: update"),
         (lambda f: change(f, model=sizes(f) | {"attention": 1}), ValueError, r"'attention' in 'model' is unknown to towers"),
         (lambda f: change(f, model={"left": {}}), ValueError, r"do not fit each other: no entry 'right'"),
         (lambda f: change(f, model=sizes(f) | {"left": sizes(f)["left"] | {"pool": 5}}), ValueError, r"pool \(5\) must divide filters \(32\)"),

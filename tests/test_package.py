@@ -157,7 +157,7 @@ FLOORS = [
     {"ragged", "pytest_contracts"},
     {"convert", "microbatch"},
     {"layers"},
-    {"model", "checkpoint", "optim", "sharing", "model_card"},
+    {"model", "ensemble", "checkpoint", "optim", "sharing", "model_card"},
     {"data", "training", "keras", "search", "export"},
     {"answers", "evaluated"},
     {"cli"},

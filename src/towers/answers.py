@@ -18,6 +18,7 @@ from towers.data.kept_vectors import FILE, ExtendedVectors, load_vectors
 from towers.data.memory_rows import MemoryRows, as_list, is_table
 from towers.data.sample import sample_vectors
 from towers.data.vectors import BLANK
+from towers.ensemble import load_network
 from towers.evaluated import Evaluated
 from towers.model import Tower, TwoTowers
 from towers.training.objectives import Objective
@@ -95,7 +96,7 @@ def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = N
         ValueError: a file is damaged, or the vectors are not those that the model learned with.
     """
     config = Config(Path(folder))
-    network = TwoTowers.load(folder)
+    network = load_network(folder)
     if config.carries:
         words: Vectors = load_vectors(folder, missing=config.missing)
         check_width(network, words)

@@ -117,13 +117,21 @@ def read_config(folder: str | PathLike[str], name: str = CONFIG) -> dict[str, An
         raise ValueError(f"{path}: has format {found}{writer}; {known}: update towers")
     for section, values in SECTIONS.items():
         _check_section(path, section, entries.get(section, {}), values)
-    model: object = entries.get("model")
+    model: Any = entries.get("model")
+    if not (isinstance(model, dict) and "members" in model):
+        _check_model(path, cast(object, model))
+        return entries
+    _check_names(path, "model", cast(object, model), frozenset({"members"}))
+    for member in cast(list[object], entries["model"]["members"]):
+        _check_model(path, member)
+    return entries
+
+
+def _check_model(path: Path, model: object) -> None:
     _check_names(path, "model", model, MODEL_ENTRIES)
     for side in ("left", "right"):
-        _check_names(
-            path, side, cast(dict[str, Any], model).get(side) if isinstance(model, dict) else None, TOWER_ENTRIES
-        )
-    return entries
+        tower = cast(dict[str, Any], model).get(side) if isinstance(model, dict) else None
+        _check_names(path, side, tower, TOWER_ENTRIES)
 
 
 NEW_IN_3 = frozenset({"bidirectional", "reduce", "word_map", "word_maximum", "word_mean"})

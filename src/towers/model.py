@@ -514,15 +514,17 @@ class TwoTowers(Shareable):
             ValueError: `extra` has an entry "format" or "towers", which are written anyway.
             OSError: the folder cannot be written.
         """
+        checkpoint.write(folder, {**(extra or {}), "model": self.config()}, self.own_weights())
+
+    def own_weights(self) -> dict[str, Tensor]:
+        """All weights by name, those of a shared tower once."""
         shared = self.right is self.left
-        config = {
-            "left": self.left.config(),
-            "right": "left" if shared else self.right.config(),
-            "dense": self.dense.out_features,
-            **self._head_config(),
-        }
-        weights = {name: value for name, value in self.state_dict().items() if not (shared and "right." in name)}
-        checkpoint.write(folder, {**(extra or {}), "model": config}, weights)
+        return {name: value for name, value in self.state_dict().items() if not (shared and name.startswith("right."))}
+
+    def config(self) -> dict[str, Any]:
+        """The entry "model" of config.json."""
+        right = "left" if self.right is self.left else self.right.config()
+        return {"left": self.left.config(), "right": right, "dense": self.dense.out_features, **self._head_config()}
 
     def _head_config(self) -> dict[str, Any]:
         """The entries of a head that is not the usual one."""
@@ -548,15 +550,21 @@ class TwoTowers(Shareable):
         """
         config, weights = checkpoint.read(folder)
         with checkpoint.explained(folder):
-            sizes = config["model"]
-            left = Tower(**sizes["left"], device="meta")
-            shared = sizes["right"] == "left"
-            right = left if shared else Tower(**sizes["right"], device="meta")
-            head = {name: value for name, value in sizes.items() if name not in ("left", "right")}
-            if head.get("second") is not None:
-                head["second"] = PairHead(left.width, **head["second"], device="meta")
-            model = cls(left, right, **head)
-            if shared:
-                weights |= {"right." + name[5:]: value for name, value in weights.items() if name.startswith("left.")}
-            model.load_state_dict(weights, assign=True)  # each weight in the dtype in which it was saved
+            if "members" in config["model"]:
+                raise ValueError("it is an ensemble; towers.load(folder) loads it with its words")
+            model = cls.of_config(config["model"], weights)
         return model if device is None else model.to(device)
+
+    @classmethod
+    def of_config(cls, sizes: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Self:
+        """A model from its entry "model" of config.json and its weights; errors are those of whoever reads them."""
+        left = Tower(**sizes["left"], device="meta")
+        shared = sizes["right"] == "left"
+        right = left if shared else Tower(**sizes["right"], device="meta")
+        head = {name: value for name, value in sizes.items() if name not in ("left", "right")}
+        if head.get("second") is not None:
+            head["second"] = PairHead(left.width, **head["second"], device="meta")
+        model = cls(left, right, **head)
+        again = {"right." + name[5:]: value for name, value in weights.items() if shared and name.startswith("left.")}
+        model.load_state_dict({**weights, **again}, assign=True)  # each weight in the dtype in which it was saved
+        return model

@@ -14,6 +14,9 @@ ORIGINS = {"glove-6b-50d": "glove-6b-50d: GloVe 6B, by Pennington, Socher and Ma
 """Word vectors that are asked for by name, with their source and licence."""
 
 
+PARTS = ("bidirectional", "reduce", "word_map", "word_maximum", "word_mean")
+
+
 def check_license(license: str | None) -> None:
     """Refuse what is no identifier of a licence.
 
@@ -69,16 +72,25 @@ def _use(name: str, config: Mapping[str, Any]) -> str:
 
 
 def _network(model: nn.Module, sizes: Mapping[str, Any]) -> str:
+    members = sizes.get("members", [sizes])
+    sizes = members[0]
     shared = sizes["right"] == "left"
     towers = [sizes["left"]] if shared else [sizes["left"], sizes["right"]]
     rows = [[name, *(_size(name, tower.get(name)) for tower in towers)] for name in SIZES]
+    rows += [
+        [name, *(str(tower.get(name, "")) for tower in towers)] for name in PARTS if name in {**towers[0], **towers[-1]}
+    ]
     heads = ["", "both towers, one set of weights"] if shared else ["", "left", "right"]
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return f"## Network\n\n{_table(heads, rows)}\n\n{parameters:,} parameters; a dense layer of {sizes['dense']} units."
+    rows += [[name, *[str(sizes[name])] * len(towers)] for name in ("features", "outputs") if name in sizes]
+    many = "" if len(members) == 1 else f" in {len(members)} networks of these sizes, which answer together"
+    told = f"{parameters:,} parameters{many}; a dense layer of {sizes['dense']} units."
+    return f"## Network\n\n{_table(heads, rows)}\n\n{told}"
 
 
 def _size(name: str, value: object) -> str:
-    missing = {"words": "any number", "chunk": "all steps at once", "recurrent_activation": "sigmoid"}
+    missing = {"words": "any number", "chunk": "all steps at once", "recurrent_activation": "sigmoid",
+               "filters": "no convolution", "hidden": "no LSTM"}  # fmt: skip
     return missing.get(name, "") if value is None else str(value)
 
 

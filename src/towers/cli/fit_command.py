@@ -128,6 +128,12 @@ def _add_sizes(fit: Parser) -> None:
         "(which class), small (how alike; fast, without word order). seed: the original network, to which the other "
         "options of this group belong (seed)",
     )
+    sizes.add_argument(
+        "--ensemble",
+        type=at_least_one,
+        metavar="N",
+        help="train N networks, of N seeds from --seed on, that answer together from one folder; without --resume",
+    )
     sizes.add_argument("--left-words", type=words, metavar="any|N", help="words of a left sentence (any)")
     sizes.add_argument(
         "--right-words",

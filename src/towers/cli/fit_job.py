@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from towers.cli import common
 from towers.cli.report import Report, report
 from towers.data import SentencePairs
 from towers.data.packaged_vectors import is_packaged
+from towers.ensemble import Ensemble
 from towers.model import Tower, TwoTowers
 from towers.training import presets
 from towers.training.fitting import learn, resumed_settings
+from towers.training.history import History
 from towers.training.metrics import are_soft, few_degrees, majority
 from towers.training.options import PACKAGES, Settings, require
 from towers.training.presets import PRESETS, Preset, bins_of
@@ -72,6 +74,8 @@ def fit(arguments: argparse.Namespace) -> None:
 def _begin(given: Mapping[str, Any], arguments: argparse.Namespace, *, as_json: bool) -> None:
     # Options that contradict each other are refused before any file is read.
     preset = _preset(given)
+    if "ensemble" in given and given.get("tensorboard"):
+        raise ValueError("--tensorboard is for one network; leave out --ensemble")
     settings = Settings(**({} if preset is None else dict(preset.settings)) | _settings(given))
     build(given, settings, vector_width=1)
     about = {"command": _as_json(given), "settings": settings.as_dict()}
@@ -91,6 +95,8 @@ def _resume(folder: Path, given: Mapping[str, Any], *, as_json: bool) -> None:
         began = DEFAULTS | dict(zip(("left_words", "right_words"), _words(kept), strict=True)) | kept
         command = kept | {name: value for name, value in _as_json(given).items() if name in FILES}
         options = command | {name: Path(command[name]) for name in FILES if name in command}
+    if "ensemble" in kept:
+        raise ValueError(f"{folder}: an ensemble is trained in one go and cannot be resumed; start another run")
     settings = resumed_settings(folder, _settings(given))
     _check_same(folder, began, given)
     writes = is_main(settings.alone)
@@ -136,13 +142,45 @@ def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) 
             print(f"towers fit: warning: {warning}", file=sys.stderr, flush=True)
         common.warn_of_missing("fit", data.vectors.coverage, data.vectors.source)
     train, dev = data.parts["train"], data.parts.get("dev")
-    history = learn(model, train, dev, run, settings, on_epoch=lambda epoch: tell.epoch(epoch, settings.epochs))
+    members: list[dict[str, Any]] = []
+    if "ensemble" in given:
+        model, histories = _learn_together(given, settings, data, tell)
+        history, members = histories[0], [one.as_dict() for one in histories]
+    else:
+        history = learn(model, train, dev, run, settings, on_epoch=lambda epoch: tell.epoch(epoch, settings.epochs))
     if run.writes:
         with run.going_on():
             metrics = _measure_test(settings, data, model)
+            metrics |= _measure_together(settings, data, model, members)
             common.keep_vectors(run.path, _of_pairs(given), data)
         run.finish(model, history, metrics=metrics, extra=data.extra)
         tell.end(history, metrics, run)
+
+
+def _learn_together(
+    given: Mapping[str, Any], settings: Settings, data: common.Data, tell: Report
+) -> tuple[TwoTowers, list[History]]:
+    """Train the members of an ensemble one after the other, in memory."""
+    models: list[TwoTowers] = []
+    histories: list[History] = []
+    for number in range(given["ensemble"]):
+        own = replace(settings, seed=settings.seed + number)
+        model = build(given, own, data.vectors.width, data.parts["train"])
+        parts = data.parts["train"], data.parts.get("dev")
+        histories.append(learn(model, *parts, None, own, on_epoch=lambda epoch: tell.epoch(epoch, settings.epochs)))
+        models.append(model)
+    return Ensemble(models), histories
+
+
+def _measure_together(
+    settings: Settings, data: common.Data, model: TwoTowers, members: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """For metrics.json, the histories of the members and what they reach together on dev."""
+    if not members:
+        return {}
+    dev = data.parts.get("dev")
+    measured = {} if dev is None else training.evaluate(model, dev, device=settings.place, precision=settings.precision)
+    return {"members": members, "together": {"dev": measured}}
 
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:

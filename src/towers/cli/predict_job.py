@@ -21,6 +21,7 @@ from towers.data.readers import TableFormat, read_rows
 from towers.data.rows import Rows
 from towers.data.sample import sample_vectors
 from towers.data.writers import Values, writing
+from towers.ensemble import load_network
 from towers.model import TwoTowers
 from towers.training.options import check_arguments, require
 from towers.training.prediction import Predictor, Vectors, check_width
@@ -47,7 +48,7 @@ def predict(arguments: argparse.Namespace) -> None:
     source, format = source_of(arguments)
     out_format = format_of_output(arguments, format)
     config = Config(arguments.model)
-    model = TwoTowers.load(arguments.model)
+    model = load_network(arguments.model)
     answer, skipped = Answer(arguments, config), Skipped()
     reading: dict[str, Any] = {"separator": arguments.separator}
     if by_line := _by_line(arguments, format, out_format):
