@@ -197,7 +197,8 @@ class Job:
         return tqdm(disable=not shown, leave=False, dynamic_ncols=True, unit=" pairs", unit_scale=True)
 
     def _check(self, probabilities: Tensor) -> None:
-        if wrong := int((~probabilities.isfinite()).reshape(len(probabilities), -1).any(1).sum()):
+        finite = probabilities.isfinite()
+        if wrong := int((~(finite.all(1) if finite.dim() == 2 else finite)).sum()):
             problem = f"gives no number for {wrong} of {self.predictor.pairs} pairs; are its weights finite?"
             raise ValueError(f"{self.arguments.model}: the model {problem} Train it again")
 
