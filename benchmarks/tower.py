@@ -6,8 +6,10 @@ is fixed. Keras takes padding for words, so its results are compared with ours o
 """
 
 import atexit
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +27,7 @@ from tower_picture import plot as plot
 from tower_reach import reach as reach
 
 from towers import Ragged, Tower, TwoTowers
+from towers.export import export
 from towers.optim import KerasAdam
 
 TITLE = "Towers on SICK's sentences"
@@ -237,6 +240,8 @@ def elsewhere(
 ) -> dict[str, dict[str, Callable[[], object]]]:
     sides = sides_of(model, given)
     jobs: dict[str, dict[str, Callable[[], object]]] = {"forward": onnx_jobs(case, sides), "training": {}}
+    if isinstance(model, TwoTowers):
+        jobs["forward"] |= exported_job(case, model, given)
     started = started_keras()
     table = given.left.table
     assert table is not None
@@ -260,6 +265,26 @@ def elsewhere(
     for phase in ("forward", "training"):
         jobs[phase] |= {f"{n}, {kind}": Elsewhere(k, f"{phase} {kind}") for n, k in started.items() for kind in KINDS}
     return jobs
+
+
+def exported_job(case: Case, model: TwoTowers, given: Sentences) -> dict[str, Callable[[], object]]:
+    """The file that `towers export` writes, in ONNX Runtime with torch's number of threads: head included."""
+    if onnx_tower(model.left, None) is None:
+        return {}
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # waiting threads slow down others
+    with tempfile.TemporaryDirectory() as folder:
+        path = export(model, Path(folder) / "pair.onnx").path
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (left, lengths), (right, _) = (ids.vectors().to_padded() for ids in (given.left, given.right))
+    feed = {"left": left.numpy(), "right": right.numpy(), "left_lengths": lengths.numpy()}
+    with torch.no_grad():
+        found = torch.tensor(session.run(None, feed)[0])
+        compare(case, "ONNX Runtime, exported", found, model(left, right, lengths), 1e-5)
+    return {"ONNX Runtime, exported": lambda: session.run(None, feed)}
 
 
 def onnx_jobs(case: Case, sides: list[tuple[Tower, Ragged]]) -> dict[str, Callable[[], object]]:
