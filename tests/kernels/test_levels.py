@@ -8,7 +8,7 @@ import torch
 from tests.helpers.native import at_level
 from torch import Tensor
 
-from towers import Ragged, RaggedLSTM, Tower
+from towers import Ragged, RaggedLSTM, Tower, TwoTowers
 from towers.kernels.cpu import library
 
 LENGTHS = [5, 1, 0, 17, 2, 9, 9, 30, 4, 4, 4, 11, 3, 80, 6, 7, 8, 1, 2, 26, 12, 13, 5, 5, 5, 0, 3, 3, 19, 21, 2, 40, 9]
@@ -39,6 +39,14 @@ def tower(width: int, filters: int, dtype: torch.dtype, *, kernel_words: int = 2
     return gradients_too(module, [module(sentences)], [table])
 
 
+def pair(width: int, filters: int, dtype: torch.dtype, *, count: int) -> list[Tensor]:
+    towers = [Tower(vector_width=width, filters=filters, dtype=dtype) for _ in range(2)]
+    module = TwoTowers(*towers).to(dtype)
+    left, right = (torch.randn(count, words, width, dtype=dtype) for words in (9, 5))
+    with torch.no_grad():
+        return [module(left, right), module.probability(left, right), module.encode_left(left)]
+
+
 CASES = {
     f"{kind} {width} {size} {str(dtype)[6:]} {more}".strip(): (run, width, size, dtype, options)
     for dtype in (torch.float32, torch.float64)
@@ -52,6 +60,8 @@ CASES = {
         ("tower", tower, 300, 32, "", {}),
         ("tower", tower, 33, 12, "three words", {"kernel_words": 3}),
         ("tower", tower, 19, 32, "ids", {"ids": True}),
+        ("pair", pair, 300, 32, "alone", {"count": 1}),
+        ("pair", pair, 40, 16, "beside others", {"count": 7}),
     ]
 }
 
