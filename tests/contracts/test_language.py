@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 import numpy as np
 import pytest
 import torch
-from jaxtyping import BFloat16, Bool, Complex, Float, Float32, Inexact, Int, Int64, Num, Shaped, UInt8
+from jaxtyping import AbstractDtype, BFloat16, Bool, Complex, Float, Float32, Inexact, Int, Int64, Num, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
@@ -399,3 +399,26 @@ def test_the_instance_of_a_field_cannot_be_reached_inside_of_a_list():
     function.__annotations__ = {"a": list[Batch]}
     with pytest.raises(ValueError, match=r"'batch \{self.width\}': `self`, the instance that holds this field"):
         contract(function)
+
+
+@pytest.mark.parametrize("text", ["*", "* n", "n="])
+def test_an_axis_without_a_name_or_a_size_is_refused_when_decorating(text):
+    with pytest.raises(ValueError, match=r"is no axis: a name or a size is missing"):
+
+        @contract
+        def function(x: Float[Tensor, text]) -> None: ...
+
+
+def test_a_dtype_that_torch_does_not_have_is_refused():
+    class Foo(AbstractDtype):
+        dtypes = ("foo",)
+
+    class Array:
+        dtype, shape = "foo", (3,)
+
+    @contract
+    def function(x: Foo[Array, "n"]) -> None: ...
+
+    assert isinstance(Array(), Foo[Array, "n"])  # jaxtyping compares texts
+    with pytest.raises(ShapeContractError, match="x is of no dtype of torch; expected Foo"):
+        function(Array())

@@ -52,6 +52,9 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
 
     not supported                                 instead
     -------------                                 -------
+    "*" without a name                            "..." or "*name"
+    dtypes that torch does not have               jax's keys, dtypes of classes of your own: every call is refused
+    @beartype on an inner function                @contract: another checker does not see the axes of the outer call
     ?name, PyTree[X, "T"]                         PyTree[X]
     {self.a+1}, {self.f()}, n**2, other code      {self.a}+1; text is parsed, never run
     jaxtyped("context")                           a function with a contract

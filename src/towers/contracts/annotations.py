@@ -258,6 +258,8 @@ def _read_axis(text: str) -> Axis:
     variadic, broadcast = "*" in modifiers, "#" in modifiers
     if "_" in modifiers:
         return Axis(text, text, None, None, variadic, broadcast)
+    if not rest:
+        raise ValueError(f"{text!r} is no axis: a name or a size is missing; `...` stands for any number of axes")
     size = expression(rest)
     if not (size.names or size.braces or size.divisors) and size.evaluate(int, int) < 0:
         raise ValueError(f"{text!r}: no axis has a size below 0; `_` is an axis of any size")
