@@ -398,7 +398,7 @@ def test_the_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (b"the dog\ra cat\r", "in.txt, line 1: lines end in carriage returns alone, as on old Macs; save"),
         ("the dog\na cat\n".encode("utf-16"), "in.txt, line 1: byte 1 (0xff) is not UTF-8; it is UTF-16: save"),
         (b"the dog\na caf\xe9\n", "in.txt, line 2: byte 6 (0xe9) is not UTF-8; save the file as UTF-8"),
-        (gzip.compress(b"the dog\n" * 9)[:-9], "in.txt: is no gzip file, or damaged: "),
+        (gzip.compress(b"the dog\n" * 9, mtime=0)[:-9], "in.txt: is no gzip file, or damaged: "),
         (b"the dog\ndog\n", "sentence 1 ('dog') has 1 word; its tower takes at least 2"),
     ],
 )
@@ -421,7 +421,7 @@ def test_a_file_of_sentences_that_is_refused(
 
 
 def test_a_gzip_file_of_sentences(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("in.txt.gz").write_bytes(gzip.compress("\n".join(RIGHT).encode()))
+    Path("in.txt.gz").write_bytes(gzip.compress("\n".join(RIGHT).encode(), mtime=0))
     assert main(["similar", "--query", LEFT[0], "--in", "in.txt.gz"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
 

@@ -265,7 +265,7 @@ def zeros(*shape, dtype=torch.float32):
         (lambda m: m(zeros(2, 7, 300), zeros(3, 5, 300)), ShapeContractError, r"right: batch is 3; expected 2 \(as in left\)"),
         (lambda m: m(zeros(2, 300, 7), zeros(2, 5, 300)), ShapeContractError, r"left: vector_width is 7; expected 300 \(self.left.vector_width\)[\s\S]*transpose\(1, 2\) would fit"),
         (lambda m: m(zeros(2, 7, 300), zeros(2, 5, 300), torch.tensor([2, 3, 4])), ShapeContractError, r"left_lengths: batch is 3; expected 2 \(as in left\)"),
-        (lambda m: m(zeros(2, 7, 300, dtype=torch.float64), zeros(2, 5, 300)), ShapeContractError, r"sentences is float64; expected float32 \(the dtype of conv.weight\)"),
+        (lambda m: m(zeros(2, 7, 300, dtype=torch.float64), zeros(2, 5, 300)), ShapeContractError, r"sentences is float64; expected float32 \(the dtype of weight\)"),
         (lambda m: m(zeros(2, 7, 300, dtype=torch.int64), zeros(2, 5, 300)), ShapeContractError, r"left is int64; expected Float"),
         (lambda m: m(zeros(2, 7, 300), zeros(2, 5, 300), torch.tensor([2.0, 3.0])), ShapeContractError, r"left_lengths is float32; expected Int"),
         (lambda m: m([zeros(7, 300)], zeros(1, 5, 300)), ShapeContractError, r"left is a list; expected Float\[Tensor[\s\S]*Ragged.from_list"),

@@ -4,9 +4,8 @@ The folder of the run is then moved to another machine: another HOME, another pl
 """
 
 import json
-import os
 import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import polars
@@ -18,7 +17,7 @@ from towers.cli import main
 from towers.data import SentencePairs, WordVectors, sample_pairs
 from towers.training import evaluate
 
-from ..helpers.predicting import COMMAND
+from ..helpers.forked import Forks
 
 QUERY = "yesterday the happy ram was spotted by the lass"
 SENTENCES = 10_000
@@ -60,20 +59,21 @@ def elsewhere(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def towers(folder: Path, *options: str) -> str:
-    """What the command prints, with a HOME in which nothing is."""
-    empty = folder / "HOME"
-    empty.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [COMMAND, *options],
-        cwd=folder,
-        env=os.environ | {"HOME": str(empty), "XDG_CACHE_HOME": str(empty)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def towers(forks: Forks) -> Command:
+    """Run the command in a folder, with a HOME in which nothing is; what it prints."""
+
+    def run(folder: Path, *options: str) -> str:
+        empty = folder / "HOME"
+        empty.mkdir(exist_ok=True)
+        done = forks.towers([*options], folder, HOME=str(empty), XDG_CACHE_HOME=str(empty))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
 def test_the_folder_names_no_path_and_carries_its_words(home: Path, elsewhere: Path) -> None:
@@ -86,7 +86,9 @@ def test_the_folder_names_no_path_and_carries_its_words(home: Path, elsewhere: P
         assert "/" not in json.dumps(json.loads(path.read_text()).get("data", {}))
 
 
-def test_answers_are_the_same_on_another_machine(home: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_the_same_on_another_machine(
+    home: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, towers: Command
+) -> None:
     pair = QUERY, "the lass spotted a ram"
     monkeypatch.chdir(home)
     here = load("towers-run")
@@ -102,7 +104,9 @@ def test_answers_are_the_same_on_another_machine(home: Path, elsewhere: Path, mo
     assert found == "".join(f"{score:.4f}\t{sentences[place]}\n" for score, place in lines)
 
 
-def test_a_frame_a_file_and_the_command_agree(home: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_a_file_and_the_command_agree(
+    home: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, towers: Command
+) -> None:
     monkeypatch.chdir(elsewhere)
     model = load("received")
     frame = polars.read_csv("test.tsv", separator="\t")
