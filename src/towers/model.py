@@ -557,7 +557,10 @@ class TwoTowers(Shareable):
 
     @classmethod
     def of_config(cls, sizes: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Self:
-        """A model from its entry "model" of config.json and its weights; errors are those of whoever reads them."""
+        """A model from its `sizes`, the entry "model" of config.json, and its `weights`.
+
+        Errors are those of Tower, of TwoTowers and of torch's `load_state_dict`.
+        """
         left = Tower(**sizes["left"], device="meta")
         shared = sizes["right"] == "left"
         right = left if shared else Tower(**sizes["right"], device="meta")

@@ -275,7 +275,11 @@ class Ragged:
 
     @classmethod
     def unchecked_padded(cls, padded: Tensor, lengths: Tensor | None) -> Self:
-        """As `from_padded`, for `padded` sentences whose sizes and `lengths` were checked before."""
+        """As `from_padded`, for `padded` sentences whose sizes and `lengths` were checked before.
+
+        Raises:
+            ShapeContractError: there is not one length for each sentence, where contracts are off.
+        """
         batch, words = padded.shape[:2]
         if lengths is None:
             offsets = torch.arange(batch + 1, device=padded.device) * words

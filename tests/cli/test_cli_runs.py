@@ -151,7 +151,7 @@ def test_a_finished_run_says_so_and_may_go_on_longer(capsys):
 
 def test_patience_is_told(monkeypatch, capsys):
     values = iter([0.5, 1.0, 0.5, 2.0, 0.5, 2.0] * 2)
-    monkeypatch.setattr("towers.training.epochs.measure", lambda *_, **__: {"loss": next(values)})
+    monkeypatch.setattr("towers.training.metrics.Measures.of", lambda *_: {"loss": next(values)})
     assert main([*BEGIN, "--patience", "2", "--out", "run"]) == 0
     assert "ended after epoch 3: 2 epochs without a better one\nkept epoch 1, " in capsys.readouterr().out
     assert main(["fit", "--resume", "run"]) == 0

@@ -11,7 +11,11 @@ Measure a model on sentence pairs with labels. Of degrees: Pearson's r, Spearman
 the range of the labels. Of yes and no: accuracy, F1, AUC. Of classes: accuracy and mean F1. Calibration is the expected
 calibration error. A result that is not above the majority class, or above the cosine of mean vectors, is said.
 
-  towers evaluate --model towers-run --pairs test.tsv
+  $ printf 'sentence1\\tsentence2\\tlabel\\n' >labelled.tsv
+  $ printf 'a happy ram was spotted by the lass\\tthe lass noticed a ram\\t1\\n' >>labelled.tsv
+  $ printf 'the lass noticed a ram\\ta tired ox was chased\\t0\\n' >>labelled.tsv
+  $ towers evaluate --model towers-run --pairs labelled.tsv | grep accuracy
+  1.0000	accuracy
 
 Column names, label range and classes are those that the model was trained with; options replace them.
 """
