@@ -110,6 +110,8 @@ model = TwoTowers()
 with torch.no_grad():
     model.encode_left(*sentences(sys.argv[1], 10, 10))
     given = sentences(sys.argv[1], int(sys.argv[2]), 10)
+    if sys.argv[3] == "layers":  # one after the other, since somebody listens
+        model.left.conv.register_forward_hook(lambda *_: None)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     before = status("VmRSS")
     states = (model.encode_left if sys.argv[3] == "encode" else model.left)(*given)
@@ -131,5 +133,5 @@ def test_memory_beyond_input_and_output_stays_below_64_mb(kind, batch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_that_measurement_sees_what_one_forward_takes():
-    assert peak("padded", 40_000, "forward") > 96 * 2**20
+def test_that_measurement_sees_what_one_forward_of_the_layers_takes():
+    assert peak("padded", 40_000, "layers") > 96 * 2**20

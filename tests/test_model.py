@@ -241,7 +241,7 @@ def test_unchecked_lengths_read_nothing_out_of_bounds():
         (lambda: Tower(1), r"Tower: words \(1\) must be at least kernel_words \(2\)"),
         (lambda: Tower(hidden=0), r"Tower: hidden \(0\) must be an int of at least 1"),
         (lambda: Tower(chunk=-1), r"Tower: chunk \(-1\) must be an int of at least 1"),
-        (lambda: TwoTowers(Tower(hidden=6), Tower(hidden=8)), r"TwoTowers: left.hidden \(6\) and right.hidden \(8\) must be equal"),
+        (lambda: TwoTowers(Tower(hidden=6), Tower(hidden=8)), r"TwoTowers: left.width \(6\) and right.width \(8\) must be equal"),
         (lambda: TwoTowers(5), r"TwoTowers: left \(5\) must be a Tower, or None for the usual one"),
         (lambda: TwoTowers(dense=0), r"TwoTowers: dense \(0\) must be an int of at least 1"),
     ],

@@ -150,7 +150,7 @@ def test_an_empty_batch_is_a_batch():
         (lambda: Ragged.from_list([torch.zeros(2, 3), torch.zeros(2, 4)]), ShapeContractError, r"sentences\[1\] has words of \(4,\)"),
         (lambda: Ragged.from_list([torch.zeros(2), [1.0]]), ShapeContractError, r"sentences\[1\] is a list"),
         (lambda: Ragged.from_jagged(torch.zeros(2, 3)), ShapeContractError, r"no nested tensor of layout torch.jagged"),
-        (lambda: Ragged.from_jagged(torch.nested.nested_tensor([torch.zeros(2, 3)], layout=torch.jagged).transpose(1, 2)), ShapeContractError, r"its ragged axis is not the second"),
+        (lambda: Ragged.from_jagged(torch.nested.nested_tensor([torch.zeros(2, 3)], layout=torch.jagged).transpose(1, 2)), ShapeContractError, r"jagged's ragged axis is not the second"),
         (lambda: Ragged.from_list([torch.zeros(0), torch.zeros(1)]).to_packed(), ValueError, r"no empty batch and no empty sentence"),
         (lambda: Ragged.from_list([torch.zeros(3)]).to_padded(words=2), ValueError, r"words is 2; the longest sentence has 3"),
         (lambda: Ragged.from_list([torch.zeros(3)]).with_values(torch.zeros(2)), ShapeContractError, r"values has 2 tokens; expected 3"),

@@ -99,7 +99,7 @@ def test_the_card_of_a_model_alone(model, tmp_path):
     contracts = [line.split(" | ")[:2] for line in text.splitlines() if line.endswith("| proven |")]
     assert ["| left.lstm", "RaggedLSTM.forward"] in contracts
     assert ["| (itself)", "TwoTowers.compare"] in contracts
-    assert len(contracts) == 12
+    assert len(contracts) == 13
     assert "## Results" not in text
     assert "## Data" not in text
 

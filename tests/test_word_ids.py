@@ -334,7 +334,7 @@ def test_compiled_and_mapped_towers_give_the_same():
         (lambda: Ragged(torch.zeros(1, device="meta").long(), torch.zeros(2, device="meta").long(), table=table()), ShapeContractError, r"values is on meta; its table on cpu"),
         (lambda: tower()(ids_of([3, 1], table())), ValueError, r"sentences.lengths\[1\] is 1; this tower needs at least 2 words"),
         (lambda: tower()(ids_of([3], torch.zeros(4, 7).double())), ShapeContractError, r"sentences: vector_width is 7; expected 5"),
-        (lambda: tower()(ids_of([3], table(torch.float32))), ShapeContractError, r"sentences is float32; expected float64 \(the dtype of conv.weight\)"),
+        (lambda: tower()(ids_of([3], table(torch.float32))), ShapeContractError, r"sentences is float32; expected float64 \(the dtype of weight\)"),
         (lambda: TwoTowers()(torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 5, dtype=torch.int64)), ShapeContractError, r"left is int64; expected Float"),
     ],
 )  # fmt: skip

@@ -303,12 +303,14 @@ def _after(empty: list[tuple[int, list[str]]], row: tuple[int, list[str]]) -> li
 def _json_rows(lines: _Lines, rows: int | None) -> Iterator[Rows]:
     """One object a line; a key that a line lacks is null there."""
     names: dict[str, None] = {}
+    empty = True
     for numbers, window in _windows(lines, _json_objects(lines), rows):
+        empty = empty and not window
         for record in window:
             names.update(dict.fromkeys(record))
         if window:
             yield Rows(lines.name, list(names), window, numbers, lines.share)
-    if not names:
+    if empty:
         raise ValueError(f"{lines.name} is empty; expected a JSON object on each line")
 
 
