@@ -12,7 +12,8 @@ import towers
 NAMES = sorted(
     module.name
     for module in pkgutil.walk_packages(towers.__path__, "towers.")
-    if module.name.rpartition(".")[2] not in ("__main__", "native", "pytest_contracts") and ".kernels.triton" not in module.name
+    if module.name.rpartition(".")[2] not in ("__main__", "native", "pytest_contracts")
+    and ".kernels.triton" not in module.name
 )
 
 

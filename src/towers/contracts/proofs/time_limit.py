@@ -8,8 +8,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-GRACE = 0.3
-"""Seconds after the limit before a thread that did not ask is interrupted."""
+GRACE = 2.0
+"""Seconds after the limit before a thread that did not ask is interrupted.
+
+It is the last resort: an interruption may fall into Python that C++ has called, which can end the process.
+"""
 
 
 class OutOfTime(BaseException):
