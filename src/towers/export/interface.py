@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from towers.export.onnx_graph import Graph
-from towers.export.onnx_towers import towers_graph
 from towers.export.portable import Portable
 from towers.export.with_towers import WholeTowers
 from towers.model import Tower, TwoTowers
@@ -158,6 +157,8 @@ class TowersInterface(Interface):
         if self.source == "ids":
             table = names.get("table") or graph.constant(self.table.numpy() if self.table is not None else 0)
             names |= {side: graph.node("Gather", table, side, axis=0) for side in ("left", "right")}
+        from towers.export.onnx_towers import towers_graph  # with numpy, which comes with onnx
+
         return [towers_graph(graph, self.model, names)]
 
     def draw(self, sentences: int, words: int, seed: int) -> Batch:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from towers.export.interface import Batch, Input, Interface
 from towers.export.onnx_graph import Graph
-from towers.export.onnx_lstm import whole_lstm
 from towers.export.portable_lstm import PortableLSTM
 from towers.export.with_towers import WholeLSTM
 from towers.layers.lstm import RaggedLSTM
@@ -80,4 +79,6 @@ class LSTMInterface(Interface):
 
     def graph(self, graph: Graph) -> list[str]:
         """As operators of ONNX."""
+        from towers.export.onnx_lstm import whole_lstm  # with numpy, which comes with onnx
+
         return whole_lstm(graph, self.lstm, states=self.states)

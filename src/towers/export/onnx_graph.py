@@ -4,11 +4,12 @@ A length that does not fit ends in an index that is out of bounds: the graph's w
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:  # numpy comes with onnx
+    from numpy.typing import NDArray
 
 OPSET, IR_VERSION = 18, 8
 """The lowest opset that has all these operators, so that older runtimes read the file."""
@@ -37,8 +38,10 @@ class Graph:
         self.nodes.append(self._helper.make_node(kind, list(inputs), names, **attributes))
         return names
 
-    def constant(self, value: NDArray[Any] | Sequence[int] | int) -> str:
+    def constant(self, value: "NDArray[Any] | Sequence[int] | int") -> str:
         """Add a constant; ints are int64."""
+        import numpy as np
+
         array = value if isinstance(value, np.ndarray) else np.asarray(value, np.int64)
         name = f"constant_{len(self.constants)}"
         self.constants.append(self._numpy.from_array(np.ascontiguousarray(array), name))
@@ -53,6 +56,6 @@ def checked_lengths(graph: Graph, most: str, lengths: str, *, lowest: int) -> st
     return graph.node("Add", lengths, graph.node("Gather", graph.constant([0]), place, axis=0))
 
 
-def numbers(parameter: Tensor) -> NDArray[Any]:
+def numbers(parameter: Tensor) -> "NDArray[Any]":
     """The values of a parameter."""
     return parameter.detach().cpu().numpy()
