@@ -1,5 +1,6 @@
 """What every test shares: its seed, the options, the number of processes, the markers, and the reference data."""
 
+import faulthandler
 import os
 import random
 import signal
@@ -17,6 +18,9 @@ from .helpers.forked import Forks
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
+
+HANGS = 300.0  # seconds, of one test
+STANDARD_ERROR = pytest.StashKey[int]()
 
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, database=None, print_blob=True)
@@ -52,6 +56,16 @@ def seeded(request: pytest.FixtureRequest) -> None:
     seed_everything(request.config, request.node.name)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """A test that hangs ends its process, and says where it hung: the others run on in the next one."""
+    faulthandler.dump_traceback_later(HANGS, exit=True, file=item.config.stash[STANDARD_ERROR])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> Iterator[None]:
     """A fixture that several tests share has a seed of its own: any of them may be the first."""
@@ -81,6 +95,7 @@ def refuse_an_unbuilt_checkout() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     refuse_an_unbuilt_checkout()
+    config.stash[STANDARD_ERROR] = os.dup(2)  # what is not captured
     core.global_force_seed = config.getoption("--seed")
     # One thread, here and in the processes that tests start: their tensors are small, and more threads than free
     # cores wait for each other, tens of times slower.
