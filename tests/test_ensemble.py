@@ -84,6 +84,18 @@ def test_fit_trains_an_ensemble_into_one_folder(tmp_path, monkeypatch, capsys):
         alone.network.load_state_dict(member.state_dict())
         scores.append(alone.score(left, right))
     assert ensemble.score(left, right) == pytest.approx(sum(scores) / 2, abs=1e-5)
+    effects = {(side, place): effect for side, place, _, effect in ensemble.explain(left, right)}
+    assert effects["left", 1] == pytest.approx(ensemble.score(left, right) - ensemble.score("a sits", right), abs=1e-5)
+    sentences = [right, "a dog", "a cat sits not"]
+    Path("in.txt").write_text("\n".join(sentences))
+    Path("query.txt").write_text(left)
+    search = ["search", "--model", "two", "--corpus", "in.txt", "--queries", "query.txt", "-k", "3"]
+    assert main([*search, "--out", "f.jsonl"]) == 0
+    found = {row["id"]: row["score"] for row in map(json.loads, Path("f.jsonl").read_text().splitlines())}
+    wanted = {line: ensemble.score(left, sentence) for line, sentence in enumerate(sentences, 1)}
+    assert found == pytest.approx(wanted, abs=1e-5)
+    assert list(found) == sorted(wanted, key=lambda line: -wanted[line])
+    assert ensemble.most_similar(left, sentences)[0].tolist() == pytest.approx(list(found.values()), abs=1e-5)
     assert main(["predict", "--model", "two", "--pairs", "pairs.tsv", "--out", "p.tsv"]) == 0
     metrics = json.loads(Path("two/metrics.json").read_text())
     assert len(metrics["members"]) == 2

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from towers import PairFeatures, PairHead, Ragged, ShapeContractError, Tower, TwoTowers, keras
 from towers.contracts import verify
-from towers.search import Index
 
 from .helpers import reference
 
@@ -169,7 +168,6 @@ def test_dropout_is_for_training_only():
         (lambda: TwoTowers(word_dropout=-0.1), ValueError, r"word_dropout \(-0.1\) must be a probability"),
         (lambda: TwoTowers(second=PairHead(5)), ValueError, r"second is for states of 5 numbers; the towers' have 6"),
         (lambda: PairHead(4)(torch.zeros(2, 3), torch.zeros(2, 3)), ShapeContractError, r"is 3; expected 4"),
-        (lambda: Index(shared()), ValueError, r"Index: the model's score is not one number from the difference"),
         (lambda: keras.save(shared(), "x.keras"), ValueError, r"x.keras: the model has parts that the network of Keras"),
     ],
 )  # fmt: skip

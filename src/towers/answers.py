@@ -21,7 +21,7 @@ from towers.data.vectors import BLANK
 from towers.ensemble import load_network
 from towers.evaluated import Evaluated
 from towers.model import Tower, TwoTowers
-from towers.training.objectives import Objective
+from towers.training.objectives import Objective, log_odds
 from towers.training.prediction import Predictor, Vectors, check_width
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Text = str | Sequence[str]
 """A sentence: a string, which is divided as in the model's training, or its words."""
 Words = tuple[str, ...]
 BLOCK = 1 << 22
-"""Numbers of the head's hidden layer that `similarity` holds at a time."""
+"""Features of pairs that `similarity` holds at a time."""
 SLICE = 4096
 """Sentences, or pairs, that are read between two steps of a progress bar."""
 
@@ -252,25 +252,40 @@ class Model(Evaluated):
         answers = torch.cat(parts) if parts else self._predictor(SentencePairs([], []))
         return answers if self.classes is not None else self._in_range(answers)
 
-    def _need_degrees(self, method: str) -> None:
-        if self.classes is not None:
-            listed = ", ".join(self.classes)
-            raise ValueError(f"{method} needs one score for a pair; this model answers with classes ({listed})")
+    def output_of(self, class_name: str | None) -> int | None:
+        """The number of the class whose probability is the score; None for a model of degrees.
 
-    def explain(self, left: Text, right: Text) -> list[Effect]:
+        Raises:
+            ValueError: the model answers with classes and `class_name` is none of them, or it has no classes.
+        """
+        if self.classes is None and class_name is None:
+            return None
+        if self.classes is None:
+            raise ValueError(f"class_name ({class_name!r}): this model answers with a score, and has no classes")
+        if class_name not in self.classes:
+            named = "is missing (--class NAME)" if class_name is None else f"({class_name!r}) is none of them"
+            raise ValueError(f"this model answers with classes ({', '.join(self.classes)}); class_name {named}")
+        return self.classes.index(class_name)
+
+    def explain(self, left: Text, right: Text, *, class_name: str | None = None) -> list[Effect]:
         """Which words move the score of a pair: the change of the score when one is left out, the largest first.
 
         Where a tower would not take the sentence without the word, since it takes a fixed number of words or the
         sentence is too short then, a blank word (zeros) stands in its place.
 
+        Of a model with `classes` the score is the probability of the class `class_name`; None: the most probable one.
+
         Raises:
-            ValueError: a tower does not take its sentence, or the model answers with classes.
+            ValueError: a tower does not take its sentence, or `class_name` is none of the model's classes.
         """
-        self._need_degrees("explain")
+        output = None if class_name is None else self.output_of(class_name)
         sides = {"left": self._divide([left], "left")[0], "right": self._divide([right], "right")[0]}
         places = [(side, place) for side, words in sides.items() for place, word in enumerate(words) if word != BLANK]
         pairs = [sides, *(sides | {side: self._without(side, sides[side], place)} for side, place in places)]
-        whole, *others = self._scores([pair["left"] for pair in pairs], [pair["right"] for pair in pairs]).tolist()
+        scores = self._scores([pair["left"] for pair in pairs], [pair["right"] for pair in pairs])
+        if self.classes is not None:
+            scores = scores[:, int(scores[0].argmax()) if output is None else output]
+        whole, *others = scores.tolist()
         effects = (
             Effect(cast(Side, side), place, sides[side][place], whole - other)
             for (side, place), other in zip(places, others, strict=True)
@@ -294,53 +309,66 @@ class Model(Evaluated):
         parts = [self._predictor.encode(words[part], side) for part in _slices(len(words), "sentences", progress)]
         return torch.cat(parts) if parts else self._predictor.encode([], side)
 
-    def similarity(self, left: Iterable[Text] | Tensor, right: Iterable[Text] | Tensor) -> Tensor:
+    def similarity(
+        self, left: Iterable[Text] | Tensor, right: Iterable[Text] | Tensor, *, class_name: str | None = None
+    ) -> Tensor:
         """The scores of every left with every right sentence (left, right), float32 on the CPU.
 
-        States from `encode` will do in place of sentences. The memory beside the result is bounded.
+        States from `encode` will do in place of sentences. The memory beside the result is bounded. Of a model with
+        `classes` the scores are the probabilities of the class `class_name`.
 
         Raises:
-            ValueError: a tower does not take a sentence, or the model answers with classes.
+            ValueError: a tower does not take a sentence, or `class_name` is none of the model's classes.
         """
-        self._need_degrees("similarity")
-        blocks = list(self._blocks(self._states(left, "left"), states := self._states(right, "right")))
-        return self._in_range(self._degrees(torch.cat(blocks)) if blocks else torch.empty(0, len(states)))
+        output = self.output_of(class_name)
+        blocks = list(self._blocks(self._states(left, "left"), states := self._states(right, "right"), output))
+        return self.scores_of(torch.cat(blocks)) if blocks else torch.empty(0, len(states))
 
-    def _blocks(self, lefts: Tensor, rights: Tensor) -> Iterator[Tensor]:
-        """What orders the pairs of some left states after the others with all right states: logits, or degrees."""
-        widths = self.network.pair_features.width, self.network.dense.out_features
-        rows = max(1, BLOCK // max(1, len(rights) * max(widths)))
+    def _blocks(self, lefts: Tensor, rights: Tensor, output: int | None) -> Iterator[Tensor]:
+        """What orders the pairs of some left states after the others with all right states: see `scores_of`."""
+        size = max(1, BLOCK // max(self.network.pair_features.width, self.network.dense.out_features))
+        rows = max(1, size // max(1, len(rights)))
         with torch.inference_mode():
             for part in lefts.split(rows) if len(lefts) else ():
-                logits = self.network.compare(part[:, None], rights[None]).float().cpu()
-                yield logits if self.network.outputs == 1 else self._predictor.objective.answer(logits)
+                yield torch.cat([self._ranked(part, some, output) for some in rights.split(size)], 1)
 
-    def _degrees(self, block: Tensor) -> Tensor:
-        """Degrees from 0 to 1 of what `_blocks` gives."""
-        return block.sigmoid() if self.network.outputs == 1 else block
+    def _ranked(self, lefts: Tensor, rights: Tensor, output: int | None) -> Tensor:
+        logits = self.network.compare(lefts[:, None], rights[None]).float().cpu()
+        if self.network.outputs == 1:
+            return logits
+        return self._predictor.objective.answer(logits) if output is None else log_odds(logits, output)
+
+    def scores_of(self, ranked: Tensor) -> Tensor:
+        """The scores of what `towers.search.Index` finds by: logits, the log-odds of a class, or of bins degrees."""
+        return self._in_range(ranked if self._predictor.objective.kind == "bins" else ranked.sigmoid())
 
     def most_similar(
-        self, query: str | Iterable[Text], sentences: Iterable[Text] | Tensor, k: int = 10
+        self,
+        query: str | Iterable[Text],
+        sentences: Iterable[Text] | Tensor,
+        k: int = 10,
+        *,
+        class_name: str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The scores and the positions of the k sentences with the highest scores, best first, for a query or several.
 
         The query is read by the left tower, the sentences by the right one; they may be states of `encode`. For one
         query, a string, both results have one axis (k), otherwise two (queries, k). A k beyond the number of sentences
-        gives all of them. The memory beside the result is bounded.
+        gives all of them. The memory beside the result is bounded. Of a model with `classes` the scores are the
+        probabilities of the class `class_name`.
 
         Raises:
-            ValueError: k is less than 1, a tower does not take a sentence, or the model answers with classes.
+            ValueError: k is less than 1, a tower does not take a sentence, or `class_name` is none of the model's
+                classes.
         """
-        self._need_degrees("most_similar")
+        output = self.output_of(class_name)
         if k < 1:
             raise ValueError(f"k ({k}) must be at least 1")
         states = self._states(sentences, "right")
         scores, places = [torch.empty(0, min(k, len(states)))], [torch.empty(0, min(k, len(states)), dtype=torch.int64)]
-        for logits in self._blocks(self._states([query] if isinstance(query, str) else query, "left"), states):
-            order = logits.argsort(dim=1, descending=True, stable=True)[
-                :, :k
-            ]  # where logits differ, scores may be equal
-            scores.append(self._in_range(self._degrees(logits.gather(1, order))))
+        for ranked in self._blocks(self._states([query] if isinstance(query, str) else query, "left"), states, output):
+            order = ranked.argsort(dim=1, descending=True, stable=True)[:, :k]  # logits differ where scores are equal
+            scores.append(self.scores_of(ranked.gather(1, order)))
             places.append(order)
         best, order = torch.cat(scores), torch.cat(places)
         return (best[0], order[0]) if isinstance(query, str) else (best, order)

@@ -81,15 +81,69 @@ def test_classes_are_answered_by_name():
     assert many.shape == (2, 3)
     assert many[0].tolist() == pytest.approx([one[name] for name in model.classes], abs=1e-5)
     assert model.score([]).shape == (0, 3)
-    for call in (
-        lambda: model.similarity(["a"], ["a"]),
-        lambda: model.most_similar("a", ["a"]),
-        lambda: model.explain("a", "a"),
-    ):
-        with pytest.raises(
-            ValueError, match=r"needs one score for a pair; this model answers with classes \(NEAR, OTHER"
-        ):
-            call()
+    with pytest.raises(ValueError, match=r"answers with classes \(NEAR, OTHER, SAME\); class_name is missing"):
+        model.similarity(["a"], ["a"])
+    with pytest.raises(ValueError, match=r"class_name \('same'\) is none of them"):
+        model.explain("a", "a", class_name="same")
+    with pytest.raises(ValueError, match=r"class_name \('SAME'\): this model answers with a score"):
+        towers.load("alike").most_similar("a", ["a"], class_name="SAME")
+
+
+SENTENCES = ["not a house", "a cat sits", "a dog sits", "house sleeps a dog", "runs"]
+
+
+@pytest.mark.parametrize(("folder_name", "class_name"), [("alike", None), ("classes", "SAME"), ("classes", "OTHER")])
+def test_search_and_explanations_agree_with_scores(folder_name, class_name, capsys):
+    """Every way to the best sentences, and what a word does, beside `score` of each pair alone."""
+    model = towers.load(folder_name)
+
+    def score(left, right):
+        answer = model.score(left, right)
+        return answer if class_name is None else answer[class_name]
+
+    scores = [score("a cat runs", sentence) for sentence in SENTENCES]
+    order = sorted(range(len(SENTENCES)), key=lambda place: -scores[place])
+    found, places = model.most_similar("a cat runs", SENTENCES, 3, class_name=class_name)
+    assert places.tolist() == order[:3]
+    assert found.tolist() == pytest.approx([scores[place] for place in order[:3]], abs=1e-5)
+    matrix = model.similarity(["a cat runs", "dog"], SENTENCES, class_name=class_name)
+    assert matrix[0].tolist() == pytest.approx(scores, abs=1e-5)
+
+    Path("in.txt").write_text("\n".join(SENTENCES) + "\n")
+    Path("query.txt").write_text("a cat runs\n")
+    option = [] if class_name is None else ["--class", class_name]
+    named = ["--model", folder_name, *option]
+    assert main(["similar", *named, "--query", "a cat runs", "--in", "in.txt"]) == 0
+    lines = [f"{scores[place]:.4f}\t{SENTENCES[place]}" for place in order]
+    assert capsys.readouterr().out.splitlines() == lines
+    assert main(["index", "--model", folder_name, "--corpus", "in.txt", "--out", "in.index"]) == 0
+    for corpus in (["--corpus", "in.txt"], ["--index", "in.index"]):
+        assert main(["search", *named, *corpus, "--queries", "query.txt", "-k", "5", "--out", "found.jsonl"]) == 0
+        rows = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+        assert [row["id"] - 1 for row in rows] == order
+        assert [row["score"] for row in rows] == pytest.approx([scores[place] for place in order], abs=1e-5)
+
+    effects = model.explain("a cat runs", "a dog", class_name=class_name)
+    without = {("left", 1): ("a runs", "a dog"), ("right", 0): ("a cat runs", "dog")}
+    for side, place, _, effect in effects:
+        if pair := without.get((side, place)):
+            assert effect == pytest.approx(score("a cat runs", "a dog") - score(*pair), abs=1e-5)
+    capsys.readouterr()
+    assert main(["score", *named, "a cat runs", "a dog", "--explain"]) == 0
+    first, *told = capsys.readouterr().out.splitlines()
+    assert first.split("\t")[0] == f"{score('a cat runs', 'a dog'):.4f}"
+    assert told == [f"{effect:+.4f}\t{side}\t{word}" for side, _, word, effect in effects]
+
+
+def test_a_class_is_named_where_a_score_is_needed(capsys):
+    Path("in.txt").write_text("a cat\n")
+    similar = ["similar", "--query", "a dog", "--in", "in.txt", "--model"]
+    assert main([*similar, "classes"]) == 2
+    assert "answers with classes (NEAR, OTHER, SAME); class_name is missing (--class NAME)" in capsys.readouterr().err
+    assert main([*similar, "alike", "--class", "SAME"]) == 2
+    assert "this model answers with a score, and has no classes" in capsys.readouterr().err
+    most_probable = max((effects := towers.load("classes")).score("a cat", "a dog").items(), key=lambda item: item[1])
+    assert effects.explain("a cat", "a dog") == effects.explain("a cat", "a dog", class_name=most_probable[0])
 
 
 def test_predict_writes_a_column_for_each_class(capsys):

@@ -12,7 +12,8 @@ classes, the probability of each, the most probable first.
   $ towers score --model towers-run "a happy ram was spotted by the lass" "the lass noticed a ram"
   0.9330
 
-With --explain, a line for each word follows: how much lower the score is without it, the largest change first.
+With --explain, a line for each word follows: how much lower the score is without it, the largest change first. Of a
+model of classes that is the probability of --class, or of the most probable one.
 
   $ towers score --model towers-run "a happy ram was spotted by the lass" "the lass noticed a ram" --explain | head -n 4
   0.9330
@@ -28,7 +29,15 @@ def add_options(score: Parser) -> None:
     score.add_argument("left", metavar="LEFT", help="the left sentence")
     score.add_argument("right", metavar="RIGHT", help="the right sentence")
     score.add_argument("--explain", action="store_true", help="also print how much each word moves the score")
+    add_class(score)
     add_model(score)
+
+
+def add_class(parser: Parser) -> None:
+    """The option that says which class's probability is the score."""
+    parser.add_argument(
+        "--class", dest="class_name", metavar="NAME", help="of a model of classes: its probability is the score"
+    )
 
 
 def add_model(parser: Parser) -> None:
@@ -43,12 +52,15 @@ def run(arguments: argparse.Namespace) -> None:
 
     with answering(arguments) as model:
         left, right = str(arguments.left), str(arguments.right)
+        if arguments.class_name is not None:
+            model.output_of(arguments.class_name)  # an unknown name is refused
         score = model.score(left, right)
         if isinstance(score, dict):
             for name, probability in sorted(score.items(), key=lambda item: -item[1]):
-                print(f"{probability:.4f}\t{name}")
+                if arguments.class_name in (None, name):
+                    print(f"{probability:.4f}\t{name}")
         else:
             print(f"{score:.4f}")
         if arguments.explain:
-            for side, _, word, effect in model.explain(arguments.left, arguments.right):
+            for side, _, word, effect in model.explain(left, right, class_name=arguments.class_name):
                 print(f"{effect:+.4f}\t{side}\t{word}")

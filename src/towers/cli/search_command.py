@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from towers.cli.arguments import FORMATS, Parser, at_least_one
-from towers.cli.score_command import add_model
+from towers.cli.score_command import add_class, add_model
 
 HELP = """
 Find, for each query of a file, the k sentences of another file with the highest scores, best first. Files have a
@@ -32,6 +32,7 @@ def add_options(search: Parser) -> None:
     search.add_argument("--out", type=Path, required=True, metavar="FILE", help="the results; -: standard output")
     search.add_argument("--out-format", choices=FORMATS, help="of the output (what its ending says, or tsv)")
     search.add_argument("--texts", action="store_true", help="add the found sentences, from --corpus")
+    add_class(search)
     add_model(search)
 
 

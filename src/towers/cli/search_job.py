@@ -37,7 +37,7 @@ def index(arguments: argparse.Namespace) -> None:
     place = _place(arguments, "corpus")
     lines = read_lines(arguments.corpus)
     with answering(arguments) as model:
-        made = _indexed(model, lines)
+        made = _indexed(model, lines, None)
         made.save(place)
     print(f"{len(made)} sentences are in {arguments.out}")
 
@@ -56,11 +56,12 @@ def search(arguments: argparse.Namespace) -> None:
     queries = read_lines(arguments.queries)
     texts = dict(zip(lines.numbers, lines.sentences, strict=True)) if lines is not None and arguments.texts else None
     with answering(arguments) as model:
+        output = model.output_of(arguments.class_name)
         if arguments.index is not None:
-            found = Index.load(arguments.index, model.network)
+            found = Index.load(arguments.index, model.network, output=output)
         else:
             assert lines is not None
-            found = _indexed(model, lines)
+            found = _indexed(model, lines, output)
         rows = list(_rows(model, found, queries, arguments.k, texts))
     with naming(arguments.out):
         write(place, lambda file: _write(file, format, rows))
@@ -105,8 +106,8 @@ def read_lines(path: Path) -> Lines:
     return lines
 
 
-def _indexed(model: Model, lines: Lines) -> Index:
-    index = Index(model.network)
+def _indexed(model: Model, lines: Lines, output: int | None) -> Index:
+    index = Index(model.network, output=output)
     for part, states in _encoded(model, lines, "right"):
         index.add(states, torch.tensor(part.numbers))
     return index
@@ -125,10 +126,9 @@ def _encoded(model: Model, lines: Lines, side: Side, step: int = ENCODED) -> Ite
 
 
 def _rows(model: Model, index: Index, queries: Lines, k: int, texts: dict[int, str] | None) -> Iterator[dict[str, Any]]:
-    low, high = model.label_range
     for part, states in _encoded(model, queries, "left", SEARCHED):
         scores, ids = index.search(states, k)
-        scores = low + (high - low) * scores.sigmoid()
+        scores = model.scores_of(scores)
         for query, own, found in zip(part.numbers, scores.tolist(), ids.tolist(), strict=True):
             for rank, (score, id) in enumerate(zip(own, found, strict=True), 1):
                 row: dict[str, Any] = {"query": query, "rank": rank, "id": id, "score": score}

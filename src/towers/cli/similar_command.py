@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from towers.cli.arguments import Parser, at_least_one
-from towers.cli.score_command import add_model
+from towers.cli.score_command import add_class, add_model
 
 HELP = """
 Print the sentences of a file, one a line, with the highest scores for a query, best first: the score, a tab, the
@@ -22,6 +22,7 @@ def add_options(similar: Parser) -> None:
     similar.add_argument("--query", required=True, metavar="TEXT", help="a sentence")
     similar.add_argument("--in", dest="file", type=Path, required=True, metavar="FILE", help="a sentence on each line")
     similar.add_argument("-k", type=at_least_one, default=10, metavar="N", help="how many sentences to print (10)")
+    add_class(similar)
     add_model(similar)
 
 
@@ -32,6 +33,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     sentences = read_lines(arguments.file).sentences
     with answering(arguments) as model:
-        scores, places = model.most_similar(arguments.query, sentences, arguments.k)
+        scores, places = model.most_similar(arguments.query, sentences, arguments.k, class_name=arguments.class_name)
         for score, place in zip(scores.tolist(), places.tolist(), strict=True):
             print(f"{score:.4f}\t{sentences[place]}")

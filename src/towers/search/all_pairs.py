@@ -5,7 +5,6 @@ from torch import Tensor
 
 from towers.search import scan
 from towers.search.allowed import Allowed
-from towers.search.head import Head
 from towers.search.items import Items
 
 QUERIES = 1024
@@ -14,7 +13,7 @@ FIRST = 64
 """How many pairs of a query are searched first, if their number is not known; then four times as many, …"""
 
 
-def all_pairs(head: Head, items: Items, least: float, k: int | None) -> tuple[Tensor, Tensor]:
+def all_pairs(head: scan.AnyHead, items: Items, least: float, k: int | None) -> tuple[Tensor, Tensor]:
     """Scores "pairs" and ids "pairs 2" (query, item), as `Index.all_pairs` says."""
     parts = list[tuple[Tensor, Tensor, Tensor]]()
     others = max(len(items) - 1, 0)
@@ -33,7 +32,7 @@ def all_pairs(head: Head, items: Items, least: float, k: int | None) -> tuple[Te
             found = ids != scan.NONE
             parts.append((scores[found], queries.unsqueeze(1).expand_as(ids)[found], ids[found]))
             own, at_once = own[full], min(4 * at_once, others)
-    scores = torch.cat([head.weights.new_empty(0), *(part[0] for part in parts)])
+    scores = torch.cat([torch.empty(0, dtype=head.dtype), *(part[0] for part in parts)])
     queries, ids = (torch.cat([items.ids.new_empty(0), *(part[at] for part in parts)]) for at in (1, 2))
     order = ids.argsort(stable=True)
     order = order[queries[order].argsort(stable=True)]

@@ -50,6 +50,15 @@ class Head:
         """The rows of the same states as queries."""
         return item_rows + self.bias
 
+    def scores(self, queries: Tensor, rows: Tensor) -> Tensor:
+        """Scores "queries items" of rows of queries and of items; each operation rounds once: blocks change no bit."""
+        scores = queries.new_full((len(queries), len(rows)), self.offset)
+        term, units = torch.empty_like(scores), rows.T.contiguous()
+        for unit, weight in enumerate(self.weights.tolist()):
+            torch.sub(queries[:, unit : unit + 1], units[unit], out=term)
+            scores += term.clamp_(min=0).mul_(weight)
+        return scores
+
     def is_finite(self) -> bool:
         """Whether all weights are finite."""
         parts = (self.weight, self.bias, self.weights, torch.tensor(self.offset))
@@ -65,6 +74,8 @@ class Head:
 def fingerprint(model: TwoTowers) -> str:
     """A digest of the sizes and the weights of a model: two models with the same digest give the same scores."""
     hashed = hashlib.sha256()
+    if model.has_other_parts:  # their sizes do not say which features the head reads
+        hashed.update(repr((model.pair_features.features, model.outputs)).encode())
     state: Mapping[str, Tensor] = model.state_dict()
     for name, value in sorted(state.items()):
         hashed.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())

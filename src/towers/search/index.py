@@ -11,10 +11,12 @@ from torch import Tensor
 
 from towers.checkpoint import undamaged
 from towers.contracts import contract
+from towers.ensemble import Ensemble
 from towers.model import TwoTowers
 from towers.search import index_file, scan
 from towers.search.all_pairs import all_pairs
 from towers.search.allowed import Allowed, Exclude, Ids, allowed
+from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
 from towers.search.items import BLOCK, BOX, Items, lay_out
 
@@ -22,9 +24,10 @@ from towers.search.items import BLOCK, BOX, Items, lay_out
 class Index:
     """Items of one side of a TwoTowers, and for each query of the other side those with the highest scores.
 
-    Scores are logits, those of `model.compare` within rounding. The search is exact: it gives what comparing every
-    query with every item would give, in a bounded memory. Of equal scores the smaller id comes first, at the boundary
-    of k too, so that results do not depend on blocks or on the order of `add`. The index computes on the CPU.
+    Scores are logits, those of `model.compare` within rounding; of a model with several outputs see `output`. The
+    search is exact: it gives what comparing every query with every item would give, in a bounded memory. Of equal
+    scores the smaller id comes first, at the boundary of k too, so that results do not depend on blocks or on the order
+    of `add`. The index computes on the CPU.
 
     With C code (`TOWERS_NATIVE`) the items lie in boxes with upper bounds of their scores, and a query skips the boxes
     that cannot hold one of its best, as long as that is faster. `pairs_computed` says how many pairs (and bounds) the
@@ -35,10 +38,15 @@ class Index:
     Args:
         model: gives the score. It must have TwoTowers's own `compare`.
         side: which tower encodes the items: "right" (queries are left states) or "left".
+        output: of a model of classes, the number of the class whose log-odds, log(p / (1 - p)), are the score. None: a
+            model of several outputs answers with bins, and their mean degree, from 0 to 1, is the score.
+
+    Other heads than the dense layers of one difference (of presets, of ensembles) are searched through torch, in
+    blocks: as exact, and some hundred times slower.
 
     Raises:
-        ValueError: `side` is neither, the model has another `compare`, other features than the difference or several
-            outputs, or a weight of its dense layers is not finite.
+        ValueError: `side` is neither, the model has another `compare`, `output` is none of its classes, or a weight is
+            not finite.
 
     >>> import torch
     >>> from towers import TwoTowers
@@ -51,23 +59,21 @@ class Index:
     (torch.Size([2, 10]), torch.Size([2, 10]))
     """
 
-    def __init__(self, model: TwoTowers, side: Side = "right") -> None:
+    def __init__(self, model: TwoTowers, side: Side = "right", *, output: int | None = None) -> None:
         if side not in ("left", "right"):
             raise ValueError(f"Index: side is {side!r}; expected 'left' or 'right'")
-        if type(model).compare is not TwoTowers.compare:
+        if type(model).compare not in (TwoTowers.compare, Ensemble.compare):
             raise ValueError(
                 f"Index: {type(model).__name__} has a compare of its own; only TwoTowers's can be searched"
             )
-        if model.pair_features.features != ("difference",) or model.outputs != 1:
-            raise ValueError(
-                "Index: the model's score is not one number from the difference of two states; "
-                "towers.load(folder).most_similar compares its states"
-            )
+        _check_output(model, output)
         self.side: Side = side
         self.hidden = model.hidden
-        self._head = Head(model, side)
+        usual = type(model).compare is TwoTowers.compare and model.outputs == 1
+        usual = usual and model.pair_features.features == ("difference",)
+        self._head = Head(model, side) if usual else Compared(model, side, output)
         if not self._head.is_finite():
-            raise ValueError("Index: a weight of the model's dense layers is not finite")
+            raise ValueError("Index: a weight of the model's head is not finite")
         self._fingerprint = fingerprint(model)
         no_rows = torch.empty(0, self._head.dense, dtype=self._head.dtype)
         self._items = lay_out(no_rows, torch.empty(0, dtype=torch.int64), self._head.weights)
@@ -241,12 +247,13 @@ class Index:
         index_file.write(path, {"blocks": items.blocks, "ids": items.ids, **bounds}, about)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], model: TwoTowers) -> Self:
+    def load(cls, path: str | PathLike[str], model: TwoTowers, *, output: int | None = None) -> Self:
         """An index that `save` wrote. The file is mapped into memory: it is read when it is searched.
 
         Args:
             path: the file.
             model: the model with which the index was made, with the same weights.
+            output: as for `Index`; an index serves all classes.
 
         Raises:
             OSError: there is no such file, or it cannot be read.
@@ -255,8 +262,9 @@ class Index:
         tensors, about = index_file.read(path)
         if about.get("fingerprint") != fingerprint(model):
             raise ValueError(f"{path}: is an index of another model, or of other weights; make it again with this one")
+        _check_output(model, output)
         with undamaged(Path(path)):
-            index = cls(model, about["side"])
+            index = cls(model, about["side"], output=output)
             blocks, ids = tensors["blocks"], tensors["ids"]
             boxes = tensors.get("bounds")
             for part, count in ((blocks, len(ids)), *([] if boxes is None else [(boxes, -(-len(ids) // BOX))])):
@@ -265,3 +273,9 @@ class Index:
             index._items = Items(blocks, ids, float(about["largest"]), boxes)
             index._next_id = int(about["next_id"])
         return index
+
+
+def _check_output(model: TwoTowers, output: int | None) -> None:
+    if output is not None and not (model.outputs > 1 and 0 <= output < model.outputs):
+        known = "one output" if model.outputs == 1 else f"outputs 0 to {model.outputs - 1}"
+        raise ValueError(f"Index: output is {output!r}; the model has {known}")

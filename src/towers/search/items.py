@@ -52,10 +52,13 @@ class Items:
         return torch.where(own[at] == ids, places[at], -1)
 
 
-def lay_out(rows: Tensor, ids: Tensor, weights: Tensor, *, ordered: bool = False) -> Items:
-    """Items of rows "count dense"; with C code in an order that makes boxes small, unless they have it (`ordered`)."""
+def lay_out(rows: Tensor, ids: Tensor, weights: Tensor | None, *, ordered: bool = False) -> Items:
+    """Items of rows "count dense"; with C code in an order that makes boxes small, unless they have it (`ordered`).
+
+    Without `weights` there are no boxes.
+    """
     bounds = None
-    if len(rows) > BOX and topk_call.serves(rows.dtype):
+    if weights is not None and len(rows) > BOX and topk_call.serves(rows.dtype):
         if not ordered:
             order = topk_call.order(rows, weights)
             rows, ids = rows[order], ids[order]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from towers.kernels.cpu import topk_call
 from towers.search.allowed import Allowed
+from towers.search.compared import Compared
 from towers.search.head import Head
 from towers.search.items import BLOCK, Items
 
@@ -18,6 +19,9 @@ NONE = torch.iinfo(torch.int64).max
 
 PROBE, WALKS = 4, 512
 """How many queries try the boxes to find out whether that is faster, and after how many it is tried again."""
+
+
+AnyHead = Head | Compared
 
 
 class Found(NamedTuple):
@@ -31,18 +35,18 @@ class Found(NamedTuple):
     computed: int
 
 
-def best(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, least: float = -math.inf) -> Found:
+def best(queries: Tensor, head: AnyHead, items: Items, k: int, allowed: Allowed, least: float = -math.inf) -> Found:
     """The k best items of each query with at least the score `least`; -inf and NONE where there are fewer.
 
     Args:
         queries: "queries dense", as `Head.query_rows` makes them.
-        head: gives the weights.
+        head: gives the scores.
         items: what is searched.
         k: at least 1.
         allowed: which items each query may find.
         least: no smaller score is wanted.
     """
-    if topk_call.serves(head.dtype):
+    if isinstance(head, Head) and topk_call.serves(head.dtype):
         return _native(queries, head, items, k, allowed, least)
     parts = list[Found]()
     for first in range(0, max(len(queries), 1), QUERIES):
@@ -94,13 +98,13 @@ def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed,
 # In torch.
 
 
-def _best(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, least: float) -> Found:
+def _best(queries: Tensor, head: AnyHead, items: Items, k: int, allowed: Allowed, least: float) -> Found:
     scores = queries.new_full((len(queries), k), -math.inf)
     found = Found(scores, torch.full((len(queries), k), NONE), len(queries) * len(items))
     hidden = _hidden_pairs(allowed, len(queries))
     for first in range(0, len(items), ITEMS):
         last = min(first + ITEMS, len(items))
-        scores = _scores(queries, head, items.rows(first, last).T.contiguous())
+        scores = head.scores(queries, items.rows(first, last))
         if allowed.keep is not None:
             scores.masked_fill_(~allowed.keep[first:last], -math.inf)
         if hidden is not None:
@@ -115,16 +119,6 @@ def _hidden_pairs(allowed: Allowed, queries: int) -> tuple[Tensor, Tensor] | Non
     if allowed.places is None or allowed.offsets is None:
         return None
     return torch.arange(queries).repeat_interleave(allowed.offsets.diff()), allowed.places
-
-
-def _scores(queries: Tensor, head: Head, rows: Tensor) -> Tensor:
-    """Scores of queries "queries dense" and items "dense items". Each operation rounds once: blocks change no bit."""
-    scores = queries.new_full((len(queries), rows.shape[1]), head.offset)
-    term = torch.empty_like(scores)
-    for unit, weight in enumerate(head.weights.tolist()):
-        torch.sub(queries[:, unit : unit + 1], rows[unit], out=term)
-        scores += term.clamp_(min=0).mul_(weight)
-    return scores
 
 
 def _with(found: Found, scores: Tensor, ids: Tensor, k: int, least: float) -> Found:

@@ -97,6 +97,12 @@ def in_bins(labels: Tensor, bins: int) -> Tensor:
     return target.scatter(1, index, 1 - share).scatter(1, index + 1, share)
 
 
+def log_odds(logits: Tensor, output: int) -> Tensor:
+    """log(p / (1 - p)) of one class "...", from the logits "... outputs" of all."""
+    others = torch.cat([logits[..., :output], logits[..., output + 1 :]], -1)
+    return logits[..., output] - others.logsumexp(-1)
+
+
 def mean_bin(probabilities: Tensor) -> Tensor:
     """The mean of the bins, from 0 to 1, under their probabilities "... bins"."""
     bins = probabilities.shape[-1]
