@@ -47,6 +47,9 @@ def add_options(verify: Parser) -> None:
     verify.add_argument(
         "--where", action="append", default=[], metavar="CONDITION", help='"time %% 2 == 0"; may be given several times'
     )
+    verify.add_argument(
+        "--seconds", type=_seconds, default=10.0, metavar="NUMBER", help="the time limit of proof and real runs (10)"
+    )
     verify.add_argument("--trace", action="store_true", help="show the shapes at every boundary too")
     verify.add_argument(
         "--picture", type=picture, metavar="FILE.svg", help="draw the modules, their shapes and what fails"
@@ -63,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         module = load(arguments.module)
         if arguments.contract is not None:
             attach(module, arguments.contract)
-        proof = verify(module, where=arguments.where)
+        proof = verify(module, where=arguments.where, seconds=arguments.seconds)
     if arguments.picture is not None:
         drawn = proof.to_svg()
         checkpoint.replace(arguments.picture, lambda path: path.write_text(drawn, "utf8"))
@@ -74,6 +77,16 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.trace:
             print(trace(module, where=arguments.where))
     return 0 if proof else 1
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds, more than 0")
+    return seconds
 
 
 def load(name: str) -> "nn.Module":

@@ -180,3 +180,14 @@ def test_help_imports_no_torch(folder: Path):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "False"
     assert "Exit code 0: proven" in run.stdout
+
+
+def test_a_time_limit(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """A limit that is too short for a proof ends it, and says so."""
+    contract = ["--contract", "batch 8 -> batch 5"]
+    assert main(["verify", "their_modules:LINEAR", *contract, "--seconds", "0.001"]) == 1
+    assert "the time limit was reached" in capsys.readouterr().out
+    for wrong in ("0", "-1", "soon", "nan"):
+        with pytest.raises(SystemExit):
+            main(["verify", "their_modules:LINEAR", *contract, "--seconds", wrong])
+        assert "must be a number of seconds, more than 0" in capsys.readouterr().err

@@ -32,7 +32,7 @@ CASES = [
     ("einops", "theirs:heads", "batch time 32 -> batch time 4 8", "specialised time == 4"),
     ("einops", "theirs:heads", "batch time 30 -> batch 4 time 8", FAILED),
     ("einops", "theirs:patches", "batch 3 4*high 4*wide -> batch high*wide 48", PROVEN),
-    ("einops", "theirs:patches", "batch 3 4*high 4*wide -> batch high+wide 48", "holds if high == 2 and wide == 2"),
+    ("einops", "theirs:patches", "batch 3 4*high 4*wide -> batch high+wide 48", "holds if high*wide == high+wide"),
     ("einops", "theirs:largest", "batch time width -> batch width", PROVEN),
     ("einops", "theirs:largest", "batch time width -> batch time", "holds if time == width"),
     ("einops", "theirs:halved", "batch c 2*high 2*wide -> batch c high wide", PROVEN),

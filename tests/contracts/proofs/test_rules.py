@@ -340,3 +340,28 @@ def test_the_chunk_walk():
 def test_rules_refuse_what_the_operations_refuse(call: Callable[..., Any], match: str):
     with pytest.raises((RuntimeError, ValueError), match=match):
         by_rule(lambda make, _: call(make), {"b": 5, "t": 7}, {"longest": 1, "tokens": 1})
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_what_takes_a_size_for_a_number(size: int):
+    for call in (
+        lambda n: torch.linspace(0, 1, n),
+        lambda n: torch.triu_indices(n, n),
+        lambda n: torch.triu_indices(n, n, 1),
+        lambda n: torch.tril_indices(n, n),
+        lambda n: torch.tril_indices(n, n, -1),
+    ):
+        made = by_rule(lambda make, sizes, call=call: call(sizes["n"]), {"n": size}, {})
+        assert made == tuple(call(size).shape)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_ctc_loss(reduction: str):
+    def call(make: Any, sizes: Any) -> Tensor:
+        logits = make("time", "batch", 5)
+        lengths = make("batch", dtype=torch.int64)
+        return F.ctc_loss(logits, make("batch", 2, dtype=torch.int64), lengths, lengths, reduction=reduction)
+
+    logits, lengths = torch.zeros(6, 3, 5).log_softmax(-1), torch.full((3,), 2)
+    real = F.ctc_loss(logits, torch.ones(3, 2, dtype=torch.int64), 3 * lengths, lengths, reduction=reduction)
+    assert by_rule(call, {"time": 6, "batch": 3}, {}) == tuple(real.shape)

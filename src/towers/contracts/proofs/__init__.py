@@ -1,9 +1,10 @@
 """Proof before any data: a module is run on symbolic sizes, and every contract that it meets on the way is decided.
 
-From the bottom up: `ranges` (the sizes that an axis can have), `symbolic_size` (a size as contracts see it), `symbols`
-(the sizes of one run, and what torch asked about them), `shape_rules` (operations that torch cannot run on symbolic
-sizes), `copies` (the module without its data), `outside` (caches that a run must not leave anything in),
-`symbolic_inputs`, `symbolic_run` (one symbolic run), `explore` (as many runs as it takes to cover all sizes) and
-`verdicts`. Then `trials` runs copies with real tensors, `reality` chooses the sizes, and `settle` compares both.
-`verify` puts it together, `proof` is the answer as text and as data, and `time_limit` ends what takes too long.
+From the bottom up: `ranges` (the sizes that an axis can have), `symbolic_size` (a size as contracts see it),
+`symbols` (the sizes of one run, and what torch asked about them), `shape_rules` (operations that torch cannot run on
+symbolic sizes), `copies` (the module without its data), `outside` (caches that a run must not leave anything in),
+`relations` (conditions between axes), `symbolic_inputs`, `symbolic_run` (one symbolic run), `explore` (as many runs
+as it takes to cover all sizes) and `verdicts`. Then `trials` runs copies with real tensors, `reality` chooses the
+sizes, and `settle` compares both. `verify` puts it together, `proof` is the answer as text and as data, and
+`time_limit` ends what takes too long.
 """

@@ -51,6 +51,11 @@ def _changes(span: Span, last: int, relation: Any, axis: Any) -> Iterator[int]:
     relation = _settled(span, relation, axis)
     if not relation.free_symbols:
         return
+    for node in _nodes(relation):  # from where on a number is its own remainder
+        if _is_mod(node) and node.args[0].is_Integer and _direction(node.args[1], axis) == 1:
+            found = _first(span.first, last, lambda size, node=node: node.args[1].subs(axis, size) > abs(node.args[0]))
+            if found is not None:
+                yield found
     difference = _difference(relation)
 
     def holds(size: int) -> bool:
@@ -118,16 +123,22 @@ def _settled(span: Span, relation: Any, axis: Any) -> Any:
     """The relation, with each remainder that is the same for all sizes of a span replaced by its number."""
     known: dict[Any, Any] = {}
     for node in _nodes(relation):
-        if type(node).__name__ not in ("Mod", "PythonMod"):
+        if not _is_mod(node):
             continue
         base, divisor = node.args
         if sympy.cancel(base / divisor).is_Integer:
             known[node] = sympy.S.Zero
+        elif base.is_Integer and base >= 0 and _direction(divisor, axis) == 1 and divisor.subs(axis, span.first) > base:
+            known[node] = base
         elif divisor.is_Integer:
             slope = base.diff(axis) if base.is_polynomial(axis) else None
             if slope is not None and slope.is_Integer and slope * span.step % divisor == 0:
                 known[node] = base.subs(axis, span.first) % divisor
     return relation.xreplace(known)
+
+
+def _is_mod(node: Any) -> bool:
+    return type(node).__name__ in ("Mod", "PythonMod")
 
 
 def _divisors(expression: Any, axis: Any) -> list[int]:

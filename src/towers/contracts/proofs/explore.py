@@ -1,6 +1,7 @@
 """As many runs as it takes to cover all sizes: where torch asked about a size, the other answer is run too."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,10 +11,12 @@ from typing import Any, cast
 import sympy
 
 from towers.contracts.proofs.divide import divide, sure
-from towers.contracts.proofs.implied import always
+from towers.contracts.proofs.implied import never
 from towers.contracts.proofs.ranges import Span, Spans
+from towers.contracts.proofs.relations import MOST_RELATIONS, Relations, negation, usable
 from towers.contracts.proofs.symbolic_inputs import Case
 from towers.contracts.proofs.symbolic_run import Outcome
+from towers.contracts.proofs.symbolic_size import spelled
 from towers.contracts.proofs.symbols import Guard, examples
 from towers.contracts.proofs.time_limit import OutOfTime
 
@@ -50,55 +53,69 @@ class Coverage:
     def first(self) -> Outcome:
         """The most general run."""
         outcomes = [*self.passed, *self.failed, *(outcome for outcome, _ in self.open)]
+        outcomes = outcomes or [Outcome(self.case, self.whole)]
         return max(outcomes, key=lambda outcome: sum(not span.single for span in outcome.spans.values()))
 
 
-Run = Callable[[Spans], Outcome]
+Run = Callable[[Spans, Relations], Outcome]
+Region = tuple[dict[str, Span], Relations]
 
 
-def explore(coverage: Coverage, run: Run) -> None:
-    """Cover every size that the contract allows."""
-    _Explorer(coverage, run)
+def explore(coverage: Coverage, run: Run, relations: Relations = (), patience: float = float("inf")) -> None:
+    """Cover every size that the contract, and the relations, allow.
+
+    Once a failure is known, `patience` is the time, as time.perf_counter counts, after which no more is run.
+    """
+    _Explorer(coverage, run, relations, patience)
 
 
 class _Explorer:
-    def __init__(self, coverage: Coverage, run: Run) -> None:
+    def __init__(self, coverage: Coverage, run: Run, relations: Relations, patience: float) -> None:
         self.run, self.coverage = run, coverage
         case, whole = coverage.case, coverage.whole
-        self.seen: set[tuple[tuple[str, Span], ...]] = set()
+        self.seen: set[Any] = set()
         self.fixed: set[str] = set()
-        self.waiting: list[dict[str, Span]] = []
-        for region in _small_and_large(whole):
-            self.push(region)
+        self.waiting: list[Region] = []
+        for spans in _small_and_large(whole):
+            self.push(spans, relations)
         while self.waiting:
-            region = min(self.waiting, key=self.pinned)
+            if coverage.failed and time.perf_counter() > patience:
+                self.coverage.open.append((coverage.first, OUT_OF_TIME))
+                return
+            region = min(self.waiting, key=lambda each: (self.pinned(each[0]), len(each[1])))
             self.waiting.remove(region)
-            if not self.possible(region) or (self.pinned(region) and self.fails_in_general()):
+            spans, relations = region
+            if self.pinned(spans) and self.fails_in_general():
+                continue
+            if not self.possible(spans, relations):
+                if relations and not any(never(each, spans) for each in relations):
+                    texts = " and ".join(map(spelled, relations))
+                    self.coverage.open.append((coverage.first, f"no sizes were found for which {texts}"))
                 continue
             if self.coverage.runs >= MOST_RUNS:
                 self.coverage.open.append((self.coverage.first, f"more than {MOST_RUNS} runs would be needed"))
                 return
             self.coverage.runs += 1
             try:
-                self.judge(run(region))
+                self.judge(run(spans, relations))
             except OutOfTime:
-                self.coverage.open.append((Outcome(case, region), OUT_OF_TIME))
+                self.coverage.open.append((Outcome(case, spans), OUT_OF_TIME))
                 return
 
-    def possible(self, region: Spans) -> bool:
+    def possible(self, spans: Spans, relations: Relations = ()) -> bool:
         """Whether the conditions on several axes allow any sizes of a region."""
         try:
-            examples(region, self.coverage.case.fits)
+            examples(spans, self.coverage.case.fits, relations)
         except ValueError:
             return False
         return True
 
-    def push(self, region: dict[str, Span]) -> None:
+    def push(self, spans: dict[str, Span], relations: Relations = ()) -> None:
         """Put a region into the queue, unless it has been there before."""
-        key = tuple(sorted(region.items()))
+        key = (tuple(sorted(spans.items())), frozenset(relations))
         if key not in self.seen:
             self.seen.add(key)
-            self.waiting.append(region)
+            self.waiting.append((spans, relations))
 
     def pinned(self, region: Spans) -> int:
         """The number of axes that a region fixes to one size, though the contract allows more."""
@@ -124,7 +141,7 @@ class _Explorer:
     def take_down(self, outcome: Outcome) -> None:
         """As `judge`, for guards that sympy can compute with."""
         unresolved = ""
-        for guard in [each for each in outcome.open if not always(each.relation, outcome.spans)]:
+        for guard in [each for each in outcome.open if not outcome.sure_of(each)]:
             if guard.fixed is not None:
                 if self.each_alone(outcome, guard.fixed):
                     return
@@ -136,10 +153,12 @@ class _Explorer:
             if len(guard.relation.free_symbols) == 1:
                 self.claim(outcome, guard)
                 [axis] = guard.relation.free_symbols
-                if not sure(outcome.spans[str(axis)], guard.relation, axis):
+                if not sure(outcome.spans[str(axis)], guard.relation, axis) and not outcome.sure_of(guard):
                     self.coverage.unsure += 1
                     unresolved = unresolved or f"torch could not decide {guard.text()} at {guard.place}"
             else:
+                if self.parted(outcome, guard):
+                    continue
                 if outcome.error is None and self.peeled(outcome, guard):
                     return
                 unresolved = unresolved or f"torch could not decide {guard.text()} at {guard.place}"
@@ -164,8 +183,20 @@ class _Explorer:
         again = len(parts) > 1 and parts[0].step != span.step
         for part in parts:
             if again or (len(parts) > 1 and not bool(guard.relation.subs(axis, part.first))):
-                self.push({**outcome.spans, name: part})
+                self.push({**outcome.spans, name: part}, outcome.relations)
         return again
+
+    def parted(self, outcome: Outcome, guard: Guard) -> bool:
+        """Queue the sizes for which a guard on axes has the other answer; True if the run holds for the rest."""
+        relations = outcome.relations
+        if len(relations) >= MOST_RELATIONS or not usable(guard.relation):
+            return False
+        other = (*relations, negation(guard.relation))
+        if not self.possible(outcome.spans, other):  # but that none is found does not prove that there is none
+            return False
+        self.push(dict(outcome.spans), other)
+        outcome.relations = (*relations, guard.relation)
+        return True
 
     def claim(self, outcome: Outcome, guard: Guard) -> None:
         """Narrow the region of a run to the sizes for which a guard on one axis has the answer that it had."""
@@ -182,7 +213,7 @@ class _Explorer:
             span = outcome.spans[str(axis)]
             if span.first < 4 * span.step and not span.single:
                 for part in span.around(span.first):
-                    self.push({**outcome.spans, str(axis): part})
+                    self.push({**outcome.spans, str(axis): part}, outcome.relations)
                 return True
         return False
 
@@ -192,7 +223,7 @@ class _Explorer:
         if span.single or span.last is None or (span.last - span.first) // span.step >= FEW_SIZES:
             return False
         for size in range(span.first, span.last + 1, span.step):
-            self.push({**outcome.spans, name: Span(size, size)})
+            self.push({**outcome.spans, name: Span(size, size)}, outcome.relations)
         return True
 
     def sample(self, outcome: Outcome, name: str) -> None:
@@ -203,7 +234,7 @@ class _Explorer:
             sizes = [span.first + step * span.step for step in (0, 1, 2, 3, 5, 12)]
             for size in sizes:
                 if size in span:
-                    self.push({**outcome.spans, name: Span(size, size)})
+                    self.push({**outcome.spans, name: Span(size, size)}, outcome.relations)
 
     def push_small_sizes(self, outcome: Outcome) -> None:
         """Run the sizes for which a derived size is 0 or 1, since torch treats these as special."""
@@ -212,7 +243,7 @@ class _Explorer:
             span = outcome.spans.get(str(axis))
             if not more and span is not None and not span.single:
                 for size in _special_sizes(factor, axis, span):
-                    self.push({**outcome.spans, str(axis): Span(size, size)})
+                    self.push({**outcome.spans, str(axis): Span(size, size)}, outcome.relations)
 
 
 @cache
@@ -242,7 +273,7 @@ def try_numbers_told(coverage: Coverage, run: Run) -> None:
     for name, span in failed.spans.items():
         for size in sorted(told):
             if size in span and size > 1 and not span.single:
-                outcome = run({**failed.spans, name: Span(size, size)})
+                outcome = run({**failed.spans, name: Span(size, size)}, ())
                 coverage.runs += 1
                 if outcome.error is None:
                     coverage.passed.append(outcome)

@@ -4,8 +4,10 @@ from typing import Any, cast
 
 import sympy
 from sympy.core.relational import Relational
+from torch.utils._sympy.functions import FloorDiv
 
-from towers.contracts.proofs.ranges import Spans
+from towers.contracts.proofs.divide import divide, sure
+from towers.contracts.proofs.ranges import Span, Spans
 
 
 def always(relation: Any, spans: Spans) -> bool:
@@ -17,58 +19,163 @@ def always(relation: Any, spans: Spans) -> bool:
     if not isinstance(relation, Relational):
         return False
     left, right = cast(tuple[Any, Any], relation.args)
-    if type(relation).__name__ == "Unequality" and type(left).__name__ in ("Mod", "PythonMod") and right == 0:
-        number, divisor = left.args  # what is less than the divisor and not 0 is its own remainder
-        return _sign(number, spans) > 0 and _sign(divisor - number, spans) > 0
-    low = _sign(left - right, spans)
+    if type(relation).__name__ in ("Equality", "Unequality") and type(left).__name__ in ("Mod", "PythonMod"):
+        axes = {axis: _from(spans[str(axis)]) for axis in relation.free_symbols if str(axis) in spans}
+        parts = [_polynomial(part, axes) for part in left.args] if len(axes) == len(relation.free_symbols) else [None]
+        found = None if None in parts or right != 0 else _divided(*parts)
+        if found is not None:
+            return (found[1] == 0) == (type(relation).__name__ == "Equality")
+    sign = _sign(left - right, spans)
     return {
-        "Unequality": low != 0,
-        "StrictGreaterThan": low > 0,
-        "GreaterThan": low > 0,
-        "StrictLessThan": low < 0,
-        "LessThan": low < 0,
+        "Equality": sign == 0 and _same(left - right, spans),
+        "Unequality": abs(sign) == 2,
+        "StrictGreaterThan": sign == 2,
+        "GreaterThan": sign > 0,
+        "StrictLessThan": sign == -2,
+        "LessThan": sign < 0,
     }.get(type(relation).__name__, False)
 
 
-def _sign(difference: Any, spans: Spans) -> int:
-    """1 or -1 if an expression is always more or less than 0, else 0."""
-    rests: dict[Any, Any] = {}
-
-    def at_least(low: int, step: int = 1) -> Any:
-        rest = sympy.Dummy(nonnegative=True, integer=True)
-        rests[rest] = rest
-        return low + step * rest
-
-    axes: dict[Any, Any] = {}
-    for axis in difference.free_symbols:
-        if str(axis) not in spans:
-            return 0
+def never(relation: Any, spans: Spans) -> bool:
+    """Whether a comparison is proven to hold nowhere in a region."""
+    relation = relation.subs(
+        {axis: spans[str(axis)].first for axis in relation.free_symbols if spans[str(axis)].single}
+    )
+    if not relation.free_symbols:
+        return not bool(relation)
+    if len(relation.free_symbols) == 1:
+        [axis] = relation.free_symbols
         span = spans[str(axis)]
-        axes[axis] = sympy.Integer(span.first) if span.single else at_least(span.first, span.step)
-    polynomial = _polynomial(difference, axes, at_least)
-    if polynomial is None:
+        parts = divide(span, relation, axis)
+        return all(sure(part, relation, axis) and not bool(relation.subs(axis, part.first)) for part in parts)
+    return always(sympy.Not(relation), spans)
+
+
+def _sign(difference: Any, spans: Spans) -> int:
+    """2 or -2 if an expression is always more or less than 0, 1 or -1 if it may be 0 too; 0 where that is not known."""
+    if any(str(axis) not in spans for axis in difference.free_symbols):
         return 0
+    difference = _reduced(difference)
+    axes = {axis: _from(spans[str(axis)]) for axis in difference.free_symbols}
+    polynomial = _polynomial(difference, axes)
+    if polynomial is not None and (sign := _sign_of(polynomial)):
+        return sign
+    low, high = _bounds(difference, axes) or (sympy.S.Zero, sympy.S.Zero)
+    return max(_sign_of(low), 0) or min(_sign_of(high), 0)
+
+
+def _same(difference: Any, spans: Spans) -> bool:
+    """Whether an expression is always 0."""
+    difference = _reduced(difference)
+    axes = {axis: _from(spans[str(axis)]) for axis in difference.free_symbols if str(axis) in spans}
+    polynomial = _polynomial(difference, axes) if len(axes) == len(difference.free_symbols) else None
+    return polynomial is not None and bool(sympy.expand(polynomial).is_zero)
+
+
+def _reduced(node: Any) -> Any:
+    """An expression in which quotients of the same remainders are the same: 3*time//2 is time + time//2."""
+    if not node.args:
+        return node
+    node = node.func(*map(_reduced, node.args))
+    if type(node).__name__ not in ("FloorDiv", "CleanDiv") or not node.args[1].is_Integer or node.args[1] <= 0:
+        return node
+    number, divisor = sympy.expand(node.args[0]), node.args[1]
+    terms = number.as_coefficients_dict()
+    if not all(each.is_Integer for each in terms.values()):
+        return node
+    whole, rest = (sum(part(each, divisor) * term for term, each in terms.items()) for part in (_over, _rest))
+    return whole + FloorDiv(rest, divisor)
+
+
+def _over(number: Any, divisor: Any) -> Any:
+    return number // divisor
+
+
+def _rest(number: Any, divisor: Any) -> Any:
+    return number % divisor
+
+
+def _from(span: Span) -> Any:
+    return sympy.Integer(span.first) if span.single else _at_least(span.first, span.step)
+
+
+def _at_least(low: int, step: int = 1) -> Any:
+    return low + step * sympy.Dummy(nonnegative=True, integer=True)
+
+
+def _sign_of(polynomial: Any) -> int:
+    """As `_sign`, of a polynomial in what is not negative."""
     terms = sympy.expand(polynomial).as_coefficients_dict()
     constant = terms.pop(sympy.S.One, 0)
     values = list(terms.values())
-    if constant > 0 and all(value >= 0 for value in values):
-        return 1
-    return -1 if constant < 0 and all(value <= 0 for value in values) else 0
+    if not values and constant == 0:
+        return 0
+    if constant >= 0 and all(value >= 0 for value in values):
+        return 2 if constant > 0 else 1
+    if constant <= 0 and all(value <= 0 for value in values):
+        return -2 if constant < 0 else -1
+    return 0
 
 
-def _polynomial(node: Any, axes: dict[Any, Any], at_least: Any) -> Any:
+def _bounds(node: Any, axes: dict[Any, Any]) -> tuple[Any, Any] | None:
+    """A polynomial that is never more and one that is never less: `time//2` is between (time-1)/2 and time/2."""
+    if node.is_Symbol or node.is_Rational:
+        value = axes.get(node, node)
+        return value, value
+    parts = [_bounds(part, axes) for part in node.args]
+    if any(part is None for part in parts):
+        return None
+    found = cast(list[tuple[Any, Any]], parts)
+    if node.is_Add:
+        return sum(low for low, _ in found), sum(high for _, high in found)
+    if node.is_Mul:
+        number, rest = node.as_coeff_Mul()
+        if number != 1:
+            inner = _bounds(rest, axes)
+            if inner is None:
+                return None
+            low, high = inner if number > 0 else (inner[1], inner[0])
+            return number * low, number * high
+        fine = all(low == 0 or _sign_of(low) > 0 for low, _ in found)
+        return (sympy.prod(low for low, _ in found), sympy.prod(high for _, high in found)) if fine else None
+    if type(node).__name__ in ("FloorDiv", "CleanDiv") and node.args[1].is_Integer and node.args[1] > 0:
+        divisor = node.args[1]
+        return (found[0][0] - divisor + 1) / divisor, found[0][1] / divisor
+    return None
+
+
+def _polynomial(node: Any, axes: dict[Any, Any]) -> Any:
     """An expression with axes and quotients replaced; None if something else is in it."""
     if node.is_Symbol:
         return axes[node]
     if node.is_Rational:
         return node
-    parts = [_polynomial(part, axes, at_least) for part in node.args]
+    parts = [_polynomial(part, axes) for part in node.args]
     if any(part is None for part in parts):
         return None
-    if node.is_Add or node.is_Mul:
+    if node.is_Add or node.is_Mul or (node.is_Pow and parts[1].is_Integer and parts[1] > 0):
         return node.func(*parts)
     if type(node).__name__ in ("FloorDiv", "CleanDiv") and parts[1].is_Integer and parts[1] > 0:
         terms = sympy.expand(parts[0]).as_coefficients_dict()
         constant = terms.pop(sympy.S.One, 0)
-        return at_least(int(constant // parts[1])) if all(value >= 0 for value in terms.values()) else None
+        return _at_least(int(constant // parts[1])) if all(value >= 0 for value in terms.values()) else None
+    if type(node).__name__ in ("FloorDiv", "CleanDiv") and parts[1].free_symbols and _sign_of(parts[1]) == 2:
+        found = _divided(*parts)
+        return None if found is None else found[0]
     return None
+
+
+def _divided(number: Any, divisor: Any) -> tuple[Any, Any] | None:
+    """Quotient and remainder of polynomials, where both are known: 4*words - 1 by words is 3, and words - 1 is left.
+
+    The remainder is 0 or known to be more than 0 and less than the divisor.
+    """
+    divisor = sympy.expand(divisor)
+    if not divisor.free_symbols or _sign_of(divisor) != 2:
+        return None
+    found, rest = sympy.div(sympy.expand(number), divisor, next(iter(divisor.free_symbols)))
+    if _sign_of(rest) < 0:
+        found, rest = found - 1, rest + divisor
+    whole = all(each.is_Integer for each in sympy.expand(found).as_coefficients_dict().values())
+    fits = rest == 0 or (_sign_of(rest) == 2 and _sign_of(divisor - rest) == 2)
+    return (found, rest) if whole and fits else None

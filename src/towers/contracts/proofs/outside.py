@@ -42,16 +42,16 @@ class Outside:
 
 def _spaces(module: nn.Module) -> list[Space]:
     """The classes of all parts, the files that define them, and those of the functions that these use."""
-    kinds = {kind for part in module.modules() for kind in type(part).__mro__ if _foreign(kind.__module__)}
+    kinds = {kind for part in module.modules() for kind in type(part).__mro__ if foreign(kind.__module__)}
     files = {kind.__module__ for kind in kinds}
     for file in list(files):
         used = vars(sys.modules[file]).values() if file in sys.modules else ()
         functions = [getattr(value, "__wrapped__", value) for value in used if callable(value)]
-        files |= {each.__module__ for each in functions if isinstance(each, FunctionType) and _foreign(each.__module__)}
+        files |= {each.__module__ for each in functions if isinstance(each, FunctionType) and foreign(each.__module__)}
     return [*kinds, *(sys.modules[file] for file in files if file in sys.modules)]
 
 
-def _foreign(file: str) -> bool:
+def foreign(file: str) -> bool:
     """Whether code is neither torch's nor Python's own nor the prover's."""
     package = file.partition(".")[0]
     return package not in ("torch", *sys.stdlib_module_names) and not file.startswith("towers.contracts")

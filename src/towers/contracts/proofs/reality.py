@@ -1,20 +1,24 @@
 """The reality check: before a verdict is given, what it claims is tried with real tensors at many sizes."""
 
+import inspect
 import random
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, product
-from math import prod
+from itertools import combinations, islice, product
+from math import gcd, prod
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from towers.contracts.proofs.ranges import Span, Spans
+from towers.contracts.proofs.relations import some_sizes
 from towers.contracts.proofs.symbolic_inputs import Case
+from towers.contracts.proofs.symbolic_run import Outcome
+from towers.contracts.proofs.symbols import examples
 from towers.contracts.proofs.trials import LARGEST_INPUTS, Given, Trial, Trials
-from towers.contracts.proofs.verdicts import Finding
+from towers.contracts.proofs.verdicts import Finding, Guess
 
 SECONDS, SHARE = 0.6, 0.06
 """The time limit of the check: .6 s, or this share of a long limit; a single longer run may exceed it."""
@@ -56,9 +60,11 @@ class RealityCheck:
         """Whether a symbolic failure is confirmed by a real run at a size in its region."""
         if self.reality.untried is not None or finding.outcome is None:
             return True
-        spans = finding.outcome.spans
+        spans, relations = finding.outcome.spans, finding.outcome.relations
         tries = [{name: span.example(prime) for name, span in spans.items()} for prime in (3, 11)]
         tries.append({name: span.example(3 + 4 * at) for at, (name, span) in enumerate(spans.items())})
+        if relations:
+            tries = [tries[0] | chosen for chosen in islice(some_sizes(relations, spans), 3)]
         for sizes in tries:
             try:
                 affordable = case.fits(sizes) and self._affordable(case, sizes)
@@ -109,6 +115,16 @@ class RealityCheck:
                 reason = next(iter(trial.message.splitlines()), "")
                 self.remark(f"not in {str(dtype).removeprefix('torch.')}: {reason}")
 
+    def with_examples(self, table: list[Trial], outcomes: Sequence[Outcome]) -> list[Trial]:
+        """The table with a run at an example of the sizes of each symbolic run, up to eight."""
+        known = [trial.sizes for trial in table]
+        for outcome in outcomes[:8]:
+            sizes = examples(outcome.spans, outcome.case.fits, outcome.relations)
+            if sizes not in known and self._affordable(outcome.case, sizes):
+                trial = self._timed(outcome.case, sizes, 0)
+                table += [] if trial is None else [trial]
+        return table
+
     def around(self, case: Case, table: Sequence[Trial]) -> list[Trial]:
         """The table with further runs that change the size of one axis of a passing run."""
         passing = [trial for trial in table if trial.error is None]
@@ -118,7 +134,7 @@ class RealityCheck:
             {**base.sizes, name: size}
             for base in (passing[len(passing) // 2], passing[-1], passing[0])
             for name, span in spans.items()
-            for size in _small(span)
+            for size in (*_small(span), *(base.sizes[name] * times + more for times in (2, 3, 4, 8) for more in (0, 1)))
         ]
         wanted += [{**passing[0].sizes, name: size} for name in spans for size in (17, 65, 257, *self.numbers)]
         for sizes in _possible(case, wanted):
@@ -223,13 +239,16 @@ def _small(span: Span) -> list[int]:
 
 
 def _numbers_in(module: nn.Module) -> list[int]:
-    """The sizes of the module's parameters and buffers and the ints that it holds."""
+    """The sizes of the module's parameters and buffers, the ints that it holds, and those in the code of `forward`."""
     tensors = [*module.parameters(), *module.buffers()]
     found = {size for tensor in tensors for size in tensor.shape}
     for part in module.modules():
         for value in vars(part).values():
             items = cast(Any, value) if isinstance(value, (tuple, list)) else (value,)
             found |= {item for item in items if type(item) is int}
+        code = getattr(inspect.unwrap(type(part).forward), "__code__", None)
+        if code is not None and not type(part).__module__.startswith("torch."):
+            found |= {value for value in code.co_consts if type(value) is int}
     return sorted(number for number in found if 1 < number <= 5000)[:40]
 
 
@@ -245,16 +264,19 @@ def _elements(case: Case, sizes: Mapping[str, int]) -> int:
 
 def holds_at(conditions: Sequence[str], sizes: Mapping[str, int]) -> bool:
     """Whether the conditions of a verdict, which are Python's expressions on axis names, hold at some sizes."""
-    return all(eval(text, {"__builtins__": {}}, dict(sizes)) for text in conditions)
+    return all(eval(text, {"__builtins__": {}, "min": min, "max": max}, dict(sizes)) for text in conditions)
 
 
-def supposed(check: RealityCheck, case: Case, table: Sequence[Trial], whole: Spans) -> list[list[str]]:
-    """Conditions on single axes, or between two, that hold where the runs passed and nowhere else.
+def supposed(
+    check: RealityCheck, case: Case, table: Sequence[Trial], whole: Spans, told: Sequence[Guess]
+) -> tuple[Sequence[Trial], list[Guess]]:
+    """The table with more runs, and the conditions that hold where the runs passed and nowhere else.
 
-    Bounds are sharpened by more runs. What is found are guesses: they are still to be proven.
+    They are those that the symbolic runs told, some on single axes, and some between two. Bounds are sharpened by more
+    runs. What is found are guesses: they are still to be proven.
     """
     if {trial.error is None for trial in table} != {True, False}:
-        return []
+        return table, []
     table = check.around(case, table)
     alone: list[str] = []
     for name in whole:
@@ -263,16 +285,25 @@ def supposed(check: RealityCheck, case: Case, table: Sequence[Trial], whole: Spa
         failing = {trial.sizes[name] for trial in table if trial.error is not None and _but(name, trial) in rests}
         if failing - passing.keys():
             alone += _alone(check, case, name, passing, failing - passing.keys())
-    guesses = [alone, *([text] for text in _between(list(whole)))]
-    return [each for each in guesses if each and all(holds_at(each, one.sizes) == (one.error is None) for one in table)]
+    guesses = [*told, *([Guess(tuple(alone), ((tuple(alone), ()),))] if alone else []), *_between(list(whole))]
+    return table, [
+        each for each in guesses if all(holds_at(each.texts, one.sizes) == (one.error is None) for one in table)
+    ]
 
 
-def _between(names: Sequence[str]) -> Iterable[str]:
+def _between(names: Sequence[str]) -> Iterable[Guess]:
+    """Conditions between two axes, and those that hold too where an axis is 1, as what broadcasts does."""
     for one, other in product(names, names):
         if one < other:
-            yield from (f"{one} == {other}", f"{one} <= {other}", f"{one} >= {other}")
+            yield from map(_any_of, (f"{one} == {other}", f"{one} <= {other}", f"{one} >= {other}"))
+            yield from (_any_of(f"{one} == {other}", f"{name} == 1") for name in (one, other))
+            yield _any_of(f"{one} == 1", f"{other} == 1")
         if one != other:
-            yield f"{one} % {other} == 0"
+            yield _any_of(f"{one} % {other} == 0")
+
+
+def _any_of(*texts: str) -> Guess:
+    return Guess((" or ".join(texts),), tuple(((text,), ()) for text in texts))
 
 
 def _but(name: str, trial: Trial) -> tuple[int, ...]:
@@ -291,11 +322,12 @@ def _alone(
     texts: list[str] = []
     inside = [size for size in bad if good[0] < size < good[-1]]
     if inside:
-        for divisor in range(2, 65):
-            rests = {size % divisor for size in good}
-            if len(rests) == 1 and not any(size % divisor in rests for size in inside):
-                texts.append(f"{name} % {divisor} == {rests.pop()}")
-                bad = [size for size in bad if size % divisor == good[0] % divisor]
+        whole = gcd(*(size - good[0] for size in good))
+        for divisor in (each for each in range(64, 1, -1) if whole % each == 0):  # the largest that all passing share
+            rest = good[0] % divisor
+            if not any(size % divisor == rest for size in inside):
+                texts.append(f"{name} % {divisor} == {rest}")
+                bad = [size for size in bad if size % divisor == rest]
                 break
     if bad and bad[0] < good[0]:
         near = max(size for size in bad if size < good[0])

@@ -8,14 +8,14 @@ import torch
 from towers.contracts.proofs.explore import Coverage
 from towers.contracts.proofs.reality import DTYPES, RealityCheck, holds_at, supposed
 from towers.contracts.proofs.trials import Trial
-from towers.contracts.proofs.verdicts import Finding
+from towers.contracts.proofs.verdicts import Finding, Guess
 from towers.contracts.specs import tensors
 
 
 class Prover(Protocol):
     """What can prove a case under further conditions."""
 
-    def proves(self, coverage: Coverage, further: Sequence[str]) -> bool:
+    def proves(self, coverage: Coverage, guess: Guess) -> bool:
         """Whether it is proven there."""
         ...
 
@@ -29,13 +29,15 @@ def settle(
         finding.message = f"real tensors pass where symbolic ones fail: {finding.message}"
         finding.verdict, finding.conditions = "not provable", ()
     table = check.table(case, few=few, share=share)
+    if table and finding.verdict == "failed":
+        table = check.with_examples(table, coverage.passed)
     broken, narrow = _differences(finding, table)
     mixed = {trial.error is None for trial in table} == {True, False}
     if broken or narrow or (finding.verdict in ("failed", "not provable") and mixed):
-        guesses = supposed(check, case, table, coverage.whole)
-        conditions = next((each for each in guesses if prover.proves(coverage, each)), None)
-        if conditions is not None:
-            _claim(finding, conditions, broken)
+        table, guesses = supposed(check, case, table, coverage.whole, finding.guesses)
+        guess = next((each for each in guesses if prover.proves(coverage, each)), None)
+        if guess is not None:
+            _claim(finding, guess.texts, broken)
         elif broken:
             _fail(finding, broken)
         elif narrow:
@@ -68,7 +70,8 @@ def _differences(finding: Finding, table: Sequence[Trial]) -> tuple[list[Trial],
 
 def _claim(finding: Finding, conditions: Sequence[str], broken: Sequence[Trial]) -> None:
     [first, *more] = conditions
-    single = not more and " == " in first and first.rpartition(" ")[2].isdigit() and "%" not in first
+    axis, _, size = first.partition(" == ")
+    single = not more and axis.isidentifier() and size.isdigit()
     finding.verdict = "specialised" if single else "holds if"
     finding.conditions = tuple(conditions)
     if broken:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
 
-from towers.contracts.proofs import fast_meta, layer_rules
+from towers.contracts.proofs import fast_meta, layer_rules, value_rules
 from towers.contracts.proofs.symbols import Symbols
 from towers.contracts.proofs.time_limit import ask
 
@@ -43,6 +43,13 @@ RULES: dict[Any, Rule] = {
     torch.split: layer_rules.split,
     Tensor.split: layer_rules.split,
     F.max_pool1d_with_indices: layer_rules.max_pool1d_with_indices,
+    Tensor.__bool__: value_rules.either,
+    torch.linspace: value_rules.linspace,
+    torch.triu_indices: value_rules.upper,
+    torch.tril_indices: value_rules.lower,
+    F.ctc_loss: value_rules.ctc_loss,
+    torch.ctc_loss: value_rules.ctc_loss,
+    torch._nested_tensor_from_mask_left_aligned: value_rules.not_left_aligned,  # pyright: ignore
 }
 """Each is called with the symbols of the run and the operation's own arguments; NotImplemented leaves it to torch."""
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Concatenate, Never, ParamSpec, cast
 
 import torch
@@ -30,6 +30,7 @@ from towers.contracts.proofs.flow import Flow, Passed, demanded, demanded_axes, 
 from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.layer_rules import batch_sizes_of
 from towers.contracts.proofs.ranges import Spans
+from towers.contracts.proofs.relations import Relations, implied, truth
 from towers.contracts.proofs.shape_rules import Rules
 from towers.contracts.proofs.source_location import quiet, raised_at, running_at
 from towers.contracts.proofs.stateful import keeps_sizes
@@ -40,6 +41,9 @@ from towers.contracts.signature import Signature
 from towers.contracts.specs import TensorSpec
 
 P = ParamSpec("P")
+
+MOST_ANSWERS = 16
+"""The largest number of runs with different answers to questions about values."""
 
 UNPROVABLE = (
     Undecidable,
@@ -83,8 +87,12 @@ class Outcome:
 
     case: Case
     spans: Spans
+    relations: Relations = ()
+    """What was taken for granted of the sizes, beyond the spans."""
     steps: list[Step] = field(default_factory=list[Step])
     guards: list[Guard] = field(default_factory=list[Guard])
+    taken: tuple[bool, ...] = ()
+    """The answers to questions about values."""
     error: Exception | None = None
     message: str = ""
     place: str = ""
@@ -95,6 +103,10 @@ class Outcome:
     """Whether the module keeps a size of this call."""
     spell: Callable[[Any], str] = str
     """A sympy expression of torch's symbols in axis names."""
+
+    def sure_of(self, guard: Guard) -> bool:
+        """Whether a guard is proven to hold at all sizes of the run."""
+        return always(guard.relation, self.spans) or implied(guard.relation, self.relations)
 
     def shown(self, shapes: Any) -> str:
         """Shapes as text: "(batch, words-1, 32), (2, batch, 6)"."""
@@ -157,13 +169,13 @@ class _SymbolicCheck(Check):
 class _Run:
     """The state of one run."""
 
-    def __init__(self, module: nn.Module, case: Case, spans: Spans) -> None:
-        self.symbols = Symbols(spans, self.place, case.fits)
+    def __init__(self, module: nn.Module, case: Case, spans: Spans, relations: Relations) -> None:
+        self.symbols = Symbols(spans, self.place, case.fits, relations)
         self.flow = Flow()
         self.root = type(module).__name__
         self.paths = {id(part): path for path, part in named_parts(module).items()}
         self.inside: list[nn.Module] = []
-        self.outcome = Outcome(case, spans)
+        self.outcome = Outcome(case, spans, relations)
         self.thread = threading.get_ident()
         self.hooks = [
             hook
@@ -317,21 +329,51 @@ class _Run:
 
 
 def run(
-    emptied: Emptied, fake: FakeTensorMode, case: Case, spans: Spans, earlier: Mapping[str, int] | None = None
+    emptied: Emptied,
+    fake: FakeTensorMode,
+    case: Case,
+    spans: Spans,
+    relations: Relations = (),
+    earlier: Mapping[str, int] | None = None,
 ) -> Outcome:
     """Run a module on one region of sizes; where that raises questions, once more on torch's Python decompositions.
 
     Those know symbols better, and cost twice as much. With `earlier` the module is first called with those sizes.
     """
-    outcome = _run(emptied, fake, case, spans, nullcontext(), earlier)
-    if outcome.error is None and all(_told(guard, spans) for guard in outcome.open):
+    outcome = _for_all_values(partial(_run, emptied, fake, case, spans, relations, nullcontext(), earlier))
+    if outcome.error is None and all(_told(guard, outcome) for guard in outcome.open):
         return outcome
-    return _run(emptied, fake, case, spans, enable_python_dispatcher(), earlier)
+    return _for_all_values(partial(_run, emptied, fake, case, spans, relations, enable_python_dispatcher(), earlier))
 
 
-def _told(guard: Guard, spans: Spans) -> bool:
+def _for_all_values(run_with: Callable[[tuple[bool, ...]], Outcome]) -> Outcome:
+    """Run with both answers to each question about values: what only some of them pass is not provable."""
+    waiting: list[tuple[bool, ...]] = [()]
+    outcomes: list[Outcome] = []
+    while waiting:
+        answers = waiting.pop()
+        outcomes.append(run_with(answers))
+        taken = outcomes[-1].taken
+        waiting += [(*taken[:at], True) for at in range(len(answers), len(taken))]
+        if len(outcomes) + len(waiting) > MOST_ANSWERS:
+            outcomes[0].error = Undecidable("more than can be tried")
+            outcomes[0].unprovable, outcomes[0].message = True, "it depends on the values of tensors in many ways"
+            return outcomes[0]
+    broken = [each for each in outcomes if each.error is not None]
+    if not broken:
+        outcomes[0].guards = [guard for each in outcomes for guard in each.guards]
+        return outcomes[0]
+    if len(broken) < len(outcomes) and not broken[0].unprovable:
+        broken[0].unprovable = True
+        broken[0].message = f"for some values: {broken[0].message}"
+    return broken[0]
+
+
+def _told(guard: Guard, outcome: Outcome) -> bool:
     """Whether a guard is no riddle: it always holds, or is on one axis that it does not fix."""
-    return guard.fixed is None and (len(guard.relation.free_symbols) == 1 or always(guard.relation, spans))
+    if guard.fixed is not None:
+        return False
+    return len(guard.relation.free_symbols) == 1 or outcome.sure_of(guard)
 
 
 def _run(
@@ -339,16 +381,20 @@ def _run(
     fake: FakeTensorMode,
     case: Case,
     spans: Spans,
+    relations: Relations,
     dispatch: AbstractContextManager[Any],
     earlier: Mapping[str, int] | None,
+    answers: tuple[bool, ...] = (),
 ) -> Outcome:
     module = emptied.copy()
-    one = _Run(module, case, spans)
+    one = _Run(module, case, spans, relations)
+    one.symbols.answers = answers
     fake.shape_env = one.symbols.env
     try:
         with quiet(), fake, dispatch, Rules(one.symbols), modes.watched(one.interceptor), one.flow:
-            for truth in case.truths(one.symbols.sizes):
-                one.symbols.assume(truth)
+            known = [truth(relation, one.symbols.sizes) for relation in relations]
+            for each in (*case.truths(one.symbols.sizes), *known):
+                one.symbols.assume(each)
             for sizes in (*([earlier] if earlier else []), one.symbols.sizes):
                 one.outcome.steps.clear()
                 one.flow.known.clear()
@@ -368,7 +414,7 @@ def _run(
             hook.remove()
         fake.shape_env = None
     outcome = one.outcome
-    outcome.guards = one.symbols.guards()
+    outcome.guards, outcome.taken = one.symbols.guards(), tuple(one.symbols.taken)
     outcome.sizes = {one.symbols.in_axes(size) for size in one.asked}
     outcome.spell = one.symbols.spell
     return outcome

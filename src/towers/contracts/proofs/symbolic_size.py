@@ -121,6 +121,8 @@ def _spell(node: Any, tight: int) -> str:
     if kind in _DIVISIONS:
         left, right = (_spell(side, 3) for side in node.args)
         return _wrapped(f"{left}{_DIVISIONS[kind]}{right}", tight > 1)
+    if kind in ("Min", "Max"):
+        return f"{kind.lower()}({', '.join(sorted(_spell(part, 0) for part in node.args))})"
     if node.is_Add:
         divisor = lcm(*(int(term.as_coeff_Mul()[0].q) for term in node.args))
         if divisor > 1:  # (time-1)/2, not time/2-1/2

@@ -13,7 +13,9 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, statical
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from towers.contracts.proofs.float_sizes import whole
 from towers.contracts.proofs.ranges import PRIMES, Span, Spans
+from towers.contracts.proofs.relations import Relations, some_sizes
 from towers.contracts.proofs.symbolic_size import SymbolicSize, spelled
 from towers.contracts.proofs.time_limit import ask
 
@@ -70,11 +72,17 @@ class _Watched(ShapeEnv):
 class Symbols:
     """The axes of one run."""
 
-    def __init__(self, spans: Spans, locate: Callable[[], str], fits: Callable[[Mapping[str, int]], bool]) -> None:
+    def __init__(
+        self,
+        spans: Spans,
+        locate: Callable[[], str],
+        fits: Callable[[Mapping[str, int]], bool],
+        relations: Relations = (),
+    ) -> None:
         self.env = _Watched(duck_shape=False)
         self.env.places, self.env.owed, self.env.locate = [], [], locate
         self.locate = locate
-        self.examples = examples(spans, fits)
+        self.examples = examples(spans, fits, relations)
         self.names: dict[Any, Any] = {}
         """What each of torch's symbols is in axes: itself, or (time-1)/2 where time is odd."""
         self.axes = {name: sympy.Symbol(name, integer=True, positive=True) for name in spans}
@@ -87,6 +95,9 @@ class Symbols:
         """The batch sizes of packed sequences by their id, each with the number of its sentences."""
         self.own: list[Guard] = []
         self.assumed = 0
+        self.answers: tuple[bool, ...] = ()
+        """What `either` says first, and then no."""
+        self.taken: list[bool] = []
         self.explaining = False
         """Whether a check has failed and looks for the text of its error: then a comparison decides nothing."""
 
@@ -125,6 +136,12 @@ class Symbols:
         _demand(truth)
         self.assumed = len(self.env.guards)
 
+    def either(self) -> bool:
+        """The answer to a question about values, which both answers may be true of."""
+        asked = len(self.taken)
+        self.taken.append(self.answers[asked] if asked < len(self.answers) else False)
+        return self.taken[-1]
+
     def decide(self, truth: torch.SymBool) -> bool:
         """Whether sizes compare so; where torch cannot prove it the examples answer, and a guard is taken down.
 
@@ -154,12 +171,12 @@ class Symbols:
     def guards(self) -> list[Guard]:
         """Everything that only the examples answered."""
         pairs = zip(self.env.guards[self.assumed :], self.env.places[self.assumed :], strict=False)
-        found = [self._guard(guard.expr, place) for guard, place in pairs]
-        return [guard for guard in [*found, *self.own] if guard is not None]
+        found = [self._guard(part, place) for guard, place in pairs for part in sympy.And.make_args(guard.expr)]
+        return [guard for guard in [*found, *self.own] if guard is not None and guard.relation != True]  # noqa: E712
 
     def _guard(self, expression: Any, place: str) -> Guard | None:
         relation = self.in_axes(expression)
-        if relation == True or not relation.free_symbols:  # noqa: E712
+        if not relation.free_symbols:
             return None
         fixed = None
         if isinstance(relation, sympy.Eq) and len(relation.free_symbols) == 1:
@@ -174,7 +191,7 @@ class Symbols:
 
     def in_axes(self, expression: Any) -> Any:
         """A sympy expression over axis names."""
-        return expression.xreplace(self.names)
+        return whole(expression.xreplace(self.names))
 
     def spell(self, expression: Any) -> str:
         """A sympy expression as text in axis names."""
@@ -195,12 +212,18 @@ def _from_zero_on(relation: Any) -> bool:
     return isinstance(relation, sympy.Ge) and relation.args[1] == 0 and relation.args[0].is_Symbol
 
 
-def examples(spans: Spans, fits: Callable[[Mapping[str, int]], bool]) -> dict[str, int]:
-    """A size for each axis, far from each other, that the conditions allow.
+def examples(spans: Spans, fits: Callable[[Mapping[str, int]], bool], relations: Relations = ()) -> dict[str, int]:
+    """A size for each axis, far from each other, that the conditions and the relations allow.
 
     Raises:
         ValueError: none was found.
     """
+    if relations:
+        others = {name: span.example(prime) for (name, span), prime in zip(spans.items(), PRIMES, strict=False)}
+        for chosen in some_sizes(relations, spans):
+            if fits(found := others | chosen):
+                return found
+        raise ValueError(f"no sizes of {', '.join(spans)} were found that the conditions allow")
     names = list(spans)
     for turn in range(len(PRIMES)):
         order = [PRIMES[(turn + place) % len(PRIMES)] for place in range(len(names))]

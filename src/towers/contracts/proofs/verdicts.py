@@ -7,10 +7,23 @@ from typing import Literal
 
 from towers.contracts.proofs.explore import Coverage
 from towers.contracts.proofs.ranges import Span, Spans
+from towers.contracts.proofs.relations import Relations, turned
 from towers.contracts.proofs.symbolic_run import Outcome
+from towers.contracts.proofs.symbolic_size import spelled
+from towers.contracts.proofs.symbols import examples
 
 Verdict = Literal["proven", "holds if", "specialised", "failed", "not provable"]
 WORST_FIRST: tuple[Verdict, ...] = ("failed", "specialised", "holds if", "not provable", "proven")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Conditions under which a module may hold: still to be tried and proven."""
+
+    texts: tuple[str, ...]
+    """In axis names, as Python computes them."""
+    ways: tuple[tuple[tuple[str, ...], Relations], ...]
+    """The alternatives, each with its conditions as `where` takes them and with relations between axes."""
 
 
 @dataclass
@@ -28,6 +41,8 @@ class Finding:
     outcome: Outcome | None = None
     """The run that shows it."""
     runs: int = 0
+    guesses: tuple[Guess, ...] = ()
+    """What the symbolic runs suggest, where they do not prove it."""
 
 
 def judged(coverage: Coverage) -> Finding:
@@ -41,7 +56,10 @@ def judged(coverage: Coverage) -> Finding:
     worst = max(coverage.failed, key=lambda each: sum(not span.single for span in each.spans.values()))
     general = [each for each in coverage.passed if not _special(each.spans, coverage.whole)]
     found = Finding("failed", label, (), worst.message, worst.place, worst, runs)
-    if coverage.unsure:  # so where it holds is not known
+    if coverage.unsure or coverage.open:  # so where it holds is not known
+        return found
+    if any(outcome.relations for outcome in (*coverage.passed, *coverage.failed)):
+        found.guesses = _between_axes(coverage, general)
         return found
     if coverage.passed and (fixed := _fixed(coverage)):
         found.verdict, found.conditions = "specialised", fixed
@@ -57,6 +75,23 @@ def without_half_truths(findings: Sequence[Finding]) -> None:
             if finding.conditions:
                 finding.message += f" (so called it holds if {' and '.join(finding.conditions)})"
                 finding.verdict, finding.conditions = "failed", ()
+
+
+def _between_axes(coverage: Coverage, general: Sequence[Outcome]) -> tuple[Guess, ...]:
+    """Where the runs passed, some of them under relations between axes: all of it, and each alone."""
+    ways: dict[str, tuple[tuple[str, ...], Relations]] = {}
+    special = [each for each in coverage.passed if _special(each.spans, coverage.whole)]
+    for each in (*general, *special):
+        at = examples(each.spans, each.case.fits, each.relations)
+        if any(eval(text, {"__builtins__": {}, "min": min, "max": max}, dict(at)) for text in ways):
+            continue
+        narrow = _narrow(each.spans, coverage.whole)
+        where = tuple(each.spans[name].text(name, coverage.whole[name].first) for name in narrow)
+        told = [spelled(turned(relation, list(coverage.whole))) for relation in each.relations]
+        if text := " and ".join([*where, *told]):
+            ways[text] = (where, each.relations)
+    guesses = [Guess((text,), (way,)) for text, way in ways.items()]
+    return (Guess((" or ".join(ways),), tuple(ways.values())), *guesses) if len(guesses) > 1 else tuple(guesses)
 
 
 def _special(spans: Spans, whole: Spans) -> bool:

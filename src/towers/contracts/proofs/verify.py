@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,13 +20,14 @@ from towers.contracts.proofs.outside import Outside
 from towers.contracts.proofs.proof import ContractVerdict, Port, Proof, ShapeTrace, TraceRow
 from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.reality import SECONDS, SHARE, RealityCheck
+from towers.contracts.proofs.relations import Relations
 from towers.contracts.proofs.settle import settle
 from towers.contracts.proofs.stateful import earlier_sizes
 from towers.contracts.proofs.symbolic_inputs import Case, ModuleSubject, read_subject
 from towers.contracts.proofs.symbolic_run import Outcome, Step, run
 from towers.contracts.proofs.time_limit import OutOfTime, time_limit
 from towers.contracts.proofs.trials import Given, as_if_nothing_ran
-from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, judged, without_half_truths
+from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, Guess, judged, without_half_truths
 from towers.contracts.signature import several
 from towers.contracts.specs import tensors
 
@@ -70,7 +72,9 @@ def verify(
         cases = prover.subject.cases()
         usual = [at for at, case in enumerate(cases) if not (case.members or case.options)]
         for case in cases:
-            coverages.append(prover.cover_within(case, prover.until - check_seconds - time.perf_counter()))
+            coverages.append(
+                prover.cover_within(case, prover.until - check_seconds - time.perf_counter(), PATIENCE * seconds)
+            )
         findings = [judged(coverage) for coverage in coverages]
         check = RealityCheck(module, values or {}, check_seconds, prover.until)
         try:
@@ -102,6 +106,9 @@ def verify(
         tuple(reality.remarks),
     )
 
+
+PATIENCE = 0.3
+"""After this share of the time, the search for more failures ends where one is known: the rest is for conditions."""
 
 _one_at_a_time = threading.RLock()
 """Proofs of two threads wait for each other: what each puts back in the end must be what it found."""
@@ -148,42 +155,51 @@ class _Prover:
             )
         self.subject = read_subject(module, signature, where, args, kwargs)
 
-    def run(self, case: Case, spans: Spans, earlier: Mapping[str, int] | None = None) -> Outcome:
+    def run(
+        self, case: Case, spans: Spans, relations: Relations = (), earlier: Mapping[str, int] | None = None
+    ) -> Outcome:
         """One run."""
         try:
-            return run(self.emptied, self.fake, case, spans, earlier)
+            return run(self.emptied, self.fake, case, spans, relations, earlier)
         finally:
             self.outside.put_back()
 
-    def cover_within(self, case: Case, seconds: float) -> Coverage:
-        """All runs of a case, until the time limit."""
+    def cover_within(
+        self, case: Case, seconds: float, patience: float = float("inf"), relations: Relations = ()
+    ) -> Coverage:
+        """All runs of a case, until the time limit; `patience`: how long it goes on once a failure is known."""
         coverage = Coverage(case, case.spans())
         try:
             with time_limit(max(seconds, 0.0)):
-                explore(coverage, lambda spans: self.run(case, spans))
-                if coverage.failed and not coverage.passed:
-                    try_numbers_told(coverage, lambda spans: self.run(case, spans))
+                one = partial(self.run, case)
+                explore(coverage, one, relations, time.perf_counter() + patience)
+                if coverage.failed and not coverage.passed and not coverage.open:
+                    try_numbers_told(coverage, one)
                 if coverage.passed and not coverage.failed and coverage.first.keeps:
                     self.call_again(coverage)
         except OutOfTime:
             coverage.open.append((Outcome(case, coverage.whole), OUT_OF_TIME))
         return coverage
 
-    def proves(self, coverage: Coverage, further: Sequence[str]) -> bool:
-        """Whether a case is proven under further conditions."""
-        conditions = tuple(condition for text in further for condition in read_conditions(text))
-        subject = replace(self.subject, assumed=(*self.subject.assumed, *conditions))
-        try:
-            narrowed = self.cover_within(replace(coverage.case, subject=subject), self.until - time.perf_counter())
-        except ValueError:
-            return False
-        coverage.runs += narrowed.runs
-        return judged(narrowed).verdict == "proven"
+    def proves(self, coverage: Coverage, guess: Guess) -> bool:
+        """Whether a case is proven under further conditions, or under each alternative of them."""
+        for texts, relations in guess.ways:
+            conditions = tuple(condition for text in texts for condition in read_conditions(text))
+            subject = replace(self.subject, assumed=(*self.subject.assumed, *conditions))
+            try:
+                case = replace(coverage.case, subject=subject)
+                narrowed = self.cover_within(case, self.until - time.perf_counter(), 0.0, relations)
+            except ValueError:
+                return False
+            coverage.runs += narrowed.runs
+            if judged(narrowed).verdict != "proven":
+                return False
+        return True
 
     def call_again(self, coverage: Coverage) -> None:
         """Call a module that keeps sizes again, after calls of other sizes; a failure then is one for all sizes."""
         for earlier in earlier_sizes(coverage.case):
-            again = self.run(coverage.case, coverage.first.spans, earlier)
+            again = self.run(coverage.case, coverage.first.spans, coverage.first.relations, earlier)
             coverage.runs += 1
             if again.error is not None:
                 told = ", ".join(f"{name} = {size}" for name, size in earlier.items())

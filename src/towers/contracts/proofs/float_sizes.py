@@ -1,0 +1,43 @@
+"""Sizes computed by floating point, as whole numbers where both are equal: int(time * 0.5) is time // 2."""
+
+from fractions import Fraction
+from typing import Any
+
+import sympy
+from torch.utils._sympy.functions import FloorDiv
+
+EXACT = 2**20
+"""The largest denominator: a size times such a factor is exact in floating point, for sizes up to 2**33."""
+
+
+def whole(expression: Any) -> Any:
+    """An expression with `int(a / b)`, `ceil(a / b)`, `int(a * 0.5)` and their like as divisions of whole numbers.
+
+    A quotient of sizes is never rounded across a whole number, since these are far below 2**53.
+    """
+    if not expression.args:
+        return expression
+    parts = [whole(part) for part in expression.args]
+    same = all(new is old for new, old in zip(parts, expression.args, strict=True))
+    node = expression if same else expression.func(*parts)
+    name = type(node).__name__
+    if name in ("TruncToInt", "FloorToInt", "CeilToInt") and (quotient := _quotient(node.args[0])) is not None:
+        number, divisor = quotient
+        return FloorDiv(number + divisor - 1, divisor) if name == "CeilToInt" else FloorDiv(number, divisor)
+    return node
+
+
+def _quotient(value: Any) -> tuple[Any, Any] | None:
+    """The whole numbers whose quotient a float is; None where it is no exact one, or may be negative."""
+    if type(value).__name__ == "IntTrueDiv":
+        number, divisor = value.args
+        fine = number.is_nonnegative and divisor.is_Integer and divisor > 0
+        return (number, divisor) if fine else None
+    if type(value).__name__ == "ToFloat":
+        return (value.args[0], sympy.S.One) if value.args[0].is_nonnegative else None
+    if value.is_Mul and len(value.args) == 2 and value.args[0].is_Float:
+        factor = Fraction(float(value.args[0]))
+        inner = _quotient(value.args[1])
+        if inner is not None and inner[1] == 1 and factor >= 0 and factor.denominator <= EXACT:
+            return inner[0] * factor.numerator, sympy.Integer(factor.denominator)
+    return None

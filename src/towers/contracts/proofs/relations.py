@@ -1,0 +1,108 @@
+"""Conditions between axes, such as `time <= words`: they divide a region of sizes where no single axis does."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import product
+from types import CodeType
+from typing import Any, cast
+
+import sympy
+import torch
+from sympy.core.relational import Relational
+
+from towers.contracts.proofs.ranges import PRIMES, Spans
+from towers.contracts.proofs.symbolic_size import spelled
+
+Relations = tuple[Any, ...]
+"""Comparisons of sizes, in axes, all of which are taken for granted."""
+
+MOST_RELATIONS = 3
+"""A region is not divided further than by this number of them."""
+
+MOST_TRIES = 20_000
+"""Choices of sizes that are looked at to find one for which all relations hold."""
+
+
+def negation(relation: Any) -> Any:
+    """The opposite."""
+    return sympy.Not(relation)
+
+
+def turned(relation: Any, order: Sequence[str]) -> Any:
+    """The same relation with the axis on the left that comes first in an order."""
+    left, right = cast(tuple[Any, Any], relation.args)
+    places = [min((order.index(str(axis)) for axis in side.free_symbols), default=len(order)) for side in (left, right)]
+    return relation.reversed if places[1] < places[0] else relation
+
+
+def usable(relation: Any) -> bool:
+    """Whether a relation can be computed with whole numbers."""
+    names = {type(node).__name__ for node in sympy.preorder_traversal(relation)}
+    return isinstance(relation, Relational) and not any("Float" in name or "ToInt" in name for name in names)
+
+
+def truth(relation: Any, sizes: Mapping[str, Any]) -> Any:
+    """Whether it holds for sizes: a bool for ints, a SymBool for symbols."""
+    return eval(_compiled(relation), {"min": torch.sym_min, "max": torch.sym_max}, dict(sizes))
+
+
+@cache
+def _compiled(relation: Any) -> CodeType:
+    text = re.sub(r"(?<!/)/(?!/)", "//", spelled(relation))  # a quotient that is a size has no remainder
+    return compile(text, "relation", "eval")
+
+
+def some_sizes(relations: Relations, spans: Spans) -> Iterator[dict[str, int]]:
+    """Sizes of the axes that relations name, for which all of them hold; none where none is found."""
+    names = sorted({str(axis) for relation in relations for axis in relation.free_symbols})
+    choices: list[list[int]] = []
+    for name in names:
+        span = spans[name]
+        near = [span.first + step * span.step for step in (*range(2, 41), 0, 1)]
+        far = [span.example(prime) for prime in (*PRIMES, 257, 1009, 4099, 65537)]
+        choices.append([size for size in dict.fromkeys([*near, *far]) if size in span])
+    for count, sizes in enumerate(product(*choices)):
+        if count > MOST_TRIES:
+            return
+        found = dict(zip(names, sizes, strict=True))
+        if all(truth(relation, found) for relation in relations):
+            yield found
+
+
+def implied(relation: Any, known: Sequence[Any]) -> bool:
+    """Whether a relation follows from one that is known, up to a constant."""
+    goal = _normal(relation)
+    return goal is not None and any(_follows(goal, fact) for each in known if (fact := _normal(each)) is not None)
+
+
+def _normal(relation: Any) -> tuple[str, Any] | None:
+    """The relation as an expression that is "> 0", "== 0" or "!= 0"; all are whole numbers."""
+    if not isinstance(relation, Relational):
+        return None
+    left, right = cast(tuple[Any, Any], relation.args)
+    difference = sympy.expand(left - right)
+    return {
+        "StrictGreaterThan": (">", difference),
+        "GreaterThan": (">", difference + 1),
+        "StrictLessThan": (">", -difference),
+        "LessThan": (">", 1 - difference),
+        "Equality": ("==", difference),
+        "Unequality": ("!=", difference),
+    }.get(type(relation).__name__)
+
+
+def _follows(goal: tuple[str, Any], fact: tuple[str, Any]) -> bool:
+    wanted, expression = goal
+    kind, known = fact
+    if wanted == kind and expression in (known, -known) and kind != ">":
+        return True
+    same, other = sympy.expand(expression - known), sympy.expand(expression + known)
+    if kind == ">" and wanted == ">":
+        return bool(same.is_Integer and same >= 0)
+    if kind == ">" and wanted == "!=":  # known >= 1, so that it is no number below
+        return bool((same.is_Integer and same >= 0) or (other.is_Integer and other <= 0))
+    if kind == "==":
+        value = next((int(cast(Any, each)) for each in (same, other) if each.is_Integer), None)
+        return value is not None and {">": value > 0, "!=": value != 0, "==": value == 0}[wanted]
+    return False
