@@ -102,7 +102,7 @@ def test_parts_are_saved(parts, tmp_path):
 def test_two_towers_with_other_heads_are_proven(head):
     one = Tower(vector_width=5, filters=None, hidden=None, word_mean=3)
     model = TwoTowers(one, one, **HEADS[head], dropout=0.1)
-    assert str(verify(model, time_limit=120)).startswith("TwoTowers: proven")
+    assert str(verify(model, seconds=120)).startswith("TwoTowers: proven")
 
 
 def test_heads_are_proven():

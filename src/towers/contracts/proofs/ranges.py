@@ -50,17 +50,21 @@ class Span:
             return self.last - (self.last - self.first) % self.step
         return next((size for size in tries if _prime(size)), tries[0])
 
-    def text(self, name: str, lowest: int = 2) -> str:
-        """As a condition: "time >= 2", "time % 2 == 1"; empty if it is none.
+    def texts(self, name: str, lowest: int = 2) -> list[str]:
+        """As conditions: "time >= 2", "time % 2 == 1"; none if it has every size.
 
         `lowest` is the smallest size of the whole axis, which need not be told.
         """
         if self.single:
-            return f"{name} == {self.first}"
-        parts = [f"{name} % {self.step} == {self.first % self.step}"] if self.step > 1 else []
+            return [f"{name} == {self.first}"]
+        found = [f"{name} % {self.step} == {self.first % self.step}"] if self.step > 1 else []
         if self.first - self.step >= lowest or (self.step == 1 and self.first > lowest):
-            parts.append(f"{name} >= {self.first}")
-        return " and ".join([*parts, *([] if self.last is None else [f"{name} <= {self.last}"])])
+            found.append(f"{name} >= {self.first}")
+        return [*found, *([] if self.last is None else [f"{name} <= {self.last}"])]
+
+    def text(self, name: str, lowest: int = 2) -> str:
+        """As one condition, with the same arguments; empty if it has every size."""
+        return " and ".join(self.texts(name, lowest))
 
 
 def _prime(number: int) -> bool:

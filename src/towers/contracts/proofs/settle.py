@@ -80,7 +80,7 @@ def _claim(finding: Finding, conditions: Sequence[str], broken: Sequence[Trial])
 
 def _fail(finding: Finding, broken: Sequence[Trial]) -> None:
     first = broken[0]
-    symbolic = finding.place or "the symbolic runs passed"
+    symbolic = finding.place or ("the symbolic runs passed" if finding.verdict == "proven" else finding.message)
     finding.verdict, finding.conditions = "failed", ()
     finding.message, finding.place = first.message, f"{first.at} (a real run; {symbolic})"
 

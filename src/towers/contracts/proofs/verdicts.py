@@ -86,7 +86,7 @@ def _between_axes(coverage: Coverage, general: Sequence[Outcome]) -> tuple[Guess
         if any(eval(text, {"__builtins__": {}, "min": min, "max": max}, dict(at)) for text in ways):
             continue
         narrow = _narrow(each.spans, coverage.whole)
-        where = tuple(each.spans[name].text(name, coverage.whole[name].first) for name in narrow)
+        where = tuple(text for name in narrow for text in each.spans[name].texts(name, coverage.whole[name].first))
         told = [spelled(turned(relation, list(coverage.whole))) for relation in each.relations]
         if text := " and ".join([*where, *told]):
             ways[text] = (where, each.relations)
