@@ -6,6 +6,7 @@ is fixed. Keras takes padding for words, so its results are compared with ours o
 """
 
 import atexit
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -150,6 +151,8 @@ def torch_jobs(model: nn.Module, given: Sentences) -> dict[str, Job]:
     lengths = () if len(sides) == 1 else (padded[0][1], None)
     ours = (*[some for some, _ in padded], *(lengths or (padded[0][1],)))
     jobs["towers, padded vectors"] = Job(model, ours)
+    if compiles(given.left.values.device):
+        jobs["towers, compiled"] = Job(compiled(model), ours)
     for form in ("padded", "packed"):
         if isinstance(model, TwoTowers):
             plain: nn.Module = PlainTowers(model, form == "packed")
@@ -162,6 +165,16 @@ def torch_jobs(model: nn.Module, given: Sentences) -> dict[str, Job]:
             called = [(*part.to_padded(), *table) for part, table in zip(parts, tables, strict=True)]
             jobs[f"torch, {form}, {kind}"] = Job(plain, called[0] if len(sides) == 1 else tuple(called))
     return jobs
+
+
+def compiles(device: torch.device) -> bool:
+    """Whether torch.compile has the C++ compiler that it takes for what is not one of our operations."""
+    return device.type == "cpu" and any(map(shutil.which, ("g++", "clang++")))
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    torch._dynamo.reset()  # a case compiles for its own sizes, so that no earlier case makes them symbols
+    return torch.compile(model)
 
 
 def of_kind(ids: Ragged, kind: str) -> Ragged:

@@ -108,6 +108,7 @@ _dispatch_modes, _function_modes, _traced = (
     _c._get_tracing_state,
 )
 _transform: Any = _c._functorch.peek_interpreter_stack
+_transforms: Any = _c._functorch.get_dynamic_layer_stack_depth  # torch.compile knows this one as a number
 is_functorch_wrapped_tensor: Any = _c._functorch.is_functorch_wrapped_tensor
 
 
@@ -125,9 +126,7 @@ def plain() -> bool:
 
 def transformed() -> bool:
     """Whether `torch.func` or forward mode takes derivatives: only torch's own operations have all of them."""
-    if _is_compiling():
-        return False
-    return _transform() is not None or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
+    return _transforms() > 0 or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
 
 
 def is_plain(*tensors: Tensor) -> bool:

@@ -1,9 +1,9 @@
 """A whole tower, or two with their head, in one call of a kernel: the same results as their layers in less time.
 
 The layers are the definition, and they run wherever no kernel does: where somebody listens to a layer or has replaced
-it, where tensors are traced, compiled, wrapped or transformed, and where sizes do not fit (then their contracts say
-what is wrong). What the kernels gain is in the rows "towers, vectors" and "towers, ids" of
-`python benchmarks/run.py tower`.
+it, where tensors are traced, wrapped or transformed, and where sizes do not fit (then their contracts say what is
+wrong). In a compiled graph a tower on the CPU is the operation `towers::tower`, which makes the same call. What the
+kernels gain is in the rows "towers, vectors" and "towers, ids" of `python benchmarks/run.py tower`.
 
 A tower is a module with the layers `conv`, `pool` and `lstm`, a number `chunk`, and `accepted`, the door's memory.
 """
@@ -18,7 +18,8 @@ from torch.nn.modules import module as all_modules
 from towers.contracts.modes import switch
 from towers.convert import to_ragged
 from towers.kernels import Batch, Weights, recurrence, triton
-from towers.kernels.cpu import door, tower_autograd
+from towers.kernels.batch import transformed
+from towers.kernels.cpu import door, tower_autograd, tower_operator
 from towers.kernels.order import offsets_of
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.pair_head import PairFeatures
@@ -48,6 +49,8 @@ def has_forward_hooks(*layers: nn.Module) -> bool:
 
 def last_states(tower: nn.Module, sentences: Tensor | Ragged, lengths: Tensor | None) -> Tensor | None:
     """The last state of each sentence, by kernels; None where the layers must be called."""
+    if torch.compiler.is_compiling():
+        return _compiled(tower, sentences, lengths)
     found = _native(tower)
     if found is None:
         return _by_triton(tower, sentences, lengths)
@@ -106,6 +109,20 @@ def logits(
     return door.logits(first[0], of_left[0], first[1], second[0], of_right[0], second[1], head)
 
 
+def _are_usual(tower: nn.Module) -> bool:
+    """Whether the layers are those that the kernels stand for, and none of them must be called itself."""
+    kept: dict[str, Any] = vars(tower)
+    if kept["has_other_parts"] or kept["chunk"] is not None:
+        return False
+    layers: dict[str, Any] = kept["_modules"]
+    conv, pool, lstm = layers["conv"], layers["pool"], layers["lstm"]
+    if type(conv) is not PhraseConv or type(pool) is not FeaturePool or type(lstm) is not RaggedLSTM:
+        return False
+    if has_forward_hooks(conv, pool, lstm) or lstm.recurrent_activation != "sigmoid":
+        return False
+    return not ((switch.proofs and switch.interceptor is not None) or torch.is_autocast_enabled("cpu"))
+
+
 def backend(tower: nn.Module, sentences: Tensor | Ragged) -> Backend:
     """Which code runs these sentences: C on the CPU, Triton on a GPU, or the layers themselves ("torch")."""
     if _by_triton_served(tower, sentences):
@@ -117,20 +134,34 @@ def backend(tower: nn.Module, sentences: Tensor | Ragged) -> Backend:
 # In C, on the CPU.
 
 
+def _compiled(tower: Any, sentences: Tensor | Ragged, lengths: Tensor | None) -> Tensor | None:
+    """As one operation of the compiled graph; None: its layers are compiled, and so they are in an exported program."""
+    if torch.compiler.is_exporting() or transformed() or not _are_usual(tower):
+        return None
+    conv: PhraseConv = tower.conv
+    lstm: RaggedLSTM = tower.lstm
+    if len(vars(lstm)["_parameters"]) != 3 or conv.product_dtype is not None:  # as in `_native`
+        return None
+    tensors = (conv.weight, conv.bias, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0)
+    offsets = None
+    if isinstance(sentences, Ragged):
+        words = sentences.vectors()
+        sentences, offsets = words.values, words.offsets
+    if sentences.is_nested or sentences.device.type != "cpu" or sentences.dtype != conv.weight.dtype:
+        return None
+    if not tower_operator.serves(tensors, tower.pool.size):
+        return None
+    return tower_operator.tower(sentences, offsets, lengths, *tensors, tower.pool.size)
+
+
 def _native(tower: nn.Module) -> tuple[door.TowerWeights, tuple[Tensor, ...]] | None:
     """The weights of a tower whose layers need not be called, if this is eager code."""
-    if not door.plain() or (switch.proofs and switch.interceptor is not None) or torch.is_autocast_enabled("cpu"):
+    if not door.plain() or not _are_usual(tower):
         return None
     kept: dict[str, Any] = vars(tower)
-    layers: dict[str, Any] = kept["_modules"]
-    if kept["has_other_parts"]:
-        return None
-    conv, pool, lstm = layers["conv"], layers["pool"], layers["lstm"]
-    if type(conv) is not PhraseConv or type(pool) is not FeaturePool or type(lstm) is not RaggedLSTM:
-        return None
-    if kept["chunk"] is not None or has_forward_hooks(conv, pool, lstm) or lstm.recurrent_activation != "sigmoid":
-        return None
-    of_conv, of_lstm = vars(conv)["_parameters"], vars(lstm)["_parameters"]
+    layers: dict[str, nn.Module] = kept["_modules"]
+    of_conv: dict[str, Any] = vars(layers["conv"])["_parameters"]
+    of_lstm: dict[str, Any] = vars(layers["lstm"])["_parameters"]
     if len(of_lstm) != 3:  # one layer and direction, one bias, no projection; or pruned
         return None
     try:
@@ -138,7 +169,7 @@ def _native(tower: nn.Module) -> tuple[door.TowerWeights, tuple[Tensor, ...]] | 
                    of_lstm["weight_ih_l0"], of_lstm["weight_hh_l0"], of_lstm["bias_ih_l0"])  # fmt: skip
     except KeyError:
         return None
-    weights = door.tower_weights(kept["accepted"], tensors, pool.size)
+    weights = door.tower_weights(kept["accepted"], tensors, vars(layers["pool"])["size"])
     return None if weights is None else (weights, tensors)
 
 
