@@ -111,3 +111,16 @@ def test_the_card_of_an_ensemble_names_its_parts(tmp_path):
     assert "in 2 networks of these sizes, which answer together" in card
     assert "| word_maximum | 2 |" in card
     assert "no convolution" in card
+
+
+def test_a_second_head_of_one_output_has_the_mean_of_the_sigmoids():
+    members = [model(seed, second=True) for seed in range(2)]
+    for member in members:
+        member.second = PairHead(member.hidden, outputs=1)
+    width = members[0].left.vector_width
+    states = Ensemble(members).states(torch.randn(3, 4, width), torch.randn(3, 5, width))
+    halves = [
+        member.second(*sides).sigmoid()
+        for member, *sides in zip(members, *(side.chunk(2, 1) for side in states), strict=True)
+    ]
+    torch.testing.assert_close(Ensemble(members).second(*states).sigmoid(), (halves[0] + halves[1]) / 2)

@@ -65,10 +65,7 @@ class Config:
         limits = cast(list[Any], data.get("label_range") or [0.0, 1.0])
         numbers = len(limits) == 2 and all(type(limit) in (int, float) for limit in limits)
         self._check("data", data, "label_range", numbers, "two numbers")
-        classes = cast(list[Any] | None, data.get("classes"))
-        named = classes is None or (len(classes) > 0 and all(isinstance(name, str) for name in classes))
-        self._check("data", data, "classes", named, "the names of classes")
-        self.classes: tuple[str, ...] | None = None if classes is None else tuple(classes)
+        self.classes, self.second_classes = (self._names(name) for name in ("classes", "second_classes"))
         self._check("vectors", vectors, "source", isinstance(vectors.get("source", ""), str), "a string")
         self._check("vectors", vectors, "missing", vectors.get("missing", "hash") in ["hash", "zero"], "hash or zero")
         self.label_range: tuple[float, float] = (limits[0], limits[1])
@@ -76,6 +73,13 @@ class Config:
         self.carries = vectors.get("file") == FILE
         """Whether the folder has the vectors; those of towers 0.1.0 have not."""
         self.missing: Any = vectors.get("missing", "hash")
+
+    def _names(self, name: str) -> tuple[str, ...] | None:
+        """The names of classes, if there are any."""
+        classes = cast(list[Any] | None, self.data.get(name))
+        named = classes is None or (len(classes) > 0 and all(isinstance(one, str) for one in classes))
+        self._check("data", self.data, name, named, "the names of classes")
+        return None if classes is None else tuple(classes)
 
     def _check(self, section: str, values: Mapping[str, Any], name: str, right: bool, expected: str) -> None:
         if not right:

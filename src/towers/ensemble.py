@@ -48,38 +48,39 @@ class Ensemble(TwoTowers):
         vars(self).update(left=first.left, right=first.right, pair_features=first.pair_features, dense=first.dense)
         vars(self)["second"] = None if first.second is None else _Second(self)
 
-    def _each(self) -> list[TwoTowers]:
+    def each(self) -> list[TwoTowers]:
+        """The members."""
         return [member for member in self.members if isinstance(member, TwoTowers)]
 
     def divided(self, states: Tensor) -> list[Tensor]:
         """The states of each member, from those side by side."""
-        return list(states.split([member.hidden for member in self._each()], -1))
+        return list(states.split([member.hidden for member in self.each()], -1))
 
     def states(
         self, left: Any, right: Any, left_lengths: Tensor | None = None, right_lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The states of both sentences of each pair, of all members side by side."""
-        pairs = [member.states(left, right, left_lengths, right_lengths) for member in self._each()]
+        pairs = [member.states(left, right, left_lengths, right_lengths) for member in self.each()]
         lefts, rights = zip(*pairs, strict=True)
         return torch.cat(lefts, -1), torch.cat(rights, -1)
 
     def encode_left(self, sentences: Any, lengths: Tensor | None = None) -> Tensor:
         """The states of left sentences, of all members side by side."""
-        return torch.cat([member.encode_left(sentences, lengths) for member in self._each()], -1)
+        return torch.cat([member.encode_left(sentences, lengths) for member in self.each()], -1)
 
     def encode_right(self, sentences: Any, lengths: Tensor | None = None) -> Tensor:
         """The states of right sentences, of all members side by side."""
-        return torch.cat([member.encode_right(sentences, lengths) for member in self._each()], -1)
+        return torch.cat([member.encode_right(sentences, lengths) for member in self.each()], -1)
 
     def compare(self, left_state: Tensor, right_state: Tensor) -> Tensor:
         """The logits of the mean of the members' probabilities; leading axes broadcast, as in TwoTowers."""
-        sides = zip(self._each(), self.divided(left_state), self.divided(right_state), strict=True)
+        sides = zip(self.each(), self.divided(left_state), self.divided(right_state), strict=True)
         return mean_logits([member.compare(left, right) for member, left, right in sides], self.outputs)
 
     @property
     def symmetric(self) -> bool:
         """Whether the logits of (a, b) are those of (b, a)."""
-        return all(member.symmetric for member in self._each())
+        return all(member.symmetric for member in self.each())
 
     @property
     def has_other_parts(self) -> bool:
@@ -88,15 +89,15 @@ class Ensemble(TwoTowers):
 
     def reset_parameters(self) -> None:
         """The initial values of each member."""
-        for member in self._each():
+        for member in self.each():
             member.reset_parameters()
 
     def save(self, folder: str | PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
         """Write all members to one folder, as `TwoTowers.save`. Raises what that does."""
         weights: dict[str, Tensor] = {}
-        for place, member in enumerate(self._each()):
+        for place, member in enumerate(self.each()):
             weights |= {f"members.{place}.{name}": value for name, value in member.own_weights().items()}
-        model = {"members": [member.config() for member in self._each()]}
+        model = {"members": [member.config() for member in self.each()]}
         checkpoint.write(folder, {**(extra or {}), "model": model}, weights)
 
     @classmethod
@@ -128,13 +129,13 @@ class _Second:
             assert isinstance(member, TwoTowers)
             assert member.second is not None
             logits.append(member.second(one, other))
-        return mean_logits(logits, self.outputs, axis=True)
+        return mean_logits(logits, self.outputs)
 
 
-def mean_logits(logits: list[Tensor], outputs: int, *, axis: bool = False) -> Tensor:
-    """Logits of the mean of the probabilities; `axis`: there is an axis of outputs even for one."""
+def mean_logits(logits: list[Tensor], outputs: int) -> Tensor:
+    """Logits of the mean of the probabilities: sigmoids of one output, with or without an axis, else softmax."""
     every = torch.stack(logits)
-    if outputs == 1 and not axis:
+    if outputs == 1:
         return F.logsigmoid(every).logsumexp(0) - F.logsigmoid(-every).logsumexp(0)
     return every.log_softmax(-1).logsumexp(0) - torch.tensor(float(len(logits))).log()
 

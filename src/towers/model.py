@@ -488,7 +488,7 @@ class TwoTowers(Shareable):
         self,
         left_state: Float[Tensor, "*#leading {self.hidden}"],
         right_state: Float[Tensor, "*#leading {self.hidden}"],
-    ) -> Float[Tensor, "*leading"] | Float[Tensor, "*leading {self.outputs}"]:
+    ) -> Float[Tensor, "*leading {self.outputs}"] | Float[Tensor, "*leading"]:
         """The logits of states. Leading axes broadcast: (n, 1, hidden) and (m, hidden) give (n, m).
 
         Raises:

@@ -20,7 +20,9 @@ words that its towers take. File and network are compared on drawn batches befor
   6 drawn batches: file and model differ by at most 1.2e-07
   saved model.onnx
 
-The sigmoid of the logit is the probability. A length that a tower does not take ends in an error when the file runs.
+The sigmoid of the logit is the probability. A model that answers with classes or bins has a logit for each; their
+softmax is the probability. A second head is the output second_logit. The file's metadata says all this, with the names
+of the classes. A length that a tower does not take ends in an error when the file runs.
 
   towers export --model towers-run --format torch --out model.pt2       for torch.export.load
   towers export --model towers-run --format aoti --out model.pt2        compiled for this machine, without Python
@@ -60,13 +62,16 @@ def add_options(export: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write, compare and print."""
-    from towers.export import export
-    from towers.model import TwoTowers
+    from towers.answers import Config
+    from towers.ensemble import load_network
+    from towers.export import Labels, export
 
     ids = arguments.source == "ids"
     if arguments.table is not None and not ids:
         raise ValueError("--table goes with --from ids; from vectors there is no table")
-    model, table, words = TwoTowers.load(arguments.model), None, None
+    model, table, words = load_network(arguments.model), None, None
+    config = Config(arguments.model)
+    labels = Labels(config.classes, config.second_classes, config.label_range)
     if arguments.table == "inside":
         from towers.data.kept_vectors import load_vectors
 
@@ -74,4 +79,5 @@ def run(arguments: argparse.Namespace) -> None:
         words = vectors.known
         table = vectors.table[: len(words)]
     options: dict[str, Any] = {"ids": ids, "table": table, "words": words, "with_towers": arguments.with_towers}
+    options["labels"] = labels
     print(export(model.float(), arguments.out, format=arguments.format, **options))

@@ -7,21 +7,35 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from towers.export.interface import TRIED, Batch, Input, Interface, TowersInterface
+from towers.ensemble import Ensemble
+from towers.export.interface import TRIED, UNNAMED, Batch, Input, Interface, Labels, TowersInterface
 from towers.export.lstm_interface import LSTMInterface
 from towers.layers.lstm import RaggedLSTM
-from towers.model import TwoTowers
+from towers.layers.pair_head import PairFeatures, PairHead
+from towers.layers.phrases import PhraseConv
+from towers.layers.pool import FeaturePool
+from towers.layers.word_dropout import WordDropout
+from towers.layers.word_features import WordFeatures
+from towers.layers.word_map import WordMap
+from towers.model import Tower, TwoTowers
 
-__all__ = ["Exported", "Format", "export"]
+__all__ = ["Exported", "Format", "Labels", "export"]
 
 Format = Literal["onnx", "torch", "aoti"]
 
+EXPORTED = frozenset(
+    {TwoTowers, Ensemble, Tower, PhraseConv, FeaturePool, RaggedLSTM, WordMap, WordFeatures, WordDropout, PairFeatures,
+     PairHead, nn.Linear, nn.Dropout, nn.ModuleList}
+)  # fmt: skip
+"""The layers of TwoTowers: what is not one of them would not be in the file."""
+
 _CLOSE = 1e-4
+"""How much a file may differ, beside the largest value of the output, or beside 1."""
 
 Runner = Callable[[Batch], tuple[Tensor, ...]]
 
@@ -56,20 +70,20 @@ def export(
     ids: bool = False,
     table: Tensor | None = None,
     words: Sequence[str] | None = None,
+    labels: Labels = UNNAMED,
     states: bool = False,
     with_towers: bool = False,
 ) -> Exported:
     """Write a file for any batch and any number of words that the towers take, and compare it with the model.
 
-    Of TwoTowers, inputs are `left`, `right` (batch, words, width), and int64 `left_lengths`, `right_lengths` (batch)
-    for each tower of any number of words; the output is `logit` (batch), whose sigmoid is the probability. A length
-    that the tower does not take ends in an error when the file runs.
+    Of TwoTowers and ensembles of them, inputs are `left`, `right` (batch, words, width), and int64 `left_lengths`,
+    `right_lengths` (batch) for each tower of any number of words. The output is `logit` (batch), whose sigmoid is the
+    probability; of several outputs it is (batch, outputs). A second head is the output `second_logit` (batch, outputs).
+    A length that the tower does not take ends in an error when the file runs.
 
     Of a RaggedLSTM, inputs are `input`, in the order of its `batch_first`, and int64 `lengths` (batch), from 0 to the
     number of steps; outputs are `output`, `h_n` and `c_n`. Every option is exported: layers, directions, biases, gates
-    and, but for ONNX, whose LSTM has none, projections. There is no dropout in the file. Its ONNX file
-    is for onnxruntime: OpenVINO (2026.4, on a CPU) ignores the lengths of ONNX's LSTM, on which files of TwoTowers do
-    not rely.
+    and, but for ONNX, whose LSTM has none, projections. There is no dropout in the file.
 
     Args:
         model: in float32; it is copied to the CPU.
@@ -81,6 +95,7 @@ def export(
             `table` (vocabulary, width).
         table: float32 vectors (vocabulary, width).
         words: the word of each row of the table, for the file's metadata (a JSON list, "words").
+        labels: what the outputs mean, for the file's metadata.
         states: of a RaggedLSTM, take `h_0` and `c_0` as inputs too.
         with_towers: of format "torch", keep towers' own operations. Such a program is faster, and runs only where
             towers is installed: `from towers import RaggedLSTM` comes before torch.export.load.
@@ -88,9 +103,10 @@ def export(
     Raises:
         ImportError: onnx or onnxruntime is not installed.
         OSError: the file cannot be written.
-        ValueError: the format is none of the three, the model or the table is not float32, widths differ, a layer of a
-            tower was replaced, an option is not one of this kind of model, ONNX has no such LSTM, no C++ compiler was
-            found, or file and model differ.
+        TypeError: `model` is neither TwoTowers nor a RaggedLSTM.
+        ValueError: the format is none of the three, the model or the table is not float32 or not finite, widths differ,
+            a layer or a forward was replaced, an option is not one of this kind of model, ONNX has no such LSTM, there
+            are not as many classes as outputs, no C++ compiler was found, or file and model differ.
 
     >>> import tempfile
     >>> from towers import TwoTowers
@@ -104,22 +120,27 @@ def export(
         raise ValueError(f"format is {format!r}; one of {', '.join(get_args(Format))} belongs there")
     if with_towers and format != "torch":
         raise ValueError(f"with_towers is for format torch; {format} has no place for towers' own operations")
+    if not isinstance(model, TwoTowers | RaggedLSTM):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"model is {type(model).__name__}; TwoTowers and RaggedLSTM are exported")
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise ValueError(f"{name} is {parameter.dtype}; files are float32: model.float() first")
+        if not parameter.isfinite().all():
+            raise ValueError(f"{name} has a value that is not finite; train the model again")
     interface: Interface
     if isinstance(model, RaggedLSTM):
         _check_lstm(model, format, ids or table is not None or words is not None)
         interface = LSTMInterface(model, states)
     else:
         _check_towers(model, ids, table, states)
+        _check_labels(model, labels)
         if words is not None and (table is None or len(words) != len(table)):
             rows = "there is no table" if table is None else f"the table has {len(table)} rows"
             raise ValueError(f"words has {len(words)} words; {rows}")
         place = ("outside" if table is None else "inside") if ids else None
         kept = None if words is None else tuple(words)
-        interface = TowersInterface(model, "ids" if ids else "vectors", table, place, kept)
+        interface = TowersInterface(model, "ids" if ids else "vectors", table, place, kept, labels)
     path = Path(path)
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"{path.absolute().parent}: no folder; make it first")
@@ -144,16 +165,12 @@ def _check_lstm(lstm: RaggedLSTM, format: Format, words: bool) -> None:
 
 
 def _check_towers(model: TwoTowers, ids: bool, table: Tensor | None, states: bool) -> None:
-    from towers.layers.phrases import PhraseConv
-    from towers.layers.pool import FeaturePool
-
     if states:
         raise ValueError("states is for a RaggedLSTM; towers begin with zeros")
-    if model.has_other_parts:
-        raise ValueError("the model has parts that are not exported yet: only TwoTowers' usual ones are")
-    for side, tower in (("left", model.left), ("right", model.right)):
-        if (type(tower.conv), type(tower.pool), type(tower.lstm)) != (PhraseConv, FeaturePool, RaggedLSTM):
-            raise ValueError(f"{side}: one of its layers was replaced; Tower's own layers are exported")
+    for name, module in cast("Any", model).named_modules():
+        if type(module) not in EXPORTED:
+            where = name or "the model"
+            raise ValueError(f"{where} was replaced by a {type(module).__name__}, for which there is no export")
     if table is not None and not ids:
         raise ValueError("table goes with ids=True")
     if ids and model.left.vector_width != model.right.vector_width:
@@ -162,6 +179,14 @@ def _check_towers(model: TwoTowers, ids: bool, table: Tensor | None, states: boo
         raise ValueError(f"table is {tuple(table.shape)}; (vocabulary, {model.left.vector_width}) belongs there")
     if table is not None and table.dtype != torch.float32:
         raise ValueError(f"table is {table.dtype}; float32 belongs there")
+
+
+def _check_labels(model: TwoTowers, labels: Labels) -> None:
+    heads = (("classes", labels.classes, model), ("second_classes", labels.second_classes, model.second))
+    for name, classes, head in heads:
+        if classes is not None and (head is None or len(classes) != head.outputs):
+            outputs = "there is no second head" if head is None else f"the model has {head.outputs} outputs"
+            raise ValueError(f"labels: {name} has {len(classes)} names; {outputs}")
 
 
 def _writer(format: Format, with_towers: bool) -> Callable[[Interface, Path], Runner]:
@@ -187,7 +212,7 @@ def _compared(interface: Interface, run: Runner, path: Path) -> float:
                 came, expected = tuple(found.shape), tuple(wanted.shape)
                 raise ValueError(f"{path}: {entry.name} is {came} where the model gives {expected}; not kept")
             difference = float((found - wanted).abs().max()) if found.numel() else 0.0
-            if not difference < _CLOSE:
+            if not difference < _CLOSE * max(1.0, float(wanted.abs().max()) if wanted.numel() else 0.0):
                 raise ValueError(f"{path}: file and model differ by {difference:.1e} on a drawn batch; not kept")
             largest = max(largest, difference)
     return largest

@@ -1,16 +1,16 @@
 """What goes into an exported file and comes out: names, axes and dtypes, and the batches that it is compared on."""
 
+import copy
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from towers.export.onnx_graph import Graph
-from towers.export.portable import Portable
-from towers.export.with_towers import WholeTowers
+from towers.export.portable import Pairs, make_portable
 from towers.model import Tower, TwoTowers
 
 Source = Literal["vectors", "ids"]
@@ -30,9 +30,29 @@ class Input:
     name: str
     dtype: torch.dtype
     axes: tuple[str | int, ...]
+    columns: tuple[str, ...] = ()
+    """What the last axis counts: the names of classes, or the degrees of bins."""
 
     def __str__(self) -> str:
-        return f"{self.name}: {str(self.dtype).removeprefix('torch.')} ({', '.join(map(str, self.axes))})"
+        columns = f": {', '.join(self.columns)}" if self.columns else ""
+        return f"{self.name}: {str(self.dtype).removeprefix('torch.')} ({', '.join(map(str, self.axes))}){columns}"
+
+
+class Labels(NamedTuple):
+    """What the outputs of TwoTowers mean, for the metadata of a file.
+
+    Attributes:
+        classes: the names of the classes, if the model answers with classes.
+        second_classes: those of the second head.
+        label_range: what the probabilities 0 and 1 mean, or the first and the last bin.
+    """
+
+    classes: tuple[str, ...] | None = None
+    second_classes: tuple[str, ...] | None = None
+    label_range: tuple[float, float] = (0.0, 1.0)
+
+
+UNNAMED = Labels()
 
 
 class Interface(ABC):
@@ -93,6 +113,7 @@ class TowersInterface(Interface):
         table: with ids the vectors (vocabulary, width); "outside": they are an input.
         place: where the table is; None for vectors.
         words: the word of each row of a table inside, for the file's metadata.
+        labels: what the outputs mean.
     """
 
     model: TwoTowers
@@ -100,6 +121,7 @@ class TowersInterface(Interface):
     table: Tensor | None = None
     place: Place | None = None
     words: tuple[str, ...] | None = None
+    labels: Labels = UNNAMED
 
     def inputs(self) -> list[Input]:
         """In the order of the file: left, right, lengths of towers for any number of words, table."""
@@ -122,8 +144,19 @@ class TowersInterface(Interface):
         return ("left", self.model.left), ("right", self.model.right)
 
     def outputs(self) -> list[Input]:
-        """The logit of each pair."""
-        return [Input("logit", torch.float32, ("batch",))]
+        """The logit of each pair, or one for each class or bin; and those of the second head."""
+        outputs, second, classes = self.model.outputs, self.model.second, self.labels.classes
+        columns = self._bins() if classes is None else classes
+        found = [Input("logit", torch.float32, ("batch",) if outputs == 1 else ("batch", outputs), columns)]
+        if second is not None:
+            names = self.labels.second_classes or ()
+            found.append(Input("second_logit", torch.float32, ("batch", second.outputs), names))
+        return found
+
+    def _bins(self) -> tuple[str, ...]:
+        """The degrees of the bins."""
+        (low, high), last = self.labels.label_range, self.model.outputs - 1
+        return tuple(f"{low + (high - low) * bin / last:g}" for bin in range(last + 1)) if last else ()
 
     def lowest(self) -> dict[str, int]:
         """As many words as the towers need."""
@@ -138,17 +171,34 @@ class TowersInterface(Interface):
         }
 
     def metadata(self) -> dict[str, str]:
-        """With what the logit means, and the words of the table."""
-        words = {} if self.words is None else {"words": json.dumps(self.words, ensure_ascii=False)}
-        return super().metadata() | {"output": "logit (batch): its sigmoid is the probability"} | words
+        """With what the outputs mean, the names of their columns, and the words of the table."""
+        found = super().metadata() | {"output": self._meaning()}
+        columns = {entry.name: entry.columns for entry in self.outputs() if entry.columns}
+        if columns:
+            found["columns"] = json.dumps(columns, ensure_ascii=False)
+        if self.words is not None:
+            found["words"] = json.dumps(self.words, ensure_ascii=False)
+        return found
+
+    def _meaning(self) -> str:
+        outputs, (low, high) = self.model.outputs, self.labels.label_range
+        if outputs == 1:
+            means = "logit (batch): its sigmoid is the probability"
+            means += f", and the score is {low:g} + {high - low:g} * probability" if (low, high) != (0, 1) else ""
+        elif self.labels.classes is not None:
+            means = f"logit (batch, {outputs}): its softmax is the probability of each class"
+        else:
+            means = f"logit (batch, {outputs}): the score is the mean of the bins under its softmax"
+        second = "" if self.model.second is None else "; second_logit: its softmax is the probability of each class"
+        return means + second
 
     def portable(self) -> nn.Module:
         """In torch's own operations."""
-        return Portable(self.model, ids=self.source == "ids", table=self.table)
+        return Pairs(make_portable(copy.deepcopy(self.model)), ids=self.source == "ids", table=self.table)
 
     def whole(self) -> nn.Module:
         """With towers' own operations."""
-        return WholeTowers(self.model, ids=self.source == "ids", table=self.table)
+        return Pairs(self.model, ids=self.source == "ids", table=self.table)
 
     def graph(self, graph: Graph) -> list[str]:
         """As operators of ONNX."""
@@ -159,7 +209,7 @@ class TowersInterface(Interface):
             names |= {side: graph.node("Gather", table, side, axis=0) for side in ("left", "right")}
         from towers.export.onnx_towers import towers_graph  # with numpy, which comes with onnx
 
-        return [towers_graph(graph, self.model, names)]
+        return towers_graph(graph, self.model, names)
 
     def draw(self, sentences: int, words: int, seed: int) -> Batch:
         """A batch: each tower's words are `words` more than it needs, or what it takes; padding holds other numbers."""
@@ -191,5 +241,8 @@ class TowersInterface(Interface):
         table = batch.get("table", self.table)
         if self.source == "ids" and table is not None:
             sides = [torch.nn.functional.embedding(ids, table) for ids in sides]
+        lengths = batch.get("left_lengths"), batch.get("right_lengths")
+        second = self.model.second
         with torch.no_grad():
-            return (self.model(*sides, batch.get("left_lengths"), batch.get("right_lengths")),)
+            logits = self.model(*sides, *lengths)
+            return (logits,) if second is None else (logits, second(*self.model.states(sides[0], sides[1], *lengths)))

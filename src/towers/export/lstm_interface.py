@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from towers.export.interface import Batch, Input, Interface
 from towers.export.onnx_graph import Graph
-from towers.export.portable_lstm import PortableLSTM
-from towers.export.with_towers import WholeLSTM
+from towers.export.portable_lstm import PortableLSTM, WholeLSTM
 from towers.layers.lstm import RaggedLSTM
 
 

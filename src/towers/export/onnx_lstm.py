@@ -1,59 +1,110 @@
-"""RaggedLSTM as ONNX's LSTM operator, one for each layer; of a tower, or alone with every option that ONNX has.
+"""RaggedLSTM as ONNX's LSTM operator, one for each layer and direction; of a tower, or alone with every option.
 
-ONNX's LSTM has the gates in the order i, o, f, c and two biases. onnxruntime's takes no empty batch, no empty sequence
-and no length 0: there an empty sentence, or step, is added and cut off again, and a sentence of length 0 runs one step
-whose results are replaced.
+ONNX's LSTM has the gates in the order i, o, f, c and two biases. Runtimes differ in what they do with the lengths of
+sentences: OpenVINO (2026.4, on a CPU) ignores them. So no result relies on them: a second direction reads turned
+sentences, the states at the end are looked up, and padding becomes 0 afterwards.
 """
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from towers.export.onnx_graph import INT32, Graph, checked_lengths, numbers
 from towers.layers.lstm import RaggedLSTM
 
 HARD_SIGMOIDS = {"hard_sigmoid": 1 / 6, "hard_sigmoid_keras2": 0.2}
+CLOSED = 1e4
+"""What is added to a gate to shut it, or taken off to open it: far beyond where a sigmoid of float32 is 0 or 1."""
 
 
-def lstm_layer(
-    graph: Graph, lstm: RaggedLSTM, layer: int, x: str, lengths: str, h_0: str = "", c_0: str = ""
+def one_direction(
+    graph: Graph,
+    lstm: RaggedLSTM,
+    row: int,
+    x: str,
+    lengths: str,
+    h_0: str = "",
+    c_0: str = "",
+    *,
+    marked: bool = False,
 ) -> list[str]:
-    """Y (steps, directions, batch, hidden), Y_h and Y_c (directions, batch, hidden) of x (steps, batch, inputs).
+    """Y (steps, batch, hidden), Y_h and Y_c (1, batch, hidden) of x (steps, batch, inputs) from left to right.
 
-    Lengths are int32; they and the states are "" where there are none.
+    Args:
+        row: the layer and direction, as the rows of h_0 count them.
+        lengths: at least 1.
+        h_0, c_0: (1, batch, hidden); "" for zeros.
+        marked: the last input of a step is 1 where a sentence has ended. There the cell keeps its state: the input gate
+            is shut, the forget gate open.
     """
-    directions = 1 + lstm.bidirectional
-    rows = lstm.names()[layer * directions : (layer + 1) * directions]
-    weights = [graph.constant(np.stack([_gates(getattr(lstm, names[part])) for names in rows])) for part in (0, 1)]
-    bias = graph.constant(np.stack([_both_biases(lstm, names) for names in rows])) if lstm.bias else ""
-    more: dict[str, Any] = {"direction": "bidirectional"} if directions == 2 else {}
+    names = lstm.names()[row]
+    inputs, recurrent = (_gates(numbers(getattr(lstm, name))) for name in names[:2])
+    if marked:
+        mark = np.zeros((4, lstm.hidden_size, 1), np.float32)
+        mark[0], mark[2] = -CLOSED, CLOSED  # i and f of i, o, f, c
+        inputs = np.concatenate([inputs, mark.reshape(-1, 1)], 1)
+    bias = graph.constant(_both_biases(lstm, names)[None]) if lstm.bias else ""
+    more: dict[str, Any] = {}
     if (slope := HARD_SIGMOIDS.get(lstm.recurrent_activation)) is not None:
-        more |= {
-            "activations": ["HardSigmoid", "Tanh", "Tanh"] * directions,
-            "activation_alpha": [slope] * directions,
-            "activation_beta": [0.5] * directions,
-        }
-    inputs = [x, *weights, bias, lengths, h_0, c_0]
-    while inputs[-1] == "":
-        inputs.pop()
-    return graph.several(3, "LSTM", *inputs, hidden_size=lstm.hidden_size, **more)
+        more = {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [slope], "activation_beta": [0.5]}
+    weights = graph.constant(inputs[None]), graph.constant(recurrent[None])
+    given = [x, *weights, bias, graph.node("Cast", lengths, to=INT32), h_0, c_0]
+    while given[-1] == "":
+        given.pop()
+    y, *ends = graph.several(3, "LSTM", *given, hidden_size=lstm.hidden_size, **more)
+    return [graph.node("Squeeze", y, graph.constant([1])), *ends]
 
 
 def _both_biases(lstm: RaggedLSTM, names: list[str]) -> NDArray[Any]:
-    first = _gates(getattr(lstm, names[2]))
-    return np.concatenate([first, _gates(getattr(lstm, names[3])) if lstm.bias is True else np.zeros_like(first)])
+    first = _gates(numbers(getattr(lstm, names[2])))
+    second = _gates(numbers(getattr(lstm, names[3]))) if lstm.bias is True else np.zeros_like(first)
+    return np.concatenate([first, second])
 
 
-def _gates(parameter: Tensor) -> NDArray[Any]:
+def _gates(parameter: NDArray[Any]) -> NDArray[Any]:
     """i, f, g, o -> i, o, f, g."""
-    i, f, g, o = np.split(numbers(parameter), 4)
+    i, f, g, o = np.split(parameter, 4)
     return np.concatenate([i, o, f, g])
 
 
+def turned(graph: Graph, x: str, lengths: str) -> str:
+    """The real steps of each sentence of x (steps, batch, width) from the last to the first."""
+    return graph.node("ReverseSequence", x, lengths, time_axis=0, batch_axis=1)
+
+
+def at_last_step(graph: Graph, y: str, lengths: str) -> str:
+    """The values (1, batch, width) of each sentence's last step of y (steps, batch, width)."""
+    last = graph.node("Unsqueeze", graph.node("Sub", lengths, graph.constant([1])), graph.constant([0, 2]))
+    sizes = graph.node("Slice", graph.node("Shape", y), graph.constant([1]), graph.constant([3]))
+    places = graph.node("Expand", last, graph.node("Concat", graph.constant([1]), sizes, axis=0))
+    return graph.node("GatherElements", y, places, axis=0)
+
+
+def last_states(graph: Graph, lstm: RaggedLSTM, x: str, lengths: str) -> str:
+    """The states at the end (batch, hidden of each direction) of one layer; of the second direction, at its end."""
+    ends: list[str] = []
+    for direction in range(1 + lstm.bidirectional):
+        y, *_ = one_direction(graph, lstm, direction, turned(graph, x, lengths) if direction else x, lengths)
+        ends.append(graph.node("Squeeze", at_last_step(graph, y, lengths), graph.constant([0])))
+    return graph.node("Concat", *ends, axis=1)
+
+
+def all_outputs(graph: Graph, lstm: RaggedLSTM, x: str, lengths: str) -> str:
+    """The outputs (steps, batch, hidden of each direction) of one layer; any number where a sentence has ended."""
+    found: list[str] = []
+    for direction in range(1 + lstm.bidirectional):
+        y, *_ = one_direction(graph, lstm, direction, turned(graph, x, lengths) if direction else x, lengths)
+        found.append(turned(graph, y, lengths) if direction else y)
+    return graph.node("Concat", *found, axis=2)
+
+
 def whole_lstm(graph: Graph, lstm: RaggedLSTM, *, states: bool) -> list[str]:
-    """The values output, h_n and c_n of the inputs "input", "lengths" and, with states, "h_0" and "c_0"."""
+    """The values output, h_n and c_n of the inputs "input", "lengths" and, with states, "h_0" and "c_0".
+
+    onnxruntime's LSTM takes no empty batch, no empty sequence and no length 0: there an empty sentence, or step, is
+    added and cut off again, and a sentence of length 0 runs one step whose results are replaced.
+    """
     zero, one = graph.constant([0]), graph.constant([1])
     x = graph.node("Transpose", "input", perm=[1, 0, 2]) if lstm.batch_first else "input"
     sizes = graph.node("Shape", x)
@@ -66,19 +117,29 @@ def whole_lstm(graph: Graph, lstm: RaggedLSTM, *, states: bool) -> list[str]:
     if states:
         pads = graph.node("Concat", graph.constant([0, 0, 0, 0]), more[1], zero, axis=0)
         given = [graph.node("Pad", name, pads) for name in ("h_0", "c_0")]
+    count = graph.node("Squeeze", graph.node("Add", steps, more[0]), zero)
+    place = graph.node("Range", graph.constant(np.asarray(0)), count, graph.constant(np.asarray(1)))
+    real = graph.node("Less", graph.node("Unsqueeze", place, one), lengths)  # (steps, batch)
+    real = graph.node("Unsqueeze", real, graph.constant([2]))
+    mark = graph.node("Cast", graph.node("Not", real), to=1)
     filled = graph.node("Unsqueeze", graph.node("Greater", lengths, zero), one)  # (batch, 1)
-    at_least_one = graph.node("Cast", graph.node("Max", lengths, one), to=INT32)
-    directions, nothing = 1 + lstm.bidirectional, graph.constant(np.zeros((), np.float32))
+    at_least_one, nothing = graph.node("Max", lengths, one), graph.constant(np.zeros((), np.float32))
     ends: list[list[str]] = [[], []]
-    for layer in range(lstm.num_layers):
-        span = graph.constant([layer * directions]), graph.constant([(layer + 1) * directions]), zero
-        own = [graph.node("Slice", state, *span) if state else "" for state in given]
-        y, *found = lstm_layer(graph, lstm, layer, x, at_least_one, *own)
-        for end, state, before in zip(ends, found, own, strict=True):
-            end.append(graph.node("Where", filled, state, before or nothing))
-        x = graph.node("Transpose", y, perm=[0, 2, 1, 3])
-        x = graph.node("Reshape", x, graph.constant([0, 0, -1]))
-    x = graph.node("Where", filled, x, nothing)
+    x = graph.node("Where", real, x, nothing)  # padding may be NaN
+    for _ in range(lstm.num_layers):
+        found: list[str] = []
+        for direction in range(1 + lstm.bidirectional):
+            row = len(ends[0])
+            span = graph.constant([row]), graph.constant([row + 1]), zero
+            own = [graph.node("Slice", state, *span) if state else "" for state in given]
+            read = graph.node("Concat", turned(graph, x, at_least_one) if direction else x, mark, axis=2)
+            y, _, c_n = one_direction(graph, lstm, row, read, at_least_one, *own, marked=True)
+            h_n = at_last_step(graph, y, at_least_one)
+            for end, state, before in zip(ends, (h_n, c_n), own, strict=True):
+                end.append(graph.node("Where", filled, state, before or nothing))
+            y = graph.node("Where", real, y, nothing)
+            found.append(turned(graph, y, at_least_one) if direction else y)
+        x = graph.node("Concat", *found, axis=2)
     output = graph.node("Slice", x, graph.constant([0, 0]), graph.node("Concat", steps, batch, axis=0))
     output = graph.node("Transpose", output, perm=[1, 0, 2]) if lstm.batch_first else output
     last = [graph.node("Concat", *end, axis=0) for end in ends]

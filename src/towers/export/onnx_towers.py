@@ -1,85 +1,156 @@
-"""TwoTowers as an ONNX graph of standard operators: Conv, ReduceMax, LSTM with sequence_lens, Gemm.
+"""TwoTowers as an ONNX graph of standard operators: Conv, ReduceMax, LSTM, Gemm.
 
 words (batch, words, width) -> Conv over neighbouring words -> (batch, filters, steps)
-      -> maximum over groups of features -> (steps, batch, features) -> LSTM, each sentence to its own end
-left state - right state -> Gemm -> Relu -> Gemm -> logit (batch)
+      -> maximum over groups of features -> (batch, steps, features) -> LSTM, each sentence to its own end
+features of both states -> Gemm -> Relu -> Gemm -> logit (batch)
 """
 
+from collections.abc import Callable, Mapping
+
+import numpy as np
 from torch import Tensor
 
-from towers.export.onnx_graph import INT32, Graph, checked_lengths, numbers
-from towers.export.onnx_lstm import lstm_layer
+from towers.ensemble import Ensemble
+from towers.export.onnx_graph import Graph, checked_lengths, numbers
+from towers.export.onnx_lstm import all_outputs, last_states
+from towers.layers.pair_head import Feature, PairHead
+from towers.layers.phrases import PhraseConv
+from towers.layers.step_pool import Reduce
 from towers.model import Tower, TwoTowers
 
 
-def towers_graph(graph: Graph, model: TwoTowers, names: dict[str, str | None]) -> str:
-    """The logits of a pair: `names` are the values "left", "right" and their lengths, None where there are none."""
-    states = [
-        tower_graph(graph, tower, str(names[side]), names[f"{side}_lengths"])
-        for side, tower in (("left", model.left), ("right", model.right))
-    ]
-    difference = graph.node("Sub", *states)
-    hidden = graph.node("Relu", _linear(graph, difference, model.dense.weight, model.dense.bias))
-    logits = _linear(graph, hidden, model.logit.weight, model.logit.bias)
-    return graph.node("Squeeze", logits, graph.constant([1]))
+def towers_graph(graph: Graph, model: TwoTowers, names: Mapping[str, str | None]) -> list[str]:
+    """The logits of a pair, and those of a second head.
+
+    `names` are the values "left", "right" and their lengths, None where there are none.
+    """
+    members = model.each() if isinstance(model, Ensemble) else [model]
+    found = [_one(graph, member, names) for member in members]
+    if not isinstance(model, Ensemble):
+        return found[0]
+    outputs = [model.outputs, 0 if model.second is None else model.second.outputs]
+    return [_mean(graph, logits, outputs[place]) for place, logits in enumerate(map(list, zip(*found, strict=True)))]
+
+
+def _one(graph: Graph, model: TwoTowers, names: Mapping[str, str | None]) -> list[str]:
+    """Of one model."""
+    sides = ("left", model.left), ("right", model.right)
+    states = [tower_graph(graph, tower, str(names[side]), names[f"{side}_lengths"]) for side, tower in sides]
+    logits = _head(graph, model, states)
+    first = graph.node("Squeeze", logits, graph.constant([1])) if model.outputs == 1 else logits
+    return [first] if model.second is None else [first, _head(graph, model.second, states)]
+
+
+FEATURES: Mapping[Feature, Callable[[Graph, str, str], str]] = {
+    "difference": lambda graph, u, v: graph.node("Sub", u, v),
+    "absolute difference": lambda graph, u, v: graph.node("Abs", graph.node("Sub", u, v)),
+    "product": lambda graph, u, v: graph.node("Mul", u, v),
+    "positive difference": lambda graph, u, v: graph.node("Relu", graph.node("Sub", u, v)),
+    "negative difference": lambda graph, u, v: graph.node("Relu", graph.node("Sub", v, u)),
+}
+
+
+def _head(graph: Graph, head: TwoTowers | PairHead, states: list[str]) -> str:
+    """Logits (batch, outputs)."""
+    features = [FEATURES[name](graph, *states) for name in head.pair_features.features]
+    hidden = graph.node("Concat", *features, axis=1)
+    for layer in (head.dense, head.logit):
+        hidden = graph.node("Relu", hidden) if layer is head.logit else hidden
+        weight, bias = (graph.constant(numbers(part)) for part in (layer.weight, layer.bias))
+        hidden = graph.node("Gemm", hidden, weight, bias, transB=1)
+    return hidden
+
+
+def _mean(graph: Graph, logits: list[str], outputs: int) -> str:
+    """The logits of the mean of the probabilities, see `towers.ensemble.mean_logits`."""
+    zero = graph.constant([0])
+    every = graph.node("Concat", *(graph.node("Unsqueeze", one, zero) for one in logits), axis=0)
+    if outputs > 1:
+        every = graph.node("LogSoftmax", every, axis=-1)
+        count = graph.constant(np.full((), np.log(len(logits)), np.float32))
+        return graph.node("Sub", graph.node("ReduceLogSumExp", every, zero, keepdims=0), count)
+    shares = [graph.node("Neg", graph.node("Softplus", side)) for side in (graph.node("Neg", every), every)]
+    yes, no = (graph.node("ReduceLogSumExp", share, zero, keepdims=0) for share in shares)
+    return graph.node("Sub", yes, no)
 
 
 def tower_graph(graph: Graph, tower: Tower, sentences: str, lengths: str | None) -> str:
-    """The last states (batch, hidden) of sentences (batch, words, width)."""
-    words = tower.kernel_words
-    kernel = graph.constant(numbers(tower.conv.weight).transpose(1, 2, 0))
+    """The states (batch, width) of sentences (batch, words, vector width)."""
+    sizes = graph.node("Shape", sentences)
+    batch, words = (graph.node("Slice", sizes, graph.constant([at]), graph.constant([at + 1])) for at in (0, 1))
+    if lengths is None:
+        lengths = graph.node("Expand", words, batch)
+    else:
+        lengths = checked_lengths(graph, words, lengths, lowest=tower.kernel_words)
+    if tower.word_map is not None:
+        sentences = _of_each_word(graph, sentences, tower.word_map.linear)
+    states = [_walk(graph, tower, sentences, lengths, batch)] if tower.walks else []
+    for part in (tower.word_maximum, tower.word_mean):
+        if part is not None:
+            reduced = _over_steps(graph, _of_each_word(graph, sentences, part.linear), lengths, part.reduce)
+            states.append(graph.node("Relu", reduced) if part.reduce == "max" else reduced)
+    return states[0] if len(states) == 1 else graph.node("Concat", *states, axis=1)
+
+
+def _walk(graph: Graph, tower: Tower, sentences: str, lengths: str, batch: str) -> str:
+    """What the LSTM says of the phrases, or what `reduce` does."""
+    steps = graph.node("Sub", lengths, graph.constant([tower.kernel_words - 1]))
+    features = sentences if tower.conv is None else _phrases(graph, tower, sentences)  # pyright: ignore
+    if not tower.hidden:
+        return _over_steps(graph, features, steps, tower.reduce)
+    features = graph.node("Transpose", features, perm=[1, 0, 2])
+    features, steps = _never_empty(graph, batch, features, steps)
+    if tower.reduce == "last":
+        states = last_states(graph, tower.lstm, features, steps)
+    else:
+        output = graph.node("Transpose", all_outputs(graph, tower.lstm, features, steps), perm=[1, 0, 2])
+        states = _over_steps(graph, output, steps, tower.reduce)
+    return graph.node("Slice", states, graph.constant([0]), batch, graph.constant([0]))
+
+
+def _phrases(graph: Graph, tower: Tower, sentences: str) -> str:
+    """The largest features of neighbouring words (batch, steps, features)."""
+    kernel, bias = numbers(tower.conv.weight).transpose(1, 2, 0), numbers(tower.conv.bias)
     turned = graph.node("Transpose", sentences, perm=[0, 2, 1])
-    phrases = graph.node("Conv", turned, kernel, graph.constant(numbers(tower.conv.bias)), kernel_shape=[words])
-    shape = graph.constant([0, tower.pool.features, tower.pool.size, -1])
-    groups = graph.node("Reshape", phrases, _with_empty_batch(graph, phrases, shape))
-    features = graph.node("ReduceMax", groups, graph.constant([2]), keepdims=0)
-    features = graph.node("Transpose", features, perm=[2, 0, 1])
-    steps = "" if lengths is None else _steps(graph, sentences, lengths, words)
-    sizes = graph.node("Shape", features)
-    count = graph.node("Slice", sizes, graph.constant([1]), graph.constant([2]))
-    features, steps = _never_empty(graph, sizes, count, features, steps)
-    given = graph.node("Cast", steps, to=INT32) if steps else ""
-    y, end, _ = lstm_layer(graph, tower.lstm, 0, features, given)
-    states = _at_last_step(graph, y, steps) if steps else graph.node("Squeeze", end, graph.constant([0]))
-    return graph.node("Slice", states, graph.constant([0]), count, graph.constant([0]))
+    given = turned, graph.constant(kernel), graph.constant(bias)
+    phrases = graph.node("Conv", *given, kernel_shape=[tower.kernel_words])
+    sizes = graph.node("Shape", phrases)
+    batch, steps = (graph.node("Slice", sizes, graph.constant([at]), graph.constant([at + 1])) for at in (0, 2))
+    inner = graph.constant([tower.pool.features, tower.pool.size])
+    groups = graph.node("Reshape", phrases, graph.node("Concat", batch, inner, steps, axis=0), allowzero=1)
+    return graph.node("Transpose", graph.node("ReduceMax", groups, graph.constant([2]), keepdims=0), perm=[0, 2, 1])
 
 
-def _at_last_step(graph: Graph, y: str, steps: str) -> str:
-    """The output of each sentence's last step (batch, hidden): OpenVINO's LSTM ignores lengths, and ends in padding."""
-    y = graph.node("Squeeze", y, graph.constant([1]))
-    last = graph.node("Unsqueeze", graph.node("Sub", steps, graph.constant([1])), graph.constant([0, 2]))
-    sizes = graph.node("Slice", graph.node("Shape", y), graph.constant([1]), graph.constant([3]))
-    places = graph.node("Expand", last, graph.node("Concat", graph.constant([1]), sizes, axis=0))
-    return graph.node("Squeeze", graph.node("GatherElements", y, places, axis=0), graph.constant([0]))
-
-
-def _never_empty(graph: Graph, sizes: str, count: str, features: str, steps: str) -> tuple[str, str]:
+def _never_empty(graph: Graph, batch: str, features: str, steps: str) -> tuple[str, str]:
     """An empty batch gets a sentence that is cut off again: onnxruntime's LSTM ends the process for none."""
     zero, one = graph.constant([0]), graph.constant([1])
-    more = graph.node("Where", graph.node("Equal", count, zero), one, zero)
-    ends = [graph.node("Slice", sizes, graph.constant([place]), graph.constant([place + 1])) for place in (0, 2)]
-    shape = graph.node("Concat", ends[0], more, ends[1], axis=0)
-    features = graph.node("Concat", features, graph.node("ConstantOfShape", shape), axis=1)
-    if steps:
-        steps = graph.node("Concat", steps, graph.node("Expand", one, more), axis=0)
-    return features, steps
+    more = graph.node("Where", graph.node("Equal", batch, zero), one, zero)
+    pads = graph.node("Concat", graph.constant([0, 0, 0, 0]), more, zero, axis=0)
+    return graph.node("Pad", features, pads), graph.node("Concat", steps, graph.node("Expand", one, more), axis=0)
 
 
-def _with_empty_batch(graph: Graph, phrases: str, shape: str) -> str:
-    """The shape with its sizes worked out: -1 has no answer where the batch is empty."""
-    sizes = graph.node("Shape", phrases)
-    batch = graph.node("Slice", sizes, graph.constant([0]), graph.constant([1]))
-    steps = graph.node("Slice", sizes, graph.constant([2]), graph.constant([3]))
-    inner = graph.node("Slice", shape, graph.constant([1]), graph.constant([3]))
-    return graph.node("Concat", batch, inner, steps, axis=0)
+def _over_steps(graph: Graph, values: str, lengths: str, reduce: Reduce) -> str:
+    """The last, largest or mean value (batch, width) of the first `lengths` of values (batch, steps, width)."""
+    one, two = graph.constant([1]), graph.constant([2])
+    sizes = graph.node("Shape", values)
+    if reduce == "last":
+        last = graph.node("Unsqueeze", graph.node("Sub", lengths, one), graph.constant([1, 2]))
+        ends = [graph.node("Slice", sizes, graph.constant([at]), graph.constant([at + 1])) for at in (0, 2)]
+        places = graph.node("Expand", last, graph.node("Concat", ends[0], one, ends[1], axis=0))
+        return graph.node("Squeeze", graph.node("GatherElements", values, places, axis=1), one)
+    steps = graph.node("Squeeze", graph.node("Slice", sizes, one, two), graph.constant([0]))
+    place = graph.node("Range", graph.constant(0), steps, graph.constant(1))
+    real = graph.node("Unsqueeze", graph.node("Less", place, graph.node("Unsqueeze", lengths, one)), two)
+    nothing = graph.constant(np.full((), -np.inf if reduce == "max" else 0, np.float32))
+    kept = graph.node("Where", real, values, nothing)
+    if reduce == "max":
+        return graph.node("ReduceMax", kept, one, keepdims=0)
+    count = graph.node("Unsqueeze", graph.node("Cast", lengths, to=1), one)
+    return graph.node("Div", graph.node("ReduceSum", kept, one, keepdims=0), count)
 
 
-def _steps(graph: Graph, sentences: str, lengths: str, kernel_words: int) -> str:
-    """Steps of each sentence."""
-    words = graph.node("Slice", graph.node("Shape", sentences), graph.constant([1]), graph.constant([2]))
-    lengths = checked_lengths(graph, words, lengths, lowest=kernel_words)
-    return graph.node("Sub", lengths, graph.constant([kernel_words - 1]))
-
-
-def _linear(graph: Graph, inputs: str, weight: Tensor, bias: Tensor) -> str:
-    return graph.node("Gemm", inputs, graph.constant(numbers(weight)), graph.constant(numbers(bias)), transB=1)
+def _of_each_word(graph: Graph, sentences: str, layer: PhraseConv) -> str:
+    """A PhraseConv of one word."""
+    weight: Tensor = layer.weight[0]
+    product = graph.node("MatMul", sentences, graph.constant(numbers(weight).T))
+    return graph.node("Add", product, graph.constant(numbers(layer.bias)))

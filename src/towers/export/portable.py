@@ -1,35 +1,30 @@
-"""TwoTowers in torch's own operations alone: what is exported where towers is not installed.
+"""TwoTowers for torch.export: as they are, or in torch's own operations alone where towers is not installed."""
 
-The LSTM is a loop over steps that the compiler keeps as a loop, so that one program serves every number of words. One
-more row follows the words, so that no size is ever 1, which torch.export would take for a constant.
-"""
-
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._higher_order_ops.while_loop import while_loop  # pyright: ignore[reportUnknownVariableType]
 from torch.nn import functional as F
 
-from towers.kernels.recurrence import GATES
+from towers.ensemble import Ensemble
+from towers.export.portable_lstm import Padded
+from towers.layers.step_pool import Reduce
+from towers.layers.word_features import WordFeatures
 from towers.model import Tower, TwoTowers
 
 
-class Portable(nn.Module):
-    """The logits of pairs: `model.forward` with lengths, in torch's own operations.
+class Pairs(nn.Module):
+    """The logits of pairs, and those of a second head: from vectors, or from word ids and a table of vectors.
 
     Args:
-        model: whose weights are copied.
-        ids: whether it takes word ids (batch, words) and a table of vectors in place of the vectors.
-        table: the table, inside the program; None: an input.
+        model: the towers.
+        ids: whether it takes word ids (batch, words) in place of vectors (batch, words, width).
+        table: with ids, the table inside the program; None: an input.
     """
 
     def __init__(self, model: TwoTowers, *, ids: bool = False, table: Tensor | None = None) -> None:
         super().__init__()
-        self.left = PortableTower(model.left)
-        self.right = self.left if model.right is model.left else PortableTower(model.right)
-        self.dense, self.logit = _linear(model.dense), _linear(model.logit)
-        self.ids = ids
+        self.model, self.ids = model, ids
         self.register_buffer("table", None if table is None else table.detach().clone())
 
     def forward(
@@ -39,68 +34,82 @@ class Portable(nn.Module):
         left_lengths: Tensor | None = None,
         right_lengths: Tensor | None = None,
         table: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (batch) of left and right (batch, words, width), or ids (batch, words)."""
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits (batch) or (batch, outputs), and those of the second head."""
         if self.ids:
             vectors: Any = self.table if table is None else table
             left, right = F.embedding(left, vectors), F.embedding(right, vectors)
-        difference = self.left(left, left_lengths) - self.right(right, right_lengths)
-        return self.logit(F.relu(self.dense(difference))).squeeze(-1)
+        states = self.model.states(left, right, left_lengths, right_lengths)
+        logits = self.model.compare(*states)
+        return logits if self.model.second is None else (logits, self.model.second(*states))
+
+
+def make_portable(model: TwoTowers) -> TwoTowers:
+    """Put a PortableTower in the place of each tower of a model, and return it."""
+    for member in model.each() if isinstance(model, Ensemble) else [model]:
+        left: Any = PortableTower(member.left)
+        right: Any = left if member.left is member.right else PortableTower(member.right)
+        member.left, member.right = left, right
+    return model
 
 
 class PortableTower(nn.Module):
-    """The last states (batch, hidden) of sentences (batch, words, width)."""
+    """The states (batch, width) of padded sentences (batch, words, vector width), as `Tower.forward` has them."""
 
     def __init__(self, tower: Tower) -> None:
         super().__init__()
-        self.words, self.kernel_words, self.hidden = tower.words, tower.kernel_words, tower.hidden
-        self.pool, self.gate = tower.pool.size, GATES[tower.lstm.recurrent_activation]
-        self.kernel = _kept(tower.conv.weight.transpose(1, 2))  # (kernel_words, width, filters)
-        self.bias = _kept(tower.conv.bias)
-        self.inputs, self.recurrent = _kept(tower.lstm.weight_ih_l0.t()), _kept(tower.lstm.weight_hh_l0.t())
-        self.lstm_bias = _kept(tower.lstm.bias_ih_l0)
+        self.kernel_words, self.reduce = tower.kernel_words, tower.reduce
+        self.conv, self.pool, self.word_map = tower.conv, tower.pool, tower.word_map
+        self.lstm = Padded(tower.lstm) if tower.hidden else None
+        self.walks = tower.walks
+        self.words = nn.ModuleList(part for part in (tower.word_maximum, tower.word_mean) if part is not None)
 
     def forward(self, sentences: Tensor, lengths: Tensor | None) -> Tensor:
-        """Each sentence to its own end."""
-        words = sentences.shape[1]
-        if lengths is not None:
-            fitting = (lengths >= self.kernel_words) & (lengths <= words)
-            message = f"a length is below {self.kernel_words}, or above the number of words"
-            torch._assert_async(fitting.all(), message)  # pyright: ignore[reportPrivateUsage]
-        gates, steps = self._gates(sentences), words - self.kernel_words + 1
-        state = sentences.new_zeros(sentences.shape[0], self.hidden)
-
-        def going(step: Tensor, h: Tensor, c: Tensor) -> Tensor:
-            return step < steps
-
-        def walk(step: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            shares = gates.index_select(1, step.unsqueeze(0)).squeeze(1)
-            i, f, g, o = (shares + h @ self.recurrent).chunk(4, 1)
-            cell = self.gate(f) * c + self.gate(i) * g.tanh()
-            hidden = self.gate(o) * cell.tanh()
-            if lengths is None:
-                return step + 1, hidden, cell
-            active = (step <= lengths - self.kernel_words).unsqueeze(1)
-            return step + 1, torch.where(active, hidden, h), torch.where(active, cell, c)
-
-        start = torch.zeros((), dtype=torch.int64, device=sentences.device)
-        loop = cast("Any", while_loop)
-        return loop(going, walk, (start, state, state.clone()))[1]
-
-    def _gates(self, sentences: Tensor) -> Tensor:
-        """The input's share of the gates (batch, steps + 1, 4 hidden): phrases, maximum, and one row after the end."""
+        """Each sentence to its own end; one more row follows the words, see `portable_lstm`."""
+        batch, words = sentences.shape[:2]
+        if lengths is None:
+            lengths = torch.full((batch,), words, device=sentences.device)
+        fitting = (lengths >= self.kernel_words) & (lengths <= words)
+        message = f"a length is below {self.kernel_words}, or above the number of words"
+        torch._assert_async(fitting.all(), message)  # pyright: ignore[reportPrivateUsage]
         padded = F.pad(sentences, (0, 0, 0, 1))
+        if self.word_map is not None:
+            padded = _linear(padded, self.word_map.linear)
+        states = [self._walk(padded, lengths - self.kernel_words + 1)] if self.walks else []
+        states += [_of_words(padded, lengths, part) for part in self.words if isinstance(part, WordFeatures)]
+        return torch.cat(states, 1)
+
+    def _walk(self, padded: Tensor, steps: Tensor) -> Tensor:
+        """What the LSTM says of the phrases, or what `reduce` does."""
+        features: Tensor = padded if self.conv is None else self._phrases(padded)  # pyright: ignore
+        if self.lstm is None:
+            return _over_steps(features, steps, self.reduce)
+        last = self.reduce == "last"
+        output, h_n, _ = self.lstm(features.transpose(0, 1), steps, outputs=not last)
+        return torch.cat(list(h_n.unbind()), 1) if last else _over_steps(output.transpose(0, 1), steps, self.reduce)
+
+    def _phrases(self, padded: Tensor) -> Tensor:
+        """The largest features of neighbouring words (batch, steps + 1, features)."""
         steps = padded.shape[1] - self.kernel_words + 1
-        phrases = self.bias + sum(padded[:, place : place + steps] @ row for place, row in enumerate(self.kernel))
-        features = phrases.unflatten(2, (-1, self.pool)).amax(3)
-        return features @ self.inputs + self.lstm_bias
+        shares = [padded[:, place : place + steps] @ row.t() for place, row in enumerate(self.conv.weight)]
+        return (self.conv.bias + sum(shares)).unflatten(2, (-1, self.pool.size)).amax(3)
 
 
-def _kept(parameter: Tensor) -> nn.Parameter:
-    return nn.Parameter(parameter.detach().clone().contiguous(), requires_grad=False)
+def _of_words(padded: Tensor, lengths: Tensor, part: WordFeatures) -> Tensor:
+    reduced = _over_steps(_linear(padded, part.linear), lengths, part.reduce)
+    return F.relu(reduced) if part.reduce == "max" else reduced
 
 
-def _linear(layer: nn.Linear) -> nn.Linear:
-    copied = nn.Linear(layer.in_features, layer.out_features, device="meta")
-    copied.weight, copied.bias = _kept(layer.weight), _kept(layer.bias)
-    return copied
+def _over_steps(values: Tensor, lengths: Tensor, reduce: Reduce | str) -> Tensor:
+    """The last, largest or mean value (batch, width) of the first `lengths` of values (batch, steps, width)."""
+    if reduce == "last":
+        return values.gather(1, (lengths - 1).reshape(-1, 1, 1).expand(-1, -1, values.shape[2])).squeeze(1)
+    real = (torch.arange(values.shape[1], device=values.device) < lengths.unsqueeze(1)).unsqueeze(2)
+    if reduce == "max":
+        return torch.where(real, values, float("-inf")).amax(1)
+    return torch.where(real, values, 0.0).sum(1) / lengths.unsqueeze(1)
+
+
+def _linear(values: Tensor, layer: Any) -> Tensor:
+    """A PhraseConv of one word."""
+    return F.linear(values, layer.weight[0], layer.bias)

@@ -1,4 +1,8 @@
-"""RaggedLSTM in torch's own operations alone, for torch.export: see `towers.export.portable`."""
+"""RaggedLSTM in torch's own operations alone, for torch.export.
+
+The LSTM is a loop over steps that the compiler keeps as a loop, so that one program serves every number of steps. One
+more row follows the steps, so that no size is ever 1, which torch.export would take for a constant.
+"""
 
 from typing import Any, cast
 
@@ -11,75 +15,105 @@ from towers.kernels.recurrence import GATES
 from towers.layers.lstm import RaggedLSTM
 
 
-class PortableLSTM(nn.Module):
-    """(output, h_n, c_n) of `lstm.forward` with lengths.
+class Padded(nn.Module):
+    """An LSTM of padded sentences (steps, batch, width) that run from right to left, too; its weights are the layer's.
 
     Each step writes its output into a copy of all outputs, as a loop that a compiler keeps has no other way.
     """
 
     def __init__(self, lstm: RaggedLSTM) -> None:
         super().__init__()
-        self.batch_first, self.layers, self.directions = lstm.batch_first, lstm.num_layers, 1 + lstm.bidirectional
-        self.widths, self.rows = (lstm.state_width, lstm.hidden_size), lstm.state_rows
-        self.gate, self.projected = GATES[lstm.recurrent_activation], lstm.proj_size > 0
-        for row, names in enumerate(lstm.names()):
-            weights = {name[:9]: getattr(lstm, name).detach().clone() for name in names if "weight" in name}
-            zero = torch.zeros(4 * lstm.hidden_size)
-            weights["bias"] = sum((getattr(lstm, name).detach() for name in names if "bias" in name), zero)
-            for name, weight in weights.items():
-                self.register_buffer(f"{name}_{row}", weight)
+        self.lstm = lstm
+
+    def forward(
+        self, x: Tensor, lengths: Tensor, h_0: Tensor | None = None, c_0: Tensor | None = None, *, outputs: bool = True
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Output (steps, batch, width), which is 0 where a sentence has ended, h_n and c_n.
+
+        `x` has one step more than the longest sentence can have. Without `outputs` there are none, and of one layer.
+        """
+        lstm, (steps, batch) = self.lstm, x.shape[:2]
+        place = torch.arange(steps, device=x.device).unsqueeze(1)
+        active = place < lengths
+        backwards = torch.where(active, lengths - 1 - place, place).unsqueeze(2)
+        h, c = (x.new_zeros(lstm.state_rows, batch, width) for width in (lstm.state_width, lstm.hidden_size))
+        h, c = h if h_0 is None else h_0, c if c_0 is None else c_0
+        ends: list[tuple[Tensor, Tensor]] = []
+        output: Tensor | None = None
+        for _ in range(lstm.num_layers):
+            found: list[Tensor] = []
+            for direction in range(1 + lstm.bidirectional):
+                row = len(ends)
+                given = x.gather(0, backwards.expand(-1, -1, x.shape[2])) if direction else x
+                own, end = self._walk(lstm.names()[row], given, active, h[row].clone(), c[row].clone(), outputs)
+                ends.append(end)
+                found += [] if own is None else [own]
+                if direction and found:
+                    found[1] = found[1].gather(0, backwards.expand(-1, -1, found[1].shape[2]))
+            x = output = torch.cat(found, 2) if found else x
+        h_n, c_n = (torch.stack(parts) for parts in zip(*ends, strict=True))
+        return output if outputs else None, h_n, c_n
+
+    def _walk(
+        self, names: list[str], x: Tensor, active: Tensor, h: Tensor, c: Tensor, outputs: bool
+    ) -> tuple[Tensor | None, tuple[Tensor, Tensor]]:
+        """One layer in one direction."""
+        gate, weights = GATES[self.lstm.recurrent_activation], {name[:9]: getattr(self.lstm, name) for name in names}
+        bias = sum(getattr(self.lstm, name) for name in names if "bias" in name)
+        gates, recurrent = x @ weights["weight_ih"].t() + bias, weights["weight_hh"].t()
+        projection = weights["weight_hr"].t() if self.lstm.proj_size else None
+        last = x.shape[0] - 1
+
+        def going(step: Tensor, *state: Tensor) -> Tensor:
+            return step < last
+
+        def walk(step: Tensor, h: Tensor, c: Tensor, *output: Tensor) -> tuple[Tensor, ...]:
+            at = step.unsqueeze(0)
+            i, f, g, o = (gates.index_select(0, at).squeeze(0) + h @ recurrent).chunk(4, 1)
+            cell = gate(f) * c + gate(i) * g.tanh()
+            hidden = gate(o) * cell.tanh()
+            hidden = hidden if projection is None else hidden @ projection
+            here = active.index_select(0, at).squeeze(0).unsqueeze(1)
+            written = [rows.index_copy(0, at, torch.where(here, hidden, 0.0).unsqueeze(0)) for rows in output]
+            return step + 1, torch.where(here, hidden, h), torch.where(here, cell, c), *written
+
+        start = torch.zeros((), dtype=torch.int64, device=x.device)
+        rows = [x.new_zeros(x.shape[0], x.shape[1], h.shape[1])] if outputs else []
+        _, h, c, *output = cast("Any", while_loop)(going, walk, (start, h, c, *rows))
+        return output[0] if output else None, (h, c)
+
+
+class PortableLSTM(nn.Module):
+    """(output, h_n, c_n) of `lstm.forward` with lengths."""
+
+    def __init__(self, lstm: RaggedLSTM) -> None:
+        super().__init__()
+        self.padded, self.batch_first = Padded(lstm), lstm.batch_first
 
     def forward(
         self, input: Tensor, lengths: Tensor, h_0: Tensor | None = None, c_0: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Padded input, in the order of `batch_first`."""
         x = input.transpose(0, 1) if self.batch_first else input
-        steps, batch = x.shape[:2]
-        torch._assert_async(  # pyright: ignore[reportPrivateUsage]
-            ((lengths >= 0) & (lengths <= steps)).all(), "a length is below 0, or above the number of steps"
-        )
-        x = F.pad(x, (0, 0, 0, 0, 0, 1))  # a row behind the end, as in `portable`
-        place = torch.arange(steps + 1, device=x.device).unsqueeze(1)
-        active = place < lengths
-        backwards = torch.where(active, lengths - 1 - place, place).unsqueeze(2)
-        h, c = (x.new_zeros(self.rows, batch, width) for width in self.widths)
-        h, c = h if h_0 is None else h_0, c if c_0 is None else c_0
-        ends: list[tuple[Tensor, Tensor]] = []
-        for layer in range(self.layers):
-            outputs: list[Tensor] = []
-            for direction in range(self.directions):
-                row = layer * self.directions + direction
-                given = x.gather(0, backwards.expand(-1, -1, x.shape[2])) if direction else x
-                output, end = self._walk(row, given, active, h[row].clone(), c[row].clone())
-                ends.append(end)
-                outputs.append(output.gather(0, backwards.expand(-1, -1, output.shape[2])) if direction else output)
-            x = torch.cat(outputs, 2)
-        output = x[:steps]
-        h_n, c_n = (torch.stack(parts) for parts in zip(*ends, strict=True))
+        fitting = ((lengths >= 0) & (lengths <= x.shape[0])).all()
+        message = "a length is below 0, or above the number of steps"
+        torch._assert_async(fitting, message)  # pyright: ignore[reportPrivateUsage]
+        output, h_n, c_n = self.padded(F.pad(x, (0, 0, 0, 0, 0, 1)), lengths, h_0, c_0)
+        output = output[: x.shape[0]]
         return output.transpose(0, 1).contiguous() if self.batch_first else output.clone(), h_n, c_n
 
-    def _walk(self, row: int, x: Tensor, active: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One layer in one direction; output is 0 where a sentence has ended."""
-        weight: Any = {name: getattr(self, f"{name}_{row}") for name in ("weight_ih", "weight_hh", "bias")}
-        gates, recurrent = x @ weight["weight_ih"].t() + weight["bias"], weight["weight_hh"].t()
-        projection = cast(Tensor, getattr(self, f"weight_hr_{row}")).t() if self.projected else None
-        last = x.shape[0] - 1
 
-        def going(step: Tensor, h: Tensor, c: Tensor, output: Tensor) -> Tensor:
-            return step < last
+class WholeLSTM(nn.Module):
+    """`lstm.forward` itself, with its three results in a row."""
 
-        def walk(step: Tensor, h: Tensor, c: Tensor, output: Tensor) -> tuple[Tensor, ...]:
-            at = step.unsqueeze(0)
-            i, f, g, o = (gates.index_select(0, at).squeeze(0) + h @ recurrent).chunk(4, 1)
-            cell = self.gate(f) * c + self.gate(i) * g.tanh()
-            hidden = self.gate(o) * cell.tanh()
-            hidden = hidden if projection is None else hidden @ projection
-            here = active.index_select(0, at).squeeze(0).unsqueeze(1)
-            output = output.index_copy(0, at, torch.where(here, hidden, 0.0).unsqueeze(0))
-            return step + 1, torch.where(here, hidden, h), torch.where(here, cell, c), output
+    def __init__(self, lstm: RaggedLSTM) -> None:
+        super().__init__()
+        self.lstm = lstm
 
-        start = torch.zeros((), dtype=torch.int64, device=x.device)
-        output = x.new_zeros(x.shape[0], x.shape[1], h.shape[1])
-        loop = cast("Any", while_loop)
-        _, h, c, output = loop(going, walk, (start, h, c, output))
-        return output, (h, c)
+    def forward(
+        self, input: Tensor, lengths: Tensor, h_0: Tensor | None = None, c_0: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """output, h_n and c_n."""
+        hx = None if h_0 is None or c_0 is None else (h_0, c_0)
+        output, (h_n, c_n) = self.lstm(input, hx, lengths=lengths)
+        return output, h_n, c_n
