@@ -172,9 +172,9 @@ def compiles(device: torch.device) -> bool:
     return device.type == "cpu" and any(map(shutil.which, ("g++", "clang++")))
 
 
-def compiled(model: nn.Module) -> nn.Module:
+def compiled(model: nn.Module, backend: str = "inductor") -> nn.Module:
     torch._dynamo.reset()  # a case compiles for its own sizes, so that no earlier case makes them symbols
-    return torch.compile(model)
+    return torch.compile(model, backend=backend)
 
 
 def of_kind(ids: Ragged, kind: str) -> Ragged:

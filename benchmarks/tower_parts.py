@@ -8,20 +8,16 @@ from rich import box
 from rich.table import Table
 
 from towers import Ragged, Tower
-from towers.kernels import Batch, cpu
-from towers.kernels.cpu import phrases_call
+from towers.kernels import Batch
 from towers.optim import KerasAdam
 
-PARTS = ("phrases", "LSTM", "optimizer")
+PARTS = ("LSTM", "optimizer")
 
 
 def parts(tower: Tower, ids: Ragged, phase: str) -> dict[str, Callable[[], object]]:
-    """Each part by itself; training: forward and backward pass. Phrases: convolution and pool together."""
+    """Each part by itself; training: forward and backward pass."""
     vectors, training = ids.vectors(), phase == "training"
     calls: dict[str, Callable[[], object]] = {}
-    if cpu.why_not() is None:
-        calls["part: phrases, vectors"] = _phrases(tower, vectors, training)
-        calls["part: phrases, ids"] = _phrases(tower, ids, training)
     rows = vectors.values.shape[0] - tower.kernel_words + 1
     features = torch.rand(rows, tower.pool.features, requires_grad=training)
     steps = vectors.lengths - tower.kernel_words + 1
@@ -37,29 +33,6 @@ def parts(tower: Tower, ids: Ragged, phase: str) -> dict[str, Callable[[], objec
     return calls | ({"part: optimizer": _step(tower)} if training else {})
 
 
-def _phrases(tower: Tower, words: Ragged, training: bool) -> Callable[[], object]:
-    """The kernel that a whole tower calls, and in training its backward pass."""
-    conv, pool = tower.conv, tower.pool.size
-
-    def from_vectors() -> object:
-        weight, bias = conv.weight.detach(), conv.bias.detach()
-        features, chosen = phrases_call.forward_vectors(words.values, weight, bias, pool, keep=training)
-        if chosen is None:
-            return features
-        return phrases_call.backward_vectors(features, chosen, words.values, weight, pool, wants_vectors=False)
-
-    def from_ids() -> object:
-        with torch.set_grad_enabled(training):
-            shares, ids = conv.shares(words)
-        features, chosen = phrases_call.forward(shares.detach(), conv.bias.detach(), ids, pool, keep=training)
-        if chosen is None:
-            return features
-        gradient, _ = phrases_call.backward(features, chosen, ids, tuple(shares.shape), pool)
-        return torch.autograd.grad(shares, conv.weight, gradient)
-
-    return from_vectors if words.table is None else from_ids
-
-
 def _step(tower: Tower) -> Callable[[], object]:
     copies = [torch.nn.Parameter(parameter.detach().clone()) for parameter in tower.parameters()]
     for copy in copies:
@@ -68,7 +41,7 @@ def _step(tower: Tower) -> Callable[[], object]:
 
 
 def profile(rows: Sequence[Row]) -> Table:
-    """Shares of one tower's time; the rest is checks, Python and autograd.
+    """Shares of one tower's time; the rest is phrases, checks, Python and autograd.
 
     A part alone may take longer than inside the tower, where its input was written just before: then shares are above
     100, and the rest is below 0.
@@ -86,8 +59,7 @@ def profile(rows: Sequence[Row]) -> Table:
         if not name.startswith("towers, ") or kind not in ("vectors", "ids"):
             continue
         whole = times[phase, batch, name]
-        names = (f"part: phrases, {kind}", "part: LSTM", "part: optimizer")
-        found = [times.get((phase, batch, part), 0.0) / whole for part in names]
+        found = [times.get((phase, batch, f"part: {part}"), 0.0) / whole for part in PARTS]
         shares = [f"{100 * share:.0f}" if share else "" for share in found]
         rest = f"{100 * (1 - sum(found)):.0f}"
         result.add_row(f"{phase}, from {kind}", str(batch), f"{1e3 * whole:.0f}", *shares, rest)

@@ -5,6 +5,7 @@ which run where somebody listens to one of them.
 """
 
 import copy
+import ctypes
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.nn.utils import parametrize, prune
 from towers import Ragged, RaggedLSTM, Tower, TwoTowers
 from towers.contracts import checks
 from towers.kernels import cpu
+from towers.kernels.cpu import door, threads
 
 pytestmark = pytest.mark.skipif(cpu.why_not() is not None, reason=f"the C code cannot run: {cpu.why_not()}")
 LENGTHS = torch.tensor([6, 2, 4])
@@ -339,6 +341,33 @@ def test_whoever_listens_hears_every_layer():
         close(model(*given), wanted)
         handle.remove()
         assert {"Tower", "PhraseConv", "FeaturePool", "Linear"} <= set(heard)
+
+
+@pytest.mark.parametrize("kind", ["tower", "lstm"])
+def test_where_threads_cannot_start_one_does_the_work_and_says_so_once(kind, monkeypatch):
+    module = Tower(vector_width=20) if kind == "tower" else Last(RaggedLSTM(20, 40))
+    x, before = torch.randn(200, 9, 20), torch.get_num_threads()
+
+    def results() -> list[torch.Tensor]:
+        result = module(x)
+        return [result.detach(), *torch.autograd.grad(result.square().sum(), list(module.parameters()))]
+
+    wanted = results()
+    fails = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 2)(lambda *_: 1)
+    monkeypatch.setattr(door, "_parallel", lambda: ctypes.cast(fails, ctypes.c_void_p).value)
+    monkeypatch.setattr(threads, "parallel_for", lambda: fails)
+    threads.warn_of_one_thread.cache_clear()
+    torch.set_num_threads(2)
+    try:
+        with pytest.warns(UserWarning, match="threads could not be started: .* in one thread") as said:
+            found = [results() for _ in range(2)]
+    finally:
+        torch.set_num_threads(before)
+        threads.warn_of_one_thread.cache_clear()
+    assert len(said) == 1
+    for one, other, want in zip(*found, wanted, strict=True):
+        assert torch.equal(one, other)
+        close(one, want, 1e-3)
 
 
 def test_ten_thousand_calls_take_no_memory():

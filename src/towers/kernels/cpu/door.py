@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from towers.kernels.batch import Batch, State, Weights, is_functorch_wrapped_tensor
 from towers.kernels.batch import plain as plain
 from towers.kernels.cpu.library import REALS, code
-from towers.kernels.cpu.threads import parallel_for
+from towers.kernels.cpu.threads import parallel_for, warn_of_one_thread
 
 _PLAIN = (Tensor, nn.Parameter)
 _INTS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -59,7 +59,7 @@ _SENTENCES = 15  # numbers of a struct `Sentences`
 _NONE = (0,) * _SENTENCES
 _JOB = struct.Struct(f"={2 * _SENTENCES + 5}q").pack
 _BACKWARD = struct.Struct(f"={_SENTENCES + 10}q").pack
-_DONE, _, _WRONG_IDS, _NO_MEMORY = range(4)
+_DONE, _, _WRONG_IDS, _NO_MEMORY, _ALONE = range(5)
 
 
 class _Job(ctypes.Structure):
@@ -459,6 +459,9 @@ def logits(
 
 def _done(answer: int, *of: Words) -> bool:
     """Whether there is a result; not where lengths or offsets are wrong."""
+    if answer >= _ALONE:
+        warn_of_one_thread("torch's threads could not be started")
+        answer -= _ALONE
     if answer == _NO_MEMORY:
         raise MemoryError("no memory is left for a tower's states")
     if answer == _WRONG_IDS:

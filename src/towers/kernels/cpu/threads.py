@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -51,15 +52,27 @@ def _omp_set_num_threads() -> Any:
 def parallel_for() -> Any:
     """torch_parallel_for(begin, end, grain_size, function, data) of libtorch's C interface; None where it has none.
 
-    It is at::parallel_for, so that torch's own pool of threads and its settings hold.
+    It is at::parallel_for, so that torch's own pool of threads and its settings hold. Without it one thread does all,
+    and a warning says so.
     """
     try:
         found = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / TORCH_CPU)).torch_parallel_for
     except (AttributeError, OSError):
+        warn_of_one_thread(f"{TORCH_CPU} of torch {torch.__version__} has no torch_parallel_for")
         return None
     found.argtypes = (ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
     found.restype = ctypes.c_int32
     return found
+
+
+@lru_cache(None)
+def warn_of_one_thread(reason: str) -> None:
+    """Once for each reason: slowness without a word would be a fault that nobody finds."""
+    warnings.warn(
+        f"{reason}: the C code of towers runs in one thread, slower, with the same results. "
+        "torch.set_num_threads(1) asks for no more",
+        stacklevel=2,
+    )
 
 
 def start(function: Any, job: ctypes.Structure, threads: int) -> None:
@@ -72,4 +85,5 @@ def start(function: Any, job: ctypes.Structure, threads: int) -> None:
     if parallel is None:
         function(ctypes.c_int64(0), ctypes.c_int64(1), ctypes.byref(job))
     elif parallel(0, threads, 1, ctypes.cast(function, ctypes.c_void_p), ctypes.byref(job)):
-        raise RuntimeError("torch_parallel_for of libtorch failed")
+        warn_of_one_thread("torch's threads could not be started")
+        function(ctypes.c_int64(0), ctypes.c_int64(1), ctypes.byref(job))  # what is left

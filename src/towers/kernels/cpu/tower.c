@@ -62,9 +62,17 @@ static int64_t lay_out(const Sentences *of, int64_t count, Places *places) {
     return places->steps < 0 ? WRONG_LENGTHS : DONE;
 }
 
-static void by_threads(Parallel *parallel, ByThreads *work, void *shared, int64_t threads) {
-    if (threads > 1 && parallel && !parallel(0, threads, 1, work, shared)) return;
+/* Where the threads fail, they are not asked again, and the answer has ALONE. */
+static void by_threads(Parallel **parallel, ByThreads *work, void *shared, int64_t threads) {
+    if (threads > 1 && *parallel) {
+        if (!(*parallel)(0, threads, 1, work, shared)) return;
+        *parallel = 0;
+    }
     work(0, 1, shared); /* what is left, if that failed */
+}
+
+INLINE int64_t with_threads(int64_t answer, const Parallel *before, const Parallel *after) {
+    return before == after ? answer : answer | ALONE;
 }
 
 static PhrasesJob phrases_of(const Sentences *of, const Places *places) {
@@ -106,7 +114,7 @@ static int64_t threads_of(const LstmJob *job, int64_t steps, int64_t passes, int
 }
 
 /* The last states of some sentences. */
-static int64_t states_of(const TowerJob *job, const Sentences *of) {
+static int64_t states_of(TowerJob *job, const Sentences *of) {
     const Tower *tower = of->tower;
     const LstmCode *code = tower->lstm;
     const int64_t count = job->count, columns = tower->kernel_positions * tower->filters;
@@ -132,13 +140,13 @@ static int64_t states_of(const TowerJob *job, const Sentences *of) {
         phrases.part = A_PART;
         if (tower->weight) phrases.part = least(A_PRODUCT, most(A_SMALL_PRODUCT, up(phrases.rows, 4 * most(threads, 1))));
         phrases.parts = up(phrases.rows, phrases.part);
-        by_threads(job->parallel, NAME(phrases_forward), &phrases, threads);
+        by_threads(&job->parallel, NAME(phrases_forward), &phrases, threads);
         answer = phrases.wrong ? WRONG_IDS : DONE;
         LstmJob lstm = lstm_of(of, &places, count, features);
         lstm.packed = packed_lstm, lstm.h_out = of->states;
         lstm.gates = of->gates, lstm.cells = of->cells, lstm.entries = of->entries;
         lstm.parts = threads_of(&lstm, places.steps, 1, job->threads);
-        by_threads(job->parallel, code->forward, &lstm, lstm.parts);
+        by_threads(&job->parallel, code->forward, &lstm, lstm.parts);
         leave(memory);
     }
     free(whole_numbers);
@@ -174,7 +182,8 @@ static int64_t logits_of(const TowerJob *job) {
 }
 
 int64_t NAME(tower_forward)(TowerJob *job) {
-    if (!job->head) return states_of(job, &job->left);
+    Parallel *const parallel = job->parallel;
+    if (!job->head) return with_threads(states_of(job, &job->left), parallel, job->parallel);
     const int64_t size = job->count * job->head->hidden;
     REAL *states = room(most(1, 2 * size));
     if (!states) return NO_MEMORY;
@@ -183,7 +192,7 @@ int64_t NAME(tower_forward)(TowerJob *job) {
     if (answer == DONE) answer = states_of(job, &job->right);
     if (answer == DONE) answer = logits_of(job);
     leave(states);
-    return answer;
+    return with_threads(answer, parallel, job->parallel);
 }
 
 /* Parts of the sentences in an LSTM's backward pass: a power of two, so that each has some that go side by side. */
@@ -193,7 +202,7 @@ static int64_t parts_of(int64_t count) {
     return parts;
 }
 
-static void lstm_backward(const TowerBackwardJob *job, const Places *places, REAL *memory, REAL *g_features) {
+static void lstm_backward(TowerBackwardJob *job, const Places *places, REAL *memory, REAL *g_features) {
     const Sentences *of = &job->sentences;
     const Tower *tower = of->tower;
     const LstmCode *code = tower->lstm;
@@ -210,9 +219,9 @@ static void lstm_backward(const TowerBackwardJob *job, const Places *places, REA
     lstm.parts = parts_of(job->count);
     memset(g_features, 0, places->tokens * inputs * sizeof(REAL)); /* of two sentences in common */
     const int64_t threads = threads_of(&lstm, places->steps, 2, job->threads);
-    by_threads(job->parallel, code->backward, &lstm, threads);
+    by_threads(&job->parallel, code->backward, &lstm, threads);
     lstm.next = 0;
-    by_threads(job->parallel, code->give_weights, &lstm, blocks > 1 ? threads : 1);
+    by_threads(&job->parallel, code->give_weights, &lstm, blocks > 1 ? threads : 1);
 }
 
 INLINE int64_t of_lstm_backward(const Tower *tower, int64_t count) {
@@ -221,7 +230,7 @@ INLINE int64_t of_lstm_backward(const Tower *tower, int64_t count) {
     return packed + parts_of(count) * blocks * (inputs + tower->hidden + 1) * 4 * lanes + count * tower->hidden;
 }
 
-static int64_t phrases_backward(const TowerBackwardJob *job, const Places *places, REAL *g_features) {
+static int64_t phrases_backward(TowerBackwardJob *job, const Places *places, REAL *g_features) {
     const Sentences *of = &job->sentences;
     const Tower *tower = of->tower;
     PhrasesJob phrases = phrases_of(of, places);
@@ -247,12 +256,12 @@ static int64_t phrases_backward(const TowerBackwardJob *job, const Places *place
     } else
         phrases.g_shares = job->g_rows;
     const int64_t threads = least(job->threads, phrases.rows / (tower->weight ? OF_PRODUCTS : OF_SHARES));
-    by_threads(job->parallel, NAME(phrases_backward), &phrases, least(threads, phrases.parts));
+    by_threads(&job->parallel, NAME(phrases_backward), &phrases, least(threads, phrases.parts));
     phrases.next = 0;
     if (tower->weight)
-        by_threads(job->parallel, NAME(phrases_give_weights), &phrases, least(threads, 8));
+        by_threads(&job->parallel, NAME(phrases_give_weights), &phrases, least(threads, 8));
     else if (phrases.ids)
-        by_threads(job->parallel, NAME(phrases_backward_words), &phrases, least(threads, tower->kernel_positions));
+        by_threads(&job->parallel, NAME(phrases_backward_words), &phrases, least(threads, tower->kernel_positions));
     for (int64_t f = 0; f < tower->filters; f++) {
         double sum = 0;
         for (int64_t part = 0; part < phrases.parts; part++) sum += biases[part * tower->filters + f];
@@ -265,6 +274,7 @@ static int64_t phrases_backward(const TowerBackwardJob *job, const Places *place
 
 int64_t NAME(tower_backward)(TowerBackwardJob *job) {
     const Sentences *of = &job->sentences;
+    Parallel *const parallel = job->parallel;
     Places places = places_in(of, job->count, of->places);
     if (!are_alike(of)) { /* as forward left them */
         const int64_t last = job->count - 1;
@@ -278,5 +288,5 @@ int64_t NAME(tower_backward)(TowerBackwardJob *job) {
     lstm_backward(job, &places, memory, g_features);
     const int64_t answer = phrases_backward(job, &places, g_features);
     leave(memory);
-    return answer;
+    return with_threads(answer, parallel, job->parallel);
 }

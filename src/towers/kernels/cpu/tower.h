@@ -65,8 +65,8 @@ typedef struct {
     REAL *g_bias, *g_w_ih, *g_w_hh, *g_lstm_bias;
 } TowerBackwardJob;
 
-/* What a call answers. */
-enum { DONE = 0, WRONG_LENGTHS = 1, WRONG_IDS = 2, NO_MEMORY = 3 };
+/* What a call answers; ALONE is added where threads could not be started, and one did all the work. */
+enum { DONE = 0, WRONG_LENGTHS = 1, WRONG_IDS = 2, NO_MEMORY = 3, ALONE = 4 };
 
 EXPORT int64_t NAME(tower_forward)(TowerJob *job);
 EXPORT int64_t NAME(tower_backward)(TowerBackwardJob *job);
