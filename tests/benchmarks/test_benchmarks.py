@@ -230,7 +230,7 @@ def test_the_reach_of_the_towers_says_what_is_met(benchmarks: dict[str, ModuleTy
     assert shares[0] == [
         f"{phase}, from {kind}" for phase in ("forward", "training") for kind in ("vectors", "ids") for _ in "12"
     ]
-    assert [column[2] for column in shares[1:]] == ["500", "", "50"]
+    assert [column[2] for column in shares[1:]] == ["32", "500", "50", "", "50"]
     benchmarks["tower_picture"].plot(
         rows, "a title", benchmarks["report"].machine(torch.device("cpu")), tmp_path / "a.png"
     )
