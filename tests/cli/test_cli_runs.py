@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,20 @@ def test_files_that_have_moved(interrupted, capsys):
     source = json.loads(Path("run/config.json").read_text())["vectors"]["source"]
     assert source == "vectors.txt"
     assert main(["fit", "--resume", "run", "--epochs", "7"]) == 0, "the run knows where they are now"
+
+
+def test_a_run_that_moves_with_its_files_goes_on_there(interrupted, files, tmp_path_factory, monkeypatch):
+    """No absolute path stands in the folder; a link to it is as good."""
+    assert all(str(files) not in file.read_text() for file in Path("run").glob("*.json"))
+    there = tmp_path_factory.mktemp("another") / "machine"
+    shutil.copytree(files, there)
+    for name in ("vectors.txt", "train.tsv", "dev.tsv"):
+        Path(name).unlink()
+    (there.parent / "deep" / "er").mkdir(parents=True)
+    (there.parent / "deep" / "er" / "link").symlink_to(there / "run")
+    monkeypatch.chdir(there.parent)
+    assert main(["fit", "--resume", "deep/er/link"]) == 0
+    assert (there / "run" / "config.json").is_file()
 
 
 @pytest.mark.parametrize(

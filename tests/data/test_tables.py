@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from towers.data import SentencePairs, read_table
 from towers.data.readers import TableFormat
 
-PLAIN = st.text(st.characters(exclude_characters="\r\n\t", exclude_categories=["Cs"]), min_size=1)
-ANY = st.text(st.characters(exclude_categories=["Cs"]))
+PLAIN = st.text(st.characters(exclude_characters="\r\n\t\0", exclude_categories=["Cs"]), min_size=1)
+ANY = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
 @pytest.fixture(scope="module")

@@ -273,7 +273,7 @@ def test_binary_words_with_a_space_are_never_garbage(folder: Path, place: int, w
         pytest.param(b"0 300\n", r"has no words; expected a word and its numbers on each line", id="only a header"),
         pytest.param(
             b"2 2\n" + LINE * 2,
-            r"2 of the first 2 words end in a number; rows have more numbers than the 2",
+            r"line 2: 'the 0.5' has numbers beyond the 2 expected",
             id="header that says less",
         ),
         pytest.param(

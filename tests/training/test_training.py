@@ -308,7 +308,7 @@ def test_a_run_is_four_files_and_what_it_can_go_on_from(tmp_path):
     history = training.fit(model, some_pairs(40), dev, epochs=2, out=tmp_path / "a" / "run")
     folder = tmp_path / "a" / "run"
     assert names(folder.parent) == ["run"]
-    assert names(folder) == [*RESULTS, "resume-2.safetensors", "resume.json"]
+    assert names(folder) == [*RESULTS, "resume-2.safetensors", "resume.json", "vectors.safetensors"]
     assert torch.equal(training.predict(TwoTowers.load(folder), dev), training.predict(model, dev))
     metrics = json.loads((folder / "metrics.json").read_text("utf8"))
     assert metrics["best_epoch"] == history.best
@@ -481,9 +481,11 @@ def test_senseless_arguments(options, message):
 
 def test_pairs_of_another_type():
     pairs = [(("yes", "no"), ("well", "now"), 1.0)]
-    with pytest.raises(TypeError, match=r"train must be towers.data.SentencePairs, not list"):
+    with pytest.raises(
+        TypeError, match=r"train must be towers.data.SentencePairs, or a table with named columns, not list"
+    ):
         training.fit(small_model(), pairs)
-    with pytest.raises(TypeError, match=r"dev must be towers.data.SentencePairs, not list"):
+    with pytest.raises(TypeError, match=r"dev must be towers.data.SentencePairs, or a table .*, not list"):
         training.fit(small_model(), some_pairs(5), pairs)
     for measured in (training.evaluate, training.predict):
         with pytest.raises(TypeError, match=r"pairs must be towers.data.SentencePairs, not list"):

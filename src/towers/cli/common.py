@@ -12,7 +12,7 @@ from towers.answers import Model
 from towers.answers import load as load_model
 from towers.data import Coverage, SentencePairs, WordVectors, sample_pairs
 from towers.data.columns import Columns
-from towers.data.kept_vectors import FILE, save_vectors
+from towers.data.kept_vectors import FILE, FIRST, save_vectors
 from towers.data.pairs import read_labels, read_second
 from towers.data.readers import read_rows
 from towers.data.rows import Rows
@@ -22,8 +22,6 @@ from towers.training.prediction import Vectors
 from towers.training.presets import Preset
 from towers.training.processes import is_main
 
-FIRST = 200_000
-"""Words of a vectors file that are kept with a model: such files begin with the most frequent words."""
 COLUMNS: dict[str, Any] = {"left_column": "sentence1", "right_column": "sentence2", "split": "rule"}
 READING: dict[str, Any] = {"format": None, "separator": None}
 LABELS: dict[str, Any] = {"label_column": "label", "label_range": (0.0, 1.0)}

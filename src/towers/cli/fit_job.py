@@ -1,6 +1,7 @@
 """The work of `towers fit`: begin a run or resume one, train, measure, save."""
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -20,6 +21,7 @@ from towers.ensemble import Ensemble
 from towers.model import Tower, TwoTowers
 from towers.training import presets
 from towers.training.fitting import learn, resumed_settings
+from towers.training.folders import DEFAULT_FOLDER
 from towers.training.history import History
 from towers.training.metrics import are_soft, few_degrees, majority
 from towers.training.options import PACKAGES, Settings, require
@@ -78,8 +80,8 @@ def _begin(given: Mapping[str, Any], arguments: argparse.Namespace, *, as_json: 
         raise ValueError("--tensorboard is for one network; leave out --ensemble")
     settings = Settings(**({} if preset is None else dict(preset.settings)) | _settings(given))
     build(given, settings, vector_width=1)
-    about = {"command": _as_json(given), "settings": settings.as_dict()}
     out, overwrite = getattr(arguments, "out", None), "overwrite" in arguments
+    about = {"command": _as_json(given, out or Path(DEFAULT_FOLDER)), "settings": settings.as_dict()}
     writes = is_main(settings.alone)
     with Run.new(out, about, overwrite=overwrite, writes=writes) as run:
         _work(run, given, settings, report(writes=writes, as_json=as_json))
@@ -93,8 +95,8 @@ def _resume(folder: Path, given: Mapping[str, Any], *, as_json: bool) -> None:
     with undamaged(folder / RESUME):
         kept: dict[str, Any] = dict(record["command"])
         began = DEFAULTS | dict(zip(("left_words", "right_words"), _words(kept), strict=True)) | kept
-        command = kept | {name: value for name, value in _as_json(given).items() if name in FILES}
-        options = command | {name: Path(command[name]) for name in FILES if name in command}
+        command = kept | {name: value for name, value in _as_json(given, folder).items() if name in FILES}
+        options = command | {name: _file_of(command[name], folder) for name in FILES if name in command}
     if "ensemble" in kept:
         raise ValueError(f"{folder}: an ensemble is trained in one go and cannot be resumed; start another run")
     settings = resumed_settings(folder, _settings(given))
@@ -117,7 +119,7 @@ def _resume(folder: Path, given: Mapping[str, Any], *, as_json: bool) -> None:
 
 def _check_same(folder: Path, began: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Refuse options that differ from those of the run. Its files may have moved: their contents are compared later."""
-    for name, value in _as_json(given).items():
+    for name, value in _as_json(given, folder).items():
         before = began.get(name)
         if name in SETTINGS or value == before or (name in FILES and name in began):
             continue
@@ -191,9 +193,25 @@ def _of_pairs(given: Mapping[str, Any]) -> argparse.Namespace:
     return argparse.Namespace(**{name: given.get(name) for name in OF_PAIRS})
 
 
-def _as_json(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as resume.json keeps them, with absolute paths: the run may be resumed from another folder."""
-    return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in given.items()}
+def _as_json(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Options as resume.json keeps them, with paths from the run's folder: it may be resumed from anywhere."""
+    return {name: _path_of(value, folder) if isinstance(value, Path) else value for name, value in given.items()}
+
+
+def _path_of(file: Path, folder: Path) -> str:
+    if is_packaged(str(file)):
+        return str(file)
+    try:
+        return Path(os.path.relpath(file.absolute(), os.path.realpath(folder))).as_posix()
+    except ValueError:  # on another drive of Windows
+        return str(file.absolute())
+
+
+def _file_of(path: str, folder: Path) -> Path:
+    """The file of an entry; those of older runs are absolute."""
+    if is_packaged(path):
+        return Path(path)
+    return Path(os.path.normpath(os.path.join(os.path.realpath(folder), path)))
 
 
 def _preset(given: Mapping[str, Any]) -> Preset | None:

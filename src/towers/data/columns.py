@@ -92,6 +92,8 @@ class Columns(NamedTuple):
         return self.rows.column(name)
 
     def _words(self, name: str, row: int, cell: Any, divide: Callable[[str], list[str]], empty: bool) -> Sequence[str]:
+        if "\0" in (cell if isinstance(cell, str) else ""):  # JSON can spell it
+            raise self._mistake(row, f"{name} has a NUL, which no text has")
         words: Any = divide(cell) if isinstance(cell, str) else cell
         if words is None or words == []:
             if empty:

@@ -52,8 +52,8 @@ def decode_line(path: str, number: int, line: bytes) -> str:
     """The text of a line; before the first line of a file, a byte order mark is dropped.
 
     Raises:
-        ValueError: it is not UTF-8, or the first line has control characters; the message names file, line and byte,
-            and what else the file may be.
+        ValueError: it is not UTF-8, has a NUL, or the first line has control characters; the message names file, line
+            and byte, and what else the file may be.
     """
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -63,6 +63,9 @@ def decode_line(path: str, number: int, line: bytes) -> str:
         raise ValueError(f"{path}, line {number}: {problem}; {advice}") from None
     if number == 1 and (advice := other_kind(line) or (_CONTROL.search(text) and SAVE)):
         raise ValueError(f"{path}, line 1: is no text; {advice}")
+    if "\0" in text:
+        problem = f"byte {line.index(0) + 1} is NUL, which no text has"
+        raise ValueError(f"{path}, line {number}: {problem}; the file is damaged, or not UTF-8: {SAVE}")
     return text
 
 

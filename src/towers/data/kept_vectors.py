@@ -11,6 +11,8 @@ from towers.data.vector_store import VectorStore
 from towers.data.vectors import Missing, WordVectors
 
 FILE = VECTORS
+FIRST = 200_000
+"""Words of a vectors file that are kept with a model: such files begin with the most frequent words."""
 COMPARED = 1 << 13
 """Words that are compared at a time."""
 ROUNDING, SMALLEST = 2.0**-10, 2.0**-23

@@ -63,6 +63,8 @@ class SentencePairs:
         self.second = None if second is None else torch.as_tensor(second, dtype=torch.int64)
         self.source = source
         self.lines = list(range(1, len(left) + 1)) if lines is None else list(lines)
+        self.how: dict[str, Any] = {}
+        """How they were read from a file or a table: the names of the columns, `split` and `label_range`."""
         self.vectors: WordVectors | None = None
         self._ids: tuple[Ragged, Ragged] | None = None
         self._check_counts()
@@ -106,11 +108,8 @@ class SentencePairs:
             ImportError: the file is Parquet and polars is not installed.
         """
         (rows,) = read_rows(path, format, separator=separator, rows=None)
-        columns = Columns(rows)
-        left, right = columns.sentences(left_column, split), columns.sentences(right_column, split)
-        labels = read_labels(columns, label_column, label_range, classes, yes)
-        second = read_second(columns, second_label_column, second_classes)
-        return cls(left, right, source=rows.path, lines=rows.lines, **labels, **second)
+        sides, second = (left_column, right_column), (second_label_column, second_classes)
+        return cls._of_rows(rows, sides, split, (label_column, label_range, classes, yes), second)
 
     @classmethod
     def stream(
@@ -132,7 +131,7 @@ class SentencePairs:
         Raises what `load` does, when the line is read.
         """
         for part in read_rows(source, format, separator=separator, rows=rows):
-            yield cls._of_rows(part, (left_column, right_column), label_column, label_range, split)
+            yield cls._of_rows(part, (left_column, right_column), split, (label_column, label_range, False, None))
 
     @classmethod
     def from_table(
@@ -144,6 +143,10 @@ class SentencePairs:
         label_column: str | None = "label",
         label_range: tuple[float, float] = (0, 1),
         split: Split = "rule",
+        classes: bool | Literal["found"] | Sequence[str] = False,
+        yes: str | None = None,
+        second_label_column: str | None = None,
+        second_classes: Sequence[str] | None = None,
     ) -> Self:
         """Pairs of a table in memory: a frame of pandas or polars, a table of Arrow, a Hugging Face dataset, or a dict.
 
@@ -159,16 +162,28 @@ class SentencePairs:
         """
         if not is_table(table):
             raise ValueError(f"table ({type(table).__name__}) has no named columns; give a frame, or a dict of columns")
-        return cls._of_rows(MemoryRows(table), (left_column, right_column), label_column, label_range, split)
+        sides, second = (left_column, right_column), (second_label_column, second_classes)
+        return cls._of_rows(MemoryRows(table), sides, split, (label_column, label_range, classes, yes), second)
 
     @classmethod
     def _of_rows(
-        cls, rows: Rows, sides: tuple[str, str], label: str | None, label_range: tuple[float, float], split: Split
+        cls,
+        rows: Rows,
+        sides: tuple[str, str],
+        split: Split,
+        label: tuple[str | None, tuple[float, float], bool | Literal["found"] | Sequence[str], str | None],
+        second: tuple[str | None, Sequence[str] | None] = (None, None),
     ) -> Self:
+        """`label` and `second`: the arguments of `read_labels` and `read_second`."""
         columns = Columns(rows)
         left, right = (columns.sentences(side, split) for side in sides)
-        labels = None if label is None else columns.labels(label, label_range)
-        return cls(left, right, labels, source=rows.path, lines=rows.lines)
+        labels = read_labels(columns, *label) | read_second(columns, *second)
+        pairs = cls(left, right, source=rows.path, lines=rows.lines, **labels)
+        names = {"left_column": sides[0], "right_column": sides[1], "label_column": label[0]}
+        names |= {"yes": label[3], "second_label_column": second[0]}
+        pairs.how = {name: value for name, value in names.items() if value is not None}
+        pairs.how |= {"split": split, "label_range": list(label[1])}
+        return pairs
 
     def __len__(self) -> int:
         """The number of pairs."""

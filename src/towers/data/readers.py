@@ -227,10 +227,18 @@ def _csv_rows(lines: _Lines, separator: str | None) -> Fields:
     if said := re.fullmatch(r"\"?sep=(.)\"?\r?\n?", first, re.IGNORECASE):  # Excel writes and reads this line
         first, skipped, separator = next(texts, ""), skipped + 1, separator or said[1]
     lines.separator = separator or _separator_of(first)
-    reader = csv.reader(chain([first], texts), strict=True, delimiter=lines.separator)
+    read: list[str] = []  # the lines of a row
+    spaced = re.compile(f'(?:^|{re.escape(lines.separator)}) +"', re.MULTILINE)
+    kept = (read.append(text) or text for text in chain([first], texts))
+    reader = csv.reader(kept, strict=True, delimiter=lines.separator)
     start, limit = 1 + skipped, csv.field_size_limit(LONGEST)
     try:
         for fields in reader:
+            late = next((field for field in fields if field[:1] == " " and field.lstrip(" ")[:1] == '"'), None)
+            if late is not None and spaced.search("".join(read)):
+                problem = f"{late[:40]!r} has spaces before its quotation mark, which then is no quote"
+                raise ValueError(f"{lines.name}, line {start}: {problem}; leave these spaces out")
+            read.clear()
             if fields and not (len(fields) == 1 and not fields[0].strip(" ")):
                 yield start, fields
             start = reader.line_num + skipped + 1

@@ -74,7 +74,7 @@ class TextReader(VectorReader):
                 continue
             words += 1
             if b" " in entry.word:
-                doubtful += number_or_none(entry.word.rpartition(b" ")[2]) is not None
+                doubtful += self._ends_in_a_number(entry)
             if words == HEAD:
                 self._check_width(words, doubtful)
             yield entry
@@ -131,6 +131,18 @@ class TextReader(VectorReader):
             raise self._mistake(entry.start, problem)
         return numbers
 
+    def _ends_in_a_number(self, entry: Entry) -> bool:
+        """Whether a word with spaces ends in a number, as in GloVe a few may.
+
+        Raises:
+            ValueError: a part of it is one of the row's numbers: there is a header, or it is written as they are.
+        """
+        ends = number_or_none(entry.word.rpartition(b" ")[2]) is not None
+        if (ends and self.header) or any(map(_LONG.fullmatch, entry.word.split(b" ")[1:])):
+            more = f"numbers beyond the {self.width} expected after a word"
+            raise self._mistake(entry.start, f"{entry.word[:40].decode(errors='replace')!r} has {more}")
+        return ends
+
     def _check_width(self, words: int, doubtful: int) -> None:
         """Refuse a file in which many words end in a number: their rows have more numbers than the width."""
         if doubtful * (3 if words < 100 else 10) > words:
@@ -150,6 +162,10 @@ class TextReader(VectorReader):
 
     def _lines(self) -> Iterator[bytes]:
         return iter(partial(self.file.readline, LONGEST_LINE), b"")
+
+
+_LONG = re.compile(rb"[-+]?[0-9]*\.[0-9]{3,}(?:[eE][-+]?[0-9]+)?")
+"""A number as the rows of vectors have them; words are seldom so exact."""
 
 
 def guess_width(path: str, lines: Sequence[bytes]) -> int:

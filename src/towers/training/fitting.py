@@ -15,6 +15,7 @@ from towers.checkpoint import RESUME, undamaged
 from towers.data import SentencePairs
 from towers.model import TwoTowers
 from towers.training.borrow import Stop, borrowed, fitting_threads, own_random_state, quiet_lightning
+from towers.training.frames import AnyVectors, described, keep_words, pairs_of
 from towers.training.history import Epoch, History
 from towers.training.metrics import Measures, are_soft, few_degrees, majority
 from towers.training.objectives import objective_of, second_objective
@@ -37,9 +38,11 @@ MEASURING_BATCH = 256  # batch size without training: the result of a pair does 
 
 def fit(
     model: TwoTowers,
-    train: SentencePairs,
-    dev: SentencePairs | None = None,
+    train: Any,
+    dev: Any = None,
     *,
+    vectors: AnyVectors | None = None,
+    columns: Mapping[str, Any] | None = None,
     out: str | PathLike[str] | None = None,
     resume: str | PathLike[str] | None = None,
     overwrite: bool = False,
@@ -64,10 +67,15 @@ def fit(
 
     Args:
         model: what to train, from the weights that it has. To resume: one of the same sizes, with any weights.
-        train: sentence pairs with labels and vectors.
-        dev: other pairs, measured after each epoch.
-        out: a folder, absent or empty, for config.json, model.safetensors, metrics.json and curves.png, and, from the
-            start on, for the state from which `resume` goes on; without it nothing is written.
+        train: SentencePairs with labels and vectors; or a table: a frame of pandas or polars, a table of Arrow, a
+            Hugging Face dataset, a dict of columns.
+        dev: other pairs, or another table, measured after each epoch.
+        vectors: of the words of tables: WordVectors, or a file of them.
+        columns: of tables: arguments of `SentencePairs.from_table` other than its usual ones, such as
+            {"label_column": "degree", "label_range": (1, 5)}. Labels are classes if none is a number.
+        out: a folder, absent or empty, for config.json, model.safetensors, vectors.safetensors, metrics.json and
+            curves.png, which `towers.load` and the command read, and, from the start on, for the state from which
+            `resume` goes on; without it nothing is written.
         resume: the folder of a run to continue; a finished run continues with more `epochs`. The options are those of
             the run; only `epochs`, `patience`, `save_every`, `tensorboard`, and where it runs may change.
         overwrite: `out` may hold another run, which is replaced when this one has its first state.
@@ -93,7 +101,9 @@ def fit(
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed, or that of `tensorboard`.
-        TypeError: `train` or `dev` is not a SentencePairs, or an option is unknown.
+        TypeError: `train` or `dev` is neither a SentencePairs nor a table, or an option or a name of `columns` is
+            unknown.
+        ValueError: there is a table without `vectors`, or `vectors` or `columns` without a table, or a cell is bad.
         ValueError: pairs are empty or without labels, a number is out of range, the device does not exist, `keep_best`
             or `precision` is unknown, or options exclude each other.
         ValueError: model, pairs or options differ from those of the run to resume, or its files are damaged.
@@ -104,9 +114,9 @@ def fit(
         ConnectionError: another process of this training has ended.
     """
     require(*PACKAGES)
-    for pairs in (train, dev):
-        if isinstance(pairs, SentencePairs) and (warning := few_degrees(pairs)):
-            warnings.warn(warning, stacklevel=2)
+    parts = pairs_of({"train": train} if dev is None else {"train": train, "dev": dev}, vectors, columns)
+    for warning in filter(None, map(few_degrees, parts.values())):
+        warnings.warn(warning, stacklevel=2)
     if resume is not None and (out is not None or overwrite):
         raise ValueError("resume goes on in its own folder; leave out and overwrite out")
     if resume is None:
@@ -117,11 +127,13 @@ def fit(
         settings = resumed_settings(resume, options)
         taken = Run.reopened(resume, writes=is_main(settings.alone))
     with taken as run:
-        history = learn(model, train, dev, run, settings, progress=progress, on_epoch=on_epoch)
+        learned = learn(model, parts["train"], parts.get("dev"), run, settings, progress=progress, on_epoch=on_epoch)
         if run is not None and not run.finished:
-            parts = {"train": train} if dev is None else {"train": train, "dev": dev}
-            run.finish(model, history, extra={"data": {name: Path(part.source).name for name, part in parts.items()}})
-    return history
+            if run.writes:
+                with run.going_on():
+                    keep_words(run.path, parts, vectors)
+            run.finish(model, learned, extra=described(parts))
+    return learned
 
 
 def resumed_settings(folder: str | PathLike[str], given: Mapping[str, Any]) -> Settings:
