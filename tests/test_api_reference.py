@@ -44,22 +44,7 @@ PUBLIC = dict(public())
 METHODS = {name for name in PUBLIC if inspect.isclass(PUBLIC.get(name.rpartition(".")[0]))}
 CALLABLE = [name for name, value in PUBLIC.items() if not isinstance(value, property)]
 
-# What is not yet so: nothing is added here, and what is mended is taken out.
-WITHOUT_ARGUMENTS = """
-PairFeatures.forward PairHead.forward RaggedLSTM.run_batch TwoTowers.compare TwoTowers.encode_left
-TwoTowers.encode_right TwoTowers.forward TwoTowers.probability TwoTowers.states WordDropout.forward
-WordMap.mapped contracts.Proof contracts.ShapeTrace contracts.trace data.Batch data.Coverage
-data.SentencePairs.from_table data.SentencePairs.load data.SentencePairs.order data.SentencePairs.split
-data.SentencePairs.stream data.SentencePairs.walk data.Stream data.Table data.WordVectors.load data.read_table
-data.split_words training.History.from_dict training.Predictor.one training.evaluate training.predict
-"""
-WITHOUT_EXAMPLE = """
-ShapeContractError contracts.Proof contracts.ShapeContractError contracts.ShapeTrace contracts.attach
-contracts.checks contracts.install contracts.trace contracts.verify data.Batch data.Coverage data.SentencePairs
-data.Stream data.Table data.VectorStore data.WordVectors data.read_table data.sample_pairs data.split_words
-export.Exported keras.load_optimizer load training.Epoch training.History training.Predictor training.evaluate
-training.fit training.predict
-"""
+WITHOUT_EXAMPLE = {"load", "export.Exported"}  # of a run's folder; in that of `export`
 
 
 def gaps(lacks: Callable[[str], object], found: list[str]) -> dict[str, object]:
@@ -103,8 +88,7 @@ def test_there_is_a_docstring(name: str):
 
 
 def test_every_argument_is_named():
-    found = gaps(arguments_without_a_word, CALLABLE)
-    assert found.keys() <= set(WITHOUT_ARGUMENTS.split()), found
+    assert not gaps(arguments_without_a_word, CALLABLE)
 
 
 def test_every_error_of_its_own_is_named():
@@ -112,7 +96,7 @@ def test_every_error_of_its_own_is_named():
 
 
 def test_there_is_an_example():
-    assert gaps(no_example, CALLABLE).keys() <= set(WITHOUT_EXAMPLE.split())
+    assert gaps(no_example, CALLABLE).keys() == WITHOUT_EXAMPLE
 
 
 def test_gaps_would_be_noticed(monkeypatch: pytest.MonkeyPatch):

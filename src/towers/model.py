@@ -428,7 +428,9 @@ class TwoTowers(Shareable):
         left_lengths: Int[Tensor, "batch"] | None = None,
         right_lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch"] | Float[Tensor, "batch {self.outputs}"]:
-        """A logit for each pair, or `outputs` of them. Sentences and lengths are as in `Tower.forward`.
+        """A logit for each pair, or `outputs` of them.
+
+        `left` and `left_lengths`, and `right` and `right_lengths`, are the arguments of `Tower.forward`.
 
         Raises:
             ShapeContractError: a shape or dtype is not as annotated, or a tower does not take this number of words.
@@ -444,7 +446,10 @@ class TwoTowers(Shareable):
     def states(
         self, left: Any, right: Any, left_lengths: Tensor | None = None, right_lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The states of both sentences of each pair, from the arguments of `forward`, for both heads."""
+        """The states of both sentences of each pair, for both heads.
+
+        `left_lengths` and `right_lengths`, and the errors, are those of `forward`.
+        """
         if self.word_dropout is not None and self.training:
             left, right = self.word_dropout(left, right, left_lengths, right_lengths)
             left_lengths = right_lengths = None
@@ -460,7 +465,7 @@ class TwoTowers(Shareable):
     ) -> Float[Tensor, "batch"] | Float[Tensor, "batch {self.outputs}"]:
         """The sigmoid of `forward`, which is the network's output in Keras; of several outputs their softmax.
 
-        It raises the same errors.
+        `left_lengths` and `right_lengths`, and the errors, are those of `forward`.
         """
         logits = self(left, right, left_lengths, right_lengths)
         return torch.sigmoid(logits) if self.outputs == 1 else logits.softmax(-1)
@@ -471,7 +476,10 @@ class TwoTowers(Shareable):
         sentences: Float[Tensor | Ragged, "batch words {self.left.vector_width}"],
         lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch {self.hidden}"]:
-        """The states of left sentences, by `Tower.encode`, for `compare`. It raises the errors of `Tower.forward`."""
+        """The states of left sentences of these `lengths`, by `Tower.encode`, for `compare`.
+
+        It raises the errors of `Tower.forward`.
+        """
         return self.left.encode(sentences, lengths)
 
     @contract
@@ -480,7 +488,10 @@ class TwoTowers(Shareable):
         sentences: Float[Tensor | Ragged, "batch words {self.right.vector_width}"],
         lengths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch {self.hidden}"]:
-        """The states of right sentences, by `Tower.encode`, for `compare`. It raises the errors of `Tower.forward`."""
+        """The states of right sentences of these `lengths`, by `Tower.encode`, for `compare`.
+
+        It raises the errors of `Tower.forward`.
+        """
         return self.right.encode(sentences, lengths)
 
     @contract(dtype_of="dense.weight")
@@ -489,7 +500,7 @@ class TwoTowers(Shareable):
         left_state: Float[Tensor, "*#leading {self.hidden}"],
         right_state: Float[Tensor, "*#leading {self.hidden}"],
     ) -> Float[Tensor, "*leading {self.outputs}"] | Float[Tensor, "*leading"]:
-        """The logits of states. Leading axes broadcast: (n, 1, hidden) and (m, hidden) give (n, m).
+        """The logits of `left_state` and `right_state`; leading axes broadcast: (n, 1, hidden), (m, hidden) -> (n, m).
 
         Raises:
             ShapeContractError: a width is not `hidden`, or the leading axes do not broadcast.

@@ -17,6 +17,13 @@ class ShapeContractError(TypeError):
     It is a TypeError, as jaxtyping's own error is. Its attributes give programs what the message tells people:
     `argument` (its name, or "return"), `axis` (as written in the annotation, or None), `expected`, `actual`,
     `bindings` (the sizes that the axis names had), `module_path` ("left.lstm in TwoTowers") and `hint`.
+
+    >>> import torch, towers
+    >>> try:
+    ...     towers.FeaturePool(2)(torch.zeros(3, 4, 33))
+    ... except towers.ShapeContractError as error:
+    ...     print(error.argument, error.axis, error.expected, error.actual)
+    phrases {self.filters} 32 33
     """
 
     argument: str = ""

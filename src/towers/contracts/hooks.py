@@ -37,6 +37,16 @@ class attach:
         TypeError: the module is not an nn.Module, or the contract is neither a text nor a function.
         ValueError: the contract cannot be read; its parameters are not those of the module's `forward`; or the
             module has no parameter at `dtype_of`.
+
+    >>> import torch
+    >>> from towers.contracts import ShapeContractError, attach
+    >>> linear = torch.nn.Linear(8, 6)
+    >>> with attach(linear, "batch time 8 -> batch time 6"):
+    ...     try:
+    ...         linear(torch.zeros(3, 8))
+    ...     except ShapeContractError as error:
+    ...         print(str(error).splitlines()[0])
+    Linear.forward: input has 2 axes (3, 8); expected 3: (batch, time, 8)
     """
 
     def __init__(

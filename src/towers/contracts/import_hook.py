@@ -24,14 +24,15 @@ class install:
     is not checked, and a RuntimeWarning says so. `remove()`, or the end of `with install(…):`, ends it for later
     imports; what was imported before keeps its contracts.
 
-        with towers.contracts.install("my_package"):
-            import my_package
-
     Args:
         packages: the names of packages or Python modules. A package includes all modules below it.
 
     Raises:
         TypeError: there is no name, or a name is not a text.
+
+    >>> import towers.contracts
+    >>> with towers.contracts.install("my_package"):
+    ...     pass  # import my_package
     """
 
     def __init__(self, *packages: str) -> None:

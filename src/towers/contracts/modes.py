@@ -93,6 +93,16 @@ class checks:
     Raises:
         ValueError: the mode is none of the three.
         TypeError: the target is neither of these.
+
+    >>> import torch
+    >>> from jaxtyping import Float
+    >>> from towers.contracts import checks, contract
+    >>> @contract
+    ... def last(states: Float[torch.Tensor, "steps 6"]) -> Float[torch.Tensor, "6"]:
+    ...     return states[-1]
+    >>> with checks("off"):
+    ...     last(torch.zeros(2, 5)).shape
+    torch.Size([5])
     """
 
     def __init__(self, mode: Mode, target: nn.Module | ModuleType | str | None = None) -> None:

@@ -17,7 +17,19 @@ ROWS = 4096
 
 
 class Batch(NamedTuple):
-    """Some pairs: word ids of both sides with the table of vectors, labels (or None), and the pairs' positions."""
+    """Some pairs.
+
+    Attributes:
+        left: the word ids of the left sentences, with the table of vectors.
+        right: those of the right sentences.
+        labels: the labels "batch", or None.
+        index: the positions of the pairs among those that they are from.
+
+    >>> from towers.data import sample_pairs
+    >>> batch = next(sample_pairs(3).batches(2))
+    >>> len(batch.left.lengths), batch.index.tolist()
+    (2, [0, 2])
+    """
 
     left: Ragged
     right: Ragged

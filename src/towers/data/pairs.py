@@ -40,6 +40,11 @@ class SentencePairs:
         ValueError: left, right, labels and lines are not equally many, or a sentence is one string.
         ValueError: a sentence is empty, or a label is not from 0 to 1, or not the number of a class; source and line
             are named.
+
+    >>> from towers.data import SentencePairs
+    >>> pairs = SentencePairs([["a", "dog", "runs"]], [["an", "animal", "moves"]], [1.0])
+    >>> len(pairs), pairs.labels
+    (1, tensor([1.]))
     """
 
     def __init__(
@@ -87,7 +92,10 @@ class SentencePairs:
         second_label_column: str | None = None,
         second_classes: Sequence[str] | None = None,
     ) -> Self:
-        """Read pairs from TSV, CSV, JSON lines or Parquet; the file's ending says which, if `format` does not.
+        """Read pairs from TSV, CSV, JSON lines or Parquet; the ending of `path` says which, if `format` does not.
+
+        `left_column` and `right_column` are the names of the columns of sentences, `label_column` that of labels;
+        None: there are none.
 
         A sentence that is a list of strings is taken as it is. One that is a string is split into words by
         `towers.data.split_words` ("rule") or at its spaces ("spaces"). Labels are mapped from `label_range` to 0 to 1.
@@ -128,6 +136,8 @@ class SentencePairs:
         """Read a file of any size, `rows` pairs at a time, as `load` does; None: all at once.
 
         `source` may be a `towers.data.Stream` too: an open binary file with a name for errors, such as standard input.
+        `left_column`, `right_column`, `label_column`, `label_range`, `split`, `format` and `separator` are as for
+        `load`.
         Raises what `load` does, when the line is read.
         """
         for part in read_rows(source, format, separator=separator, rows=rows):
@@ -150,7 +160,8 @@ class SentencePairs:
     ) -> Self:
         """Pairs of a table in memory: a frame of pandas or polars, a table of Arrow, a Hugging Face dataset, or a dict.
 
-        Columns, labels and sentences are as for `load`; errors count rows from 1.
+        `left_column`, `right_column`, `label_column`, `label_range` and `split` are as for `load`; errors count rows
+        from 1.
 
         Raises:
             ValueError: as `load`.
@@ -219,7 +230,7 @@ class SentencePairs:
         return chosen
 
     def split(self, *shares: float, seed: int = 0) -> tuple[Self, ...]:
-        """Parts of the pairs, drawn at random, none in two parts, each in the order that the pairs have here.
+        """Parts of the pairs, drawn at random by `seed`, none in two parts, each in the order that the pairs have here.
 
         Raises:
             ValueError: a share is not above 0, or the shares make more than 1.
@@ -269,6 +280,8 @@ class SentencePairs:
     def order(self, batch_size: int, *, seed: int | None = None) -> list[Tensor]:
         """The positions of the pairs of each batch of `batches`, sorted by length within a batch.
 
+        `batch_size` and `seed` are as for `batches`.
+
         Raises:
             ValueError: as for `batches`.
         """
@@ -278,7 +291,7 @@ class SentencePairs:
         return batch_order(left.lengths, right.lengths, batch_size, seed)
 
     def walk(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
-        """Batches of the pairs at these positions.
+        """Batches of the pairs at these positions: for each of `indices` a batch.
 
         Raises:
             ValueError: no vectors are bound.

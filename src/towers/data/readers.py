@@ -45,7 +45,18 @@ GROUP = 1 << 16
 
 
 class Stream(NamedTuple):
-    """An open binary file, such as standard input, and what errors call it."""
+    """An open binary file, such as standard input.
+
+    Attributes:
+        name: what errors call it.
+        file: the file.
+
+    >>> import io
+    >>> from towers.data import SentencePairs, Stream
+    >>> lines = Stream("two lines", io.BytesIO(b"sentence1,sentence2\\na dog runs,an animal moves\\n"))
+    >>> [pairs.left for pairs in SentencePairs.stream(lines, format="csv", label_column=None)]
+    [[('a', 'dog', 'runs')]]
+    """
 
     name: str
     file: BinaryIO
@@ -102,14 +113,24 @@ def ending_of(path: str) -> str:
 
 
 class Table(NamedTuple):
-    """A file's rows with all their columns, and the 1-based line at which each row begins (of Parquet: its row)."""
+    """A file's rows.
+
+    Attributes:
+        frame: the rows with all their columns.
+        lines: the 1-based line at which each row begins (of Parquet: its row).
+
+    >>> import polars
+    >>> from towers.data import Table
+    >>> Table(polars.DataFrame({"sentence1": ["a dog runs"]}), [2]).frame.height
+    1
+    """
 
     frame: "polars.DataFrame"
     lines: list[int]
 
 
 def read_table(path: str | PathLike[str], format: TableFormat | None = None, *, separator: str | None = None) -> Table:
-    """Read a table in the given format, or in the one that the file's ending says. Blank lines are skipped.
+    """Read the table at `path` in the given format, or in the one that its ending says. Blank lines are skipped.
 
     TSV and CSV begin with a line of column names, and all their columns are strings. TSV knows no quoting: a `"` is a
     character like any other. CSV has standard quoting; see `SentencePairs.load` for `separator`. Of columns with the
@@ -120,6 +141,16 @@ def read_table(path: str | PathLike[str], format: TableFormat | None = None, *, 
         ValueError: a line is bad (not UTF-8, another number of fields than the header, no JSON object, a column of
             mixed types), or a Parquet file is damaged; file and line are named.
         ImportError: polars is not installed.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from towers.data import read_table
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "pairs.csv")
+    ...     _ = path.write_text("sentence1,sentence2\\na dog runs,an animal moves\\n")
+    ...     table = read_table(path)
+    >>> table.frame.columns, table.lines
+    (['sentence1', 'sentence2'], [2])
     """
     need_polars()
     (rows,) = read_rows(path, format, separator=separator, rows=None)

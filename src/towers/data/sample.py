@@ -94,6 +94,11 @@ def sample_pairs(count: int = 2500, *, seed: int = 0) -> SentencePairs:
 
     Raises:
         ValueError: `count` is negative.
+
+    >>> from towers.data import sample_pairs
+    >>> pairs = sample_pairs(2)
+    >>> len(pairs), pairs.labels
+    (2, tensor([0., 1.]))
     """
     if count < 0:
         raise ValueError(f"count ({count}) must not be negative")

@@ -30,6 +30,16 @@ class VectorStore:
 
     Raises:
         ValueError: as `WordVectors.load`; for bad numbers, when their word is selected.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from towers.data import VectorStore
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "vectors.txt")
+    ...     _ = path.write_text("a 1 0\\ndog 0 1\\n")
+    ...     with VectorStore(path) as vectors:
+    ...         vectors.width
+    2
     """
 
     def __init__(self, path: str | PathLike[str], *, missing: Missing = "hash", format: Format | None = None) -> None:

@@ -22,7 +22,23 @@ BLANK = ""
 
 
 class Coverage(NamedTuple):
-    """How many of the looked-up words have a vector: tokens count each occurrence, types each word once."""
+    """How many of the looked-up words have a vector.
+
+    Attributes:
+        tokens: the number of words, each occurrence counted.
+        tokens_found: how many of them have a vector.
+        types: the number of different words.
+        types_found: how many of them have a vector.
+        missing: the words that have none, with the number of their occurrences.
+
+    >>> import torch
+    >>> from towers.data import Coverage, WordVectors
+    >>> vectors = WordVectors(["a"], torch.tensor([[1.0, 0.0]]))
+    >>> ids = vectors.ids(["a", "dog", "dog"])
+    >>> coverage: Coverage = vectors.coverage
+    >>> coverage.tokens_found, coverage.missing
+    (1, Counter({'dog': 2}))
+    """
 
     tokens: int
     tokens_found: int
@@ -57,6 +73,12 @@ class WordVectors:
         ValueError: `words` repeats a word, or has "".
         ValueError: `table` is not "words width", or has a number that is not finite.
         ValueError: `missing` is neither "hash" nor "zero".
+
+    >>> import torch
+    >>> from towers.data import WordVectors
+    >>> vectors = WordVectors(["a", "dog"], torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> vectors.table[vectors.ids(["Dog"])]
+    tensor([[0., 1.]])
     """
 
     def __init__(
@@ -110,7 +132,7 @@ class WordVectors:
         The forms of `vocabulary` in which words are looked up are kept; without it, every word is. The format is
         detected from the content: a first line of two whole numbers is a header ("count width"); GloVe has none.
 
-        With `first`, the first words of the file are kept too, wanted or not.
+        `path` is the file. With `first`, the first words of the file are kept too, wanted or not.
 
         Raises:
             ValueError: a line is bad (too few numbers, not a number, NaN or infinite, not UTF-8).

@@ -15,16 +15,18 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 
 
 def split_words(text: str) -> list[str]:
-    """Words, numbers, and each punctuation mark by itself, as in the Penn Treebank and in GloVe's vocabulary.
+    """The words, numbers and punctuation marks of a text, as in the Penn Treebank and in GloVe's vocabulary.
 
     Negations and clitics stand by themselves (`do n't`, `dog 's`); hyphens and other apostrophes inside a word stay in
     it; a number keeps its points and commas. Combining marks, vowel signs and joiners belong to the word or symbol
     before them, in every script; an emoji sequence and a flag are one word each. Soft hyphens, word joiners and signs
     of direction are left out. Nothing is lower-cased.
 
-        "Don't pay O'Neill's $1,000.50 for well-known dogs." -> Do n't pay O'Neill 's $ 1,000.50 for well-known dogs .
-
     Text without spaces between words (Chinese, Japanese, Thai) is not divided: segment it first, then split at spaces.
+
+    >>> from towers.data import split_words
+    >>> print(*split_words("Don't pay O'Neill's $1,000.50 for well-known dogs."))
+    Do n't pay O'Neill 's $ 1,000.50 for well-known dogs .
     """
     if text.isascii():
         return _rule(True).findall(text)

@@ -110,9 +110,9 @@ def export(
 
     >>> import tempfile
     >>> from towers import TwoTowers
-    >>> from towers.export import export
+    >>> from towers.export import Exported, export
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     exported = export(TwoTowers(), f"{folder}/model.pt2", format="torch")
+    ...     exported: Exported = export(TwoTowers(), f"{folder}/model.pt2", format="torch")
     >>> print(exported.inputs[1])
     right: float32 (batch, 5, 300)
     """

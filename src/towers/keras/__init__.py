@@ -88,6 +88,16 @@ def load_optimizer(path: str | PathLike[str], model: TwoTowers, kind: str | None
         OSError: the file cannot be read.
         ValueError: the file names another optimizer or none, its Adam has what KerasAdam has not (decay, clipping,
             AMSGrad, a schedule), it holds no state, or the state is another network's.
+
+    >>> import tempfile
+    >>> from towers import TwoTowers, keras
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     keras.save(TwoTowers(), f"{folder}/model.keras")  # not by Keras: no optimizer is in it
+    ...     try:
+    ...         keras.load_optimizer(f"{folder}/model.keras", TwoTowers())
+    ...     except ValueError as error:
+    ...         print(str(error).partition(": ")[2])
+    its config names no optimizer (Keras itself would take RMSprop). If it was trained with Adam, say so: kind="adam"
     """
     from towers.keras.read_optimizer import read_optimizer
 

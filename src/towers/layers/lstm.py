@@ -261,7 +261,10 @@ class RaggedLSTM(DropIn):
     def run_batch(
         self, batch: Batch, count: int, hx: State | None = None, *, outputs: bool
     ) -> tuple[Tensor | None, State]:
-        """As `forward`, for `count` sentences as the kernels take them: what other layers call."""
+        """As `forward`, for `count` sentences as the kernels take them: what other layers call.
+
+        `outputs` says whether the outputs of all steps are wanted; without them only the last states are made.
+        """
         own, values = self.weight_ih_l0, batch.values
         dtype = torch.promote_types(own.dtype, torch.float32)  # a state loses too much in less
         if hx is None:

@@ -67,7 +67,7 @@ class PairFeatures(nn.Module):
         left_state: Float[Tensor, "*#leading {self.hidden}"],
         right_state: Float[Tensor, "*#leading {self.hidden}"],
     ) -> Float[Tensor, "*leading {self.width}"]:
-        """The features of states, whose leading axes broadcast.
+        """The features of `left_state` and `right_state`, whose leading axes broadcast.
 
         Raises:
             ShapeContractError: a width is not `hidden`, or the leading axes do not broadcast.
@@ -132,7 +132,7 @@ class PairHead(nn.Module):
         left_state: Float[Tensor, "*#leading {self.hidden}"],
         right_state: Float[Tensor, "*#leading {self.hidden}"],
     ) -> Float[Tensor, "*leading {self.outputs}"]:
-        """The logits of states, whose leading axes broadcast.
+        """The logits of `left_state` and `right_state`, whose leading axes broadcast.
 
         Raises:
             ShapeContractError: a width is not `hidden`, or the leading axes do not broadcast.

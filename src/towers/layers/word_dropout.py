@@ -55,6 +55,8 @@ class WordDropout(nn.Module):
     ) -> tuple[Float[Ragged, "batch left_words vector_width"], Float[Ragged, "batch right_words vector_width"]]:
         """Both sides as Ragged; outside of training with the vectors, or word ids, that they came with.
 
+        `left_lengths` and `right_lengths` are the numbers of words, as in `Tower.forward`.
+
         Raises:
             ShapeContractError: a shape or dtype is not as annotated.
             ValueError: a length is negative or above the number of words.

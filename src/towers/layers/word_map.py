@@ -74,7 +74,7 @@ class WordMap(nn.Module):
         return like_input(self.mapped(to_ragged(sentences, lengths, owner=self, keep_ids=True)), sentences)
 
     def mapped(self, ragged: Ragged) -> Ragged:
-        """As `forward`, of Ragged only."""
+        """As `forward`, of a `ragged` batch only."""
         shares, ids = self.linear.shares(ragged)
         rows = shares.squeeze(1) + self.linear.bias
         values, table = (rows, None) if ids is None else (ids, rows)

@@ -250,7 +250,7 @@ def evaluate(
 
     Of classes "loss" and "accuracy"; of a second label "second_accuracy" too.
 
-    Arguments as in `fit`. The model is not changed.
+    `batch_size`, `device`, `precision` and `progress` are as in `fit`. The model is not changed.
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed.
@@ -278,7 +278,7 @@ def predict(
     Of a model with several outputs, the probabilities (pairs, outputs) of classes or of bins, whose mean degree is
     `towers.training.objectives.mean_bin`.
 
-    Arguments as in `fit`. The model is not changed.
+    `batch_size`, `device`, `precision` and `progress` are as in `fit`. The model is not changed.
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed.

@@ -77,7 +77,7 @@ class History:
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Self:
-        """The history from the result of `as_dict`, where null stands for NaN."""
+        """The history from `entries`, the result of `as_dict`, where null stands for NaN."""
         rows = [
             Epoch(row["epoch"], _with_nan(row["train"]), _with_nan(row["dev"]), row["seconds"])
             for row in entries["epochs"]

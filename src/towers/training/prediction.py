@@ -104,7 +104,7 @@ class Predictor:
 
     @torch.inference_mode()
     def one(self, left: Sentence, right: Sentence) -> Tensor:
-        """The probability of one pair, without what is only worth its time for many."""
+        """The probability of one pair, the words `left` and `right`, without what is only worth its time for many."""
         vectors, counts = self.vectors, Counter((*left, *right))
         if not isinstance(vectors, WordVectors):
             vectors = vectors.select(counts)

@@ -58,16 +58,27 @@ class ShapeTrace:
     """For each module and contract, in the order of the calls: the expected axes and the shapes that arrived.
 
     A notebook shows it as a picture, which `to_svg` gives as text.
+
+    Attributes:
+        module: the class of what was run.
+        rows: one for each module and contract.
+        error: the error that ended the run; empty if there was none.
+        argument: the argument that did not fit its contract, or "return".
+        axis: its axis that did not fit, as written in the annotation.
+
+    >>> from towers import FeaturePool
+    >>> from towers.contracts import trace
+    >>> for row in trace(FeaturePool(2)).rows:
+    ...     print(row.came, "->", row.went)
+    (batch, steps, 32) -> (batch, steps, 16)
+    (batch, steps, 32) -> (batch, steps, 32)
     """
 
     module: str
     rows: tuple[TraceRow, ...]
     error: str = ""
-    """The error that ended the run; empty if there was none."""
     argument: str = ""
-    """The argument that did not fit its contract, or "return"."""
     axis: str | None = None
-    """Its axis that did not fit, as written in the annotation."""
 
     def __str__(self) -> str:
         return "\n".join([*self.lines(), *([self.error] if self.error else [])])
@@ -128,6 +139,26 @@ class Proof:
     "not provable": torch cannot run it on symbolic sizes; `message` says which operation and where.
 
     Whatever it is, it has been tried with real tensors, `tried` times, but for `untried`.
+
+    Attributes:
+        module: the class of what was verified.
+        verdict: as above.
+        findings: the verdict on each way to call it, with its message and place.
+        contracts: the verdict on each contract that was checked on the way.
+        axes: each axis with the sizes that it can have.
+        trace: the shapes at each module and contract.
+        runs: how often it was run on symbolic sizes.
+        seconds: the time of all this.
+        assumptions: what the verdict is for, beyond sizes: "inputs are float32", "causal is False".
+        tried: at how many sizes it was run with real tensors.
+        untried: why at none, or not at all that were planned: "tried at 14 of 90 sizes"; None if nothing was left out.
+        remarks: what real runs showed that is no fault: "not in bfloat16: …", "needs values that fit: …".
+
+    >>> from towers import FeaturePool
+    >>> from towers.contracts import verify
+    >>> proof = verify(FeaturePool(2))
+    >>> proof.verdict, bool(proof), proof.tried > 0
+    ('proven', True, True)
     """
 
     module: str
@@ -135,18 +166,13 @@ class Proof:
     findings: tuple[Finding, ...]
     contracts: tuple[ContractVerdict, ...]
     axes: dict[str, str]
-    """Each axis with the sizes that it can have."""
     trace: ShapeTrace
     runs: int
     seconds: float
     assumptions: tuple[str, ...]
-    """What it is for, beyond sizes: "inputs are float32", "inputs are contiguous and on the CPU", "causal is False"."""
     tried: int
-    """How many sizes were run with real tensors."""
     untried: str | None
-    """Why none, or not all that were planned: "tried at 14 of 90 sizes"; None if nothing was left out."""
     remarks: tuple[str, ...] = ()
-    """What real runs showed that is no fault: "not in bfloat16: …", "needs values that fit: …"."""
 
     def __bool__(self) -> bool:
         return self.verdict == "proven"

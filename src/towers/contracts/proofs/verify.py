@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import uninteresting_files
 
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.expressions import conditions as read_conditions
@@ -63,7 +64,13 @@ def verify(
     Raises:
         ValueError: `forward` has no contract; an argument can be made from no annotation and was not given; a
             condition cannot be read or leaves no size; or the module cannot be copied.
+
+    >>> from towers import Tower
+    >>> from towers.contracts import verify
+    >>> verify(Tower()).verdict
+    'proven'
     """
+    uninteresting_files()  # torch imports much for it when it is first called: an interrupted import leaves ruins
     start = time.perf_counter()
     check_seconds = max(min(SECONDS, seconds / 4), SHARE * seconds)
     with _one_at_a_time, as_if_nothing_ran():
@@ -117,10 +124,24 @@ _one_at_a_time = threading.RLock()
 def trace(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwargs: Any) -> ShapeTrace:
     """The shapes at each module and contract of a run, in axis names: those that are expected and those that arrive.
 
-    Given real inputs, in numbers too.
+    Args:
+        module: any module whose `forward` has a contract.
+        args, kwargs: real inputs; with them the shapes are shown in numbers too.
+        where: further conditions on axes, as for `verify`.
 
     Raises:
         ValueError: as `verify`.
+
+    >>> import torch
+    >>> from towers import FeaturePool
+    >>> from towers.contracts import trace
+    >>> print(trace(FeaturePool(2), torch.zeros(3, 4, 32)))
+      (itself): FeaturePool  (batch, steps, 32) -> (batch, steps, 16)
+          batch steps {self.filters}, batch -> batch steps {self.features}
+          (3, 4, 32) -> (3, 4, 16)
+      (itself): Ragged.from_padded  (batch, steps, 32) -> (batch, steps, 32)
+          batch words ..., batch
+          (3, 4, 32) -> (3, 4, 32)
     """
     prover = _Prover(module, several(where, "trace: where"), args, kwargs)
     case = prover.subject.cases()[0]
