@@ -51,10 +51,17 @@ def every_state(folder, monkeypatch):
 # From any moment.
 
 
-@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
-def test_from_every_state_to_the_same_end_bit_for_bit(tmp_path, monkeypatch, precision):
+ADAMW = {"optimizer": "adamw", "weight_decay": 0.1, "lr": 0.02, "final_lr": 0.001}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"precision": "32-true"}, {"precision": "64-true"}, {"precision": "bf16-mixed"}, ADAMW, ADAMW | {"average": 0.8}],
+    ids=str,
+)
+def test_from_every_state_to_the_same_end_bit_for_bit(tmp_path, monkeypatch, how):
     """Weights, optimizer, order of batches, dropout's numbers, the best epoch, the position inside an epoch."""
-    options = {**OPTIONS, "precision": precision}
+    options, precision = {**OPTIONS, **how}, how.get("precision")
     uninterrupted = forgetful_model()
     expected = training.fit(uninterrupted, TRAIN, DEV, **options)
     copies, model = every_state(tmp_path, monkeypatch), forgetful_model()

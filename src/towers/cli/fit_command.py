@@ -162,6 +162,12 @@ def _add_training(fit: Parser) -> None:
         "--optimizer", choices=["keras-adam", "adamw"], help="Keras's Adam, or AdamW with --weight-decay (keras-adam)"
     )
     training.add_argument("--weight-decay", type=float, metavar="X", help="of adamw (0)")
+    training.add_argument(
+        "--average",
+        type=float,
+        metavar="X",
+        help="decay of a moving average of the weights, which is kept, as .999 (none)",
+    )
     training.add_argument("--seed", type=seed, metavar="N", help="of initial weights and batches (0)")
     training.add_argument(
         "--keep-best",

@@ -96,7 +96,8 @@ class Epochs(pl.Callback):
             seconds=time.perf_counter() - self.started,
         )
         if progress.history.add(row) and self.dev is not None:
-            progress.best_weights = {name: value.detach().clone() for name, value in module.model.state_dict().items()}
+            weights: dict[str, Tensor] = progress.average or module.model.state_dict()
+            progress.best_weights = {name: value.detach().clone() for name, value in weights.items()}
         progress.batch, progress.seconds = 0, 0.0
         self.train.epoch, self.train.start = progress.epoch, 0
         trainer.should_stop = progress.over(self.settings.epochs, self.settings.patience)

@@ -87,6 +87,8 @@ def fit(
         final_lr: to which the learning rate falls linearly, step by step; None: it stays.
         optimizer: "keras-adam" (the default), or "adamw" (Loshchilov and Hutter, 2019).
         weight_decay: of "adamw" (0).
+        average: the decay of a moving average of the weights, step by step, which is measured and kept in place of the
+            weights (Polyak and Juditsky, 1992), such as .999; None: the weights themselves.
         seed: decides the order of the batches and what is random in the model itself (0).
         keep_best: the dev metric that chooses the epoch: "loss" (the default), "accuracy" or "auc"; for soft labels
             (not all 0 or 1) and bins "pearson" (the default) or "loss"; for classes "accuracy" (the default) or "loss".
@@ -175,8 +177,8 @@ def learn(
         elif tensors is not None:
             last = {name.removeprefix("model."): x for name, x in tensors.items() if name.startswith("model.")}
             model.load_state_dict(last)
-        if where.best_weights:
-            model.load_state_dict(where.best_weights)
+        if kept := where.best_weights or where.average:
+            model.load_state_dict(kept)
     return where.history
 
 
@@ -192,7 +194,7 @@ def _train(
     bar: bool,
     on_epoch: Callable[[Epoch], None] | None,
 ) -> None:
-    from towers.training import epochs, loop, trainers
+    from towers.training import averaging, epochs, loop, trainers
 
     train = loop.Batches(pairs[0], settings.batch_size, settings.seed)
     dev = None if pairs[1] is None else loop.Batches(pairs[1], MEASURING_BATCH)
@@ -203,9 +205,8 @@ def _train(
         quiet_lightning(),
         nullcontext() if settings.alone else lost_ones_named(),
     ):
-        callbacks: list[Any] = [
-            epochs.Epochs(where, train, dev, measures=measures, settings=settings, on_epoch=on_epoch)
-        ]
+        callbacks: list[Any] = [] if settings.average is None else [averaging.Averaging(where, settings.average)]
+        callbacks.append(epochs.Epochs(where, train, dev, measures=measures, settings=settings, on_epoch=on_epoch))
         if run is not None:
             if settings.tensorboard:
                 callbacks.append(epochs.Board(run.path / epochs.BOARD_FOLDER, where))

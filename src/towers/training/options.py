@@ -25,6 +25,7 @@ class Options(TypedDict, total=False):
     final_lr: float | None
     optimizer: Optimizer
     weight_decay: float
+    average: float | None
     seed: int
     keep_best: str | None
     patience: int | None
@@ -52,6 +53,7 @@ class Settings:
     final_lr: float | None = None
     optimizer: Optimizer = "keras-adam"
     weight_decay: float = 0.0
+    average: float | None = None
     seed: int = 0
     keep_best: str | None = None
     patience: int | None = None
@@ -73,6 +75,8 @@ class Settings:
             _check_number("final_lr", self.final_lr, least=0)
         check_choice("optimizer", self.optimizer, Optimizer.__args__)
         _check_number("weight_decay", self.weight_decay, least=0)
+        if self.average is not None and not (isinstance(self.average, Real) and 0 <= float(self.average) < 1):
+            raise ValueError(f"average ({self.average}) must be a number of at least 0 and below 1, such as 0.999")
         if self.weight_decay and self.optimizer != "adamw":
             raise ValueError(f"weight_decay ({self.weight_decay}) goes with optimizer='adamw'")
         _check_number("save_every", self.save_every, least=0)

@@ -27,6 +27,7 @@ class Progress:
         seconds: how long these batches took.
         steps: all finished batches.
         best_weights: the weights of the best epoch on dev; empty without dev pairs.
+        average: the moving average of the weights, where there is one.
     """
 
     history: History
@@ -34,6 +35,7 @@ class Progress:
     seconds: float = 0.0
     steps: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    average: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     @property
     def epoch(self) -> int:
@@ -52,8 +54,8 @@ class Progress:
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Progress":
         """The progress from the results of `as_dict` and `tensors_of`."""
-        best = _under("best.", tensors)
-        return cls(History.from_dict(entries["history"]), **entries["position"], best_weights=best)
+        best, average = _under("best.", tensors), _under("average.", tensors)
+        return cls(History.from_dict(entries["history"]), **entries["position"], best_weights=best, average=average)
 
 
 def tensors_of(module: "TowersModule", pairs: int, progress: Progress, together: Together) -> dict[str, Tensor]:
@@ -67,7 +69,9 @@ def tensors_of(module: "TowersModule", pairs: int, progress: Progress, together:
         random["random.cuda"] = torch.cuda.get_rng_state(module.device)
     together_random = {name: together.stack(state) for name, state in random.items()}
     learned = {f"model.{name}": value for name, value in module.model.state_dict().items()}
-    tensors = {**learned, **_optimizer_state(module), **{f"best.{n}": v for n, v in progress.best_weights.items()}}
+    tensors = {**learned, **_optimizer_state(module)}
+    tensors |= {f"best.{name}": value for name, value in progress.best_weights.items()}
+    tensors |= {f"average.{name}": value for name, value in progress.average.items()}
     copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     if progress.batch:
         copies |= {"epoch.logits": together.sum(logits), "epoch.seen": together.sum(seen)}
