@@ -205,6 +205,52 @@ def test_sizes_of_presets():
     assert not torch.equal(one, other)
 
 
+def test_classes_with_degrees_beside_them(capsys):
+    files = [
+        "--train",
+        "pairs.tsv",
+        "--dev",
+        "pairs.tsv",
+        "--vectors",
+        "vectors.txt",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    second = ["--second-label-column", "degree", "--second-label-range", "1", "5"]
+    assert main(["fit", "--preset", "small", *files, "--label-column", "kind", *second, "--out", "both"]) == 0
+    model = TwoTowers.load("both")
+    assert (model.outputs, model.second.outputs) == (3, 5)
+    assert main(["evaluate", "--model", "both", "--pairs", "pairs.tsv", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    dev = json.loads(Path("both/metrics.json").read_text())["epochs"][0]["dev"]
+    assert told["second_pearson"] == pytest.approx(dev["second_pearson"], abs=0.01)  # vectors of float16
+    assert 0 < told["second_mse"] < 16
+    assert main(["fit", "--preset", "small", *files, *second[2:], "--out", "no"]) == 2
+    assert "--second-label-range goes with --second-label-column" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "fit",
+                "--preset",
+                "small",
+                *files,
+                *second[:2],
+                "--second-label-range",
+                "1",
+                "2",
+                "--label-column",
+                "kind",
+                "--out",
+                "no",
+            ]
+        )
+        == 2
+    )
+    assert "degree is 3; the label range is 1 to 2" in capsys.readouterr().err
+
+
 def test_evaluate_measures_both_labels(capsys):
     assert main(["evaluate", "--model", "alike", "--pairs", "pairs.tsv", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -93,6 +93,24 @@ def test_classes_and_a_second_label_are_learned_and_resumed(tmp_path):
     assert TwoTowers.load(tmp_path / "run").second.outputs == 2
 
 
+def test_a_second_label_of_degrees_is_learned():
+    pairs = made_pairs()
+    pairs.second = pairs.labels / 2
+    model = small_model(3, second=5)
+    history = fit(model, pairs, pairs, **HOW)
+    reached = history.epochs[history.best - 1].dev["second_pearson"]
+    assert reached > 0.5
+    assert evaluate(model, pairs, device="cpu")["second_pearson"] == pytest.approx(reached)
+    (batch,) = pairs.batches(len(pairs))
+    logits = model.eval().second(*model.states(batch.left, batch.right))
+    degrees = (logits.softmax(1) * torch.tensor([0, 0.25, 0.5, 0.75, 1])).sum(1).detach().numpy()
+    assert np.corrcoef(degrees, pairs.second[batch.index].numpy())[0, 1] == pytest.approx(reached, abs=1e-5)
+    with pytest.raises(ValueError, match="second labels are degrees; the head has 1 output, and needs one for each"):
+        fit(small_model(3, second=1), pairs)
+    with pytest.raises(ValueError, match=r"line 1: the second label is 3; it must be from 0 to 1"):
+        SentencePairs([["a"]], [["b"]], [1.0], second=[3.0])
+
+
 def test_degrees_in_bins_are_learned():
     pairs = made_pairs(degrees=True)
     model = small_model(5)

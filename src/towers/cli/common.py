@@ -128,7 +128,7 @@ def _files(arguments: argparse.Namespace, model: TwoTowers, preset: Preset | Non
     reading = chosen(arguments, READING)
     paths = {name: getattr(arguments, name) for name in PARTS if getattr(arguments, name) is not None}
     labels: dict[str, Any] = {"classes": "found" if preset is None or not preset.as_classes else True}
-    labels |= {"yes": arguments.yes, "second_label_column": arguments.second_label_column}
+    labels |= {name: getattr(arguments, name) for name in ("yes", "second_label_column", "second_label_range")}
     parts: dict[str, SentencePairs] = {}
     for name, path in paths.items():  # the classes of the training pairs are those of all
         if arguments.skip_bad:
@@ -154,6 +154,7 @@ def _learned(arguments: argparse.Namespace, train: SentencePairs) -> dict[str, A
         "classes": None if classes is None else list(classes),
         "yes": arguments.yes,
         "second_label_column": arguments.second_label_column,
+        "second_label_range": arguments.second_label_range,
         "second_classes": None if second is None else list(second),
         "preset": arguments.preset,
     }
@@ -168,7 +169,8 @@ def _skipping(path: Path, model: TwoTowers, columns: Mapping[str, Any], reading:
         print(f"towers fit: warning: {path}: {skipped.told('left out')}", file=sys.stderr, flush=True)
     asked = Columns(rows)
     labels = read_labels(asked, *(columns[name] for name in ("label_column", "label_range", "classes", "yes")))
-    labels |= read_second(asked, columns["second_label_column"], columns.get("second_classes"))
+    of_second = ("second_label_column", "second_classes", "second_label_range")
+    labels |= read_second(asked, *(columns.get(name) for name in of_second))
     for name in {"labels", "second"} & labels.keys():
         labels[name] = [labels[name][i] for i in good]
     return SentencePairs(pairs.left, pairs.right, source=pairs.source, lines=pairs.lines, **labels)
@@ -183,6 +185,7 @@ def _sample(arguments: argparse.Namespace, model: TwoTowers) -> Data:
         "keep_words",
         "skip_bad",
         "second_label_column",
+        "second_label_range",
         "yes",
         *COLUMNS,
         *LABELS,

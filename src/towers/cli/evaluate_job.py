@@ -3,7 +3,10 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from towers.answers import Config
 from towers.checkpoint import without_nan
@@ -12,6 +15,7 @@ from towers.data import SentencePairs
 from towers.training import assess
 from towers.training.fitting import MEASURING_BATCH, all_logits
 from towers.training.metrics import are_soft, pearson
+from towers.training.objectives import mean_bin
 
 NAMES = {"pearson": "Pearson's r", "spearman": "Spearman's rho", "mse": "mean squared error", "auc": "AUC", "f1": "F1",
          "majority": "majority class", "cosine_pearson": "Pearson's r of the cosine of mean vectors"}  # fmt: skip
@@ -21,11 +25,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Do what `towers evaluate` does."""
     arguments.model = newest(arguments)
     config = Config(arguments.model)
-    known = ("fit_length", "yes", "second_label_column", "second_classes")
+    of_second = ("second_label_column", "second_classes", "second_label_range")
+    known = ("fit_length", "yes", *of_second)
     options: dict[str, Any] = COLUMNS | LABELS | dict.fromkeys(known) | config.data
     wanted = chosen(arguments, {name: options[name] for name in (*COLUMNS, *LABELS, "fit_length", "yes")})
     fit_length = wanted.pop("fit_length")
-    second = {name: options[name] for name in ("second_label_column", "second_classes")}
+    second = {name: options[name] for name in of_second}
     label_range = (float(wanted["label_range"][0]), float(wanted["label_range"][1]))
     reading = chosen(arguments, READING) | {"label_range": label_range, "classes": config.classes or False}
     pairs = SentencePairs.load(arguments.pairs, **(wanted | reading), **second)
@@ -49,10 +54,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
             found = assess.of_yes_and_no(first, pairs.labels)
         said = assess.shortfalls(found, cosine)
         if pairs.second is not None:
-            found |= {f"second_{name}": value for name, value in assess.of_classes(seconds, pairs.second).items()}
+            found |= {f"second_{name}": value for name, value in _of_second(seconds, pairs, second).items()}
         if cosine is not None:
             found["cosine_pearson"] = cosine
     _say(len(pairs), found, said, as_json=arguments.json)
+
+
+def _of_second(logits: Tensor, pairs: SentencePairs, how: Mapping[str, Any]) -> dict[str, float]:
+    assert pairs.second is not None
+    if pairs.second_classes is not None:
+        return assess.of_classes(logits, pairs.second)
+    low, high = how["second_label_range"]
+    return assess.of_degrees(mean_bin(logits.double().softmax(-1)), pairs.second, (low, high))
 
 
 def _say(pairs: int, found: dict[str, float], said: list[str], *, as_json: bool) -> None:

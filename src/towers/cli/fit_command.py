@@ -111,6 +111,9 @@ def _add_files(fit: Parser) -> None:
         help="with --preset: a column of classes that a second head learns from the same states, its loss times .3",
     )
     files.add_argument(
+        "--second-label-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="of a second label that is a degree"
+    )
+    files.add_argument(
         "--label-range",
         nargs=2,
         type=float,

@@ -33,7 +33,7 @@ from towers.training.run import Run
 SETTINGS = tuple(field.name for field in fields(Settings))
 SIZES = ("kernel_words", "filters", "pool", "hidden", "chunk")
 FILES = ("train", "dev", "test", "vectors")
-OF_PRESET = ("preset", "second_label_column", "yes")
+OF_PRESET = ("preset", "second_label_column", "second_label_range", "yes")
 OF_PAIRS = (
     *FILES,
     *OF_PRESET,
@@ -221,6 +221,8 @@ def _preset(given: Mapping[str, Any]) -> Preset | None:
         ValueError: an option of the seed's network is beside it, or one of presets without it.
     """
     name = given.get("preset", "seed")
+    if "second_label_range" in given and "second_label_column" not in given:
+        raise ValueError("--second-label-range goes with --second-label-column")
     if name == "seed":
         if "second_label_column" in given:
             raise ValueError("--second-label-column goes with --preset similarity, entailment or small")
@@ -241,7 +243,9 @@ def build(
     if preset is not None:
         if outputs == 1 and pairs is not None and pairs.labels is not None and are_soft(pairs.labels):
             outputs = bins_of(tuple(given.get("label_range", (0.0, 1.0))))
-        second = None if pairs is None or pairs.second_classes is None else len(pairs.second_classes)
+        second = None
+        if pairs is not None and pairs.second is not None:
+            second = len(pairs.second_classes or range(bins_of(tuple(given.get("second_label_range", (0.0, 1.0))))))
         how: dict[str, Any] = {"outputs": outputs, "second_outputs": second, "seed": settings.seed}
         return presets.build(preset, vector_width=vector_width, **how)
     sizes = {name: given[name] for name in SIZES if name in given}

@@ -33,7 +33,8 @@ class SentencePairs:
         source: where the pairs came from, for reports and errors.
         lines: the 1-based line there of each pair; absent: 1, 2, 3, ….
         classes: the names of the classes, where labels are classes.
-        second: for each pair the number of its class by a second label; absent: there is none.
+        second: for each pair a second label: a number from 0 to 1, or with `second_classes` the number of its class;
+            absent: there is none.
         second_classes: the names of these classes.
 
     Raises:
@@ -56,7 +57,7 @@ class SentencePairs:
         source: str = "memory",
         lines: Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
-        second: Tensor | Sequence[int] | None = None,
+        second: Tensor | Sequence[float] | None = None,
         second_classes: Sequence[str] | None = None,
     ) -> None:
         self.left = _sentences("left", left)
@@ -65,7 +66,8 @@ class SentencePairs:
         self.second_classes = None if second_classes is None else tuple(second_classes)
         kind = torch.float32 if classes is None else torch.int64
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=kind)
-        self.second = None if second is None else torch.as_tensor(second, dtype=torch.int64)
+        kind = torch.float32 if second_classes is None else torch.int64
+        self.second = None if second is None else torch.as_tensor(second, dtype=kind)
         self.source = source
         self.lines = list(range(1, len(left) + 1)) if lines is None else list(lines)
         self.how: dict[str, Any] = {}
@@ -91,6 +93,7 @@ class SentencePairs:
         yes: str | None = None,
         second_label_column: str | None = None,
         second_classes: Sequence[str] | None = None,
+        second_label_range: tuple[float, float] | None = None,
     ) -> Self:
         """Read pairs from TSV, CSV, JSON lines or Parquet; the ending of `path` says which, if `format` does not.
 
@@ -105,7 +108,8 @@ class SentencePairs:
 
         `classes`: labels are names of classes, of any number; True: those that the file has, sorted; or their names in
         an order; "found": as True if no label is a number, else False. `yes`: the label is 1 where the column has this
-        name, and 0 elsewhere. `second_label_column` is a column of classes beside the label.
+        name, and 0 elsewhere. `second_label_column` is a column beside the label: of classes, or with
+        `second_label_range` of degrees.
 
         Raises:
             ValueError: a column is missing; those that exist are listed, with the nearest name.
@@ -116,7 +120,7 @@ class SentencePairs:
             ImportError: the file is Parquet and polars is not installed.
         """
         (rows,) = read_rows(path, format, separator=separator, rows=None)
-        sides, second = (left_column, right_column), (second_label_column, second_classes)
+        sides, second = (left_column, right_column), (second_label_column, second_classes, second_label_range)
         return cls._of_rows(rows, sides, split, (label_column, label_range, classes, yes), second)
 
     @classmethod
@@ -157,6 +161,7 @@ class SentencePairs:
         yes: str | None = None,
         second_label_column: str | None = None,
         second_classes: Sequence[str] | None = None,
+        second_label_range: tuple[float, float] | None = None,
     ) -> Self:
         """Pairs of a table in memory: a frame of pandas or polars, a table of Arrow, a Hugging Face dataset, or a dict.
 
@@ -173,7 +178,7 @@ class SentencePairs:
         """
         if not is_table(table):
             raise ValueError(f"table ({type(table).__name__}) has no named columns; give a frame, or a dict of columns")
-        sides, second = (left_column, right_column), (second_label_column, second_classes)
+        sides, second = (left_column, right_column), (second_label_column, second_classes, second_label_range)
         return cls._of_rows(MemoryRows(table), sides, split, (label_column, label_range, classes, yes), second)
 
     @classmethod
@@ -183,7 +188,7 @@ class SentencePairs:
         sides: tuple[str, str],
         split: Split,
         label: tuple[str | None, tuple[float, float], bool | Literal["found"] | Sequence[str], str | None],
-        second: tuple[str | None, Sequence[str] | None] = (None, None),
+        second: tuple[str | None, Sequence[str] | None, tuple[float, float] | None] = (None, None, None),
     ) -> Self:
         """`label` and `second`: the arguments of `read_labels` and `read_second`."""
         columns = Columns(rows)
@@ -192,6 +197,7 @@ class SentencePairs:
         pairs = cls(left, right, source=rows.path, lines=rows.lines, **labels)
         names = {"left_column": sides[0], "right_column": sides[1], "label_column": label[0]}
         names |= {"yes": label[3], "second_label_column": second[0]}
+        names |= {"second_label_range": None if second[2] is None else list(second[2])}
         pairs.how = {name: value for name, value in names.items() if value is not None}
         pairs.how |= {"split": split, "label_range": list(label[1])}
         return pairs
@@ -339,7 +345,7 @@ class SentencePairs:
                     raise ValueError(f"{self.source}, line {line}: the {name} sentence is empty")
         for name, labels, classes in (
             ("label", self.labels, self.classes),
-            ("second", self.second, self.second_classes),
+            ("second label", self.second, self.second_classes),
         ):
             if labels is not None and classes is not None:
                 outside = ((labels < 0) | (labels >= len(classes))).nonzero()
@@ -347,12 +353,12 @@ class SentencePairs:
                     at = int(outside[0, 0])
                     problem = f"the {name} is {int(labels[at])}; there are {len(classes)} classes, counted from 0"
                     raise ValueError(f"{self.source}, line {self.lines[at]}: {problem}")
-        if self.labels is not None and self.classes is None:
-            outside = (~((self.labels >= 0) & (self.labels <= 1))).nonzero()
-            if len(outside):
-                at = int(outside[0, 0])
-                problem = f"the label is {float(self.labels[at]):g}; it must be from 0 to 1"
-                raise ValueError(f"{self.source}, line {self.lines[at]}: {problem}")
+            if labels is not None and classes is None:
+                outside = (~((labels >= 0) & (labels <= 1))).nonzero()
+                if len(outside):
+                    at = int(outside[0, 0])
+                    problem = f"the {name} is {float(labels[at]):g}; it must be from 0 to 1"
+                    raise ValueError(f"{self.source}, line {self.lines[at]}: {problem}")
 
 
 def read_labels(
@@ -383,13 +389,21 @@ def read_labels(
     return {"labels": columns.class_numbers(name, known), "classes": known}
 
 
-def read_second(columns: Columns, name: str | None, classes: Sequence[str] | None = None) -> dict[str, Any]:
-    """As `read_labels`, of a second label, which is of classes."""
+def read_second(
+    columns: Columns,
+    name: str | None,
+    classes: Sequence[str] | None = None,
+    label_range: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """As `read_labels`, of a second label: of degrees in `label_range`, or of classes."""
     if name is None:
         return {}
+    if label_range is not None:
+        return {"second": columns.labels(name, (label_range[0], label_range[1]))}
     known = sorted(set(columns.classes(name))) if classes is None else list(classes)
     if len(known) > MANY:
         problem = f"{name} has {len(known)} different values; a second label is of classes, at most {MANY}"
+        problem += ", or of degrees: say their range (--second-label-range)"
         raise ValueError(f"{columns.rows.path}: {problem}")
     return {"second": columns.class_numbers(name, known), "second_classes": known}
 

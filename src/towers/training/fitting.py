@@ -249,7 +249,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Measure a model: "loss", "accuracy" and "auc"; of soft labels (not all 0 or 1) and bins "loss" and "pearson".
 
-    Of classes "loss" and "accuracy"; of a second label "second_accuracy" too.
+    Of classes "loss" and "accuracy"; of a second label "second_accuracy" too, or of degrees "second_pearson".
 
     `batch_size`, `device`, `precision` and `progress` are as in `fit`. The model is not changed.
 

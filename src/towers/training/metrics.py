@@ -84,8 +84,10 @@ class Measures:
         return {"loss": loss, "accuracy": accuracy(logits, labels)}
 
     def of_second(self, logits: Tensor, pairs: SentencePairs) -> dict[str, float]:
-        """The accuracy of the second head's logits."""
+        """The accuracy of the second head's logits, or of degrees Pearson's r."""
         assert pairs.second is not None
+        if self.second is not None and self.second.kind == "bins":
+            return {"second_pearson": pearson(self.second.answer(logits.double()), pairs.second.double())}
         return {"second_accuracy": accuracy(logits, pairs.second)}
 
 

@@ -68,14 +68,18 @@ def second_objective(model: TwoTowers, pairs: SentencePairs, *, named: str = "pa
 
     Raises:
         ValueError: the model has a second head and the pairs no second label, or the other way round, or the classes
-            are not as many as its outputs.
+            are not as many as its outputs, or labels are degrees and the head has a single output.
     """
     if (model.second is None) != (pairs.second is None):
         lacks = "the pairs have no second label" if pairs.second is None else "the model has no second head"
         raise ValueError(f"{named}: {lacks}; the other has one")
     if model.second is None:
         return None
-    count = len(pairs.second_classes or ())
+    if pairs.second_classes is None:
+        if model.second.outputs == 1:
+            raise ValueError(f"{named}: second labels are degrees; the head has 1 output, and needs one for each bin")
+        return Objective("bins", model.second.outputs)
+    count = len(pairs.second_classes)
     if count != model.second.outputs:
         raise ValueError(
             f"{named}: second labels are of {count} classes; the head has {_outputs(model.second.outputs)}"
