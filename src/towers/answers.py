@@ -98,6 +98,15 @@ def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = N
         ImportError: safetensors is not installed.
         FileNotFoundError: the folder or one of its files is missing.
         ValueError: a file is damaged, or the vectors are not those that the model learned with.
+
+    >>> import tempfile, towers
+    >>> from towers.data import sample_pairs
+    >>> from towers.training import fit
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     history = fit(towers.TwoTowers(), sample_pairs(20), epochs=1, out=folder, progress=False)
+    ...     model = towers.load(folder)
+    >>> 0 < model.score("a dog runs in the park", "an animal moves around outside") < 1
+    True
     """
     config = Config(Path(folder))
     network = load_network(folder)

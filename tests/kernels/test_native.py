@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from towers import Ragged, RaggedLSTM, ShapeContractError, Tower
 from towers.kernels import cpu
-from towers.kernels.cpu import built, library, lstm_call, threads
+from towers.kernels.cpu import built, library
 
 from ..helpers.native import loaded_anew
 
@@ -299,13 +299,6 @@ def test_a_level_that_the_processor_lacks_is_not_run(anew: pytest.MonkeyPatch, h
     with pytest.warns(UserWarning, match="Remedy: leave it unset"):
         found = RaggedLSTM(4, 7).backend(torch.randn(3, 5, 4))
     assert found == ("torch", f"TOWERS_NATIVE is v4, and this processor has {best}")
-
-
-def test_a_failure_of_torchs_threads_is_not_passed_over(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(threads, "parallel_for", lambda: lambda *_: 1)
-    job, function = lstm_call.Job(), ctypes.CFUNCTYPE(None)(lambda: None)
-    with pytest.raises(RuntimeError, match="torch_parallel_for of libtorch failed"):
-        threads.start(function, job, 2)
 
 
 @needs_compiler

@@ -45,6 +45,12 @@ class Labels(NamedTuple):
         classes: the names of the classes, if the model answers with classes.
         second_classes: those of the second head.
         label_range: what the probabilities 0 and 1 mean, or the first and the last bin.
+
+    >>> import tempfile
+    >>> from towers import TwoTowers
+    >>> from towers.export import Labels, export
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     written = export(TwoTowers(), f"{folder}/model.pt2", format="torch", labels=Labels(label_range=(1, 5)))
     """
 
     classes: tuple[str, ...] | None = None
