@@ -15,9 +15,11 @@ from towers.contracts import contract
 from towers.contracts.operations import operation
 from towers.convert import to_ragged
 from towers.kernels.cpu.door import Accepted
+from towers.kernels.onnx_operator import checked_lengths, exporting_onnx
 from towers.kernels.recurrence import Gates
 from towers.layers import fused
 from towers.layers.lstm import RaggedLSTM
+from towers.layers.padded_tower import padded_states
 from towers.layers.pair_head import Feature, PairFeatures, PairHead
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
@@ -225,12 +227,19 @@ class Tower(nn.Module):
         states = None if self.has_other_parts else fused.last_states(self, sentences, lengths)
         if states is not None:
             return states
+        if isinstance(sentences, Tensor) and exporting_onnx():
+            lengths = None if lengths is None else checked_lengths(lengths, self.kernel_words, sentences.shape[1])
+            return padded_states(self, sentences, lengths, self._padded_walk)
         words = to_ragged(sentences, lengths, owner=self, keep_ids=True)
         if self.word_map is not None:
             words = self.word_map(words)
         states = [self._walk(self._steps(words))] if self.walks else []
         states += [part(words) for part in (self.word_maximum, self.word_mean) if part is not None]
         return states[0] if len(states) == 1 else torch.cat(states, 1)
+
+    def _padded_walk(self, features: Tensor, steps: Tensor, outputs: bool) -> Tensor:
+        """As `_walk`, for `padded_states`."""
+        return self.lstm(features, lengths=steps)[0] if outputs else self.lstm.last(features, lengths=steps)
 
     def _steps(self, words: Ragged) -> Ragged:
         """What the LSTM reads: the pooled features of phrases, or the vectors themselves."""

@@ -15,6 +15,7 @@ from towers.contracts.hints import register_hints
 from towers.contracts.modes import may_read
 from towers.contracts.operations import operation, unknown_size
 from towers.kernels.batch import is_plain
+from towers.kernels.onnx_operator import exporting_onnx
 from towers.kernels.order import offsets_of, time_order
 from towers.ragged_checks import check_ids, check_list, check_offsets, clamped, distinct
 from towers.shape_hints import HINTS
@@ -287,6 +288,9 @@ class Ragged:
         if is_plain(padded, lengths) and lengths.shape != (batch,):  # contracts are off
             problem = f"lengths is {tuple(lengths.shape)}; expected ({batch},), one for each sentence"
             raise ShapeContractError(complaint("Ragged.from_padded", problem))
+        if exporting_onnx():
+            problem = "torch.onnx.export takes lengths for Tower, TwoTowers and RaggedLSTM; other layers go without"
+            raise ValueError(complaint("Ragged.from_padded", problem))
         lengths = lengths.to(torch.int64).clamp(0, words)
         real = torch.arange(words, device=lengths.device) < lengths.unsqueeze(1)
         index = real.flatten().nonzero().squeeze(1).to(padded.device)

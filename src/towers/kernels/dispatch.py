@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from towers.kernels import operator, recurrence, torch_lstm, triton
+from towers.kernels import onnx_operator, operator, recurrence, torch_lstm, triton
 from towers.kernels.batch import Batch, State, Weights, is_plain, transformed
 from towers.kernels.cpu import lstm_autograd
 from towers.kernels.cpu.library import level
@@ -38,6 +38,8 @@ def backend(batch: Batch, count: int, weights: Weights) -> Backend:
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
     """See `towers.kernels`."""
+    if onnx_operator.exporting_onnx():
+        return onnx_operator.run(batch, state, weights, outputs=outputs)
     if weights.gates != "sigmoid" or transformed():
         return recurrence.run(batch, state, weights, outputs=outputs)
     if _on_device(batch):

@@ -40,8 +40,8 @@ def in_every_order(*, where: tuple[str, ...], dtype_of: str) -> Callable[[F], F]
         steps_first: Any = contract(where=("batch >= 0", *where), dtype_of=dtype_of)(_with_axes(method, _steps_first))
         unbatched: Any = contract(where=where, dtype_of=dtype_of)(_with_axes(method, _unbatched))
 
-        @functools.wraps(method)
-        def called(self: Any, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:
+        @functools.wraps(method)  # the older exporter of torch.onnx gives every argument by its place
+        def called(self: Any, input: Any, hx: Any = None, lengths: Any = None) -> Any:
             hx = tuple(cast("list[Tensor]", hx)) if type(hx) is list else hx
             if is_unbatched(input):
                 return unbatched(self, input, hx, lengths=lengths)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from towers.contracts import contract
 from towers.contracts.operations import operation
 from towers.convert import to_ragged
+from towers.kernels.onnx_operator import exporting_onnx
 from towers.layers.validation import refuse
 from towers.ragged import Ragged
 
@@ -23,6 +24,8 @@ def _shape(sentences: Ragged, reduce: Reduce) -> Tensor:
 @operation(_shape)
 def over_steps(sentences: Ragged, reduce: Reduce) -> Tensor:
     """The last, the largest or the mean value of each feature over the steps of each sentence: "batch features"."""
+    if exporting_onnx():
+        raise ValueError("torch.onnx.export takes a whole Tower; what is taken over steps is not exported alone")
     if reduce == "last":
         return sentences.values.index_select(0, sentences.offsets[1:] - 1)
     return torch.segment_reduce(sentences.values, reduce, offsets=sentences.offsets, unsafe=True)
