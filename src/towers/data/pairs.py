@@ -165,8 +165,8 @@ class SentencePairs:
     ) -> Self:
         """Pairs of a table in memory: a frame of pandas or polars, a table of Arrow, a Hugging Face dataset, or a dict.
 
-        `left_column`, `right_column`, `label_column`, `label_range`, `split`, `yes` and `second_label_column` are as
-        for `load`; errors count rows from 1.
+        `left_column`, `right_column`, `label_column`, `label_range`, `split`, `yes`, `second_label_column` and
+        `second_label_range` are as for `load`; errors count rows from 1.
 
         Raises:
             ValueError: as `load`.
