@@ -6,9 +6,12 @@ which run where somebody listens to one of them.
 
 import copy
 import ctypes
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
+from tests.helpers.forked import Forks
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrize, prune
@@ -136,6 +139,18 @@ def test_an_empty_batch_gives_every_weight_a_gradient_of_zero(model, backend):
     model(x).sum().backward()
     assert all(weight.grad is not None and not weight.grad.any() for weight in model.parameters())
     assert x.grad is not None
+
+
+def test_ddp_with_no_sentence_in_one_of_two_processes(tmp_path: Path, forks: Forks):
+    script = Path(__file__).parent / "empty_rank.py"
+    workers = [
+        subprocess.Popen([forks.python, script, str(rank), str(tmp_path / "meeting")], stdout=-1, stderr=-1, text=True)
+        for rank in range(2)
+    ]
+    for worker in workers:
+        out, err = worker.communicate(timeout=120)
+        assert worker.returncode == 0, err
+        assert out.split() == ["Tower", "TwoTowers", "Last"]
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"], indirect=True)
