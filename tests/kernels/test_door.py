@@ -112,6 +112,26 @@ def test_forward_mode(model):
     close(found, (model(x + 1e-6 * slope) - model(x - 1e-6 * slope)) / 2e-6, 1e-6)
 
 
+class Named(torch.Tensor):
+    """Somebody's tensors; those of libraries for images and units are such."""
+
+
+@pytest.mark.parametrize("what", ["sentences", "weights"])
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["alike", "lengths"])
+def test_tensors_of_another_class_have_the_same_results(model, what, lengths):
+    x = torch.randn(3, 6, 8)
+    wanted = model(x, lengths)
+    slopes = torch.autograd.grad(wanted.square().sum(), list(model.parameters()))
+    if what == "weights":
+        for layer in model.modules():
+            for name, part in list(layer.named_parameters(recurse=False)):
+                setattr(layer, name, nn.Parameter(part.detach().as_subclass(Named)))
+    found = model(x.as_subclass(Named) if what == "sentences" else x, lengths)
+    close(found.as_subclass(torch.Tensor), wanted)
+    for one, want in zip(torch.autograd.grad(found.square().sum(), list(model.parameters())), slopes, strict=True):
+        close(one.as_subclass(torch.Tensor), want, 1e-4)
+
+
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["alike", "lengths"])
 def test_gradients_have_gradients(model, lengths):
     model, x = model.double(), torch.randn(3, 6, 8, dtype=torch.float64, requires_grad=True)

@@ -139,6 +139,11 @@ def is_plain(*tensors: Tensor) -> bool:
     return all(type(tensor) in (Tensor, nn.Parameter) and not is_functorch_wrapped_tensor(tensor) for tensor in tensors)
 
 
+def as_tensors(*tensors: Tensor) -> list[Tensor]:
+    """What an operation was called with, without the classes that others gave to tensors: they have done their part."""
+    return [part if type(part) in (Tensor, nn.Parameter) else part.as_subclass(Tensor) for part in tensors]
+
+
 def connected(result: Tensor, *tensors: Tensor) -> Tensor:
     """A fresh tensor of the same numbers, of which each of the tensors has a gradient, if only 0."""
     nothing = [tensor.flatten()[:0].sum() for tensor in tensors if tensor.requires_grad]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from towers.kernels.batch import Batch, State, Weights
+from towers.kernels.batch import Batch, State, Weights, as_tensors
 from towers.kernels.cpu import lstm_autograd
 
 
@@ -54,7 +54,8 @@ def ragged_lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`lstm_autograd.run`, its arguments one by one; without `outputs` the output is empty."""
     how = (biases, projected, num_layers, bidirectional, dropout)
-    batch, own = Batch(values, starts, lengths, longest), Weights(tuple(weights), *how)
+    values, h_0, c_0, *flat = as_tensors(values, h_0, c_0, *weights)
+    batch, own = Batch(values, starts, lengths, longest), Weights(tuple(flat), *how)
     output, (h_n, c_n) = _run(batch, (h_0, c_0), own, seed, outputs)
     output = values.new_empty(0, h_n.shape[2] * (1 + bidirectional)) if output is None else output
     return output.contiguous(), h_n.clone() if h_n is h_0 else h_n, c_n.clone() if c_n is c_0 else c_n
@@ -88,7 +89,8 @@ def ragged_lstm_backward(
 ) -> list[Tensor]:
     """The gradients of values, h_0, c_0 and the weights, from those of output (if any), h_n and c_n."""
     with torch.inference_mode(False):  # inside an operation torch records no graph otherwise
-        values, h_0, c_0, *own = (part.detach().requires_grad_() for part in (values, h_0, c_0, *weights))
+        tensors = as_tensors(values, h_0, c_0, *weights)
+        values, h_0, c_0, *own = (part.detach().requires_grad_() for part in tensors)
         batch = Batch(values, starts, lengths, longest)
         how = (biases, projected, num_layers, bidirectional, dropout)
         output, state = _run(batch, (h_0, c_0), Weights(tuple(own), *how), seed, outputs)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from towers.kernels.batch import as_tensors
 from towers.kernels.cpu import door
 from towers.kernels.cpu.library import REALS, code
 
@@ -115,7 +116,8 @@ def _checked(
     sentences: Tensor, offsets: Tensor | None, lengths: Tensor | None, tensors: tuple[Tensor, ...], pool: int
 ) -> tuple[door.Words, door.TowerWeights]:
     """What the C code takes: everything is checked by the door, as in eager code."""
-    weight = tensors[0]
+    sentences, weight, *others = as_tensors(sentences, *tensors)
+    tensors = (weight, *others)
     if len(_accepted) >= _MOST:
         _accepted.clear()
     memory = _accepted.setdefault((weight.data_ptr(), pool), door.Accepted())
