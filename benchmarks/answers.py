@@ -41,20 +41,13 @@ BINS = 5  # relatedness goes from 1 to 5
 CLASSES = ("CONTRADICTION", "ENTAILMENT", "NEUTRAL")
 TEST = bool(os.environ.get("TOWERS_TEST"))
 
-SEED_WITH_WORDS = Preset(
-    "the seed's shape, its largest states, and a word maximum of 24 beside them",
-    {"reduce": "max", "word_maximum": 24},
-    settings={**PRESETS["small"].settings, "epochs": 12},
-    dropout=0.0,
-    word_dropout=0.0,
-)
 SEED_ALONE = Preset("the seed's shape alone, last state", {}, settings={**PRESETS["small"].settings, "epochs": 12})
 RECIPES = {
     "similarity": PRESETS["similarity"],
     "similarity, entailment beside": PRESETS["similarity"],
     "entailment": PRESETS["entailment"],
     "small": PRESETS["small"],
-    "seed with word maximum": SEED_WITH_WORDS,
+    "seed with word maximum": PRESETS["seed-with-words"],
     "seed alone": SEED_ALONE,
 }
 

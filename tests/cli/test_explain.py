@@ -9,6 +9,8 @@ import torch
 from towers import Tower, TwoTowers
 from towers.cli import main
 from towers.cli.explanation import answers
+from towers.ensemble import Ensemble
+from towers.training.presets import PRESETS, build
 
 
 def explain(capsys: pytest.CaptureFixture[str], *options: str) -> str:
@@ -105,3 +107,31 @@ def test_fixed_towers_take_no_other_number_of_words(tmp_path: Path, capsys: pyte
     assert main(["explain", "--model", str(tmp_path), "--words", "6"]) == 2
     assert "--words 6: the towers take sentences of exactly 4 and 5 words" in capsys.readouterr().err
     assert "here (3, 3, 32)" in explain(capsys, "--model", str(tmp_path), "--words", "5")
+
+
+@pytest.mark.parametrize("name", [*PRESETS, "two together"])
+def test_presets_are_explained(name, tmp_path, capsys):
+    """Every weight is counted in a stage, every layer is named, and each stage takes what the one before it leaves."""
+    preset = PRESETS["seed-with-words" if name == "two together" else name]
+    members = [build(preset, vector_width=8, outputs=5, second_outputs=3, seed=seed) for seed in range(2)]
+    model = Ensemble(members) if name == "two together" else members[0]
+    model.save(tmp_path)
+    assert main(["explain", "--model", str(tmp_path), "--json", "--words", "6"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    counted = sum(stage["weights"] for part in ("left", "head", "second head") for stage in told[part])
+    assert told["networks"] * counted == told["weights"] == sum(weight.numel() for weight in model.parameters())
+    named = [stage["name"].partition(":")[0] for stage in told["left"]]
+    assert named == [
+        layer for layer, module in members[0].left.named_children() if list(module.parameters()) or layer == "pool"
+    ]
+    widths = [
+        int(stage["leaves"].split(", ")[-1].rstrip(")"))
+        for stage in told["left"]
+        if stage["name"][:4] not in ("conv", "pool")
+    ]
+    assert sum(widths) == members[0].hidden
+    assert main(["explain", "--model", str(tmp_path), "--picture", str(tmp_path / "x.svg")]) == 0
+    said = capsys.readouterr().out
+    assert ("2 networks answer together" in said) == (name == "two together")
+    assert "5 numbers, for bins or classes" in said
+    assert ("Why does an LSTM" in said) == ("lstm" in named)

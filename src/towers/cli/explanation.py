@@ -12,9 +12,13 @@ from torch import nn
 
 from towers import checkpoint
 from towers.contracts import ShapeContractError, trace
+from towers.ensemble import Ensemble, load_network
 from towers.layers.lstm import RaggedLSTM
+from towers.layers.pair_head import PairFeatures
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
+from towers.layers.word_features import WordFeatures
+from towers.layers.word_map import WordMap
 from towers.model import Tower, TwoTowers
 
 SENTENCES = 3
@@ -46,11 +50,9 @@ class Answer(NamedTuple):
 
 def explain(arguments: argparse.Namespace) -> None:
     """Do what `towers explain` does."""
-    model = TwoTowers() if arguments.model is None else TwoTowers.load(arguments.model)
-    if model.has_other_parts:
-        raise ValueError(
-            f"{arguments.model}: the model has other parts than the network that is explained; print(model)"
-        )
+    whole = TwoTowers() if arguments.model is None else load_network(arguments.model)
+    members = [one for one in whole.members if isinstance(one, TwoTowers)] if isinstance(whole, Ensemble) else [whole]
+    model = members[0]
     if arguments.picture is not None:
         drawn = trace(model).to_svg()
         checkpoint.replace(arguments.picture, lambda path: path.write_text(drawn, "utf8"))
@@ -61,16 +63,20 @@ def explain(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--words {words}: the towers take sentences of exactly {taken} words")
     walks = {name: walk(tower, tower.words or words or 9) for name, tower in towers.items()}
     found = list(answers(model))
-    total = sum(weight.numel() for weight in model.parameters())
+    total = sum(weight.numel() for weight in whole.parameters())
     if arguments.json:
         stages = {name: [stage._asdict() for stage in stages] for name, stages in walks.items()}
-        told = {**stages, "head": [stage._asdict() for stage in head(model)], "weights": total}
+        heads = {name: [stage._asdict() for stage in own] for name, own in head(model).items()}
+        told = {"networks": len(members), **stages, **heads, "weights": total}
         print(json.dumps({**told, "answers": [answer._asdict() for answer in found]}, indent=1))
         return
+    if len(members) > 1:
+        print(f"{len(members)} networks answer together, by the mean of their probabilities; the first of them:\n")
     for name, tower in towers.items():
         same = " (one tower reads both sides)" if tower is model.left and name == "right" else ""
         _tell(f"{name}: {_title(tower)}{same}", walks[name])
-    _tell("head: the two states meet", head(model))
+    for name, stages in head(model).items():
+        _tell(f"{name}: the two states meet", stages)
     print(f"{total:,} weights in all\n")
     print("\n\n".join(_answer(answer) for answer in found))
 
@@ -81,7 +87,7 @@ def walk(tower: Tower, words: int) -> list[Stage]:
     Raises:
         ValueError: the tower takes no sentences of `words` words; its own message says which.
     """
-    vectors = torch.zeros(SENTENCES, words, tower.vector_width, dtype=tower.conv.weight.dtype)
+    vectors = torch.zeros(SENTENCES, words, tower.vector_width, dtype=tower.weight.dtype)
     try:
         with torch.no_grad():
             tower(vectors)
@@ -89,11 +95,11 @@ def walk(tower: Tower, words: int) -> list[Stage]:
         raise ValueError(f"--words {words}: {str(error).splitlines()[0]}") from None
     rows = {row.path: row for row in trace(tower, vectors).rows}
     stages: list[Stage] = []
-    for layer, does in ((tower.conv, _phrases(tower)), (tower.pool, _largest(tower)), (tower.lstm, "the last state")):
-        path = next(name for name, module in tower.named_children() if module is layer)
+    for path, does in _parts(tower):
+        layer = tower.get_submodule(path)
         came, went = rows[path].numbers.split(" -> ")
-        if layer is tower.lstm:
-            symbols, went = f"(batch, {tower.hidden})", f"({SENTENCES}, {tower.hidden})"
+        if isinstance(layer, RaggedLSTM):
+            symbols, went = f"(batch, {layer.output_width})", f"({SENTENCES}, {layer.output_width})"
         else:
             symbols = rows[path].went
         stages.append(
@@ -109,21 +115,43 @@ def walk(tower: Tower, words: int) -> list[Stage]:
     return stages
 
 
-def head(model: TwoTowers) -> list[Stage]:
-    """From two states to one logit."""
-    hidden, dense = model.hidden, model.dense.out_features
-    states = f"(batch, {hidden})"
+def _parts(tower: Tower) -> list[tuple[str, str]]:
+    """The name of each layer, and what it does, in the order of the forward pass."""
+    ends = {"last": "the last state", "max": "the largest of its states", "mean": "the mean of its states"}
+    beside = "beside it, " if tower.walks else ""
+    lstm = ends[tower.reduce] + (" in both directions" if tower.hidden and tower.lstm.bidirectional else "")
+    does: dict[str, Callable[[], str]] = {
+        "word_map": lambda: "a linear map of each word's vector, which all that follows reads",
+        "conv": lambda: _phrases(tower),
+        "pool": lambda: _largest(tower),
+        "lstm": lambda: lstm,
+        "word_maximum": lambda: f"{beside}the largest of relu(W x + b) over the words",
+        "word_mean": lambda: f"{beside}the mean of W x + b over the words",
+    }
+    return [(name, said()) for name, said in does.items() if getattr(tower, name) is not None]
+
+
+def head(model: TwoTowers) -> dict[str, list[Stage]]:
+    """From two states to the logits, of each head."""
+    found = {"head": _head(model, model, model.outputs)}
+    return found if model.second is None else found | {"second head": _head(model, model.second, model.second.outputs)}
+
+
+def _head(model: TwoTowers, own: Any, outputs: int) -> list[Stage]:
+    features: PairFeatures = own.pair_features
+    dense, width = own.dense.out_features, features.width
+    states = f"(batch, {model.hidden})"
+    usual = features.features == ("difference",)
+    meet = "left state - right state" if usual else f"side by side: {', '.join(features.features)}"
+    means = "one number; its sigmoid is the probability"
+    if outputs > 1:
+        means = f"{outputs} numbers, for bins or classes; their softmax is the probability of each"
+    leaves = "(batch)" if own is model and outputs == 1 else f"(batch, {outputs})"
+    wide = f"(batch, {width})"
     return [
-        Stage("compare", "left state - right state", f"{states} twice", demanded(model, "compare"), states, 0, "none"),
-        Stage("dense: Linear", "and ReLU", states, f"{hidden} wide", f"(batch, {dense})", *weights(model.dense)),
-        Stage(
-            "logit: Linear",
-            "one number; its sigmoid is the probability",
-            f"(batch, {dense})",
-            f"{dense} wide",
-            "(batch)",
-            *weights(model.logit),
-        ),
+        Stage("compare", meet, f"{states} twice", demanded(model, "compare"), wide, 0, "none"),
+        Stage("dense: Linear", "and ReLU", wide, f"{width} wide", f"(batch, {dense})", *weights(own.dense)),
+        Stage("logit: Linear", means, f"(batch, {dense})", f"{dense} wide", leaves, *weights(own.logit)),
     ]
 
 
@@ -157,9 +185,12 @@ def weights(layer: nn.Module) -> tuple[int, str]:
             return count, f"{layer.filters} filters x ({layer.kernel_words} words x {layer.vector_width} + 1 bias)"
         case RaggedLSTM():
             inputs = f"{layer.input_size} features + {layer.hidden_size} states + 1 bias"
-            return count, f"4 gates x {layer.hidden_size} units x ({inputs})"
+            twice = "2 directions x " if layer.bidirectional else ""
+            return count, f"{twice}4 gates x {layer.hidden_size} units x ({inputs})"
+        case WordFeatures() | WordMap():
+            return count, f"{layer.features} features x ({layer.vector_width} numbers of a word + 1 bias)"
         case nn.Linear():
-            return count, f"{layer.out_features} x ({layer.in_features} + 1 bias)"
+            return count, f"{layer.out_features} x ({layer.in_features}{'' if layer.bias is None else ' + 1 bias'})"  # pyright: ignore
         case FeaturePool():
             return count, "it only compares"
         case _:
@@ -201,18 +232,10 @@ def _lines(answer: Answer) -> Iterator[str]:
 
 
 def answers(model: TwoTowers) -> Iterator[Answer]:
-    """The questions of the network's author, answered for the sizes of this model."""
-    lstm, filters, pool = model.left.lstm, model.left.conv.filters, model.left.pool.size
-    width, hidden = lstm.input_size, lstm.hidden_size
-    yield Answer(
-        "Why does an LSTM accept any number of steps?",
-        _said(
-            f"""It is one cell, applied to one step after the other. Its weights know how wide a step is ({width}) and
-            how many units it has ({hidden}): 4 x {hidden} x ({width} + {hidden} + 1). The number of steps is
-            not among them."""
-        ),
-        [f"lstm(zeros(1, {steps}, {width})): the last state is {_state_shape(lstm, steps)}" for steps in (1, 4, 100)],
-    )
+    """The questions of the network's author, answered for the sizes of this model, where it has the parts."""
+    parts = dict(_parts(model.left))
+    if "lstm" in parts:
+        yield _about_steps(model.left.lstm)
     yield Answer(
         "What did `input_shape=` do?",
         _said(
@@ -221,6 +244,29 @@ def answers(model: TwoTowers) -> Iterator[Answer]:
         ),
         [],
     )
+    if {"conv", "lstm"} <= parts.keys():
+        yield from _about_widths(model.left)
+    if not model.left.has_other_parts:
+        yield _about_chunks(model)
+    if {"conv", "lstm"} <= parts.keys():
+        yield _about_a_wrong_width(model.left)
+
+
+def _about_steps(lstm: RaggedLSTM) -> Answer:
+    width, hidden = lstm.input_size, lstm.hidden_size
+    return Answer(
+        "Why does an LSTM accept any number of steps?",
+        _said(
+            f"""It is one cell, applied to one step after the other. Its weights know how wide a step is ({width}) and
+            how many units it has ({hidden}): 4 x {hidden} x ({width} + {hidden} + 1). The number of steps is
+            not among them."""
+        ),
+        [f"lstm(zeros(1, {steps}, {width})): the last state is {_state_shape(lstm, steps)}" for steps in (1, 4, 100)],
+    )
+
+
+def _about_widths(tower: Tower) -> Iterator[Answer]:
+    filters, pool, width = tower.conv.filters, tower.pool.size, tower.lstm.input_size
     yield Answer(
         f"Where does the width of {width} come from?",
         _said(
@@ -230,8 +276,11 @@ def answers(model: TwoTowers) -> Iterator[Answer]:
         ),
         [],
     )
-    yield _about_chunks(model)
-    yield Answer(
+
+
+def _about_a_wrong_width(tower: Tower) -> Answer:
+    lstm, filters, width = tower.lstm, tower.conv.filters, tower.lstm.input_size
+    return Answer(
         "And what happens now with a wrong width?",
         _said(f"The {filters} features before pooling, given to the LSTM that was made for {width}:"),
         [f"lstm(zeros(3, 16, {filters}))", *_refusal(lambda: lstm(torch.zeros(3, 16, filters)))],

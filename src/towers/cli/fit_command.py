@@ -126,10 +126,10 @@ def _add_sizes(fit: Parser) -> None:
     sizes = fit.add_argument_group("the network")
     sizes.add_argument(
         "--preset",
-        choices=["similarity", "entailment", "small", "seed"],
+        choices=["similarity", "entailment", "small", "seed-with-words", "seed"],
         help="a network and a training that answer well, for any number of words: similarity (how alike), entailment "
-        "(which class), small (how alike; fast, without word order). seed: the original network, to which the other "
-        "options of this group belong (seed)",
+        "(which class), small (how alike; fast, without word order), seed-with-words (the original tower, and "
+        "single words beside it). seed: the original network, to which the other options of this group belong (seed)",
     )
     sizes.add_argument(
         "--ensemble",

@@ -225,7 +225,7 @@ def _preset(given: Mapping[str, Any]) -> Preset | None:
         raise ValueError("--second-label-range goes with --second-label-column")
     if name == "seed":
         if "second_label_column" in given:
-            raise ValueError("--second-label-column goes with --preset similarity, entailment or small")
+            raise ValueError(f"--second-label-column goes with --preset {', '.join(PRESETS)}")
         return None
     for option in (*SIZES, "left_words", "right_words", "shared", "dense", "fit_length"):
         if option in given:

@@ -61,6 +61,13 @@ PRESETS: Mapping[str, Preset] = {
         dense=24,
         settings={**_ADAMW, "lr": 3e-3, "epochs": 9},
     ),
+    "seed-with-words": Preset(
+        "how alike two sentences are: the original tower, its largest states, and the largest features of words",
+        {"reduce": "max", "word_maximum": 24},
+        settings={**_ADAMW, "lr": 3e-3, "epochs": 12},
+        dropout=0.0,
+        word_dropout=0.0,
+    ),
 }
 """Beside them "seed" is the network with which this package began: TwoTowers() as it is."""
 
