@@ -62,17 +62,21 @@ class Config:
         self._check("data", data, "split", data.get("split", "rule") in list(SPLITTERS), " or ".join(SPLITTERS))
         known = data.get("fit_length") in (None, "pad-or-cut")
         self._check("data", data, "fit_length", known, "null or pad-or-cut")
-        limits = cast(list[Any], data.get("label_range") or [0.0, 1.0])
-        numbers = len(limits) == 2 and all(type(limit) in (int, float) for limit in limits)
-        self._check("data", data, "label_range", numbers, "two numbers")
+        self.label_range, self.second_label_range = map(self._limits, ("label_range", "second_label_range"))
         self.classes, self.second_classes = (self._names(name) for name in ("classes", "second_classes"))
         self._check("vectors", vectors, "source", isinstance(vectors.get("source", ""), str), "a string")
         self._check("vectors", vectors, "missing", vectors.get("missing", "hash") in ["hash", "zero"], "hash or zero")
-        self.label_range: tuple[float, float] = (limits[0], limits[1])
         self.source: str | None = vectors.get("source")
         self.carries = vectors.get("file") == FILE
         """Whether the folder has the vectors; those of towers 0.1.0 have not."""
         self.missing: Any = vectors.get("missing", "hash")
+
+    def _limits(self, name: str) -> tuple[float, float]:
+        """What the probabilities 0 and 1 mean."""
+        limits = cast(list[Any], self.data.get(name) or [0.0, 1.0])
+        numbers = len(limits) == 2 and all(type(limit) in (int, float) for limit in limits)
+        self._check("data", self.data, name, numbers, "two numbers")
+        return limits[0], limits[1]
 
     def _names(self, name: str) -> tuple[str, ...] | None:
         """The names of classes, if there are any."""

@@ -292,8 +292,13 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 def test_the_command_exports_what_fit_saves(tmp_path, capsys, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     model = MODELS[name]().eval()
-    data = {"similarity": {"label_range": [1, 5]}, "entailment": {"classes": ["no", "maybe", "yes"]}}.get(name, {})
-    model.save("model", extra={"data": data | ({"second_classes": ["a", "b", "c"]} if model.second else {})})
+    data = {
+        "similarity": {"label_range": [1, 5]},
+        "entailment": {"classes": ["no", "maybe", "yes"]},
+        "small": {"second_classes": ["a", "b", "c"]},
+        "an ensemble": {"label_range": [0, 5]},
+    }[name]
+    model.save("model", extra={"data": data})
     save_vectors("model", WordVectors(["tea", "cup"], torch.randn(2, model.left.vector_width)))
     for more in ([], ["--from", "ids"], ["--from", "ids", "--table", "inside"]):
         assert main(["export", "--model", "model", "--out", "a.onnx", *more]) == 0
@@ -305,9 +310,22 @@ def test_the_command_exports_what_fit_saves(tmp_path, capsys, monkeypatch, name)
         "an ensemble": "  logit: float32 (batch)",
     }[name] in lines
     said = {entry.key: entry.value for entry in onnx.load("a.onnx").metadata_props}
+    assert (
+        said["output"]
+        == {
+            "similarity": "logit (batch, 5): the score is the mean of the bins under its softmax",
+            "entailment": "logit (batch, 3): its softmax is the probability of each class",
+            "small": "logit (batch, 5): the score is the mean of the bins under its softmax; "
+            "second_logit (batch, 3): its softmax is the probability of each class",
+            "an ensemble": "logit (batch): its sigmoid is the probability, and the score is 0 + 5 * probability",
+        }[name]
+    )
+    if name == "small":
+        model.save("model", extra={"data": {"second_label_range": [1, 3]}})
+        assert main(["export", "--model", "model", "--out", "b.onnx"]) == 0
+        assert "  second_logit: float32 (batch, 3): 1, 2, 3" in capsys.readouterr().out.splitlines()
     if name == "entailment":
         assert json.loads(said["columns"]) == {"logit": ["no", "maybe", "yes"]}
-        assert said["output"] == "logit (batch, 3): its softmax is the probability of each class"
         model.save("model", extra={"data": {"classes": ["no", "yes"]}})
         assert main(["export", "--model", "model", "--out", "b.onnx"]) == 2
         assert "labels: classes has 2 names; the model has 3 outputs" in capsys.readouterr().err

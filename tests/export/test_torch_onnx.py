@@ -56,6 +56,7 @@ def test_two_towers(tmp_path, dynamo):
 
 @both_exporters
 def test_ragged_lstm(tmp_path, dynamo):
+    """pytorch#191855, as its reporter did it: the time axis of two directions stays open with dynamo=True."""
     options = {"bidirectional": True, "bias": "single", "recurrent_activation": "hard_sigmoid_keras2"}
 
     class Called(torch.nn.Module):  # lengths have no place of their own in a call

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--table goes with --from ids; from vectors there is no table")
     model, table, words = load_network(arguments.model), None, None
     config = Config(arguments.model)
-    labels = Labels(config.classes, config.second_classes, config.label_range)
+    labels = Labels(config.classes, config.second_classes, config.label_range, config.second_label_range)
     if arguments.table == "inside":
         from towers.data.kept_vectors import load_vectors
 

@@ -45,6 +45,7 @@ class Labels(NamedTuple):
         classes: the names of the classes, if the model answers with classes.
         second_classes: those of the second head.
         label_range: what the probabilities 0 and 1 mean, or the first and the last bin.
+        second_label_range: the same of the second head.
 
     >>> import tempfile
     >>> from towers import TwoTowers
@@ -56,6 +57,35 @@ class Labels(NamedTuple):
     classes: tuple[str, ...] | None = None
     second_classes: tuple[str, ...] | None = None
     label_range: tuple[float, float] = (0.0, 1.0)
+    second_label_range: tuple[float, float] = (0.0, 1.0)
+
+    def heads(self) -> tuple["Head", "Head"]:
+        """What the first and the second head answer with."""
+        return Head(self.classes, self.label_range), Head(self.second_classes, self.second_label_range)
+
+
+class Head(NamedTuple):
+    """What the outputs of one head mean."""
+
+    classes: tuple[str, ...] | None
+    label_range: tuple[float, float]
+
+    def columns(self, outputs: int) -> tuple[str, ...]:
+        """The names of the classes, or the degrees of the bins; nothing for one logit."""
+        (low, high), last = self.label_range, outputs - 1
+        bins = tuple(f"{low + (high - low) * bin / last:g}" for bin in range(outputs)) if last else ()
+        return bins if self.classes is None else self.classes
+
+    def meaning(self, name: str, axes: tuple[str | int, ...], outputs: int) -> str:
+        """In a sentence."""
+        low, high = self.label_range
+        what = f"{name} ({', '.join(map(str, axes))}): "
+        if self.classes is not None:
+            return what + "its softmax is the probability of each class"
+        if outputs > 1:
+            return what + "the score is the mean of the bins under its softmax"
+        score = f", and the score is {low:g} + {high - low:g} * probability" if (low, high) != (0, 1) else ""
+        return what + "its sigmoid is the probability" + score
 
 
 UNNAMED = Labels()
@@ -151,18 +181,13 @@ class TowersInterface(Interface):
 
     def outputs(self) -> list[Input]:
         """The logit of each pair, or one for each class or bin; and those of the second head."""
-        outputs, second, classes = self.model.outputs, self.model.second, self.labels.classes
-        columns = self._bins() if classes is None else classes
-        found = [Input("logit", torch.float32, ("batch",) if outputs == 1 else ("batch", outputs), columns)]
-        if second is not None:
-            names = self.labels.second_classes or ()
-            found.append(Input("second_logit", torch.float32, ("batch", second.outputs), names))
+        first, second = self.labels.heads()
+        outputs, other = self.model.outputs, self.model.second
+        axes = ("batch",) if outputs == 1 else ("batch", outputs)
+        found = [Input("logit", torch.float32, axes, first.columns(outputs))]
+        if other is not None:
+            found.append(Input("second_logit", torch.float32, ("batch", other.outputs), second.columns(other.outputs)))
         return found
-
-    def _bins(self) -> tuple[str, ...]:
-        """The degrees of the bins."""
-        (low, high), last = self.labels.label_range, self.model.outputs - 1
-        return tuple(f"{low + (high - low) * bin / last:g}" for bin in range(last + 1)) if last else ()
 
     def lowest(self) -> dict[str, int]:
         """As many words as the towers need."""
@@ -187,16 +212,9 @@ class TowersInterface(Interface):
         return found
 
     def _meaning(self) -> str:
-        outputs, (low, high) = self.model.outputs, self.labels.label_range
-        if outputs == 1:
-            means = "logit (batch): its sigmoid is the probability"
-            means += f", and the score is {low:g} + {high - low:g} * probability" if (low, high) != (0, 1) else ""
-        elif self.labels.classes is not None:
-            means = f"logit (batch, {outputs}): its softmax is the probability of each class"
-        else:
-            means = f"logit (batch, {outputs}): the score is the mean of the bins under its softmax"
-        second = "" if self.model.second is None else "; second_logit: its softmax is the probability of each class"
-        return means + second
+        outputs = [self.model.outputs, 0 if self.model.second is None else self.model.second.outputs]
+        heads = zip(self.labels.heads(), self.outputs(), outputs, strict=False)
+        return "; ".join(head.meaning(entry.name, entry.axes, count) for head, entry, count in heads)
 
     def portable(self) -> nn.Module:
         """In torch's own operations."""
