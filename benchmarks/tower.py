@@ -36,7 +36,7 @@ KINDS = ("vectors", "ids")
 
 
 class Case(NamedTuple):
-    model: str  # "tower" or "two towers"
+    model: str  # "tower", "two towers"; or NO_PADDING and the number of threads: pairs of 9 and 5 words
     batch: int
 
     @property
@@ -44,9 +44,14 @@ class Case(NamedTuple):
         return f"{self.model}, batch {self.batch}"
 
 
+NO_PADDING = {"no padding, 1 thread": 1, "no padding, 2 threads": 2}
+
+
 def cases(quick: bool) -> list[Case]:
-    batches = (1, 32) if quick else (1, 32, 256, 1024, 4096)
-    return [Case(model, batch) for model in ("tower", "two towers") for batch in batches]
+    batches = (1, 32) if quick else (1, 5, 32, 256, 1024, 4096)
+    usual = [Case(model, batch) for model in ("tower", "two towers") for batch in batches]
+    alike = [Case(model, batch) for model in NO_PADDING for batch in batches if batch not in (5, 4096)]
+    return [*usual, *(alike[:2] if quick else alike)]
 
 
 class Job(NamedTuple):
@@ -59,6 +64,8 @@ class Job(NamedTuple):
 
 def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
     torch.manual_seed(0)
+    if case.model in NO_PADDING:
+        return measure_without_padding(case, device, quick=quick)
     given = sentences(case.batch, device)
     model = (TwoTowers() if case.model == "two towers" else Tower()).to(device)
     labels = (torch.arange(case.batch, device=device) % 2).float()
@@ -78,6 +85,34 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
             details |= {"spread": timing.spread, "rounds": timing.rounds}
             speed = words / timing.milliseconds * 1e3
             rows.append(Row("tower", case.name, name, phase, timing.milliseconds, timing.time_ratio, speed, details))
+    return rows
+
+
+def measure_without_padding(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
+    """Pairs of 9 and 5 words, without lengths: ours eager and compiled, plain torch, and ONNX Runtime."""
+    if device.type != "cpu":
+        return []
+    model, threads = TwoTowers(), torch.get_num_threads()
+    left, right = (Ragged.from_padded(torch.randn(case.batch, words, 300)) for words in (9, 5))
+    given = Sentences(left, right, "made-up, 9 and 5 words")
+    torch.set_num_threads(NO_PADDING[case.model])
+    try:
+        padded = [part.to_padded()[0] for part in (left, right)]
+        jobs = {"towers, padded vectors": Job(model, tuple(padded))}
+        if compiles(device):
+            jobs["towers, compiled"] = Job(compiled(model), tuple(padded))
+        jobs["torch, padded, vectors"] = Job(PlainTowers(model, False), (left.to_padded(), right.to_padded()))
+        check(case, jobs)
+        calls = {name: forward(job, torch.empty(0)) for name, job in jobs.items()} | exported_job(case, model, given)
+        timings = interleaved(calls, device, seconds=0.5 if quick else 5.0)
+    finally:
+        torch.set_num_threads(threads)
+    rows: list[Row] = []
+    for name, timing in timings.items():
+        details = {"batch": case.batch, "model": case.model, "words": 14 * case.batch, "sentences": given.source}
+        details |= {"spread": timing.spread, "rounds": timing.rounds}
+        speed = 14 * case.batch / timing.milliseconds * 1e3
+        rows.append(Row("tower", case.name, name, "forward", timing.milliseconds, timing.time_ratio, speed, details))
     return rows
 
 

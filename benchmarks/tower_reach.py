@@ -1,4 +1,4 @@
-"""The aims of the towers beside what one run measured and what the floor alone would reach, as ratios."""
+"""The aims of the towers beside what one run measured, as ratios; of one tower also what the floor would reach."""
 
 from collections.abc import Callable, Sequence
 
@@ -42,6 +42,26 @@ AIMS: tuple[tuple[str, str, int, int, Callable[[Times], float | None], float, bo
 )
 
 
+# Of pairs: text, phase, case, what ours is called, the others, and for each batch the aim; `least`: theirs over ours.
+PEERS = ("Keras", "torch, padded", "torch, packed", "ONNX Runtime")
+PAIRS: tuple[tuple[str, str, str, str, tuple[str, ...], bool, dict[int, float]], ...] = (
+    ("no padding, vectors: our time over ONNX Runtime's, 1 thread", "forward", "no padding, 1 thread",
+     "towers, padded vectors", ("ONNX Runtime, exported",), False, {1: 0.8, 32: 0.8, 256: 0.75, 1024: 0.7}),
+    ("no padding, vectors: our time over ONNX Runtime's, 2 threads", "forward", "no padding, 2 threads",
+     "towers, padded vectors", ("ONNX Runtime, exported",), False, {1: 0.8, 32: 0.8, 256: 0.7, 1024: 0.65}),
+    ("a pair with lengths: our time over ONNX Runtime's", "forward", "two towers",
+     "towers, padded vectors", ("ONNX Runtime, exported",), False, {1: 1.0}),
+    ("a pair from ids: our time over ONNX Runtime's", "forward", "two towers",
+     "towers, ids", ("ONNX Runtime, ids",), False, {1: 0.8}),
+    ("SICK's lengths, vectors: the best other's time over ours", "forward", "two towers",
+     "towers, vectors", PEERS, True, {1: 1.1, 32: 2, 256: 3.5, 1024: 3.5, 4096: 3.5}),
+    ("SICK's lengths, ids: the best other's time over ours", "forward", "two towers",
+     "towers, ids", PEERS, True, {1: 1.25, 32: 2.5, 256: 5, 1024: 5, 4096: 5}),
+    ("training, vectors: the best other's time over ours", "training", "two towers",
+     "towers, vectors", PEERS, True, {5: 2, 32: 3}),
+)  # fmt: skip
+
+
 FLOORS = {"forward": "floor: one matrix product", "training": "floor: two matrix products"}
 
 
@@ -54,8 +74,8 @@ def _at_best(times: Times, phase: str, ratio: Callable[[Times], float | None]) -
 
 
 def reach(rows: Sequence[Row]) -> Table:
-    """One tower on SICK's sentences: a line for each aim and batch."""
-    result = Table(title="Reach, one tower", box=box.SIMPLE_HEAD)
+    """A line for each aim and batch: one tower on SICK's sentences, then pairs."""
+    result = Table(title="Reach: one tower, and pairs", box=box.SIMPLE_HEAD)
     for heading in ("", "batch", "aim", "measured", "", "the floor alone"):
         result.add_column(heading, justify="left" if not heading else "right")
     for what, phase, first, last, ratio, aim, at_least in AIMS:
@@ -66,12 +86,20 @@ def reach(rows: Sequence[Row]) -> Table:
                 words = ("at least" if at_least else "at most", "yes" if met else "no")
                 best = f"{_at_best(times, phase, ratio):.2f}"
                 result.add_row(what, str(batch), f"{words[0]} {aim:g}", f"{measured:.2f}", words[1], best)
+    for what, phase, model, ours, others, least, aims in PAIRS:
+        for batch, times in _times(rows, phase, model).items():
+            theirs = [ms for name, ms in times.items() if name.startswith(others)]
+            if batch in aims and theirs and ours in times:
+                measured = min(theirs) / times[ours] if least else times[ours] / min(theirs)
+                met = measured >= aims[batch] if least else measured <= aims[batch]
+                words = ("at least" if least else "at most", "yes" if met else "no")
+                result.add_row(what, str(batch), f"{words[0]} {aims[batch]:g}", f"{measured:.2f}", words[1], "")
     return result
 
 
-def _times(rows: Sequence[Row], phase: str) -> dict[int, Times]:
+def _times(rows: Sequence[Row], phase: str, model: str = "tower") -> dict[int, Times]:
     found: dict[int, Times] = {}
     for row in rows:
-        if row.details["model"] == "tower" and row.phase == phase:
+        if row.details["model"] == model and row.phase == phase:
             found.setdefault(int(str(row.details["batch"])), {})[row.implementation] = row.milliseconds
     return found

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import geometric_mean
@@ -193,6 +194,18 @@ def test_smallest_tower_case(untimed: ModuleType, model: str):
     assert names[:4] == ["floor: one matrix product", "floor: a copy of the rows", "towers, vectors", "towers, ids"]
     assert {"torch, packed, ids", "ONNX Runtime, vectors"} <= set(names)
     assert all("made-up" in row.details["sentences"] for row in rows)
+
+
+def test_the_case_without_padding_and_the_reach_of_pairs(untimed: ModuleType, benchmarks: dict[str, ModuleType]):
+    case = untimed.Case("no padding, 2 threads", 1)
+    rows = untimed.measure(case, torch.device("cpu"), quick=True)
+    names = [row.implementation for row in rows]
+    assert names[0] == "towers, padded vectors"
+    assert {"torch, padded, vectors", "ONNX Runtime, exported"} <= set(names)
+    times = {"towers, padded vectors": 0.5, "ONNX Runtime, exported": 1.0}
+    timed = [replace(row, milliseconds=times.get(row.implementation, 9.0)) for row in rows]
+    columns = [list(column.cells) for column in benchmarks["tower_reach"].reach(timed).columns]
+    assert [column[0] for column in columns[1:]] == ["1", "at most 0.8", "0.50", "yes", ""]
 
 
 def test_wrong_states_and_wrong_gradients_of_a_tower_are_refused(
