@@ -106,11 +106,14 @@ class Masked(nn.Module):
 
 
 def test_axes_that_broadcast_are_1_too():
-    assert verify(Masked(lambda x, mask: x.masked_fill(mask, 0.0)))
-    proof = verify(Masked(lambda x, mask: torch.zeros(mask.shape)))
+    assert verify(Masked(lambda x, mask: x.masked_fill(mask, 0.0)), seconds=60)
+    proof = verify(Masked(lambda x, mask: torch.zeros(mask.shape)), seconds=60)
     assert proof.headline() == "specialised batch == 1 and time == 1 (#batch of 1)"
     assert "the result: batch is 1; expected batch (as in x)" in str(proof)
-    assert verify(Masked(lambda x, mask: x.masked_fill(mask.view(x.shape), 0.0))).conditions == proof.conditions
+    assert (
+        verify(Masked(lambda x, mask: x.masked_fill(mask.view(x.shape), 0.0)), seconds=60).conditions
+        == proof.conditions
+    )
 
 
 def test_a_condition_for_one_way_to_call_is_none_for_the_module_where_another_is_not_provable():

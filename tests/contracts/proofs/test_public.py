@@ -71,7 +71,7 @@ def test_modules_of_public_packages(
 ):
     pytest.importorskip(package, reason=f"{package} comes with the extra `train`")
     (folder / "theirs.py").write_text({"einops": EINOPS, "lightning": LIGHTNING}.get(package, ""), "utf8")
-    code = main(["verify", target, "--contract", text])
+    code = main(["verify", target, "--contract", text, "--seconds", "60"])
     printed = capsys.readouterr().out
     assert code == (0 if verdict == PROVEN else 1)
     assert printed.splitlines()[0].partition(": ")[2].startswith(verdict)

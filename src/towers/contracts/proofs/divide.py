@@ -21,8 +21,7 @@ def divide(span: Span, relation: Any, axis: Any, *, alone: bool = True) -> list[
 
     `alone`: whether the condition is on this axis alone; if it is not, only divisions by a number are looked at.
     """
-    divisor = lcm(1, *_divisors(relation, axis))
-    if 1 < divisor <= 12 and span.step % divisor:
+    if divisor := by_remainder(span, relation, axis):
         return span.residues(divisor)
     if not alone or span.single:
         return [span]
@@ -35,6 +34,16 @@ def divide(span: Span, relation: Any, axis: Any, *, alone: bool = True) -> list[
 
 
 @cache
+def by_remainder(span: Span, relation: Any, axis: Any) -> int:
+    """The number by whose remainders a condition divides a span; 0 if it does not."""
+    divisor = lcm(1, *_divisors(relation, axis))
+    if not 1 < divisor <= 12 or span.step % divisor == 0 or span.single:
+        return 0
+    difference = _difference(relation) if len(relation.free_symbols) == 1 else None
+    return 0 if difference is not None and _direction(difference, axis) else divisor  # where it changes is found
+
+
+@cache
 def sure(span: Span, relation: Any, axis: Any) -> bool:
     """Whether a condition on one axis is known to be the same on all of a part that `divide` gives."""
     if span.single:
@@ -43,7 +52,7 @@ def sure(span: Span, relation: Any, axis: Any) -> bool:
     if not settled.free_symbols:
         return True
     difference = _difference(settled)
-    return difference is not None and (difference.is_polynomial(axis) or _direction(difference, axis) != 0)
+    return difference is not None and (_poly(difference, axis) is not None or _direction(difference, axis) != 0)
 
 
 def _changes(span: Span, last: int, relation: Any, axis: Any) -> Iterator[int]:
@@ -61,9 +70,8 @@ def _changes(span: Span, last: int, relation: Any, axis: Any) -> Iterator[int]:
     def holds(size: int) -> bool:
         return bool(relation.subs(axis, size))
 
-    if difference is not None and difference.is_polynomial(axis):
-        poly = difference.as_poly(axis)
-        roots: list[Any] = [] if poly is None or poly.degree() < 1 else poly.real_roots()
+    if difference is not None and (poly := _poly(difference, axis)) is not None:
+        roots: list[Any] = [] if poly.degree() < 1 else poly.real_roots()
         near = {int(sympy.floor(root)) + more for root in roots for more in (0, 1, 2)}
         yield from (size for size in near if holds(size) != holds(size - 1))
     elif difference is not None and (direction := _direction(difference, axis)):
@@ -98,6 +106,12 @@ def _difference(relation: Any) -> Any:
     return (left - right).expand()
 
 
+def _poly(difference: Any, axis: Any) -> Any:
+    """An expression as a polynomial with rational coefficients; None if it is none."""
+    poly: Any = difference.as_poly(axis) if difference.is_polynomial(axis) else None
+    return poly if poly is not None and (poly.domain.is_ZZ or poly.domain.is_QQ) else None
+
+
 def _direction(node: Any, axis: Any) -> int:
     """1 if an expression never falls as the axis grows, -1 if it never rises, 0 if neither is known.
 
@@ -116,6 +130,9 @@ def _direction(node: Any, axis: Any) -> int:
         return _direction(rest, axis) * (1 if number > 0 else -1) if number.is_Integer and rest.args != node.args else 0
     if type(node).__name__ in ("FloorDiv", "CleanDiv") and node.args[1].is_Integer and node.args[1] > 0:
         return _direction(node.args[0], axis)
+    if type(node).__name__ in ("Min", "Max"):
+        found = {_direction(part, axis) for part in node.args if part.has(axis)}
+        return found.pop() if len(found) == 1 else 0
     return 0
 
 
@@ -134,7 +151,14 @@ def _settled(span: Span, relation: Any, axis: Any) -> Any:
             slope = base.diff(axis) if base.is_polynomial(axis) else None
             if slope is not None and slope.is_Integer and slope * span.step % divisor == 0:
                 known[node] = base.subs(axis, span.first) % divisor
-    return relation.xreplace(known)
+    settled = relation.xreplace(known)
+    numbers = filter(_of_numbers, _nodes(settled)) if known else ()
+    return settled.xreplace({node: sympy.floor(node.args[0] / node.args[1]) for node in numbers})
+
+
+def _of_numbers(node: Any) -> bool:
+    """Whether a node is a quotient of numbers, such as 1 // (1/8), which sympy leaves as it is."""
+    return type(node).__name__ == "FloorDiv" and all(part.is_Rational for part in node.args) and node.args[1] != 0
 
 
 def _is_mod(node: Any) -> bool:

@@ -81,6 +81,11 @@ def relu(symbols: Any, input: Tensor, inplace: bool = False) -> Any:
     return made(input.shape, input.dtype) if _whole(input) else torch.empty_like(input)
 
 
+def contiguous(symbols: Any, input: Tensor, **options: Any) -> Any:
+    """Tensor.contiguous: the same shape, whether or not the tensor is contiguous, which torch would ask."""
+    return NotImplemented if options or not _plain(input) else made(input.shape, input.dtype)
+
+
 def unsqueeze(symbols: Any, input: Tensor, dim: Any) -> Any:
     """Tensor.unsqueeze and torch.unsqueeze."""
     if not _whole(input) or type(dim) is not int or not -input.dim() - 1 <= dim <= input.dim():

@@ -4,10 +4,10 @@ from typing import Any, cast
 
 import sympy
 from sympy.core.relational import Relational
-from torch.utils._sympy.functions import FloorDiv
 
 from towers.contracts.proofs.divide import divide, sure
 from towers.contracts.proofs.ranges import Span, Spans
+from towers.contracts.proofs.remainders import reduced
 
 
 def always(relation: Any, spans: Spans) -> bool:
@@ -18,7 +18,8 @@ def always(relation: Any, spans: Spans) -> bool:
     """
     if not isinstance(relation, Relational):
         return False
-    left, right = cast(tuple[Any, Any], relation.args)
+    known = {str(axis) for axis in relation.free_symbols} <= spans.keys()
+    left, right = (_constant_quotients(side, spans) if known else side for side in cast(Any, relation.args))
     if type(relation).__name__ in ("Equality", "Unequality") and type(left).__name__ in ("Mod", "PythonMod"):
         axes = {axis: _from(spans[str(axis)]) for axis in relation.free_symbols if str(axis) in spans}
         parts = [_polynomial(part, axes) for part in left.args] if len(axes) == len(relation.free_symbols) else [None]
@@ -27,7 +28,7 @@ def always(relation: Any, spans: Spans) -> bool:
             return (found[1] == 0) == (type(relation).__name__ == "Equality")
     sign = _sign(left - right, spans)
     return {
-        "Equality": sign == 0 and _same(left - right, spans),
+        "Equality": abs(sign) != 2 and _same(left - right, spans),
         "Unequality": abs(sign) == 2,
         "StrictGreaterThan": sign == 2,
         "GreaterThan": sign > 0,
@@ -55,44 +56,36 @@ def _sign(difference: Any, spans: Spans) -> int:
     """2 or -2 if an expression is always more or less than 0, 1 or -1 if it may be 0 too; 0 where that is not known."""
     if any(str(axis) not in spans for axis in difference.free_symbols):
         return 0
-    difference = _reduced(difference)
+    difference = _constant_quotients(reduced(difference), spans)
     axes = {axis: _from(spans[str(axis)]) for axis in difference.free_symbols}
     polynomial = _polynomial(difference, axes)
     if polynomial is not None and (sign := _sign_of(polynomial)):
         return sign
-    low, high = _bounds(difference, axes) or (sympy.S.Zero, sympy.S.Zero)
-    return max(_sign_of(low), 0) or min(_sign_of(high), 0)
+    bounds = _bounds(difference, axes)
+    if bounds is None:
+        return 0
+    low, high = (cast(Any, sympy.expand(bound)) for bound in bounds)
+    return 1 if low.is_zero else -1 if high.is_zero else max(_sign_of(low), 0) or min(_sign_of(high), 0)
 
 
 def _same(difference: Any, spans: Spans) -> bool:
     """Whether an expression is always 0."""
-    difference = _reduced(difference)
+    difference = reduced(difference)
     axes = {axis: _from(spans[str(axis)]) for axis in difference.free_symbols if str(axis) in spans}
     polynomial = _polynomial(difference, axes) if len(axes) == len(difference.free_symbols) else None
     return polynomial is not None and bool(sympy.expand(polynomial).is_zero)
 
 
-def _reduced(node: Any) -> Any:
-    """An expression in which quotients of the same remainders are the same: 3*time//2 is time + time//2."""
-    if not node.args:
-        return node
-    node = node.func(*map(_reduced, node.args))
-    if type(node).__name__ not in ("FloorDiv", "CleanDiv") or not node.args[1].is_Integer or node.args[1] <= 0:
-        return node
-    number, divisor = sympy.expand(node.args[0]), node.args[1]
-    terms = number.as_coefficients_dict()
-    if not all(each.is_Integer for each in terms.values()):
-        return node
-    whole, rest = (sum(part(each, divisor) * term for term, each in terms.items()) for part in (_over, _rest))
-    return whole + FloorDiv(rest, divisor)
-
-
-def _over(number: Any, divisor: Any) -> Any:
-    return number // divisor
-
-
-def _rest(number: Any, divisor: Any) -> Any:
-    return number % divisor
+def _constant_quotients(node: Any, spans: Spans) -> Any:
+    """An expression in which a quotient that is the same for all sizes of a region is its number."""
+    if type(node).__name__ == "FloorDiv" and len(node.free_symbols) == 1:
+        [axis] = node.free_symbols
+        span = spans[str(axis)]
+        linear = node.args[0].is_polynomial(axis) and sympy.degree(node.args[0], axis) == 1 and node.args[1].is_Integer
+        if linear and span.last is not None:
+            ends = {node.subs(axis, size) for size in (span.first, span.last)}
+            return ends.pop() if len(ends) == 1 else node
+    return node.func(*(_constant_quotients(part, spans) for part in node.args)) if node.args else node
 
 
 def _from(span: Span) -> Any:
@@ -158,7 +151,8 @@ def _polynomial(node: Any, axes: dict[Any, Any]) -> Any:
     if type(node).__name__ in ("FloorDiv", "CleanDiv") and parts[1].is_Integer and parts[1] > 0:
         terms = sympy.expand(parts[0]).as_coefficients_dict()
         constant = terms.pop(sympy.S.One, 0)
-        return _at_least(int(constant // parts[1])) if all(value >= 0 for value in terms.values()) else None
+        fine = all(value >= 0 for value in terms.values())
+        return axes.setdefault(node, _at_least(int(constant // parts[1]))) if fine else None
     if type(node).__name__ in ("FloorDiv", "CleanDiv") and parts[1].free_symbols and _sign_of(parts[1]) == 2:
         found = _divided(*parts)
         return None if found is None else found[0]
@@ -170,12 +164,17 @@ def _divided(number: Any, divisor: Any) -> tuple[Any, Any] | None:
 
     The remainder is 0 or known to be more than 0 and less than the divisor.
     """
-    divisor = sympy.expand(divisor)
+    number, divisor = sympy.expand(number), sympy.expand(divisor)
     if not divisor.free_symbols or _sign_of(divisor) != 2:
         return None
-    found, rest = sympy.div(sympy.expand(number), divisor, next(iter(divisor.free_symbols)))
-    if _sign_of(rest) < 0:
-        found, rest = found - 1, rest + divisor
-    whole = all(each.is_Integer for each in sympy.expand(found).as_coefficients_dict().values())
-    fits = rest == 0 or (_sign_of(rest) == 2 and _sign_of(divisor - rest) == 2)
-    return (found, rest) if whole and fits else None
+    if _sign_of(number) == 2 and _sign_of(divisor - number) == 2:
+        return sympy.S.Zero, number
+    for symbol in sorted(divisor.free_symbols, key=sympy.default_sort_key):
+        found, rest = sympy.div(number, divisor, symbol)
+        if _sign_of(rest) < 0:
+            found, rest = found - 1, rest + divisor
+        whole = all(each.is_Integer for each in sympy.expand(found).as_coefficients_dict().values())
+        fits = rest == 0 or (_sign_of(rest) == 2 and _sign_of(divisor - rest) == 2)
+        if whole and fits:
+            return found, rest
+    return None

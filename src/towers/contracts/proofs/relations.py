@@ -38,8 +38,17 @@ def turned(relation: Any, order: Sequence[str]) -> Any:
 
 def usable(relation: Any) -> bool:
     """Whether a relation can be computed with whole numbers."""
-    names = {type(node).__name__ for node in sympy.preorder_traversal(relation)}
-    return isinstance(relation, Relational) and not any("Float" in name or "ToInt" in name for name in names)
+    return isinstance(relation, Relational) and all(map(_computed, sympy.preorder_traversal(relation)))
+
+
+def _computed(node: Any) -> bool:
+    kind = type(node).__name__
+    if node.is_Pow:
+        return bool(node.exp.is_Integer and node.exp > 0)
+    return node.is_Rational or node.is_Symbol or node.is_Add or node.is_Mul or node.is_Relational or kind in _KINDS
+
+
+_KINDS = ("FloorDiv", "CleanDiv", "Mod", "PythonMod", "Min", "Max")
 
 
 def truth(relation: Any, sizes: Mapping[str, Any]) -> Any:

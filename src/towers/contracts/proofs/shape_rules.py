@@ -26,6 +26,7 @@ RULES: dict[Any, Rule] = {
     torch.zeros_like: fast_meta.empty_like,
     Tensor.new_empty: fast_meta.new_empty,
     Tensor.new_zeros: fast_meta.new_empty,
+    Tensor.contiguous: fast_meta.contiguous,
     **dict.fromkeys((torch.unsqueeze, Tensor.unsqueeze), fast_meta.unsqueeze),
     **dict.fromkeys((torch.squeeze, Tensor.squeeze), fast_meta.squeeze),
     **dict.fromkeys((Tensor.t_, Tensor.transpose_, Tensor.swapaxes_, Tensor.swapdims_), fast_meta.forget),

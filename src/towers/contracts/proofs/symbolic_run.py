@@ -36,7 +36,7 @@ from towers.contracts.proofs.source_location import quiet, raised_at, running_at
 from towers.contracts.proofs.stateful import keeps_sizes
 from towers.contracts.proofs.symbolic_inputs import Case
 from towers.contracts.proofs.symbolic_size import SymbolicSize, renamed
-from towers.contracts.proofs.symbols import Guard, Symbols, Undecidable
+from towers.contracts.proofs.symbols import Divided, Guard, Symbols, Undecidable
 from towers.contracts.signature import Signature
 from towers.contracts.specs import TensorSpec
 
@@ -338,7 +338,8 @@ def run(
 ) -> Outcome:
     """Run a module on one region of sizes; where that raises questions, once more on torch's Python decompositions.
 
-    Those know symbols better, and cost twice as much. With `earlier` the module is first called with those sizes.
+    Those know symbols better, and cost twice as much; quotients and remainders are made simpler there.
+    With `earlier` the module is first called with those sizes.
     """
     outcome = _for_all_values(partial(_run, emptied, fake, case, spans, relations, nullcontext(), earlier))
     if outcome.error is None and all(_told(guard, outcome) for guard in outcome.open):
@@ -389,6 +390,8 @@ def _run(
     module = emptied.copy()
     one = _Run(module, case, spans, relations)
     one.symbols.answers = answers
+    if not isinstance(dispatch, nullcontext):
+        one.symbols.env.look_up()
     fake.shape_env = one.symbols.env
     try:
         with quiet(), fake, dispatch, Rules(one.symbols), modes.watched(one.interceptor), one.flow:
@@ -402,11 +405,15 @@ def _run(
                 for name, value in arguments.items():
                     one.flow.mark(value, frozenset([name]))
                 args, kwargs = case.placed(arguments)
+                one.symbols.end_where_divided()
                 module(*args, **kwargs)
         one.settle()
         one.outcome.keeps = keeps_sizes(module)
     except Unknown:
         raise
+    except Divided:
+        one.failed(Undecidable())
+        one.outcome.message = "torch could not decide a question about remainders"
     except Exception as error:
         one.failed(error)
     finally:

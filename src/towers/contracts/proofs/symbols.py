@@ -13,9 +13,12 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, statical
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from towers.contracts.proofs.divide import by_remainder
 from towers.contracts.proofs.float_sizes import whole
+from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.ranges import PRIMES, Span, Spans
-from towers.contracts.proofs.relations import Relations, some_sizes
+from towers.contracts.proofs.relations import Relations, implied, some_sizes
+from towers.contracts.proofs.remainders import reduced
 from towers.contracts.proofs.symbolic_size import SymbolicSize, spelled
 from towers.contracts.proofs.time_limit import ask
 
@@ -41,6 +44,10 @@ class Undecidable(Exception):
     """A contract depends on a size that only the values of a tensor tell."""
 
 
+class Divided(BaseException):
+    """A question has an answer for each remainder of an axis: the run ends, and each remainder is run."""
+
+
 class _Watched(ShapeEnv):
     """A ShapeEnv that says where each guard arose."""
 
@@ -50,6 +57,8 @@ class _Watched(ShapeEnv):
     """What must be so of sizes that only values tell, and where: torch would check it at each call."""
     granted = False
     """Whether a rule says so itself."""
+    divides: Callable[[Any], bool] | None = None
+    """Whether a guard ends the run."""
 
     def guard_or_defer_runtime_assert(  # pyright: ignore[reportIncompatibleVariableOverride]  (torch caches it)
         self, orig_expr: Any, msg: str, fx_node: Any = None
@@ -60,12 +69,22 @@ class _Watched(ShapeEnv):
             self.owed.append((orig_expr, self.locate()))
         return answer
 
+    def look_up(self) -> None:
+        """From here on torch takes each size for what `replace` makes of it, as it does once two are the same."""
+        self._replacements_version_counter = 1
+
+    def replace(self, expr: Any) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]  (torch caches it)
+        """What torch takes a size for."""
+        return reduced(super().replace(expr))
+
     def evaluate_sym_node(self, *args: Any, **kwargs: Any) -> Any:
         ask()
         before = len(self.guards)
         answer = super().evaluate_sym_node(*args, **kwargs)
         if len(self.guards) > before:
             self.places += [self.locate()] * (len(self.guards) - before)
+            if self.divides is not None and any(self.divides(guard.expr) for guard in self.guards[before:]):
+                raise Divided
         return answer
 
 
@@ -79,6 +98,7 @@ class Symbols:
         fits: Callable[[Mapping[str, int]], bool],
         relations: Relations = (),
     ) -> None:
+        self.spans, self.relations = spans, relations
         self.env = _Watched(duck_shape=False)
         self.env.places, self.env.owed, self.env.locate = [], [], locate
         self.locate = locate
@@ -135,6 +155,21 @@ class Symbols:
         """Take a condition on the inputs for granted."""
         _demand(truth)
         self.assumed = len(self.env.guards)
+
+    def end_where_divided(self) -> None:
+        """From here on a question that has an answer for each remainder of an axis raises `Divided`."""
+        self.env.divides = self._divides
+
+    def _divides(self, expression: Any) -> bool:
+        for part in sympy.And.make_args(expression):
+            guard = self._guard(part, "")
+            if guard is None or guard.fixed is not None:
+                continue
+            relation = guard.relation
+            parted = any(by_remainder(self.spans[str(axis)], relation, axis) for axis in relation.free_symbols)
+            if parted and not (always(relation, self.spans) or implied(relation, self.relations)):
+                return True
+        return False
 
     def either(self) -> bool:
         """The answer to a question about values, which both answers may be true of."""

@@ -169,7 +169,7 @@ def _without(name: str, spans: Sequence[Span], whole: Span) -> list[str]:
         spans = _runs([size for size in failing if size < far], far if not left else None, whole)
     texts: list[str] = []
     reach = whole.first
-    for span in sorted(spans, key=lambda span: span.first):
+    for span in _joined(spans, whole.step):
         if span.last is None:
             texts.append(f"{name} <= {span.first - whole.step}")
         elif span.first <= reach:
@@ -207,6 +207,17 @@ def _runs(sizes: Sequence[int], far: int | None, whole: Span) -> list[Span]:
         joined = runs and runs[-1].last == far - whole.step
         runs[-1:] = [replace(runs[-1], last=None)] if joined else [*runs[-1:], Span(far, None, whole.step)]
     return runs
+
+
+def _joined(spans: Sequence[Span], step: int) -> list[Span]:
+    """Regions in order, those that follow on each other as one."""
+    joined: list[Span] = []
+    for span in sorted(spans, key=lambda span: span.first):
+        if joined and joined[-1].last == span.first - step and joined[-1].step == span.step == step:
+            joined[-1] = replace(joined[-1], last=span.last)
+        else:
+            joined.append(span)
+    return joined
 
 
 def _endless(span: Span, whole: Span) -> bool:

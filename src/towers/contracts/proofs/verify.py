@@ -15,6 +15,7 @@ from torch.fx.experimental.symbolic_shapes import uninteresting_files
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.expressions import conditions as read_conditions
 from towers.contracts.proofs.copies import Emptied, own_signature
+from towers.contracts.proofs.depends import read_beside
 from towers.contracts.proofs.explore import OUT_OF_TIME, Coverage, explore, try_numbers_told
 from towers.contracts.proofs.flow import Passed
 from towers.contracts.proofs.outside import Outside
@@ -266,7 +267,7 @@ def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
             values = [default, *subject.varied().get(name, ())]
             texts.append(f"{name} is {' or '.join(map(repr, values))}")
     texts.append("the module is in training mode" if subject.instance.training else "the module is in eval mode")
-    return tuple(texts)
+    return (*texts, *read_beside(subject.instance))
 
 
 def _contracts(coverages: Sequence[Coverage], findings: Sequence[Finding]) -> tuple[ContractVerdict, ...]:

@@ -1,0 +1,119 @@
+"""What the code of a module reads beside its arguments, such as the time or a global counter: a proof takes it so."""
+
+import dis
+import inspect
+from collections.abc import Iterator, Sequence
+from functools import cache
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, cast
+
+from torch import nn
+
+from towers.contracts.proofs.outside import foreign
+
+_OF_TENSORS = {"requires_grad", "is_leaf", "grad_fn", "is_autocast_enabled", "get_default_dtype"}
+_BUILTINS = {"type", "hash", "id", "str", "repr", "open", "input"}
+_MODULES = {"time", "datetime", "random", "secrets", "uuid"}
+_OF_OS = {"environ", "getenv", "listdir", "getcwd", "getpid", "urandom"}
+_CHANGES = {"append", "add", "update", "pop", "setdefault", "insert", "extend", "clear", "remove", "__setitem__"}
+
+
+def read_beside(module: nn.Module) -> tuple[str, ...]:
+    """What `forward` of each part reads, and the functions of the same package that it uses; nothing of torch's code.
+
+    One text, such as "time.time and CALLS are as they were (read in Gate)"; none where nothing is read. Device and
+    memory layout of the inputs, which every proof names, and modes that are run both ways are left out.
+    """
+    reads = {kind: _read_by(kind) for kind in dict.fromkeys(map(type, module.modules())) if foreign(kind.__module__)}
+    names = list(dict.fromkeys(name for found in reads.values() for name in found))
+    if not names:
+        return ()
+    readers = [kind.__name__ for kind, found in reads.items() if found]
+    return (
+        f"{_listed(names)} {'is as it was' if len(names) == 1 else 'are as they were'} (read in {_listed(readers)})",
+    )
+
+
+@cache
+def _read_by(kind: type[nn.Module]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    waiting: list[Any] = [inspect.unwrap(cast(Any, kind.forward))]
+    seen: set[CodeType] = set()
+    while waiting:
+        function = waiting.pop(0)
+        if not isinstance(function, FunctionType) or function.__code__ in seen:
+            continue
+        if not foreign(function.__module__) or _package(function) != _package(kind):
+            continue
+        seen.add(function.__code__)
+        for code in _codes(function.__code__):
+            names, used = _names(code, function.__globals__, kind)
+            found |= dict.fromkeys(names)
+            waiting += map(inspect.unwrap, used)
+    return tuple(found)
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """The code of a function and of those that are defined in it."""
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _codes(inner)
+
+
+def _names(code: CodeType, known: dict[str, Any], kind: type) -> tuple[list[str], list[Any]]:
+    """What a piece of code reads that is no argument, and the functions that it uses."""
+    steps = [(step.opname, step.argval) for step in dis.get_instructions(code)]
+    changes = any(name == "STORE_SUBSCR" or (name in _ATTRIBUTE and text in _CHANGES) for name, text in steps)
+    stored = {text for name, text in steps if name == "STORE_GLOBAL"}
+    methods = _methods(kind)
+    found: list[str] = []
+    used: list[Any] = []
+    for at, (name, text) in enumerate(steps):
+        follows = steps[at + 1][1] if at + 1 < len(steps) and steps[at + 1][0] in _ATTRIBUTE else ""
+        if name in _ATTRIBUTE and text in _OF_TENSORS:
+            found.append(text)
+        elif name in _ATTRIBUTE:
+            used.append(methods.get(text))
+        elif name == "IMPORT_NAME" and text in _MODULES:
+            found.append(text)
+        elif name in ("LOAD_GLOBAL", "LOAD_NAME"):
+            value = known.get(text)
+            used.append(value)
+            if text in _BUILTINS and text not in known:
+                found.append(text)
+            elif isinstance(value, ModuleType):
+                found += _of_module(value.__name__, text, follows)
+            elif text in stored or _kept(value, changes):
+                found.append(text)
+    return found, used
+
+
+def _kept(value: Any, changes: bool) -> bool:
+    """Whether a global is more than a constant: a clock, a counter, or a record that this code may change."""
+    clock = getattr(value, "__module__", None) in _MODULES and callable(value)
+    return clock or hasattr(value, "__next__") or (changes and isinstance(value, (dict, list, set)))
+
+
+_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
+
+
+def _of_module(name: str, text: str, follows: str) -> list[str]:
+    if name in _MODULES or (name == "os" and follows in _OF_OS) or (name == "numpy" and follows == "random"):
+        return [f"{text}.{follows}"]
+    return []
+
+
+def _methods(kind: type) -> dict[str, Any]:
+    """The methods of a class and of those that it comes from, without torch's."""
+    return {
+        name: value for base in reversed(kind.__mro__) if foreign(base.__module__) for name, value in vars(base).items()
+    }
+
+
+def _package(value: Any) -> str:
+    return value.__module__.partition(".")[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -1,0 +1,68 @@
+"""Simpler quotients and remainders have the same values, and code that pads to a multiple is proven with them."""
+
+import random
+
+import sympy
+from torch.utils._sympy.functions import FloorDiv, PythonMod
+
+from towers.contracts.proofs.divide import by_remainder, divide, sure
+from towers.contracts.proofs.implied import always
+from towers.contracts.proofs.ranges import Span
+from towers.contracts.proofs.remainders import reduced
+
+TIME, WIDE = (sympy.Symbol(name, integer=True, positive=True) for name in ("time", "wide"))
+
+
+def drawn(dice, depth):
+    """A random expression of sizes."""
+    if depth == 0:
+        return dice.choice((TIME, WIDE, sympy.Integer(dice.randrange(9)), dice.randrange(-9, 9) * TIME))
+    one, other, number = drawn(dice, depth - 1), drawn(dice, depth - 1), sympy.Integer(dice.randrange(1, 9))
+    kinds = (one + other, one * number, FloorDiv(one, number), PythonMod(one, number), one - other)
+    return dice.choice((*kinds, one + PythonMod((number - 1) * one, number)))
+
+
+def test_the_values_stay():
+    dice = random  # seeded for each test
+    changed = 0
+    for _ in range(50):
+        before = drawn(dice, 3)
+        after = reduced(before)
+        changed += after != before
+        for time, wide in ((1, 1), (2, 7), (8, 3), (13, 64)):
+            at = {TIME: time, WIDE: wide}
+            assert before.subs(at) == after.subs(at), (before, after, at)
+    assert changed > 8
+
+
+def test_what_they_become():
+    padded = TIME + PythonMod(-TIME, 8)
+    assert reduced(padded) == 8 * FloorDiv(TIME + 7, 8)
+    assert reduced(TIME + PythonMod(4 - PythonMod(TIME, 4), 4)) == 4 * FloorDiv(TIME + 3, 4)
+    assert reduced(FloorDiv(reduced(padded), 8)) == FloorDiv(TIME + 7, 8)
+    assert reduced(PythonMod(8 * TIME + 11, 8)) == 3
+    assert reduced(PythonMod(TIME, 8)) == PythonMod(TIME, 8)
+
+
+def test_what_follows_for_padded_sizes():
+    padded = reduced(TIME + PythonMod(-TIME, 8))
+    assert always(padded >= TIME, {"time": Span(1)})
+    assert not always(sympy.Eq(TIME, padded), {"time": Span(1)})
+    assert always(sympy.Eq(padded, 8), {"time": Span(2, 8)})
+    assert not always(sympy.Eq(padded, 8), {"time": Span(2, 9)})
+    assert always(sympy.Ne(PythonMod(FloorDiv(TIME + 7, 8), padded), 0), {"time": Span(1)})
+
+
+def test_a_quotient_that_only_grows_is_divided_where_it_changes():
+    relation = sympy.Ne(FloorDiv(TIME + 3, 4), 1)
+    assert by_remainder(Span(2), relation, TIME) == 0
+    assert divide(Span(2), relation, TIME) == [Span(2, 4), Span(5)]
+    assert by_remainder(Span(2), sympy.Eq(PythonMod(TIME, 4), 1), TIME) == 4
+
+
+def test_a_quotient_of_fractions_is_computed():
+    """sympy leaves 1 // (1/8); a polynomial with it has no roots that can be sorted."""
+    inner = FloorDiv(PythonMod(-TIME, 8) + 25, 8) + TIME / 8 - sympy.Rational(25, 8)
+    relation = sympy.Eq(8 * TIME + 8 * PythonMod(-TIME, 8), 8 * inner * FloorDiv(TIME + PythonMod(-TIME, 8), inner))
+    assert divide(Span(33, None, 8), relation, TIME) == [Span(33, None, 8)]
+    assert sure(Span(33, None, 8), relation, TIME)
