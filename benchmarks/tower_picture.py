@@ -15,6 +15,8 @@ NAMES = {"floor": "floor", "torch": "torch, padded or packed", "Keras": "Keras, 
 def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) -> None:
     """A panel for each phase; from vectors above, from word ids below."""
     rows = [row for row in rows if row.details["model"] == "tower"]
+    if not rows:
+        return
     figure = Figure(figsize=(11, 8), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     for line, kind in zip(panels, ("vectors", "ids"), strict=True):
