@@ -164,7 +164,8 @@ def report(
             console.print(getattr(suite, part)(rows))
     picture = out / f"{name}.png"
     getattr(suite, "plot", plot)(rows, suite.TITLE, about, picture)
-    shrink(picture)
+    if picture.exists():  # not where only cases without a picture were run
+        shrink(picture)
     print(f"{out / name}.json, {picture}")
 
 
