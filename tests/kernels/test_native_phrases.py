@@ -1,5 +1,6 @@
 """Words multiplied, neighbours added and features pooled in C, and the LSTM after them, beside the layers in float64."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,9 @@ from torch import Tensor
 from towers import Ragged, Tower
 from towers.contracts import checks
 from towers.kernels import cpu
+
+ROUNDINGS = 16
+"""Beside four times the error of torch's own operations: where theirs happens to be small, or none."""
 
 pytestmark = pytest.mark.skipif(cpu.why_not() is not None, reason=f"the C code cannot run: {cpu.why_not()}")
 
@@ -46,7 +50,7 @@ def found(tower: Tower, rows: Tensor, ids: Tensor | None, offsets: Tensor, wants
     return [states.detach(), *torch.autograd.grad(states, inputs, upstream)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     counts=st.sampled_from([[1], [5], [2, 1, 7], [40, 3], [1] * 50, [700, 2]]),
     width=st.sampled_from([1, 3, 16, 50, 81, 300]),
@@ -75,17 +79,21 @@ def test_states_and_gradients_are_those_of_the_layers(
             rows = rows.sign()
             for part in tower.conv.parameters():
                 part.copy_(part.sign())
+        for part in tower.conv.parameters():  # phrases are around 1; a power of two, so that sums of signs stay exact
+            part.mul_(2.0 ** -round(math.log2(width * kernel_words) / 2))
     with by_layers(tower):
         wanted = found(tower, rows.double(), ids, offsets, wants_rows)
-    dtype = torch.float64 if double else torch.float32
+    tower, rows = tower.to(torch.float64 if double else torch.float32), rows.double() if double else rows
+    with by_layers(tower):
+        plain = found(tower, rows, ids, offsets, wants_rows)
     with threads_set(threads):
-        ours = found(tower.to(dtype), rows.to(dtype), ids, offsets, wants_rows)
+        ours = found(tower, rows, ids, offsets, wants_rows)
         if ids is None:  # without a backward pass; of ids the product is another one then, of the whole table
             with torch.no_grad():
-                assert torch.equal(tower(Ragged(rows.to(dtype), offsets)), ours[0])
-    for one, other in zip(ours, wanted, strict=True):
-        bound = (1e-11 if double else 2e-3) * max(1.0, float(other.abs().max()))
-        assert (one - other).abs().max() <= bound
+                assert torch.equal(tower(Ragged(rows, offsets)), ours[0])
+    for one, torchs, other in zip(ours, plain, wanted, strict=True):
+        rounding = torch.finfo(one.dtype).eps * max(1.0, float(other.abs().max()))
+        assert (one - other).abs().max() <= 4 * (torchs - other).abs().max() + ROUNDINGS * rounding
 
 
 @pytest.mark.parametrize("kind", ["vectors", "ids"])
