@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 SIZES = (*range(1, 41), 48, 63, 64, 65, 96, 100, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1023, 1024, 1025)
 """Of a module with one axis."""
-FEW = (*range(1, 13), 16, 17, 20, 24, 32, 33, 64)
+FEW = (*range(1, 13), 16, 17, 20, 24, 32, 33, 49, 64)
 """Of two axes, in every pair; of more, sampled."""
 
 
