@@ -1,7 +1,6 @@
 """The time limit of verify leaves nothing behind: not in the thread, not in the interpreter."""
 
-import subprocess
-import sys
+from ...helpers.forked import Forks
 
 PROFILED_AFTERWARDS = """
 import cProfile, time
@@ -23,7 +22,7 @@ for seconds, work in ((5, 0), (0.01, 0.03), (0.01, 5)):  # in time; late, not ye
 """
 
 
-def test_a_profiler_runs_after_it():
+def test_a_profiler_runs_after_it(forks: Forks):
     """CPython 3.11 looks for ever for an interruption that was taken back, once a profiler runs."""
-    run = subprocess.run([sys.executable, "-c", PROFILED_AFTERWARDS], capture_output=True, text=True, timeout=100)
+    run = forks.run([forks.python, "-c", PROFILED_AFTERWARDS])
     assert run.stdout.split("\n") == ["ended", "True", "ended", "True", "out of time", "True", ""], run.stderr
