@@ -38,7 +38,7 @@ def pair(sentences, words, seed):
     return left, torch.randn(sentences, 4, 12, generator=generator), lengths
 
 
-@both_exporters
+@pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["older", "dynamo"])
 def test_two_towers(tmp_path, dynamo):
     wide = {**SIZES, "bidirectional": True, "word_maximum": 3}
     model = filled(TwoTowers(Tower(**wide), Tower(4, reduce="mean", **wide), outputs=3)).eval()

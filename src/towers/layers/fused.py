@@ -50,7 +50,8 @@ def has_forward_hooks(*layers: nn.Module) -> bool:
 def last_states(tower: nn.Module, sentences: Tensor | Ragged, lengths: Tensor | None) -> Tensor | None:
     """The last state of each sentence, by kernels; None where the layers must be called."""
     if torch.compiler.is_compiling():
-        return _compiled(tower, sentences, lengths)
+        states = _compiled(tower, sentences, lengths)
+        return _by_triton(tower, sentences, lengths) if states is None else states
     found = _native(tower)
     if found is None:
         return _by_triton(tower, sentences, lengths)
@@ -135,12 +136,14 @@ def backend(tower: nn.Module, sentences: Tensor | Ragged) -> Backend:
 
 
 def _compiled(tower: Any, sentences: Tensor | Ragged, lengths: Tensor | None) -> Tensor | None:
-    """As one operation of the compiled graph; None: its layers are compiled, and so they are in an exported program."""
+    """As one operation of the compiled graph, and None in an exported program, whose graph has operations of torch."""
     if torch.compiler.is_exporting() or transformed() or not _are_usual(tower):
         return None
     conv: PhraseConv = tower.conv
     lstm: RaggedLSTM = tower.lstm
     if len(vars(lstm)["_parameters"]) != 3 or conv.product_dtype is not None:  # as in `_native`
+        return None
+    if conv.weight.device.type != "cpu":
         return None
     tensors = (conv.weight, conv.bias, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0)
     offsets = None
