@@ -106,6 +106,10 @@ def test_refusals_leave_nothing(variants, capsys):
     assert "there: exists" in refused(capsys, variants / "sizes.keras", "there")
     assert "no folder; make it first" in refused(capsys, variants / "sizes.keras", "none/model")
     assert "both are folders by their names" in refused(capsys, "there", "model")
+    Path("pairs.tsv").write_text("a\tb\n")
+    for target in ("model", "model.keras"):
+        told = "pairs.tsv: is neither a folder of towers nor a file of Keras (.keras, .h5, .weights.h5)"
+        assert told in refused(capsys, "pairs.tsv", target)
     assert "both are files of Keras by their names" in refused(capsys, "bad.keras", "good.keras")
     assert "bad.keras: is a damaged zip" in refused(capsys, "bad.keras", "model")
     assert "other.h5: is HDF5, but not of Keras" in refused(capsys, "other.h5", "model")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from towers import PairHead, Tower, TwoTowers
+from towers.answers import Model
 from towers.cli import main
 from towers.data import WordVectors
 from towers.data.kept_vectors import save_vectors
@@ -130,10 +131,31 @@ def test_onnx_of_ids(tmp_path):
     export(model, tmp_path / "inside.onnx", ids=True, table=table)
     export(model, tmp_path / "outside.onnx", ids=True)
     wanted = model(**vectors).detach()
-    torch.testing.assert_close(run(session(tmp_path / "inside.onnx"), ids), wanted, rtol=0, atol=1e-5)
-    torch.testing.assert_close(
-        run(session(tmp_path / "outside.onnx"), ids | {"table": table}), wanted, rtol=0, atol=1e-5
-    )
+    for opened, more in (
+        (session(tmp_path / "inside.onnx"), {}),
+        (session(tmp_path / "outside.onnx"), {"table": table}),
+    ):
+        check_ids(
+            lambda batch, opened=opened, more=more: run(opened, batch | more), ids, wanted, "left_must_be_from_0_to"
+        )
+        with pytest.raises(Exception, match="left_lengths_must_be_from_2_to_the_number_of_words"):
+            run(opened, ids | more | {"left_lengths": torch.tensor([6, 1, 4])})
+
+
+def check_ids(run, ids, wanted, message):
+    """Ids are rows of a table of 20 rows, up to the end of a sentence; in the padding they may be anything."""
+    torch.testing.assert_close(run(ids), wanted, rtol=0, atol=1e-5)
+    padded = ids["left"].clone()
+    padded[1, 2:], padded[2, 4:] = -1, 97
+    torch.testing.assert_close(run(ids | {"left": padded}), wanted, rtol=0, atol=1e-5)
+    for wrong in (-1, -20, 20):
+        padded[1, 1] = wrong
+        with pytest.raises(Exception, match=message):
+            run(ids | {"left": padded})
+    last = ids["right"].clone()
+    last[2, 4] = -1
+    with pytest.raises(Exception, match=message.replace("left", "right")):
+        run(ids | {"right": last})
 
 
 @pytest.mark.parametrize(
@@ -216,8 +238,26 @@ def check_program(module, model):
         for one, wanted in zip(found if isinstance(found, tuple) else [found], expected(model, batch), strict=True):
             torch.testing.assert_close(one, wanted, rtol=0, atol=1e-5)
     batch = batch_of(model, sentences=2, longest=4, seed=1)
-    with pytest.raises(RuntimeError, match="a length is below"):
+    with pytest.raises(RuntimeError, match="left_lengths: a length is below"):
         module(**batch | {"left_lengths": torch.tensor([4, 0])})
+
+
+def check_torch_ids(model, format, **options):
+    generator = torch.Generator().manual_seed(1)
+    table = torch.randn(20, 300, generator=generator)
+    drawn = [torch.randint(20, (3, words), generator=generator) for words in (6, 5)]
+    ids = {"left": drawn[0], "right": drawn[1], "left_lengths": torch.tensor([6, 2, 4])}
+    wanted = model(table[drawn[0]], table[drawn[1]], ids["left_lengths"]).detach()
+    path = export(model, "ids.pt2", format=format, ids=True, table=table, **options).path
+    loaded = torch.export.load(path).module() if format == "torch" else torch._inductor.aoti_load_package(str(path))
+    check_ids(lambda batch: loaded(**batch), ids, wanted, "left: an id is below 0, or above the last row of the table")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["torch", "aoti"])
+def test_torch_programs_of_ids(tmp_path, monkeypatch, format):
+    monkeypatch.chdir(tmp_path)
+    check_torch_ids(filled(MODELS["the usual"]()), format)
 
 
 @pytest.mark.slow
@@ -262,6 +302,8 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
         export(Tower(), tmp_path / "a.onnx")
     with pytest.raises(FileNotFoundError, match="make it first"):
         export(TwoTowers(), tmp_path / "none" / "a.onnx")
+    with pytest.raises(TypeError, match=r"model is Model; .* are exported: give its network"):
+        export(Model(TwoTowers(), WordVectors(["tea"], torch.ones(1, 300))), tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -338,7 +380,8 @@ def test_the_command_puts_the_vectors_of_the_folder_into_the_file(tmp_path, caps
     vectors = WordVectors(["tea", "Ärger", "cup", "is"], torch.randn(4, 12).half().float())
     command = ["export", "--model", "model", "--out", "a.onnx", "--from", "ids", "--table", "inside"]
     assert main(command) == 2
-    assert "vectors.safetensors" in capsys.readouterr().err
+    told = "model: has no word vectors (vectors.safetensors); --table outside serves without them"
+    assert told in capsys.readouterr().err
     save_vectors("model", vectors)
     assert main(command) == 0
     assert "table" not in capsys.readouterr().out
@@ -367,7 +410,6 @@ def test_a_program_with_towers_operations(tmp_path, capsys, monkeypatch):
     for seed in range(8):
         batch = batch_of(model, sentences=(0, 1, 2, 9)[seed % 4], longest=(0, 1, 8)[seed % 3], seed=seed)
         torch.testing.assert_close(program.module()(**batch), model(**batch).detach(), rtol=0, atol=1e-5)
-    table = torch.randn(9, 300)
-    export(model, "b.pt2", format="torch", ids=True, table=table, with_towers=True)
+    check_torch_ids(model, "torch", with_towers=True)
     assert main(["export", "--model", "model", "--out", "c.onnx", "--with-towers"]) == 2
     assert "with_towers is for format torch" in capsys.readouterr().err

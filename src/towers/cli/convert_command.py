@@ -58,6 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Convert, compare, and print what went where."""
     source, target = arguments.source, arguments.target
     inwards = _is_keras(source)
+    if source.is_file() and not inwards:
+        raise ValueError(f"{source}: is neither a folder of towers nor a file of Keras (.keras, .h5, .weights.h5)")
     if inwards == _is_keras(target):
         both = "files of Keras" if inwards else "folders"
         raise ValueError(f"{source} and {target}: both are {both} by their names; one ends in .keras, .h5, .weights.h5")

@@ -73,8 +73,10 @@ def run(arguments: argparse.Namespace) -> None:
     config = Config(arguments.model)
     labels = Labels(config.classes, config.second_classes, config.label_range, config.second_label_range)
     if arguments.table == "inside":
-        from towers.data.kept_vectors import load_vectors
+        from towers.data.kept_vectors import FILE, load_vectors
 
+        if not (arguments.model / FILE).is_file():
+            raise ValueError(f"{arguments.model}: has no word vectors ({FILE}); --table outside serves without them")
         vectors = load_vectors(arguments.model)
         words = vectors.known
         table = vectors.table[: len(words)]

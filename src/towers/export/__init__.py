@@ -79,14 +79,17 @@ def export(
     Of TwoTowers and ensembles of them, inputs are `left`, `right` (batch, words, width), and int64 `left_lengths`,
     `right_lengths` (batch) for each tower of any number of words. The output is `logit` (batch), whose sigmoid is the
     probability; of several outputs it is (batch, outputs). A second head is the output `second_logit` (batch, outputs).
-    A length that the tower does not take ends in an error when the file runs.
+    A length that the tower does not take, or a word id that is no row of the table, ends in an error when the file
+    runs; ids past the end of a sentence are not read. Torch programs and AOTInductor packages are called by keyword.
+
+        torch.export.load("model.pt2").module()(left=left, right=right, left_lengths=lengths)
 
     Of a RaggedLSTM, inputs are `input`, in the order of its `batch_first`, and int64 `lengths` (batch), from 0 to the
     number of steps; outputs are `output`, `h_n` and `c_n`. Every option is exported: layers, directions, biases, gates
     and, but for ONNX, whose LSTM has none, projections. There is no dropout in the file.
 
     Args:
-        model: in float32; it is copied to the CPU.
+        model: in float32; it is copied to the CPU. Of a model or an ensemble from `towers.load(folder)`, its `network`.
         path: appears whole, after file and model were compared.
         format: "onnx" (opset 18, standard operators), "torch" (for torch.export.load) or "aoti" (compiled, for
             torch._inductor.aoti_load_package; it needs a C++ compiler, and checks the sizes of inputs only if
@@ -121,7 +124,8 @@ def export(
     if with_towers and format != "torch":
         raise ValueError(f"with_towers is for format torch; {format} has no place for towers' own operations")
     if not isinstance(model, TwoTowers | RaggedLSTM):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"model is {type(model).__name__}; TwoTowers and RaggedLSTM are exported")
+        more = ": give its network" if isinstance(getattr(model, "network", None), TwoTowers) else ""
+        raise TypeError(f"model is {type(model).__name__}; TwoTowers and RaggedLSTM are exported{more}")
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:

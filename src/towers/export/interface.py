@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from towers.export.onnx_graph import Graph
+from towers.export.onnx_graph import Graph, looked_up
 from towers.export.portable import Pairs, make_portable
 from towers.model import Tower, TwoTowers
 
@@ -230,7 +230,7 @@ class TowersInterface(Interface):
         names |= {entry.name: entry.name for entry in self.inputs()}
         if self.source == "ids":
             table = names.get("table") or graph.constant(self.table.numpy() if self.table is not None else 0)
-            names |= {side: graph.node("Gather", table, side, axis=0) for side in ("left", "right")}
+            names |= {side: looked_up(graph, table, side, names[f"{side}_lengths"]) for side, _ in self.sides()}
         from towers.export.onnx_towers import towers_graph  # with numpy, which comes with onnx
 
         return towers_graph(graph, self.model, names)

@@ -1,6 +1,7 @@
-"""An ONNX graph as it grows: nodes, constants, and the check of lengths.
+"""An ONNX graph as it grows: nodes, constants, and the checks of lengths and word ids.
 
-A length that does not fit ends in an index that is out of bounds: the graph's way to say "assert".
+What does not fit ends in an index that is out of bounds: the graph's way to say "assert". Runtimes print the name of
+the operator that failed, so its name says what is demanded.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Graph:
         self.constants: list[Any] = []
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add an operator; the name of its output."""
+        """Add an operator; the name of its output. The attribute `name` is that of the operator itself."""
         return self.several(1, kind, *inputs, **attributes)[0]
 
     def several(self, outputs: int, kind: str, *inputs: str, **attributes: Any) -> list[str]:
@@ -48,12 +49,29 @@ class Graph:
         return name
 
 
-def checked_lengths(graph: Graph, most: str, lengths: str, *, lowest: int) -> str:
-    """The lengths; one below `lowest`, or above the value `most`, reads past the end of a constant."""
+def checked_lengths(graph: Graph, most: str, lengths: str, *, lowest: int, unit: str) -> str:
+    """The input `lengths`; one below `lowest`, or above the value `most`, reads past the end of a constant."""
     enough = graph.node("GreaterOrEqual", lengths, graph.constant([lowest]))
     fitting = graph.node("And", enough, graph.node("LessOrEqual", lengths, most))
     place = graph.node("Where", fitting, graph.constant([0]), graph.constant([1 << 20]))
-    return graph.node("Add", lengths, graph.node("Gather", graph.constant([0]), place, axis=0))
+    demand = f"{lengths}_must_be_from_{lowest}_to_the_number_of_{unit}"
+    return graph.node("Add", lengths, graph.node("Gather", graph.constant([0]), place, axis=0, name=demand))
+
+
+def looked_up(graph: Graph, table: str, ids: str, lengths: str | None) -> str:
+    """The vectors (batch, words, width) of the input `ids` (batch, words); one that is no row of the table is an error.
+
+    Ids past the end of a sentence are not read; they count as 0.
+    """
+    zero, one, two = (graph.constant([number]) for number in range(3))
+    real = ids
+    if lengths is not None:
+        words = graph.node("Squeeze", graph.node("Slice", graph.node("Shape", ids), one, two), zero)
+        place = graph.node("Range", graph.constant(0), words, graph.constant(1))
+        real = graph.node("Where", graph.node("Less", place, graph.node("Unsqueeze", lengths, one)), ids, zero)
+    rows = graph.node("Slice", graph.node("Shape", table), zero, one)
+    row = graph.node("Where", graph.node("Less", real, zero), rows, real)  # ONNX counts -1 from the end
+    return graph.node("Gather", table, row, axis=0, name=f"{ids}_must_be_from_0_to_the_last_row_of_the_table")
 
 
 def numbers(parameter: Tensor) -> "NDArray[Any]":

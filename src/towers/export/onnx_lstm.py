@@ -110,7 +110,7 @@ def whole_lstm(graph: Graph, lstm: RaggedLSTM, *, states: bool) -> list[str]:
     sizes = graph.node("Shape", x)
     steps, batch = (graph.node("Slice", sizes, graph.constant([at]), graph.constant([at + 1])) for at in (0, 1))
     more = [graph.node("Where", graph.node("Equal", size, zero), one, zero) for size in (steps, batch)]
-    lengths = checked_lengths(graph, steps, "lengths", lowest=0)
+    lengths = checked_lengths(graph, steps, "lengths", lowest=0, unit="steps")
     lengths = graph.node("Concat", lengths, graph.node("Expand", zero, more[1]), axis=0)
     x = graph.node("Pad", x, graph.node("Concat", graph.constant([0, 0, 0]), *more, zero, axis=0))
     given = ["", ""]

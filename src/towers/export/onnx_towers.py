@@ -22,8 +22,13 @@ from towers.model import Tower, TwoTowers
 def towers_graph(graph: Graph, model: TwoTowers, names: Mapping[str, str | None]) -> list[str]:
     """The logits of a pair, and those of a second head.
 
-    `names` are the values "left", "right" and their lengths, None where there are none.
+    `names` are the values "left", "right" and their lengths, None where there are none; lengths are inputs.
     """
+    names = dict(names)
+    for side, tower in (("left", model.left), ("right", model.right)):
+        if (lengths := names[f"{side}_lengths"]) is not None:
+            words = graph.node("Slice", graph.node("Shape", str(names[side])), graph.constant([1]), graph.constant([2]))
+            names[f"{side}_lengths"] = checked_lengths(graph, words, lengths, lowest=tower.kernel_words, unit="words")
     members = model.each() if isinstance(model, Ensemble) else [model]
     found = [_one(graph, member, names) for member in members]
     if not isinstance(model, Ensemble):
@@ -75,13 +80,11 @@ def _mean(graph: Graph, logits: list[str], outputs: int) -> str:
 
 
 def tower_graph(graph: Graph, tower: Tower, sentences: str, lengths: str | None) -> str:
-    """The states (batch, width) of sentences (batch, words, vector width)."""
+    """The states (batch, width) of sentences (batch, words, vector width); lengths are checked before."""
     sizes = graph.node("Shape", sentences)
     batch, words = (graph.node("Slice", sizes, graph.constant([at]), graph.constant([at + 1])) for at in (0, 1))
     if lengths is None:
         lengths = graph.node("Expand", words, batch)
-    else:
-        lengths = checked_lengths(graph, words, lengths, lowest=tower.kernel_words)
     if tower.word_map is not None:
         sentences = _of_each_word(graph, sentences, tower.word_map.linear)
     states = [_walk(graph, tower, sentences, lengths, batch)] if tower.walks else []

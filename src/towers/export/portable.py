@@ -24,6 +24,7 @@ class Pairs(nn.Module):
     def __init__(self, model: TwoTowers, *, ids: bool = False, table: Tensor | None = None) -> None:
         super().__init__()
         self.model, self.ids = model, ids
+        self.lowest = {"left": model.left.kernel_words, "right": model.right.kernel_words}
         self.register_buffer("table", None if table is None else table.detach().clone())
 
     def forward(
@@ -35,12 +36,31 @@ class Pairs(nn.Module):
         table: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits (batch) or (batch, outputs), and those of the second head."""
+        self._check_lengths("left", left, left_lengths)
+        self._check_lengths("right", right, right_lengths)
         if self.ids:
             vectors: Any = self.table if table is None else table
-            left, right = F.embedding(left, vectors), F.embedding(right, vectors)
+            left = _looked_up("left", left, left_lengths, vectors)
+            right = _looked_up("right", right, right_lengths, vectors)
         states = self.model.states(left, right, left_lengths, right_lengths)
         logits = self.model.compare(*states)
         return logits if self.model.second is None else (logits, self.model.second(*states))
+
+    def _check_lengths(self, side: str, sentences: Tensor, lengths: Tensor | None) -> None:
+        if lengths is not None:
+            fitting = (lengths >= self.lowest[side]) & (lengths <= sentences.shape[1])
+            demand = f"a length is below {self.lowest[side]}, or above the number of words"
+            torch._assert_async(fitting.all(), f"{side}_lengths: {demand}")  # pyright: ignore[reportPrivateUsage]
+
+
+def _looked_up(side: str, ids: Tensor, lengths: Tensor | None, table: Tensor) -> Tensor:
+    """The vectors (batch, words, width); ids past the end of a sentence are not read, and count as 0."""
+    if lengths is not None:
+        ids = torch.where(torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1), ids, 0)
+    fitting = ((ids >= 0) & (ids < table.shape[0])).all()
+    message = f"{side}: an id is below 0, or above the last row of the table"
+    torch._assert_async(fitting, message)  # pyright: ignore[reportPrivateUsage]
+    return F.embedding(ids, table)
 
 
 def make_portable(model: TwoTowers) -> TwoTowers:
@@ -53,19 +73,18 @@ def make_portable(model: TwoTowers) -> TwoTowers:
 
 
 class PortableTower(nn.Module):
-    """The states (batch, width) of padded sentences (batch, words, vector width), as `Tower.forward` has them."""
+    """The states (batch, width) of padded sentences (batch, words, vector width), as `Tower.forward` has them.
+
+    Lengths are checked before.
+    """
 
     def __init__(self, tower: Tower) -> None:
         super().__init__()
         self.tower, self.lstm = tower, Padded(tower.lstm) if tower.hidden else None
+        self.kernel_words = tower.kernel_words
 
     def forward(self, sentences: Tensor, lengths: Tensor | None) -> Tensor:
         """Each sentence to its own end."""
-        words = sentences.shape[1]
-        if lengths is not None:
-            fitting = (lengths >= self.tower.kernel_words) & (lengths <= words)
-            message = f"a length is below {self.tower.kernel_words}, or above the number of words"
-            torch._assert_async(fitting.all(), message)  # pyright: ignore[reportPrivateUsage]
         return padded_states(self.tower, sentences, lengths, self._walk)
 
     def _walk(self, features: Tensor, steps: Tensor, outputs: bool) -> Tensor:

@@ -96,7 +96,7 @@ class PortableLSTM(nn.Module):
         """Padded input, in the order of `batch_first`."""
         x = input.transpose(0, 1) if self.batch_first else input
         fitting = ((lengths >= 0) & (lengths <= x.shape[0])).all()
-        message = "a length is below 0, or above the number of steps"
+        message = "lengths: a length is below 0, or above the number of steps"
         torch._assert_async(fitting, message)  # pyright: ignore[reportPrivateUsage]
         output, h_n, c_n = self.padded(F.pad(x, (0, 0, 0, 0, 0, 1)), lengths, h_0, c_0)
         output = output[: x.shape[0]]
