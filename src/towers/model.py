@@ -565,13 +565,16 @@ class TwoTowers(Shareable):
         Raises:
             ImportError: safetensors is not installed.
             FileNotFoundError: the folder or one of its two files is missing.
-            ValueError: a file is damaged or of a newer format, has an unknown entry, or the weights do not fit the
-                sizes in config.json.
+            ValueError: a file is damaged or of a newer format, has an unknown entry, the weights do not fit the sizes
+                in config.json, or the folder holds an ensemble.
         """
         config, weights = checkpoint.read(folder)
+        if isinstance(config.get("model"), dict) and "members" in config["model"]:
+            raise ValueError(
+                f"{folder}: holds an ensemble, which is several networks; towers.load(folder) loads it with its words, "
+                "towers.ensemble.Ensemble.load(folder).each() gives its members, each a TwoTowers"
+            )
         with checkpoint.explained(folder):
-            if "members" in config["model"]:
-                raise ValueError("it is an ensemble; towers.load(folder) loads it with its words")
             model = cls.of_config(config["model"], weights)
         return model if device is None else model.to(device)
 

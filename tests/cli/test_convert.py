@@ -10,6 +10,7 @@ import torch
 import towers.keras
 from towers import Tower, TwoTowers
 from towers.cli import main
+from towers.ensemble import Ensemble
 
 VARIANTS = Path(__file__).parent.parent / "keras" / "variants.zip"
 
@@ -116,6 +117,11 @@ def test_refusals_leave_nothing(variants, capsys):
     assert "No such file" in refused(capsys, "none.keras", "model")
     assert "there is no such file" in refused(capsys, "there", "a.keras")
     assert "LAYER=WHAT belongs there" in refused(capsys, variants / "lambdas.keras", "model", "--lambda", "squeeze")
+    TwoTowers(outputs=2).save("other")
+    Ensemble([TwoTowers(), TwoTowers()]).save("several")
+    told = refused(capsys, "other", "a.keras")
+    assert "towers convert: a.keras: the model has parts that the network of Keras has not: outputs=2; only" in told
+    assert "several: holds an ensemble" in refused(capsys, "several", "a.keras")
     assert "Give like=" in refused(capsys, variants / "sizes.weights.h5", "model")
 
 

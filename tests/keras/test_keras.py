@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 import towers.keras
 from towers import PhraseConv, RaggedLSTM, Tower, TwoTowers
+from towers.keras.graph import read_graph
+from towers.keras.masks import mask_of
 from towers.keras.read_network import convert
 
 VARIANTS = Path(__file__).parent / "variants.zip"
@@ -62,7 +64,7 @@ def test_a_network_computes_what_it_did_in_keras(variants, name, ending):
     like = whole.model if ending == ".weights.h5" else None
     found = convert(variants / f"{name}{ending}", like, LAMBDAS.get(name, {}))
     plan = whole if like is not None else found
-    given = towers.keras.read_network.Converted(found.model, plan.plan, (), ())
+    given = towers.keras.read_network.Converted(found.model, plan.plan, ())
     torch.testing.assert_close(outputs(given, case), torch.from_numpy(case["output"]), rtol=0, atol=1e-6)
     assert float(case["output"].std()) > 1e-4
 
@@ -90,6 +92,20 @@ def test_remarks_tell_what_is_not_carried_over(variants):
     assert "without a sigmoid" in remarks("logits")
     assert "Dropout" in remarks("operators")
     assert remarks("sizes") == ""
+    assert "'dense' (Dense): has no bias: dense.bias is zeros, and is trained" in remarks("no_bias")
+
+
+def test_load_warns_where_training_would_differ(variants, tmp_path):
+    path = changed(variants / "sizes.keras", tmp_path / "a.keras", setting("lstm", "kernel_regularizer", {"l2": 0.5}))
+    for file, told in (
+        (path, "'lstm' .LSTM.: kernel_regularizer: acts in training only"),
+        (variants / "operators.keras", "Dropout.: acts in training only"),
+        (variants / "no_bias.h5", "'lstm' .LSTM.: has no bias: left.lstm.bias_ih_l0 is zeros"),
+    ):
+        with pytest.warns(UserWarning, match=told) as caught:
+            towers.keras.load(file)
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
 
 
 # The network of the original, in every format (files made by Keras, beside the repository).
@@ -175,6 +191,11 @@ def test_what_keras_cannot_hold_is_not_written(tmp_path):
         towers.keras.save(model, tmp_path / "a.npz")
     with pytest.raises(ValueError, match="bfloat16"):
         towers.keras.save(TwoTowers(dtype=torch.bfloat16), tmp_path / "a.keras")
+    other = TwoTowers(Tower(reduce="max"), Tower(5, reduce="max"), outputs=3)
+    with pytest.raises(
+        ValueError, match=r"a\.keras: .* has not: outputs=3, left reduce='max', right reduce='max'; only"
+    ):
+        towers.keras.save(other, tmp_path / "a.keras")
     model.left.pool = nn.Identity()
     with pytest.raises(ValueError, match="left: one of its layers was replaced"):
         towers.keras.save(model, tmp_path / "a.keras")
@@ -206,6 +227,92 @@ def test_single_layers_compute_what_keras_does(variants):
         towers.keras.convert_layer(file, "lstm_9")
     with pytest.raises(ValueError, match=r"'subtract' .Subtract.: is not converted"):
         towers.keras.convert_layer(file, "subtract")
+
+
+def test_a_layer_keeps_the_dtype_of_the_file(tmp_path):
+    model = TwoTowers(dtype=torch.float64)
+    towers.keras.save(model, tmp_path / "a.keras")
+    for name in ("left_conv", "left_lstm", "logit"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            layer = towers.keras.convert_layer(tmp_path / "a.keras", name)
+        assert {parameter.dtype for parameter in layer.parameters()} == {torch.float64}
+
+
+def sequential(path: Path, *layers: tuple[str, dict], version: str = "3.15.1", **arrays: list) -> Path:
+    """A .h5 of a Sequential, with the arrays of its layers."""
+    entries = [{"class_name": kind, "config": config} for kind, config in layers]
+    start = {"class_name": "InputLayer", "config": {"name": "words", "batch_input_shape": [None, None, 4]}}
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = version
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": {"layers": [start, *entries]}})
+        for name, own in arrays.items():
+            group = file.create_group(f"model_weights/{name}")
+            group.attrs["weight_names"] = [str(place) for place in range(len(own))]
+            for place, array in enumerate(own):
+                group[str(place)] = array
+    return path
+
+
+@pytest.mark.parametrize(
+    ("version", "gates"),
+    [("1.2.2", "hard_sigmoid_keras2"), ("2.2.4", "hard_sigmoid_keras2"), ("3.0.1", "hard_sigmoid")],
+)
+def test_a_layer_keeps_its_gates(tmp_path, version, gates):
+    config = {"units": 3, "activation": "tanh", "recurrent_activation": "hard_sigmoid", "use_bias": True}
+    both = {"name": "both", "merge_mode": "concat", "layer": {"class_name": "LSTM", "config": config}}
+    kept = RaggedLSTM(4, 3, bias="single", bidirectional=True, recurrent_activation=gates)
+    turned = [part.detach().numpy().T for part in kept.parameters()]
+    layers = (("LSTM", config | {"name": "one"}), ("Bidirectional", both))
+    path = sequential(tmp_path / "a.h5", *layers, version=version, one=turned[:3], both=turned)
+    one, two = (towers.keras.convert_layer(path, name) for name in ("one", "both"))
+    assert one.recurrent_activation == two.recurrent_activation == gates
+    words = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(two(words)[0], kept(words)[0], rtol=0, atol=0)
+    torch.testing.assert_close(one(words)[0], kept(words)[0][..., :3], rtol=0, atol=1e-6)
+
+
+MASKED = r"may be given the mask of layer '{}' .*lengths= says where"
+
+
+def test_a_masked_layer_is_refused(variants, tmp_path):
+    masking = ("Masking", {"name": "skip", "mask_value": 0.0})
+    lstm = {"units": 3, "activation": "tanh", "recurrent_activation": "sigmoid", "name": "one"}
+    both = ("Bidirectional", {"name": "both", "layer": {"class_name": "LSTM", "config": lstm}})
+    sequences = ("LSTM", lstm | {"return_sequences": True})
+    path = sequential(tmp_path / "a.h5", masking, ("Dropout", {"name": "drop"}), sequences, both)
+    for name in ("one", "both"):
+        with pytest.raises(ValueError, match=f"'{name}' .*{MASKED.format('skip')}"):
+            towers.keras.convert_layer(path, name)
+    path = changed(variants / "embedding.keras", tmp_path / "b.keras", setting("embedding", "mask_zero", True))
+    with pytest.raises(ValueError, match=MASKED.format("embedding")):
+        towers.keras.convert_layer(path, "lstm")
+    with pytest.raises(ValueError, match="mask_zero is True: masks are not followed"):
+        towers.keras.convert_layer(path, "embedding")
+
+
+def test_masks_are_followed_through_models_until_a_last_state():
+    def entry(kind, name, *feeds, **config):
+        return {"class_name": kind, "name": name, "config": config, "inbound_nodes": [list(feeds)] if feeds else []}
+
+    table = entry("Embedding", "table", mask_zero=True, batch_input_shape=[None, None])
+    front = entry("Sequential", "front", ["ids", 0, 0, {}]) | {"config": {"name": "front", "layers": [table]}}
+    first = entry("LSTM", "first", return_sequences=False)
+    again = entry("RepeatVector", "again")
+    second = entry("LSTM", "second", return_sequences=True)
+    inside = entry("InputLayer", "inside", batch_input_shape=[None, None, 4])
+    back = entry("Sequential", "back", ["front", 0, 0, {}])
+    back["config"] = {"name": "back", "layers": [inside, first, again, second]}
+    given = entry("LSTM", "given", ["back", 0, 0, {"mask": ["ids", 0, 0]}])
+    layers = [entry("InputLayer", "ids", batch_input_shape=[None, None]), front, back, given]
+    ends = {"input_layers": [["ids", 0, 0]], "output_layers": [["given", 0, 0]]}
+    graph = read_graph({"class_name": "Model", "config": {"layers": layers, **ends}}, "a file")
+    found = {layer.name: mask_of(graph, layer) for layer in graph.all_layers()}
+    assert {name: layer and layer.name for name, layer in found.items() if name in ("first", "second", "given")} == {
+        "first": "table",
+        "second": None,
+        "given": "given",
+    }
 
 
 # Other networks, and other files: what differs is said, with the layer.
@@ -509,6 +616,7 @@ def damaged_files(variants: Path, count: int, seed: int):
 
 
 def check_damaged(variants, tmp_path, count, seed):
+    warnings.simplefilter("ignore", UserWarning)  # on dropout and missing biases; pytest undoes it
     wanted = {}
     found = {"same": 0, "other numbers": 0, "refused": 0}
     for source, content in damaged_files(variants, count, seed):
@@ -575,6 +683,53 @@ def test_an_optimizer_that_cannot_be_read_says_why(variants, tmp_path, shared):
 
     with pytest.raises(ValueError, match=r"weight_decay 0\.1"):
         towers.keras.load_optimizer(changed(path, tmp_path / "b.keras", decayed), model)
+
+
+def test_an_optimizer_says_where_its_training_differs(tmp_path, shared):
+    source = shared / "keras" / "model_after_training.keras"
+
+    def regular(layers, config):
+        next(layer for layer in layers.values() if layer["class_name"] == "LSTM")["config"]["bias_constraint"] = "x"
+
+    path = changed(source, tmp_path / "a.keras", regular)
+    with pytest.warns(UserWarning, match="bias_constraint: acts in training only"):
+        model = towers.keras.load(path)
+    with pytest.warns(UserWarning, match="goes on otherwise than in Keras: .* bias_constraint") as caught:
+        towers.keras.load_optimizer(path, model, kind="adam")
+    assert [entry.filename for entry in caught] == [__file__]
+
+
+def without_logits_bias(source: Path, target: Path) -> Path:
+    """The trained network as if its last Dense had no bias, and its optimizer none of that bias's moments."""
+    content = members(source)
+    config = json.loads(content["config.json"])
+    last = [layer["config"] for layer in config["config"]["layers"] if layer["class_name"] == "Dense"][-1]
+    last["use_bias"] = False
+    buffer = io.BytesIO(content["model.weights.h5"])
+    with h5py.File(buffer, "r+") as file:
+        del file["layers/dense_1/vars/1"]
+        moments = sorted(file["optimizer/vars"], key=int)[-2:]  # the last array's: the bias of the last layer
+        assert all(file[f"optimizer/vars/{name}"].shape == (1,) for name in moments)
+        for name in moments:
+            del file[f"optimizer/vars/{name}"]
+    written(target, content | {"config.json": json.dumps(config).encode(), "model.weights.h5": buffer.getvalue()})
+    return target
+
+
+def test_a_bias_that_keras_has_not_stays_zero(tmp_path, shared):
+    path = without_logits_bias(shared / "keras" / "model_after_training.keras", tmp_path / "a.keras")
+    with pytest.warns(UserWarning, match=r"has no bias: logit\.bias is zeros"):
+        model = towers.keras.load(path)
+    message = r"use_bias is False .*Freeze them first: model\.logit\.bias\.requires_grad_\(False\)"
+    with pytest.raises(ValueError, match=message):
+        towers.keras.load_optimizer(path, model, kind="adam")
+    model.logit.bias.requires_grad_(False)
+    optimizer = towers.keras.load_optimizer(path, model, kind="adam")
+    before = model.logit.weight.detach().clone()
+    F.binary_cross_entropy_with_logits(model(torch.randn(2, 4, 300), torch.randn(2, 5, 300)), torch.ones(2)).backward()
+    optimizer.step()
+    assert float(model.logit.bias.detach()) == 0
+    assert not torch.equal(model.logit.weight, before)
 
 
 # Layouts of which no real file could be made here: written after the published ones.

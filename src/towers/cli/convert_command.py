@@ -97,9 +97,11 @@ def _outwards(arguments: argparse.Namespace) -> None:
     from towers import checkpoint, keras
     from towers.keras.parity import largest_difference
     from towers.keras.read_network import convert
+    from towers.keras.write_network import refuse_other_parts
     from towers.model import TwoTowers
 
     model = TwoTowers.load(arguments.source)
+    refuse_other_parts(model, arguments.target)
     folder = Path(tempfile.mkdtemp(dir=arguments.target.absolute().parent, prefix=f".{arguments.target.name}."))
     try:
         partial = folder / arguments.target.name

@@ -2,8 +2,9 @@
 
 # What needs numpy is imported where it is used: the names are there without the extra "keras".
 
+import warnings
 from collections.abc import Mapping
-from os import PathLike
+from os import PathLike, fspath
 
 from torch import nn
 
@@ -33,6 +34,11 @@ def load(
         ValueError: the file is damaged, its network is not two towers, or `like` is missing or does not fit; the
             message names the layer and what differs.
 
+    Warns:
+        UserWarning: a training that goes on would differ from Keras's: the network has dropout, regularizers or
+            constraints, which are left out, or layers with use_bias=False, whose biases are zeros here and are trained
+            unless you freeze them.
+
     >>> import tempfile
     >>> from towers import TwoTowers, keras
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +49,13 @@ def load(
     """
     from towers.keras.read_network import convert
 
-    return convert(path, like, lambdas or {}).model
+    found = convert(path, like, lambdas or {})
+    if differs := found.trained_otherwise:
+        warnings.warn(
+            f"{fspath(path)}: computes what it did in Keras, but is trained otherwise: {'; '.join(differs)}",
+            stacklevel=2,
+        )
+    return found.model
 
 
 def save(model: TwoTowers, path: str | PathLike[str]) -> None:
@@ -87,7 +99,11 @@ def load_optimizer(path: str | PathLike[str], model: TwoTowers, kind: str | None
         ImportError: pyfive is not installed.
         OSError: the file cannot be read.
         ValueError: the file names another optimizer or none, its Adam has what KerasAdam has not (decay, clipping,
-            AMSGrad, a schedule), it holds no state, or the state is another network's.
+            AMSGrad, a schedule), it holds no state, or the state is another network's; or a layer has use_bias=False
+            there, and its bias in `model`, which Keras has not, is trained: freeze it with requires_grad_(False).
+
+    Warns:
+        UserWarning: training goes on otherwise than in Keras: dropout, regularizers or constraints are left out.
 
     >>> import tempfile
     >>> from towers import TwoTowers, keras
@@ -108,7 +124,9 @@ def convert_layer(path: str | PathLike[str], name: str) -> nn.Module:
     """A single layer of any Keras file that says what its layers are.
 
     Conv2D (as wide as its input) and Conv1D become PhraseConv; LSTM, CuDNNLSTM and Bidirectional(LSTM) RaggedLSTM
-    with one bias; Dense nn.Linear; Embedding nn.Embedding.
+    with one bias; Dense nn.Linear; Embedding nn.Embedding. Parameters have the dtype of the arrays in the file, which
+    may be another than the layer's dtype in its config: Keras on JAX saves a layer of float64 as float32, unless JAX
+    was told to use 64 bits.
 
     Args:
         path: `.keras`, or `.h5` of a whole network.
@@ -117,7 +135,8 @@ def convert_layer(path: str | PathLike[str], name: str) -> nn.Module:
     Raises:
         ImportError: pyfive is not installed.
         OSError: the file cannot be read.
-        ValueError: no layer or several have the name, or the layer has a setting that ours has not.
+        ValueError: no layer or several have the name, the layer has a setting that ours has not, or an LSTM stands
+            behind Masking or Embedding(mask_zero=True), whose masks are not carried over.
 
     Warns:
         UserWarning: the layer has an activation, which is not part of PhraseConv or nn.Linear.

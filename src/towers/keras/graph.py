@@ -25,10 +25,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a layer: its tensors in order, and what else was given by name."""
+    """A call of a layer: its tensors in order, what else was given by name, and which tensors were given by name."""
 
     inputs: tuple[Source, ...]
     options: Json
+    named: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -203,21 +204,25 @@ def _source(entry: Any) -> Source:
 def _call(node: Any) -> Call:
     if isinstance(node, dict):
         entry = cast("Json", node)
-        options = {name: value for name, value in entry.get("kwargs", {}).items() if not list(_tensors(value))}
-        return Call((*_tensors(entry.get("args", [])), *_tensors(entry.get("kwargs", {}))), options)
+        given = cast("Json", entry.get("kwargs", {}))
+        tensors = tuple(name for name, value in given.items() if list(_tensors(value)))
+        options = {name: value for name, value in given.items() if name not in tensors}
+        return Call((*_tensors(entry.get("args", [])), *_tensors(given)), options, tensors)
     if node and isinstance(node[0], str):
         node = [node]
     inputs: list[Source] = []
     options: Json = {}
+    named: list[str] = []
     for entry in node:
         inputs.append(_source(entry))
-        given: Json = entry[3] if len(entry) > 3 else {}
+        given = cast("Json", entry[3] if len(entry) > 3 else {})
         for name, value in given.items():
             if _is_source(value):
                 inputs.append(_source(value))
+                named.append(name)
             else:
                 options[name] = value
-    return Call(tuple(inputs), options)
+    return Call(tuple(inputs), options, tuple(named))
 
 
 def _is_source(value: Any) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 from towers.keras.graph import Layer
 from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import KerasFile
-from towers.keras.settings import setting
+from towers.keras.settings import has_bias, setting
 
 Shape = tuple[int, ...]
 
@@ -130,11 +130,6 @@ def _count(layer: Layer) -> int:
     if layer.kind == "Embedding":
         return 1
     return 1 + has_bias(layer) if layer.kind == "Dense" or layer.kind.startswith("Conv") else 0
-
-
-def has_bias(layer: Layer) -> bool:
-    """Whether a layer has a bias: `use_bias`, in Keras 1 `bias`."""
-    return bool(setting(layer, "use_bias", "bias", default=True))
 
 
 def read_conv(fetch: Fetch, layer: Layer, kernel_words: int, width: int, filters: int) -> dict[str, Array]:

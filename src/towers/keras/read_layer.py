@@ -10,9 +10,10 @@ from torch import nn
 from towers.keras.graph import Layer, read_graph
 from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import KerasFile, open_keras
-from towers.keras.layer_arrays import Fetch, has_bias, read_conv, read_dense, read_lstm, weight_paths, weights_of
+from towers.keras.layer_arrays import Fetch, read_conv, read_dense, read_lstm, weight_paths, weights_of
+from towers.keras.masks import mask_of
 from towers.keras.read_network import as_tensors
-from towers.keras.settings import check_settings, setting, size
+from towers.keras.settings import check_settings, gates, has_bias, setting, size
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
 
@@ -24,18 +25,30 @@ def read_layer(path: str | PathLike[str], name: str) -> nn.Module:
     file = open_keras(path)
     if file.config is None:
         raise ValueError(f"{file.name}: holds weights alone: what its layers are is not in it")
-    layers = list(read_graph(file.config, file.name).all_layers())
+    graph = read_graph(file.config, file.name)
+    layers = list(graph.all_layers())
     found = [layer for layer in layers if layer.name == name]
     if len(found) != 1:
         names = ", ".join(layer.name for layer in layers if layer.kind in CONVERTED)
         raise ValueError(f"{file.name}: has {len(found)} layers {name!r}; it has {names[:500]}")
     (layer,) = found
     try:
+        if layer.kind in ("LSTM", "CuDNNLSTM", "Bidirectional"):
+            _refuse_mask(layer, mask_of(graph, layer))
         return _convert(file, layer)
     except ValueError as error:
         if str(error).startswith(file.name):
             raise
         raise ValueError(f"{file.name}: {error}") from None
+
+
+def _refuse_mask(layer: Layer, masking: Layer | None) -> None:
+    if masking is not None:
+        how = "is given mask=" if masking is layer else f"may be given the mask of {masking}"
+        raise ValueError(
+            f"{layer}: {how}, and masks are not carried over: RaggedLSTM would read the words that Keras skips. Save "
+            "the network in Keras without the mask, and here leave those words out: lengths= says where sentences end"
+        )
 
 
 def _convert(file: KerasFile, layer: Layer) -> nn.Module:
@@ -49,7 +62,7 @@ def _convert(file: KerasFile, layer: Layer) -> nn.Module:
         paths = weight_paths(file, layer)
         features = _shape(file, paths, 2)[0]
         arrays = read_lstm(weights_of(file), layer, features, hidden, parts=len(paths))
-        return _filled(_lstm(layer, features, hidden), arrays)
+        return _filled(_lstm(file, layer, features, hidden), arrays)
     if layer.kind == "Dense":
         check_settings(layer)
         units = size(layer, "units", "output_dim")
@@ -118,7 +131,7 @@ def _bidirectional(file: KerasFile, layer: Layer) -> nn.Module:
         fetch = _from(file, own)
         found = read_lstm(fetch, lstm, features, hidden)
         arrays |= {f"{name}{suffix}": array for name, array in found.items()}
-    return _filled(_lstm(lstm, features, hidden, bidirectional=True), arrays)
+    return _filled(_lstm(file, lstm, features, hidden, bidirectional=True), arrays)
 
 
 def _from(file: KerasFile, paths: list[str]) -> Fetch:
@@ -130,11 +143,9 @@ def _from(file: KerasFile, paths: list[str]) -> Fetch:
     return fetch
 
 
-def _lstm(layer: Layer, features: int, hidden: int, **more: Any) -> RaggedLSTM:
-    gates = setting(layer, "recurrent_activation", "inner_activation", default="sigmoid")
-    if layer.kind != "CuDNNLSTM" and gates != "sigmoid":
-        raise ValueError(f"{layer}: recurrent_activation is {gates!r}; RaggedLSTM's gates are sigmoid")
-    return RaggedLSTM(features, hidden, bias="single", device="meta", **more)
+def _lstm(file: KerasFile, layer: Layer, features: int, hidden: int, **more: Any) -> RaggedLSTM:
+    activation: Any = gates(layer, file.major)
+    return RaggedLSTM(features, hidden, bias="single", device="meta", recurrent_activation=activation, **more)
 
 
 def _shape(file: KerasFile, paths: list[str], rank: int) -> tuple[int, ...]:

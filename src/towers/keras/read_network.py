@@ -53,13 +53,22 @@ class Converted:
         model: in evaluation's and training's default state, with the file's numbers.
         plan: what was recognised.
         moves: every array, in the order of the model.
-        remarks: what the user should know: what acts in training only, which sentence is left.
     """
 
     model: TwoTowers
     plan: NetworkPlan
     moves: tuple[Move, ...]
-    remarks: tuple[str, ...]
+
+    @property
+    def trained_otherwise(self) -> tuple[str, ...]:
+        """In what a training that goes on would differ from Keras's."""
+        biases = (f"{layer}: has no bias: {name} is zeros, and is trained" for name, layer in self.plan.without_bias())
+        return (*self.plan.training, *biases)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the user should know: what acts in training only, which sentence is left."""
+        return (*self.plan.remarks, *self.trained_otherwise)
 
 
 def convert(path: str | PathLike[str], like: TwoTowers | None, lambdas: Mapping[str, str]) -> Converted:
@@ -70,7 +79,7 @@ def convert(path: str | PathLike[str], like: TwoTowers | None, lambdas: Mapping[
     if like is not None:
         _refuse_other_sizes(file, model, like)
     _fill(file, model, {f"{part.ours}.{name}": array for part in parts for name, array in part.arrays.items()})
-    return Converted(model, plan, tuple(move for part in parts for move in part.moves()), plan.remarks)
+    return Converted(model, plan, tuple(move for part in parts for move in part.moves()))
 
 
 def plan_of(file: KerasFile, like: TwoTowers | None, lambdas: Mapping[str, str]) -> NetworkPlan:

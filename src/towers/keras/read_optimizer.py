@@ -1,6 +1,7 @@
 """The state of Keras's Adam in a file -> KerasAdam, so that a training goes on where Keras stopped."""
 
 import re
+import warnings
 from os import PathLike
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import KerasFile, open_keras
 from towers.keras.layer_arrays import Shape, weight_paths
 from towers.keras.read_network import as_tensors, parts_of, plan_of
+from towers.keras.recognise import NetworkPlan
 from towers.model import TwoTowers
 from towers.optim import KerasAdam
 
@@ -35,6 +37,7 @@ def read_optimizer(
     settings = _settings(file, kind)
     iteration, rate, moments = _State(file).read()
     plan = plan_of(file, None, lambdas or {})
+    _refuse_trained_biases(file, plan, model)
     owned = _trainable(file)
     firsts, seconds = moments[: len(owned)], moments[len(owned) :]
     if len(firsts) != len(seconds) or len(moments) != 2 * len(owned):
@@ -64,7 +67,26 @@ def read_optimizer(
         }
         found.append(as_tensors(arrays))
     _set_state(file, optimizer, model, int(step), *found)
+    if plan.training:
+        warnings.warn(
+            f"{file.name}: training goes on otherwise than in Keras: {'; '.join(plan.training)}", stacklevel=3
+        )
     return optimizer
+
+
+def _refuse_trained_biases(file: KerasFile, plan: NetworkPlan, model: TwoTowers) -> None:
+    """A bias that Keras does not have must not be trained: its zeros would become other numbers."""
+    parameters = dict(model.named_parameters())
+    trained = [
+        (name, layer) for name, layer in plan.without_bias() if name in parameters and parameters[name].requires_grad
+    ]
+    if trained:
+        layers = ", ".join(dict.fromkeys(str(layer) for _, layer in trained))
+        freeze = "; ".join(f"model.{name}.requires_grad_(False)" for name, _ in trained)
+        raise ValueError(
+            f"{file.name}: use_bias is False in {layers}: model has biases there, which would be trained. Freeze them "
+            f"first: {freeze}"
+        )
 
 
 def _settings(file: KerasFile, kind: str | None) -> dict[str, Any]:

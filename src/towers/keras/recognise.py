@@ -5,7 +5,18 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from towers.keras.graph import Call, Graph, Layer, Source
-from towers.keras.settings import ALLOWED, check_settings, is_ints, is_list, one_of, setting, size, training_only
+from towers.keras.settings import (
+    ALLOWED,
+    check_settings,
+    gates,
+    has_bias,
+    is_ints,
+    is_list,
+    one_of,
+    setting,
+    size,
+    training_only,
+)
 
 WORDS_FOR_LAMBDAS = ("squeeze", "expand_dims", "subtract")
 _IDENTITIES = {
@@ -57,7 +68,10 @@ class TowerPlan:
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """A network of two towers: `left` is the first operand of the difference."""
+    """A network of two towers: `left` is the first operand of the difference.
+
+    `training` says what acts in training only, and is left out; `remarks` what else the user should know.
+    """
 
     left: TowerPlan
     right: TowerPlan
@@ -66,6 +80,7 @@ class NetworkPlan:
     dense_units: int
     probabilities: bool
     remarks: tuple[str, ...]
+    training: tuple[str, ...] = ()
 
     @property
     def shared(self) -> bool:
@@ -75,6 +90,13 @@ class NetworkPlan:
     def towers(self) -> list[tuple[str, TowerPlan]]:
         """Each tower once, with its name in TwoTowers."""
         return [("left", self.left)] if self.shared else [("left", self.left), ("right", self.right)]
+
+    def without_bias(self) -> list[tuple[str, Layer]]:
+        """The biases of TwoTowers that Keras does not have (use_bias=False), by name, each with its layer."""
+        found = [("dense.bias", self.dense), ("logit.bias", self.logit)]
+        for side, tower in self.towers():
+            found += [(f"{side}.conv.bias", tower.conv), (f"{side}.lstm.bias_ih_l0", tower.lstm)]
+        return [(name, layer) for name, layer in found if not has_bias(layer)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +137,7 @@ class _Reading:
     lambdas: Mapping[str, str]
     major: int | None
     remarks: list[str] = field(default_factory=list[str])
+    training: list[str] = field(default_factory=list[str])
 
     def network(self) -> NetworkPlan:
         for name, word in self.lambdas.items():
@@ -147,9 +170,16 @@ class _Reading:
         self._note_sides(left, right)
         for layer in self.graph.all_layers():
             if only := training_only(layer):
-                self.remarks.append(f"{layer}: {', '.join(only)}: acts in training only, and is not carried over")
+                self.training.append(f"{layer}: {', '.join(only)}: acts in training only, and is not carried over")
         units = size(dense, "units", "output_dim")
-        return NetworkPlan(left, right, dense, logit, units, last == "sigmoid", tuple(dict.fromkeys(self.remarks)))
+        training = tuple(dict.fromkeys(self.training))
+        remarks = tuple(dict.fromkeys(self.remarks))
+        return NetworkPlan(left, right, dense, logit, units, last == "sigmoid", remarks, training)
+
+    def _pass(self, layer: Layer) -> None:
+        """Note a layer that changes nothing but a training."""
+        if layer.kind != "Identity":
+            self.training.append(f"{layer}: acts in training only, and is not carried over")
 
     def _note_sides(self, left: TowerPlan, right: TowerPlan) -> None:
         order = [source.layer for source in self.graph.inputs]
@@ -195,7 +225,7 @@ class _Reading:
     def _past_identities(self, step: _Step) -> _Step:
         while True:
             if step.layer.kind in _IDENTITIES:
-                self.remarks.append(f"{step.layer}: acts in training only, and is not carried over")
+                self._pass(step.layer)
             elif not (step.layer.kind == "Activation" and step.layer.config.get("activation") == "linear"):
                 return step
             step = self._before(step)
@@ -253,7 +283,7 @@ class _Reading:
             if kind in ALLOWED:
                 check_settings(layer)
             if kind in _IDENTITIES:
-                self.remarks.append(f"{layer}: acts in training only, and is not carried over")
+                self._pass(layer)
             elif kind == "Activation" and one_of("linear")(layer.config.get("activation")):  # type: ignore[misc]
                 pass
             elif kind == "Embedding" and not found and len(axes) == 1:
@@ -293,17 +323,9 @@ class _Reading:
             filters,
             pool,
             size(found["lstm"], "units", "output_dim"),
-            self._gates(found["lstm"]),
+            gates(found["lstm"], self.major),
             tuple(stages),
         )
-
-    def _gates(self, lstm: Layer) -> str:
-        """The function of the gates. What "hard_sigmoid" means depends on the version that wrote the file."""
-        default = "sigmoid" if lstm.kind == "CuDNNLSTM" or self.major == 3 else "hard_sigmoid"
-        name = setting(lstm, "recurrent_activation", "inner_activation", default=default)
-        if name == "hard_sigmoid" and self.major in (1, 2):
-            return "hard_sigmoid_keras2"
-        return str(name)
 
     def _reshaped(self, step: _Step, axes: Axes) -> Axes:
         """After a layer that may only add or take away axes of size 1."""

@@ -173,6 +173,18 @@ def size(layer: Layer, *names: str) -> int:
     return value
 
 
+def gates(lstm: Layer, major: int | None) -> str:
+    """RaggedLSTM's recurrent_activation. What "hard_sigmoid" means depends on the version that wrote the file."""
+    default = "sigmoid" if lstm.kind == "CuDNNLSTM" or major == 3 else "hard_sigmoid"
+    name = setting(lstm, "recurrent_activation", "inner_activation", default=default)
+    return "hard_sigmoid_keras2" if name == "hard_sigmoid" and major in (1, 2) else str(name)
+
+
+def has_bias(layer: Layer) -> bool:
+    """Whether a layer has a bias: `use_bias`, in Keras 1 `bias`."""
+    return bool(setting(layer, "use_bias", "bias", default=True))
+
+
 def training_only(layer: Layer) -> Json:
     """Settings that change training and not results: dropout, regularizers, constraints."""
     found: Json = {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -43,10 +43,7 @@ class _Entry:
 def write_network(model: TwoTowers, path: str | PathLike[str]) -> None:
     """See `towers.keras.save`."""
     path = Path(path)
-    if model.has_other_parts:
-        raise ValueError(
-            f"{path}: the model has parts that the network of Keras has not; only TwoTowers' usual ones go"
-        )
+    refuse_other_parts(model, path)
     entries = list(_entries(model))
     if path.name.endswith(".weights.h5"):
         content = _saved(entries)
@@ -57,6 +54,29 @@ def write_network(model: TwoTowers, path: str | PathLike[str]) -> None:
     else:
         raise ValueError(f"{path}: the name must end in .keras, .weights.h5 or .h5")
     checkpoint.replace(path, lambda partial: partial.write_bytes(content))
+
+
+def refuse_other_parts(model: TwoTowers, path: Path) -> None:
+    """Refuse a model with parts that are not in the files that are written here.
+
+    Raises:
+        ValueError: names the file and the parts.
+    """
+    if not model.has_other_parts:
+        return
+    sizes = model.config()
+    parts = [f"{name}={sizes[name]!r}" for name in ("features", "outputs", "second") if name in sizes]
+    for side in ("left", "right"):
+        tower = sizes.get(side)
+        if isinstance(tower, dict):  # "left": one tower is both
+            own = cast("Json", tower)
+            names = [name for name in ("filters", "hidden") if own.get(name, 1) is None]
+            names += [name for name in sorted(checkpoint.NEW_IN_3) if name in own]
+            parts += [f"{side} {name}={own[name]!r}" for name in names]
+    raise ValueError(
+        f"{path}: the model has parts that the network of Keras has not: {', '.join(parts)}; only a TwoTowers of "
+        "convolution, feature pool, LSTM and a head on the difference is written"
+    )
 
 
 # The network as Keras has it.
