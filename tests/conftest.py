@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import core, settings
+from hypothesis import HealthCheck, core, settings
 
 from .helpers.forked import Forks
 
@@ -22,8 +22,9 @@ SHARED = REPOSITORY.parent / "shared"
 HANGS = 300.0  # seconds, of one test
 STANDARD_ERROR = pytest.StashKey[int]()
 
-settings.register_profile("here", deadline=None)
-settings.register_profile("ci", deadline=None, database=None, print_blob=True)
+ANY_MACHINE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # however busy it is
+settings.register_profile("here", **ANY_MACHINE)
+settings.register_profile("ci", **ANY_MACHINE, database=None, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 

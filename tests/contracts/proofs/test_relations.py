@@ -1,6 +1,9 @@
 """What is said of sizes without trying them all, beside trying them: on random relations, floats and code."""
 
 import math
+import operator
+from collections.abc import Callable
+from fractions import Fraction
 from itertools import product
 from typing import Any
 
@@ -35,41 +38,68 @@ KINDS = st.sampled_from([sympy.Eq, sympy.Ne, sympy.Lt, sympy.Le, sympy.Gt, sympy
 SPANS = st.builds(Span, st.integers(1, 4), st.none() | st.integers(5, 9), st.integers(1, 3))
 
 
-def holds(relation: Any, sizes: dict[str, int]) -> bool:
-    return bool(relation.subs({ONE: sizes["one"], TWO: sizes["two"]}))
+OPERATIONS: dict[Any, Callable[..., Any]] = {
+    sympy.Add: lambda *some: sum(some),
+    sympy.Mul: lambda *some: math.prod(some),
+    sympy.Pow: operator.pow,
+    FloorDiv: operator.floordiv,
+    Mod: lambda number, by: number % by if number >= 0 else math.nan,  # torch's is of no negative number
+    sympy.Eq: operator.eq,
+    sympy.Ne: operator.ne,
+    sympy.Lt: operator.lt,
+    sympy.Le: operator.le,
+    sympy.Gt: operator.gt,
+    sympy.Ge: operator.ge,
+}
+
+
+def value(expression: Any, sizes: dict[str, int]) -> Any:
+    """A sum, a relation and all between for these sizes, in Python's own numbers."""
+    if expression.is_Symbol:
+        return sizes[expression.name]
+    if expression.is_Rational:
+        return Fraction(int(expression.p), int(expression.q))
+    return OPERATIONS[expression.func](*(value(part, sizes) for part in expression.args))
+
+
+def holds(relation: Any, sizes: dict[str, int], undefined: bool) -> bool:
+    """Whether it does; `undefined` where a remainder of a negative number is in it, of which nothing is said."""
+    if any(value(part.args[0], sizes) < 0 for part in relation.atoms(Mod)):
+        return undefined
+    return bool(value(relation, sizes))
 
 
 def choices(spans: dict[str, Span]) -> list[dict[str, int]]:
-    sizes = [[size for size in range(1, 22) if size in span] for span in spans.values()]
+    sizes = [[size for size in range(1, 13) if size in span] for span in spans.values()]
     return [dict(zip(spans, some, strict=True)) for some in product(*sizes)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(left=EXPRESSIONS, right=EXPRESSIONS, kind=KINDS, one=SPANS, two=SPANS)
 def test_what_always_or_never_holds(left: Any, right: Any, kind: Any, one: Span, two: Span):
     try:
         relation, spans = kind(left, right), {"one": one, "two": two}
-    except TypeError:  # sympy cannot compare these
+    except (TypeError, AssertionError):  # sympy cannot compare these; torch takes no remainder of a negative number
         return
     if not getattr(relation, "free_symbols", None):
         return
     if always(relation, spans):
-        assert all(holds(relation, sizes) for sizes in choices(spans))
+        assert all(holds(relation, sizes, True) for sizes in choices(spans))
     if never(relation, spans):
-        assert not any(holds(relation, sizes) for sizes in choices(spans))
+        assert not any(holds(relation, sizes, False) for sizes in choices(spans))
 
 
 LINEAR = st.tuples(*[st.integers(-3, 3)] * 3).map(lambda some: some[0] * ONE + some[1] * TWO + some[2])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(goal=LINEAR, fact=LINEAR, kinds=st.tuples(KINDS, KINDS))
 def test_what_follows_from_another_relation(goal: Any, fact: Any, kinds: Any):
     goal, fact = kinds[0](goal, 0), kinds[1](fact, 0)
     if not goal.free_symbols or not fact.free_symbols or not implied(goal, [fact]):
         return
     sizes = choices({"one": Span(1), "two": Span(1)})
-    assert all(holds(goal, each) for each in sizes if holds(fact, each))
+    assert all(holds(goal, each, True) for each in sizes if holds(fact, each, False))
 
 
 @pytest.mark.parametrize(
