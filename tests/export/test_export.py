@@ -217,7 +217,7 @@ def test_a_file_needs_no_towers_where_it_runs(tmp_path, format):
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), model(**batch).detach().numpy(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["one word", "every part"])
+@pytest.mark.parametrize("name", ["one word", pytest.param("every part", marks=pytest.mark.slow)])
 def test_a_torch_program_serves_every_size(tmp_path, name):
     """What a contract demands is an assert of the program, of shapes, too: AOTInductor checks none (pytorch#141115)."""
     model = filled(MODELS[name]()).eval()

@@ -79,9 +79,15 @@ def test_a_length_that_does_not_fit_is_an_error(tmp_path, lengths):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"num_layers": 2, "bidirectional": True, "proj_size": 2, "batch_first": False}, {"bias": "single", "recurrent_activation": "hard_sigmoid"}],
+    [
+        {},
+        pytest.param(
+            {"num_layers": 2, "bidirectional": True, "proj_size": 2, "batch_first": False}, marks=pytest.mark.slow
+        ),
+        {"bias": "single", "recurrent_activation": "hard_sigmoid"},
+    ],
     ids=["plain", "all at once", "hard sigmoid"],
-)  # fmt: skip
+)
 def test_a_torch_program_gives_what_the_layer_gives(tmp_path, options):
     lstm = RaggedLSTM(3, 5, **options)
     states = bool(options)

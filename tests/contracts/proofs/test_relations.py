@@ -113,7 +113,7 @@ def test_sizes_for_which_relations_hold(relation: Any):
         assert usable(each)
         found = next(some_sizes((each,), spans))
         assert truth(each, found)
-        assert holds(each, found)
+        assert holds(each, found, False)
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.25, 1.5, 2.0, 3.75])
