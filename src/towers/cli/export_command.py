@@ -22,7 +22,7 @@ words that its towers take. File and network are compared on drawn batches befor
 
 The sigmoid of the logit is the probability. A model that answers with classes or bins has a logit for each; their
 softmax is the probability. A second head is the output second_logit. The file's metadata says all this, with the names
-of the classes. A length that a tower does not take ends in an error when the file runs.
+of the classes. A length that a tower does not take ends in an error when the file runs, as does an id without a row.
 
   towers export --model towers-run --format torch --out model.pt2       for torch.export.load
   towers export --model towers-run --format aoti --out model.pt2        compiled for this machine, without Python
