@@ -1,12 +1,14 @@
 """What every test shares: its seed, the options, the number of processes, the markers, and the reference data."""
 
 import faulthandler
+import importlib
 import os
 import random
 import signal
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,8 @@ def refuse_an_unbuilt_checkout() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     refuse_an_unbuilt_checkout()
     config.stash[STANDARD_ERROR] = os.dup(2)  # what is not captured
+    with suppress(ImportError):
+        importlib.import_module("setuptools")  # torch.compile does; it fails where Python's distutils came first
     core.global_force_seed = config.getoption("--seed")
     # One thread, here and in the processes that tests start: their tensors are small, and more threads than free
     # cores wait for each other, tens of times slower.
