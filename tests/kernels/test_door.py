@@ -57,12 +57,11 @@ def close(one, other, tolerance=1e-5):
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch.jit, about itself and about numbers that it takes for constants
+@pytest.mark.parametrize("gradients", [False, True], ids=["forward", "with gradients"])
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["alike", "lengths"])
-def test_a_trace_by_torch_jit_holds_for_other_sentences(model, lengths):
-    with torch.no_grad():
-        traced = torch.jit.trace(
-            model, (torch.randn(3, 6, 8), *([] if lengths is None else [lengths])), check_trace=False
-        )
+def test_a_trace_by_torch_jit_holds_for_other_sentences(model, lengths, gradients):
+    with torch.set_grad_enabled(gradients):
+        traced = torch.jit.trace(model, (torch.randn(3, 6, 8), *([] if lengths is None else [lengths])))
         for shape in ((3, 6, 8), (5, 9, 8)) if lengths is None else ((3, 6, 8),):
             given = (torch.randn(shape), *([] if lengths is None else [torch.tensor([3, 5, 6])]))
             close(traced(*given), model(*given))

@@ -44,7 +44,7 @@ def is_table(value: object) -> bool:
 
 
 def names_of(table: Any) -> list[str]:
-    """The names of a table's columns; pandas has columns that are named by numbers too, which nobody can ask for."""
+    """The names of a table's columns; pandas has columns that are named by numbers too, for which no one can ask."""
     if isinstance(table, Mapping):
         return list(cast(Mapping[str, Any], table))
     names = getattr(table, "column_names", None)

@@ -150,8 +150,9 @@ class PhraseConv(nn.Module):
         """The shares of each word of `vectors`, one for each kernel position, by one matrix product."""
         weight = rearrange(self.weight, "kernel_positions filters width -> (kernel_positions filters) width").t()
         dtype = self.product_dtype
-        if torch.is_grad_enabled():
-            # With a contiguous copy the matrix product of the backward pass takes a quarter less time.
+        if torch.is_grad_enabled() and not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+            # With a contiguous copy the matrix product of the backward pass takes a quarter less time. A trace by
+            # torch.jit is compared with one without gradients, and must have the same operations.
             weight = weight.contiguous()
         if dtype is None:
             product = vectors.to(weight.dtype) @ weight

@@ -67,7 +67,7 @@ def parallel_for() -> Any:
 
 @lru_cache(None)
 def warn_of_one_thread(reason: str) -> None:
-    """Once for each reason: slowness without a word would be a fault that nobody finds."""
+    """Once for each reason: slowness without a word would be a fault that no one would find."""
     warnings.warn(
         f"{reason}: the C code of towers runs in one thread, slower, with the same results. "
         "torch.set_num_threads(1) asks for no more",
