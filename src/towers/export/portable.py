@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from towers.ensemble import Ensemble
-from towers.export.portable_lstm import Padded
+from towers.export.portable_lstm import Padded, assert_in_file
 from towers.layers.padded_tower import padded_states
 from towers.model import Tower, TwoTowers
 
@@ -50,7 +50,7 @@ class Pairs(nn.Module):
         if lengths is not None:
             fitting = (lengths >= self.lowest[side]) & (lengths <= sentences.shape[1])
             demand = f"a length is below {self.lowest[side]}, or above the number of words"
-            torch._assert_async(fitting.all(), f"{side}_lengths: {demand}")  # pyright: ignore[reportPrivateUsage]
+            assert_in_file(fitting.all(), f"{side}_lengths: {demand}")
 
 
 def _looked_up(side: str, ids: Tensor, lengths: Tensor | None, table: Tensor) -> Tensor:
@@ -58,8 +58,7 @@ def _looked_up(side: str, ids: Tensor, lengths: Tensor | None, table: Tensor) ->
     if lengths is not None:
         ids = torch.where(torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1), ids, 0)
     fitting = ((ids >= 0) & (ids < table.shape[0])).all()
-    message = f"{side}: an id is below 0, or above the last row of the table"
-    torch._assert_async(fitting, message)  # pyright: ignore[reportPrivateUsage]
+    assert_in_file(fitting, f"{side}: an id is below 0, or above the last row of the table")
     return F.embedding(ids, table)
 
 

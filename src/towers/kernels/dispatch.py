@@ -2,11 +2,10 @@
 
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from towers.kernels import onnx_operator, operator, recurrence, torch_lstm, triton
-from towers.kernels.batch import Batch, State, Weights, is_plain, transformed
+from towers.kernels.batch import Batch, State, Weights, is_jit_tracing, is_plain, transformed
 from towers.kernels.cpu import lstm_autograd
 from towers.kernels.cpu.library import level
 
@@ -51,7 +50,7 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
     tensors = (batch.values, *weights.flat, *state)
     if is_plain(*tensors) and all(tensor.is_cpu for tensor in tensors):
         return lstm_autograd.run(batch, state, weights, outputs=outputs)
-    if batch.lengths is None and torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+    if batch.lengths is None and is_jit_tracing():
         # What is no tensor would be a constant of the trace: the number of steps goes in as lengths.
         starts, lengths = batch.places(state[0].shape[1])
         batch = batch._replace(starts=starts if batch.values.dim() == 2 else None, lengths=lengths, longest=0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from towers.kernels.batch import Batch, Parameters, State, Weights, plain
+from towers.kernels.batch import Batch, Parameters, State, Weights, is_jit_tracing, plain
 
 HARD_SIGMOIDS = {"hard_sigmoid": 1 / 6, "hard_sigmoid_keras2": 0.2}
 CLOSED = 1e4
@@ -93,7 +93,7 @@ def _operator(x: Tensor, lengths: Tensor, state: State, parameters: Parameters, 
     if (slope := HARD_SIGMOIDS.get(gates)) is not None:
         attributes |= {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [slope]}
         attributes |= {"activation_beta": [0.5]}
-    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+    if is_jit_tracing():
         y, _, c_n = _Recorded.apply(attributes, *given, *state)
     else:
         steps, count = x.shape[:2]
@@ -107,7 +107,7 @@ def _operator(x: Tensor, lengths: Tensor, state: State, parameters: Parameters, 
 def _as_int(size: Any) -> int:
     """A size of a weight, which torch.jit.trace records as a tensor, and warns of taking it for a number."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
+        warnings.simplefilter("ignore", _torch.jit.TracerWarning)
         return int(size)
 
 

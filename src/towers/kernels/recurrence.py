@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from towers.kernels.batch import Batch, Parameters, State, Weights, connected
+from towers.kernels.batch import Batch, Parameters, State, Weights, connected, is_jit_tracing
 from towers.kernels.stacked import run_layers
 
 Gates = Literal["sigmoid", "hard_sigmoid", "hard_sigmoid_keras2"]
@@ -30,7 +30,7 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
     Raises:
         RuntimeError: under torch.jit.trace: the traced code would be right for this number of steps only.
     """
-    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+    if is_jit_tracing():
         raise RuntimeError(f"an LSTM whose gates are {weights.gates} cannot be traced by torch.jit; use torch.export")
     direction = partial(_direction, batch, *_steps(batch, state), GATES[weights.gates])
     output, (h_n, c_n) = run_layers(direction, batch.values, state, weights, outputs=outputs)

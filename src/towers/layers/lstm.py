@@ -18,6 +18,7 @@ from towers.convert import like_input, to_ragged
 from towers.kernels import Backend, Batch, State, Weights, reads_as_they_are
 from towers.kernels import backend as chosen_backend
 from towers.kernels import run as run_kernels
+from towers.kernels.batch import is_jit_tracing
 from towers.kernels.recurrence import GATES, Gates
 from towers.layers.axis_order import in_every_order, is_steps_first, is_unbatched
 from towers.layers.drop_in import DropIn
@@ -386,6 +387,6 @@ def _batch_shape(ragged: Ragged) -> Batch:
 
 @operation(_batch_shape)
 def _batch_of_ragged(ragged: Ragged) -> Batch:
-    if ragged.uniform is not None and not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+    if ragged.uniform is not None and not is_jit_tracing():
         return Batch(ragged.values, None, None, ragged.uniform)
     return Batch(ragged.values, ragged.offsets[:-1], ragged.offsets.diff(), None, dense=True)

@@ -11,7 +11,7 @@ from towers.contracts import contract
 from towers.contracts.modes import autocast
 from towers.contracts.operations import operation
 from towers.convert import like_input, to_ragged
-from towers.kernels.batch import is_plain
+from towers.kernels.batch import is_jit_tracing, is_plain
 from towers.layers.cache import VersionedCache, can_keep
 from towers.layers.shift_add import add_neighbours
 from towers.layers.validation import at_least_one
@@ -150,7 +150,7 @@ class PhraseConv(nn.Module):
         """The shares of each word of `vectors`, one for each kernel position, by one matrix product."""
         weight = rearrange(self.weight, "kernel_positions filters width -> (kernel_positions filters) width").t()
         dtype = self.product_dtype
-        if torch.is_grad_enabled() and not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        if torch.is_grad_enabled() and not is_jit_tracing():
             # With a contiguous copy the matrix product of the backward pass takes a quarter less time. A trace by
             # torch.jit is compared with one without gradients, and must have the same operations.
             weight = weight.contiguous()
