@@ -227,7 +227,7 @@ def _vectors() -> WordVectors:
 
 @cache
 def _commit() -> str:
-    """The commit whose recipes are measured; test pairs are not read, and models not kept, with other files than its."""
+    """The commit whose recipes are measured; with other files, test pairs are not read and models not kept."""
     folder = Path(__file__).parent
     changed = subprocess.run(["git", "status", "--porcelain", "src", "benchmarks/answers.py"], cwd=folder.parent,
                              capture_output=True, text=True, check=True).stdout  # fmt: skip

@@ -15,6 +15,7 @@ from towers.answers import Model
 from towers.cli import main
 from towers.data import SentencePairs, WordVectors
 from towers.data.kept_vectors import save_vectors
+from towers.training.presets import PRESETS, build
 
 WORDS = ["the", "dog", "cat", "runs", "sleeps", "a"]
 LEFT = ["the dog runs", "a cat sleeps", "the cat", "a dog runs the dog"]
@@ -83,7 +84,7 @@ def test_similarity_of_sentences_and_of_states(folder: Path, monkeypatch: pytest
     torch.testing.assert_close(model.similarity(LEFT, RIGHT), expected(folder), atol=1e-6, rtol=0)
     states = model.encode(LEFT), model.encode(RIGHT, side="right")
     torch.testing.assert_close(model.similarity(*states), expected(folder), atol=1e-6, rtol=0)
-    monkeypatch.setattr("towers.answers.BLOCK", 1)  # one row at a time
+    monkeypatch.setattr("towers.every_pair.BLOCK", 1)  # one row at a time
     torch.testing.assert_close(model.similarity(LEFT, RIGHT), expected(folder), atol=1e-6, rtol=0)
     assert model.similarity([], RIGHT).shape == (0, 3)
     assert model.similarity(LEFT, []).shape == (4, 0)
@@ -190,12 +191,37 @@ def test_of_equal_scores_the_logits_decide(folder: Path) -> None:
 def test_most_similar_in_blocks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = towers.load(folder)
     want = model.most_similar(LEFT, RIGHT, 2)
-    monkeypatch.setattr("towers.answers.BLOCK", 1)
+    monkeypatch.setattr("towers.every_pair.BLOCK", 1)
     got = model.most_similar(LEFT, RIGHT, 2)
     assert torch.equal(got[1], want[1])
     torch.testing.assert_close(got[0], want[0])
     assert [part.shape for part in model.most_similar([], RIGHT, 2)] == [(0, 2), (0, 2)]
     assert [part.shape for part in model.most_similar("the dog", [], 2)] == [(0,), (0,)]
+
+
+@pytest.mark.parametrize("preset", ["similarity", "small"])
+def test_equal_sentences_have_equal_scores(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, wherever they stand, so that of equal ones the first comes first."""
+    monkeypatch.setattr("towers.answers.SLICE", 64)
+    table = torch.randn(len(WORDS), 20, generator=torch.Generator().manual_seed(0))
+    network = build(PRESETS[preset], vector_width=20, outputs=5, seed=1)
+    model = Model(network, WordVectors(WORDS, table, missing="zero"), label_range=(1, 5))
+    pick = torch.Generator().manual_seed(2)
+    lengths = torch.randint(2, 7, (150,), generator=pick).tolist()
+    sentences = [" ".join(WORDS[i] for i in torch.randint(6, (n,), generator=pick).tolist()) for n in lengths]
+    sentences = [*sentences, *sentences[::-1], *sentences]
+    first = {sentence: place for place, sentence in reversed(list(enumerate(sentences)))}
+    same = torch.tensor([first[sentence] for sentence in sentences])
+    for states in (sentences, model.encode(sentences)):
+        scores = model.similarity(states, states)
+        assert torch.equal(scores, scores[same][:, same])
+    monkeypatch.setattr("towers.every_pair.BLOCK", 1 << 15)
+    best, places = model.most_similar(sentences[:160], sentences, k=450)
+    assert torch.equal(best, model.similarity(sentences[:160], sentences).gather(1, places))
+    alike = same[places].diff(dim=1) == 0
+    assert int(alike.sum()) == 160 * (len(sentences) - len(first))
+    assert bool((places.diff(dim=1)[alike] > 0).all())
+    assert torch.equal(places, places[same[:160]])
 
 
 # Which words decide.

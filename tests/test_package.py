@@ -159,7 +159,7 @@ FLOORS = [
     {"layers"},
     {"model", "ensemble", "checkpoint", "optim", "sharing", "model_card"},
     {"data", "training", "keras", "search", "export"},
-    {"answers", "evaluated"},
+    {"answers", "evaluated", "every_pair", "model_config", "sentence_words"},
     {"cli"},
 ]
 

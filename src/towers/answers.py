@@ -1,8 +1,6 @@
 """A model with its words: sentences in, scores, states and the most similar sentences out."""
 
-import json
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -11,28 +9,24 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 import torch
 from torch import Tensor
 
-from towers.checkpoint import CONFIG, read_config
 from towers.data import Coverage, SentencePairs, VectorStore, WordVectors
-from towers.data.columns import SPLITTERS, Columns
-from towers.data.kept_vectors import FILE, ExtendedVectors, load_vectors
+from towers.data.columns import Columns
+from towers.data.kept_vectors import ExtendedVectors, load_vectors
 from towers.data.memory_rows import MemoryRows, as_list, is_table
 from towers.data.sample import sample_vectors
 from towers.data.vectors import BLANK
 from towers.ensemble import load_network
 from towers.evaluated import Evaluated
-from towers.model import Tower, TwoTowers
-from towers.training.objectives import Objective, log_odds
+from towers.every_pair import Distinct, every_pair
+from towers.model import TwoTowers
+from towers.model_config import Config
+from towers.sentence_words import SentenceWords, Side, Text, Words
+from towers.training.objectives import Objective
 from towers.training.prediction import Predictor, Vectors, check_width
 
 if TYPE_CHECKING:
     import numpy
 
-Side = Literal["left", "right"]
-Text = str | Sequence[str]
-"""A sentence: a string, which is divided as in the model's training, or its words."""
-Words = tuple[str, ...]
-BLOCK = 1 << 22
-"""Features of pairs that `similarity` holds at a time."""
 SLICE = 4096
 """Sentences, or pairs, that are read between two steps of a progress bar."""
 
@@ -46,49 +40,6 @@ class Effect(NamedTuple):
     word: str
     effect: float
     """The score of the pair less its score without the word: above 0, the word raises the score."""
-
-
-class Config:
-    """What config.json of a saved model says about vectors and columns. It is checked, since people edit it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / CONFIG
-        config = read_config(folder)
-        data: dict[str, Any] = config.get("data", {})
-        vectors: dict[str, Any] = config.get("vectors", {})
-        self.data = data
-        for name in ("left_column", "right_column"):
-            self._check("data", data, name, isinstance(data.get(name, ""), str), "a string")
-        self._check("data", data, "split", data.get("split", "rule") in list(SPLITTERS), " or ".join(SPLITTERS))
-        known = data.get("fit_length") in (None, "pad-or-cut")
-        self._check("data", data, "fit_length", known, "null or pad-or-cut")
-        self.label_range, self.second_label_range = map(self._limits, ("label_range", "second_label_range"))
-        self.classes, self.second_classes = (self._names(name) for name in ("classes", "second_classes"))
-        self._check("vectors", vectors, "source", isinstance(vectors.get("source", ""), str), "a string")
-        self._check("vectors", vectors, "missing", vectors.get("missing", "hash") in ["hash", "zero"], "hash or zero")
-        self.source: str | None = vectors.get("source")
-        self.carries = vectors.get("file") == FILE
-        """Whether the folder has the vectors; those of towers 0.1.0 have not."""
-        self.missing: Any = vectors.get("missing", "hash")
-
-    def _limits(self, name: str) -> tuple[float, float]:
-        """What the probabilities 0 and 1 mean."""
-        limits = cast(list[Any], self.data.get(name) or [0.0, 1.0])
-        numbers = len(limits) == 2 and all(type(limit) in (int, float) for limit in limits)
-        self._check("data", self.data, name, numbers, "two numbers")
-        return limits[0], limits[1]
-
-    def _names(self, name: str) -> tuple[str, ...] | None:
-        """The names of classes, if there are any."""
-        classes = cast(list[Any] | None, self.data.get(name))
-        named = classes is None or (len(classes) > 0 and all(isinstance(one, str) for one in classes))
-        self._check("data", self.data, name, named, "the names of classes")
-        return None if classes is None else tuple(classes)
-
-    def _check(self, section: str, values: Mapping[str, Any], name: str, right: bool, expected: str) -> None:
-        if not right:
-            found = json.dumps(values[name])[:40]
-            raise ValueError(f'{self.path}: is damaged: "{name}" in "{section}" is {found}; expected {expected}')
 
 
 def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = None) -> "Model":
@@ -177,6 +128,7 @@ class Model(Evaluated):
         self._predictor = Predictor(network, vectors, classes=classes)
         self.classes = None if classes is None else tuple(classes)
         self.network = self._predictor.model
+        self._sentences = SentenceWords(self.network, vectors, split, fit_length)
         self.split: Literal["rule", "spaces"] = split
         self.fit_length, self.label_range, self.columns = fit_length, label_range, columns
 
@@ -223,7 +175,7 @@ class Model(Evaluated):
                 pair of them (its place is named), or left and right are not equally many.
         """
         if isinstance(left, str) and isinstance(right, str):
-            (one,), (other,) = self._divide([left], "left"), self._divide([right], "right")
+            (one,), (other,) = self._sentences.divide([left], "left"), self._sentences.divide([right], "right")
             answer = self._predictor.one(one, other)
             if self.classes is not None:
                 return dict(zip(self.classes, answer[0].tolist(), strict=True))
@@ -247,7 +199,7 @@ class Model(Evaluated):
             lefts, rights = as_list(left), as_list(right)
         if len(lefts) != len(rights):
             raise ValueError(f"there are {len(lefts)} left and {len(rights)} right sentences; each needs its other")
-        return self._divide(lefts, "left"), self._divide(rights, "right")
+        return self._sentences.divide(lefts, "left"), self._sentences.divide(rights, "right")
 
     def _pair(self, pair: Any, place: int) -> tuple[Any, Any]:
         """The two sentences of a pair; a row of a dataset is a dict."""
@@ -296,23 +248,21 @@ class Model(Evaluated):
             ValueError: a tower does not take its sentence, or `class_name` is none of the model's classes.
         """
         output = None if class_name is None else self.output_of(class_name)
-        sides = {"left": self._divide([left], "left")[0], "right": self._divide([right], "right")[0]}
-        places = [(side, place) for side, words in sides.items() for place, word in enumerate(words) if word != BLANK]
-        pairs = [sides, *(sides | {side: self._without(side, sides[side], place)} for side, place in places)]
+        divide, without = self._sentences.divide, self._sentences.without
+        sides: dict[Side, Words] = {"left": divide([left], "left")[0], "right": divide([right], "right")[0]}
+        places: list[tuple[Side, int]] = [
+            (side, place) for side, words in sides.items() for place, word in enumerate(words) if word != BLANK
+        ]
+        pairs = [sides, *({**sides, side: without(sides[side], place, side)} for side, place in places)]
         scores = self._scores([pair["left"] for pair in pairs], [pair["right"] for pair in pairs])
         if self.classes is not None:
             scores = scores[:, int(scores[0].argmax()) if output is None else output]
         whole, *others = scores.tolist()
         effects = (
-            Effect(cast(Side, side), place, sides[side][place], whole - other)
+            Effect(side, place, sides[side][place], whole - other)
             for (side, place), other in zip(places, others, strict=True)
         )
         return sorted(effects, key=lambda effect: -abs(effect.effect))
-
-    def _without(self, side: str, words: Words, place: int) -> Words:
-        tower: Tower = getattr(self.network, side)
-        fixed = tower.words is not None or len(words) <= tower.kernel_words
-        return (*words[:place], *([BLANK] if fixed else []), *words[place + 1 :])
 
     def encode(self, sentences: Iterable[Text], *, side: Side = "left", progress: bool | None = None) -> Tensor:
         """The states of sentences (sentences, hidden), float32 on the CPU.
@@ -322,9 +272,11 @@ class Model(Evaluated):
         """
         if side not in ("left", "right"):
             raise ValueError(f'side ({side!r}) must be "left" or "right"')
-        words = self._divide(sentences, side)
+        words = self._sentences.divide(sentences, side)
         parts = [self._predictor.encode(words[part], side) for part in _slices(len(words), "sentences", progress)]
-        return torch.cat(parts) if parts else self._predictor.encode([], side)
+        states = torch.cat(parts) if parts else self._predictor.encode([], side)
+        first: dict[Words, int] = {}  # a sentence's bits may depend on its batch: of equal ones the first counts
+        return states[[first.setdefault(sentence, place) for place, sentence in enumerate(words)]]
 
     def similarity(
         self, left: Iterable[Text] | Tensor, right: Iterable[Text] | Tensor, *, class_name: str | None = None
@@ -338,22 +290,12 @@ class Model(Evaluated):
             ValueError: a tower does not take a sentence, or `class_name` is none of the model's classes.
         """
         output = self.output_of(class_name)
-        blocks = list(self._blocks(self._states(left, "left"), states := self._states(right, "right"), output))
-        return self.scores_of(torch.cat(blocks)) if blocks else torch.empty(0, len(states))
-
-    def _blocks(self, lefts: Tensor, rights: Tensor, output: int | None) -> Iterator[Tensor]:
-        """What orders the pairs of some left states after the others with all right states: see `scores_of`."""
-        size = max(1, BLOCK // max(self.network.pair_features.width, self.network.dense.out_features))
-        rows = max(1, size // max(1, len(rights)))
-        with torch.inference_mode():
-            for part in lefts.split(rows) if len(lefts) else ():
-                yield torch.cat([self._ranked(part, some, output) for some in rights.split(size)], 1)
-
-    def _ranked(self, lefts: Tensor, rights: Tensor, output: int | None) -> Tensor:
-        logits = self.network.compare(lefts[:, None], rights[None]).float().cpu()
-        if self.network.outputs == 1:
-            return logits
-        return self._predictor.objective.answer(logits) if output is None else log_odds(logits, output)
+        lefts, rights = Distinct.of(self._states(left, "left")), Distinct.of(self._states(right, "right"))
+        scores, first = torch.empty(len(lefts.which), len(rights.which)), 0
+        for ranked in every_pair(self.network, self.objective, lefts, rights, output):
+            lefts.fill(scores, first, self.scores_of(ranked))
+            first += len(ranked)
+        return scores
 
     def scores_of(self, ranked: Tensor) -> Tensor:
         """The scores of what `towers.search.Index` finds by: logits, the log-odds of a class, or of bins degrees."""
@@ -381,13 +323,15 @@ class Model(Evaluated):
         output = self.output_of(class_name)
         if k < 1:
             raise ValueError(f"k ({k}) must be at least 1")
-        states = self._states(sentences, "right")
-        scores, places = [torch.empty(0, min(k, len(states)))], [torch.empty(0, min(k, len(states)), dtype=torch.int64)]
-        for ranked in self._blocks(self._states([query] if isinstance(query, str) else query, "left"), states, output):
+        queries = Distinct.of(self._states([query] if isinstance(query, str) else query, "left"))
+        items = Distinct.of(self._states(sentences, "right"))
+        k = min(k, len(items.which))
+        scores, places = [torch.empty(0, k)], [torch.empty(0, k, dtype=torch.int64)]
+        for ranked in every_pair(self.network, self.objective, queries, items, output):
             order = ranked.argsort(dim=1, descending=True, stable=True)[:, :k]  # logits differ where scores are equal
             scores.append(self.scores_of(ranked.gather(1, order)))
             places.append(order)
-        best, order = torch.cat(scores), torch.cat(places)
+        best, order = (queries.spread(torch.cat(parts), 0) for parts in (scores, places))
         return (best[0], order[0]) if isinstance(query, str) else (best, order)
 
     def _in_range(self, probabilities: Tensor) -> Tensor:
@@ -397,49 +341,6 @@ class Model(Evaluated):
     def _states(self, sentences: Iterable[Text] | Tensor, side: Side) -> Tensor:
         states = sentences if isinstance(sentences, Tensor) else self.encode(sentences, side=side)
         return states.reshape(-1, states.shape[-1]).to(self.network.dense.weight)
-
-    def _divide(self, sentences: Iterable[Text], side: Side) -> list[Words]:
-        """The words of each sentence, padded or cut where the model's training did so."""
-        if isinstance(sentences, str):
-            raise ValueError(f"{side} sentences must be a list of sentences, not one string: [{sentences[:40]!r}]")
-        if is_table(sentences):
-            raise ValueError(f"{side} sentences must be one column, not a whole {type(sentences).__name__}")
-        tower: Tower = getattr(self.network, side)
-        least, most = (tower.kernel_words, sys.maxsize) if tower.words is None else (tower.words, tower.words)
-        fitted = tower.words if self.fit_length is not None else None
-        divide, divided = SPLITTERS[self.split], list[Words]()
-        for place, sentence in enumerate(as_list(sentences)):
-            words = tuple(divide(sentence)) if isinstance(sentence, str) else _checked(sentence, side, place)
-            if words and fitted is not None:
-                words = (*words[:fitted], *[BLANK] * (fitted - len(words)))
-            if not max(least, 1) <= len(words) <= most:
-                takes = f"at least {least}" if tower.words is None else f"exactly {least}"
-                has = "1 word" if len(words) == 1 else f"{len(words)} words"
-                raise ValueError(f"{side} sentence {place} ({sentence!r:.60}) has {has}; its tower takes {takes}")
-            divided.append(words)
-        self._warn_of_unknown(divided, side)
-        return divided
-
-    def _warn_of_unknown(self, sentences: list[Words], side: Side) -> None:
-        vectors = self._predictor.vectors
-        words = {word for sentence in sentences for word in sentence}
-        has = (vectors if isinstance(vectors, WordVectors) else vectors.select(words)).has
-        known = {word for word in words if has(word)}
-        if len(known) == len(words):
-            return
-        unknown = [place for place, sentence in enumerate(sentences) if known.isdisjoint(sentence)]
-        if unknown:
-            first = f"the first is sentence {unknown[0]}, {' '.join(sentences[unknown[0]])[:60]!r}"
-            have = f"1 {side} sentence has" if len(unknown) == 1 else f"{len(unknown)} {side} sentences have"
-            problem = f"{have} no word with a vector ({first}); such scores mean nothing"
-            warnings.warn(problem, stacklevel=_depth_of_caller())
-
-
-def _checked(sentence: Any, side: Side, place: int) -> Words:
-    """A sentence that was given as its words."""
-    if not isinstance(sentence, list | tuple) or not all(isinstance(word, str) for word in cast(list[Any], sentence)):
-        raise ValueError(f"{side} sentence {place} is {sentence!r:.60}; expected a string, or a list of words")
-    return tuple(cast(list[str], sentence))
 
 
 def _slices(count: int, unit: str, progress: bool | None) -> Iterator[slice]:
@@ -454,11 +355,3 @@ def _slices(count: int, unit: str, progress: bool | None) -> Iterator[slice]:
         for start in range(0, count, SLICE):
             yield slice(start, start + SLICE)
             bar.update(min(SLICE, count - start))
-
-
-def _depth_of_caller() -> int:
-    """The `stacklevel` of the code outside of towers that called it."""
-    frame, depth = sys._getframe(1), 1  # pyright: ignore[reportPrivateUsage]
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("towers."):
-        frame, depth = frame.f_back, depth + 1
-    return depth

@@ -16,9 +16,9 @@ import safetensors.torch
 import torch
 
 from towers import Tower, TwoTowers
-from towers.answers import Config
 from towers.data import VectorStore, WordVectors
 from towers.data.readers import read_rows
+from towers.model_config import Config
 
 SECONDS, MEMORY = 10, 100 << 20  # far more than any of these small files needs
 ROWS = [

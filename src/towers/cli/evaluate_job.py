@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from towers.answers import Config
 from towers.checkpoint import without_nan
 from towers.cli.common import COLUMNS, LABELS, READING, answering, chosen, fitted, newest
 from towers.data import SentencePairs
+from towers.model_config import Config
 from towers.training import assess
 from towers.training.fitting import MEASURING_BATCH, all_logits
 from towers.training.metrics import are_soft, pearson

@@ -62,9 +62,9 @@ def add_options(export: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write, compare and print."""
-    from towers.answers import Config
     from towers.ensemble import load_network
     from towers.export import Labels, export
+    from towers.model_config import Config
 
     ids = arguments.source == "ids"
     if arguments.table is not None and not ids:

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 from torch import Tensor
 
-from towers.answers import Config
 from towers.cli.common import COLUMNS, Skipped, chosen, covered, fitted, warn_of_missing
 from towers.cli.prediction_files import STANDARD, format_of_output, naming, place_of, source_of, write
 from towers.data import SentencePairs, VectorStore
@@ -23,6 +22,7 @@ from towers.data.sample import sample_vectors
 from towers.data.writers import Values, writing
 from towers.ensemble import load_network
 from towers.model import TwoTowers
+from towers.model_config import Config
 from towers.training.options import check_arguments, require
 from towers.training.prediction import Predictor, Vectors, check_width
 
