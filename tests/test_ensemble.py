@@ -12,6 +12,8 @@ from towers import PairHead, Tower, TwoTowers
 from towers.cli import main
 from towers.ensemble import Ensemble, load_network
 
+FILES = ["--train", "pairs.tsv", "--dev", "pairs.tsv", "--vectors", "vectors.txt", "--epochs", "1", "--device", "cpu"]
+
 
 def model(seed, outputs=1, second=False):
     torch.manual_seed(seed)
@@ -59,20 +61,8 @@ def test_fit_trains_an_ensemble_into_one_folder(tmp_path, monkeypatch, capsys):
     rows = [f"a cat sits{' not' * (n % 2)}\ta dog sits\t{n % 2}" for n in range(12)]
     Path("pairs.tsv").write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]) + "\n")
     Path("vectors.txt").write_text("a 1 2 3\ncat 2 1 0\nsits 0 1 1\ndog 1 1 1\nnot 3 0 1\n")
-    files = [
-        "--train",
-        "pairs.tsv",
-        "--dev",
-        "pairs.tsv",
-        "--vectors",
-        "vectors.txt",
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-    ]
-    assert main(["fit", "--preset", "small", "--ensemble", "2", *files, "--seed", "3", "--out", "two"]) == 0
-    assert main(["fit", "--preset", "small", *files, "--seed", "4", "--out", "one"]) == 0
+    assert main(["fit", "--preset", "small", "--ensemble", "2", *FILES, "--seed", "3", "--out", "two"]) == 0
+    assert main(["fit", "--preset", "small", *FILES, "--seed", "4", "--out", "one"]) == 0
     ensemble, single = towers.load("two"), towers.load("one")
     members = ensemble.network.members
     for name, weight in single.network.state_dict().items():

@@ -13,6 +13,7 @@ from towers.model import TwoTowers
 from towers.training.presets import PRESETS, bins_of, build
 
 WORDS = ["cat", "dog", "sits", "runs", "not", "a", "sleeps", "house"]
+FILES = ["--train", "pairs.tsv", "--dev", "pairs.tsv", "--vectors", "vectors.txt", "--epochs", "1", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +32,11 @@ def folder(tmp_path_factory):
     vectors = torch.randn(len(WORDS), 6, generator=generator)
     lines = [" ".join([word, *(f"{x:.4f}" for x in row)]) for word, row in zip(WORDS, vectors.tolist(), strict=True)]
     (place / "vectors.txt").write_text("\n".join(lines) + "\n")
-    files = [
-        "--train",
-        "pairs.tsv",
-        "--dev",
-        "pairs.tsv",
-        "--vectors",
-        "vectors.txt",
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         degrees = ["--label-column", "degree", "--label-range", "1", "5", "--second-label-column", "kind"]
-        assert main(["fit", "--preset", "small", *files, *degrees, "--out", "alike"]) == 0
-        assert main(["fit", "--preset", "entailment", *files, "--label-column", "kind", "--out", "classes"]) == 0
+        assert main(["fit", "--preset", "small", *FILES, *degrees, "--out", "alike"]) == 0
+        assert main(["fit", "--preset", "entailment", *FILES, "--label-column", "kind", "--out", "classes"]) == 0
     return place
 
 
@@ -174,18 +163,7 @@ def test_what_does_not_go_together_is_refused(arguments, message, capsys):
 
 
 def test_one_value_is_yes_and_names_are_classes(capsys):
-    files = [
-        "--train",
-        "pairs.tsv",
-        "--vectors",
-        "vectors.txt",
-        "--epochs",
-        "1",
-        "--right-words",
-        "any",
-        "--device",
-        "cpu",
-    ]
+    files = [*FILES, "--right-words", "any"]
     assert main(["fit", *files, "--label-column", "kind", "--yes", "SAME", "--out", "yes"]) == 0
     assert TwoTowers.load("yes").outputs == 1
     assert main(["fit", *files, "--label-column", "kind", "--out", "named"]) == 0
@@ -206,20 +184,8 @@ def test_sizes_of_presets():
 
 
 def test_classes_with_degrees_beside_them(capsys):
-    files = [
-        "--train",
-        "pairs.tsv",
-        "--dev",
-        "pairs.tsv",
-        "--vectors",
-        "vectors.txt",
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-    ]
     second = ["--second-label-column", "degree", "--second-label-range", "1", "5"]
-    assert main(["fit", "--preset", "small", *files, "--label-column", "kind", *second, "--out", "both"]) == 0
+    assert main(["fit", "--preset", "small", *FILES, "--label-column", "kind", *second, "--out", "both"]) == 0
     model = TwoTowers.load("both")
     assert (model.outputs, model.second.outputs) == (3, 5)
     assert main(["evaluate", "--model", "both", "--pairs", "pairs.tsv", "--json"]) == 0
@@ -227,7 +193,7 @@ def test_classes_with_degrees_beside_them(capsys):
     dev = json.loads(Path("both/metrics.json").read_text())["epochs"][0]["dev"]
     assert told["second_pearson"] == pytest.approx(dev["second_pearson"], abs=0.01)  # vectors of float16
     assert 0 < told["second_mse"] < 16
-    assert main(["fit", "--preset", "small", *files, *second[2:], "--out", "no"]) == 2
+    assert main(["fit", "--preset", "small", *FILES, *second[2:], "--out", "no"]) == 2
     assert "--second-label-range goes with --second-label-column" in capsys.readouterr().err
     assert (
         main(
@@ -235,7 +201,7 @@ def test_classes_with_degrees_beside_them(capsys):
                 "fit",
                 "--preset",
                 "small",
-                *files,
+                *FILES,
                 *second[:2],
                 "--second-label-range",
                 "1",
