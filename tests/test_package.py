@@ -33,6 +33,7 @@ PUBLIC = {
     "keras",
     "load",
     "optim",
+    "scale",
     "search",
     "training",
 }
@@ -160,6 +161,7 @@ FLOORS = [
     {"model", "ensemble", "checkpoint", "optim", "sharing", "model_card"},
     {"data", "training", "keras", "search", "export"},
     {"answers", "evaluated", "every_pair", "model_config", "sentence_words"},
+    {"scale"},
     {"cli"},
 ]
 

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from towers import contracts, data, export, keras, optim, search, training
+    from towers import contracts, data, export, keras, optim, scale, search, training
     from towers.answers import load
     from towers.contracts import ShapeContractError
     from towers.layers.lstm import RaggedLSTM
@@ -38,6 +38,7 @@ __all__ = [
     "keras",
     "load",
     "optim",
+    "scale",
     "search",
     "training",
 ]

@@ -146,6 +146,11 @@ class Model(Evaluated):
         """How many words of all sentences so far have a vector, and which have none."""
         return self._predictor.coverage
 
+    @property
+    def unknown(self) -> int:
+        """Pairs, and encoded sentences, so far that had a sentence without a known word: their answers mean nothing."""
+        return self._predictor.unknown
+
     @overload
     def score(self, left: str, right: str) -> "float | dict[str, float]": ...  # pyright: ignore[reportOverlappingOverload]  (a string is Any)
     @overload

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars
 import pytest
 import torch
 
@@ -142,6 +143,8 @@ def test_predict_writes_a_column_for_each_class(capsys):
     numbers = np.array([row[-4:-1] for row in rows], dtype=float)
     assert [header[-4 + place] for place in numbers.argmax(1)] == [row[-1] for row in rows]
     np.testing.assert_allclose(numbers.sum(1), 1, atol=1e-5)
+    assert main(["predict", "--model", "classes", "--pairs", "pairs.tsv", "--out", "p.parquet"]) == 0
+    assert polars.read_parquet("p.parquet")["class"].to_list() == [row[-1] for row in rows]
     assert main(["score", "--model", "classes", "a cat sits", "a dog sits"]) == 0
     told = capsys.readouterr().out.splitlines()[-3:]
     assert sorted(line.split("\t")[1] for line in told) == ["NEAR", "OTHER", "SAME"]

@@ -30,7 +30,7 @@ class Columns(NamedTuple):
         divide = SPLITTERS[split]
         return [
             self._words(name, row, cell, divide, empty)
-            for row, cell in enumerate(self._column(name, "left_column or right_column"))
+            for row, cell in enumerate(self.column(name, "left_column or right_column"))
         ]
 
     def labels(self, name: str, label_range: tuple[float, float]) -> list[float]:
@@ -39,7 +39,7 @@ class Columns(NamedTuple):
         if not (isfinite(low) and isfinite(high) and low < high):
             raise ValueError(f"label_range ({low}, {high}) must be two numbers, the lower first")
         limits = f"{low:g} to {high:g}"
-        numbers = [self._number(name, row, cell, limits) for row, cell in enumerate(self._column(name, "label_column"))]
+        numbers = [self._number(name, row, cell, limits) for row, cell in enumerate(self.column(name, "label_column"))]
         for row, number in enumerate(numbers):
             if not low <= number <= high:
                 problem = f"{name} is {number:g}; the label range is {limits}"
@@ -49,11 +49,11 @@ class Columns(NamedTuple):
 
     def classes(self, name: str) -> list[str]:
         """A column of names of classes; other cells than strings are spelled as JSON has them."""
-        return [self._class(name, row, cell) for row, cell in enumerate(self._column(name, "label_column"))]
+        return [self._class(name, row, cell) for row, cell in enumerate(self.column(name, "label_column"))]
 
     def none_is_a_number(self, name: str) -> bool:
         """Whether the cells of a label column are several names of which none is a number: then they are classes."""
-        cells = self._column(name, "label_column")
+        cells = self.column(name, "label_column")
         return len(set(map(str, cells))) > 1 and not any(map(_is_number, cells)) and all(map(str, cells))
 
     def _class(self, name: str, row: int, cell: Any) -> str:
@@ -79,7 +79,8 @@ class Columns(NamedTuple):
                 raise self._mistake(row, f"{name} is {_short(found)}, none of the classes {listed}{hint}")
         return [places[found] for found in names]
 
-    def _column(self, name: str, option: str) -> list[Any]:
+    def column(self, name: str, option: str) -> list[Any]:
+        """The cells of a column; the error for a name that there is not names the option that says another."""
         names = self.rows.names
         if name in self.rows.twice:
             raise ValueError(f"{self.rows.path}: two columns are named {name!r}; rename one of them")

@@ -50,6 +50,8 @@ class Stream(NamedTuple):
     Attributes:
         name: what errors call it.
         file: the file.
+        left_out: of a part of a file, (first, count): behind its first lines this number of lines is left out. Errors
+            and rows count them.
 
     >>> import io
     >>> from towers.data import SentencePairs, Stream
@@ -60,6 +62,7 @@ class Stream(NamedTuple):
 
     name: str
     file: BinaryIO
+    left_out: tuple[int, int] = (0, 0)
 
 
 Source = str | PathLike[str] | Stream
@@ -93,7 +96,7 @@ def read_rows(
         return _read_parquet(source, rows)
     if told == "tsv":
         return _read_text(source, partial(_tsv_rows, refuse_quotes=format is None), rows)
-    return _read_text(source, None if told == "jsonl" else partial(_csv_rows, separator=separator), rows)
+    return _read_text(source, None if told == "jsonl" else partial(csv_rows, separator=separator), rows)
 
 
 def format_of(path: str) -> TableFormat:
@@ -160,15 +163,22 @@ def read_table(path: str | PathLike[str], format: TableFormat | None = None, *, 
 # Text.
 
 
-class _Lines:
+class Lines:
     """The lines of a file, with their numbers."""
 
-    def __init__(self, name: str, file: BinaryIO, size: int | None) -> None:
+    def __init__(self, name: str, file: BinaryIO, size: int | None = None, left_out: tuple[int, int] = (0, 0)) -> None:
         self.name, self.file, self.size, self.bytes = name, file, size, 0
+        self.left_out = left_out
         self.separator = ","
 
+    def number(self, place: int) -> int:
+        """The number in the whole file of the line at a place here, both from 1."""
+        first, count = self.left_out
+        return place if place <= first else place + count
+
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        for number, line in enumerate(iter(partial(self.file.readline, LONGEST), b""), 1):
+        for place, line in enumerate(iter(partial(self.file.readline, LONGEST), b""), 1):
+            number = self.number(place)
             if len(line) == LONGEST:
                 raise ValueError(f"{self.name}, line {number}: has {LONGEST >> 20} MB or more; is this a table?")
             self.bytes += len(line)
@@ -198,7 +208,7 @@ def _first_bytes(file: BinaryIO) -> bytes:
 Fields = Iterator[tuple[int, list[str]]]
 
 
-def _read_text(source: Source, fields: Callable[["_Lines"], Fields] | None, rows: int | None) -> Iterator[Rows]:
+def _read_text(source: Source, fields: Callable[["Lines"], Fields] | None, rows: int | None) -> Iterator[Rows]:
     """Rows of fields, or without a function that finds fields, of JSON objects."""
     name = source.name if isinstance(source, Stream) else fspath(source)
     with ExitStack() as opened:
@@ -206,12 +216,12 @@ def _read_text(source: Source, fields: Callable[["_Lines"], Fields] | None, rows
         size = _size(file)
         if name.lower().endswith(".gz") or _first_bytes(file).startswith(GZIP):
             file, size = opened.enter_context(gunzip(name, file)), None
-        lines = _Lines(name, file, size)
+        lines = Lines(name, file, size, source.left_out if isinstance(source, Stream) else (0, 0))
         yield from _json_rows(lines, rows) if fields is None else _text_rows(lines, fields(lines), rows)
 
 
 def _windows(
-    lines: _Lines, records: Iterator[tuple[int, Any]], rows: int | None
+    lines: Lines, records: Iterator[tuple[int, Any]], rows: int | None
 ) -> Iterator[tuple[list[int], list[Any]]]:
     """Line numbers and records, at most `rows` at a time; the last window may be empty."""
     numbers: list[int] = []
@@ -226,7 +236,7 @@ def _windows(
     yield numbers, window
 
 
-def _tsv_rows(lines: _Lines, refuse_quotes: bool) -> Fields:
+def _tsv_rows(lines: Lines, refuse_quotes: bool) -> Fields:
     """Fields of each row. TSV knows no quoting: a `"` is a character like any other."""
     header = True
     for number, line in lines:
@@ -249,7 +259,7 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 """A cell that CSV's quoting can have made."""
 
 
-def _csv_rows(lines: _Lines, separator: str | None) -> Fields:
+def csv_rows(lines: Lines, separator: str | None) -> Fields:
     """Fields of each row, and the line at which it begins: a quoted field may run over several lines."""
     texts = (text for _, text in lines)
     first, skipped = next(texts, ""), 0
@@ -268,14 +278,14 @@ def _csv_rows(lines: _Lines, separator: str | None) -> Fields:
             late = next((field for field in fields if field[:1] == " " and field.lstrip(" ")[:1] == '"'), None)
             if late is not None and spaced.search("".join(read)):
                 problem = f"{late[:40]!r} has spaces before its quotation mark, which then is no quote"
-                raise ValueError(f"{lines.name}, line {start}: {problem}; leave these spaces out")
+                raise ValueError(f"{lines.name}, line {lines.number(start)}: {problem}; leave these spaces out")
             read.clear()
             if fields and not (len(fields) == 1 and not fields[0].strip(" ")):
-                yield start, fields
+                yield lines.number(start), fields
             start = reader.line_num + skipped + 1
     except csv.Error as error:
         problem = RETURNS if "new-line" in str(error) else f"{error}; is a quotation mark left open?"
-        raise ValueError(f"{lines.name}, line {start}: {problem}") from None
+        raise ValueError(f"{lines.name}, line {lines.number(start)}: {problem}") from None
     finally:
         csv.field_size_limit(limit)
 
@@ -288,7 +298,7 @@ def _separator_of(header: str) -> str:
     return max(",;\t|", key=header.count)
 
 
-def _text_rows(lines: _Lines, fields: Iterator[tuple[int, list[str]]], rows: int | None) -> Iterator[Rows]:
+def _text_rows(lines: Lines, fields: Iterator[tuple[int, list[str]]], rows: int | None) -> Iterator[Rows]:
     """Rows of strings under the names in the first of them."""
     names = next(fields, (0, list[str]()))[1]
     if not names:
@@ -339,7 +349,7 @@ def _after(empty: list[tuple[int, list[str]]], row: tuple[int, list[str]]) -> li
     return held
 
 
-def _json_rows(lines: _Lines, rows: int | None) -> Iterator[Rows]:
+def _json_rows(lines: Lines, rows: int | None) -> Iterator[Rows]:
     """One object a line; a key that a line lacks is null there."""
     names: dict[str, None] = {}
     empty = True
@@ -353,7 +363,7 @@ def _json_rows(lines: _Lines, rows: int | None) -> Iterator[Rows]:
         raise ValueError(f"{lines.name} is empty; expected a JSON object on each line")
 
 
-def _json_objects(lines: _Lines) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_objects(lines: Lines) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, text in lines:
         if not text.strip():
             continue

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ class Rows:
     def __len__(self) -> int:
         """The number of rows."""
         return len(self.lines)
+
+    def take(self, places: Sequence[int]) -> "Rows":
+        """The rows at these places."""
+        taken = copy(self)
+        taken.lines = [self.lines[place] for place in places]
+        taken._records = [self._records[place] for place in places]
+        return taken
 
     def column(self, name: str) -> list[Any]:
         """The cells of a column."""
@@ -107,6 +115,10 @@ class FrameRows(Rows):
     def __init__(self, path: str, frame: "polars.DataFrame", lines: Sequence[int], share: float | None = None) -> None:
         super().__init__(path, frame.columns, [], lines, share)
         self._frame = frame
+
+    def take(self, places: Sequence[int]) -> "Rows":
+        """The rows at these places."""
+        return FrameRows(self.path, self._frame[list(places)], [self.lines[place] for place in places], self.share)
 
     def column(self, name: str) -> list[Any]:
         """The cells of a column."""

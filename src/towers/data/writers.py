@@ -15,12 +15,15 @@ from towers.data.readers import GROUP, TableFormat
 from towers.data.rows import Rows, need_polars, one_line
 
 Values = Sequence[Any]
-"""A column: float32 numbers of NumPy, or integers; None where a cell stays empty."""
+"""A column: float32 numbers of NumPy, integers, strings, or rows of NumPy; None where a cell stays empty."""
 
 
 @contextmanager
 def writing(file: BinaryIO, format: TableFormat, columns: Mapping[str, type]) -> Generator["Writer"]:
-    """A writer of rows with new last columns, each float or int. After the `with` statement the file is complete."""
+    """A writer of rows with new last columns. After the `with` statement the file is complete.
+
+    A column's kind is float, int, str, list[float] or list[int].
+    """
     writers = {"tsv": TsvWriter, "csv": CsvWriter, "jsonl": JsonWriter}
     if format == "parquet":
         with tempfile.TemporaryDirectory(prefix="towers-") as folder:
@@ -108,7 +111,7 @@ class JsonWriter(Writer):
         """Add rows."""
         for record, *numbers in zip(rows.records(), *values, strict=True):
             new = {
-                name: None if number is None else kind(_spelled(number))
+                name: None if number is None else (kind if kind in (float, int, str) else json.loads)(_spelled(number))
                 for (name, kind), number in zip(self.columns.items(), numbers, strict=True)
             }
             line = without_nan({**record, **new})
@@ -131,9 +134,11 @@ class ParquetWriter(Writer):
     def write(self, rows: Rows, values: Sequence[Values]) -> None:
         """Add rows."""
         rows.check_kinds(self.kinds)
-        kinds = {float: self.polars.Float32, int: self.polars.Int8}
+        polars = self.polars
+        kinds = {float: polars.Float32, int: polars.Int8, str: polars.String}
+        kinds |= {list[float]: polars.List(polars.Float32), list[int]: polars.List(polars.Int64)}
         new = [
-            self.polars.Series(name, numbers, dtype=kinds[kind])
+            polars.Series(name, [_plain(number) for number in numbers], dtype=kinds[kind])
             for (name, kind), numbers in zip(self.columns.items(), values, strict=True)
         ]
         self.waiting.append(rows.frame().with_columns(new))
@@ -166,6 +171,13 @@ class ParquetWriter(Writer):
             raise ValueError(f"{path}: cannot be written as Parquet: {one_line(error)}") from None
 
 
-def _spelled(number: float | None) -> str:
-    """The shortest decimal number that gives the same float32 number again; nothing for None."""
-    return "" if number is None else str(number)
+def _spelled(value: Any) -> str:
+    """The shortest decimal number that gives the same float32 number again, a list of them; nothing for None."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return str(value) if not getattr(value, "ndim", 0) else f"[{', '.join(map(str, value))}]"
+
+
+def _plain(value: Any) -> Any:
+    """A row of NumPy as a list: polars takes no column of rows and None."""
+    return value.tolist() if getattr(value, "ndim", 0) else value

@@ -73,7 +73,7 @@ class Predictor:
         self.vectors, self.batch_size, self.mixed = vectors, batch_size, precision == "bf16-mixed"
         self.pairs = 0
         self.unknown = 0
-        """Pairs so far with a sentence of which no word has a vector."""
+        """Pairs and encoded sentences so far with a sentence of which no word has a vector."""
         self.first_unknown: int | None = None
         """The line of the first of them."""
         self._tokens = self._tokens_found = 0
@@ -128,6 +128,8 @@ class Predictor:
         encode = self.model.encode_left if side == "left" else self.model.encode_right
         with torch.autocast(self.place.type, torch.bfloat16) if self.mixed else nullcontext():
             states = self._encode(encode, sentences, vectors)
+        known = {word for word in counts if vectors.has(word)}
+        self.unknown += sum(map(known.isdisjoint, sentences)) if len(known) < len(counts) else 0
         self._count(counts, vectors)
         return states.float().cpu()
 

@@ -1,0 +1,180 @@
+"""What can be done with each row of a table: a score for a pair, the state of a sentence, the best items of a query."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from towers.answers import Model, Side
+from towers.data.writers import Values
+from towers.scale.index_shards import Shards
+from towers.scale.readable import Words
+
+Columns = Mapping[str, type]
+"""The new columns and their kinds: float, int, str, list[float] or list[int]."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """The score of the two sentences of each row: the columns that `towers predict` adds.
+
+    Args:
+        left_column: the column of the left sentence; None: the name in the model's training.
+        right_column: the column of the right sentence.
+        score_column: the new column; None: `probability`, or `score` if labels do not go from 0 to 1.
+        threshold: also add a label, 1 where the score is at least this.
+        label_column: the column of these labels.
+
+    >>> from towers.scale import Predict
+    >>> Predict(threshold=0.5).label_column
+    'label'
+    """
+
+    left_column: str | None = None
+    right_column: str | None = None
+    score_column: str | None = None
+    threshold: float | None = None
+    label_column: str = "label"
+    name: ClassVar[Literal["predict"]] = "predict"
+
+    def sides(self, model: Model) -> list[tuple[str, Side]]:
+        """The columns that are read with `model`, and the side that each is."""
+        left, right = model.columns
+        return [(self.left_column or left, "left"), (self.right_column or right, "right")]
+
+    def columns(self, model: Model) -> Columns:
+        """The new columns with `model`.
+
+        Raises:
+            ValueError: the threshold is outside the range of the labels, or two columns have one name.
+        """
+        if model.classes is not None:
+            if self.threshold is not None or self.score_column is not None:
+                raise ValueError("threshold and score_column are for models of degrees; this one has classes")
+            if "class" in model.classes:
+                raise ValueError("a class of the model is named 'class', as the column of the most probable one is")
+            return {**dict.fromkeys(model.classes, float), "class": str}
+        low, high = model.label_range
+        score = self.score_column or ("probability" if (low, high) == (0, 1) else "score")
+        if self.threshold is None:
+            return {score: float}
+        if not low <= self.threshold <= high:
+            raise ValueError(f"threshold ({self.threshold:g}): the scores go from {low:g} to {high:g}")
+        if self.label_column == score:
+            raise ValueError(f"label_column ({score!r}) is the column of the scores; take another name")
+        return {score: float, self.label_column: int}
+
+    def values(self, model: Model, *sentences: Sequence[Words]) -> list[Values]:
+        """The cells of the new columns: what `model` says about these `sentences`."""
+        left, right = sentences
+        scores = model.score(left, right, tensor=True, progress=False)
+        _check_finite(scores)
+        if model.classes is not None:
+            places: list[int] = scores.argmax(1).tolist() if len(scores) else []
+            return [*map(list, scores.T.numpy()), [model.classes[place] for place in places]]
+        if self.threshold is None:
+            return [list(scores.numpy())]
+        return [list(scores.numpy()), (scores >= self.threshold).int().tolist()]
+
+
+@dataclass(frozen=True)
+class Encode:
+    """The state of the sentence of each row, a list of numbers in the new column `state`.
+
+    Args:
+        column: the column of the sentence.
+        side: the tower that reads it.
+
+    Raises:
+        ValueError: `side` is neither "left" nor "right".
+
+    >>> from towers.scale import Encode
+    >>> Encode("text", side="right").column
+    'text'
+    """
+
+    column: str = "text"
+    side: Side = "left"
+    name: ClassVar[Literal["encode"]] = "encode"
+
+    def __post_init__(self) -> None:
+        if self.side not in ("left", "right"):
+            raise ValueError(f'side ({self.side!r}) must be "left" or "right"')
+
+    def sides(self, model: Model) -> list[tuple[str, Side]]:
+        """The column that is read with `model`, and its side."""
+        return [(self.column, self.side)]
+
+    def columns(self, model: Model) -> Columns:
+        """The new column with `model`."""
+        return {"state": list[float]}
+
+    def values(self, model: Model, *sentences: Sequence[Words]) -> list[Values]:
+        """The cells of the new column: what `model` says about these `sentences`."""
+        states = model.encode(sentences[0], side=self.side, progress=False)
+        _check_finite(states)
+        return [list(states.numpy())]
+
+
+@dataclass(frozen=True)
+class Search:
+    """The k best items of an index for the query of each row: the new columns `ids` and `scores`, lists, best first.
+
+    Args:
+        index: the file or the folder that `towers index` wrote; right items are found for left queries.
+        column: the column of the query.
+        k: how many items.
+        class_name: of a model of classes, the class whose probability is the score.
+
+    Raises:
+        ValueError: k is below 1.
+
+    >>> from towers.scale import Search
+    >>> Search("corpus.index", k=3).column
+    'text'
+    """
+
+    index: str
+    column: str = "text"
+    k: int = 10
+    class_name: str | None = None
+    name: ClassVar[Literal["search"]] = "search"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k ({self.k}) must be at least 1")
+
+    def sides(self, model: Model) -> list[tuple[str, Side]]:
+        """The column that is read with `model`; queries are read by the left tower."""
+        return [(self.column, "left")]
+
+    def columns(self, model: Model) -> Columns:
+        """The new columns with `model`."""
+        return {"ids": list[int], "scores": list[float]}
+
+    def values(self, model: Model, *sentences: Sequence[Words]) -> list[Values]:
+        """The cells of the new columns: what `model` says about these `sentences`.
+
+        Raises:
+            ValueError: k is above the number of items, or the index is damaged or of another model.
+        """
+        shards = _opened(self.index, os.stat(self.index).st_mtime_ns, model, model.output_of(self.class_name))
+        states = model.encode(sentences[0], side="left", progress=False)
+        scores, ids = shards.search(states, self.k)
+        return [list(ids.numpy()), list(model.scores_of(scores).float().numpy())]
+
+
+Task = Predict | Encode | Search
+
+
+@lru_cache(maxsize=4)
+def _opened(index: str, changed: int, model: Model, output: int | None) -> Shards:
+    return Shards.load(index, model.network, output=output)
+
+
+def _check_finite(values: Any) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError("the model gives no number for some rows; are its weights finite? Train it again")

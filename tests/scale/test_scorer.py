@@ -1,0 +1,194 @@
+"""Scorer: what the model says of each row alone, whatever the batch, its kind and its process."""
+
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import polars
+import pytest
+import torch
+from tests.test_answers import LEFT, RIGHT, save_model
+from tests.test_answers import folder as folder
+
+import towers
+from towers import Tower, TwoTowers
+from towers.data.memory_rows import MemoryRows
+from towers.scale import Encode, Predict, Scorer, Search, loads
+from towers.search import Index
+
+ROWS = {
+    "id": [1, 2, 3, 4],
+    "sentence1": [LEFT[0], "", "dog", LEFT[3]],
+    "sentence2": [RIGHT[0], RIGHT[1], "the cat", None],
+}
+PROBLEMS = [None, "sentence1 is empty", "sentence1 has 1 word; its tower takes at least 2", "sentence2 is empty"]
+
+
+def as_polars(columns: dict[str, list[Any]]) -> polars.DataFrame:
+    return polars.DataFrame(columns)
+
+
+def as_table(columns: dict[str, list[Any]]) -> Any:
+    return pytest.importorskip("pyarrow").table(columns)
+
+
+def as_batch(columns: dict[str, list[Any]]) -> Any:
+    return pytest.importorskip("pyarrow").RecordBatch.from_pydict(columns)
+
+
+KINDS = pytest.mark.parametrize("make", [as_polars, as_table, as_batch])
+
+
+def plain(batch: Any) -> dict[str, list[Any]]:
+    return batch.to_dict(as_series=False) if isinstance(batch, polars.DataFrame) else batch.to_pydict()
+
+
+@KINDS
+def test_pairs(folder: Path, make: Callable[..., Any]) -> None:
+    batch = make(ROWS)
+    scored = Scorer(folder, Predict(threshold=0.4, label_column="good"))(batch)
+    assert type(scored) is type(batch)
+    columns = plain(scored)
+    assert list(columns) == ["id", "sentence1", "sentence2", "probability", "good", "problem"]
+    assert {name: columns[name] for name in ROWS} == ROWS
+    assert columns["problem"] == PROBLEMS
+    alone = towers.load(folder).score(LEFT[0], RIGHT[0])
+    assert columns["probability"] == [pytest.approx(alone, abs=1e-6), None, None, None]
+    assert columns["good"] == [int(alone >= 0.4), None, None, None]
+
+
+@KINDS
+@pytest.mark.parametrize("rows", [ROWS, {name: cells[1:] for name, cells in ROWS.items()}])
+def test_states_and_items(folder: Path, make: Callable[..., Any], rows: dict[str, list[Any]]) -> None:
+    """The second batch has one good row, and none of the other column."""
+    model = towers.load(folder)
+    index = Index(model.network)
+    index.add(model.encode(RIGHT, side="right"))
+    index.save("corpus.index")
+    encoded = plain(Scorer(folder, Encode("sentence2", side="right"))(make(rows)))
+    for text, state in zip(rows["sentence2"], encoded["state"], strict=True):
+        assert (state is None) == (text is None)
+        if state is not None:
+            torch.testing.assert_close(torch.tensor(state), model.encode([text], side="right")[0])
+    found = plain(Scorer(folder, Search("corpus.index", column="sentence1", k=2))(make(rows)))
+    for text, ids, scores in zip(rows["sentence1"], found["ids"], found["scores"], strict=True):
+        if text in ("", "dog"):
+            assert ids is None
+            assert scores is None
+        else:
+            best, places = model.most_similar(text, RIGHT, 2)
+            assert ids == places.tolist()
+            torch.testing.assert_close(torch.tensor(scores), best)
+
+
+@KINDS
+def test_batches_without_rows_and_without_a_good_row_have_the_same_types(
+    folder: Path, make: Callable[..., Any]
+) -> None:
+    index = Index(towers.load(folder).network)
+    index.add(torch.rand(5, 6))
+    index.save("corpus.index")
+    columns = {"text": ["the dog runs"], "sentence1": ["the dog"], "sentence2": ["a cat"]}
+    for task in (Predict(threshold=0.5), Encode("text"), Search("corpus.index", k=2)):
+        some, none = (Scorer(folder, task)(make(rows)) for rows in (columns, {name: [""] for name in columns}))
+        empty = Scorer(folder, task)(some[:0].select(list(columns)))
+        assert some.schema == none.schema == empty.schema
+        assert len(empty) == 0
+
+
+def test_classes(folder: Path) -> None:
+    network = TwoTowers(Tower(vector_width=7), Tower(vector_width=7), outputs=3)
+    save_model("classes", network, classes=["no", "so-so", "yes"])
+    scored = Scorer("classes")(polars.DataFrame(ROWS))
+    row = towers.load("classes").score(LEFT[0], RIGHT[0])
+    assert [scored[name][0] for name in row] == pytest.approx(list(row.values()))
+    assert scored["class"].to_list() == [max(row, key=row.__getitem__), None, None, None]
+
+
+def test_the_model_is_loaded_once_in_a_process(folder: Path) -> None:
+    before = loads()
+    scorer = Scorer(folder)
+    copies = [pickle.loads(pickle.dumps(scorer)) for _ in range(3)]
+    assert loads() == before  # not before it is needed
+    results = [copy(polars.DataFrame(ROWS)) for copy in (scorer, *copies, Scorer("towers-run")) for _ in range(2)]
+    assert loads() == before + 1
+    assert all(result.equals(results[0]) for result in results)
+    assert [len(batch) for batch in scorer.each(iter([polars.DataFrame(ROWS)] * 2))] == [4, 4]
+
+
+def test_a_new_model_in_the_same_folder_is_loaded(folder: Path) -> None:
+    first = Scorer(folder)(polars.DataFrame(ROWS))
+    torch.manual_seed(5)
+    save_model("towers-run", TwoTowers(Tower(vector_width=7), Tower(vector_width=7)))
+    assert Scorer(folder)(polars.DataFrame(ROWS))["probability"][0] != first["probability"][0]
+
+
+def test_unknown_words_are_counted(folder: Path) -> None:
+    rows = MemoryRows({"sentence1": [LEFT[0], "blorp zork"], "sentence2": [RIGHT[0], RIGHT[0]]})
+    assert Scorer(folder).answer(rows).unknown == 1
+    assert Scorer(folder, Encode("sentence1")).answer(rows).unknown == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem"),
+    [
+        (5, "sentence1 is 5; expected a string or a list of strings"),
+        (["a", 5], "sentence1 is ['a', 5]; expected"),
+        ("a\0b c", "sentence1 has a NUL, which no text has"),
+        ("a \ud800 b", "sentence1 has half a character"),
+        ([], "sentence1 is empty"),
+        (["the", "dog"], None),
+    ],
+)  # fmt: skip
+def test_bad_cells(folder: Path, cell: object, problem: str | None) -> None:
+    (found,) = Scorer(folder).answer(MemoryRows({"sentence1": [cell], "sentence2": ["the cat"]})).problems
+    assert found is None if problem is None else str(found).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("task", "batch", "said"),
+    [
+        (Predict(), {"sentence1": ["a"], "other": ["b"]}, "has no column 'sentence2', only sentence1, other"),
+        (Predict(), ROWS | {"probability": [1, 2, 3, 4]}, "has a column 'probability' already"),
+        (Encode("text"), {"text": ["a b"], "problem": ["c"]}, "has a column 'problem' already"),
+        (Predict(threshold=2), ROWS, r"threshold \(2\): the scores go from 0 to 1"),
+        (Predict(threshold=1, label_column="probability"), ROWS, "is the column of the scores"),
+        (Search("corpus.index", column="id", k=9), {"id": ["the dog"]}, r"k \(9\) must be at most 5"),
+    ],
+)  # fmt: skip
+def test_mistakes(folder: Path, task: Any, batch: dict[str, list[Any]], said: str) -> None:
+    index = Index(towers.load(folder).network)
+    index.add(torch.rand(5, 6))
+    index.save("corpus.index")
+    with pytest.raises(ValueError, match=said):
+        Scorer(folder, task)(polars.DataFrame(batch))
+
+
+def test_other_mistakes(folder: Path) -> None:
+    with pytest.raises(TypeError, match=r"batch \(builtins.dict\) must be a RecordBatch"):
+        Scorer(folder)(ROWS)
+    with pytest.raises(TypeError, match=r"task \('predict'\) must be Predict\(\)"):
+        Scorer(folder, "predict")
+    with pytest.raises(ValueError, match=r"side \('top'\) must be"):
+        Encode(side="top")
+    with pytest.raises(ValueError, match=r"k \(0\) must be at least 1"):
+        Search("x", k=0)
+    with pytest.raises(FileNotFoundError, match="no-model"):
+        Scorer("no-model")(polars.DataFrame(ROWS))
+    network = TwoTowers(Tower(vector_width=7), Tower(vector_width=7))
+    torch.nn.init.constant_(network.logit.weight, torch.nan)
+    save_model("broken", network)
+    with pytest.raises(ValueError, match="the model gives no number for some rows"):
+        Scorer("broken")(polars.DataFrame(ROWS))
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own(folder: Path) -> None:
+    frame, scorer = polars.DataFrame(ROWS), Scorer(folder)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(scorer, frame).result().equals(scorer(frame))
+        assert pool.submit(scorer, frame).result().equals(scorer(frame))
+        assert pool.submit(loads).result() == 1
