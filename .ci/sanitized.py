@@ -231,6 +231,12 @@ def search(drawn: random.Random) -> None:
     index.add(items)
     with torch.no_grad():
         close([index.search(queries, k)[0]], [model.compare(queries.unsqueeze(1), items).topk(k).values])
+    features = ("absolute difference", "product", "positive difference")[: drawn.choice((1, 3))]
+    model = TwoTowers(*towers, dense=drawn.choice((1, 5, 16)), features=features).to(dtype)
+    index = Index(model)
+    index.add(items)
+    with torch.no_grad():
+        close([index.search(queries, k)[0]], [model.compare(queries.unsqueeze(1), items).topk(k).values])
 
 
 # Hostile calls. Each changes one thing that C reads.

@@ -5,6 +5,7 @@ import torch
 from tests.helpers.native import at_level
 from tests.helpers.searching import plain_model
 
+from towers import Tower, TwoTowers
 from towers.search import Index
 
 
@@ -27,6 +28,21 @@ def test_levels_have_the_same_bits(one: str, other: str, dtype: torch.dtype, den
     again, ids_again = found(other, dtype, dense)
     assert torch.equal(scores, again)
     assert torch.equal(ids, ids_again)
+
+
+@pytest.mark.parametrize("level", ["v2", "v3", "v4"])
+def test_heads_of_presets_have_the_same_bits_on_every_level(level: str):
+    def found(level: str) -> tuple[torch.Tensor, torch.Tensor]:
+        with at_level(level):
+            torch.manual_seed(0)
+            tower = Tower(vector_width=4, filters=None, hidden=None, word_maximum=70)
+            model = TwoTowers(tower, tower, features=("absolute difference", "product"), outputs=3, dense=20)
+            index = Index(model, output=1)
+            index.add(torch.randn(300, 70))
+            return index.search(torch.randn(9, 70), 40)
+
+    for one, other in zip(found(level), found("off"), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_fused_multiply_add_changes_scores_by_rounding_alone():

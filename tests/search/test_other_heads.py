@@ -1,14 +1,20 @@
 """`Index` of presets' heads, classes, bins and ensembles: what their scores by hand, sorted, are."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.helpers.searching import sorted_search
 from torch import Tensor
 
 from towers import Tower, TwoTowers
 from towers.ensemble import Ensemble
-from towers.search import Index, compared
+from towers.search import Index, compared, scan
+from towers.training.objectives import log_odds, mean_bin
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 HIDDEN = 5
 DIRECTED = ("difference", "absolute difference", "product", "positive difference", "negative difference")
@@ -66,7 +72,7 @@ CASES = {
 def test_scores_are_those_by_hand_and_sorted(case, side, monkeypatch):
     make, output = CASES[case]
     one = make().train()
-    monkeypatch.setattr(compared, "NUMBERS", 3 * one.pair_features.width)  # blocks of three
+    monkeypatch.setattr(compared, "NUMBERS", 3 * one.hidden)  # tiles of 16
     items, queries = torch.randn(20, one.hidden), torch.randn(3, one.hidden)
     index = Index(one, side, output=output)
     index.add(items[:10])
@@ -78,6 +84,71 @@ def test_scores_are_those_by_hand_and_sorted(case, side, monkeypatch):
         torch.testing.assert_close(own, expected.sort(descending=True).values, rtol=1e-5, atol=1e-6)
         assert found.tolist() == expected.argsort(descending=True).tolist()
     assert one.training, "the model is not changed"
+
+
+def exact_scores(one: TwoTowers, queries: Tensor, items: Tensor, side: str, output: int | None) -> Tensor:
+    """Each pair by the model's own `compare` in float64, "queries items"."""
+    sides = (queries[:, None], items) if side == "right" else (items, queries[:, None])
+    found = deepcopy(one).double().eval().compare(*(states.double() for states in sides)).detach()
+    if one.outputs == 1:
+        return found
+    if output is not None:
+        return log_odds(found, output)
+    return mean_bin(found.softmax(-1))
+
+
+@settings(max_examples=25)
+@given(st.sampled_from([*CASES]), st.sampled_from(["left", "right"]), st.integers(0, 9), st.sampled_from([0.01, 1, 30]))
+def test_quick_scores_are_as_near_as_they_say(case: str, side: str, seed: int, scale: float):
+    torch.manual_seed(seed)
+    make, output = CASES[case]
+    one = make()
+    items, queries = torch.randn(50, one.hidden) * scale, torch.randn(4, one.hidden) * scale
+    index = Index(one, side, output=output)
+    index.add(items)
+    scores, error = index._head.quick(queries, index._laid_out().blocks, 50)
+    exact = exact_scores(one, queries, items, side, output)
+    assert ((scores - exact).abs() <= error[:, None]).all()
+    assert (error < 2e-4 * (1 + scale * scale)).all()
+    pairs = torch.arange(4).repeat_interleave(50), items.repeat(4, 1)
+    found = index._head.exact(queries, *pairs).view(4, 50)
+    torch.testing.assert_close(found, exact.float(), rtol=2e-7, atol=1e-13)
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([*CASES]), st.integers(1, 150), st.integers(0, 9), st.sampled_from([0.0, 1e-7, 1e-6, 1e-4]))
+def test_what_quick_scores_confuse_is_told_apart(case: str, k: int, seed: int, apart: float):
+    torch.manual_seed(seed)
+    make, output = CASES[case]
+    one = make()
+    items = torch.randn(3, one.hidden)[torch.arange(150) % 3] + apart * torch.randn(150, one.hidden)
+    queries, ids = torch.randn(3, one.hidden), torch.randperm(400)[:150]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan, "ITEMS", 16)  # tiles of 32
+        index = Index(one, output=output)
+        index.add(items, ids)
+        scores, found = index.search(queries, k)
+    exact = exact_scores(one, queries, items, "right", output).float()
+    expected = sorted_search(exact, ids.tolist(), k)
+    torch.testing.assert_close(scores, torch.tensor(expected[0]), rtol=2e-7, atol=1e-13)
+    if torch.equal(scores, torch.tensor(expected[0])):  # else the last bit of a score differs, and with it the order
+        assert found.tolist() == expected[1]
+
+
+def test_tiles_and_batches_of_queries_change_no_bit(monkeypatch: pytest.MonkeyPatch):
+    one = model(5, 3)
+    items, queries, order = torch.randn(200, HIDDEN), torch.randn(7, HIDDEN), torch.randperm(200)
+    index = Index(one, output=2)
+    index.add(items)
+    scores, ids = index.search(queries, 30)
+    monkeypatch.setattr(scan, "ITEMS", 32)
+    monkeypatch.setattr(scan, "QUERIES", 3)
+    parts = Index(one, output=2)
+    for first in range(0, 200, 70):
+        parts.add(items[order[first : first + 70]], order[first : first + 70])
+    again = [parts.search(query[None], 30) for query in queries]
+    assert torch.equal(scores, torch.cat([score for score, _ in again]))
+    assert torch.equal(ids, torch.cat([id for _, id in again]))
 
 
 @settings(deadline=None, max_examples=15)
@@ -139,3 +210,12 @@ def test_states_and_weights_that_are_not_finite_are_refused():
     torch.nn.init.constant_(one.logit.weight, torch.inf)
     with pytest.raises(ValueError, match="a weight of the model's head is not finite"):
         Index(one)
+
+
+def test_states_whose_scores_are_above_what_a_dtype_holds_are_refused():
+    index, state = Index(model(0)), torch.full((1, HIDDEN), 1e20)
+    index.add(torch.cat([state, state]))
+    with pytest.raises(ValueError, match=r"scores of these queries may be above what torch.float32 holds"):
+        index.search(state, 1)
+    with pytest.raises(ValueError, match=r"scores of these items may be above what torch.float32 holds"):
+        index.all_pairs(k=1)

@@ -70,6 +70,10 @@ class Head:
         bound = abs(self.offset) + float(self.weights.double().abs().sum()) * largest
         return max(bound, largest) > torch.finfo(self.dtype).max
 
+    def may_overflow_among(self, largest_item: float) -> bool:
+        """The same, where items are the queries."""
+        return self.may_overflow(self.bias, 2 * largest_item)
+
 
 def fingerprint(model: TwoTowers) -> str:
     """A digest of the sizes and the weights of a model: two models with the same digest give the same scores."""

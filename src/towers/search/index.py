@@ -41,8 +41,9 @@ class Index:
         output: of a model of classes, the number of the class whose log-odds, log(p / (1 - p)), are the score. None: a
             model of several outputs answers with bins, and their mean degree, from 0 to 1, is the score.
 
-    Other heads than the dense layers of one difference (of presets, of ensembles) are searched through torch, in
-    blocks: as exact, and some hundred times slower.
+    Other heads than the dense layers of one difference (of presets, of several outputs, of ensembles) have no boxes.
+    Every pair is scored in the weights' dtype, with a bound of the error, and those pairs that may be among the best
+    are scored again in float64. Scores are those of float64, rounded once.
 
     Raises:
         ValueError: `side` is neither, the model has another `compare`, `output` is none of its classes, or a weight is
@@ -205,7 +206,7 @@ class Index:
             raise ValueError(f"Index.all_pairs: k ({k}) must be from 1 to {len(items) - 1}, the number of other items")
         if threshold is not None and threshold != threshold:
             raise ValueError("Index.all_pairs: threshold is NaN")
-        if self._head.may_overflow(self._head.bias, 2 * items.largest):
+        if self._head.may_overflow_among(items.largest):
             raise ValueError(f"Index.all_pairs: scores of these items may be above what {self._head.dtype} holds")
         return all_pairs(self._head, items, -math.inf if threshold is None else threshold, k)
 

@@ -43,6 +43,10 @@ class Items:
         blocks = self.blocks[start : -(-last // BLOCK)]
         return blocks.transpose(1, 2).flatten(0, 1)[first - start * BLOCK : last - start * BLOCK]
 
+    def rows_at(self, places: Tensor) -> Tensor:
+        """The rows of the items at these places, "places dense"."""
+        return self.blocks[places // BLOCK, :, places % BLOCK]
+
     def places(self, ids: Tensor) -> Tensor:
         """The places of the items with these ids; -1 for an id that no item has."""
         if not len(self):

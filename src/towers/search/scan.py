@@ -1,7 +1,7 @@
 """The best items of each query, by C code or in torch: blocks of queries times items, never all scores at once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -95,24 +95,51 @@ def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed,
     return _joined(parts)
 
 
-# In torch.
+# Tile by tile: in torch, and for heads whose best are found quickly first.
 
 
 def _best(queries: Tensor, head: AnyHead, items: Items, k: int, allowed: Allowed, least: float) -> Found:
     scores = queries.new_full((len(queries), k), -math.inf)
     found = Found(scores, torch.full((len(queries), k), NONE), len(queries) * len(items))
     hidden = _hidden_pairs(allowed, len(queries))
-    for first in range(0, len(items), ITEMS):
-        last = min(first + ITEMS, len(items))
-        scores = head.scores(queries, items.rows(first, last))
+    size = ITEMS if isinstance(head, Head) else 2 * ITEMS  # of a tile
+    for first in range(0, len(items), size):
+        last = min(first + size, len(items))
+        tile = _tile(queries, head, items, first, last)
         if allowed.keep is not None:
-            scores.masked_fill_(~allowed.keep[first:last], -math.inf)
+            tile.scores.masked_fill_(~allowed.keep[first:last], -math.inf)
         if hidden is not None:
             query, place = hidden
             here = (place >= first) & (place < last)
-            scores[query[here], place[here] - first] = -math.inf
-        found = _with(found, scores, items.ids[first:last], k, least)
+            tile.scores[query[here], place[here] - first] = -math.inf
+        found = _with(found, tile, k, least)
     return found
+
+
+class _Tile(NamedTuple):
+    """Scores of all queries and some items, and the ids of these.
+
+    scores: "queries items"; -inf for pairs that are not wanted.
+    exact: gives the exact scores of pairs, from queries and places in the tile; None: `scores` are exact.
+    error: "queries", how far `scores` are from those at most.
+    """
+
+    scores: Tensor
+    ids: Tensor
+    exact: Callable[[Tensor, Tensor], Tensor] | None = None
+    error: Tensor | None = None
+
+
+def _tile(queries: Tensor, head: AnyHead, items: Items, first: int, last: int) -> _Tile:
+    ids = items.ids[first:last]
+    if isinstance(head, Head):
+        return _Tile(head.scores(queries, items.rows(first, last)), ids)
+
+    def exact(query: Tensor, place: Tensor) -> Tensor:
+        return head.exact(queries, query, items.rows_at(first + place))
+
+    scores, error = head.quick(queries, items.blocks[first // BLOCK : -(-last // BLOCK)], last - first)
+    return _Tile(scores, ids, exact, error)
 
 
 def _hidden_pairs(allowed: Allowed, queries: int) -> tuple[Tensor, Tensor] | None:
@@ -121,21 +148,34 @@ def _hidden_pairs(allowed: Allowed, queries: int) -> tuple[Tensor, Tensor] | Non
     return torch.arange(queries).repeat_interleave(allowed.offsets.diff()), allowed.places
 
 
-def _with(found: Found, scores: Tensor, ids: Tensor, k: int, least: float) -> Found:
-    """What was found, and the scores of more items."""
-    if not len(scores):
+def _below(scores: Tensor, error: Tensor | None, times: int) -> Tensor:
+    """Scores less so many errors, rounded downwards."""
+    if error is None:
+        return scores
+    return torch.nextafter((scores.double() - times * error).to(scores.dtype), scores.new_tensor(-math.inf))
+
+
+def _with(found: Found, tile: _Tile, k: int, least: float) -> Found:
+    """What was found, and the best of a tile."""
+    if not len(tile.scores):
         return found
     floor = found.scores[:, -1].clamp(min=least)
-    rows = (scores.amax(1) >= floor).nonzero()[:, 0]
+    rows = (tile.scores.amax(1) >= _below(floor, tile.error, 1)).nonzero()[:, 0]
     if not len(rows):
         return found
-    own, floor = scores[rows], floor[rows]
+    own, floor, error = tile.scores[rows], floor[rows], None if tile.error is None else tile.error[rows]
+    wanted = _below(floor, error, 1)
     if k < own.shape[1]:
-        floor = torch.maximum(floor, own.topk(k, 1).values[:, -1])
-    query, column = torch.where((own >= floor.unsqueeze(1)) & (own > -math.inf))
+        wanted = torch.maximum(wanted, _below(own.topk(k, 1).values[:, -1], error, 2))
+    query, column = torch.where((own >= wanted.unsqueeze(1)) & (own > -math.inf))
+    score = own[query, column]
+    if tile.exact is not None:
+        score = tile.exact(rows[query], column)
+        reached = score >= floor[query]
+        query, column, score = query[reached], column[reached], score[reached]
     old = torch.arange(len(rows)).repeat_interleave(k)
-    query, score = torch.cat([old, query]), torch.cat([found.scores[rows].flatten(), own[query, column]])
-    id = torch.cat([found.ids[rows].flatten(), ids[column]])
+    query, score = torch.cat([old, query]), torch.cat([found.scores[rows].flatten(), score])
+    id = torch.cat([found.ids[rows].flatten(), tile.ids[column]])
     order = id.argsort(stable=True)
     order = order[score[order].argsort(descending=True, stable=True)]
     order = order[query[order].argsort(stable=True)]
