@@ -6,6 +6,7 @@ The folder of the run is then moved to another machine: another HOME, another pl
 import json
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import polars
@@ -84,6 +85,24 @@ def test_the_folder_names_no_path_and_carries_its_words(home: Path, elsewhere: P
     for path in received.glob("*.json"):
         assert str(home) not in path.read_text()
         assert "/" not in json.dumps(json.loads(path.read_text()).get("data", {}))
+
+
+def test_the_folder_says_how_it_came_to_be(home: Path, elsewhere: Path) -> None:
+    origin = json.loads((elsewhere / "received" / "metrics.json").read_text())["origin"]
+    assert origin["command"] == {
+        "train": "train.tsv", "dev": "dev.tsv", "test": "test.tsv", "vectors": "vectors.txt", "epochs": 1,
+        "batch_size": 32, "device": "cpu",
+    }  # fmt: skip
+    assert origin["settings"]["seed"] == 0
+    for name, file in origin["files"].items():
+        assert file == {
+            "name": origin["command"][name],
+            "sha256": sha256((home / file["name"]).read_bytes()).hexdigest(),
+        }
+    assert set(origin["files"]) == {"train", "dev", "test", "vectors"}
+    assert len({*origin["pairs"].values()}) == 3
+    assert origin["versions"]["torch"] == torch.__version__
+    assert {"towers", "python", "numpy", "lightning"} < set(origin["versions"])
 
 
 def test_answers_are_the_same_on_another_machine(

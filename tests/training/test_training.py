@@ -312,6 +312,8 @@ def test_a_run_is_four_files_and_what_it_can_go_on_from(tmp_path):
     assert torch.equal(training.predict(TwoTowers.load(folder), dev), training.predict(model, dev))
     metrics = json.loads((folder / "metrics.json").read_text("utf8"))
     assert metrics["best_epoch"] == history.best
+    assert metrics["origin"]["pairs"] == {"train": some_pairs(40).fingerprint(), "dev": dev.fingerprint()}
+    assert (metrics["origin"]["command"], metrics["origin"]["settings"]["epochs"]) == (None, 2)
     assert metrics["epochs"][1]["dev"] == history.epochs[1].dev
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     modes = {path.stat().st_mode for path in folder.iterdir()}

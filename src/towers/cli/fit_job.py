@@ -25,6 +25,7 @@ from towers.training.folders import DEFAULT_FOLDER
 from towers.training.history import History
 from towers.training.metrics import are_soft, few_degrees, majority
 from towers.training.options import PACKAGES, Settings, require
+from towers.training.origin import origin
 from towers.training.presets import PRESETS, Preset, bins_of
 from towers.training.processes import is_main
 from towers.training.progress import Progress
@@ -154,6 +155,7 @@ def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) 
         with run.going_on():
             metrics = _measure_test(settings, data, model)
             metrics |= _measure_together(settings, data, model, members)
+            metrics["origin"] = origin(settings.as_dict(), data.parts, given)
             common.keep_vectors(run.path, _of_pairs(given), data)
         run.finish(model, history, metrics=metrics, extra=data.extra)
         tell.end(history, metrics, run)

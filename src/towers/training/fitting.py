@@ -29,6 +29,7 @@ from towers.training.options import (
     renewed,
     require,
 )
+from towers.training.origin import origin
 from towers.training.processes import is_main, lost_ones_named
 from towers.training.progress import Progress
 from towers.training.run import Run
@@ -134,7 +135,7 @@ def fit(
             if run.writes:
                 with run.going_on():
                     keep_words(run.path, parts, vectors)
-            run.finish(model, learned, extra=described(parts))
+            run.finish(model, learned, metrics={"origin": origin(settings.as_dict(), parts)}, extra=described(parts))
     return learned
 
 
