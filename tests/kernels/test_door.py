@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize, prune
 from towers import Ragged, RaggedLSTM, Tower, TwoTowers
 from towers.contracts import checks
 from towers.kernels import cpu
-from towers.kernels.cpu import door, threads
+from towers.kernels.cpu import threads, tower_call
 
 pytestmark = pytest.mark.skipif(cpu.why_not() is not None, reason=f"the C code cannot run: {cpu.why_not()}")
 LENGTHS = torch.tensor([6, 2, 4])
@@ -389,7 +389,7 @@ def test_where_threads_cannot_start_one_does_the_work_and_says_so_once(kind, mon
 
     wanted = results()
     fails = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 2)(lambda *_: 1)
-    monkeypatch.setattr(door, "_parallel", lambda: ctypes.cast(fails, ctypes.c_void_p).value)
+    monkeypatch.setattr(tower_call, "_parallel", lambda: ctypes.cast(fails, ctypes.c_void_p).value)
     monkeypatch.setattr(threads, "parallel_for", lambda: fails)
     threads.warn_of_one_thread.cache_clear()
     torch.set_num_threads(2)

@@ -19,7 +19,8 @@ from towers.contracts.modes import switch
 from towers.convert import to_ragged
 from towers.kernels import Batch, Weights, recurrence, triton
 from towers.kernels.batch import transformed
-from towers.kernels.cpu import door, tower_autograd, tower_operator
+from towers.kernels.cpu import door, tower_call, tower_operator
+from towers.kernels.cpu.door import PairWeights, TowerWeights, Words
 from towers.kernels.order import offsets_of
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.pair_head import PairFeatures
@@ -41,10 +42,17 @@ def has_forward_hooks(*layers: nn.Module) -> bool:
     if _everywhere._global_forward_hooks or _everywhere._global_forward_pre_hooks:
         return True
     for layer in layers:
-        kept = vars(layer)
+        kept = layer.__dict__
         if kept["_forward_hooks"] or kept["_forward_pre_hooks"] or "forward" in kept:
             return True
     return False
+
+
+def _has_backward_hooks(*layers: nn.Module) -> bool:
+    """Whether somebody listens to the gradients of a layer that takes and gives tensors."""
+    if _everywhere._global_backward_hooks or _everywhere._global_backward_pre_hooks:
+        return True
+    return any(layer.__dict__["_backward_hooks"] or layer.__dict__["_backward_pre_hooks"] for layer in layers)
 
 
 def last_states(tower: nn.Module, sentences: Tensor | Ragged, lengths: Tensor | None) -> Tensor | None:
@@ -56,14 +64,12 @@ def last_states(tower: nn.Module, sentences: Tensor | Ragged, lengths: Tensor | 
     if found is None:
         return _by_triton(tower, sentences, lengths)
     weights, tensors = found
-    taken = _words(tower, sentences, lengths, weights)
-    if taken is None:
+    words = _words(tower, sentences, lengths, weights)
+    if words is None:
         return _by_triton(tower, sentences, lengths)
-    words, shares = taken
     if torch.is_grad_enabled() and any(one.requires_grad for one in (words.rows, *tensors)):
-        again = _Again(words, shares, weights)
-        return tower_autograd.states(words, weights, shares, vars(tower)["accepted"], tensors, again)
-    return door.states(words, weights, shares)
+        return tower_call.differentiable_states(words, weights, tower.__dict__["accepted"], tensors, states_again)
+    return tower_call.states(words, weights)
 
 
 def logits(
@@ -71,48 +77,62 @@ def logits(
     left: Tensor | Ragged, right: Tensor | Ragged, left_lengths: Tensor | None, right_lengths: Tensor | None,
     forward: object,
 ) -> Tensor | None:  # fmt: skip
-    """The logits of pairs without gradients; None where the towers and layers must be called.
+    """The logits of pairs; None where the towers and layers must be called.
 
     The model has the towers `left` and `right`, whose own `forward` this stands for, the layers `pair_features`,
     `dropout`, `word_dropout`, `dense` and `logit`, and `accepted`.
     """
-    if torch.is_grad_enabled():
+    if not door.plain():
         return None
-    layers = vars(model)["_modules"]
-    one, other, features, dense, logit = [layers[name] for name in ("left", "right", "pair_features", "dense", "logit")]
+    layers: dict[str, Any] = model.__dict__["_modules"]
+    one, other = layers["left"], layers["right"]
     kinds: list[Any] = [type(one), type(other)]
-    if any(kind.forward is not forward for kind in kinds):
+    if any(kind.forward is not forward for kind in kinds) or has_forward_hooks(one, other):
         return None
+    of_left, of_right, of_head = _tensors(one), _tensors(other), _head_tensors(model, layers)
+    if of_left is None or of_right is None or of_head is None:
+        return None
+    tensors = (*of_left, *of_right, *of_head)
+    accepted = model.__dict__["accepted"]
+    pools = [tower.__dict__["_modules"]["pool"].size for tower in (one, other)]
+    weights = door.pair_weights(accepted, tensors, *pools)
+    if weights is None:
+        return None
+    for tower, lengths in ((one, left_lengths), (other, right_lengths)):
+        if lengths is not None and tower.words is not None:  # the tower's own contract says which it takes
+            return None
+    first = _words(one, left, left_lengths, weights.left)
+    second = None if first is None else _words(other, right, right_lengths, weights.right)
+    if first is None or second is None:
+        return None
+    if torch.is_grad_enabled() and any(one.requires_grad for one in (first.rows, second.rows, *tensors)):
+        return tower_call.differentiable_logits(first, second, weights, accepted, tensors, logits_again)
+    return tower_call.logits(first, second, weights)
+
+
+def _head_tensors(model: nn.Module, layers: dict[str, Any]) -> tuple[Tensor, ...] | None:
+    """Weights and biases of the dense layers behind the difference, if none of what stands there must be called."""
+    features, dense, logit = layers["pair_features"], layers["dense"], layers["logit"]
     for name in ("dropout", "word_dropout"):
         layer = layers.get(name)
         if layer is not None and (model.training or layer.training or has_forward_hooks(layer)):
             return None
     if type(features) is not PairFeatures or features.features != ("difference",):
         return None
-    if type(dense) is not nn.Linear or type(logit) is not nn.Linear:
+    if type(dense) is not nn.Linear or type(logit) is not nn.Linear or has_forward_hooks(features, dense, logit):
         return None
-    if has_forward_hooks(one, other, features, dense, logit):
+    if torch.is_grad_enabled() and _has_backward_hooks(layers["left"], layers["right"], features, dense, logit):
         return None
-    of_left, of_right = _native(one), _native(other)
-    if of_left is None or of_right is None:
-        return None
-    kept = vars(dense)["_parameters"], vars(logit)["_parameters"]
+    of_dense, of_logit = dense.__dict__["_parameters"], logit.__dict__["_parameters"]
     try:
-        tensors = tuple([of[name] for of in kept for name in ("weight", "bias")])
+        return of_dense["weight"], of_dense["bias"], of_logit["weight"], of_logit["bias"]
     except KeyError:  # pruned, or reparametrized
         return None
-    head = door.head_weights(vars(model)["accepted"], tensors, of_left[0].dtype)
-    if head is None:
-        return None
-    first, second = _words(one, left, left_lengths, of_left[0]), _words(other, right, right_lengths, of_right[0])
-    if first is None or second is None:
-        return None
-    return door.logits(first[0], of_left[0], first[1], second[0], of_right[0], second[1], head)
 
 
 def _are_usual(tower: nn.Module) -> bool:
     """Whether the layers are those that the kernels stand for, and none of them must be called itself."""
-    kept: dict[str, Any] = vars(tower)
+    kept: dict[str, Any] = tower.__dict__
     if kept["has_other_parts"] or kept["chunk"] is not None:
         return False
     layers: dict[str, Any] = kept["_modules"]
@@ -141,7 +161,7 @@ def _compiled(tower: Any, sentences: Tensor | Ragged, lengths: Tensor | None) ->
         return None
     conv: PhraseConv = tower.conv
     lstm: RaggedLSTM = tower.lstm
-    if len(vars(lstm)["_parameters"]) != 3 or conv.product_dtype is not None:  # as in `_native`
+    if len(lstm.__dict__["_parameters"]) != 3 or conv.product_dtype is not None:  # as in `_native`
         return None
     if conv.weight.device.type != "cpu":
         return None
@@ -157,72 +177,81 @@ def _compiled(tower: Any, sentences: Tensor | Ragged, lengths: Tensor | None) ->
     return tower_operator.tower(sentences, offsets, lengths, *tensors, tower.pool.size)
 
 
-def _native(tower: nn.Module) -> tuple[door.TowerWeights, tuple[Tensor, ...]] | None:
+def _native(tower: nn.Module) -> tuple[TowerWeights, tuple[Tensor, ...]] | None:
     """The weights of a tower whose layers need not be called, if this is eager code."""
-    if not door.plain() or not _are_usual(tower):
+    tensors = _tensors(tower) if door.plain() else None
+    if tensors is None:
         return None
-    kept: dict[str, Any] = vars(tower)
-    layers: dict[str, nn.Module] = kept["_modules"]
-    of_conv: dict[str, Any] = vars(layers["conv"])["_parameters"]
-    of_lstm: dict[str, Any] = vars(layers["lstm"])["_parameters"]
-    if len(of_lstm) != 3:  # one layer and direction, one bias, no projection; or pruned
-        return None
-    try:
-        tensors = (of_conv["weight"], of_conv["bias"],
-                   of_lstm["weight_ih_l0"], of_lstm["weight_hh_l0"], of_lstm["bias_ih_l0"])  # fmt: skip
-    except KeyError:
-        return None
-    weights = door.tower_weights(kept["accepted"], tensors, vars(layers["pool"])["size"])
+    weights = door.tower_weights(tower.__dict__["accepted"], tensors, tower.__dict__["_modules"]["pool"].size)
     return None if weights is None else (weights, tensors)
 
 
-def _words(
-    tower: nn.Module, sentences: Tensor | Ragged, lengths: Tensor | None, weights: door.TowerWeights
-) -> tuple[door.Words, bool] | None:
-    """The sentences for the C code, and whether they are shares."""
-    conv: PhraseConv = vars(tower)["_modules"]["conv"]
+def _tensors(tower: nn.Module) -> tuple[Tensor, ...] | None:
+    """The weights of the layers, as TowerWeights has them, if the kernels stand for these layers."""
+    if not _are_usual(tower):
+        return None
+    layers: dict[str, nn.Module] = tower.__dict__["_modules"]
+    of_conv: dict[str, Any] = layers["conv"].__dict__["_parameters"]
+    of_lstm: dict[str, Any] = layers["lstm"].__dict__["_parameters"]
+    if len(of_lstm) != 3:  # one layer and direction, one bias, no projection; or pruned
+        return None
+    try:
+        return (of_conv["weight"], of_conv["bias"],
+                of_lstm["weight_ih_l0"], of_lstm["weight_hh_l0"], of_lstm["bias_ih_l0"])  # fmt: skip
+    except KeyError:
+        return None
+
+
+def _words(tower: nn.Module, sentences: Tensor | Ragged, lengths: Tensor | None, weights: TowerWeights) -> Words | None:
+    """The sentences for the C code: vectors, or shares of ids and of products in another dtype."""
+    conv: PhraseConv = tower.__dict__["_modules"]["conv"]
     padded = sentences if isinstance(sentences, Tensor) and not sentences.is_nested else None
     if padded is not None and conv.product_dtype is None:
-        words, shares = door.padded(padded, lengths, weights), False
-    elif lengths is not None and padded is None:
+        return door.padded(padded, lengths, weights)
+    if lengths is not None and padded is None:
         return None
-    else:
-        ragged = to_ragged(sentences, lengths, keep_ids=True)
-        rows, ids, shares = ragged.values, None, ragged.table is not None or conv.product_dtype is not None
-        if not ragged.values.is_cpu:
-            return None
-        if shares:
-            rows, ids = conv.shares(ragged)
-        words = door.ragged(rows, ids, ragged.offsets, ragged.uniform, weights, shares)
-    return None if words is None else (words, shares)
+    ragged = to_ragged(sentences, lengths, keep_ids=True)
+    rows, ids, shares = ragged.values, None, ragged.table is not None or conv.product_dtype is not None
+    if not ragged.values.is_cpu:
+        return None
+    if shares:
+        rows, ids = conv.shares(ragged)
+    return door.ragged(rows, ids, ragged.offsets, ragged.uniform, weights, shares)
 
 
-class _Again:
-    """The same states in torch's own operations, where gradients need gradients or come in batches."""
+# The same in torch's own operations, where gradients need gradients or come in batches.
 
-    def __init__(self, words: door.Words, shares: bool, weights: door.TowerWeights) -> None:
-        self.words, self.shares, self.weights = words._replace(rows=words.rows.detach()), shares, weights
 
-    def __call__(self, rows: Tensor, weight: Tensor, bias: Tensor, *of_lstm: Tensor) -> Tensor:
-        _, ids, offsets, lengths, count, span, tokens, _ = self.words
-        kernel_words, filters, _ = self.weights.shape
-        if not self.shares:
-            product = rows.flatten(0, -2) @ weight.flatten(0, 1).t()
-            rows = product.unflatten(1, (kernel_words, filters))
-        if lengths is not None:
-            real = torch.arange(span) < lengths.unsqueeze(1)
-            ids, offsets = real.flatten().nonzero().squeeze(1), offsets_of(lengths)
-        uniform = span if offsets is None else None
-        offsets = torch.arange(count + 1) * span if offsets is None else offsets
-        tokens = torch.arange(tokens) if ids is None else ids
-        starts, offsets = Ragged.unchecked(tokens, offsets, uniform).runs(kernel_words)
-        phrases = add_neighbours(rows, bias, starts, ids)
-        features = F.max_pool1d(phrases.unsqueeze(1), self.weights.own.pool).squeeze(1)
-        zeros = features.new_zeros(1, count, self.weights.hidden)
-        own = Weights(of_lstm, 1, False, 1, False, 0.0)
-        return recurrence.run(Batch(features, offsets[:-1], offsets.diff(), None), (zeros, zeros), own, outputs=False)[
-            1
-        ][0][0]
+def states_again(
+    words: Words, weights: TowerWeights, rows: Tensor, weight: Tensor, bias: Tensor, *of_lstm: Tensor
+) -> Tensor:
+    """The last states of `words`, whose rows are given again, as the weights are."""
+    ids, offsets, kernel_words = words.ids, words.offsets, weights.shape[0]
+    if not words.shares:
+        product = rows.flatten(0, -2) @ weight.flatten(0, 1).t()
+        rows = product.unflatten(1, weights.shape[:2])
+    if words.lengths is not None:
+        real = torch.arange(words.span) < words.lengths.unsqueeze(1)
+        ids, offsets = real.flatten().nonzero().squeeze(1), offsets_of(words.lengths)
+    uniform = words.span if offsets is None else None
+    offsets = torch.arange(words.batch + 1) * words.span if offsets is None else offsets
+    tokens = torch.arange(words.tokens) if ids is None else ids
+    starts, offsets = Ragged.unchecked(tokens, offsets, uniform).runs(kernel_words)
+    phrases = add_neighbours(rows, bias, starts, ids)
+    features = F.max_pool1d(phrases.unsqueeze(1), weights.pool).squeeze(1)
+    zeros = features.new_zeros(1, words.batch, weights.hidden)
+    batch, own = Batch(features, offsets[:-1], offsets.diff(), None), Weights(of_lstm, 1, False, 1, False, 0.0)
+    return recurrence.run(batch, (zeros, zeros), own, outputs=False)[1][0][0]
+
+
+def logits_again(
+    left: Words, right: Words, weights: PairWeights, left_rows: Tensor, right_rows: Tensor, *tensors: Tensor
+) -> Tensor:
+    """The logits of pairs, as `states_again` gives the states."""
+    one = states_again(left, weights.left, left_rows, *tensors[:5])
+    other = states_again(right, weights.right, right_rows, *tensors[5:10])
+    dense, dense_bias, logit, logit_bias = tensors[10:]
+    return F.linear(F.relu(F.linear(one - other, dense, dense_bias)), logit, logit_bias).squeeze(1)
 
 
 # In Triton, on a GPU.

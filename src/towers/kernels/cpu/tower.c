@@ -153,46 +153,73 @@ static int64_t states_of(TowerJob *job, const Sentences *of) {
     return answer;
 }
 
+/* The dense layers' weights by vectors of units, and room for a vector of each. */
+typedef struct {
+    int64_t stride; /* units, filled up to whole vectors */
+    REAL *memory, *dense, *bias, *weight, *rest; /* dense: "hidden stride" */
+} PackedHead;
+
+/* Memory for `more` numbers behind the weights, too. */
+static PackedHead packed_head(const Head *head, int64_t more) {
+    const int64_t units = head->units, hidden = head->hidden;
+    PackedHead packed = {blocks_of(units) * LANES};
+    packed.memory = packed.dense = room(packed.stride * (hidden + 2) + more);
+    if (!packed.memory) return packed;
+    packed.bias = packed.dense + packed.stride * hidden, packed.weight = packed.bias + packed.stride;
+    packed.rest = packed.weight + packed.stride;
+    for (int64_t at = 0; at < units; at += LANES) {
+        turn(packed.dense + at, packed.stride, head->dense + at * hidden, least(LANES, units - at), hidden);
+        store(packed.bias + at, load_some(head->dense_bias + at, units - at));
+        store(packed.weight + at, load_some(head->logit + at, units - at));
+    }
+    return packed;
+}
+
+/* The first dense layer of the difference of two states, a vector of units from `at` on. */
+INLINE V dense_of(const PackedHead *packed, const REAL *left, const REAL *right, int64_t hidden, int64_t at) {
+    V sum = load(packed->bias + at);
+    for (int64_t k = 0; k < hidden; k++)
+        sum = mul_add(load(packed->dense + k * packed->stride + at), all(left[k] - right[k]), sum);
+    return sum;
+}
+
 /* relu of the difference by one dense layer, then the other; sums in the order of the units. */
 static int64_t logits_of(const TowerJob *job) {
-    const Head *head = job->head;
-    const int64_t units = head->units, hidden = head->hidden, blocks = blocks_of(units), stride = blocks * LANES;
-    REAL *turned = room(stride * (hidden + 3));
-    if (!turned) return NO_MEMORY;
-    REAL *biases = turned + stride * hidden, *weights = biases + stride, *products = weights + stride;
-    for (int64_t at = 0; at < units; at += LANES) {
-        turn(turned + at, stride, head->dense + at * hidden, least(LANES, units - at), hidden);
-        store(biases + at, load_some(head->dense_bias + at, units - at));
-        store(weights + at, load_some(head->logit + at, units - at));
-    }
+    const int64_t hidden = job->head->hidden;
+    const PackedHead packed = packed_head(job->head, blocks_of(job->head->units) * LANES);
+    REAL *products = packed.rest;
+    if (!packed.memory) return NO_MEMORY;
     for (int64_t pair = 0; pair < job->count; pair++) {
         const REAL *left = job->left.states + pair * hidden, *right = job->right.states + pair * hidden;
-        for (int64_t at = 0; at < stride; at += LANES) {
-            V sum = load(biases + at);
-            for (int64_t k = 0; k < hidden; k++) sum = mul_add(load(turned + k * stride + at), all(left[k] - right[k]), sum);
+        for (int64_t at = 0; at < packed.stride; at += LANES) {
+            V sum = dense_of(&packed, left, right, hidden, at);
             sum = (V)((Mask)sum & ~(sum < all(0))); /* a NaN stays */
-            store(products + at, sum * load(weights + at));
+            store(products + at, sum * load(packed.weight + at));
         }
-        REAL logit = *head->logit_bias;
-        for (int64_t unit = 0; unit < units; unit++) logit += products[unit];
+        REAL logit = *job->head->logit_bias;
+        for (int64_t unit = 0; unit < job->head->units; unit++) logit += products[unit];
         job->logits[pair] = logit;
     }
-    leave(turned);
+    leave(packed.memory);
     return DONE;
 }
 
-int64_t NAME(tower_forward)(TowerJob *job) {
-    Parallel *const parallel = job->parallel;
-    if (!job->head) return with_threads(states_of(job, &job->left), parallel, job->parallel);
+int64_t NAME(tower_forward)(const TowerJob *given) {
+    TowerJob own = *given, *job = &own;
+    int64_t answer;
+    if (!job->head) {
+        answer = states_of(job, &job->left);
+        return with_threads(answer, given->parallel, job->parallel);
+    }
     const int64_t size = job->count * job->head->hidden;
-    REAL *states = room(most(1, 2 * size));
-    if (!states) return NO_MEMORY;
-    job->left.states = states, job->right.states = states + size;
-    int64_t answer = states_of(job, &job->left);
+    REAL *states = job->left.states ? 0 : room(most(1, 2 * size));
+    if (!job->left.states && !states) return NO_MEMORY;
+    if (states) job->left.states = states, job->right.states = states + size;
+    answer = states_of(job, &job->left);
     if (answer == DONE) answer = states_of(job, &job->right);
     if (answer == DONE) answer = logits_of(job);
     leave(states);
-    return with_threads(answer, parallel, job->parallel);
+    return with_threads(answer, given->parallel, job->parallel);
 }
 
 /* Parts of the sentences in an LSTM's backward pass: a power of two, so that each has some that go side by side. */
@@ -272,9 +299,8 @@ static int64_t phrases_backward(TowerBackwardJob *job, const Places *places, REA
     return phrases.wrong ? WRONG_IDS : DONE;
 }
 
-int64_t NAME(tower_backward)(TowerBackwardJob *job) {
+static int64_t gradients_of(TowerBackwardJob *job) {
     const Sentences *of = &job->sentences;
-    Parallel *const parallel = job->parallel;
     Places places = places_in(of, job->count, of->places);
     if (!are_alike(of)) { /* as forward left them */
         const int64_t last = job->count - 1;
@@ -288,5 +314,71 @@ int64_t NAME(tower_backward)(TowerBackwardJob *job) {
     lstm_backward(job, &places, memory, g_features);
     const int64_t answer = phrases_backward(job, &places, g_features);
     leave(memory);
-    return with_threads(answer, parallel, job->parallel);
+    return answer;
+}
+
+int64_t NAME(tower_backward)(const TowerBackwardJob *given) {
+    TowerBackwardJob job = *given;
+    const int64_t answer = gradients_of(&job);
+    return with_threads(answer, given->parallel, job.parallel);
+}
+
+/* The gradients of the dense layers, and of the left states; those of the right ones are their negatives. What forward
+   had between the layers is made again. */
+static int64_t head_backward(const PairBackwardJob *job, REAL *g_left, REAL *g_right) {
+    const Head *head = job->head;
+    const int64_t units = head->units, hidden = head->hidden, wide = blocks_of(hidden) * LANES;
+    const int64_t of_sums = blocks_of(units) * LANES * (hidden + 3);
+    const PackedHead packed = packed_head(head, of_sums + units * wide);
+    if (!packed.memory) return NO_MEMORY;
+    REAL *flow = packed.rest, *g_bias = flow + packed.stride, *g_weight = g_bias + packed.stride;
+    REAL *g_dense = g_weight + packed.stride, *rows = packed.rest + of_sums; /* "hidden stride"; "units wide" */
+    double g_logit_bias = 0;
+    memset(packed.rest, 0, (of_sums + units * wide) * sizeof(REAL));
+    for (int64_t unit = 0; unit < units; unit++)
+        memcpy(rows + unit * wide, head->dense + unit * hidden, hidden * sizeof(REAL));
+    for (int64_t pair = 0; pair < job->left.count; pair++) {
+        const REAL *left = job->left.sentences.states + pair * hidden, *right = job->right.sentences.states + pair * hidden;
+        const V gradient = all(job->g_logits[pair]);
+        g_logit_bias += job->g_logits[pair];
+        for (int64_t at = 0; at < packed.stride; at += LANES) {
+            const V sum = dense_of(&packed, left, right, hidden, at);
+            const V rectified = (V)((Mask)sum & ~(sum < all(0)));
+            const V own = (V)((Mask)(gradient * load(packed.weight + at)) & ~(sum <= all(0))); /* a NaN stays */
+            store(flow + at, own);
+            store(g_weight + at, mul_add(gradient, rectified, load(g_weight + at)));
+            store(g_bias + at, load(g_bias + at) + own);
+            for (int64_t k = 0; k < hidden; k++) {
+                REAL *to = g_dense + k * packed.stride + at;
+                store(to, mul_add(own, all(left[k] - right[k]), load(to)));
+            }
+        }
+        for (int64_t at = 0; at < wide; at += LANES) {
+            V sum = all(0);
+            for (int64_t unit = 0; unit < units; unit++) sum = mul_add(all(flow[unit]), load(rows + unit * wide + at), sum);
+            store_some(g_left + pair * hidden + at, sum, hidden - at);
+            store_some(g_right + pair * hidden + at, -sum, hidden - at);
+        }
+    }
+    for (int64_t unit = 0; unit < units; unit++) {
+        job->g_dense_bias[unit] = g_bias[unit], job->g_logit[unit] = g_weight[unit];
+        for (int64_t k = 0; k < hidden; k++) job->g_dense[unit * hidden + k] = g_dense[k * packed.stride + unit];
+    }
+    *job->g_logit_bias = g_logit_bias;
+    leave(packed.memory);
+    return DONE;
+}
+
+int64_t NAME(pair_backward)(const PairBackwardJob *given) {
+    TowerBackwardJob left = given->left, right = given->right;
+    const int64_t size = left.count * given->head->hidden;
+    REAL *g_states = room(most(1, 2 * size));
+    if (!g_states) return NO_MEMORY;
+    left.g_states = g_states, right.g_states = g_states + size;
+    int64_t answer = head_backward(given, g_states, g_states + size);
+    if (answer == DONE && left.g_bias) answer = gradients_of(&left);
+    right.parallel = left.parallel; /* absent, if it failed */
+    if (answer == DONE && right.g_bias) answer = gradients_of(&right);
+    leave(g_states);
+    return with_threads(answer, given->left.parallel, right.parallel);
 }

@@ -1,4 +1,4 @@
-/* What `tower.c` takes and gives. `door.py` makes all of these, after it has checked every size. */
+/* What `tower.c` takes and gives. `tower_call.py` makes all of these, after `door.py` has checked every size. */
 
 #include "lstm.h"
 #include "phrases.h"
@@ -33,7 +33,7 @@ typedef struct {
     const int64_t *offsets; /* "count+1": the tokens of each sentence; absent: `span` tokens each */
     const int64_t *lengths; /* "count": how many of its `span` tokens are real; absent: all */
     int64_t words, tokens, span;
-    REAL *states;    /* "count hidden"; of two towers absent */
+    REAL *states;    /* "count hidden"; of two towers it may be absent */
     int64_t *places; /* "4 * count + 2 + tokens": where the sentences are, see `Places` */
     int32_t *chosen; /* "tokens filters/pool" */
     REAL *features;  /* "tokens filters/pool" */
@@ -65,8 +65,18 @@ typedef struct {
     REAL *g_bias, *g_w_ih, *g_w_hh, *g_lstm_bias;
 } TowerBackwardJob;
 
+/* The gradients of two towers with their head, from that of the logits. `g_states` is made here; a side whose `g_bias`
+   is absent gets none. */
+typedef struct {
+    TowerBackwardJob left, right; /* their sentences have `states`, as forward left them */
+    const Head *head;
+    const REAL *g_logits; /* "count" */
+    REAL *g_dense, *g_dense_bias, *g_logit, *g_logit_bias; /* as those of `Head` */
+} PairBackwardJob;
+
 /* What a call answers; ALONE is added where threads could not be started, and one did all the work. */
 enum { DONE = 0, WRONG_LENGTHS = 1, WRONG_IDS = 2, NO_MEMORY = 3, ALONE = 4 };
 
-EXPORT int64_t NAME(tower_forward)(TowerJob *job);
-EXPORT int64_t NAME(tower_backward)(TowerBackwardJob *job);
+EXPORT int64_t NAME(tower_forward)(const TowerJob *given);
+EXPORT int64_t NAME(tower_backward)(const TowerBackwardJob *given);
+EXPORT int64_t NAME(pair_backward)(const PairBackwardJob *given);

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from towers.kernels.batch import as_tensors
-from towers.kernels.cpu import door
+from towers.kernels.cpu import door, tower_call
 from towers.kernels.cpu.library import REALS, code
 
 _MOST = 64
@@ -61,7 +61,7 @@ def tower(
         RuntimeError: the tensors are not dense, or their sizes or dtypes do not fit each other.
     """
     words, weights = _checked(sentences, offsets, lengths, (weight, bias, w_ih, w_hh, lstm_bias), pool)
-    return _whole(door.states(words, weights, shares=False))
+    return _whole(tower_call.states(words, weights))
 
 
 @tower.register_fake
@@ -86,9 +86,9 @@ def tower_backward(
 ) -> list[Tensor]:
     """The gradients of sentences (without numbers unless wanted) and weights, from that of the states."""
     words, weights = _checked(sentences, offsets, lengths, (weight, bias, w_ih, w_hh, lstm_bias), pool)
-    _, kept = _whole(door.states_and_kept(words, weights, shares=False))
+    _, kept = _whole(tower_call.states_and_kept(words, weights))
     gradient = door.as_before("a tower's gradient", gradient, (words.batch, weights.hidden), weights.dtype)
-    of_rows, *others = door.backward(words, weights, False, kept, gradient, wants_rows=wants_sentences)
+    of_rows, *others = tower_call.backward(words, weights, kept, gradient, wants_rows=wants_sentences)
     return [sentences.new_empty(0) if one is None else one for one in (of_rows, *others)]
 
 
