@@ -45,6 +45,7 @@ CASES = [
     ('glove CR', 'v.txt', (L+M).replace("\n","\r"), 'v.txt, line 1: lines end in carriage returns alone, as on old Macs; save the file with other line ends'),
     ('glove no end', 'v.txt', (L+M)[:-1], GOOD),
     ('BOM', 'v.txt', "\ufeff"+L+M, GOOD),
+    ('BOM inside, of joined files', 'v.txt', L+"\ufeff"+M, GOOD),
     ('BOM header', 'v.txt', "\ufeff2 3\n"+L+M, GOOD),
     ('tabs', 'v.txt', (L+M).replace(" ","\t"), GOOD),
     ('commas', 'v.txt', (L+M).replace(" ",","), "v.txt, line 1: expected a word and its numbers, with spaces between, not 'the,0.5,1,-2\\n'"),

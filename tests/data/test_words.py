@@ -99,4 +99,5 @@ def test_rule_is_settled_once_applied(text: str) -> None:
 
 
 def test_spaces_divide_at_spaces_only() -> None:
+    assert split_spaces("\ufeffa dog") == ["a", "dog"]  # of joined files
     assert split_spaces("  do n't  stop\u00a0here\t. ") == ["do", "n't", "stop\u00a0here\t."]

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from array import array
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -98,6 +99,7 @@ class TextReader(VectorReader):
             raise self._mistake(start, f"has {LONGEST_LINE >> 20} MB or more; are these word vectors?")
         if not line.isascii():
             self._check_encoding(start, line)
+            line = line.removeprefix(BOM_UTF8)  # files that were joined have it inside
         line = line.rstrip(b" \t\r\n")
         if not line:
             return None

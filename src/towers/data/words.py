@@ -34,8 +34,11 @@ def split_words(text: str) -> list[str]:
 
 
 def split_spaces(text: str) -> list[str]:
-    """What stands between spaces (U+0020, nothing else), for text whose words are already divided."""
-    return [word for word in text.split(" ") if word]
+    """What stands between spaces (U+0020, nothing else), for text whose words are already divided.
+
+    Byte order marks are left out: files that were joined have them inside.
+    """
+    return [word for word in text.replace("\ufeff", "").split(" ") if word]
 
 
 def forms(word: str) -> tuple[str, ...]:
