@@ -13,7 +13,7 @@ from towers.answers import load as load_model
 from towers.data import Coverage, SentencePairs, WordVectors, sample_pairs
 from towers.data.columns import Columns
 from towers.data.kept_vectors import FILE, FIRST, save_vectors
-from towers.data.pairs import read_labels, read_second
+from towers.data.pair_labels import read_labels, read_second
 from towers.data.readers import read_rows
 from towers.data.rows import Rows
 from towers.data.words import is_unspaced

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from towers.checkpoint import replace
-from towers.data.readers import ENDINGS, Source, Stream, TableFormat, ending_of
+from towers.data.readers import ENDINGS, TableFormat, ending_of
+from towers.data.sources import Source, Stream
 
 STANDARD = Path("-")
 

@@ -12,15 +12,15 @@ from torch import Tensor
 from towers.data.batches import Batch, batch_order, cut, fingerprint, reorder
 from towers.data.columns import Columns, Split
 from towers.data.memory_rows import MemoryRows, is_table
-from towers.data.readers import WINDOW, Source, TableFormat, read_rows
+from towers.data.pair_labels import read_labels, read_second
+from towers.data.readers import WINDOW, TableFormat, read_rows
 from towers.data.rows import Rows
+from towers.data.sources import Source
 from towers.data.vectors import BLANK, WordVectors
 from towers.kernels.order import offsets_of
 from towers.ragged import Ragged
 
 Sentence = tuple[str, ...]
-MANY = 100
-"""Classes that a second label may have."""
 
 
 class SentencePairs:
@@ -359,53 +359,6 @@ class SentencePairs:
                     at = int(outside[0, 0])
                     problem = f"the {name} is {float(labels[at]):g}; it must be from 0 to 1"
                     raise ValueError(f"{self.source}, line {self.lines[at]}: {problem}")
-
-
-def read_labels(
-    columns: Columns,
-    name: str | None,
-    label_range: tuple[float, float],
-    classes: bool | Literal["found"] | Sequence[str] = False,
-    yes: str | None = None,
-) -> dict[str, Any]:
-    """The arguments of SentencePairs about the labels of a column: `labels`, and `classes` where they are classes.
-
-    Raises:
-        ValueError: a cell is no number, or outside of the range; none of the classes; or none is `yes`.
-    """
-    if name is None:
-        return {}
-    if yes is not None:
-        names = columns.classes(name)
-        if yes not in names:
-            listed = ", ".join(map(repr, sorted(set(names))[:8]))
-            raise ValueError(f"{columns.rows.path}: no {name} is {yes!r}; there are {listed}")
-        return {"labels": [float(found == yes) for found in names]}
-    if classes == "found":
-        classes = columns.none_is_a_number(name)
-    if classes is False:
-        return {"labels": columns.labels(name, label_range)}
-    known = sorted(set(columns.classes(name))) if classes is True else list(classes)
-    return {"labels": columns.class_numbers(name, known), "classes": known}
-
-
-def read_second(
-    columns: Columns,
-    name: str | None,
-    classes: Sequence[str] | None = None,
-    label_range: tuple[float, float] | None = None,
-) -> dict[str, Any]:
-    """As `read_labels`, of a second label: of degrees in `label_range`, or of classes."""
-    if name is None:
-        return {}
-    if label_range is not None:
-        return {"second": columns.labels(name, (label_range[0], label_range[1]))}
-    known = sorted(set(columns.classes(name))) if classes is None else list(classes)
-    if len(known) > MANY:
-        problem = f"{name} has {len(known)} different values; a second label is of classes, at most {MANY}"
-        problem += ", or of degrees: say their range (--second-label-range)"
-        raise ValueError(f"{columns.rows.path}: {problem}")
-    return {"second": columns.class_numbers(name, known), "second_classes": known}
 
 
 def _sentences(name: str, sentences: Sequence[Sequence[str]]) -> list[Sentence]:

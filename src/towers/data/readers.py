@@ -6,22 +6,20 @@ text, both without a warning, and does not say on which line an error is.
 
 import csv
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
 from itertools import chain, count
 from os import PathLike, fspath
 from pathlib import Path
-from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, cast
 
 from towers.data.encoding import GZIP, RETURNS, decode_line, gunzip
-from towers.data.rows import FrameRows, Rows, TextRows, need_polars, one_line
+from towers.data.parquet_reader import read_parquet
+from towers.data.rows import Rows, TextRows, need_polars, one_line
+from towers.data.sources import Source, Stream, first_bytes, size_of
 
 if TYPE_CHECKING:
     import polars
@@ -40,32 +38,6 @@ LETTERS = 1 << 22
 """The bytes of lines after which a window of rows ends, even with fewer rows."""
 LONGEST = 1 << 26
 """A line with this number of bytes or more is refused."""
-GROUP = 1 << 16
-"""Rows of Parquet that polars reads at a time; each read has a fixed cost."""
-
-
-class Stream(NamedTuple):
-    """An open binary file, such as standard input.
-
-    Attributes:
-        name: what errors call it.
-        file: the file.
-        left_out: of a part of a file, (first, count): behind its first lines this number of lines is left out. Errors
-            and rows count them.
-
-    >>> import io
-    >>> from towers.data import SentencePairs, Stream
-    >>> lines = Stream("two lines", io.BytesIO(b"sentence1,sentence2\\na dog runs,an animal moves\\n"))
-    >>> [pairs.left for pairs in SentencePairs.stream(lines, format="csv", label_column=None)]
-    [[('a', 'dog', 'runs')]]
-    """
-
-    name: str
-    file: BinaryIO
-    left_out: tuple[int, int] = (0, 0)
-
-
-Source = str | PathLike[str] | Stream
 
 
 def read_rows(
@@ -93,7 +65,7 @@ def read_rows(
     if separator is not None and (told != "csv" or len(separator) != 1 or separator in '"\r\n'):
         raise ValueError(f"separator ({separator!r}) must be one character, of a CSV file; this file is {told}")
     if told == "parquet":
-        return _read_parquet(source, rows)
+        return read_parquet(source, rows)
     if told == "tsv":
         return _read_text(source, partial(_tsv_rows, refuse_quotes=format is None), rows)
     return _read_text(source, None if told == "jsonl" else partial(csv_rows, separator=separator), rows)
@@ -190,21 +162,6 @@ class Lines:
         return min(self.bytes / self.size, 1.0) if self.size else None
 
 
-def _size(file: BinaryIO) -> int | None:
-    """The size of a regular file."""
-    try:
-        status = os.fstat(file.fileno())
-    except OSError:  # there is no file behind it
-        return None
-    return status.st_size if S_ISREG(status.st_mode) else None
-
-
-def _first_bytes(file: BinaryIO) -> bytes:
-    """The first bytes of a file, where they can be seen without being taken from it."""
-    peek = getattr(file, "peek", None)
-    return b"" if peek is None else cast(bytes, peek(len(GZIP)))
-
-
 Fields = Iterator[tuple[int, list[str]]]
 
 
@@ -213,8 +170,8 @@ def _read_text(source: Source, fields: Callable[["Lines"], Fields] | None, rows:
     name = source.name if isinstance(source, Stream) else fspath(source)
     with ExitStack() as opened:
         file = source.file if isinstance(source, Stream) else opened.enter_context(open(source, "rb"))
-        size = _size(file)
-        if name.lower().endswith(".gz") or _first_bytes(file).startswith(GZIP):
+        size = size_of(file)
+        if name.lower().endswith(".gz") or first_bytes(file).startswith(GZIP):
             file, size = opened.enter_context(gunzip(name, file)), None
         lines = Lines(name, file, size, source.left_out if isinstance(source, Stream) else (0, 0))
         yield from _json_rows(lines, rows) if fields is None else _text_rows(lines, fields(lines), rows)
@@ -386,44 +343,3 @@ def _once_each(items: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, count in Counter(name for name, _ in items).items() if count > 1)
         raise ValueError(f"an object has the key {twice!r} twice")
     return record
-
-
-# Parquet.
-
-
-def _read_parquet(source: Source, rows: int | None) -> Iterator[Rows]:
-    polars = need_polars()
-    name = source.name if isinstance(source, Stream) else fspath(source)
-    with _as_file(source) as path:
-        if os.path.getsize(path) == 0:
-            raise ValueError(f"{name} is empty; expected a Parquet file")
-        try:
-            table = polars.scan_parquet(path, glob=False)
-            total = int(table.select(polars.len()).collect().item())
-            group = max(total, 1) if rows is None else GROUP
-            end = 0
-            for start in range(0, total, group):
-                for frame in table.slice(start, group).collect().iter_slices(rows or group):
-                    start, end = end, end + len(frame)
-                    yield FrameRows(name, frame, range(start + 1, end + 1), end / total)
-            if not total:
-                yield FrameRows(name, table.collect(), [])
-        except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
-            raise ValueError(f"{name}: is no Parquet file, or damaged: {one_line(error)}") from None
-
-
-@contextmanager
-def _as_file(source: Source) -> Generator[str]:
-    """The path of a seekable file with the source's content: a stream is copied into a temporary file."""
-    if isinstance(source, Stream):
-        with tempfile.NamedTemporaryFile(suffix=".parquet") as spool:
-            shutil.copyfileobj(source.file, spool)
-            spool.flush()
-            yield spool.name
-    else:
-        with open(source, "rb") as file:  # polars does not name the file in its errors
-            if _size(file) is not None:
-                yield fspath(source)
-                return
-            with _as_file(Stream(fspath(source), file)) as path:
-                yield path

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from towers.checkpoint import without_nan
-from towers.data.readers import GROUP, TableFormat
+from towers.data.parquet_reader import GROUP
+from towers.data.readers import TableFormat
 from towers.data.rows import Rows, need_polars, one_line
 
 Values = Sequence[Any]
