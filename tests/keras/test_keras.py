@@ -1,5 +1,6 @@
 """Networks in files of Keras: read as Keras computes them, written so that they come back, and nothing else let in."""
 
+import copy
 import io
 import json
 import os
@@ -92,7 +93,8 @@ def test_remarks_tell_what_is_not_carried_over(variants):
     assert "without a sigmoid" in remarks("logits")
     assert "Dropout" in remarks("operators")
     assert remarks("sizes") == ""
-    assert "'dense' (Dense): has no bias: dense.bias is zeros, and is trained" in remarks("no_bias")
+    assert "'dense' (Dense): has no bias: dense.bias is zeros, and is not trained" in remarks("no_bias")
+    assert "what is not trained is trained again in a model from a saved folder" in remarks("no_bias")
 
 
 def test_load_warns_where_training_would_differ(variants, tmp_path):
@@ -100,7 +102,6 @@ def test_load_warns_where_training_would_differ(variants, tmp_path):
     for file, told in (
         (path, "'lstm' .LSTM.: kernel_regularizer: acts in training only"),
         (variants / "operators.keras", "Dropout.: acts in training only"),
-        (variants / "no_bias.h5", "'lstm' .LSTM.: has no bias: left.lstm.bias_ih_l0 is zeros"),
     ):
         with pytest.warns(UserWarning, match=told) as caught:
             towers.keras.load(file)
@@ -699,37 +700,97 @@ def test_an_optimizer_says_where_its_training_differs(tmp_path, shared):
     assert [entry.filename for entry in caught] == [__file__]
 
 
-def without_logits_bias(source: Path, target: Path) -> Path:
-    """The trained network as if its last Dense had no bias, and its optimizer none of that bias's moments."""
+def last_layer(source: Path, target: Path, **settings) -> Path:
+    """The trained network with other settings of its last Dense, and without what its optimizer then does not keep."""
     content = members(source)
     config = json.loads(content["config.json"])
     last = [layer["config"] for layer in config["config"]["layers"] if layer["class_name"] == "Dense"][-1]
-    last["use_bias"] = False
+    last.update(settings)
     buffer = io.BytesIO(content["model.weights.h5"])
     with h5py.File(buffer, "r+") as file:
-        del file["layers/dense_1/vars/1"]
-        moments = sorted(file["optimizer/vars"], key=int)[-2:]  # the last array's: the bias of the last layer
-        assert all(file[f"optimizer/vars/{name}"].shape == (1,) for name in moments)
-        for name in moments:
+        if "use_bias" in settings:
+            del file["layers/dense_1/vars/1"]
+        arrays = 1 if "use_bias" in settings else 2  # the bias is the last of them
+        for name in sorted(file["optimizer/vars"], key=int)[-2 * arrays :]:
+            assert file[f"optimizer/vars/{name}"].shape[-1:] == (1,)
             del file[f"optimizer/vars/{name}"]
     written(target, content | {"config.json": json.dumps(config).encode(), "model.weights.h5": buffer.getvalue()})
     return target
 
 
-def test_a_bias_that_keras_has_not_stays_zero(tmp_path, shared):
-    path = without_logits_bias(shared / "keras" / "model_after_training.keras", tmp_path / "a.keras")
-    with pytest.warns(UserWarning, match=r"has no bias: logit\.bias is zeros"):
-        model = towers.keras.load(path)
-    message = r"use_bias is False .*Freeze them first: model\.logit\.bias\.requires_grad_\(False\)"
-    with pytest.raises(ValueError, match=message):
-        towers.keras.load_optimizer(path, model, kind="adam")
-    model.logit.bias.requires_grad_(False)
+@pytest.mark.parametrize(
+    ("settings", "frozen"),
+    [({"use_bias": False}, ["logit.bias"]), ({"trainable": False}, ["logit.weight", "logit.bias"])],
+    ids=["no bias", "frozen"],
+)
+def test_what_keras_does_not_train_stays_as_it_is(tmp_path, shared, settings, frozen):
+    path = last_layer(shared / "keras" / "model_after_training.keras", tmp_path / "a.keras", **settings)
+    model = towers.keras.load(path)
+    assert not_trained(model) == frozen
     optimizer = towers.keras.load_optimizer(path, model, kind="adam")
-    before = model.logit.weight.detach().clone()
+    before = copy.deepcopy(model.state_dict())
     F.binary_cross_entropy_with_logits(model(torch.randn(2, 4, 300), torch.randn(2, 5, 300)), torch.ones(2)).backward()
     optimizer.step()
-    assert float(model.logit.bias.detach()) == 0
-    assert not torch.equal(model.logit.weight, before)
+    assert [name for name, value in model.state_dict().items() if torch.equal(value, before[name])] == frozen
+    model.logit.bias.requires_grad_(True)
+    message = (
+        r"logit\.bias are frozen, or have no bias; .*Freeze them first: model\.logit\.bias\.requires_grad_\(False\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        towers.keras.load_optimizer(path, model, kind="adam")
+
+
+def not_trained(model: TwoTowers) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+
+
+def test_what_is_not_trained_is_written_so(tmp_path):
+    sizes = {"vector_width": 8, "filters": 6, "pool": 3, "hidden": 5}
+    model = TwoTowers(Tower(**sizes), Tower(5, **sizes), dense=3, dropout=0.25)
+    for parameter in (*model.left.lstm.parameters(), *model.right.conv.parameters(), model.dense.bias):
+        parameter.requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for ending in (".keras", ".h5", ".weights.h5"):
+            path = tmp_path / f"a{ending}"
+            towers.keras.save(model, path)
+            back = towers.keras.load(path, like=model if ending == ".weights.h5" else None)
+            assert not_trained(back) == not_trained(model)
+            assert back.dropout.p == 0.25
+    layers = {
+        layer["name"]: layer for layer in json.loads(members(tmp_path / "a.keras")["config.json"])["config"]["layers"]
+    }
+    assert [name for name, layer in layers.items() if not layer["config"]["trainable"]] == ["right_conv", "left_lstm"]
+    assert not layers["dense"]["config"]["use_bias"]
+    model.left.conv.weight.requires_grad_(False)
+    model.logit.bias.data += 1
+    model.logit.bias.requires_grad_(False)
+    told = "left.conv.weight is trained, for Keras freezes whole layers; logit.bias is trained"
+    with pytest.warns(UserWarning, match=rf"a\.keras: .*: {told}") as caught:
+        towers.keras.save(model, tmp_path / "a.keras")
+    assert caught[0].filename == __file__
+    assert not_trained(towers.keras.load(tmp_path / "a.keras")) == [
+        *(name for name in not_trained(model) if name not in ("left.conv.weight", "logit.bias"))
+    ]
+    with pytest.warns(UserWarning, match=r"word_dropout=0\.5, which Keras does not have, is left out"):
+        towers.keras.save(TwoTowers(word_dropout=0.5), tmp_path / "a.keras")
+
+
+def test_a_frozen_model_freezes_its_layers(variants, tmp_path):
+    def freeze(layers, config):
+        model = next(layer for layer in layers.values() if layer["class_name"] in ("Functional", "Sequential"))
+        model["config"]["trainable"] = False
+
+    found = convert(changed(variants / "nested_sequential.keras", tmp_path / "a.keras", freeze), None, {})
+    left = [
+        "left.conv.weight",
+        "left.conv.bias",
+        "left.lstm.weight_ih_l0",
+        "left.lstm.weight_hh_l0",
+        "left.lstm.bias_ih_l0",
+    ]
+    assert not_trained(found.model) in (left, [name.replace("left", "right") for name in left])
+    assert any("is frozen: " in remark for remark in found.remarks)
 
 
 # Layouts of which no real file could be made here: written after the published ones.

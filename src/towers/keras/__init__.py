@@ -20,12 +20,15 @@ def load(
     """Read the network of a Keras file.
 
     Reads `.keras` (a zip or an unpacked folder) and `.weights.h5` of Keras 3, and `.h5` of Keras 1, 2 and 3. Left is
-    the first operand of Subtract. TwoTowers.probability gives what the network gave in Keras.
+    the first operand of Subtract. TwoTowers.probability gives what the network gave in Keras. What Keras does not train
+    is not trained here (requires_grad is False): layers that are frozen there (trainable=False), and the biases, zeros,
+    of layers with use_bias=False. Dropout on the difference is TwoTowers's `dropout`.
 
     Args:
         path: the file.
         like: for a file of weights alone, a TwoTowers of its sizes; its towers are taken in the order of the layers in
-            the file. Beside another file it must agree with what the file says.
+            the file, and what it says of training (dropout, requires_grad) is taken over. Beside another file it must
+            agree with what the file says.
         lambdas: what Lambda layers do, by their names: "squeeze", "expand_dims" or "subtract". Their code is not read.
 
     Raises:
@@ -35,9 +38,8 @@ def load(
             message names the layer and what differs.
 
     Warns:
-        UserWarning: a training that goes on would differ from Keras's: the network has dropout, regularizers or
-            constraints, which are left out, or layers with use_bias=False, whose biases are zeros here and are trained
-            unless you freeze them.
+        UserWarning: a training that goes on would differ from Keras's: the network has regularizers, constraints, or
+            dropout in another place than on the difference, which are left out.
 
     >>> import tempfile
     >>> from towers import TwoTowers, keras
@@ -74,6 +76,10 @@ def save(model: TwoTowers, path: str | PathLike[str]) -> None:
         ValueError: the name has another end; a layer of a tower was replaced; parameters are of several dtypes, of one
             that Keras's files do not hold, or not finite; or gates are the hard sigmoid of Keras 2.
 
+    Warns:
+        UserWarning: a training that goes on in Keras would differ: the model has word_dropout, or a layer is frozen in
+            part. Layers that are frozen as a whole are so there too, as is a bias of zeros alone (use_bias=False).
+
     >>> import tempfile
     >>> from towers import TwoTowers, keras
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -99,8 +105,8 @@ def load_optimizer(path: str | PathLike[str], model: TwoTowers, kind: str | None
         ImportError: pyfive is not installed.
         OSError: the file cannot be read.
         ValueError: the file names another optimizer or none, its Adam has what KerasAdam has not (decay, clipping,
-            AMSGrad, a schedule), it holds no state, or the state is another network's; or a layer has use_bias=False
-            there, and its bias in `model`, which Keras has not, is trained: freeze it with requires_grad_(False).
+            AMSGrad, a schedule), it holds no state, or the state is another network's; or `model` trains what Keras
+            does not, a frozen layer or the bias of one with use_bias=False: freeze it with requires_grad_(False).
 
     Warns:
         UserWarning: training goes on otherwise than in Keras: dropout, regularizers or constraints are left out.

@@ -44,6 +44,7 @@ class Layer:
         graph: its own layers, if it is a model.
         saved: where `.weights.h5` of Keras 3 has its numbers, such as "layers/conv2d_1".
         model: the outermost model that it is inside of, None for a layer of the network itself.
+        trainable: False where it is frozen, or a model that it is inside of.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Layer:
     graph: "Graph | None" = None
     saved: str = ""
     model: "Layer | None" = None
+    trainable: bool = True
 
     def __str__(self) -> str:
         return f"layer {self.name!r} ({self.kind})"
@@ -86,7 +88,7 @@ def read_graph(config: Json, name: str) -> Graph:
         ValueError: it is no network that Keras writes.
     """
     try:
-        graph = _graph(config, "", 0)
+        graph = _graph(config, "", 0, trainable=True)
         for model in graph.layers.values():
             for layer in model.graph.all_layers() if model.graph else ():
                 layer.model = model
@@ -101,7 +103,7 @@ class _Refused(Exception):
     """The message of a refusal on its way to where the file's name is known."""
 
 
-def _graph(model: Json, saved: str, depth: int) -> Graph:
+def _graph(model: Json, saved: str, depth: int, *, trainable: bool) -> Graph:
     if depth > _DEEPEST:
         raise _Refused(f"models are nested more than {_DEEPEST} deep")
     kind = _kind(model)
@@ -109,10 +111,11 @@ def _graph(model: Json, saved: str, depth: int) -> Graph:
         raise _Refused(f"the file holds a {kind}; a Functional or Sequential network is read")
     settings: Any = model["config"]
     entries = cast("list[Json]", settings["layers"] if isinstance(settings, dict) else settings)
+    trainable = trainable and _is_trainable(settings)
     layers: dict[str, Layer] = {}
     counts: dict[str, int] = {}
     for entry in entries:
-        layer = _layer(entry, saved, counts, depth)
+        layer = _layer(entry, saved, counts, depth, trainable)
         if layer.name in layers:
             raise _Refused(f"two layers have the name {layer.name!r}")
         layers[layer.name] = layer
@@ -137,15 +140,20 @@ def _kind(entry: Json) -> str:
     return kind
 
 
-def _layer(entry: Json, saved: str, counts: dict[str, int], depth: int) -> Layer:
+def _is_trainable(settings: Any) -> bool:
+    return not isinstance(settings, dict) or bool(cast("Json", settings).get("trainable", True))
+
+
+def _layer(entry: Json, saved: str, counts: dict[str, int], depth: int, trainable: bool) -> Layer:
     kind = _kind(entry)
     settings: Any = entry["config"]
     name: object = entry.get("name") or (cast("Json", settings).get("name") if isinstance(settings, dict) else None)
     if type(name) is not str:
         raise _Refused(f"a layer of class {kind} has no name")
     place = f"{saved}layers/{saved_name(kind, counts)}"
-    graph = _graph(entry, f"{place}/", depth + 1) if kind in MODELS else None
-    return Layer(kind, name, cast("Json", settings) if graph is None else {}, graph=graph, saved=place)
+    graph = _graph(entry, f"{place}/", depth + 1, trainable=trainable) if kind in MODELS else None
+    own = cast("Json", settings) if graph is None else {}
+    return Layer(kind, name, own, graph=graph, saved=place, trainable=trainable and _is_trainable(settings))
 
 
 def saved_name(kind: str, counts: dict[str, int]) -> str:

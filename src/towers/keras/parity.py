@@ -10,8 +10,8 @@ import torch
 from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import open_keras
 from towers.keras.layer_arrays import has_bias, read_lstm, weight_paths, weights_of
+from towers.keras.network_plan import TowerPlan
 from towers.keras.read_network import Converted
-from towers.keras.recognise import TowerPlan
 
 SENTENCES, SEED = 8, 0
 
@@ -24,8 +24,9 @@ def largest_difference(path: str | PathLike[str], converted: Converted) -> float
     states = [_state(path, tower, batch) for tower, batch in zip((plan.left, plan.right), batches, strict=True)]
     hidden = np.maximum(_dense(path, converted, "dense", states[0] - states[1]), 0)
     wanted = _dense(path, converted, "logit", hidden)[:, 0]
+    model = copy.deepcopy(model).eval()
     if model.dense.weight.dtype == torch.float16:
-        model = copy.deepcopy(model).float()  # the numbers are compared, not how roughly float16 computes
+        model = model.float()  # the numbers are compared, not how roughly float16 computes
     dtype = model.dense.weight.dtype
     with torch.no_grad():
         found = model(*(torch.as_tensor(batch).to(dtype) for batch in batches)).double().numpy()

@@ -28,7 +28,8 @@ from towers.keras.layer_arrays import (
     weight_paths,
     weights_of,
 )
-from towers.keras.recognise import NetworkPlan, TowerPlan, recognise
+from towers.keras.network_plan import NetworkPlan, TowerPlan
+from towers.keras.recognise import recognise
 from towers.model import Tower, TwoTowers
 
 KINDS = ("Conv", "LSTM", "Dense", "other")
@@ -62,13 +63,19 @@ class Converted:
     @property
     def trained_otherwise(self) -> tuple[str, ...]:
         """In what a training that goes on would differ from Keras's."""
-        biases = (f"{layer}: has no bias: {name} is zeros, and is trained" for name, layer in self.plan.without_bias())
-        return (*self.plan.training, *biases)
+        return self.plan.training
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What the user should know: what acts in training only, which sentence is left."""
-        return (*self.plan.remarks, *self.trained_otherwise)
+        """What the user should know: what acts in training only or is not trained, which sentence is left."""
+        frozen = [
+            f"{layer}: is frozen: {name} is not trained" for name, layer in self.plan.layers() if not layer.trainable
+        ]
+        biases = [
+            f"{layer}: has no bias: {name} is zeros, and is not trained" for name, layer in self.plan.without_bias()
+        ]
+        lost = ["what is not trained is trained again in a model from a saved folder"] if frozen or biases else []
+        return (*self.plan.remarks, *self.trained_otherwise, *frozen, *biases, *lost)
 
 
 def convert(path: str | PathLike[str], like: TwoTowers | None, lambdas: Mapping[str, str]) -> Converted:
@@ -131,7 +138,11 @@ def parts_of(plan: NetworkPlan, fetch: Fetch, count: Callable[[Layer], int]) -> 
 def _model(plan: NetworkPlan) -> TwoTowers:
     """Its parameters on meta: sizes alone."""
     left = _tower(plan.left)
-    return TwoTowers(left, left if plan.shared else _tower(plan.right), dense=plan.dense_units)
+    right = left if plan.shared else _tower(plan.right)
+    model = TwoTowers(left, right, dense=plan.dense_units, dropout=plan.dropout, word_dropout=plan.word_dropout)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not plan.is_frozen(name))
+    return model
 
 
 def _tower(plan: TowerPlan) -> Tower:
@@ -158,7 +169,7 @@ def _fill(file: KerasFile, model: TwoTowers, state: Mapping[str, Array]) -> None
     tensors = as_tensors(state)
     if model.right is model.left:
         tensors |= {"right." + name[5:]: value for name, value in tensors.items() if name.startswith("left.")}
-    model.load_state_dict(tensors, assign=True)
+    model.load_state_dict(tensors, assign=True)  # which keeps requires_grad
 
 
 def _refuse_other_sizes(file: KerasFile, model: TwoTowers, like: TwoTowers) -> None:
@@ -197,7 +208,12 @@ def _plan_of_weights(file: KerasFile, like: TwoTowers | None) -> NetworkPlan:
     plans = [_plan_like(*those) for those in zip(towers, found["Conv"], found["LSTM"], strict=True)]
     remark = f"weights alone: {found['Conv'][0].name} and {found['LSTM'][0].name} were taken for the left tower"
     dense, logit = found["Dense"]
-    return NetworkPlan(plans[0], plans[-1], dense, logit, like.dense.out_features, True, (remark,))
+    drops = [0.0 if part is None else part.p for part in (like.dropout, like.word_dropout)]
+    plan = NetworkPlan(plans[0], plans[-1], dense, logit, like.dense.out_features, True, (remark,), (), *drops)
+    for name, layer in plan.layers():
+        parameters = like.get_submodule(name).parameters()
+        layer.trainable = any(parameter.requires_grad for parameter in parameters)
+    return plan
 
 
 def _plan_like(tower: Tower, conv: Layer, lstm: Layer) -> TowerPlan:

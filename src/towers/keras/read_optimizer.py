@@ -5,14 +5,15 @@ import warnings
 from os import PathLike
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from towers.keras.graph import Layer, read_graph
 from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import KerasFile, open_keras
 from towers.keras.layer_arrays import Shape, weight_paths
+from towers.keras.network_plan import NetworkPlan
 from towers.keras.read_network import as_tensors, parts_of, plan_of
-from towers.keras.recognise import NetworkPlan
 from towers.model import TwoTowers
 from towers.optim import KerasAdam
 
@@ -37,7 +38,7 @@ def read_optimizer(
     settings = _settings(file, kind)
     iteration, rate, moments = _State(file).read()
     plan = plan_of(file, None, lambdas or {})
-    _refuse_trained_biases(file, plan, model)
+    _refuse_trained(file, plan, model)
     owned = _trainable(file)
     firsts, seconds = moments[: len(owned)], moments[len(owned) :]
     if len(firsts) != len(seconds) or len(moments) != 2 * len(owned):
@@ -55,18 +56,21 @@ def read_optimizer(
             by_layer.setdefault(layer.saved, []).append(place)
 
         def fetch(layer: Layer, shapes: list[Shape], by_layer: dict[str, list[str]] = by_layer) -> list[Array]:
+            if not layer.trainable:
+                return [np.zeros(shape, np.float32) for shape in shapes]  # they are not looked at
             paths = by_layer.get(layer.saved, [])
-            if not paths:
-                raise ValueError(f"{file.name}: {layer} is frozen there: its optimizer keeps nothing for it")
+            if len(paths) != len(shapes):
+                raise ValueError(f"{file.hdf5.name}: {layer} has {len(paths)} arrays; {len(shapes)} belong there")
             return [file.hdf5.array(place, shape) for place, shape in zip(paths, shapes, strict=True)]
 
         arrays = {
             f"{part.ours}.{name}": array
             for part in parts_of(plan, cast("Any", fetch), lambda layer: 0)
             for name, array in part.arrays.items()
+            if not plan.is_frozen(f"{part.ours}.{name}")
         }
         found.append(as_tensors(arrays))
-    _set_state(file, optimizer, model, int(step), *found)
+    _set_state(file, optimizer, plan, model, int(step), *found)
     if plan.training:
         warnings.warn(
             f"{file.name}: training goes on otherwise than in Keras: {'; '.join(plan.training)}", stacklevel=3
@@ -74,18 +78,14 @@ def read_optimizer(
     return optimizer
 
 
-def _refuse_trained_biases(file: KerasFile, plan: NetworkPlan, model: TwoTowers) -> None:
-    """A bias that Keras does not have must not be trained: its zeros would become other numbers."""
-    parameters = dict(model.named_parameters())
-    trained = [
-        (name, layer) for name, layer in plan.without_bias() if name in parameters and parameters[name].requires_grad
-    ]
+def _refuse_trained(file: KerasFile, plan: NetworkPlan, model: TwoTowers) -> None:
+    """What Keras does not train must not be trained: its optimizer keeps nothing for it."""
+    trained = [name for name, value in model.named_parameters() if value.requires_grad and plan.is_frozen(name)]
     if trained:
-        layers = ", ".join(dict.fromkeys(str(layer) for _, layer in trained))
-        freeze = "; ".join(f"model.{name}.requires_grad_(False)" for name, _ in trained)
+        freeze = "; ".join(f"model.{name}.requires_grad_(False)" for name in trained)
         raise ValueError(
-            f"{file.name}: use_bias is False in {layers}: model has biases there, which would be trained. Freeze them "
-            f"first: {freeze}"
+            f"{file.name}: there the layers of {', '.join(trained)} are frozen, or have no bias; in model they are "
+            f"trained. Freeze them first: {freeze}"
         )
 
 
@@ -127,7 +127,7 @@ def _trainable(file: KerasFile) -> list[tuple[Layer, str]]:
     return [
         (layer, path)
         for layer in layers
-        if layer.config.get("trainable", True) and layer.kind != "InputLayer"
+        if layer.trainable and layer.kind != "InputLayer"
         for path in weight_paths(file, layer)
     ]
 
@@ -164,13 +164,14 @@ class _State:
 def _set_state(
     file: KerasFile,
     optimizer: KerasAdam,
+    plan: NetworkPlan,
     model: TwoTowers,
     step: int,
     first: dict[str, torch.Tensor],
     second: dict[str, torch.Tensor],
 ) -> None:
-    """Give every parameter its moments; nothing is set unless all fit."""
-    parameters = dict(model.named_parameters())
+    """Give every parameter that Keras trains its moments; nothing is set unless all fit."""
+    parameters = {name: value for name, value in model.named_parameters() if not plan.is_frozen(name)}
     wrong = [name for name, value in parameters.items() if name not in first or first[name].shape != value.shape]
     if wrong or len(first) != len(parameters):
         name = wrong[0] if wrong else next(iter(set(first) - set(parameters)))

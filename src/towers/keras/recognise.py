@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 from towers.keras.graph import Call, Graph, Layer, Source
+from towers.keras.network_plan import NetworkPlan, TowerPlan
 from towers.keras.settings import (
     ALLOWED,
     check_settings,
     gates,
-    has_bias,
     is_ints,
-    is_list,
     one_of,
     setting,
     size,
     training_only,
 )
+from towers.keras.stage_axes import Axes, convolution, in_words, input_axes, pool_size, reshaped
 
 WORDS_FOR_LAMBDAS = ("squeeze", "expand_dims", "subtract")
 _IDENTITIES = {
@@ -29,6 +28,7 @@ _IDENTITIES = {
     "ActivityRegularization",
     "Identity",
 }
+_NUMBERS = (int, float)
 _RESHAPES = {"Reshape", "Squeeze", "ExpandDims", "TFOpLambda"}
 _TF_FUNCTIONS = {
     "squeeze": "squeeze",
@@ -37,66 +37,6 @@ _TF_FUNCTIONS = {
     "math.subtract": "subtract",
     "subtract": "subtract",
 }
-
-Axes = tuple[int | None, ...]
-"""Sizes of a tensor without its batch; None: any number (of words)."""
-
-
-@dataclass(frozen=True)
-class TowerPlan:
-    """One tower as Keras has it: its layers and sizes."""
-
-    conv: Layer
-    lstm: Layer
-    embedding: Layer | None
-    source: Layer
-    words: int | None
-    vector_width: int
-    kernel_words: int
-    filters: int
-    pool: int
-    hidden: int
-    recurrent_activation: str
-    stages: tuple[tuple[str, str], ...]
-    chunk: int | None = None
-
-    @property
-    def features(self) -> int:
-        """The LSTM's input width."""
-        return self.filters // self.pool
-
-
-@dataclass(frozen=True)
-class NetworkPlan:
-    """A network of two towers: `left` is the first operand of the difference.
-
-    `training` says what acts in training only, and is left out; `remarks` what else the user should know.
-    """
-
-    left: TowerPlan
-    right: TowerPlan
-    dense: Layer
-    logit: Layer
-    dense_units: int
-    probabilities: bool
-    remarks: tuple[str, ...]
-    training: tuple[str, ...] = ()
-
-    @property
-    def shared(self) -> bool:
-        """Whether both towers are one."""
-        return self.left.conv is self.right.conv
-
-    def towers(self) -> list[tuple[str, TowerPlan]]:
-        """Each tower once, with its name in TwoTowers."""
-        return [("left", self.left)] if self.shared else [("left", self.left), ("right", self.right)]
-
-    def without_bias(self) -> list[tuple[str, Layer]]:
-        """The biases of TwoTowers that Keras does not have (use_bias=False), by name, each with its layer."""
-        found = [("dense.bias", self.dense), ("logit.bias", self.logit)]
-        for side, tower in self.towers():
-            found += [(f"{side}.conv.bias", tower.conv), (f"{side}.lstm.bias_ih_l0", tower.lstm)]
-        return [(name, layer) for name, layer in found if not has_bias(layer)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +78,7 @@ class _Reading:
     major: int | None
     remarks: list[str] = field(default_factory=list[str])
     training: list[str] = field(default_factory=list[str])
+    dropout: float = 0.0
 
     def network(self) -> NetworkPlan:
         for name, word in self.lambdas.items():
@@ -155,7 +96,7 @@ class _Reading:
         step, dense, activation = self._dense(step, "the hidden Dense of the head")
         if activation != "relu":
             raise ValueError(f"{dense}: activation is {activation!r}; the head's first Dense has relu")
-        step = self._past_identities(step)
+        step = self._past_identities(self._past_dropout(step))
         if not self._subtracts(step):
             raise ValueError(f"{step.layer}: two towers meet in Subtract, left minus right")
         if len(step.call.inputs) != 2:
@@ -174,7 +115,7 @@ class _Reading:
         units = size(dense, "units", "output_dim")
         training = tuple(dict.fromkeys(self.training))
         remarks = tuple(dict.fromkeys(self.remarks))
-        return NetworkPlan(left, right, dense, logit, units, last == "sigmoid", remarks, training)
+        return NetworkPlan(left, right, dense, logit, units, last == "sigmoid", remarks, training, self.dropout)
 
     def _pass(self, layer: Layer) -> None:
         """Note a layer that changes nothing but a training."""
@@ -230,6 +171,16 @@ class _Reading:
                 return step
             step = self._before(step)
 
+    def _past_dropout(self, step: _Step) -> _Step:
+        """Dropout on the states' difference is one of TwoTowers, too."""
+        rate = setting(step.layer, "rate", "p")
+        if step.layer.kind != "Dropout" or setting(step.layer, "noise_shape") is not None or type(rate) not in _NUMBERS:
+            return step
+        if not 0 <= rate < 1:
+            raise ValueError(f"{step.layer}: rate is {rate}; a number from 0 to 1, 1 excluded, belongs there")
+        self.dropout = float(rate)
+        return self._before(step)
+
     def _dense(self, step: _Step, what: str) -> tuple[_Step, Layer, str]:
         """A Dense, with the activation that it has itself or that follows as a layer; and what comes before."""
         step = self._past_identities(step)
@@ -274,10 +225,10 @@ class _Reading:
 
     def _stages(self, steps: list[_Step]) -> TowerPlan:
         found: dict[str, Layer] = {}
-        axes = _input_axes(steps[0].layer)
+        axes = input_axes(steps[0].layer)
         words = axes[0]
         pool, kernel_words, width, filters = 1, 0, 0, 0
-        stages = [(str(steps[0].layer), _text(axes))]
+        stages = [(str(steps[0].layer), in_words(axes))]
         for step in steps[1:]:
             layer, kind = step.layer, step.layer.kind
             if kind in ALLOWED:
@@ -291,13 +242,13 @@ class _Reading:
                 axes = (*axes, size(layer, "output_dim"))
             elif kind in ("Conv2D", "Convolution2D", "Conv1D", "Convolution1D") and "conv" not in found:
                 found["conv"] = layer
-                kernel_words, width, filters = _convolution(layer, axes)
+                kernel_words, width, filters = convolution(layer, axes)
                 steps_left = None if axes[0] is None else axes[0] - kernel_words + 1
                 if steps_left is not None and steps_left < 1:
                     raise ValueError(f"{layer}: {axes[0]} words are fewer than its kernel's {kernel_words}")
                 axes = (steps_left, *(1,) * (kind.endswith("2D")), filters)
             elif kind == "MaxPooling1D" and "conv" in found and "lstm" not in found and pool == 1 and len(axes) == 2:
-                pool = _pool(layer, filters)
+                pool = pool_size(layer, filters)
                 axes = (axes[0], filters // pool)
             elif kind in ("LSTM", "CuDNNLSTM") and "conv" in found and "lstm" not in found and len(axes) == 2:
                 found["lstm"] = layer
@@ -308,7 +259,7 @@ class _Reading:
                 axes = self._reshaped(step, axes)
             else:
                 raise ValueError(f"{layer}: has no place there: {_PLACES}")
-            stages.append((str(layer), _text(axes)))
+            stages.append((str(layer), in_words(axes)))
         for part, kind in (("conv", "Conv2D"), ("lstm", "LSTM")):
             if part not in found:
                 raise ValueError(f"{steps[-1].layer}: no {kind} leads to it: {_PLACES}")
@@ -333,7 +284,7 @@ class _Reading:
         kind = self._lambda(layer) if layer.kind == "Lambda" else layer.kind
         kind = _tf_function(layer) if kind == "TFOpLambda" else kind.lower().replace("expanddims", "expand_dims")
         if kind == "reshape":
-            return _reshape(layer, axes)
+            return reshaped(layer, axes)
         axis = setting(layer, "axis", default=step.call.options.get("axis"))
         if is_ints(axis) and len(axis) == 1:
             axis = axis[0]
@@ -349,7 +300,7 @@ class _Reading:
             return (*axes[:place], 1, *axes[place:])
         if kind == "squeeze" and 0 <= place < len(axes) and axes[place] == 1:
             return (*axes[:place], *axes[place + 1 :])
-        raise ValueError(f"{layer}: cannot take away axis {axis} of {_text(axes)}")
+        raise ValueError(f"{layer}: cannot take away axis {axis} of {in_words(axes)}")
 
 
 _PLACES = (
@@ -370,80 +321,3 @@ def _tf_function(layer: Layer) -> str:
     if function not in _TF_FUNCTIONS:
         raise ValueError(f"{layer}: calls {function[:60]!r} of TensorFlow, which is not read")
     return _TF_FUNCTIONS[function]
-
-
-def _input_axes(layer: Layer) -> Axes:
-    shape: Any = setting(layer, "batch_shape", "batch_input_shape")
-    if not is_list(shape) or len(shape) not in (2, 3, 4):
-        raise ValueError(f"{layer}: its shape is {str(shape)[:60]}; (batch, words, vector width, 1) belongs there")
-    axes = shape[1:]
-    if any(axis is not None and (type(axis) is not int or axis < 1) for axis in axes):
-        raise ValueError(
-            f"{layer}: its shape is {str(shape)[:60]}; sizes of at least 1 belong there, or None for words"
-        )
-    if layer.config.get("sparse") or layer.config.get("ragged"):
-        raise ValueError(f"{layer}: takes sparse or ragged tensors, which Keras's LSTM masks; dense ones are read")
-    return tuple(axes)
-
-
-def _convolution(layer: Layer, axes: Axes) -> tuple[int, int, int]:
-    """(kernel words, vector width, filters): a kernel that is as wide as a word vector, over neighbouring words."""
-    filters = size(layer, "filters", "nb_filter")
-    if layer.kind.endswith("1D"):
-        kernel: Any = [size(layer, "kernel_size", "filter_length"), 1]
-        wanted = 2
-    else:
-        kernel = setting(layer, "kernel_size", default=[layer.config.get("nb_row"), layer.config.get("nb_col")])
-        wanted = 3
-    if not is_ints(kernel) or len(kernel) != 2 or min(kernel) < 1:
-        raise ValueError(f"{layer}: kernel_size is {str(kernel)[:60]}; (words, vector width) belongs there")
-    rows, columns = kernel
-    if len(axes) != wanted:
-        raise ValueError(f"{layer}: takes {_text(axes)}; a {layer.kind} takes {wanted} axes beside the batch")
-    inner = axes[1:]
-    if None in inner:
-        raise ValueError(f"{layer}: the width of a word vector is not said by the input: {_text(axes)}")
-    if wanted == 3 and inner[0] != columns:
-        raise ValueError(
-            f"{layer}: its kernel is {columns} wide, a word vector is {inner[0]}; a phrase takes whole word vectors"
-        )
-    width = 1
-    for axis in inner:
-        width *= cast("int", axis)
-    return rows, width, filters
-
-
-def _pool(layer: Layer, filters: int) -> int:
-    pool = size(layer, "pool_size", "pool_length")
-    strides = setting(layer, "strides", "stride")
-    if is_ints(strides) and len(strides) == 1:
-        strides = strides[0]
-    if strides not in (None, pool):
-        raise ValueError(f"{layer}: strides are {strides}, pool_size is {pool}; groups that overlap are not read")
-    if "data_format" not in layer.config:
-        raise ValueError(f"{layer}: takes the maximum over time; a FeaturePool takes it over neighbouring features")
-    if filters % pool:
-        raise ValueError(
-            f"{layer}: pool_size {pool} does not divide {filters} filters: Keras leaves the last {filters % pool} out, "
-            "a FeaturePool must not"
-        )
-    return pool
-
-
-def _reshape(layer: Layer, axes: Axes) -> Axes:
-    """After Reshape, whose -1 is the number of words, or the axis that is left."""
-    target: Any = layer.config.get("target_shape", layer.config.get("dims"))
-    if not is_ints(target):
-        raise ValueError(f"{layer}: target_shape is {str(target)[:60]}; ints belong there")
-    entries = target
-    real = [axis for axis in axes if axis != 1]
-    kept = [entry for entry in entries if entry != 1]
-    filled = [old if new == -1 else new for old, new in zip(real, kept, strict=False)]
-    if len(kept) != len(real) or kept.count(-1) > 1 or filled != real:
-        raise ValueError(f"{layer}: makes {tuple(entries)} of {_text(axes)}; it may only add or take away axes of 1")
-    rest = iter(real)
-    return tuple(1 if entry == 1 else next(rest) for entry in entries)
-
-
-def _text(axes: Axes) -> str:
-    return "(" + ", ".join(["batch", *("any" if axis is None else str(axis) for axis in axes)]) + ")"

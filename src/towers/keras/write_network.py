@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from towers import checkpoint
 from towers.keras.graph import saved_name
@@ -37,7 +39,12 @@ class _Entry:
     name: str
     config: Json
     feeds: list[list[tuple[str, int]]]
-    arrays: dict[str, Array]
+    given: dict[str, Array]
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """Its numbers by name: no bias where its settings say so."""
+        return {name: array for name, array in self.given.items() if name != "bias" or self.config["use_bias"]}
 
 
 def write_network(model: TwoTowers, path: str | PathLike[str]) -> None:
@@ -54,6 +61,7 @@ def write_network(model: TwoTowers, path: str | PathLike[str]) -> None:
     else:
         raise ValueError(f"{path}: the name must end in .keras, .weights.h5 or .h5")
     checkpoint.replace(path, lambda partial: partial.write_bytes(content))
+    _warn_of_training(model, path)
 
 
 def refuse_other_parts(model: TwoTowers, path: Path) -> None:
@@ -96,11 +104,15 @@ def _entries(model: TwoTowers) -> Iterator[_Entry]:
             yield from stages
     calls = [("left_lstm", 0), ("left_lstm", 1) if shared else ("right_lstm", 0)]
     yield _Entry("Subtract", "subtract", {"dtype": dtype}, [calls], {})
+    read = "subtract"
+    if model.dropout is not None:
+        read = "dropout"
+        yield _Entry("Dropout", read, {"rate": model.dropout.p, "dtype": dtype}, [[("subtract", 0)]], {})
     for name, layer, activation, source in (
-        ("dense", model.dense, "relu", "subtract"),
+        ("dense", model.dense, "relu", read),
         ("logit", model.logit, "sigmoid", "dense"),
     ):
-        config = {"units": layer.out_features, "activation": activation, "use_bias": True, "dtype": dtype}
+        config = {"units": layer.out_features, "activation": activation, "dtype": dtype, **_trained(layer)}
         arrays = {"kernel": _numbers(layer.weight).T, "bias": _numbers(layer.bias)}
         yield _Entry("Dense", name, config, [[(source, 0)]], arrays)
 
@@ -131,7 +143,7 @@ def _tower(side: str, tower: Tower, sources: list[str], dtype: str) -> Iterator[
             "padding": "valid",
             "data_format": "channels_last",
             "activation": "linear",
-            "use_bias": True,
+            **_trained(conv),
         },
         {"kernel": kernel, "bias": _numbers(conv.bias)},
     )
@@ -144,13 +156,37 @@ def _tower(side: str, tower: Tower, sources: list[str], dtype: str) -> Iterator[
     yield entry(
         "LSTM",
         "lstm",
-        {"units": tower.hidden, "activation": "tanh", "recurrent_activation": gates, "use_bias": True},
+        {"units": tower.hidden, "activation": "tanh", "recurrent_activation": gates, **_trained(lstm)},
         {
             "kernel": _numbers(lstm.weight_ih_l0).T,
             "recurrent_kernel": _numbers(lstm.weight_hh_l0).T,
             "bias": _numbers(lstm.bias_ih_l0),
         },
     )
+
+
+def _trained(layer: nn.Module) -> Json:
+    """Whether Keras trains a layer, and has its bias: not one that is zeros and is not trained."""
+    parameters = dict(layer.named_parameters())
+    trained = any(parameter.requires_grad for parameter in parameters.values())
+    biases = [parameter for name, parameter in parameters.items() if "bias" in name]
+    without = trained and not any(bias.requires_grad or bias.any() for bias in biases)
+    return {"trainable": trained, "use_bias": not without}
+
+
+def _warn_of_training(model: TwoTowers, path: Path) -> None:
+    """Say what a training that goes on in Keras would do otherwise."""
+    differs: list[str] = []
+    if model.word_dropout is not None:
+        differs.append(f"word_dropout={model.word_dropout.p}, which Keras does not have, is left out")
+    for name, layer in cast("Any", model).named_modules():
+        if isinstance(layer, nn.Linear | PhraseConv | RaggedLSTM):
+            frozen = {part for part, parameter in layer.named_parameters() if not parameter.requires_grad}
+            own = _trained(layer)
+            kept = {part for part in frozen if not own["trainable"] or ("bias" in part and not own["use_bias"])}
+            differs += [f"{name}.{part} is trained, for Keras freezes whole layers" for part in sorted(frozen - kept)]
+    if differs:
+        warnings.warn(f"{path}: computes the same, but is trained otherwise: {'; '.join(differs)}", stacklevel=4)
 
 
 def _dtype(model: TwoTowers) -> str:
