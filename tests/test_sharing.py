@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from towers import Tower, TwoTowers, model_card, training
+from towers.ensemble import Ensemble
 
 from .helpers.local_hub import local_hub
 from .helpers.small import small_model, some_pairs
@@ -73,6 +74,14 @@ def contents(folder):
 
 
 # The folder.
+
+
+def test_an_ensemble_is_shared_like_a_model(tmp_path, quick):
+    ensemble = Ensemble([small(), small()])
+    ensemble.save_pretrained(tmp_path / "shared")
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "from towers.ensemble import Ensemble\n\nmodel = Ensemble.from_pretrained(" in card
+    assert equal(Ensemble.from_pretrained(tmp_path / "shared"), ensemble)
 
 
 def test_the_folder_is_what_save_writes_and_a_card(model, tmp_path, quick):

@@ -230,6 +230,10 @@ class Tower(nn.Module):
         if isinstance(sentences, Tensor) and exporting_onnx():
             lengths = None if lengths is None else checked_lengths(lengths, self.kernel_words, sentences.shape[1])
             return padded_states(self, sentences, lengths, self._padded_walk)
+        padded = sentences if isinstance(sentences, Tensor) and not sentences.is_nested else None
+        if lengths is None and padded is not None and self.words is None and torch.compiler.is_exporting():
+            # Without lengths torch.export would ask for one word more: it takes a single step for a constant.
+            lengths = torch.full(padded.shape[:1], padded.shape[1], device=padded.device)
         words = to_ragged(sentences, lengths, owner=self, keep_ids=True)
         if self.word_map is not None:
             words = self.word_map(words)

@@ -64,7 +64,9 @@ def _front(license: str | None) -> str:
 
 
 def _use(name: str, config: Mapping[str, Any]) -> str:
-    lines = ["from towers import TwoTowers", "", f'model = TwoTowers.from_pretrained("{name}")  # for word vectors']
+    ensemble = "members" in config["model"]
+    kind, place = ("Ensemble", "towers.ensemble") if ensemble else ("TwoTowers", "towers")
+    lines = [f"from {place} import {kind}", "", f'model = {kind}.from_pretrained("{name}")  # for word vectors']
     if config.get("vectors", {}).get("file") == VECTORS:
         download = ["import towers", "from huggingface_hub import snapshot_download", ""]
         lines += ["", *download, f'model = towers.load(snapshot_download("{name}"))  # for sentences']

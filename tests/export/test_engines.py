@@ -7,7 +7,7 @@ import torch
 from towers import RaggedLSTM
 from towers.export import export
 
-from .test_export import MODELS, batch_of, filled
+from .test_export import MODELS, WEIGHTED, batch_of, filled
 from .test_export_lstm import OPTIONS, close, expected, run, session
 from .test_export_lstm import batch_of as lstm_batch
 
@@ -15,8 +15,11 @@ from .test_export_lstm import batch_of as lstm_batch
 def test_openvino_gives_what_the_model_gives(tmp_path):
     openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
     core = openvino.Core()
-    for name in ("the usual", "fixed on the left", "both directions", "over all steps", "without an LSTM", "small"):
-        model = filled(MODELS[name]()).eval()
+    for name in (
+        *("the usual", "fixed on the left", "hard sigmoid", "both directions", "over all steps", "without an LSTM"),
+        *("every part", "small"),
+    ):
+        model = MODELS[name]().eval() if name in WEIGHTED else filled(MODELS[name]()).eval()
         export(model, tmp_path / "a.onnx")
         precise = {"INFERENCE_PRECISION_HINT": "f32"}
         compiled = core.compile_model(core.read_model(str(tmp_path / "a.onnx")), "CPU", precise)
@@ -24,7 +27,7 @@ def test_openvino_gives_what_the_model_gives(tmp_path):
             batch = batch_of(model, sentences=(1, 2, 7, 33)[seed % 4], longest=(0, 1, 2, 11)[seed % 4], seed=seed)
             found = compiled({key: value.numpy() for key, value in batch.items()})["logit"]
             np.testing.assert_allclose(found, model(**batch).detach().numpy(), rtol=1e-5, atol=1e-5)
-    for name in ("single bias", "layers and directions"):
+    for name in ("single bias", "layers and directions", "hard sigmoid", "Keras 2's hard sigmoid"):
         lstm = RaggedLSTM(3, 5, **OPTIONS[name])
         export(lstm, tmp_path / "a.onnx", states=True)
         compiled = core.compile_model(core.read_model(str(tmp_path / "a.onnx")), "CPU", precise)

@@ -260,18 +260,37 @@ def test_torch_programs_of_ids(tmp_path, monkeypatch, format):
     check_torch_ids(filled(MODELS["the usual"]()), format)
 
 
-WITHOUT_OPERATIONS = {"hard sigmoid", "chunks", "every part", "an ensemble with classes"}
-
-
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"with_towers": True}, {"ids": True}], ids=["vectors", "with towers", "ids"])
 @pytest.mark.parametrize("name", MODELS)
-def test_every_torch_program_serves_every_size(tmp_path, name):
+def test_every_torch_program_serves_every_size(tmp_path, name, options):
+    torch._dynamo.reset()  # else each loop is compared with those of all tests before
     model = MODELS[name]().eval()
     model = model if name in WEIGHTED else filled(model)
-    table = torch.randn(9, model.left.vector_width)
-    for options in ({}, {"with_towers": True}, {"ids": True, "table": table}, {"ids": True}):
-        if "with_towers" not in options or name not in WITHOUT_OPERATIONS:
-            export(model, tmp_path / "a.pt2", format="torch", **options)
+    path = export(model, tmp_path / "a.pt2", format="torch", **options).path
+    if "ids" not in options:
+        check_program(torch.export.load(path).module(), model)
+
+
+def test_a_tower_is_exported_by_torch_from_its_smallest_number_of_words(tmp_path):
+    model = filled(TwoTowers(Tower(**SIZES), Tower(4, **SIZES))).eval()
+    words, batch = torch.export.Dim("words", min=2), torch.export.Dim("batch")
+    example = torch.randn(3, 7, 12), torch.randn(3, 4, 12)
+    program = torch.export.export(model, example, dynamic_shapes={"left": {0: batch, 1: words}, "right": {0: batch}})
+    for sizes in ((1, 2), (0, 2), (2, 3), (5, 30)):
+        pairs = torch.randn(*sizes, 12), torch.randn(sizes[0], 4, 12)
+        torch.testing.assert_close(program.module()(*pairs), model(*pairs), rtol=0, atol=1e-6)
+
+
+def test_with_towers_a_tower_without_an_operation_is_made_of_torchs(tmp_path):
+    hard = Tower(4, recurrent_activation="hard_sigmoid", **SIZES)
+    model = filled(TwoTowers(Tower(chunk=2, **SIZES), hard)).eval()
+    export(model, tmp_path / "a.pt2", format="torch", with_towers=True)
+    program = torch.export.load(tmp_path / "a.pt2")
+    assert any("towers" in str(node.target) for node in program.graph.nodes)
+    assert any("while_loop" in str(node.target) for node in program.graph.nodes)
+    batch = batch_of(model, sentences=5, longest=6, seed=2)
+    torch.testing.assert_close(program.module()(**batch), model(**batch).detach(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -282,6 +301,14 @@ def test_a_compiled_program_serves_every_size_and_asserts(tmp_path, name):
     export(model, tmp_path / "a.pt2", format="aoti")
     module = torch._inductor.aoti_load_package(str(tmp_path / "a.pt2"))
     check_program(lambda **batch: module(**batch), model)
+    batch = batch_of(model, sentences=2, longest=4, seed=1)
+    left = batch["left"]
+    turned = left.transpose(0, 1).contiguous().transpose(0, 1)
+    for wrong in (left.double(), left[:, :, 1:], left[:1], left[:, :1], left[0], turned):
+        with pytest.raises(RuntimeError):
+            module(**batch | {"left": wrong})
+    with pytest.raises(RuntimeError):
+        module(**batch | {"left_lengths": batch["left_lengths"][:1]})
 
 
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
@@ -289,7 +316,6 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
     replaced.left.pool = torch.nn.Identity()
     ruined = TwoTowers()
     ruined.logit.bias.data.fill_(torch.nan)
-    whole = {"format": "torch", "with_towers": True}
     for model, options, message in (
         (TwoTowers(), {"format": "tflite"}, "format is 'tflite'; one of onnx, torch, aoti"),
         (TwoTowers(dtype=torch.float64), {}, r"left.conv.weight is torch.float64; .* model\.float\(\)"),
@@ -299,8 +325,6 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
         (TwoTowers(), {"labels": Labels(classes=("a", "b"))}, "labels: classes has 2 names; the model has 1 outputs"),
         (TwoTowers(), {"labels": Labels(second_classes=("a",))}, "second_classes has 1 names; there is no second head"),
         (TwoTowers(), {"table": torch.zeros(3, 300)}, "table goes with ids=True"),
-        (MODELS["hard sigmoid"](), whole, "with_towers: the gates of left.lstm are hard_sigmoid, for which towers has"),
-        (MODELS["chunks"](), whole, "with_towers: left has chunk=2, for which towers has no operation; export without"),
         (TwoTowers(), {"ids": True, "table": torch.zeros(3, 200)}, r"table is \(3, 200\); \(vocabulary, 300\)"),
     ):
         with pytest.raises(ValueError, match=message):

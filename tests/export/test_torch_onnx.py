@@ -124,6 +124,15 @@ def test_what_cannot_be_exported_is_refused(tmp_path, layer, text):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_dynamo_exporter_shows_why_it_is_refused(tmp_path):
+    lstm = WithLengths(RaggedLSTM(3, 5, proj_size=2))
+    with pytest.raises(Exception, match=r"(?s)Exception summary.*ValueError.*ONNX's LSTM has no projection"):
+        torch.onnx.export(lstm, (torch.randn(2, 4, 3), torch.tensor([4, 2])), tmp_path / "a.onnx", dynamo=True)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_words_taken_over_steps_alone_are_refused(tmp_path):
     with pytest.raises(ValueError, match="takes a whole Tower"):

@@ -92,16 +92,16 @@ def export(
         model: in float32; it is copied to the CPU. Of a model or an ensemble from `towers.load(folder)`, its `network`.
         path: appears whole, after file and model were compared.
         format: "onnx" (opset 18, standard operators), "torch" (for torch.export.load) or "aoti" (compiled, for
-            torch._inductor.aoti_load_package; it needs a C++ compiler, and checks the sizes of inputs only if
-            AOTI_RUNTIME_CHECK_INPUTS=1 is set when the file runs).
+            torch._inductor.aoti_load_package; it needs a C++ compiler, and takes contiguous inputs).
         ids: take word ids (batch, words) in place of vectors; with `table` inside the file, without it as the input
             `table` (vocabulary, width).
         table: float32 vectors (vocabulary, width).
         words: the word of each row of the table, for the file's metadata (a JSON list, "words").
         labels: what the outputs mean, for the file's metadata.
         states: of a RaggedLSTM, take `h_0` and `c_0` as inputs too.
-        with_towers: of format "torch", keep towers' own operations. Such a program is faster, and runs only where
-            towers is installed: `from towers import RaggedLSTM` comes before torch.export.load.
+        with_towers: of format "torch", keep towers' own operations, but for hard sigmoids, which have none. Such a
+            program is faster, and runs only where towers is installed: `from towers import RaggedLSTM` comes before
+            torch.export.load.
 
     Raises:
         ImportError: onnx or onnxruntime is not installed.
@@ -109,8 +109,7 @@ def export(
         TypeError: `model` is neither TwoTowers nor a RaggedLSTM.
         ValueError: the format is none of the three, the model or the table is not float32 or not finite, widths differ,
             a layer or a forward was replaced, an option is not one of this kind of model, ONNX has no such LSTM, there
-            are not as many classes as outputs, with_towers has no operation for hard sigmoids or chunks, no C++
-            compiler was found, or file and model differ.
+            are not as many classes as outputs, no C++ compiler was found, or file and model differ.
 
     >>> import tempfile
     >>> from towers import TwoTowers
@@ -133,8 +132,6 @@ def export(
             raise ValueError(f"{name} is {parameter.dtype}; files are float32: model.float() first")
         if not parameter.isfinite().all():
             raise ValueError(f"{name} has a value that is not finite; train the model again")
-    if with_towers:
-        _check_operations(model)
     interface: Interface
     if isinstance(model, RaggedLSTM):
         _check_lstm(model, format, ids or table is not None or words is not None)
@@ -160,18 +157,6 @@ def export(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Exported(path, tuple(interface.inputs()), tuple(interface.outputs()), difference)
-
-
-def _check_operations(model: nn.Module) -> None:
-    """What towers computes step by step, or chunk by chunk, has no operation of its own."""
-    for name, module in cast("Any", model).named_modules():
-        if isinstance(module, RaggedLSTM) and module.recurrent_activation != "sigmoid":
-            refused = f"the gates of {name or 'the LSTM'} are {module.recurrent_activation}"
-        elif isinstance(module, Tower) and module.chunk is not None:
-            refused = f"{name} has chunk={module.chunk}"
-        else:
-            continue
-        raise ValueError(f"with_towers: {refused}, for which towers has no operation; export without with_towers")
 
 
 def _check_lstm(lstm: RaggedLSTM, format: Format, words: bool) -> None:

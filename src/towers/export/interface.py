@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from towers.export.onnx_graph import Graph, looked_up
-from towers.export.portable import Pairs, make_portable
+from towers.export.portable import Pairs, make_portable, make_whole
 from towers.model import Tower, TwoTowers
 
 Source = Literal["vectors", "ids"]
@@ -222,7 +222,7 @@ class TowersInterface(Interface):
 
     def whole(self) -> nn.Module:
         """With towers' own operations."""
-        return Pairs(self.model, ids=self.source == "ids", table=self.table)
+        return Pairs(make_whole(copy.deepcopy(self.model)), ids=self.source == "ids", table=self.table)
 
     def graph(self, graph: Graph) -> list[str]:
         """As operators of ONNX."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from towers.export.interface import Batch, Input, Interface
 from towers.export.onnx_graph import Graph
+from towers.export.portable import has_no_operation
 from towers.export.portable_lstm import PortableLSTM, WholeLSTM
 from towers.layers.lstm import RaggedLSTM
 
@@ -73,8 +74,8 @@ class LSTMInterface(Interface):
         return PortableLSTM(self.lstm)
 
     def whole(self) -> nn.Module:
-        """With towers' own operations."""
-        return WholeLSTM(self.lstm)
+        """With towers' own operations, where there are some."""
+        return self.portable() if has_no_operation(self.lstm) else WholeLSTM(self.lstm)
 
     def graph(self, graph: Graph) -> list[str]:
         """As operators of ONNX."""

@@ -4,7 +4,7 @@ What does not fit ends in an index that is out of bounds: the graph's way to say
 the operator that failed, so its name says what is demanded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -15,17 +15,21 @@ if TYPE_CHECKING:  # numpy comes with onnx
 OPSET, IR_VERSION = 18, 8
 """The lowest opset that has all these operators, so that older runtimes read the file."""
 
-INT32 = 6  # of onnx.TensorProto
+FLOAT, INT32 = 1, 6  # of onnx.TensorProto
 
 
 class Graph:
-    """Nodes and constants as they are added; a result is the name of its value."""
+    """Nodes and constants as they are added; a result is the name of its value.
 
-    def __init__(self) -> None:
+    All names begin with `prefix`: a graph inside another one has names of its own.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
         import onnx
 
         self._helper: Any = onnx.helper
         self._numpy: Any = onnx.numpy_helper
+        self._prefix = prefix
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -35,7 +39,7 @@ class Graph:
 
     def several(self, outputs: int, kind: str, *inputs: str, **attributes: Any) -> list[str]:
         """Add an operator with several outputs."""
-        names = [f"{kind.lower()}_{len(self.nodes)}_{place}" for place in range(outputs)]
+        names = [f"{self._prefix}{kind.lower()}_{len(self.nodes)}_{place}" for place in range(outputs)]
         self.nodes.append(self._helper.make_node(kind, list(inputs), names, **attributes))
         return names
 
@@ -44,9 +48,32 @@ class Graph:
         import numpy as np
 
         array = value if isinstance(value, np.ndarray) else np.asarray(value, np.int64)
-        name = f"constant_{len(self.constants)}"
+        name = f"{self._prefix}constant_{len(self.constants)}"
         self.constants.append(self._numpy.from_array(np.ascontiguousarray(array), name))
         return name
+
+    def over_steps(self, step: "Step", states: Sequence[tuple[str, int]], x: str, width: int) -> list[str]:
+        """Scan: walk over x (steps, batch, width).
+
+        Args:
+            step: from the graph of a step, its states and its row of x, to the next states and what it gives.
+            states: the first ones (batch, width), each with its width; what a step gives is as wide as the first.
+
+        Returns:
+            The last states, then (steps, batch, width) of what the steps gave.
+        """
+        inner = Graph(f"{self._prefix}step_{len(self.nodes)}_")
+        widths = [*(own for _, own in states), width]
+        taken = [f"{inner._prefix}{place}" for place in range(len(widths))]
+        given = [inner.node("Identity", value) for value in step(inner, *taken)]  # an output may not be given twice
+        kinds = zip([*taken, *given], [*widths, *widths[:-1], widths[0]], strict=True)
+        values = [self._helper.make_tensor_value_info(name, FLOAT, [None, own]) for name, own in kinds]
+        body = self._helper.make_graph(inner.nodes, "step", values[: len(taken)], values[len(taken) :], inner.constants)
+        first = [name for name, _ in states]
+        return self.several(len(given), "Scan", *first, x, num_scan_inputs=1, body=body)
+
+
+Step = Callable[..., Sequence[str]]
 
 
 def checked_lengths(graph: Graph, most: str, lengths: str, *, lowest: int, unit: str) -> str:

@@ -3,6 +3,8 @@
 ONNX's LSTM has the gates in the order i, o, f, c and two biases. Runtimes differ in what they do with the lengths of
 sentences: OpenVINO (2026.4, on a CPU) ignores them. So no result relies on them: a second direction reads turned
 sentences, the states at the end are looked up, and padding becomes 0 afterwards.
+
+OpenVINO has no hard sigmoids in its LSTM. With these gates an LSTM is a Scan over plain operators, which both run.
 """
 
 from typing import Any
@@ -44,16 +46,43 @@ def one_direction(
         mark = np.zeros((4, lstm.hidden_size, 1), np.float32)
         mark[0], mark[2] = -CLOSED, CLOSED  # i and f of i, o, f, c
         inputs = np.concatenate([inputs, mark.reshape(-1, 1)], 1)
-    bias = graph.constant(_both_biases(lstm, names)[None]) if lstm.bias else ""
-    more: dict[str, Any] = {}
     if (slope := HARD_SIGMOIDS.get(lstm.recurrent_activation)) is not None:
-        more = {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [slope], "activation_beta": [0.5]}
+        bias = _both_biases(lstm, names).reshape(2, -1).sum(0) if lstm.bias else None
+        return _hard_gates(graph, slope, x, inputs, recurrent, bias, h_0, c_0)
+    bias = graph.constant(_both_biases(lstm, names)[None]) if lstm.bias else ""
     weights = graph.constant(inputs[None]), graph.constant(recurrent[None])
     given = [x, *weights, bias, graph.node("Cast", lengths, to=INT32), h_0, c_0]
     while given[-1] == "":
         given.pop()
-    y, *ends = graph.several(3, "LSTM", *given, hidden_size=lstm.hidden_size, **more)
+    y, *ends = graph.several(3, "LSTM", *given, hidden_size=lstm.hidden_size)
     return [graph.node("Squeeze", y, graph.constant([1])), *ends]
+
+
+def _hard_gates(
+    graph: Graph, slope: float, x: str, inputs: NDArray[Any], recurrent: NDArray[Any], bias: NDArray[Any] | None,
+    h_0: str, c_0: str,
+) -> list[str]:  # fmt: skip
+    """As `one_direction`, step by step, with hard sigmoids max(0, min(1, slope * x + 0.5))."""
+    hidden = recurrent.shape[1]
+    gates = graph.node("MatMul", x, graph.constant(inputs.T))
+    gates = gates if bias is None else graph.node("Add", gates, graph.constant(bias))
+
+    def step(inner: Graph, h: str, c: str, given: str) -> list[str]:
+        given = inner.node("Add", given, inner.node("MatMul", h, inner.constant(recurrent.T)))
+        hard, g = inner.several(2, "Split", given, inner.constant([3 * hidden, hidden]), axis=1)
+        hard = inner.node("HardSigmoid", hard, alpha=slope, beta=0.5)
+        i, o, f = inner.several(3, "Split", hard, inner.constant([hidden] * 3), axis=1)
+        kept, added = inner.node("Mul", f, c), inner.node("Mul", i, inner.node("Tanh", g))
+        c = inner.node("Add", kept, added)
+        h = inner.node("Mul", o, inner.node("Tanh", c))
+        return [h, c, h]
+
+    zero, one, two = (graph.constant([number]) for number in range(3))
+    batch = graph.node("Slice", graph.node("Shape", x), one, two)
+    nothing = graph.node("ConstantOfShape", graph.node("Concat", batch, graph.constant([hidden]), axis=0))
+    first = [(graph.node("Squeeze", state, zero) if state else nothing, hidden) for state in (h_0, c_0)]
+    *ends, y = graph.over_steps(step, first, gates, 4 * hidden)
+    return [y, *(graph.node("Unsqueeze", end, zero) for end in ends)]
 
 
 def _both_biases(lstm: RaggedLSTM, names: list[str]) -> NDArray[Any]:

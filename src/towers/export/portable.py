@@ -1,5 +1,6 @@
 """TwoTowers for torch.export: as they are, or in torch's own operations alone where towers is not installed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 
 from towers.ensemble import Ensemble
 from towers.export.portable_lstm import Padded, assert_in_file
+from towers.layers.lstm import RaggedLSTM
 from towers.layers.padded_tower import padded_states
 from towers.model import Tower, TwoTowers
 
@@ -64,9 +66,28 @@ def _looked_up(side: str, ids: Tensor, lengths: Tensor | None, table: Tensor) ->
 
 def make_portable(model: TwoTowers) -> TwoTowers:
     """Put a PortableTower in the place of each tower of a model, and return it."""
+    return _replaced(model, PortableTower)
+
+
+def make_whole(model: TwoTowers) -> TwoTowers:
+    """Keep towers' own operations where there are some: hard sigmoids have none; chunks of steps change nothing."""
+
+    def whole(tower: Tower) -> nn.Module:
+        tower.chunk = None
+        return PortableTower(tower) if tower.hidden and has_no_operation(tower.lstm) else tower
+
+    return _replaced(model, whole)
+
+
+def has_no_operation(lstm: RaggedLSTM) -> bool:
+    """Whether towers runs an LSTM step by step, and has no operation of its own for it."""
+    return lstm.recurrent_activation != "sigmoid"
+
+
+def _replaced(model: TwoTowers, replace: Callable[[Tower], nn.Module]) -> TwoTowers:
     for member in model.each() if isinstance(model, Ensemble) else [model]:
-        left: Any = PortableTower(member.left)
-        right: Any = left if member.left is member.right else PortableTower(member.right)
+        left: Any = replace(member.left)
+        right: Any = left if member.left is member.right else replace(member.right)
         member.left, member.right = left, right
     return model
 

@@ -1,8 +1,10 @@
 """TwoTowers as a torch.export program, and compiled by AOTInductor."""
 
+import inspect
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ def write_compiled(interface: Interface, path: Path) -> Runner:
     """Compile it for this machine; the function runs what was loaded.
 
     Raises:
-        ValueError: there is no C++ compiler.
+        ValueError: there is no C++ compiler, or this version of torch writes no checks of inputs.
     """
     import torch._inductor
 
@@ -49,10 +51,40 @@ def write_compiled(interface: Interface, path: Path) -> Runner:
 
     if not any(map(shutil.which, ("g++", "c++", "clang++", "cl"))):
         raise ValueError("format aoti needs a C++ compiler (g++ or clang++); none was found")
-    configs = {"aot_inductor.metadata": interface.metadata()}  # get_metadata() of what is loaded
-    compiler.aoti_compile_and_package(program(interface), package_path=str(path), inductor_configs=configs)
+    configs: dict[str, Any] = {"aot_inductor.metadata": interface.metadata()}  # get_metadata() of what is loaded
+    if hasattr(compiler.config.aot_inductor, "check_lowerbound"):
+        configs["aot_inductor.check_lowerbound"] = False  # of sizes that torch takes to be above 1, such as batches
+    with _checking_inputs():
+        compiler.aoti_compile_and_package(program(interface), package_path=str(path), inductor_configs=configs)
     run = compiler.aoti_load_package(str(path))
     return lambda batch: _all(run(**batch))
+
+
+@contextmanager
+def _checking_inputs() -> Generator[None]:
+    """Compiled files check their inputs, always.
+
+    AOTInductor writes the checks of dtypes, sizes and strides, but a file makes them only where the variable
+    AOTI_RUNTIME_CHECK_INPUTS is set, and else computes numbers from whatever it is given (pytorch#141115). Here what
+    the file asks the variable with, getenv, is replaced by an answer.
+    """
+    from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
+
+    wrapper: Any = CppWrapperCpu
+    usual = getattr(wrapper, "generate_input_output_runtime_checks", None)
+    if usual is None or 'getenv("AOTI_RUNTIME_CHECK_INPUTS")' not in inspect.getsource(usual):
+        raise ValueError(f"format aoti: this torch ({torch.__version__}) would write no checks of inputs; 2.13 does")
+
+    def written(self: Any) -> None:
+        self.prefix.splice_aot('#define getenv(name) "1"')
+        usual(self)
+        self.prefix.splice_aot("#undef getenv")
+
+    wrapper.generate_input_output_runtime_checks = written
+    try:
+        yield
+    finally:
+        wrapper.generate_input_output_runtime_checks = usual
 
 
 def _all(found: Any) -> tuple[Tensor, ...]:
