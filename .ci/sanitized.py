@@ -237,6 +237,7 @@ def search(drawn: random.Random) -> None:
     index.add(items)
     with torch.no_grad():
         close([index.search(queries, k)[0]], [model.compare(queries.unsqueeze(1), items).topk(k).values])
+    index.search(queries, 1, candidates=7)
 
 
 # Hostile calls. Each changes one thing that C reads.

@@ -64,3 +64,13 @@ def test_threads_change_no_bit():
         assert torch.equal(heads_call.logits(queries[:1], rows, head), one[:, :1])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("queries", "hidden", "blocks"), [(0, 3, 2), (1, 1, 1), (8, 70, 9), (13, 6, 20)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lines_are_the_sums(queries: int, hidden: int, blocks: int, dtype: torch.dtype):
+    states, bend, slope = (torch.randn(queries, hidden, dtype=dtype) for _ in range(3))
+    rows = torch.randn(blocks, hidden, 16, dtype=dtype)
+    items = rows.transpose(1, 2).flatten(0, 1)
+    expected = ((states[:, None] - items).abs() * bend[:, None]).sum(2) + slope @ items.T
+    torch.testing.assert_close(heads_call.lines(states, rows, bend, slope), expected)

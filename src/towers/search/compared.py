@@ -99,6 +99,34 @@ class Compared:
             logits.append((heads_call.logits if use_c else _slow_logits)(own, some, head, first))
         return self._scores(logits)[place].to(self.dtype)
 
+    def tangents(self, queries: Tensor, rows: Tensor, best: int) -> tuple[Tensor, Tensor]:
+        """The head's mean derivatives by |a - b| and by b, "queries hidden" each, at the best of some items.
+
+        Args:
+            queries: the a, "queries hidden", at least one.
+            rows: the b, "items hidden".
+            best: how many of them, those with the highest scores, count for a query.
+        """
+        bends, slopes = zip(*(self._tangent(query, rows, best) for query in queries), strict=True)
+        return torch.stack(bends), torch.stack(slopes)
+
+    def _tangent(self, query: Tensor, rows: Tensor, best: int) -> tuple[Tensor, Tensor]:
+        """Those of one query."""
+        own, others = query.split(self._sizes), rows.split(self._sizes, 1)
+        with torch.inference_mode(False), torch.enable_grad():
+            units = [_units(*sides) for sides in zip(own, others, self._quick_heads, strict=True)]
+            layers = zip(units, self._quick_heads, strict=True)
+            logits = [_second_layer(some, head).clone().requires_grad_() for some, head in layers]
+            scores = self._scores(logits)
+            gradients = torch.autograd.grad(scores.sum(), logits)
+        places = scores.detach().topk(min(best, len(rows))).indices
+        bend, slope = list[Tensor](), list[Tensor]()
+        for some, gradient, one, head in zip(units, gradients, own, self._quick_heads, strict=True):
+            by_unit = ((gradient.T @ head.weights) * (some > 0))[places].mean(0)
+            bend.append(head.absolute @ by_unit)
+            slope.append(_slope(one, head) @ by_unit)
+        return torch.cat(bend), torch.cat(slope)
+
     def _scores(self, logits: list[Tensor]) -> Tensor:
         """Scores "..." of logits "outputs ..." of each member."""
         if self.outputs == 1:
@@ -110,7 +138,7 @@ class Compared:
         if len(logits) > 1:
             every = _log_sum_exp(torch.stack([one - _log_sum_exp(one) for one in logits]))
         if self.output is None:
-            powers = (every - every.amax(0)).exp_()
+            powers = (every - every.amax(0)).exp()
             return _sum([power * bin for bin, power in enumerate(powers)]) / _sum(powers) / (self.outputs - 1)
         others = torch.cat([every[: self.output], every[self.output + 1 :]])
         return every[self.output] - _log_sum_exp(others)
@@ -153,7 +181,7 @@ def _sum(parts: Iterable[Tensor]) -> Tensor:
 def _log_sum_exp(parts: Tensor) -> Tensor:
     """Over the first axis, in its order."""
     most = parts.amax(0)
-    return most + _sum((parts - most).exp_()).log_()
+    return most + _sum((parts - most).exp()).log()
 
 
 def _folded(model: TwoTowers, side: Literal["left", "right"]) -> Folded:
@@ -179,19 +207,29 @@ def _folded(model: TwoTowers, side: Literal["left", "right"]) -> Folded:
     ).to(torch.float64)
 
 
+def _slope(query: Tensor, head: Folded) -> Tensor:
+    return head.product * query[:, None] - head.linear
+
+
+def _units(query: Tensor, items: Tensor, head: Folded) -> Tensor:
+    """The dense layer's units "items units" of one query, after the relu."""
+    constant = head.bias + (query.double() @ head.linear.double()).to(query.dtype)
+    return torch.addmm(constant, (items - query).abs_(), head.absolute).addmm_(items, _slope(query, head)).relu_()
+
+
+def _second_layer(units: Tensor, head: Folded) -> Tensor:
+    """Logits "outputs items"."""
+    return (units @ head.weights.T + head.offsets).T
+
+
 # Without C code.
 
 
 def _logits(queries: Tensor, blocks: Tensor, head: Folded) -> Tensor:
     """As `heads_call.logits`, in any order."""
     items = blocks.transpose(1, 2).flatten(0, 1)
-    found = queries.new_empty(len(head.offsets), len(queries), len(items))
-    for place, query in enumerate(queries):
-        slope = head.product * query[:, None] - head.linear
-        constant = head.bias + (query.double() @ head.linear.double()).to(query.dtype)
-        units = torch.addmm(constant, (items - query).abs_(), head.absolute).addmm_(items, slope).relu_()
-        found[:, place] = (units @ head.weights.T + head.offsets).T
-    return found
+    found = [_second_layer(_units(query, items, head), head) for query in queries]
+    return torch.stack(found, 1) if found else queries.new_empty(len(head.offsets), 0, len(items))
 
 
 def _slow_logits(queries: Tensor, blocks: Tensor, head: Folded, first: Tensor) -> Tensor:

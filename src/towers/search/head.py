@@ -50,14 +50,16 @@ class Head:
         """The rows of the same states as queries."""
         return item_rows + self.bias
 
-    def scores(self, queries: Tensor, rows: Tensor) -> Tensor:
-        """Scores "queries items" of rows of queries and of items; each operation rounds once: blocks change no bit."""
-        scores = queries.new_full((len(queries), len(rows)), self.offset)
-        term, units = torch.empty_like(scores), rows.T.contiguous()
+    def quick(self, queries: Tensor, blocks: Tensor, count: int) -> tuple[Tensor, None]:
+        """The scores "queries count" of the first `count` items of blocks; each operation rounds once, so that blocks
+        change no bit."""
+        units = blocks.transpose(0, 1).flatten(1)[:, :count]
+        scores = queries.new_full((len(queries), count), self.offset)
+        term = torch.empty_like(scores)
         for unit, weight in enumerate(self.weights.tolist()):
             torch.sub(queries[:, unit : unit + 1], units[unit], out=term)
             scores += term.clamp_(min=0).mul_(weight)
-        return scores
+        return scores, None
 
     def is_finite(self) -> bool:
         """Whether all weights are finite."""

@@ -16,6 +16,7 @@ from towers.model import TwoTowers
 from towers.search import index_file, scan
 from towers.search.all_pairs import all_pairs
 from towers.search.allowed import Allowed, Exclude, Ids, allowed
+from towers.search.candidates import best_of_candidates
 from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
 from towers.search.items import BLOCK, BOX, Items, lay_out
@@ -31,7 +32,7 @@ class Index:
 
     With C code (`TOWERS_NATIVE`) the items lie in boxes with upper bounds of their scores, and a query skips the boxes
     that cannot hold one of its best, as long as that is faster. `pairs_computed` says how many pairs (and bounds) the
-    last search scored.
+    last search scored, and `exact` whether it was exact: all are, but those with `candidates`.
 
     The index has a copy of the model's two dense layers: after more training, make a new one.
 
@@ -81,6 +82,7 @@ class Index:
         self._added = list[tuple[Tensor, Tensor]]()
         self._next_id = 0
         self.pairs_computed = 0
+        self.exact = True
 
     def __len__(self) -> int:
         return len(self._items) + sum(len(ids) for _, ids in self._added)
@@ -142,6 +144,7 @@ class Index:
         k: int,
         exclude: Exclude | None = None,
         filter: Ids | None = None,
+        candidates: int | None = None,
     ) -> tuple[Float[Tensor, "queries {k}"], Int[Tensor, "queries {k}"]]:
         """The scores and the ids of the k best items of each query, best first.
 
@@ -151,17 +154,25 @@ class Index:
             exclude: ids that are not wanted: for all queries one tensor, set or list of ints; or for each query its
                 own, in a list, or in a tensor "queries excluded". An id that no item has changes nothing.
             filter: the ids that are wanted, or a mask of bools by id, one for each id from 0 to the largest.
+            candidates: at least k, such as 1000: a cheap function first chooses so many items for each query, and only
+                these are scored. The result is then not exact, and `exact` is False. Other heads than the dense layers
+                of one difference become faster so; the search of that head is cheap enough, and stays exact.
 
         Raises:
             ShapeContractError: the width is not `hidden`.
-            ValueError: a query is not finite, k is below 1 or above the number of items that a query may find, or
-                `exclude` or `filter` has another form.
+            ValueError: a query is not finite, k is below 1 or above the number of items that a query may find,
+                `candidates` is below k, or `exclude` or `filter` has another form.
         """
         items = self._laid_out()
         rows = self._query_rows(queries, items)
         wanted = allowed(items, len(queries), exclude, filter)
         self._check_k(k, items, wanted)
-        found = scan.best(rows, self._head, items, k, wanted)
+        if candidates is not None and candidates < k:
+            raise ValueError(f"Index.search: candidates ({candidates}) must be at least k ({k})")
+        if candidates is None or candidates >= len(items) or isinstance(self._head, Head):
+            self.exact, found = True, scan.best(rows, self._head, items, k, wanted)
+        else:
+            self.exact, found = False, best_of_candidates(rows, self._head, items, k, candidates, wanted)
         self.pairs_computed = found.computed
         return found.scores.to(queries.device), found.ids.to(queries.device)
 

@@ -52,7 +52,7 @@ def best(queries: Tensor, head: AnyHead, items: Items, k: int, allowed: Allowed,
     for first in range(0, max(len(queries), 1), QUERIES):
         some = queries[first : first + QUERIES]
         parts.append(_best(some, head, items, k, allowed.of(first, first + len(some)), least))
-    return _joined(parts)
+    return joined(parts)
 
 
 def merge(parts: Sequence[Found], k: int) -> Found:
@@ -64,7 +64,7 @@ def merge(parts: Sequence[Found], k: int) -> Found:
     return Found(scores.gather(1, order), ids.gather(1, order), sum(part.computed for part in parts))
 
 
-def _joined(parts: Sequence[Found]) -> Found:
+def joined(parts: Sequence[Found]) -> Found:
     """The results of several parts of the queries."""
     if len(parts) == 1:
         return parts[0]
@@ -92,7 +92,7 @@ def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed,
             items.walks[size] = (tried + last - first, lost + int((computed < 0).sum()))
         parts.append(Found(scores, ids, int(computed.abs().sum())))
         first = last
-    return _joined(parts)
+    return joined(parts)
 
 
 # Tile by tile: in torch, and for heads whose best are found quickly first.
@@ -101,17 +101,12 @@ def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed,
 def _best(queries: Tensor, head: AnyHead, items: Items, k: int, allowed: Allowed, least: float) -> Found:
     scores = queries.new_full((len(queries), k), -math.inf)
     found = Found(scores, torch.full((len(queries), k), NONE), len(queries) * len(items))
-    hidden = _hidden_pairs(allowed, len(queries))
+    unwanted = hidden_pairs(allowed, len(queries))
     size = ITEMS if isinstance(head, Head) else 2 * ITEMS  # of a tile
     for first in range(0, len(items), size):
         last = min(first + size, len(items))
         tile = _tile(queries, head, items, first, last)
-        if allowed.keep is not None:
-            tile.scores.masked_fill_(~allowed.keep[first:last], -math.inf)
-        if hidden is not None:
-            query, place = hidden
-            here = (place >= first) & (place < last)
-            tile.scores[query[here], place[here] - first] = -math.inf
+        hide(tile.scores, first, allowed, unwanted)
         found = _with(found, tile, k, least)
     return found
 
@@ -131,21 +126,33 @@ class _Tile(NamedTuple):
 
 
 def _tile(queries: Tensor, head: AnyHead, items: Items, first: int, last: int) -> _Tile:
+    scores, error = head.quick(queries, items.blocks[first // BLOCK : -(-last // BLOCK)], last - first)
     ids = items.ids[first:last]
-    if isinstance(head, Head):
-        return _Tile(head.scores(queries, items.rows(first, last)), ids)
+    if not isinstance(head, Compared):
+        return _Tile(scores, ids)
 
     def exact(query: Tensor, place: Tensor) -> Tensor:
         return head.exact(queries, query, items.rows_at(first + place))
 
-    scores, error = head.quick(queries, items.blocks[first // BLOCK : -(-last // BLOCK)], last - first)
     return _Tile(scores, ids, exact, error)
 
 
-def _hidden_pairs(allowed: Allowed, queries: int) -> tuple[Tensor, Tensor] | None:
+def hidden_pairs(allowed: Allowed, queries: int) -> tuple[Tensor, Tensor] | None:
+    """The queries and the places of pairs that single queries may not find."""
     if allowed.places is None or allowed.offsets is None:
         return None
     return torch.arange(queries).repeat_interleave(allowed.offsets.diff()), allowed.places
+
+
+def hide(scores: Tensor, first: int, allowed: Allowed, unwanted: tuple[Tensor, Tensor] | None) -> None:
+    """Make scores "queries items" of unwanted pairs -inf; the items are those from the place `first` on."""
+    last = first + scores.shape[1]
+    if allowed.keep is not None:
+        scores.masked_fill_(~allowed.keep[first:last], -math.inf)
+    if unwanted is not None:
+        query, place = unwanted
+        here = (place >= first) & (place < last)
+        scores[query[here], place[here] - first] = -math.inf
 
 
 def _below(scores: Tensor, error: Tensor | None, times: int) -> Tensor:

@@ -1,4 +1,4 @@
-/* The logits of heads with one dense layer, for queries and items. Items lie BLOCK side by side, "blocks hidden BLOCK".
+/* The logits of heads with one dense layer, for queries and items, and cheaper scores in their place. Items lie BLOCK side by side, "blocks hidden BLOCK".
 
    A unit of the dense layer reads features of a query's state a and of an item's state b. Of each number of the states
    that is a line with a kink at a = b, and a product: absolute |a - b| + linear (a - b) + product a b. For one query it
@@ -16,7 +16,7 @@
 #else
 #define MOST 4
 #endif
-enum { BLOCK = 16, CHUNK = 64, FEWEST = 4, TOGETHER = 2 }; /* items, numbers, units, vectors of items */
+enum { BLOCK = 16, CHUNK = 64, FEWEST = 4, TOGETHER = 2, QUERIES = 8 }; /* items, numbers, units, vectors of items */
 #define VECTORS_OF_BLOCK (BLOCK / LANES)
 #define UNROLL_UNITS _Pragma("GCC unroll 12")
 
@@ -24,7 +24,7 @@ typedef struct {
     const REAL *queries;  /* "queries hidden" */
     const REAL *blocks;   /* the items */
     const int64_t *from;  /* "queries+1": where the blocks of each query begin; absent: each query meets all blocks */
-    const REAL *absolute; /* "hidden units"; the number of units is a multiple of FEWEST */
+    const REAL *absolute; /* "hidden units"; the number of units is a multiple of FEWEST; of lines "queries hidden" */
     const REAL *linear;   /* the same */
     const REAL *product;  /* the same */
     const REAL *bias;     /* "units" */
@@ -154,4 +154,39 @@ BY_THREADS(heads_logits) {
         for (; vector < last; vector++) some_items(job, own, vector, scratch, logits, 1);
     }
     leave(scratch.weights), leave(scratch.constant), leave((REAL *)scratch.total);
+}
+
+/* A cheap score: of n queries and a vector of items the sums of absolute |a - b| + linear b, with weights that each query
+   has of its own. */
+INLINE void some_lines(const Job *job, int64_t query, int64_t vector, const int n) {
+    const int64_t hidden = job->hidden, at = query * hidden;
+    const REAL *item = job->blocks + vector / VECTORS_OF_BLOCK * hidden * BLOCK + vector % VECTORS_OF_BLOCK * LANES;
+    V sum[QUERIES];
+    UNROLL for (int q = 0; q < n; q++) sum[q] = all(0);
+    for (int64_t i = 0; i < hidden; i++) {
+        const V own = load(item + i * BLOCK);
+        UNROLL for (int q = 0; q < n; q++) {
+            const int64_t number = at + q * hidden + i;
+            accumulate(&sum[q], all(job->absolute[number]), magnitude(all(job->queries[number]) - own));
+            accumulate(&sum[q], all(job->linear[number]), own);
+        }
+    }
+    UNROLL for (int q = 0; q < n; q++) store(job->logits + (query + q) * job->n_blocks * BLOCK + vector * LANES, sum[q]);
+}
+
+/* The same of all queries and of the parts of the items that no other thread has taken. */
+BY_THREADS(heads_lines) {
+    Job *job = shared;
+    for (int64_t piece; (piece = take(&job->next)) < job->parts;) {
+        const int64_t first = piece * job->part * VECTORS_OF_BLOCK;
+        const int64_t last = least(job->n_blocks, (piece + 1) * job->part) * VECTORS_OF_BLOCK;
+        for (int64_t query = 0, n; query < job->n_queries; query += n) {
+            n = job->n_queries - query >= QUERIES ? QUERIES : 1;
+            for (int64_t vector = first; vector < last; vector++)
+                if (n == QUERIES)
+                    some_lines(job, query, vector, QUERIES);
+                else
+                    some_lines(job, query, vector, 1);
+        }
+    }
 }

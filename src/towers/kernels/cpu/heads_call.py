@@ -15,8 +15,9 @@ from towers.kernels.cpu.threads import start
 
 BLOCK, CHUNK, FEWEST = 16, 64, 4
 """Items that lie side by side, numbers of a state that are added up before others are, units of a vector of units."""
-PART = 64
-"""Blocks of items that a thread takes at a time: the weights of a query are laid out for them."""
+PART, PART_OF_LINES = 64, 8
+"""Blocks of items that a thread takes at a time: the weights of a query are laid out for them, or all queries meet
+them."""
 
 
 class Job(ctypes.Structure):
@@ -92,4 +93,28 @@ def logits(queries: Tensor, blocks: Tensor, head: Folded, first: Tensor | None =
     own = code(queries.dtype)
     assert own is not None
     start(own.heads_logits, job, min(threads, len(queries) * job.parts))
+    return found
+
+
+def lines(queries: Tensor, blocks: Tensor, bend: Tensor, slope: Tensor) -> Tensor:
+    """Scores "queries items" of whole blocks: sums over the numbers i of bend[i] |a_i - b_i| + slope[i] b_i.
+
+    `python benchmarks/run.py search` measures it: the rows of candidates.
+
+    Args:
+        queries: the a, "queries hidden".
+        blocks: the b, "blocks hidden 16".
+        bend, slope: "queries hidden".
+    """
+    found = queries.new_empty(len(queries), len(blocks) * BLOCK)
+    tensors = {"queries": queries, "blocks": blocks, "absolute": bend, "linear": slope, "logits": found}
+    kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    parts = -(-len(blocks) // PART_OF_LINES)
+    job = Job(
+        **{name: tensor.data_ptr() for name, tensor in kept.items()},
+        n_queries=len(queries), n_blocks=len(blocks), hidden=queries.shape[1], part=PART_OF_LINES, parts=parts,
+    )  # fmt: skip
+    own = code(queries.dtype)
+    assert own is not None
+    start(own.heads_lines, job, max(1, min(torch.get_num_threads(), parts)))
     return found
