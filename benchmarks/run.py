@@ -37,6 +37,7 @@ SUITES = {
     "import": "imports",
     "reading": "reading",
     "search": "search",
+    "search-heads": "search_heads",
     "answers": "answers",
     "export": "export",
 }

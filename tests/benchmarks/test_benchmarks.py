@@ -35,10 +35,12 @@ MODULES = (
     "proof",
     "reading",
     "search",
+    "search_heads",
     "export",
 )
 SUITES = (
-    "lstm", "tower", "lstm-memory", "lstm-threads", "contracts", "proof", "import", "reading", "search", "export",
+    "lstm", "tower", "lstm-memory", "lstm-threads", "contracts", "proof", "import", "reading", "search", "search-heads",
+    "export",
 )  # fmt: skip
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
 

@@ -48,8 +48,8 @@ def best_of_candidates(
 ) -> scan.Found:
     """The k best, by the exact score, of the items that are best by the cheap one: `candidates` for each query.
 
-    `python benchmarks/run.py search` measures how many of the true k best they have. `computed` counts the pairs that
-    the head itself scored.
+    `python benchmarks/run.py search-heads` measures how many of the true k best they have. `computed` counts the pairs
+    that the head itself scored.
     """
     parts = [scan.Found(queries.new_empty(0, k), torch.empty(0, k, dtype=torch.int64), 0)]
     for first in range(0, len(queries), scan.QUERIES):

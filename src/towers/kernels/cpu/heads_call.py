@@ -64,7 +64,7 @@ def roundings(hidden: int, units: int) -> int:
 def logits(queries: Tensor, blocks: Tensor, head: Folded, first: Tensor | None = None) -> Tensor:
     """The logits of queries and items, summed in the order of `heads.c`.
 
-    `python benchmarks/run.py search` measures it beside torch.
+    `python benchmarks/run.py search-heads` measures it beside torch.
 
     Args:
         queries: "queries hidden".
@@ -99,7 +99,7 @@ def logits(queries: Tensor, blocks: Tensor, head: Folded, first: Tensor | None =
 def lines(queries: Tensor, blocks: Tensor, bend: Tensor, slope: Tensor) -> Tensor:
     """Scores "queries items" of whole blocks: sums over the numbers i of bend[i] |a_i - b_i| + slope[i] b_i.
 
-    `python benchmarks/run.py search` measures it: the rows of candidates.
+    `python benchmarks/run.py search-heads` measures it: the rows of candidates.
 
     Args:
         queries: the a, "queries hidden".
