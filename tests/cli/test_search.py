@@ -69,6 +69,23 @@ def test_an_index_serves_many_searches(folder: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("files")
+def test_shards_are_searched_as_one_index(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index = ["index", "--model", "towers-run", "--corpus", "corpus.txt", "--out", "corpus"]
+    Path("corpus").mkdir()
+    Path("corpus/00007.index").write_text("of an interrupted command")
+    assert main([*index, "--shard", "2"]) == 0
+    assert capsys.readouterr().out == "3 sentences are in 2 shards in corpus\n"
+    assert sorted(path.name for path in Path("corpus").iterdir()) == ["00000.index", "00001.index", "shards.json"]
+    assert search("--index", "corpus", "--out", "found.jsonl") == 0
+    assert agrees([json.loads(line) for line in Path("found.jsonl").read_text().splitlines()], folder)
+    assert main([*index, "--shard", "2"]) == 2
+    assert "--out corpus: is there already; name another folder, or remove it" in capsys.readouterr().err
+    Path("corpus/shards.json").unlink()
+    assert search("--index", "corpus", "--out", "found.tsv") == 2
+    assert "corpus: is no index, or not a whole one: it has no shards.json" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("files")
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -78,6 +78,22 @@ def add_machine(add: Callable[..., argparse.Action]) -> None:
     )
 
 
+def add_run(group: Any, *, engine: str | None) -> None:
+    """The options of a run that writes a folder of parts; `engine` is the default."""
+    add = group.add_argument
+    told = f" ({engine})" if engine else ""
+    add(
+        "--engine",
+        choices=["local", "ray"],
+        default=engine,
+        help=f"write a folder of parts, from which an interrupted run goes on; by processes here, or by Ray{told}",
+    )
+    add("--workers", type=at_least_one, metavar="N", help="processes (local: 1; ray: one for each CPU but one)")
+    add("--address", metavar="ADDRESS", help="of the cluster of Ray, as ray.init takes it (a new Ray, of this machine)")
+    add("--max-bad", type=not_negative, default=0, metavar="N", help="rows without an answer that are accepted (0)")
+    add("--part-rows", type=at_least_one, default=50_000, metavar="N", help="rows of each part (50000)")
+
+
 def separator(text: str) -> str:
     """A character, or a tab by its name."""
     named = {"tab": "\t", "\\t": "\t"}.get(text, text)
@@ -111,6 +127,11 @@ def picture(text: str) -> Path:
 def at_least_one(text: str) -> int:
     """A whole number of at least 1."""
     return whole(text, 1, None)
+
+
+def not_negative(text: str) -> int:
+    """A whole number of at least 0."""
+    return whole(text, 0, None)
 
 
 def seed(text: str) -> int:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from towers.cli.arguments import Parser
+from towers.cli.arguments import Parser, at_least_one
 from towers.cli.score_command import add_model
 
 HELP = """
@@ -13,6 +13,12 @@ Encode the sentences of a file, one on each line, with the right tower, and writ
   $ printf 'a ram noticed the lass\\nthe lass noticed a ram\\nthe dog chased a boy\\n' >corpus.txt
   $ towers index --model towers-run --corpus corpus.txt --out corpus.index
   3 sentences are in corpus.index
+
+A corpus beyond the memory of a machine is divided: with --shard N, --out is a folder with an index for every N
+sentences, which are searched side by side, with the same results.
+
+  $ towers index --model towers-run --corpus corpus.txt --out corpus --shard 2
+  3 sentences are in 2 shards in corpus
 """
 
 
@@ -20,7 +26,8 @@ def add_options(index: Parser) -> None:
     """The options of the command."""
     index.set_defaults(run=run)
     index.add_argument("--corpus", type=Path, required=True, metavar="FILE", help="a sentence on each line")
-    index.add_argument("--out", type=Path, required=True, metavar="FILE", help="the index")
+    index.add_argument("--out", type=Path, required=True, metavar="FILE", help="the index; with --shard, a folder")
+    index.add_argument("--shard", type=at_least_one, metavar="N", help="sentences of each shard (all in one)")
     add_model(index)
 
 

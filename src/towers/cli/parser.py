@@ -9,6 +9,7 @@ from typing import Any
 from towers.cli import (
     about_command,
     convert_command,
+    encode_command,
     evaluate_command,
     explain_command,
     export_command,
@@ -31,6 +32,7 @@ COMMANDS = {
     "convert": (convert_command, "carry a network over from Keras, or back"),
     "score": (score_command, "the score of two sentences"),
     "similar": (similar_command, "the sentences of a file that fit a query best"),
+    "encode": (encode_command, "the states of sentences, for programs and indexes"),
     "index": (index_command, "encode the sentences of a file for many searches"),
     "search": (search_command, "the best sentences of a file for many queries"),
     "export": (export_command, "write a file that runs without towers"),

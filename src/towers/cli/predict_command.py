@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from towers.cli.arguments import FORMATS, Parser, add_columns, add_machine, add_vectors, at_least_one
+from towers.cli.arguments import FORMATS, Parser, add_columns, add_machine, add_run, add_vectors, at_least_one
 
 HELP = """
 Add the column `probability` to a file of sentence pairs of any size, in the file's own order; a model of labels in
@@ -17,6 +17,12 @@ trained with; options replace them. Where a sentence is empty or too short, the 
 
 Files are TSV, CSV, JSON lines or Parquet, by their ending or --format. A file appears whole, at the end. Standard
 output has no mark for its end: it is whole if the exit code is 0.
+
+With --engine, --out is a folder of parts. The same command goes on where an interrupted one stopped, and several
+processes or machines share the work. Rows that cannot be read are left out, up to --max-bad; their reasons are there.
+
+  $ towers predict --model towers-run --pairs pairs.tsv --out scored --engine local | cut -d ';' -f 1
+  1 pair in 1 part in scored
 """
 
 
@@ -47,11 +53,17 @@ def add_options(predict: Parser) -> None:
         "--batch-size", type=at_least_one, default=256, metavar="N", help="sentences that a tower reads at a time (256)"
     )
     add_machine(machine.add_argument)
+    add_run(predict.add_argument_group("many rows"), engine=None)
     predict.add_argument("--json", action="store_true", help="say what was done as a JSON object")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, predict and write."""
-    from towers.cli.predict_job import predict
+    if arguments.engine is None:
+        from towers.cli.predict_job import predict
 
-    predict(arguments)
+        predict(arguments)
+    else:
+        from towers.cli.predict_job import predict_in_parts
+
+        predict_in_parts(arguments)

@@ -40,6 +40,9 @@ class Window(NamedTuple):
 
 def predict(arguments: argparse.Namespace) -> None:
     """Do what `towers predict` does."""
+    for name, usual in (("address", None), ("workers", None), ("max_bad", 0), ("part_rows", 50_000)):
+        if getattr(arguments, name) != usual:
+            raise ValueError(f"--{name.replace('_', '-')} goes with --engine local or --engine ray")
     started = time.perf_counter()
     require("safetensors", "polars", "tqdm")
     machine = {name: getattr(arguments, name) for name in ("batch_size", "device", "precision")}
@@ -63,6 +66,21 @@ def predict(arguments: argparse.Namespace) -> None:
         with naming(arguments.out), job.admitting():
             write(place, lambda file: job.work(chain([first], windows), file, out_format))
     job.say(time.perf_counter() - started)
+
+
+def predict_in_parts(arguments: argparse.Namespace) -> None:
+    """Do what `towers predict --engine` does: the model's own settings hold."""
+    from towers.cli.run_job import run
+    from towers.scale import Predict
+
+    usual = {"split": None, "fit_length": None, "missing": None, "line": False}
+    usual |= {"batch_size": 256, "device": "auto", "precision": "32-true"}
+    for name, value in usual.items():
+        if getattr(arguments, name) != value:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} does not go with --engine, for which the model's own settings hold")
+    columns = {name: getattr(arguments, name) for name in ("left_column", "right_column", "score_column", "threshold")}
+    run(arguments, Predict(**columns, label_column=arguments.label_column), arguments.pairs, "pairs")
 
 
 def _windows(table: Iterator[Rows], model: TwoTowers, options: Mapping[str, Any], skipped: Skipped) -> Iterator[Window]:

@@ -5,8 +5,9 @@ import csv
 import io
 import json
 import os
-import sys
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,11 +19,15 @@ from towers.cli.common import answering
 from towers.cli.prediction_files import STANDARD, check_ending, naming, write
 from towers.data.encoding import RETURNS, decode_line, unpacked
 from towers.data.readers import ENDINGS
+from towers.scale import Shards
+from towers.scale.pace import Pace
 from towers.search import Index
 from towers.training.options import require
 
 ENCODED, SEARCHED = 4096, 256
-"""Sentences that are encoded, and queries that are searched, between two steps of the progress bar."""
+"""Sentences that are encoded, and queries that are searched, at a time."""
+FRAME = 1 << 16
+"""Rows of results that become a frame of polars at a time."""
 
 
 class Lines(NamedTuple):
@@ -34,12 +39,47 @@ class Lines(NamedTuple):
 
 def index(arguments: argparse.Namespace) -> None:
     """Do what `towers index` does."""
+    if arguments.shard is not None:
+        _index_in_shards(arguments)
+        return
     place = _place(arguments, "corpus")
-    lines = read_lines(arguments.corpus)
     with answering(arguments) as model:
-        made = _indexed(model, lines, None)
+        made = Index(model.network)
+        for part, states in _encoded(model, arguments.corpus, "right"):
+            made.add(states, torch.tensor(part.numbers))
         made.save(place)
     print(f"{len(made)} sentences are in {arguments.out}")
+
+
+def _index_in_shards(arguments: argparse.Namespace) -> None:
+    """A folder with an index for every `--shard` sentences. The list of the shards, without which they are no index, is
+    written last."""
+    folder: Path = arguments.out
+    if not folder.parent.is_dir():
+        raise ValueError(f"--out {folder}: there is no folder {folder.parent}")
+    if folder.exists() and (not folder.is_dir() or any(path.suffix != ".index" for path in folder.iterdir())):
+        raise ValueError(f"--out {folder}: is there already; name another folder, or remove it")
+    counts, made = dict[str, int](), 0
+
+    def save(index: Index) -> None:
+        name = f"{len(counts):05}.index"
+        index.save(folder / name)
+        counts[name] = len(index)
+
+    with answering(arguments) as model:
+        shard = Index(model.network)
+        for part, states in _encoded(model, arguments.corpus, "right", step=min(ENCODED, arguments.shard)):
+            if len(shard) + len(states) > arguments.shard:
+                save(shard)
+                shard = Index(model.network)
+            folder.mkdir(exist_ok=True)
+            shard.add(states, torch.tensor(part.numbers))
+            made += len(states)
+        save(shard)
+        for old in {path.name for path in folder.glob("*.index")} - counts.keys():  # of an interrupted command
+            (folder / old).unlink()
+        Shards.write_list(folder, counts)
+    print(f"{made} sentences are in {len(counts)} shards in {folder}")
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -52,19 +92,25 @@ def search(arguments: argparse.Namespace) -> None:
     format = arguments.out_format or ENDINGS.get(arguments.out.suffix.lower()) or "tsv"
     if format == "parquet":
         require("polars")
-    lines = None if corpus is None or (arguments.index and not arguments.texts) else read_lines(corpus)
-    queries = read_lines(arguments.queries)
-    texts = dict(zip(lines.numbers, lines.sentences, strict=True)) if lines is not None and arguments.texts else None
+    texts = None
+    if corpus is not None and arguments.texts:
+        lines = read_lines(corpus)
+        texts = dict(zip(lines.numbers, lines.sentences, strict=True))
+    next(blocks(arguments.queries, 1))  # a file without a query is reported before the work
     with answering(arguments) as model:
         output = model.output_of(arguments.class_name)
         if arguments.index is not None:
-            found = Index.load(arguments.index, model.network, output=output)
+            found = Shards.load(arguments.index, model.network, output=output)
         else:
-            assert lines is not None
-            found = _indexed(model, lines, output)
-        rows = list(_rows(model, found, queries, arguments.k, texts))
-    with naming(arguments.out):
-        write(place, lambda file: _write(file, format, rows))
+            assert corpus is not None
+            made = Index(model.network, output=output)
+            for part, states in _encoded(model, corpus, "right"):
+                made.add(states, torch.tensor(part.numbers))
+            found = Shards([made])
+        rows = _rows(model, found, arguments.queries, arguments.k, texts)
+        first = next(rows)
+        with naming(arguments.out):
+            write(place, lambda file: _write(file, format, chain([first], rows)))
 
 
 def _place(arguments: argparse.Namespace, *read: str) -> Path:
@@ -94,6 +140,15 @@ def read_lines(path: Path) -> Lines:
         ValueError: there is none, a line is not UTF-8, or lines end in carriage returns alone; the file is named.
     """
     lines = Lines([], [])
+    for block in blocks(path, ENCODED):
+        lines.sentences.extend(block.sentences)
+        lines.numbers.extend(block.numbers)
+    return lines
+
+
+def blocks(path: Path, size: int) -> Iterator[Lines]:
+    """The same, some at a time."""
+    lines, some = Lines([], []), False
     with unpacked(str(path)) as file:
         for number, line in enumerate(file, 1):
             if text := decode_line(str(path), number, line).strip():
@@ -101,31 +156,29 @@ def read_lines(path: Path) -> Lines:
                     raise ValueError(f"{path}, line 1: {RETURNS}")
                 lines.sentences.append(text)
                 lines.numbers.append(number)
-    if not lines.numbers:
+                if len(lines.numbers) == size:
+                    yield lines
+                    lines, some = Lines([], []), True
+    if lines.numbers:
+        yield lines
+    elif not some:
         raise ValueError(f"{path}: there is no sentence in it")
-    return lines
 
 
-def _indexed(model: Model, lines: Lines, output: int | None) -> Index:
-    index = Index(model.network, output=output)
-    for part, states in _encoded(model, lines, "right"):
-        index.add(states, torch.tensor(part.numbers))
-    return index
+def _encoded(model: Model, path: Path, side: Side, step: int = ENCODED) -> Iterator[tuple[Lines, Tensor]]:
+    """Some lines of a file after the others, with their states."""
+    with unpacked(str(path)) as file:
+        total = sum(block.count(b"\n") for block in iter(partial(file.read, 1 << 20), b""))
+    pace = Pace(total, 0, "lines")
+    try:
+        for lines in blocks(path, step):
+            yield lines, model.encode(lines.sentences, side=side, progress=False)
+            pace.add(lines.numbers[-1] - pace.done)
+    finally:
+        pace.clear()
 
 
-def _encoded(model: Model, lines: Lines, side: Side, step: int = ENCODED) -> Iterator[tuple[Lines, Tensor]]:
-    """Some lines after the others, with their states."""
-    from tqdm import tqdm
-
-    hidden = not sys.stderr.isatty()
-    with tqdm(total=len(lines.numbers), disable=hidden, leave=False, unit=" sentences", unit_scale=True) as bar:
-        for first in range(0, len(lines.numbers), step):
-            part = Lines(lines.sentences[first : first + step], lines.numbers[first : first + step])
-            yield part, model.encode(part.sentences, side=side)
-            bar.update(len(part.numbers))
-
-
-def _rows(model: Model, index: Index, queries: Lines, k: int, texts: dict[int, str] | None) -> Iterator[dict[str, Any]]:
+def _rows(model: Model, index: Shards, queries: Path, k: int, texts: dict[int, str] | None) -> Iterator[dict[str, Any]]:
     for part, states in _encoded(model, queries, "left", SEARCHED):
         scores, ids = index.search(states, k)
         scores = model.scores_of(scores)
@@ -141,17 +194,21 @@ def _rows(model: Model, index: Index, queries: Lines, k: int, texts: dict[int, s
                 yield row
 
 
-def _write(file: BinaryIO, format: str, rows: list[dict[str, Any]]) -> None:
+def _write(file: BinaryIO, format: str, rows: Iterator[dict[str, Any]]) -> None:
     if format == "parquet":
         import polars
 
-        polars.DataFrame(rows).write_parquet(file)
+        frames: list[polars.DataFrame] = []
+        while some := list(islice(rows, FRAME)):
+            frames.append(polars.DataFrame(some))
+        polars.concat(frames).write_parquet(file)
         return
     text = io.TextIOWrapper(file, encoding="utf8", newline="")
     if format in ("tsv", "csv"):
         writer = csv.writer(text, delimiter="\t" if format == "tsv" else ",", lineterminator="\n")
-        writer.writerow(rows[0])
-        writer.writerows([*map(_spelled, row.values())] for row in rows)
+        first = next(rows)
+        writer.writerow(first)
+        writer.writerows([*map(_spelled, row.values())] for row in chain([first], rows))
     else:
         text.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     text.flush()

@@ -1,0 +1,105 @@
+"""One part of a run: read, answered, written whole and then renamed. Workers of any engine call it."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from towers.checkpoint import replace, without_nan
+from towers.data.parts import BadLine, Part, TableFile, read_part
+from towers.data.readers import TableFormat
+from towers.data.rows import Rows
+from towers.data.writers import writing
+from towers.scale.run_folder import Done
+from towers.scale.scorer import Scorer, loads
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """Does a part, in any process that sees the model, the input and the folder under the same paths.
+
+    A part that was done already is done again to the same file; whoever is killed leaves no half file.
+    """
+
+    scorer: Scorer
+    files: list[TableFile]
+    folder: str
+    out_format: TableFormat
+
+    def __call__(self, part: Part) -> Done:
+        """Write a part's bad rows, if there are any, and then its answers.
+
+        Raises:
+            OSError: a file cannot be read or written.
+            ValueError: a column is missing, or the output's format cannot hold a row.
+        """
+        bad = list[dict[str, Any]]()
+        counts = {"rows": 0, "unknown": 0}
+        place = Path(self.folder, f"part-{part.number:05}.{self.out_format}")
+        side = Path(self.folder, f"bad-{part.number:05}.jsonl")
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                self._write(part, cast(BinaryIO, file), bad, counts)
+            if bad:
+                replace(side, lambda partial: partial.write_text(_lines(bad), encoding="utf8"))
+            else:
+                side.unlink(missing_ok=True)
+
+        replace(place, write)
+        size: int | None = place.stat().st_size
+        if not size:  # there was no row, and no line of names
+            place.unlink()
+            size = None
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        first = f"{bad[0]['file']}, line {bad[0]['line']}: {bad[0]['problem']}" if bad else None
+        return Done(part.number, bad=len(bad), size=size, worker=worker, loads=loads(), first_bad=first, **counts)
+
+    def _write(self, part: Part, file: BinaryIO, bad: list[dict[str, Any]], counts: dict[str, int]) -> None:
+        pieces = self.rows(part, bad)
+        first = next(pieces, None)
+        if first is None:
+            return
+        with writing(file, self.out_format, self.scorer.columns) as writer:
+            rows: Rows | None = first
+            while rows is not None:
+                answer = self.scorer.answer(rows)
+                records = _records(rows, answer.problems)
+                bad += (_bad(rows.path, line, problem, row=row) for line, problem, row in records)
+                writer.write(rows.take(answer.places), answer.values)
+                counts["rows"] += len(answer.places)
+                counts["unknown"] += answer.unknown
+                rows = next(pieces, None)
+        bad.sort(key=lambda entry: entry["line"])
+
+    def rows(self, part: Part, bad: list[dict[str, Any]]) -> Iterator[Rows]:
+        """The rows of a part, some at a time; lines that are none are added to `bad`."""
+        file = self.files[part.file]
+        for piece in read_part(file, part):
+            if isinstance(piece, BadLine):
+                bad.append(_bad(file.path, piece.line, piece.problem, text=piece.text))
+                continue
+            if file.format == "jsonl":  # what no object among these has is null
+                read = (name for name, _ in self.scorer.task.sides(self.scorer.model))
+                piece.names += [name for name in read if name not in piece.names]
+            yield piece
+
+
+def _records(rows: Rows, problems: list[str | None]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Line, problem and cells of the rows that have no answer."""
+    places = [place for place, problem in enumerate(problems) if problem is not None]
+    if places:
+        some = rows.take(places)
+        for place, line, row in zip(places, some.lines, some.records(), strict=True):
+            yield line, problems[place] or "", row
+
+
+def _bad(file: str, line: int, problem: str, **what: Any) -> dict[str, Any]:
+    return {"file": file, "line": line, "problem": problem, **what}
+
+
+def _lines(entries: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(without_nan(entry)) + "\n" for entry in entries)
