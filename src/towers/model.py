@@ -507,7 +507,16 @@ class TwoTowers(Shareable):
         """
         return self.right.encode(sentences, lengths)
 
-    @contract(dtype_of="dense.weight")
+    @property
+    def head_weight(self) -> Tensor:
+        """The weights that read the features of a pair: their dtype is what `compare` takes.
+
+        A dense layer that `torch.ao.quantization.quantize_dynamic` made has none, and reads what the towers give.
+        """
+        weight = self.dense.weight
+        return weight if isinstance(weight, Tensor) else self.left.weight  # pyright: ignore[reportUnnecessaryIsInstance]
+
+    @contract(dtype_of="head_weight")
     def compare(
         self,
         left_state: Float[Tensor, "*#leading {self.hidden}"],

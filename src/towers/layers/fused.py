@@ -31,6 +31,7 @@ from towers.layers.triton_tower import pooled_features
 from towers.ragged import Ragged
 
 Backend = Literal["native", "triton", "torch"]
+Layers = tuple[PhraseConv, FeaturePool, RaggedLSTM]
 _everywhere: Any = all_modules  # its hooks listen to every module
 
 
@@ -64,7 +65,7 @@ def last_states(tower: nn.Module, sentences: Tensor | Ragged, lengths: Tensor | 
     if found is None:
         return _by_triton(tower, sentences, lengths)
     weights, tensors = found
-    words = _words(tower, sentences, lengths, weights)
+    words = _words(tower.__dict__["_modules"]["conv"], sentences, lengths, weights)
     if words is None:
         return _by_triton(tower, sentences, lengths)
     if torch.is_grad_enabled() and any(one.requires_grad for one in (words.rows, *tensors)):
@@ -87,31 +88,34 @@ def logits(
     layers: dict[str, Any] = model.__dict__["_modules"]
     one, other = layers["left"], layers["right"]
     kinds: list[Any] = [type(one), type(other)]
-    if any(kind.forward is not forward for kind in kinds) or has_forward_hooks(one, other):
+    if kinds[0].forward is not forward or kinds[1].forward is not forward:
         return None
-    of_left, of_right, of_head = _tensors(one), _tensors(other), _head_tensors(model, layers)
+    of_left, of_right, of_head = _layers(one), _layers(other), _head_layers(model, layers)
     if of_left is None or of_right is None or of_head is None:
         return None
-    tensors = (*of_left, *of_right, *of_head)
-    accepted = model.__dict__["accepted"]
-    pools = [tower.__dict__["_modules"]["pool"].size for tower in (one, other)]
-    weights = door.pair_weights(accepted, tensors, *pools)
-    if weights is None:
+    if _are_watched(one, other, *of_left, *of_right, *of_head):
         return None
-    for tower, lengths in ((one, left_lengths), (other, right_lengths)):
-        if lengths is not None and tower.words is not None:  # the tower's own contract says which it takes
-            return None
-    first = _words(one, left, left_lengths, weights.left)
-    second = None if first is None else _words(other, right, right_lengths, weights.right)
+    gradients = torch.is_grad_enabled()
+    if gradients and _has_backward_hooks(one, other, *of_head):
+        return None
+    tensors = _pair_tensors(of_left, of_right, of_head)
+    accepted = model.__dict__["accepted"]
+    weights = None if tensors is None else door.pair_weights(accepted, tensors, of_left[1].size, of_right[1].size)
+    if tensors is None or weights is None:
+        return None
+    if (left_lengths is not None and one.words is not None) or (right_lengths is not None and other.words is not None):
+        return None  # the tower's own contract says which lengths it takes
+    first = _words(of_left[0], left, left_lengths, weights.left)
+    second = None if first is None else _words(of_right[0], right, right_lengths, weights.right)
     if first is None or second is None:
         return None
-    if torch.is_grad_enabled() and any(one.requires_grad for one in (first.rows, second.rows, *tensors)):
+    if gradients and any(one.requires_grad for one in (first.rows, second.rows, *tensors)):
         return tower_call.differentiable_logits(first, second, weights, accepted, tensors, logits_again)
     return tower_call.logits(first, second, weights)
 
 
-def _head_tensors(model: nn.Module, layers: dict[str, Any]) -> tuple[Tensor, ...] | None:
-    """Weights and biases of the dense layers behind the difference, if none of what stands there must be called."""
+def _head_layers(model: nn.Module, layers: dict[str, Any]) -> tuple[PairFeatures, nn.Linear, nn.Linear] | None:
+    """What stands behind the towers, if it is the difference and two dense layers."""
     features, dense, logit = layers["pair_features"], layers["dense"], layers["logit"]
     for name in ("dropout", "word_dropout"):
         layer = layers.get(name)
@@ -119,29 +123,38 @@ def _head_tensors(model: nn.Module, layers: dict[str, Any]) -> tuple[Tensor, ...
             return None
     if type(features) is not PairFeatures or features.features != ("difference",):
         return None
-    if type(dense) is not nn.Linear or type(logit) is not nn.Linear or has_forward_hooks(features, dense, logit):
+    return (features, dense, logit) if type(dense) is nn.Linear and type(logit) is nn.Linear else None
+
+
+def _pair_tensors(of_left: Layers, of_right: Layers, of_head: tuple[nn.Module, ...]) -> tuple[Tensor, ...] | None:
+    """The weights of the layers, as PairWeights has them."""
+    left, right = _tensors(of_left), _tensors(of_right)
+    _, dense, logit = [layer.__dict__["_parameters"] for layer in of_head]
+    if left is None or right is None:
         return None
-    if torch.is_grad_enabled() and _has_backward_hooks(layers["left"], layers["right"], features, dense, logit):
-        return None
-    of_dense, of_logit = dense.__dict__["_parameters"], logit.__dict__["_parameters"]
     try:
-        return of_dense["weight"], of_dense["bias"], of_logit["weight"], of_logit["bias"]
+        return *left, *right, dense["weight"], dense["bias"], logit["weight"], logit["bias"]
     except KeyError:  # pruned, or reparametrized
         return None
 
 
-def _are_usual(tower: nn.Module) -> bool:
-    """Whether the layers are those that the kernels stand for, and none of them must be called itself."""
+def _layers(tower: nn.Module) -> Layers | None:
+    """The layers of a tower, if they are those that the kernels stand for."""
     kept: dict[str, Any] = tower.__dict__
     if kept["has_other_parts"] or kept["chunk"] is not None:
-        return False
+        return None
     layers: dict[str, Any] = kept["_modules"]
     conv, pool, lstm = layers["conv"], layers["pool"], layers["lstm"]
     if type(conv) is not PhraseConv or type(pool) is not FeaturePool or type(lstm) is not RaggedLSTM:
-        return False
-    if has_forward_hooks(conv, pool, lstm) or lstm.recurrent_activation != "sigmoid":
-        return False
-    return not ((switch.proofs and switch.interceptor is not None) or torch.is_autocast_enabled("cpu"))
+        return None
+    return (conv, pool, lstm) if lstm.recurrent_activation == "sigmoid" else None
+
+
+def _are_watched(*layers: nn.Module) -> bool:
+    """Whether one of these layers must be called itself, or a proof or autocast wants to see their operations."""
+    if has_forward_hooks(*layers):
+        return True
+    return bool(switch.proofs and switch.interceptor is not None) or torch.is_autocast_enabled("cpu")
 
 
 def backend(tower: nn.Module, sentences: Tensor | Ragged) -> Backend:
@@ -149,7 +162,11 @@ def backend(tower: nn.Module, sentences: Tensor | Ragged) -> Backend:
     if _by_triton_served(tower, sentences):
         return "triton"
     found = _native(tower)
-    return "torch" if found is None or _words(tower, sentences, None, found[0]) is None else "native"
+    return (
+        "torch"
+        if found is None or _words(tower.__dict__["_modules"]["conv"], sentences, None, found[0]) is None
+        else "native"
+    )
 
 
 # In C, on the CPU.
@@ -157,10 +174,10 @@ def backend(tower: nn.Module, sentences: Tensor | Ragged) -> Backend:
 
 def _compiled(tower: Any, sentences: Tensor | Ragged, lengths: Tensor | None) -> Tensor | None:
     """As one operation of the compiled graph, and None in an exported program, whose graph has operations of torch."""
-    if torch.compiler.is_exporting() or transformed() or not _are_usual(tower):
+    layers = None if torch.compiler.is_exporting() or transformed() else _layers(tower)
+    if layers is None or _are_watched(*layers):
         return None
-    conv: PhraseConv = tower.conv
-    lstm: RaggedLSTM = tower.lstm
+    conv, pool, lstm = layers
     if len(lstm.__dict__["_parameters"]) != 3 or conv.product_dtype is not None:  # as in `_native`
         return None
     if conv.weight.device.type != "cpu":
@@ -172,27 +189,25 @@ def _compiled(tower: Any, sentences: Tensor | Ragged, lengths: Tensor | None) ->
         sentences, offsets = words.values, words.offsets
     if sentences.is_nested or sentences.device.type != "cpu" or sentences.dtype != conv.weight.dtype:
         return None
-    if not tower_operator.serves(tensors, tower.pool.size):
+    if not tower_operator.serves(tensors, pool.size):
         return None
-    return tower_operator.tower(sentences, offsets, lengths, *tensors, tower.pool.size)
+    return tower_operator.tower(sentences, offsets, lengths, *tensors, pool.size)
 
 
 def _native(tower: nn.Module) -> tuple[TowerWeights, tuple[Tensor, ...]] | None:
     """The weights of a tower whose layers need not be called, if this is eager code."""
-    tensors = _tensors(tower) if door.plain() else None
-    if tensors is None:
+    layers = _layers(tower) if door.plain() else None
+    if layers is None or _are_watched(*layers):
         return None
-    weights = door.tower_weights(tower.__dict__["accepted"], tensors, tower.__dict__["_modules"]["pool"].size)
-    return None if weights is None else (weights, tensors)
+    tensors = _tensors(layers)
+    weights = None if tensors is None else door.tower_weights(tower.__dict__["accepted"], tensors, layers[1].size)
+    return None if tensors is None or weights is None else (weights, tensors)
 
 
-def _tensors(tower: nn.Module) -> tuple[Tensor, ...] | None:
-    """The weights of the layers, as TowerWeights has them, if the kernels stand for these layers."""
-    if not _are_usual(tower):
-        return None
-    layers: dict[str, nn.Module] = tower.__dict__["_modules"]
-    of_conv: dict[str, Any] = layers["conv"].__dict__["_parameters"]
-    of_lstm: dict[str, Any] = layers["lstm"].__dict__["_parameters"]
+def _tensors(layers: Layers) -> tuple[Tensor, ...] | None:
+    """The weights of the layers, as TowerWeights has them."""
+    of_conv: dict[str, Any] = layers[0].__dict__["_parameters"]
+    of_lstm: dict[str, Any] = layers[2].__dict__["_parameters"]
     if len(of_lstm) != 3:  # one layer and direction, one bias, no projection; or pruned
         return None
     try:
@@ -202,9 +217,8 @@ def _tensors(tower: nn.Module) -> tuple[Tensor, ...] | None:
         return None
 
 
-def _words(tower: nn.Module, sentences: Tensor | Ragged, lengths: Tensor | None, weights: TowerWeights) -> Words | None:
+def _words(conv: PhraseConv, sentences: Tensor | Ragged, lengths: Tensor | None, weights: TowerWeights) -> Words | None:
     """The sentences for the C code: vectors, or shares of ids and of products in another dtype."""
-    conv: PhraseConv = tower.__dict__["_modules"]["conv"]
     padded = sentences if isinstance(sentences, Tensor) and not sentences.is_nested else None
     if padded is not None and conv.product_dtype is None:
         return door.padded(padded, lengths, weights)

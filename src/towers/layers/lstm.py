@@ -296,6 +296,9 @@ class RaggedLSTM(DropIn):
 
     def _weights(self, dtype: torch.dtype | None = None) -> Weights:
         flat = [getattr(self, name) for name in self._in_order]
+        for name, part in zip(self._in_order, flat, strict=True):
+            if part is None:
+                refuse(self, f"{name} is None; an LSTM without biases is RaggedLSTM(…, bias=False)")
         if dtype not in (None, flat[0].dtype):
             flat = [part.to(dtype) for part in flat]
         biases = {True: 2, "single": 1, False: 0}[self.bias]

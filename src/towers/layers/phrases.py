@@ -14,7 +14,7 @@ from towers.convert import like_input, to_ragged
 from towers.kernels.batch import is_jit_tracing, is_plain
 from towers.layers.cache import VersionedCache, can_keep
 from towers.layers.shift_add import add_neighbours
-from towers.layers.validation import at_least_one
+from towers.layers.validation import at_least_one, refuse
 from towers.ragged import Ragged
 
 _WORDS = 16_384
@@ -112,6 +112,8 @@ class PhraseConv(nn.Module):
         starts, offsets = ragged.runs(self.kernel_words)
         uniform = None if ragged.uniform is None else max(ragged.uniform - self.kernel_words + 1, 0)
         shares, ids = self.shares(ragged)
+        if self.bias is None:  # pyright: ignore[reportUnnecessaryComparison]
+            refuse(self, "bias is None; a convolution without one has a bias of zeros that is frozen")
         phrases = add_neighbours(shares, self.bias, starts, ids)
         return like_input(Ragged.unchecked(phrases, offsets, uniform), sentences, fewer=self.kernel_words - 1)
 

@@ -43,15 +43,9 @@ def are_dense(tensors: tuple[Tensor, ...]) -> bool:
         and not tensor.is_neg()
         and not is_functorch_wrapped_tensor(tensor)
         and tensor.is_contiguous()
-        and is_whole(tensor)
+        and tensor.untyped_storage().nbytes() >= (tensor.storage_offset() + tensor.numel()) * tensor.itemsize
         for tensor in tensors
     )
-
-
-def is_whole(tensor: Tensor) -> bool:
-    """Whether the storage holds all of a contiguous tensor."""
-    needed = (tensor.storage_offset() + tensor.numel()) * tensor.itemsize
-    return tensor.untyped_storage().nbytes() >= needed
 
 
 def dense(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -67,7 +61,7 @@ def dense(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor | None:
     if tensor.is_neg() or not tensor.is_contiguous():
         _check_storage(name, tensor)
         tensor = tensor.resolve_neg().contiguous()
-    if not is_whole(tensor):
+    if tensor.untyped_storage().nbytes() < (tensor.storage_offset() + tensor.numel()) * tensor.itemsize:
         _check_storage(name, tensor)
     return tensor
 

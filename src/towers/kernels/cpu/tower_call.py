@@ -30,6 +30,7 @@ _SENTENCES = 15
 _ABSENT = (0,) * _SENTENCES
 _NOTHING = (0,) * 6  # is kept
 _JOB = struct.Struct(f"={2 * _SENTENCES + 5}q").pack
+_LOGITS = struct.Struct("=8q56x8q56x5q").pack  # the same job, nothing kept
 _BACKWARD = struct.Struct(f"={_SENTENCES + 10}q").pack
 _PAIR_BACKWARD = struct.Struct(f"={2 * (_SENTENCES + 10) + 6}q").pack
 _DONE, _, _WRONG_IDS, _NO_MEMORY, _ALONE = range(5)
@@ -41,17 +42,17 @@ def _parallel() -> int:
     return 0 if found is None else address(found) or 0
 
 
-def _numbers(of: Words, weights: TowerWeights, states: int) -> tuple[int, ...]:
+def _numbers(of: Words, weights: TowerWeights) -> tuple[int, ...]:
+    rows, ids, offsets, lengths, _, span, tokens, words, shares = of
     return (
-        weights.of_shares if of.shares else weights.at,
-        of.rows.data_ptr(),
-        0 if of.ids is None else of.ids.data_ptr(),
-        0 if of.offsets is None else of.offsets.data_ptr(),
-        0 if of.lengths is None else of.lengths.data_ptr(),
-        of.words,
-        of.tokens,
-        of.span,
-        states,
+        weights.of_shares if shares else weights.at,
+        rows.data_ptr(),
+        0 if ids is None else ids.data_ptr(),
+        0 if offsets is None else offsets.data_ptr(),
+        0 if lengths is None else lengths.data_ptr(),
+        words,
+        tokens,
+        span,
     )
 
 
@@ -128,7 +129,7 @@ def states_and_kept(words: Words, weights: TowerWeights) -> tuple[Tensor, Kept] 
 
 def _forward(words: Words, weights: TowerWeights, result: Tensor, kept: tuple[int, ...]) -> bool:
     threads = torch.get_num_threads()
-    job = _JOB(*_numbers(words, weights, result.data_ptr()), *kept, *_ABSENT, 0, 0,
+    job = _JOB(*_numbers(words, weights), result.data_ptr(), *kept, *_ABSENT, 0, 0,
                words.batch, threads, _parallel() if threads > 1 else 0)  # fmt: skip
     return _done(weights.forward(job), words)
 
@@ -162,7 +163,7 @@ def _backward_numbers(
 ) -> list[int]:  # fmt: skip
     threads = torch.get_num_threads()
     return [
-        *_numbers(words, weights, states), *kept, words.batch, threads, _parallel() if threads > 1 else 0, gradient,
+        *_numbers(words, weights), states, *kept, words.batch, threads, _parallel() if threads > 1 else 0, gradient,
         *[0 if one is None else one.data_ptr() for one in given],
     ]  # fmt: skip
 
@@ -178,8 +179,10 @@ def logits(left: Words, right: Words, weights: PairWeights) -> Tensor | None:
     """
     if left.batch != right.batch:
         return None
-    result = left.rows.new_empty((left.batch,))
-    return result if _pair_forward(left, right, weights, result, (_NOTHING, _NOTHING), (0, 0)) else None
+    result, threads = left.rows.new_empty((left.batch,)), torch.get_num_threads()
+    job = _LOGITS(*_numbers(left, weights.left), *_numbers(right, weights.right),
+                  weights.at, result.data_ptr(), left.batch, threads, _parallel() if threads > 1 else 0)  # fmt: skip
+    return result if _done(weights.left.forward(job), left, right) else None
 
 
 def logits_and_kept(left: Words, right: Words, weights: PairWeights) -> tuple[Tensor, Kept] | None:
@@ -191,17 +194,10 @@ def logits_and_kept(left: Words, right: Words, weights: PairWeights) -> tuple[Te
     kept = _kept(sides, 2 * of_states)
     (first, second), at = _at(kept, sides)
     places = at, at + of_states * kept.numbers.itemsize
-    return (result, kept) if _pair_forward(left, right, weights, result, (first, second), places) else None
-
-
-def _pair_forward(
-    left: Words, right: Words, weights: PairWeights, result: Tensor, kept: tuple[tuple[int, ...], tuple[int, ...]],
-    states: tuple[int, int],
-) -> bool:  # fmt: skip
     threads = torch.get_num_threads()
-    job = _JOB(*_numbers(left, weights.left, states[0]), *kept[0], *_numbers(right, weights.right, states[1]), *kept[1],
+    job = _JOB(*_numbers(left, weights.left), places[0], *first, *_numbers(right, weights.right), places[1], *second,
                weights.at, result.data_ptr(), left.batch, threads, _parallel() if threads > 1 else 0)  # fmt: skip
-    return _done(weights.left.forward(job), left, right)
+    return (result, kept) if _done(weights.left.forward(job), left, right) else None
 
 
 def pair_backward(
