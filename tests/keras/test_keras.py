@@ -686,6 +686,17 @@ def test_an_optimizer_that_cannot_be_read_says_why(variants, tmp_path, shared):
         towers.keras.load_optimizer(changed(path, tmp_path / "b.keras", decayed), model)
 
 
+def test_an_optimizer_of_a_network_with_lambdas(tmp_path, shared):
+    source = shared / "keras" / "model_after_training.keras"
+    path = changed(source, tmp_path / "a.keras", kind("reshape", "Lambda"))
+    lambdas = {"reshape": "squeeze"}
+    model = towers.keras.load(path, lambdas=lambdas)
+    with pytest.raises(ValueError, match="is code, which is not read"):
+        towers.keras.load_optimizer(path, model, kind="adam")
+    optimizer = towers.keras.load_optimizer(path, model, kind="adam", lambdas=lambdas)
+    assert len(optimizer.state) == len(list(model.parameters()))
+
+
 def test_an_optimizer_says_where_its_training_differs(tmp_path, shared):
     source = shared / "keras" / "model_after_training.keras"
 

@@ -93,13 +93,19 @@ def save(model: TwoTowers, path: str | PathLike[str]) -> None:
     write_network(model, path)
 
 
-def load_optimizer(path: str | PathLike[str], model: TwoTowers, kind: str | None = None) -> KerasAdam:
+def load_optimizer(
+    path: str | PathLike[str],
+    model: TwoTowers,
+    kind: str | None = None,
+    lambdas: Mapping[str, str] | None = None,
+) -> KerasAdam:
     """The optimizer of a Keras file, for a model that `load` read from it: moments, count of steps, learning rate.
 
     Args:
         path: a file with the network and the state of its Adam.
         model: what the optimizer trains.
         kind: "adam" where the file's config names no optimizer but you know that it was Adam.
+        lambdas: as in `load`.
 
     Raises:
         ImportError: pyfive is not installed.
@@ -123,7 +129,7 @@ def load_optimizer(path: str | PathLike[str], model: TwoTowers, kind: str | None
     """
     from towers.keras.read_optimizer import read_optimizer
 
-    return read_optimizer(path, model, kind)
+    return read_optimizer(path, model, kind, lambdas or {})
 
 
 def convert_layer(path: str | PathLike[str], name: str) -> nn.Module:

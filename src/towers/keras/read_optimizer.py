@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any, cast
 
@@ -31,13 +32,13 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def read_optimizer(
-    path: str | PathLike[str], model: TwoTowers, kind: str | None, lambdas: dict[str, str] | None = None
+    path: str | PathLike[str], model: TwoTowers, kind: str | None, lambdas: Mapping[str, str]
 ) -> KerasAdam:
     """See `towers.keras.load_optimizer`."""
     file = open_keras(path)
     settings = _settings(file, kind)
     iteration, rate, moments = _State(file).read()
-    plan = plan_of(file, None, lambdas or {})
+    plan = plan_of(file, None, lambdas)
     _refuse_trained(file, plan, model)
     owned = _trainable(file)
     firsts, seconds = moments[: len(owned)], moments[len(owned) :]
