@@ -67,10 +67,10 @@ def test_what_commands_show_is_what_they_print(readme: str, tmp_path: Path, fork
 def write_pairs(path: Path) -> None:
     """Forty pairs of the built-in sample, with SICK's columns."""
     pairs = sample_pairs(40)
-    lines = ["sentence1\tsentence2\ttokens1\ttokens2\tlabel\trelatedness"]
+    lines = ["sentence1\tsentence2\ttokens1\ttokens2\tlabel\trelatedness\tentailment"]
     for left, right, label in zip(pairs.left, pairs.right, pairs.labels.tolist(), strict=True):
         sentences = [" ".join(left), " ".join(right)]
-        lines.append("\t".join([*sentences, *sentences, f"{label:g}", f"{1 + 4 * label:g}"]))
+        lines.append("\t".join([*sentences, *sentences, f"{label:g}", f"{1 + 4 * label:g}", f"class {label:g}"]))
     path.write_text("\n".join(lines) + "\n", encoding="utf8")
 
 
