@@ -27,7 +27,7 @@ from tower_parts import profile as profile
 from tower_picture import plot as plot
 from tower_reach import reach as reach
 
-from towers import Ragged, Tower, TwoTowers
+from towers import Ragged, RaggedLSTM, Tower, TwoTowers
 from towers.export import export
 from towers.optim import KerasAdam
 
@@ -36,7 +36,7 @@ KINDS = ("vectors", "ids")
 
 
 class Case(NamedTuple):
-    model: str  # "tower", "two towers"; or NO_PADDING and the number of threads: pairs of 9 and 5 words
+    model: str  # "tower", "two towers"; NO_PADDING with its threads: pairs of 9 and 5 words; ONE_SENTENCE with its LSTM
     batch: int
 
     @property
@@ -45,13 +45,14 @@ class Case(NamedTuple):
 
 
 NO_PADDING = {"no padding, 1 thread": 1, "no padding, 2 threads": 2}
+ONE_SENTENCE = {f"one sentence, hidden {hidden}": hidden for hidden in (6, 32, 128)}
 
 
 def cases(quick: bool) -> list[Case]:
     batches = (1, 32) if quick else (1, 5, 32, 256, 1024, 4096)
     usual = [Case(model, batch) for model in ("tower", "two towers") for batch in batches]
     alike = [Case(model, batch) for model in NO_PADDING for batch in batches if batch not in (5, 4096)]
-    return [*usual, *(alike[:2] if quick else alike)]
+    return [*usual, *(alike[:2] if quick else [*alike, *(Case(model, 1) for model in ONE_SENTENCE)])]
 
 
 class Job(NamedTuple):
@@ -66,6 +67,8 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
     torch.manual_seed(0)
     if case.model in NO_PADDING:
         return measure_without_padding(case, device, quick=quick)
+    if case.model in ONE_SENTENCE:
+        return measure_one_sentence(case, device)
     given = sentences(case.batch, device)
     model = (TwoTowers() if case.model == "two towers" else Tower()).to(device)
     labels = (torch.arange(case.batch, device=device) % 2).float()
@@ -104,6 +107,8 @@ def measure_without_padding(case: Case, device: torch.device, *, quick: bool) ->
         jobs["torch, padded, vectors"] = Job(PlainTowers(model, False), (left.to_padded(), right.to_padded()))
         check(case, jobs)
         calls = {name: forward(job, torch.empty(0)) for name, job in jobs.items()} | exported_job(case, model, given)
+        if not quick:
+            calls |= programs(case, model, padded)
         timings = interleaved(calls, device, seconds=0.5 if quick else 5.0)
     finally:
         torch.set_num_threads(threads)
@@ -114,6 +119,36 @@ def measure_without_padding(case: Case, device: torch.device, *, quick: bool) ->
         speed = 14 * case.batch / timing.milliseconds * 1e3
         rows.append(Row("tower", case.name, name, "forward", timing.milliseconds, timing.time_ratio, speed, details))
     return rows
+
+
+def programs(case: Case, model: TwoTowers, padded: list[Tensor]) -> dict[str, Callable[[], object]]:
+    """The `.pt2` files that `towers export` writes: of torch's operations alone, and with ours."""
+    left, right = padded
+    batch = {"left": left, "right": right, "left_lengths": torch.full(left.shape[:1], left.shape[1])}
+    calls: dict[str, Callable[[], object]] = {}
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        for name, own in (("torch.export, portable", False), ("torch.export, with towers", True)):
+            path = export(model, Path(folder) / "pair.pt2", format="torch", with_towers=own).path
+            module = torch.export.load(path).module()
+            compare(case, name, module(**batch), model(*padded), 1e-5)
+            calls[name] = torch.no_grad()(lambda module=module: module(**batch))
+    return calls
+
+
+def measure_one_sentence(case: Case, device: torch.device) -> list[Row]:
+    """h_n of one sentence of 9 words: RaggedLSTM and nn.LSTM, with the same weights."""
+    ours = RaggedLSTM(8, ONE_SENTENCE[case.model]).to(device)
+    theirs, x = ours.to_torch(), torch.randn(1, 9, 8, device=device)
+    calls = {"RaggedLSTM": forward(Job(ours, (x,)), x), "nn.LSTM": forward(Job(theirs, (x,)), x)}
+    found, expected = (call()[1][0] for call in calls.values())
+    compare(case, "RaggedLSTM", found, expected, 1e-5)
+    timings = interleaved(calls, device, seconds=3.0)
+    details = {"batch": 1, "model": case.model, "words": 9, "sentences": "made-up, 9 words"}
+    return [
+        Row("tower", case.name, name, "forward", timing.milliseconds, timing.time_ratio, 9e3 / timing.milliseconds,
+            details | {"spread": timing.spread, "rounds": timing.rounds})
+        for name, timing in timings.items()
+    ]  # fmt: skip
 
 
 # The floors: work that every implementation has to do, from vectors or from ids.

@@ -59,6 +59,8 @@ PAIRS: tuple[tuple[str, str, str, str, tuple[str, ...], bool, dict[int, float]],
      "towers, ids", PEERS, True, {1: 1.25, 32: 2.5, 256: 5, 1024: 5, 4096: 5}),
     ("training, vectors: the best other's time over ours", "training", "two towers",
      "towers, vectors", PEERS, True, {5: 2, 32: 3}),
+    *[(f"h_n of one sentence, hidden {hidden}: nn.LSTM's time over RaggedLSTM's", "forward",
+       f"one sentence, hidden {hidden}", "RaggedLSTM", ("nn.LSTM",), True, {1: 1.2}) for hidden in (6, 32, 128)],
 )  # fmt: skip
 
 

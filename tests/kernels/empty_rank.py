@@ -41,10 +41,13 @@ def main(rank: int, meeting: str) -> None:
             for found, wanted in zip(model.parameters(), alone.parameters(), strict=True):
                 torch.testing.assert_close(found.grad, wanted.grad / 2, rtol=1e-5, atol=1e-7)
         print(type(model).__name__)
-    # Both end together, and take nothing down: a process whose partner had gone was seen to hang in doing so.
+    # Both end together, and take nothing down: a process whose partner had gone was seen to hang in doing so, and while
+    # Python ends, threads of gloo may still want it (https://github.com/pytorch/pytorch/pull/179291).
     end = dist.FileStore(f"{meeting}-end", 2)
     end.set(str(rank), "done")
-    end.wait([str(1 - rank)])
+    end.wait([str(1 - rank)], timedelta(seconds=60))
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -160,17 +160,20 @@ def test_an_empty_batch_gives_every_weight_a_gradient_of_zero(model, backend):
     assert x.grad is not None
 
 
-@pytest.mark.slow  # one of four runs in the whole suite hung at its end
 def test_ddp_with_no_sentence_in_one_of_two_processes(tmp_path: Path, forks: Forks):
     script = Path(__file__).parent / "empty_rank.py"
     workers = [
         subprocess.Popen([forks.python, script, str(rank), str(tmp_path / "meeting")], stdout=-1, stderr=-1, text=True)
         for rank in range(2)
     ]
-    for worker in workers:
-        out, err = worker.communicate(timeout=120)
-        assert worker.returncode == 0, err
-        assert out.split() == ["Tower", "TwoTowers", "Last"]
+    try:
+        for worker in workers:
+            out, err = worker.communicate(timeout=120)
+            assert worker.returncode == 0, err
+            assert out.split() == ["Tower", "TwoTowers", "Last"]
+    finally:
+        for worker in workers:
+            worker.kill()
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"], indirect=True)
