@@ -4,6 +4,7 @@ Both must find the same before they are timed. Times are those of one core (`--q
 """
 
 import time
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -49,20 +50,16 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
     start = time.perf_counter()
     laid_out = index._laid_out()
     building = time.perf_counter() - start
-    size = case.k.bit_length()
+    without_boxes = Index(model, side)
+    without_boxes._items = replace(laid_out, bounds=None)
 
     def every_pair() -> tuple[Tensor, Tensor]:
-        laid_out.walks[size] = (1, 1) if laid_out.bounds is None else (1 << 30, 1 << 30)
-        return index.search(queries, case.k)
+        return without_boxes.search(queries, case.k)
 
     def through_boxes() -> tuple[Tensor, Tensor]:
-        laid_out.walks[size] = walks
         return index.search(queries, case.k)
 
-    laid_out.walks.clear()
-    found, computed = index.search(queries, case.k), index.pairs_computed  # tries whether boxes win
-    index.search(queries, case.k)
-    walks, computed = laid_out.walks.get(size, (0, 0)), index.pairs_computed
+    found, computed = index.search(queries, case.k), index.pairs_computed
     _check(found, every_pair(), plain(model, side, queries, items, case.k, CHUNKS[0]), model)
     chunk = min(CHUNKS, key=lambda size: _seconds(lambda: plain(model, side, queries, items, case.k, size)))
     candidates = {

@@ -1,6 +1,7 @@
 """A search through boxes gives the bits of one that scores every item, and says how many pairs it scored."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,26 +11,26 @@ from hypothesis import strategies as st
 from tests.helpers.searching import all_scores, exact_model, exact_states, plain_model, sorted_search
 
 from towers.kernels.cpu import topk_call, why_not
-from towers.search import Index, scan
+from towers.search import Index
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason="the C code cannot run")
 
 
 @pytest.fixture(scope="module")
 def whole_budget() -> Iterator[None]:
-    """Walks go on, however many items they score."""
+    """Queries walk, however many items they meet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(topk_call, "BUDGET", 0.5)
+        patch.setattr(topk_call, "BUDGET", 0.1)
         yield
 
 
 def both(index: Index, queries: torch.Tensor, k: int, **options) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
     """Through boxes, and then without."""
-    results = []
-    for tries in ((0, 0), (100, 100)):
-        items = index._laid_out()
-        items.walks[k.bit_length()] = tries
+    results, items = [], index._laid_out()
+    for own in (items, replace(items, bounds=None)):
+        index._items = own
         results.append((*index.search(queries, k, **options), index.pairs_computed))
+    index._items = items
     return results
 
 
@@ -61,29 +62,21 @@ def test_ties_across_boxes_go_to_the_smaller_ids(whole_budget: None):
     assert (scores.tolist(), found.tolist()) == sorted_search(all_scores(model, queries, items), ids.tolist(), 150)
 
 
-def test_a_walk_that_is_given_up_finds_the_same(monkeypatch: pytest.MonkeyPatch):
+def test_queries_that_would_meet_too_many_boxes_meet_all_items(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(topk_call, "BUDGET", 2)
     torch.manual_seed(0)
-    model, items, queries = plain_model(6, 16), torch.randn(5000, 6), torch.randn(12, 6)
-    index = Index(model)
-    index.add(items)
-    monkeypatch.setattr(topk_call, "BUDGET", 5000)  # one box
+    model = plain_model(1, 16)
+    for parameter, value in ((model.dense.weight, 1.0), (model.dense.bias, 3.0), (model.logit.weight, 0.5)):
+        torch.nn.init.constant_(parameter, value)
+    index, queries = Index(model), torch.rand(12, 1)
+    index.add(torch.rand(5000, 1))
+    queries[1::2] = -10.0  # no unit is above 0: all scores are equal, and so all bounds
     walked, scanned = both(index, queries, 20)
     assert torch.equal(walked[0], scanned[0])
     assert torch.equal(walked[1], scanned[1])
-    assert walked[2] > scanned[2] == 12 * 5000
-    tried, lost = index._laid_out().walks[(20).bit_length()]
-    assert (tried, lost) == (100, 100)
-
-
-def test_boxes_are_left_alone_where_they_do_not_win(monkeypatch: pytest.MonkeyPatch):
-    torch.manual_seed(0)
-    index = Index(plain_model(6, 16))
-    index.add(torch.randn(5000, 6))
-    monkeypatch.setattr(topk_call, "BUDGET", 5000)
-    index.search(torch.randn(40, 6), 20)
-    assert index._laid_out().walks == {5: (scan.PROBE, scan.PROBE)}
-    index.search(torch.randn(40, 6), 20)
-    assert index.pairs_computed == 40 * 5000
+    assert scanned[2] == 12 * 5000
+    first = 40 + 128  # the bounds of all boxes, and the items of the best one
+    assert 6 * (5000 + first) + 6 * first <= walked[2] <= 6 * (5000 + first) + 6 * (first + 2500)
 
 
 def test_few_pairs_are_scored_where_items_lie_on_a_line():

@@ -31,8 +31,8 @@ class Index:
     of `add`. The index computes on the CPU.
 
     With C code (`TOWERS_NATIVE`) the items lie in boxes with upper bounds of their scores, and a query skips the boxes
-    that cannot hold one of its best, as long as that is faster. `pairs_computed` says how many pairs (and bounds) the
-    last search scored, and `exact` whether it was exact: all are, but those with `candidates`.
+    that cannot hold one of its best, where these are at least half of them. `pairs_computed` says how many pairs (and
+    bounds) the last search scored, and `exact` whether it was exact: all are, but those with `candidates`.
 
     The index has a copy of the model's two dense layers: after more training, make a new one.
 

@@ -1,7 +1,7 @@
 """The items of an index as the scan reads them: sixteen side by side, "blocks dense 16", and boxes of them."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -20,14 +20,12 @@ class Items:
     largest: an upper bound of the absolute values of the rows.
     bounds: "boxes/16 dense 16", of each box of 128 items the rows' values that give the highest score, laid out like
         items (see `topk.c`); None where nothing walks through boxes.
-    walks: by size of k, how many queries have walked through the boxes, and how many of them gave up.
     """
 
     blocks: Tensor
     ids: Tensor
     largest: float
     bounds: Tensor | None = None
-    walks: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
 
     def __len__(self) -> int:
         return len(self.ids)

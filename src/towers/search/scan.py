@@ -17,10 +17,6 @@ QUERIES, ITEMS = 64, 128 * BLOCK  # of a tile, whose scores stay in the processo
 NONE = torch.iinfo(torch.int64).max
 """The id in a place that no item fills; its score is -inf."""
 
-PROBE, WALKS = 4, 512
-"""How many queries try the boxes to find out whether that is faster, and after how many it is tried again."""
-
-
 AnyHead = Head | Compared
 
 
@@ -72,27 +68,13 @@ def joined(parts: Sequence[Found]) -> Found:
     return Found(scores, ids, sum(part.computed for part in parts))
 
 
-# By C code.
-
-
 def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed, least: float) -> Found:
-    """Search the boxes as long as that is faster; unless given up, it scores at most an eighth of the items."""
-    parts, first, size = list[Found](), 0, k.bit_length()
-    while first < len(queries) or not parts:
-        tried, lost = items.walks.get(size, (0, 0))
-        walking = items.bounds is not None and (tried < PROBE or 2 * lost <= tried)
-        last = min(len(queries), first + (PROBE if tried < PROBE else WALKS)) if walking else len(queries)
-        own = allowed.of(first, last)
-        hidden = None if own.places is None or own.offsets is None else (own.places, own.offsets)
-        scores, ids, computed = topk_call.search(
-            queries[first:last], head.weights, head.offset, items.blocks, items.ids, k, least=least, keep=own.keep,
-            hidden=hidden, bounds=items.bounds if walking else None,
-        )  # fmt: skip
-        if walking:
-            items.walks[size] = (tried + last - first, lost + int((computed < 0).sum()))
-        parts.append(Found(scores, ids, int(computed.abs().sum())))
-        first = last
-    return joined(parts)
+    hidden = None if allowed.places is None or allowed.offsets is None else (allowed.places, allowed.offsets)
+    scores, ids, computed = topk_call.search(
+        queries, head.weights, head.offset, items.blocks, items.ids, k, least=least, keep=allowed.keep, hidden=hidden,
+        bounds=items.bounds,
+    )  # fmt: skip
+    return Found(scores, ids, int(computed.abs().sum()))
 
 
 # Tile by tile: in torch, and for heads whose best are found quickly first.

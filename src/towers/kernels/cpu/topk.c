@@ -9,14 +9,16 @@
    Items lie BLOCK side by side, "blocks dense BLOCK". Where the items were put in order (`order`), boxes of BOX blocks
    may have bounds, laid out like items: of each number the least in the box where its weight is positive, else the
    largest. The score of a bound is at least the score of every item in the box, also as rounded: each operation of the
-   sum is monotone, and stays so when it is rounded. A query then walks the boxes, best bound first, until no bound
-   reaches its k-th best score; if that takes more than `budget` pairs, it meets all items with the other queries. */
+   sum is monotone, and stays so when it is rounded. A query first meets its best boxes, which gives a good k-th best
+   score. Then the queries walk over the boxes together, and each meets those whose bound reaches its k-th best score. If
+   these are more than `budget` items, it meets all items instead. */
 
 #include "vectors.h"
 
 #include <math.h>
 
-enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256 }; /* items, blocks, queries or vectors, blocks that stay in cache */
+enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, FIRST = 512 };
+/* items; blocks; queries or vectors; blocks that stay in cache; of so many boxes a query meets one more at first */
 #define VECTORS_OF_BLOCK (BLOCK / LANES)
 
 typedef struct {
@@ -176,7 +178,7 @@ static void scan(const Job *job, const REAL *rows, Top *tops, int64_t n) {
         scan_all(job, rows, tops, n, job->dense);
 }
 
-/* Boxes, and the walk of one query. */
+/* Boxes, and the walks of queries. */
 
 typedef struct {
     REAL bound;
@@ -237,24 +239,38 @@ static int64_t visit(const Job *job, Top *top, const REAL *query, int64_t box) {
     return (end - start) * LANES;
 }
 
-/* Whether the best were found within the budget; if not, at least a good `least` was. */
-static int walk(const Job *job, Top *top, const REAL *query, int64_t boxes, REAL *upper, Rank *ranks) {
+/* The bounds of one query, and the items of its best boxes, whose bounds become NAN. Returns whether the boxes that may
+   still hold one of its best are within the budget; if not, at least a good `least` was found. */
+static int begin_walk(const Job *job, Top *top, const REAL *query, int64_t boxes, REAL *upper, Rank *ranks) {
     upper_bounds(job, query, boxes, upper);
-    int64_t best = 0, count = 0, computed = boxes;
+    int64_t best = 0, count = 0, computed = boxes, needed = 0;
     for (int64_t box = 1; box < boxes; box++)
         if (upper[box] > upper[best]) best = box;
     computed += visit(job, top, query, best);
+    upper[best] = NAN;
     for (int64_t box = 0; box < boxes; box++)
-        if (box != best && upper[box] >= top->least) ranks[count++] = (Rank){upper[box], box};
+        if (upper[box] >= top->least) ranks[count++] = (Rank){upper[box], box};
     for (int64_t at = count / 2 - 1; at >= 0; at--) sink(ranks, count, at);
-    int done = 0;
-    while (!(done = !count || ranks[0].bound < top->least) && computed < job->budget) {
+    for (int64_t more = boxes / FIRST; more && count && ranks[0].bound >= top->least; more--) {
         computed += visit(job, top, query, ranks[0].box);
+        upper[ranks[0].box] = NAN;
         ranks[0] = ranks[--count];
         sink(ranks, count, 0);
     }
-    job->computed[top->query] = done ? computed : -computed - job->count;
-    return done;
+    for (int64_t at = 0; at < count; at++) needed += ranks[at].bound >= top->least;
+    const int within = needed * BOX * BLOCK <= job->budget;
+    job->computed[top->query] = within ? computed : -computed - job->count;
+    return within;
+}
+
+/* The walks of n queries over the boxes, each of which is read once for all of them. */
+static void walk(const Job *job, Top *tops, int64_t n, int64_t boxes, const REAL *upper, int64_t stride) {
+    for (int64_t box = 0; box < boxes; box++)
+        for (int64_t q = 0; q < n; q++)
+            if (upper[q * stride + box] >= tops[q].least) {
+                const int64_t query = tops[q].query;
+                job->computed[query] += visit(job, tops + q, job->queries + query * job->dense, box);
+            }
 }
 
 /* The search of the parts of the queries that no other thread has taken. */
@@ -262,27 +278,30 @@ BY_THREADS(topk_search) {
     Job *job = shared;
     const int64_t boxes = job->bounds ? (job->count + BLOCK * BOX - 1) / (BLOCK * BOX) : 0;
     const int64_t most = (job->part + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
+    const int64_t stride = (boxes + BLOCK - 1) / BLOCK * BLOCK; /* bounds are stored in whole vectors */
     Found *heaps = malloc((size_t)(job->part * job->k) * sizeof(Found));
-    Top *tops = malloc((size_t)most * sizeof(Top));
-    REAL *rows = room(most * job->dense), *upper = room(boxes + BLOCK);
+    Top *walking = malloc((size_t)job->part * sizeof(Top)), *tops = malloc((size_t)most * sizeof(Top));
+    REAL *rows = room(most * job->dense), *upper = room(job->part * stride);
     Rank *ranks = malloc((size_t)(boxes + 1) * sizeof(Rank));
     for (int64_t piece; (piece = take(&job->next)) < job->parts;) {
         const int64_t first = piece * job->part, end = least(job->n_queries, first + job->part);
-        int64_t n = 0;
+        int64_t n = 0, walks = 0;
         for (int64_t query = first; query < end; query++) {
             const REAL *own = job->queries + query * job->dense;
             Top top = {job->least, query, 0, heaps + (query - first) * job->k};
             job->computed[query] = job->count;
             if (boxes) {
-                if (walk(job, &top, own, boxes, upper, ranks)) {
-                    give(job, &top);
+                if (begin_walk(job, &top, own, boxes, upper + walks * stride, ranks)) {
+                    walking[walks++] = top;
                     continue;
                 }
-                top.count = 0; /* all items are met again, those that the walk found too */
+                top.count = 0; /* all items are met again, those of the best boxes too */
             }
             memcpy(rows + n * job->dense, own, job->dense * sizeof(REAL));
             tops[n++] = top;
         }
+        walk(job, walking, walks, boxes, upper, stride);
+        for (int64_t q = 0; q < walks; q++) give(job, walking + q);
         for (int64_t more = n; more % AT_ONCE; more++) {
             memset(rows + more * job->dense, 0, job->dense * sizeof(REAL));
             tops[more] = (Top){INFINITY, 0, 0, heaps};
@@ -290,7 +309,7 @@ BY_THREADS(topk_search) {
         scan(job, rows, tops, n);
         for (int64_t q = 0; q < n; q++) give(job, tops + q);
     }
-    free(heaps), free(tops), free(ranks), leave(rows), leave(upper);
+    free(heaps), free(walking), free(tops), free(ranks), leave(rows), leave(upper);
 }
 
 /* The order of the items in which neighbours are alike, so that boxes are small: a k-d tree whose leaves are boxes. */

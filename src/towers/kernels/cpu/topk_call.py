@@ -16,8 +16,8 @@ BLOCK, BOX = 16, 128
 """Items that lie side by side, and items of a box."""
 AT_ONCE, MOST = 8, 64
 """Queries that meet a block of items together, and the most that a thread takes at a time."""
-BUDGET = 8
-"""A query may walk through boxes until it has scored one of this number of items."""
+BUDGET = 2
+"""A query walks over the boxes if these may hold its best in one of this number of items at most."""
 
 
 class Job(ctypes.Structure):
@@ -66,8 +66,8 @@ def search(
         bounds: of boxes of items, "boxes dense 16" in blocks like the items; None: every item is scored.
 
     Returns:
-        scores "queries k", ids "queries k", and "queries": how many items and bounds were scored; negative where a
-        walk through the boxes was given up, and all items were scored.
+        scores "queries k", ids "queries k", and "queries": how many items and bounds were scored; negative where too
+        many boxes would have been met, and all items were scored.
     """
     count = len(queries)
     scores = queries.new_empty(count, k)
