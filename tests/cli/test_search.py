@@ -73,6 +73,7 @@ def test_shards_are_searched_as_one_index(folder: Path, capsys: pytest.CaptureFi
     index = ["index", "--model", "towers-run", "--corpus", "corpus.txt", "--out", "corpus"]
     Path("corpus").mkdir()
     Path("corpus/00007.index").write_text("of an interrupted command")
+    Path("corpus/.00008.index.77.partial").write_text("half")
     assert main([*index, "--shard", "2"]) == 0
     assert capsys.readouterr().out == "3 sentences are in 2 shards in corpus\n"
     assert sorted(path.name for path in Path("corpus").iterdir()) == ["00000.index", "00001.index", "shards.json"]

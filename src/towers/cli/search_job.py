@@ -57,7 +57,8 @@ def _index_in_shards(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.out
     if not folder.parent.is_dir():
         raise ValueError(f"--out {folder}: there is no folder {folder.parent}")
-    if folder.exists() and (not folder.is_dir() or any(path.suffix != ".index" for path in folder.iterdir())):
+    left = list(folder.iterdir()) if folder.is_dir() else []  # of an interrupted command
+    if folder.exists() and (not folder.is_dir() or any(path.suffix not in (".index", ".partial") for path in left)):
         raise ValueError(f"--out {folder}: is there already; name another folder, or remove it")
     counts, made = dict[str, int](), 0
 
@@ -76,8 +77,9 @@ def _index_in_shards(arguments: argparse.Namespace) -> None:
             shard.add(states, torch.tensor(part.numbers))
             made += len(states)
         save(shard)
-        for old in {path.name for path in folder.glob("*.index")} - counts.keys():  # of an interrupted command
-            (folder / old).unlink()
+        for old in left:
+            if old.name not in counts:
+                old.unlink()
         Shards.write_list(folder, counts)
     print(f"{made} sentences are in {len(counts)} shards in {folder}")
 

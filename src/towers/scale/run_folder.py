@@ -48,6 +48,11 @@ def files_of_model(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in (CONFIG, WEIGHTS, VECTORS) if (folder / name).is_file()}
 
 
+def is_partial(file: Path) -> bool:
+    """Whether a file is what a killed process left half written; see `replace`."""
+    return file.name.startswith(".") and file.suffix == ".partial"
+
+
 class RunFolder:
     """The folder of a run that has begun. `opened` makes one, or checks that an older one was asked for the same."""
 
@@ -149,7 +154,7 @@ def opened(
         ValueError: there is something else in the folder, or a run with other options, another model or other input.
     """
     if not (path / MANIFEST).is_file():
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not is_partial(file) for file in path.iterdir())):
             raise ValueError(f"{path}: is no folder of such a run, and not empty; name another folder")
         files, parts = plan()
         prints = {kind: {name: Fingerprint.of(file) for name, file in named.items()} for kind, named in given.items()}
