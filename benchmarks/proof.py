@@ -1,24 +1,30 @@
 """The zoo: the faults that `verify` finds, beside jaxtyping at run time and torchtyc; and the time of a proof."""
 
 import json
+import os
+import random
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import packages
 import torch
 from report import Row
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "zoo"))
 
 from harness import FILES, FOLDER, specimens, with_contract, with_jaxtyping
 
 from towers import Tower, TwoTowers
-from towers.contracts import verify
+from towers.contracts import Proof, verify
 from towers.contracts.proofs.copies import own_signature
+from towers.contracts.proofs.reality import holds_at
 from towers.contracts.proofs.symbolic_inputs import read_subject
 from towers.contracts.proofs.trials import Trials
+from towers.contracts.subjects import subject
 
 TITLE = "The zoo: found / missed / false alarms / not provable"
 SIZES = ((3,), (3, 8))
@@ -26,12 +32,15 @@ SIZES = ((3,), (3, 8))
 
 
 def cases(quick: bool) -> list[str]:
-    return ["zoo", "our towers"]
+    public = [f"package {name}" for name in packages.CASES] if os.environ.get("PROVE_PACKAGES") else []
+    return ["zoo", "our towers", *public]
 
 
 def measure(case: str, device: torch.device, *, quick: bool) -> list[Row]:
     if case == "our towers":
         return _times(3 if quick else 15)
+    if case.startswith("package "):
+        return _packages(case.removeprefix("package "), quick)
     rows = [_row("towers.contracts.verify", *_ours())]
     rows += [_row(f"jaxtyping at run time, {len(steps)} sizes", *_at_run_time(steps)) for steps in SIZES]
     theirs = _torchtyc()
@@ -112,3 +121,49 @@ def _times(rounds: int) -> list[Row]:
         rows.append(Row("proof", "our towers", f"{name}, warm", "one proof", 1e3 * warm, 1.0))
         rows.append(Row("proof", "our towers", f"{name}, first", "one proof", 1e3 * seconds[0], seconds[0] / warm))
     return rows
+
+
+def _packages(package: str, quick: bool) -> list[Row]:
+    """Modules that other people wrote: what verify says of them, and whether real runs agree; none if not installed."""
+    if not packages.installed(package):
+        print(f"{package} is not installed: no row of it")
+        return []
+    rows: list[Row] = []
+    for name, module in packages.cases(package):
+        start = time.perf_counter()
+        proof = verify(module)
+        seconds = time.perf_counter() - start
+        agree, runs = _agreement(module, proof, 8 if quick else 60)
+        told = f"holds if {' and '.join(proof.conditions)}" if proof.conditions else proof.verdict
+        details = {"verdict": told, "real runs agree": agree, "further real runs": runs, "symbolic runs": proof.runs}
+        text = f"{package}, {name}: {told}{'' if agree else ', WRONG'}"
+        rows.append(Row("proof", f"package {package}", text, "one proof", 1e3 * seconds, 1.0, details=details))
+    return rows
+
+
+def _agreement(module: nn.Module, proof: Proof, count: int) -> tuple[bool, int]:
+    """Whether real runs at sizes of its own choice pass where a proof says so and fail elsewhere, and their number.
+
+    What is not provable says nothing. What failed must fail somewhere.
+    """
+    if proof.verdict == "not provable":
+        return True, 0
+    case = read_subject(module, subject(module).signature, (), (), {}).cases()[0]
+    trials = Trials(module, {})
+    if trials.refused() is not None:
+        return True, 0
+    chance, spans = random.Random(7), case.spans()
+    passed: list[bool] = []
+    right = True
+    for turn in range(count):
+        one = chance.choice([chance.randint(1, 70), 4 * chance.randint(1, 20), 32])
+        sizes = {at: chance.choice([one, one, chance.randint(1, 70)]) for at in spans} | {"batch": chance.randint(1, 3)}
+        if not all(size in spans[at] for at, size in sizes.items()) or not case.fits(sizes):
+            continue
+        trial = trials.run(case, sizes, turn)
+        if trial is None:
+            continue
+        passed.append(trial.error is None)
+        if proof.verdict != "failed":
+            right &= holds_at(proof.conditions, sizes) == passed[-1]
+    return right and (proof.verdict != "failed" or not all(passed)), len(passed)

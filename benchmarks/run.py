@@ -4,6 +4,7 @@
     python benchmarks/run.py lstm tower --device cuda  two suites on the GPU
     python benchmarks/run.py cuda --minutes 6          what a GPU has to show, in six minutes
     python benchmarks/run.py cuda --quick              the same plan without a GPU, tiny: does everything run?
+    python benchmarks/run.py proof --packages          what verify says of modules of public packages
     python benchmarks/run.py --quick                   small sizes on one thread: does everything run?
     python benchmarks/run.py lstm --only "hidden 6,"   only the cases whose name contains this text
     python benchmarks/run.py lstm --resume             continue a run that was interrupted
@@ -68,6 +69,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help="for the suite tower: a Python that has Keras with TensorFlow, JAX or PyTorch; default: this one",
     )
     parser.add_argument(
+        "--packages",
+        action="store_true",
+        help="for the suite proof: public packages too, each if installed",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
@@ -79,6 +85,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.keras_python:
         os.environ["KERAS_PYTHON"] = options.keras_python
+    if options.packages:
+        os.environ["PROVE_PACKAGES"] = "1"
     if "cuda" in options.suites:
         if len(options.suites) > 1:
             parser.error("cuda is a plan of its own: name no other suite beside it")

@@ -49,7 +49,8 @@ def by_rule(call: Callable[[Callable[..., Tensor], Any], Any], sizes: Sizes, unk
 
     with fake, Rules(symbols), modes.watched(lambda signature, arguments, run: run()):
         result = call(make, symbols.sizes)
-        values = {symbol: sympy.Integer(sizes[str(meaning)]) for symbol, meaning in symbols.names.items()}
+        axes = {symbols.axes[name]: sympy.Integer(size) for name, size in sizes.items()}
+        values = {symbol: meaning.xreplace(axes) for symbol, meaning in symbols.names.items()}
         labels = {label: symbol for symbol, label in symbols.labels.items()}
 
         def number(size: Any) -> Any:

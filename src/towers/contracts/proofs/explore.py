@@ -12,10 +12,10 @@ import sympy
 
 from towers.contracts.proofs.divide import divide, sure
 from towers.contracts.proofs.implied import never
+from towers.contracts.proofs.outcome import Outcome
 from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.relations import MOST_RELATIONS, Relations, negation, usable
 from towers.contracts.proofs.symbolic_inputs import Case
-from towers.contracts.proofs.symbolic_run import Outcome
 from towers.contracts.proofs.symbolic_size import spelled
 from towers.contracts.proofs.symbols import Guard, examples
 from towers.contracts.proofs.time_limit import OutOfTime
@@ -82,7 +82,7 @@ class _Explorer:
             if coverage.failed and time.perf_counter() > patience:
                 self.coverage.open.append((coverage.first, OUT_OF_TIME))
                 return
-            region = min(self.waiting, key=lambda each: (self.pinned(each[0]), len(each[1])))
+            region = min(self.waiting, key=self.turn)
             self.waiting.remove(region)
             spans, relations = region
             if self.pinned(spans) and self.fails_in_general():
@@ -101,6 +101,12 @@ class _Explorer:
             except OutOfTime:
                 self.coverage.open.append((Outcome(case, spans), OUT_OF_TIME))
                 return
+
+    def turn(self, region: Region) -> tuple[int, int, int]:
+        """The order of regions: those of large sizes first, for small ones often fail."""
+        spans, relations = region
+        ended = sum(span.last is not None and self.coverage.whole[name].last is None for name, span in spans.items())
+        return self.pinned(spans), ended, len(relations)
 
     def possible(self, spans: Spans, relations: Relations = ()) -> bool:
         """Whether the conditions on several axes allow any sizes of a region."""
@@ -238,12 +244,21 @@ class _Explorer:
 
     def push_small_sizes(self, outcome: Outcome) -> None:
         """Run the sizes for which a derived size is 0 or 1, since torch treats these as special."""
+        whole, widest = self.coverage.whole, dict[str, Span]()
         for factor in {factor for size in outcome.sizes for factor in _factors(size)}:
             [axis, *more] = factor.free_symbols
-            span = outcome.spans.get(str(axis))
-            if not more and span is not None and not span.single:
+            name = str(axis)
+            span = outcome.spans.get(name)
+            if more or span is None or span.single:
+                continue
+            if factor.is_polynomial():
                 for size in _special_sizes(factor, axis, span):
-                    self.push({**outcome.spans, str(axis): Span(size, size)}, outcome.relations)
+                    self.push({**outcome.spans, name: Span(size, size)}, outcome.relations)
+            elif (part := _where_one(factor, axis, span)) is not None:
+                widest[name] = max(part, widest.get(name, part), key=lambda each: each.last or 0)
+        if all(span in (whole[name], whole[name].part(2, None)) for name, span in outcome.spans.items()):
+            for name, part in widest.items():
+                self.push({**outcome.spans, name: part}, outcome.relations)
 
 
 @cache
@@ -251,6 +266,15 @@ def _special_sizes(factor: Any, axis: Any, span: Span) -> tuple[int, ...]:
     """The small sizes of an axis for which a size derived from it is 0 or 1."""
     near = range(span.first, span.first + 24 * span.step, span.step)
     return tuple(size for size in near if size in span and factor.subs(axis, size) in (0, 1))
+
+
+@cache
+def _where_one(factor: Any, axis: Any, span: Span) -> Span | None:
+    """The small sizes of an axis for which a quotient is 1, as one region, if they are not all."""
+    near = [size for size in range(span.first, span.first + 65 * span.step, span.step) if size in span]
+    found = [size for size in near if factor.subs(axis, size) == 1]
+    part = span.part(found[0], found[-1]) if found else None
+    return part if part is not None and part != span else None
 
 
 @cache

@@ -1,7 +1,7 @@
 """Fast shape rules for common operations: on symbolic sizes torch's own are up to ten times slower."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,36 +11,91 @@ from torch._subclasses.fake_tensor import FakeTensor, in_kernel_invocation_manag
 
 META = torch.device("meta")
 
-_WHOLE = "_towers_whole"
-"""Marks a contiguous tensor: asking torch whether it is one would add a guard on its sizes."""
+Order = tuple[int, ...]
+"""The axes of a tensor that lies in memory without gaps, from the outermost to the innermost."""
+
+_ORDER = "_towers_order"
+"""The attribute that holds it: asking torch how a tensor lies would add guards on its sizes."""
 
 
-def made(shape: Sequence[Any], dtype: torch.dtype) -> Tensor:
-    """A fake tensor, as torch makes one, without the cost of its dispatch."""
+def made(shape: Sequence[Any], dtype: torch.dtype, order: Order | None = None) -> Tensor:
+    """A fake tensor, as torch makes one, without the cost of its dispatch; contiguous unless an order is given."""
     fake = active_fake_mode()
+    if order == tuple(range(len(shape))):
+        order = None
     if fake is None or maybe_current_level() is not None:  # under vmap and grad torch wraps what is made
-        return torch.empty(shape, dtype=dtype, device=META)
-    with in_kernel_invocation_manager(fake):
-        inner = torch.empty(shape, dtype=dtype, device=META)
+        return _laid(shape, dtype, order)
+    known: dict[Any, Tensor] = {}
+    if fake.shape_env is not None:
+        known = cast(Any, vars(fake.shape_env)).setdefault("towers_laid", known)
+    key = (tuple(size.node.expr if isinstance(size, torch.SymInt) else size for size in shape), dtype, order)
+    if (inner := known.get(key)) is None:
+        with in_kernel_invocation_manager(fake):
+            inner = known[key] = _laid(shape, dtype, order)
     tensor = FakeTensor(fake, inner, META)
-    setattr(tensor, _WHOLE, True)
+    setattr(tensor, _ORDER, order or tuple(range(len(shape))))
     return tensor
+
+
+def _laid(shape: Sequence[Any], dtype: torch.dtype, order: Order | None) -> Tensor:
+    if order is None:
+        return torch.empty(shape, dtype=dtype, device=META)
+    return torch.empty_permuted(shape, order, dtype=dtype, device=META)
+
+
+_GAPS = "_towers_order_with_gaps"
+"""The same of a part of a tensor, which has gaps between its rows."""
+
+
+def _marks(tensor: Any) -> dict[str, Any]:
+    return cast(Any, vars(tensor))
+
+
+def lying(tensor: Any) -> Order | None:
+    """As `order_of`, also where there are gaps."""
+    order = order_of(tensor)
+    return _marks(tensor).get(_GAPS) if order is None and plain(tensor) else order
+
+
+def upright(tensor: Any) -> bool:
+    """Whether the first axis of a tensor is its outermost one and so on; there may be gaps."""
+    order = lying(tensor)
+    return order is not None and order == tuple(range(len(order)))
+
+
+def part_of(part: Any, whole: Any) -> Any:
+    """A part of a tensor, with as many axes; it is noted how it lies."""
+    order = lying(whole)
+    if order is not None and plain(part) and part.dim() == whole.dim() and _ORDER not in vars(part):
+        setattr(part, _GAPS, order)
+    return part
+
+
+def order_of(tensor: Any) -> Order | None:
+    """How a tensor lies in memory; None where that is not known without a question about sizes."""
+    if not plain(tensor):
+        return None
+    order: Order | None = _marks(tensor).get(_ORDER)
+    if order is None and not any(isinstance(size, torch.SymInt) for size in tensor.shape):
+        order = tuple(range(tensor.dim())) if tensor.is_contiguous() else None
+    return order
 
 
 def made_like(like: Tensor, *size: Any, dtype: torch.dtype | None = None) -> Tensor:
     """As `Tensor.new_empty`."""
-    return made(size, dtype or like.dtype) if _plain(like) else like.new_empty(size, dtype=dtype)
+    return made(size, dtype or like.dtype) if plain(like) else like.new_empty(size, dtype=dtype)
 
 
 def forget(symbols: Any, tensor: Tensor, *args: Any, **options: Any) -> Any:
     """In-place operations that change the axes: the tensor need not be contiguous any more."""
-    vars(tensor).pop(_WHOLE, None)
+    vars(tensor).pop(_ORDER, None)
+    vars(tensor).pop(_GAPS, None)
     return NotImplemented
 
 
 def empty(symbols: Any, *size: Any, **options: Any) -> Any:
     """torch.empty and torch.zeros."""
-    shape = _shape(size)
+    shape = shape_of(size)
     if shape is None or not options.keys() <= {"dtype", "device"}:
         return NotImplemented
     return made(shape, options.get("dtype") or torch.get_default_dtype())
@@ -48,15 +103,15 @@ def empty(symbols: Any, *size: Any, **options: Any) -> Any:
 
 def new_empty(symbols: Any, like: Tensor, *size: Any, **options: Any) -> Any:
     """Tensor.new_empty and Tensor.new_zeros."""
-    shape = _shape(size)
-    if shape is None or not _plain(like) or not options.keys() <= {"dtype", "device"}:
+    shape = shape_of(size)
+    if shape is None or not plain(like) or not options.keys() <= {"dtype", "device"}:
         return NotImplemented
     return made(shape, options.get("dtype") or like.dtype)
 
 
 def empty_like(symbols: Any, like: Tensor, **options: Any) -> Any:
     """torch.empty_like and torch.zeros_like."""
-    return NotImplemented if options or not _whole(like) else made(like.shape, like.dtype)
+    return NotImplemented if options or not whole(like) else made(like.shape, like.dtype)
 
 
 def linear(symbols: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
@@ -65,7 +120,7 @@ def linear(symbols: Any, input: Tensor, weight: Tensor, bias: Tensor | None = No
     if input.dtype != weight.dtype and not any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
         # what real tensors get, and torch lets pass where sizes are symbols
         raise RuntimeError(f"mat1 and mat2 must have the same dtype, but got {input.dtype} and {weight.dtype}")
-    if any(not _plain(part) or part.dtype != input.dtype for part in parts):
+    if any(not plain(part) or part.dtype != input.dtype for part in parts):
         return NotImplemented
     if weight.dim() != 2 or input.dim() < 2 or input.shape[-1] != weight.shape[1]:
         return NotImplemented
@@ -74,21 +129,14 @@ def linear(symbols: Any, input: Tensor, weight: Tensor, bias: Tensor | None = No
     return made((*input.shape[:-1], weight.shape[0]), input.dtype)
 
 
-def relu(symbols: Any, input: Tensor, inplace: bool = False) -> Any:
-    """F.relu and torch.relu: shape and dtype stay."""
-    if inplace or not _plain(input) or not input.dtype.is_floating_point:
-        return NotImplemented
-    return made(input.shape, input.dtype) if _whole(input) else torch.empty_like(input)
-
-
 def contiguous(symbols: Any, input: Tensor, **options: Any) -> Any:
     """Tensor.contiguous: the same shape, whether or not the tensor is contiguous, which torch would ask."""
-    return NotImplemented if options or not _plain(input) else made(input.shape, input.dtype)
+    return NotImplemented if options or not plain(input) else made(input.shape, input.dtype)
 
 
 def unsqueeze(symbols: Any, input: Tensor, dim: Any) -> Any:
     """Tensor.unsqueeze and torch.unsqueeze."""
-    if not _whole(input) or type(dim) is not int or not -input.dim() - 1 <= dim <= input.dim():
+    if not whole(input) or type(dim) is not int or not -input.dim() - 1 <= dim <= input.dim():
         return NotImplemented
     shape = list(input.shape)
     shape.insert(dim % (input.dim() + 1), 1)
@@ -97,30 +145,45 @@ def unsqueeze(symbols: Any, input: Tensor, dim: Any) -> Any:
 
 def squeeze(symbols: Any, input: Tensor, dim: Any = None) -> Any:
     """Tensor.squeeze and torch.squeeze of one axis that is 1 whatever the symbols are."""
-    if not _whole(input) or type(dim) is not int or not -input.dim() <= dim < input.dim():
+    if not whole(input) or type(dim) is not int or not -input.dim() <= dim < input.dim():
         return NotImplemented
     shape: list[Any] = list(input.shape)
     return made(shape, input.dtype) if type(size := shape.pop(dim)) is int and size == 1 else NotImplemented
 
 
 def first_or_last(symbols: Any, input: Tensor, index: Any) -> Any:
-    """Tensor.__getitem__ with one int, of an axis whose size is no symbol."""
-    if not _whole(input) or type(index) is not int or not input.dim():
+    """Tensor.__getitem__ with one int, of an axis whose size is no symbol; or with slices."""
+    if lying(input) is not None and _slices(index):
+        return part_of(input[index], input)
+    if not whole(input) or type(index) is not int or not input.dim():
         return NotImplemented
     count: Any = input.shape[0]
     return made(input.shape[1:], input.dtype) if type(count) is int and -count <= index < count else NotImplemented
 
 
-def _shape(size: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """The sizes, given one by one or as one; None where torch must say what is wrong with them."""
+def _slices(index: Any) -> bool:
+    parts: list[Any] = items_of(index) if isinstance(index, tuple) else [index]
+    return all(each is Ellipsis or (isinstance(each, slice) and cast(Any, each).step in (None, 1)) for each in parts)
+
+
+def items_of(value: Any) -> list[Any]:
+    """The items of a tuple or list; of anything else itself."""
+    return list(cast(Any, value)) if isinstance(value, (tuple, list)) else [value]
+
+
+def shape_of(size: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The sizes of a new tensor, given one by one or as one; None where torch must say what is wrong with them."""
     shape: tuple[Any, ...] = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size  # pyright: ignore
     fine = all(isinstance(each, torch.SymInt) or (type(each) is int and each >= 0) for each in shape)
     return shape if fine else None
 
 
-def _plain(tensor: Tensor) -> bool:
+def plain(tensor: Any) -> bool:
+    """Whether a tensor is a fake one with strides."""
     return isinstance(tensor, FakeTensor) and not tensor.is_nested and tensor.layout == torch.strided
 
 
-def _whole(tensor: Any) -> bool:
-    return isinstance(tensor, FakeTensor) and _WHOLE in vars(tensor)
+def whole(tensor: Any) -> bool:
+    """Whether a tensor is known to be contiguous."""
+    order = order_of(tensor)
+    return order is not None and order == tuple(range(len(order)))

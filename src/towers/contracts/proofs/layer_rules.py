@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from towers.contracts.proofs.fast_meta import first_or_last, made_like
+from towers.contracts.proofs.fast_meta import first_or_last, made_like, part_of
 from towers.contracts.proofs.symbols import Symbols
 
 # Recurrent layers.
@@ -167,7 +167,7 @@ class Pieces:
         start, end = place * self.size, (place + 1) * self.size
         if start > 0 and start >= whole:
             raise IndexError("tuple index out of range")
-        return self.input.narrow(self.dim, start, (end if end <= whole else whole) - start)
+        return part_of(self.input.narrow(self.dim, start, (end if end <= whole else whole) - start), self.input)
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self._all())

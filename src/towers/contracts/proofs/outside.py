@@ -2,12 +2,16 @@
 
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from types import FunctionType, ModuleType
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
+
+_CACHE = type(lru_cache(len))
+_KEEPS = (FunctionType, _CACHE)
 
 Space = type | ModuleType
 """A class or a Python module: its attributes outlive a call."""
@@ -46,7 +50,7 @@ def _spaces(module: nn.Module) -> list[Space]:
     files = {kind.__module__ for kind in kinds}
     for file in list(files):
         used = vars(sys.modules[file]).values() if file in sys.modules else ()
-        functions = [getattr(value, "__wrapped__", value) for value in used if callable(value)]
+        functions = [vars(value).get("__wrapped__", value) for value in used if isinstance(value, _KEEPS)]
         files |= {each.__module__ for each in functions if isinstance(each, FunctionType) and foreign(each.__module__)}
     return [*kinds, *(sys.modules[file] for file in files if file in sys.modules)]
 
@@ -73,7 +77,4 @@ def _items(value: dict[Any, Any] | list[Any]) -> Iterator[Any]:
 
 def _size(value: Any) -> int:
     """The number of results that an lru_cache keeps; 0 of what is none."""
-    if isinstance(value, type) or not callable(getattr(value, "cache_clear", None)):
-        return 0
-    information = value.cache_info() if hasattr(value, "cache_info") else None
-    return getattr(information, "currsize", 0)
+    return value.cache_info().currsize if isinstance(value, _CACHE) else 0

@@ -12,10 +12,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from towers.contracts.proofs.outcome import Outcome
 from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.relations import some_sizes
 from towers.contracts.proofs.symbolic_inputs import Case
-from towers.contracts.proofs.symbolic_run import Outcome
 from towers.contracts.proofs.symbols import examples
 from towers.contracts.proofs.trials import LARGEST_INPUTS, Given, Trial, Trials
 from towers.contracts.proofs.verdicts import Finding, Guess
@@ -215,6 +215,8 @@ def plan(case: Case, numbers: Sequence[int]) -> list[dict[str, int]]:
     for name, span in spans.items():
         drawn = [span.first + chance.randrange(2000) * span.step for _ in range(3)]
         found += [{**usual, name: size} for size in sorted({*special, *drawn})]
+    for one, other in combinations(spans, 2):  # images are square, and the state of an attention
+        found += [{**usual, one: size, other: size} for size in sorted({*numbers, 32, 64, 128, 256})]
     return _possible(case, found)
 
 

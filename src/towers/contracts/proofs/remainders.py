@@ -3,6 +3,7 @@
 torch leaves them as they are, and then asks many questions about them that have one answer.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
 
@@ -35,12 +36,36 @@ def reduced(node: Any) -> Any:
     rest: Any = sum((each % divisor * term for term, each in terms.items()), _ZERO)
     if kind in _REMAINDERS:
         return rest % divisor if rest.is_Integer else PythonMod(rest, divisor)
+    if (inner := _quotient_and_number(rest)) is not None:  # ((time+1)//2 + 1)//2 is (time+3)//4
+        quotient, more = inner
+        rest, divisor = quotient.args[0] + more * quotient.args[1], divisor * quotient.args[1]
+        return sum(each // node.args[1] * term for term, each in terms.items()) + reduced(FloorDiv(rest, divisor))
     return sum(each // divisor * term for term, each in terms.items()) + FloorDiv(rest, divisor)
+
+
+def _quotient_and_number(rest: Any) -> tuple[Any, Any] | None:
+    """The parts of `time//2 + 1`, a quotient by a number and a number; None of anything else."""
+    more, quotient = rest.as_coeff_Add()
+    known = type(quotient).__name__ in _QUOTIENTS and quotient.args[1].is_Integer and quotient.args[1] > 0
+    return (quotient, more) if known and more.is_Integer else None
 
 
 def _terms(number: Any) -> dict[Any, Any]:
     """The terms of a sum with their factors."""
     return cast(Any, sympy.expand(number)).as_coefficients_dict()
+
+
+def with_constants(node: Any, ends: Mapping[Any, tuple[int, int]]) -> Any:
+    """An expression in which a quotient that has one value for all values of its symbol is that value."""
+    if type(node).__name__ in _QUOTIENTS and len(node.free_symbols) == 1 and node.args[1].is_Integer:
+        [symbol] = node.free_symbols
+        number = node.args[0]
+        if symbol in ends and number.is_polynomial(symbol) and number.diff(symbol).is_number:
+            first, last = (node.subs(symbol, value) for value in ends[symbol])
+            return first if first == last else node
+    if not node.args or not node.free_symbols & ends.keys():
+        return node
+    return node.func(*(with_constants(part, ends) for part in node.args))
 
 
 def _inside(node: Any, divisor: Any) -> bool:

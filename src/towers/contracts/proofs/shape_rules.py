@@ -10,16 +10,17 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
 
-from towers.contracts.proofs import fast_meta, layer_rules, value_rules
+from towers.contracts.proofs import axis_rules, elementwise_rules, fast_meta, image_rules, layer_rules, value_rules
 from towers.contracts.proofs.symbols import Symbols
 from towers.contracts.proofs.time_limit import ask
 
 Rule = Callable[..., Any]
 
 RULES: dict[Any, Rule] = {
+    **elementwise_rules.RULES,
+    **axis_rules.RULES,
+    **image_rules.RULES,
     F.linear: fast_meta.linear,
-    F.relu: fast_meta.relu,
-    torch.relu: fast_meta.relu,
     torch.empty: fast_meta.empty,
     torch.zeros: fast_meta.empty,
     torch.empty_like: fast_meta.empty_like,

@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import Any, Concatenate, Never, ParamSpec, cast
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,26 +21,23 @@ from torch.nn.utils.rnn import PackedSequence
 
 from towers.contracts import modes
 from towers.contracts.bindings import Bindings, Unknown
-from towers.contracts.check import Check
 from towers.contracts.errors import ShapeContractError
-from towers.contracts.layouts import RaggedAxis, Size, layout
+from towers.contracts.layouts import RaggedAxis
 from towers.contracts.proofs.copies import Emptied, named_parts
 from towers.contracts.proofs.fast_meta import made
 from towers.contracts.proofs.flow import Flow, Passed, demanded, demanded_axes, flattened, parameter_names
-from towers.contracts.proofs.implied import always
-from towers.contracts.proofs.layer_rules import batch_sizes_of
+from towers.contracts.proofs.outcome import Outcome, Step
 from towers.contracts.proofs.ranges import Spans
-from towers.contracts.proofs.relations import Relations, implied, truth
+from towers.contracts.proofs.relations import Relations, truth
 from towers.contracts.proofs.shape_rules import Rules
 from towers.contracts.proofs.source_location import quiet, raised_at, running_at
 from towers.contracts.proofs.stateful import keeps_sizes
+from towers.contracts.proofs.symbolic_check import SymbolicCheck
 from towers.contracts.proofs.symbolic_inputs import Case
 from towers.contracts.proofs.symbolic_size import SymbolicSize, renamed
 from towers.contracts.proofs.symbols import Divided, Guard, Symbols, Undecidable
 from towers.contracts.signature import Signature
 from towers.contracts.specs import TensorSpec
-
-P = ParamSpec("P")
 
 MOST_ANSWERS = 16
 """The largest number of runs with different answers to questions about values."""
@@ -54,72 +51,6 @@ UNPROVABLE = (
     NotImplementedError,
 )
 """What torch or a rule raises for operations whose shapes cannot be known."""
-
-
-@dataclass
-class Step:
-    """What one module or contract saw."""
-
-    path: str
-    kind: str
-    came: Any
-    """Shapes of the arguments: torch.Size, nested in lists."""
-    went: Any = None
-    """Shapes of the result; None where it never came to one."""
-    demand: str = ""
-    """What the contract says; empty for a module without one."""
-    contract: str = ""
-    """The function that has it."""
-    failed: bool = False
-    number: int = 0
-    """Its place among the steps."""
-    outer: int | None = None
-    """The number of the step in which it ran."""
-    hollow: bool = True
-    """Whether no other module ran in it."""
-    arrived: tuple[Passed, ...] = ()
-    left: tuple[Passed, ...] = ()
-
-
-@dataclass
-class Outcome:
-    """What one run showed."""
-
-    case: Case
-    spans: Spans
-    relations: Relations = ()
-    """What was taken for granted of the sizes, beyond the spans."""
-    steps: list[Step] = field(default_factory=list[Step])
-    guards: list[Guard] = field(default_factory=list[Guard])
-    taken: tuple[bool, ...] = ()
-    """The answers to questions about values."""
-    error: Exception | None = None
-    message: str = ""
-    place: str = ""
-    unprovable: bool = False
-    sizes: set[Any] = field(default_factory=set[Any])
-    """Every size in axis names that a module passed on."""
-    keeps: bool = False
-    """Whether the module keeps a size of this call."""
-    spell: Callable[[Any], str] = str
-    """A sympy expression of torch's symbols in axis names."""
-
-    def sure_of(self, guard: Guard) -> bool:
-        """Whether a guard is proven to hold at all sizes of the run."""
-        return always(guard.relation, self.spans) or implied(guard.relation, self.relations)
-
-    def shown(self, shapes: Any) -> str:
-        """Shapes as text: "(batch, words-1, 32), (2, batch, 6)"."""
-        if isinstance(shapes, torch.Size):
-            sizes: list[Any] = list(shapes)
-            texts = [self.spell(size.node.expr) if isinstance(size, torch.SymInt) else str(size) for size in sizes]
-            return f"({', '.join(texts)})"
-        return ", ".join(self.shown(shape) for shape in shapes) if shapes else ""
-
-    @cached_property
-    def open(self) -> list[Guard]:
-        """The guards, each once."""
-        return list({guard.text(): guard for guard in self.guards}.values())
 
 
 class _Names(Bindings):
@@ -140,30 +71,6 @@ class _Names(Bindings):
         owner = self.arguments.get("self")
         path = self.run.paths.get(id(owner), "")
         return f"{path} in {self.run.root}" if path else type(owner).__name__
-
-
-class _SymbolicCheck(Check):
-    """The check that every call gets, on sizes that are symbols."""
-
-    def __init__(self, names: Bindings, symbols: Symbols) -> None:
-        super().__init__(names)
-        self.symbols = symbols
-
-    def layout(self, value: object) -> tuple[Sequence[Size], torch.dtype | None, torch.device | None]:
-        if isinstance(value, PackedSequence) and id(value.batch_sizes) in self.symbols.packed:
-            batch = batch_sizes_of(self.symbols, value.batch_sizes)
-            sizes: Sequence[Any] = [batch, RaggedAxis(None), *value.data.shape[1:]]
-            dtype, device = value.data.dtype, value.data.device
-        else:
-            sizes, dtype, device = layout(value)
-        return [self.symbols.shown(size) for size in sizes], dtype, device
-
-    def refuse(self, words: Callable[Concatenate[Bindings, P], Never], *what: P.args, **more: P.kwargs) -> Never:
-        self.symbols.explaining = True
-        try:
-            words(self.names, *what, **more)
-        finally:
-            self.symbols.explaining = False
 
 
 class _Run:
@@ -215,7 +122,7 @@ class _Run:
     def interceptor(self, signature: Signature, arguments: dict[str, Any], call: Callable[[], Any]) -> Any:
         """A contracted call, checked on symbols."""
         names = _Names(signature, arguments, self)
-        check = _SymbolicCheck(names, self.symbols)
+        check = SymbolicCheck(names, self.symbols)
         owner = arguments.get("self")
         if self.open and self.inside[-1] is owner and not self.open[-1].demand:
             step = self.open[-1]
@@ -390,8 +297,7 @@ def _run(
     module = emptied.copy()
     one = _Run(module, case, spans, relations)
     one.symbols.answers = answers
-    if not isinstance(dispatch, nullcontext):
-        one.symbols.env.look_up()
+    one.symbols.env.look_up()
     fake.shape_env = one.symbols.env
     try:
         with quiet(), fake, dispatch, Rules(one.symbols), modes.watched(one.interceptor), one.flow:

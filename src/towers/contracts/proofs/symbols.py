@@ -10,6 +10,7 @@ import torch
 from torch import SymInt
 from torch._dynamo.source import ConstantSource
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, statically_known_true
+from torch.utils._sympy import value_ranges
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -18,7 +19,7 @@ from towers.contracts.proofs.float_sizes import whole
 from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.ranges import PRIMES, Span, Spans
 from towers.contracts.proofs.relations import Relations, implied, some_sizes
-from towers.contracts.proofs.remainders import reduced
+from towers.contracts.proofs.remainders import reduced, with_constants
 from towers.contracts.proofs.symbolic_size import SymbolicSize, spelled
 from towers.contracts.proofs.time_limit import ask
 
@@ -57,6 +58,8 @@ class _Watched(ShapeEnv):
     """What must be so of sizes that only values tell, and where: torch would check it at each call."""
     granted = False
     """Whether a rule says so itself."""
+    ends: dict[Any, tuple[int, int]]
+    """The first and the last value of each symbol that has a last one."""
     divides: Callable[[Any], bool] | None = None
     """Whether a guard ends the run."""
 
@@ -75,7 +78,8 @@ class _Watched(ShapeEnv):
 
     def replace(self, expr: Any) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]  (torch caches it)
         """What torch takes a size for."""
-        return reduced(super().replace(expr))
+        expr = reduced(super().replace(expr))
+        return with_constants(expr, self.ends) if self.ends and expr.free_symbols else expr
 
     def evaluate_sym_node(self, *args: Any, **kwargs: Any) -> Any:
         ask()
@@ -100,12 +104,16 @@ class Symbols:
     ) -> None:
         self.spans, self.relations = spans, relations
         self.env = _Watched(duck_shape=False)
-        self.env.places, self.env.owed, self.env.locate = [], [], locate
+        self.env.places, self.env.owed, self.env.ends, self.env.locate = [], [], {}, locate
         self.locate = locate
         self.examples = examples(spans, fits, relations)
         self.names: dict[Any, Any] = {}
         """What each of torch's symbols is in axes: itself, or (time-1)/2 where time is odd."""
         self.axes = {name: sympy.Symbol(name, integer=True, positive=True) for name in spans}
+        self.defined: dict[Any, Any] = {}
+        """The sizes that `short` has made a symbol of, by that symbol."""
+        self.shorts: dict[Any, int | SymInt] = {}
+        """The same the other way round."""
         self.labels: dict[str, str] = {}
         """How sizes that arose on the way are called."""
         self.any_value: set[Any] = set()
@@ -133,9 +141,35 @@ class Symbols:
         low = (span.first - offset) // span.step
         high = int_oo if span.last is None else (span.last - offset) // span.step
         self.env.var_to_range[symbol] = ValueRanges(low, high)
+        if high is not int_oo:
+            self.env.ends[symbol] = (low, int(high))
         self.names[symbol] = (self.axes[name] - offset) / span.step
         size = self.env.create_symintnode(symbol, hint=value, source=source)
         return size * span.step + offset if span.step > 1 else size
+
+    def short(self, size: Any) -> Any:
+        """A size that a layer makes, as one symbol of its own: products of long quotients take torch a long time.
+
+        What is asked about it is told in axes, and so it is judged by its meaning.
+        """
+        if not isinstance(size, SymInt):
+            return size
+        meaning = self.env.replace(size.node.expr.xreplace(self.defined))
+        if meaning.is_Integer:
+            return int(meaning)
+        if not _has_quotient(meaning):
+            return size
+        if meaning not in self.shorts:
+            hint = int(meaning.xreplace(self.env.backed_var_to_val))
+            source = ConstantSource(f"size {len(self.shorts)}")
+            symbol: Any = self.env.create_symbol(
+                hint, source, dynamic_dim=DimDynamic.DYNAMIC, do_not_specialize_zero_one=True
+            )
+            found: Any = cast(Any, value_ranges).bound_sympy(meaning, self.env.var_to_range)
+            self.env.var_to_range[symbol] = ValueRanges(max(found.lower, 0), found.upper)
+            self.defined[symbol], self.names[symbol] = meaning, self.in_axes(meaning)
+            self.shorts[meaning] = self.env.create_symintnode(symbol, hint=hint, source=source)
+        return self.shorts[meaning]
 
     def fresh(self, label: str, low: int, high: Any) -> SymInt:
         """A size that the values of a tensor decide; it can be any from low to high."""
@@ -170,6 +204,12 @@ class Symbols:
             if parted and not (always(relation, self.spans) or implied(relation, self.relations)):
                 return True
         return False
+
+    def from_on(self, size: Any, least: int) -> bool:
+        """Whether a number is known to be as large as some number, without a question."""
+        if isinstance(size, SymInt):
+            return bool(statically_known_true(size >= least))
+        return type(size) is int and size >= least
 
     def either(self) -> bool:
         """The answer to a question about values, which both answers may be true of."""
@@ -240,6 +280,13 @@ class Symbols:
     def shown(self, size: Any) -> Any:
         """A size as contracts meet it: an int, or symbolic."""
         return SymbolicSize(size, self.decide, self.spell) if isinstance(size, SymInt) else size
+
+
+def _has_quotient(expression: Any) -> bool:
+    return any(
+        type(node).__name__ in ("FloorDiv", "CleanDiv", "Mod", "PythonMod")
+        for node in sympy.preorder_traversal(expression)
+    )
 
 
 def _from_zero_on(relation: Any) -> bool:

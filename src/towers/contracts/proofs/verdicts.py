@@ -6,9 +6,9 @@ from math import lcm
 from typing import Literal
 
 from towers.contracts.proofs.explore import Coverage
+from towers.contracts.proofs.outcome import Outcome
 from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.relations import Relations, turned
-from towers.contracts.proofs.symbolic_run import Outcome
 from towers.contracts.proofs.symbolic_size import spelled
 from towers.contracts.proofs.symbols import examples
 

@@ -18,6 +18,7 @@ from towers.contracts.proofs.copies import Emptied, own_signature
 from towers.contracts.proofs.depends import read_beside
 from towers.contracts.proofs.explore import OUT_OF_TIME, Coverage, explore, try_numbers_told
 from towers.contracts.proofs.flow import Passed
+from towers.contracts.proofs.outcome import Outcome, Step
 from towers.contracts.proofs.outside import Outside
 from towers.contracts.proofs.proof import ContractVerdict, Port, Proof, ShapeTrace, TraceRow
 from towers.contracts.proofs.ranges import Span, Spans
@@ -26,7 +27,7 @@ from towers.contracts.proofs.relations import Relations
 from towers.contracts.proofs.settle import settle
 from towers.contracts.proofs.stateful import earlier_sizes
 from towers.contracts.proofs.symbolic_inputs import Case, ModuleSubject, read_subject
-from towers.contracts.proofs.symbolic_run import Outcome, Step, run
+from towers.contracts.proofs.symbolic_run import run
 from towers.contracts.proofs.time_limit import OutOfTime, time_limit
 from towers.contracts.proofs.trials import Given, as_if_nothing_ran
 from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, Guess, judged, without_half_truths
