@@ -144,6 +144,16 @@ def test_a_fixed_tower_refuses_other_lengths_unless_it_was_trained_otherwise(fol
             "right sentence 0 is None; expected a string, or a list of words",
         ),
         (lambda model: model.score([("a dog", ["a", 1])]), r"right sentence 0 is \['a', 1\]; expected a string, or a"),
+        (
+            lambda model: model.score({"a": LEFT}, {"a": RIGHT}),
+            "left must be a sentence, or one column or list .* dict",
+        ),
+        (
+            lambda model: model.score(LEFT, set(RIGHT)),
+            "right must be a sentence, or one column or list of .* whole set",
+        ),
+        (lambda model: model.score("a \ud800 dog", "a dog"), r"left sentence 0 .* has a NUL, or half a character"),
+        (lambda model: model.encode(["a dog", "a\0b dog"]), r"left sentence 1 .* has a NUL, or half a character"),
         (lambda model: model.score([{"a": "a dog"}]), "pair 0 has no 'sentence1', only 'a'"),
         (lambda model: model.score({"a": ["a dog"]}), "the dict has no column 'sentence1', only a; say which"),
         (

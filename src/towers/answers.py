@@ -201,6 +201,10 @@ class Model(Evaluated):
         elif isinstance(left, str) or isinstance(right, str):
             raise ValueError("left and right must both be one sentence, or both be lists of sentences")
         else:
+            for side, sentences in (("left", left), ("right", right)):
+                if is_table(sentences) or isinstance(sentences, set | frozenset | bytes):
+                    what = f"not a whole {type(cast(object, sentences)).__name__}"
+                    raise ValueError(f"{side} must be a sentence, or one column or list of sentences, {what}")
             lefts, rights = as_list(left), as_list(right)
         if len(lefts) != len(rights):
             raise ValueError(f"there are {len(lefts)} left and {len(rights)} right sentences; each needs its other")

@@ -45,6 +45,8 @@ class SentenceWords(NamedTuple):
         divide, divided = SPLITTERS[self.split], list[Words]()
         for place, sentence in enumerate(as_list(sentences)):
             words = tuple(divide(sentence)) if isinstance(sentence, str) else _checked(sentence, side, place)
+            if not _is_text("".join(words)):
+                raise ValueError(f"{side} sentence {place} ({sentence!r:.60}) has a NUL, or half a character")
             if words and fitted is not None:
                 words = (*words[:fitted], *[BLANK] * (fitted - len(words)))
             if not max(least, 1) <= len(words) <= most:
@@ -76,6 +78,11 @@ class SentenceWords(NamedTuple):
             have = f"1 {side} sentence has" if len(unknown) == 1 else f"{len(unknown)} {side} sentences have"
             problem = f"{have} no word with a vector ({first}); such scores mean nothing"
             warnings.warn(problem, stacklevel=_depth_of_caller())
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text has no NUL and no half of a character."""
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text))
 
 
 def _checked(sentence: Any, side: Side, place: int) -> Words:

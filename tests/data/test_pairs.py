@@ -131,3 +131,31 @@ def test_bad_pairs_are_refused(arguments: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {"left": [["a"], ["b"]], "right": [["a"], ["b"]], "lines": [7, 9], "source": "made"}
     with pytest.raises(ValueError, match=message):
         SentencePairs(**good | arguments)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.0, 1.0, float("nan")], "row 3: label is nan; expected the name of a class"),
+        (["a", "b", float("nan")], "row 3: label is nan; expected the name of a class"),
+        (["entailment", "-", "neutral"], "row 2: label is -, which usually marks a missing label .1 row has it."),
+        ([0, 1, -1], "row 3: label is -1, which usually marks a missing label"),
+    ],
+)
+def test_a_missing_label_is_no_class(labels: list[object], message: str) -> None:
+    table = {"sentence1": ["a dog"] * 3, "sentence2": ["a cat"] * 3, "label": labels}
+    with pytest.raises(ValueError, match=message):
+        SentencePairs.from_table(table, classes=True)
+
+
+def test_classes_of_one_and_minus_one() -> None:
+    table = {"sentence1": ["a dog"] * 2, "sentence2": ["a cat"] * 2, "label": [1, -1]}
+    assert SentencePairs.from_table(table, classes=True).classes == ("-1", "1")
+
+
+def test_a_list_that_was_written_as_text_is_named() -> None:
+    table = {"sentence1": ["['a', 'dog']"], "sentence2": ["a cat"], "label": [1]}
+    with pytest.raises(
+        ValueError, match=r"row 1: sentence1 is .*, a list that was written as text; write the table as"
+    ):
+        SentencePairs.from_table(table)

@@ -300,6 +300,13 @@ def test_an_error_of_the_caller_passes_through(tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["resume-1.safetensors", "resume.json"]
 
 
+def test_where_the_measure_is_not_defined_the_loss_chooses_the_epoch():
+    history = History(keep_best="pearson")
+    for number, loss in enumerate([0.5, 0.3, 0.4], 1):
+        history.add(Epoch(number, {}, {"loss": loss, "pearson": math.nan}, 0.0))
+    assert history.best == 2
+
+
 # A run on disk.
 
 

@@ -48,8 +48,20 @@ class Columns(NamedTuple):
         return [(number - low) / (high - low) for number in numbers]
 
     def classes(self, name: str) -> list[str]:
-        """A column of names of classes; other cells than strings are spelled as JSON has them."""
-        return [self._class(name, row, cell) for row, cell in enumerate(self.column(name, "label_column"))]
+        """A column of names of classes; other cells than strings are spelled as JSON has them.
+
+        Beside two or more others, "-" (of SNLI), and -1 among numbers from 0 on, are missing labels, and refused.
+        """
+        names = [self._class(name, row, cell) for row, cell in enumerate(self.column(name, "label_column"))]
+        others = set(names) - {"-", "-1"}
+        numbers = all(other.isdecimal() for other in others)
+        for row, found in enumerate(names if len(others) > 1 else []):
+            if found == "-" or (found == "-1" and numbers):
+                marked = names.count(found)
+                rows = "1 row has" if marked == 1 else f"{marked} rows have"
+                problem = f"{name} is {found}, which usually marks a missing label ({rows} it)"
+                raise self._mistake(row, f"{problem}: leave such rows out")
+        return names
 
     def none_is_a_number(self, name: str) -> bool:
         """Whether the cells of a label column are several names of which none is a number: then they are classes."""
@@ -59,7 +71,7 @@ class Columns(NamedTuple):
     def _class(self, name: str, row: int, cell: Any) -> str:
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             raise self._mistake(row, f"{name} is empty; expected the name of a class")
-        if not isinstance(cell, str | int | float):
+        if not isinstance(cell, str | int | float) or cell != cell:
             raise self._mistake(row, f"{name} is {_short(cell)}; expected the name of a class")
         return cell.strip() if isinstance(cell, str) else json.dumps(cell)
 
@@ -95,6 +107,9 @@ class Columns(NamedTuple):
     def _words(self, name: str, row: int, cell: Any, divide: Callable[[str], list[str]], empty: bool) -> Sequence[str]:
         if "\0" in (cell if isinstance(cell, str) else ""):  # JSON can spell it
             raise self._mistake(row, f"{name} has a NUL, which no text has")
+        if isinstance(cell, str) and cell.startswith(("['", '["')) and cell.endswith(("']", '"]')):
+            problem = f"{name} is {_short(cell)}, a list that was written as text"
+            raise self._mistake(row, f"{problem}; write the table as JSON lines or Parquet, which have lists")
         words: Any = divide(cell) if isinstance(cell, str) else cell
         if words is None or words == []:
             if empty:

@@ -53,7 +53,10 @@ class History:
     best: int = 0
 
     def add(self, epoch: Epoch) -> bool:
-        """Append a row. Returns whether it is the best so far: the first of equal rows is best; NaN is never better."""
+        """Append a row. Returns whether it is the best so far: the first of equal rows is best; NaN is never better.
+
+        Where both are NaN, as Pearson's r of equal labels is, the loss decides.
+        """
         self.epochs.append(epoch)
         if self.best == 0 or not epoch.dev or self._better(epoch, self.epochs[self.best - 1]):
             self.best = epoch.number
@@ -61,6 +64,8 @@ class History:
 
     def _better(self, new: Epoch, old: Epoch) -> bool:
         new_value, old_value = new.dev[self.keep_best], old.dev[self.keep_best]
+        if math.isnan(old_value) and math.isnan(new_value) and "loss" in new.dev and "loss" in old.dev:
+            return new.dev["loss"] < old.dev["loss"]
         if math.isnan(old_value):
             return not math.isnan(new_value)
         return new_value < old_value if self.keep_best in LOWER_IS_BETTER else new_value > old_value
