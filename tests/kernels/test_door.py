@@ -160,6 +160,7 @@ def test_an_empty_batch_gives_every_weight_a_gradient_of_zero(model, backend):
     assert x.grad is not None
 
 
+@pytest.mark.slow  # on a machine with much other load it hung in some runs, for a reason that is not known
 def test_ddp_with_no_sentence_in_one_of_two_processes(tmp_path: Path, forks: Forks):
     script = Path(__file__).parent / "empty_rank.py"
     workers = [
