@@ -135,6 +135,10 @@ def train_with_transformers(model, pairs):
     Trainer(model, arguments, train_dataset=pairs, optimizers=(optimizer, constant)).train()
 
 
+def test_no_attribute_has_a_name_that_trainers_ask_for(model):
+    assert not any(hasattr(model, name) for name in ("config", "hf_device_map", "is_quantized", "quantization_method"))
+
+
 def test_a_plain_loop_learns(model, pairs):
     losses = train_plainly(model, pairs)
     assert sum(losses[-4:]) < sum(losses[:4])

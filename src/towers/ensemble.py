@@ -97,7 +97,7 @@ class Ensemble(TwoTowers):
         weights: dict[str, Tensor] = {}
         for place, member in enumerate(self.each()):
             weights |= {f"members.{place}.{name}": value for name, value in member.own_weights().items()}
-        model = {"members": [member.config() for member in self.each()]}
+        model = {"members": [member.sizes() for member in self.each()]}
         checkpoint.write(folder, {**(extra or {}), "model": model}, weights)
 
     @classmethod

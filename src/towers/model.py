@@ -547,15 +547,15 @@ class TwoTowers(Shareable):
             ValueError: `extra` has an entry "format" or "towers", which are written anyway.
             OSError: the folder cannot be written.
         """
-        checkpoint.write(folder, {**(extra or {}), "model": self.config()}, self.own_weights())
+        checkpoint.write(folder, {**(extra or {}), "model": self.sizes()}, self.own_weights())
 
     def own_weights(self) -> dict[str, Tensor]:
         """All weights by name, those of a shared tower once."""
         shared = self.right is self.left
         return {name: value for name, value in self.state_dict().items() if not (shared and name.startswith("right."))}
 
-    def config(self) -> dict[str, Any]:
-        """The entry "model" of config.json."""
+    def sizes(self) -> dict[str, Any]:
+        """The entry "model" of config.json; `config` is a name in which Hugging Face's Trainer looks for its own."""
         right = "left" if self.right is self.left else self.right.config()
         return {"left": self.left.config(), "right": right, "dense": self.dense.out_features, **self._head_config()}
 

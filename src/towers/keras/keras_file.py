@@ -70,7 +70,9 @@ def open_keras(path: str | PathLike[str]) -> KerasFile:
             with zipfile.ZipFile(path) as archive:
                 return _archive(fspath(path), lambda member, limit: _from_zip(archive, path, member, limit))
         except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
-            raise ValueError(f"{path}: is a damaged zip ({error}); save the network again with Keras") from None
+            raise ValueError(
+                f"{path}: is a damaged zip ({str(error)[:200]}); save the network again with Keras"
+            ) from None
     if start == b"\x89HDF\r\n\x1a\n":
         return _hdf5(fspath(path), path.read_bytes())
     raise ValueError(
@@ -181,7 +183,7 @@ def _from_zip(archive: zipfile.ZipFile, path: Path, member: str, limit: int) -> 
         with archive.open(entry) as file:
             content = file.read(limit + 1)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, NotImplementedError, zlib.error) as bad:
-        raise ValueError(f"{path}: {member} is damaged ({bad}); save the network again with Keras") from None
+        raise ValueError(f"{path}: {member} is damaged ({str(bad)[:200]}); save the network again with Keras") from None
     if len(content) > limit:
         raise ValueError(f"{path}: {member} expands to more than {limit:,} bytes")
     return content

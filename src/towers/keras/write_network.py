@@ -72,7 +72,7 @@ def refuse_other_parts(model: TwoTowers, path: Path) -> None:
     """
     if not model.has_other_parts:
         return
-    sizes = model.config()
+    sizes = model.sizes()
     parts = [f"{name}={sizes[name]!r}" for name in ("features", "outputs", "second") if name in sizes]
     for side in ("left", "right"):
         tower = sizes.get(side)
