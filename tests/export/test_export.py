@@ -238,8 +238,9 @@ def check_program(module, model):
         for one, wanted in zip(found if isinstance(found, tuple) else [found], expected(model, batch), strict=True):
             torch.testing.assert_close(one, wanted, rtol=0, atol=1e-5)
     batch = batch_of(model, sentences=2, longest=4, seed=1)
-    with pytest.raises(RuntimeError, match="left_lengths: a length is below"):
-        module(**batch | {"left_lengths": torch.tensor([4, 0])})
+    for name in batch.keys() & {"left_lengths", "right_lengths"}:
+        with pytest.raises(RuntimeError, match=f"{name}: a length is below"):
+            module(**batch | {name: torch.tensor([4, 0])})
 
 
 def check_torch_ids(model, format, **options):
