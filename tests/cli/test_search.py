@@ -69,6 +69,30 @@ def test_an_index_serves_many_searches(folder: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("files")
+def test_texts_are_those_of_the_corpus_of_the_index(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index = ["index", "--model", "towers-run", "--corpus", "corpus.txt", "--out"]
+    assert main([*index, "one.index"]) == 0
+    assert main([*index, "shards", "--shard", "2"]) == 0
+    first, *others = Path("corpus.txt").read_text().splitlines()
+    Path("turned.txt").write_text("\n".join([others[-1], *others[:-1], first]))
+    Path("later.txt").write_text("\n".join(["", first, *others[1:]]))
+    for made in ("one.index", "shards"):
+        options = ["--index", made, "--texts", "--out", "found.jsonl", "--corpus"]
+        for other in ("turned.txt", "later.txt"):
+            assert search(*options, other) == 2
+            assert f"--corpus {other}: is not what the index was made from" in capsys.readouterr().err
+            assert not Path("found.jsonl").exists()
+        assert search(*options, "corpus.txt") == 0
+        assert capsys.readouterr().err == ""
+        Path("found.jsonl").unlink()
+    network = towers.load("towers-run").network
+    towers.search.Index.load("one.index", network).save("silent.index", about={})
+    assert search("--index", "silent.index", "--corpus", "corpus.txt", "--texts", "--out", "found.jsonl") == 0
+    assert "the index does not say what it was made from" in capsys.readouterr().err
+    assert agrees([json.loads(line) for line in Path("found.jsonl").read_text().splitlines()], folder, texts=True)
+
+
+@pytest.mark.usefixtures("files")
 def test_shards_are_searched_as_one_index(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index = ["index", "--model", "towers-run", "--corpus", "corpus.txt", "--out", "corpus"]
     Path("corpus").mkdir()

@@ -279,6 +279,24 @@ def test_an_index_of_another_model_is_refused(tmp_path: Path):
         Index.load(tmp_path / "index", plain_model())
 
 
+def test_what_a_file_says_about_itself(tmp_path: Path):
+    model, path = plain_model(), tmp_path / "index"
+    index = index_of(model, torch.randn(4, 3))
+    index.save(path)
+    assert Index.load(path, model).about == {}
+    index.save(path, about={"corpus": "texts"})
+    assert index.about == {"corpus": "texts"}
+    again = Index.load(path, model)
+    again.save(path)
+    assert Index.load(path, model).about == {"corpus": "texts"}
+    old = path.read_bytes().replace(b"about", b"abbot").replace(b"abbot", b"about", 1)  # of a version without it
+    path.write_bytes(old)
+    assert Index.load(path, model).about == {}
+    with pytest.raises(ValueError, match=r"Index.save: about is \{'size': 4\}; expected texts by name"):
+        index.save(path, about={"size": 4})
+    assert path.read_bytes() == old
+
+
 def test_damaged_files_are_refused(tmp_path: Path):
     model, path = plain_model(), tmp_path / "index"
     index_of(model, torch.randn(40, 3)).save(path)

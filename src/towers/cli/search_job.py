@@ -2,9 +2,11 @@
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain, islice
@@ -26,6 +28,8 @@ from towers.training.options import require
 
 ENCODED, SEARCHED = 4096, 256
 """Sentences that are encoded, and queries that are searched, at a time."""
+CORPUS = "corpus"
+"""The name, in what an index says about itself, of the digest of its corpus."""
 FRAME = 1 << 16
 """Rows of results that become a frame of polars at a time."""
 
@@ -37,6 +41,22 @@ class Lines(NamedTuple):
     numbers: list[int]
 
 
+class Digest:
+    """A digest of the sentences of a corpus and of the numbers of their lines, some added after the others."""
+
+    def __init__(self) -> None:
+        self._hashed = hashlib.sha256()
+
+    def add(self, lines: Lines) -> None:
+        """Add some lines."""
+        for number, sentence in zip(lines.numbers, lines.sentences, strict=True):
+            self._hashed.update(f"{number}\t{sentence}\n".encode())
+
+    def about(self) -> dict[str, str]:
+        """What an index says about the corpus that it was made from."""
+        return {CORPUS: self._hashed.hexdigest()[:32]}
+
+
 def index(arguments: argparse.Namespace) -> None:
     """Do what `towers index` does."""
     if arguments.shard is not None:
@@ -45,9 +65,11 @@ def index(arguments: argparse.Namespace) -> None:
     place = _place(arguments, "corpus")
     with answering(arguments) as model:
         made = Index(model.network)
+        digest = Digest()
         for part, states in _encoded(model, arguments.corpus, "right"):
             made.add(states, torch.tensor(part.numbers))
-        made.save(place)
+            digest.add(part)
+        made.save(place, about=digest.about())
     print(f"{len(made)} sentences are in {arguments.out}")
 
 
@@ -68,19 +90,20 @@ def _index_in_shards(arguments: argparse.Namespace) -> None:
         counts[name] = len(index)
 
     with answering(arguments) as model:
-        shard = Index(model.network)
+        shard, digest = Index(model.network), Digest()
         for part, states in _encoded(model, arguments.corpus, "right", step=min(ENCODED, arguments.shard)):
             if len(shard) + len(states) > arguments.shard:
                 save(shard)
                 shard = Index(model.network)
             folder.mkdir(exist_ok=True)
             shard.add(states, torch.tensor(part.numbers))
+            digest.add(part)
             made += len(states)
         save(shard)
         for old in left:
             if old.name not in counts:
                 old.unlink()
-        Shards.write_list(folder, counts)
+        Shards.write_list(folder, counts, digest.about())
     print(f"{made} sentences are in {len(counts)} shards in {folder}")
 
 
@@ -94,15 +117,15 @@ def search(arguments: argparse.Namespace) -> None:
     format = arguments.out_format or ENDINGS.get(arguments.out.suffix.lower()) or "tsv"
     if format == "parquet":
         require("polars")
-    texts = None
-    if corpus is not None and arguments.texts:
-        lines = read_lines(corpus)
-        texts = dict(zip(lines.numbers, lines.sentences, strict=True))
+    lines = None if corpus is None or not arguments.texts else read_lines(corpus)
+    texts = None if lines is None else dict(zip(lines.numbers, lines.sentences, strict=True))
     next(blocks(arguments.queries, 1))  # a file without a query is reported before the work
     with answering(arguments) as model:
         output = model.output_of(arguments.class_name)
         if arguments.index is not None:
             found = Shards.load(arguments.index, model.network, output=output)
+            if lines is not None:
+                _check_corpus(found, lines, corpus)
         else:
             assert corpus is not None
             made = Index(model.network, output=output)
@@ -113,6 +136,27 @@ def search(arguments: argparse.Namespace) -> None:
         first = next(rows)
         with naming(arguments.out):
             write(place, lambda file: _write(file, format, chain([first], rows)))
+
+
+def _check_corpus(index: Shards, lines: Lines, corpus: Path | None) -> None:
+    """The texts of the results are those of the items only if the index was made from these lines.
+
+    Raises:
+        ValueError: it was made from others.
+    """
+    digest = Digest()
+    digest.add(lines)
+    if CORPUS not in index.about:
+        warnings.warn(
+            f"the index does not say what it was made from, so the texts may not be those that were scored: {corpus} "
+            "must be its corpus, unchanged",
+            stacklevel=2,
+        )
+    elif digest.about()[CORPUS] != index.about[CORPUS]:
+        raise ValueError(
+            f"--corpus {corpus}: is not what the index was made from: a sentence, or the order of lines, is another; "
+            "name that file, or run towers index again"
+        )
 
 
 def _place(arguments: argparse.Namespace, *read: str) -> Path:

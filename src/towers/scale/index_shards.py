@@ -1,11 +1,11 @@
 """An index in several files, searched in parallel as if it were one."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -58,6 +58,7 @@ class Shards:
     Args:
         indexes: of one side of one model; no id is in two of them.
         threads: how many are searched at a time; None: one for each core that this process may use.
+        about: texts by name about all items together; None: those of the index, if there is one only.
 
     Raises:
         ValueError: there is no index, or they are of several sides.
@@ -75,13 +76,16 @@ class Shards:
     torch.Size([2, 10])
     """
 
-    def __init__(self, indexes: Sequence[Index], *, threads: int | None = None) -> None:
+    def __init__(
+        self, indexes: Sequence[Index], *, threads: int | None = None, about: Mapping[str, str] | None = None
+    ) -> None:
         if not indexes:
             raise ValueError("Shards: there is no index")
         if len({index.side for index in indexes}) > 1:
             raise ValueError("Shards: some indexes have left items, others right ones")
         self.indexes = [index for index in indexes if len(index)] or list(indexes[:1])
         self.hidden = self.indexes[0].hidden
+        self.about = dict(about if about is not None else indexes[0].about if len(indexes) == 1 else {})
         self._threads = min(len(self.indexes), threads or cores())
 
     def __len__(self) -> int:
@@ -108,8 +112,9 @@ class Shards:
         if not listing.is_file():
             raise ValueError(f"{path}: is no index, or not a whole one: it has no {SHARDS}; run towers index again")
         with undamaged(listing):
-            entries: dict[str, int] = json.loads(listing.read_text("utf8"))["shards"]
-            counts = {name: int(count) for name, count in entries.items()}
+            listed: dict[str, dict[str, Any]] = json.loads(listing.read_text("utf8"))
+            counts = {name: int(count) for name, count in listed["shards"].items()}
+            about = {name: str(text) for name, text in listed.get("about", {}).items()}
         indexes: list[Index] = []
         for name, count in counts.items():
             if not (path / name).is_file():
@@ -117,12 +122,13 @@ class Shards:
             indexes.append(Index.load(path / name, model, output=output))
             if len(indexes[-1]) != count:
                 raise ValueError(f"{path / name}: has {len(indexes[-1])} items, not {count}; run towers index again")
-        return cls(indexes)
+        return cls(indexes, about=about)
 
     @staticmethod
-    def write_list(folder: Path, counts: dict[str, int]) -> None:
-        """Write the list of the shards in `folder`; then it is whole. `counts` has the items of each, by its name."""
-        text = json.dumps({"shards": counts}, indent=1) + "\n"
+    def write_list(folder: Path, counts: dict[str, int], about: Mapping[str, str] | None = None) -> None:
+        """Write the list of the shards in `folder`; then it is whole. `counts` has the items of each, by its name, and
+        `about` texts about all of them."""
+        text = json.dumps({"shards": counts, "about": dict(about or {})}, indent=1) + "\n"
         replace(folder / SHARDS, lambda partial: partial.write_text(text, encoding="utf8"))
 
     @contract

@@ -1,6 +1,7 @@
 """Index: the states of many items, searched exactly by the score of a TwoTowers."""
 
 import math
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Self
@@ -32,7 +33,8 @@ class Index:
 
     With C code (`TOWERS_NATIVE`) the items lie in boxes with upper bounds of their scores, and a query skips the boxes
     that cannot hold one of its best, where these are at least half of them. `pairs_computed` says how many pairs (and
-    bounds) the last search scored, and `exact` whether it was exact: all are, but those with `candidates`.
+    bounds) the last search scored, and `exact` whether it was exact: all are, but those with `candidates`. `about` has
+    the texts by name that `save` was given; of a new index it is empty.
 
     The index has a copy of the model's two dense layers: after more training, make a new one.
 
@@ -83,6 +85,7 @@ class Index:
         self._next_id = 0
         self.pairs_computed = 0
         self.exact = True
+        self.about: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._items) + sum(len(ids) for _, ids in self._added)
@@ -242,21 +245,30 @@ class Index:
 
     # On disk.
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str], *, about: Mapping[str, str] | None = None) -> None:
         """Write the index to the file `path`: whole, under another name, which is then changed.
 
+        Args:
+            path: the file.
+            about: texts by name, that lie in the file too and are the `about` of the index from now on; None: those
+                that it has.
+
         Raises:
+            ValueError: a name or a value of `about` is no string.
             OSError: it cannot be written; an older file is unchanged.
         """
+        if about is not None:
+            self.about = _texts(about)
         items = self._laid_out()
-        about = {
+        own = {
             "fingerprint": self._fingerprint,
             "side": self.side,
             "next_id": self._next_id,
             "largest": items.largest,
+            "about": self.about,
         }
         bounds = {} if items.bounds is None else {"bounds": items.bounds}
-        index_file.write(path, {"blocks": items.blocks, "ids": items.ids, **bounds}, about)
+        index_file.write(path, {"blocks": items.blocks, "ids": items.ids, **bounds}, own)
 
     @classmethod
     def load(cls, path: str | PathLike[str], model: TwoTowers, *, output: int | None = None) -> Self:
@@ -271,19 +283,20 @@ class Index:
             OSError: there is no such file, or it cannot be read.
             ValueError: the file is no index, is damaged or cut off, has a newer format, or is of another model.
         """
-        tensors, about = index_file.read(path)
-        if about.get("fingerprint") != fingerprint(model):
+        tensors, own = index_file.read(path)
+        if own.get("fingerprint") != fingerprint(model):
             raise ValueError(f"{path}: is an index of another model, or of other weights; make it again with this one")
         _check_output(model, output)
         with undamaged(Path(path)):
-            index = cls(model, about["side"], output=output)
+            index = cls(model, own["side"], output=output)
             blocks, ids = tensors["blocks"], tensors["ids"]
             boxes = tensors.get("bounds")
             for part, count in ((blocks, len(ids)), *([] if boxes is None else [(boxes, -(-len(ids) // BOX))])):
                 if part.shape != (-(-count // BLOCK), index._head.dense, BLOCK) or part.dtype != index._head.dtype:
                     raise ValueError(f"it has {part.dtype} {tuple(part.shape)} for {len(ids)} items")
-            index._items = Items(blocks, ids, float(about["largest"]), boxes)
-            index._next_id = int(about["next_id"])
+            index._items = Items(blocks, ids, float(own["largest"]), boxes)
+            index._next_id = int(own["next_id"])
+            index.about = _texts(own.get("about", {}))  # old files have none
         return index
 
 
@@ -291,3 +304,10 @@ def _check_output(model: TwoTowers, output: int | None) -> None:
     if output is not None and not (model.outputs > 1 and 0 <= output < model.outputs):
         known = "one output" if model.outputs == 1 else f"outputs 0 to {model.outputs - 1}"
         raise ValueError(f"Index: output is {output!r}; the model has {known}")
+
+
+def _texts(about: Mapping[str, str]) -> dict[str, str]:
+    texts = dict(about)
+    if any(type(part) is not str for entry in texts.items() for part in entry):
+        raise ValueError(f"Index.save: about is {texts!r:.60}; expected texts by name")
+    return texts

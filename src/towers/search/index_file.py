@@ -19,7 +19,7 @@ ALIGNED = 64
 """The byte at which the first tensor begins."""
 
 
-def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, str | int | float]) -> None:
+def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
     """Write tensors and what is said about them.
 
     Raises:
