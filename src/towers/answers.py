@@ -199,7 +199,9 @@ class Model(Evaluated):
             sides = list(zip(*map(self._pair, as_list(left), iter(range(sys.maxsize))), strict=True))
             lefts, rights = map(list[Any], sides or ((), ()))
         elif isinstance(left, str) or isinstance(right, str):
-            raise ValueError("left and right must both be one sentence, or both be lists of sentences")
+            name, other = ("right", right) if isinstance(left, str) else ("left", left)
+            problem = "left and right must both be one sentence, or both be lists of sentences"
+            raise ValueError(f"{name} ({other!r:.60}) is no string, and the other is: {problem}")
         else:
             for side, sentences in (("left", left), ("right", right)):
                 if is_table(sentences) or isinstance(sentences, set | frozenset | bytes):

@@ -132,7 +132,9 @@ class Columns(NamedTuple):
             raise ValueError
         except (TypeError, ValueError, OverflowError):
             problem = f"{name} is {_short(cell)}, which is no number"
-            raise self._mistake(row, f"{problem}; labels go from {limits}") from None
+            decimal = isinstance(cell, str) and _is_number(cell.strip().replace(",", ".", 1)) and "," in cell
+            hint = ". Write the decimal point of a number as a point" if decimal else ""
+            raise self._mistake(row, f"{problem}; labels go from {limits}{hint}") from None
 
     def _mistake(self, row: int, problem: str) -> ValueError:
         return ValueError(f"{self.rows.path}, {self.rows.unit} {self.rows.lines[row]}: {problem}")

@@ -1,6 +1,6 @@
 """Tables and columns that are in memory already: of pandas, polars, Arrow, Hugging Face datasets, or plain Python."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, cast
 
 from towers.data.rows import Rows
@@ -52,7 +52,20 @@ def names_of(table: Any) -> list[str]:
 
 
 def as_list(column: Any) -> list[Any]:
-    """The values of a column, or of any iterable, as Python's own objects; arrays among them become lists."""
+    """The values of a column, or of any iterable, as Python's own objects; arrays among them become lists.
+
+    Raises:
+        ValueError: it is bytes, a set, a whole table, or nothing that can be gone through.
+    """
+    kind = type(column).__name__
+    if isinstance(column, bytes | bytearray):
+        raise ValueError(f"sentences are {kind}: decode them, b.decode('utf8')")
+    if isinstance(column, Set):
+        raise ValueError(f"sentences are a {kind}, which has no order: give a list")
+    if is_table(column):
+        raise ValueError(f"sentences are a whole {kind}: give one of its columns")
+    if not hasattr(column, "__iter__") and not hasattr(column, "__getitem__"):
+        raise ValueError(f"sentences are {column!r:.60}: give a list of strings")
     for name in ("to_pylist", "to_list", "tolist"):  # of Arrow, of pandas and polars, of NumPy
         if callable(method := getattr(column, name, None)):
             return [_plain(value) for value in cast(Sequence[Any], method())]
