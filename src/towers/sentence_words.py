@@ -18,6 +18,14 @@ Text = str | Sequence[str]
 Words = tuple[str, ...]
 
 
+class Unfit(ValueError):
+    """A sentence has a number of words that its tower does not take; `place` counts sentences from 0."""
+
+    def __init__(self, problem: str, place: int) -> None:
+        super().__init__(problem)
+        self.place = place
+
+
 class SentenceWords(NamedTuple):
     """Makes words of sentences, as the model's training did.
 
@@ -52,7 +60,8 @@ class SentenceWords(NamedTuple):
             if not max(least, 1) <= len(words) <= most:
                 takes = f"at least {least}" if tower.words is None else f"exactly {least}"
                 has = "1 word" if len(words) == 1 else f"{len(words)} words"
-                raise ValueError(f"{side} sentence {place} ({sentence!r:.60}) has {has}; its tower takes {takes}")
+                problem = f"{side} sentence {place} ({sentence!r:.60}) has {has}; its tower takes {takes}"
+                raise Unfit(problem, place)
             divided.append(words)
         self._warn_of_unknown(divided, side)
         return divided

@@ -1,5 +1,6 @@
 """`towers index` and `towers search`: what the model says of every pair, sorted."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -55,6 +56,16 @@ def test_results_in_all_formats(folder: Path, capsys: pytest.CaptureFixture[str]
     assert agrees(polars.read_parquet("found.parquet").to_dicts(), folder, texts=True)
     assert search("--corpus", "corpus.txt", "--out", "found", "--out-format", "csv") == 0
     assert Path("found").read_text().startswith("query,rank,id,score\n1,1,")
+
+
+@pytest.mark.usefixtures("files")
+def test_tsv_has_no_quotes() -> None:
+    sentences = [f'"{sentence}" ' + '"' for sentence in RIGHT]
+    Path("corpus.txt").write_text("\n".join(sentences) + "\n")
+    assert search("--corpus", "corpus.txt", "--out", "found.tsv", "--texts") == 0
+    _, *lines = Path("found.tsv").read_text().splitlines()
+    assert lines
+    assert {line.split("\t")[4] for line in lines} <= set(sentences)
 
 
 @pytest.mark.usefixtures("files")
@@ -116,6 +127,9 @@ def test_shards_are_searched_as_one_index(folder: Path, capsys: pytest.CaptureFi
     [
         (("--out", "found.tsv"), "name --corpus FILE, or --index FILE"),
         (("--index", "x", "--texts", "--out", "found.tsv"), "--texts needs --corpus FILE"),
+        (("--corpus", "short.txt", "--out", "found.tsv"), "short.txt, line 3: right sentence 1 ('ram') has 1 word"),
+        (("--corpus", "table.csv.gz", "--out", "found.tsv"), "table.csv.gz: is a table by its ending; a file with a"),
+        (("--corpus", "tab.txt", "--texts", "--out", "found.tsv"), "tab.txt, line 1: has a tab, which TSV cannot hold"),
         (("--corpus", "corpus.txt", "--out", "found.tsv", "-k", "4"), "k (4) must be at most 3, the number of items"),
         (("--corpus", "corpus.txt", "--out", "corpus.txt"), "--out corpus.txt: is the file of --corpus"),
         (("--corpus", "corpus.txt", "--out", "no/found.tsv"), "--out no/found.tsv: there is no folder"),
@@ -128,6 +142,9 @@ def test_shards_are_searched_as_one_index(folder: Path, capsys: pytest.CaptureFi
 )  # fmt: skip
 def test_a_mistake_is_one_line(options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty.txt").write_text("\n \n")
+    Path("short.txt").write_text(f"{RIGHT[0]}\n\nram\n")
+    Path("tab.txt").write_text(RIGHT[0].replace(" ", "\t") + "\n")
+    Path("table.csv.gz").write_bytes(gzip.compress(b"text\na ram\n"))
     towers.search.Index(towers.TwoTowers()).save("other.index")
     before = {path.name for path in Path().iterdir()}
     assert search(*options) == 2

@@ -24,6 +24,7 @@ from towers.data.readers import ENDINGS
 from towers.scale import Shards
 from towers.scale.pace import Pace
 from towers.search import Index
+from towers.sentence_words import Unfit
 from towers.training.options import require
 
 ENCODED, SEARCHED = 4096, 256
@@ -119,6 +120,10 @@ def search(arguments: argparse.Namespace) -> None:
         require("polars")
     lines = None if corpus is None or not arguments.texts else read_lines(corpus)
     texts = None if lines is None else dict(zip(lines.numbers, lines.sentences, strict=True))
+    for number, text in texts.items() if texts is not None and format == "tsv" else ():
+        if "\t" in text:
+            problem = "has a tab, which TSV cannot hold; write another format, with --out-format"
+            raise ValueError(f"{corpus}, line {number}: {problem}")
     next(blocks(arguments.queries, 1))  # a file without a query is reported before the work
     with answering(arguments) as model:
         output = model.output_of(arguments.class_name)
@@ -194,6 +199,10 @@ def read_lines(path: Path) -> Lines:
 
 def blocks(path: Path, size: int) -> Iterator[Lines]:
     """The same, some at a time."""
+    kinds = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    if kinds and kinds[-1] in ENDINGS:
+        problem = "is a table by its ending; a file with a sentence on each line is needed, without a header"
+        raise ValueError(f"{path}: {problem}. Write the column of sentences into one")
     lines, some = Lines([], []), False
     with unpacked(str(path)) as file:
         for number, line in enumerate(file, 1):
@@ -218,7 +227,11 @@ def _encoded(model: Model, path: Path, side: Side, step: int = ENCODED) -> Itera
     pace = Pace(total, 0, "lines")
     try:
         for lines in blocks(path, step):
-            yield lines, model.encode(lines.sentences, side=side, progress=False)
+            try:
+                states = model.encode(lines.sentences, side=side, progress=False)
+            except Unfit as error:
+                raise ValueError(f"{path}, line {lines.numbers[error.place]}: {error}") from None
+            yield lines, states
             pace.add(lines.numbers[-1] - pace.done)
     finally:
         pace.clear()
@@ -251,7 +264,8 @@ def _write(file: BinaryIO, format: str, rows: Iterator[dict[str, Any]]) -> None:
         return
     text = io.TextIOWrapper(file, encoding="utf8", newline="")
     if format in ("tsv", "csv"):
-        writer = csv.writer(text, delimiter="\t" if format == "tsv" else ",", lineterminator="\n")
+        dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+        writer = csv.writer(text, lineterminator="\n", **(dialect if format == "tsv" else {}))
         first = next(rows)
         writer.writerow(first)
         writer.writerows([*map(_spelled, row.values())] for row in chain([first], rows))
