@@ -1,5 +1,6 @@
 """A model with its words: sentences in, scores, states and the most similar sentences out."""
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -311,6 +312,17 @@ class Model(Evaluated):
     def scores_of(self, ranked: Tensor) -> Tensor:
         """The scores of what `towers.search.Index` finds by: logits, the log-odds of a class, or of bins degrees."""
         return self._in_range(ranked if self._predictor.objective.kind == "bins" else ranked.sigmoid())
+
+    def ranked_of(self, score: float) -> float:
+        """A number below which nothing that `towers.search.Index` finds by has this score, or a higher one."""
+        low, high = self.label_range
+        rounded = 1e-6 * (1 + max(abs(low), abs(high)) / (high - low))  # what scores of float32 are off by
+        probability = (score - low) / (high - low) - rounded
+        if self._predictor.objective.kind == "bins":
+            return probability
+        if 0 < probability < 1:
+            return math.log(probability / (1 - probability))
+        return -math.inf if probability <= 0 else math.inf
 
     def most_similar(
         self,

@@ -61,7 +61,7 @@ class Shards:
         about: texts by name about all items together; None: those of the index, if there is one only.
 
     Raises:
-        ValueError: there is no index, or they are of several sides.
+        ValueError: there is no index, they are of several sides, or one takes sentences (has a loaded model).
 
     >>> import torch
     >>> from towers import TwoTowers
@@ -83,6 +83,10 @@ class Shards:
             raise ValueError("Shards: there is no index")
         if len({index.side for index in indexes}) > 1:
             raise ValueError("Shards: some indexes have left items, others right ones")
+        if any(index.loaded is not None for index in indexes):
+            raise ValueError(
+                "Shards: an index has a loaded model; make it with the model's network: Index(model.network)"
+            )
         self.indexes = [index for index in indexes if len(index)] or list(indexes[:1])
         self.hidden = self.indexes[0].hidden
         self.about = dict(about if about is not None else indexes[0].about if len(indexes) == 1 else {})

@@ -21,6 +21,7 @@ from towers.search.candidates import best_of_candidates
 from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
 from towers.search.items import BLOCK, BOX, Items, lay_out
+from towers.search.sentences import SentenceModel, Sentences, network_of
 
 
 class Index:
@@ -39,18 +40,21 @@ class Index:
     The index has a copy of the model's two dense layers: after more training, make a new one.
 
     Args:
-        model: gives the score. It must have TwoTowers's own `compare`.
+        model: gives the score, a TwoTowers with TwoTowers's own `compare`; or a model of `towers.load`. With that one
+            `add` and `search` take sentences too, and all scores are as those of its `score`. Where several of them are
+            equal, the logits still give the order.
         side: which tower encodes the items: "right" (queries are left states) or "left".
         output: of a model of classes, the number of the class whose log-odds, log(p / (1 - p)), are the score. None: a
             model of several outputs answers with bins, and their mean degree, from 0 to 1, is the score.
+        class_name: of a loaded model with classes, the class whose probability is the score.
 
     Other heads than the dense layers of one difference (of presets, of several outputs, of ensembles) have no boxes.
     Every pair is scored in the weights' dtype, with a bound of the error, and those pairs that may be among the best
     are scored again in float64. Scores are those of float64, rounded once.
 
     Raises:
-        ValueError: `side` is neither, the model has another `compare`, `output` is none of its classes, or a weight is
-            not finite.
+        ValueError: `side` is neither, the model has another `compare`, `output` or `class_name` is none of its classes
+            or is given with the other kind of model, or a weight is not finite.
 
     >>> import torch
     >>> from towers import TwoTowers
@@ -63,14 +67,22 @@ class Index:
     (torch.Size([2, 10]), torch.Size([2, 10]))
     """
 
-    def __init__(self, model: TwoTowers, side: Side = "right", *, output: int | None = None) -> None:
+    def __init__(
+        self,
+        model: TwoTowers | SentenceModel,
+        side: Side = "right",
+        *,
+        output: int | None = None,
+        class_name: str | None = None,
+    ) -> None:
         if side not in ("left", "right"):
             raise ValueError(f"Index: side is {side!r}; expected 'left' or 'right'")
+        self.loaded = None if isinstance(model, TwoTowers) else model
+        model, output = network_of(model), _output(model, output, class_name)
         if type(model).compare not in (TwoTowers.compare, Ensemble.compare):
             raise ValueError(
                 f"Index: {type(model).__name__} has a compare of its own; only TwoTowers's can be searched"
             )
-        _check_output(model, output)
         self.side: Side = side
         self.hidden = model.hidden
         usual = type(model).compare is TwoTowers.compare and model.outputs == 1
@@ -91,24 +103,34 @@ class Index:
         return len(self._items) + sum(len(ids) for _, ids in self._added)
 
     @contract
-    def add(self, items: Float[Tensor, "items {self.hidden}"], ids: Int[Tensor, "items"] | None = None) -> None:
+    def add(
+        self, items: Float[Tensor, "items {self.hidden}"] | Sentences, ids: Int[Tensor, "items"] | None = None
+    ) -> None:
         """Add the states of items. They are laid out at the next search, so that several calls cost as much as one.
 
         Args:
-            items: states of the index's side, "items hidden".
+            items: states of the index's side, "items hidden"; or sentences, if the index has a loaded model.
             ids: a number of at least 0 for each, which no other item has; None: they count on from the largest id so
                 far, first from 0.
 
         Raises:
             ShapeContractError: a width is not `hidden`, or there is not one id for each item.
-            ValueError: a state is not finite, or an id is negative or used already. Nothing is added then.
+            ValueError: a state is not finite, an id is negative or used already, or there is no model that reads
+                sentences, or its tower does not take one. Nothing is added then.
         """
+        if not isinstance(items, Tensor):
+            return self.add(self._states(items, "add", "items", self.side), ids)
         own = self._new_ids(ids, len(items))
         rows = self._rows(items, "add", "items")
         if not len(own):
             return
         self._added.append((rows, own))
         self._next_id = max(self._next_id, int(own.max()) + 1)
+
+    def _states(self, sentences: Sentences, call: str, name: str, side: Side) -> Tensor:
+        if self.loaded is None:
+            raise ValueError(f"Index.{call}: {name} is no tensor of states; sentences need Index(towers.load(…))")
+        return self.loaded.encode(sentences, side=side)
 
     def _new_ids(self, ids: Tensor | None, count: int) -> Tensor:
         if ids is None:
@@ -143,7 +165,7 @@ class Index:
     @contract
     def search(
         self,
-        queries: Float[Tensor, "queries {self.hidden}"],
+        queries: Float[Tensor, "queries {self.hidden}"] | Sentences,
         k: int,
         exclude: Exclude | None = None,
         filter: Ids | None = None,
@@ -152,7 +174,7 @@ class Index:
         """The scores and the ids of the k best items of each query, best first.
 
         Args:
-            queries: states of the other side, "queries hidden".
+            queries: states of the other side, "queries hidden"; or sentences, if the index has a loaded model.
             k: how many items; at most as many as each query may find.
             exclude: ids that are not wanted: for all queries one tensor, set or list of ints; or for each query its
                 own, in a list, or in a tensor "queries excluded". An id that no item has changes nothing.
@@ -164,8 +186,11 @@ class Index:
         Raises:
             ShapeContractError: the width is not `hidden`.
             ValueError: a query is not finite, k is below 1 or above the number of items that a query may find,
-                `candidates` is below k, or `exclude` or `filter` has another form.
+                `candidates` is below k, or `exclude` or `filter` has another form; or of sentences as for `add`.
         """
+        if not isinstance(queries, Tensor):
+            own = self._states(queries, "search", "queries", "left" if self.side == "right" else "right")
+            return self.search(own, k, exclude, filter, candidates)
         items = self._laid_out()
         rows = self._query_rows(queries, items)
         wanted = allowed(items, len(queries), exclude, filter)
@@ -177,7 +202,8 @@ class Index:
         else:
             self.exact, found = False, best_of_candidates(rows, self._head, items, k, candidates, wanted)
         self.pairs_computed = found.computed
-        return found.scores.to(queries.device), found.ids.to(queries.device)
+        scores = found.scores if self.loaded is None else self.loaded.scores_of(found.scores)
+        return scores.to(queries.device), found.ids.to(queries.device)
 
     def _query_rows(self, queries: Tensor, items: Items) -> Tensor:
         rows = self._head.query_rows(self._rows(queries, "search", "queries"))
@@ -207,7 +233,7 @@ class Index:
         pair (i, j) is compare(state of i, state of j). Best pairs come first, of equal scores that of the smaller ids.
 
         Args:
-            threshold: pairs with at least this logit; None: pairs with any score.
+            threshold: pairs with at least this score; None: pairs with any score.
             k: at most the k best others of each item; None: all of them.
 
         Raises:
@@ -222,7 +248,12 @@ class Index:
             raise ValueError("Index.all_pairs: threshold is NaN")
         if self._head.may_overflow_among(items.largest):
             raise ValueError(f"Index.all_pairs: scores of these items may be above what {self._head.dtype} holds")
-        return all_pairs(self._head, items, -math.inf if threshold is None else threshold, k)
+        least = -math.inf if threshold is None else threshold
+        if self.loaded is None:
+            return all_pairs(self._head, items, least, k)
+        scores, ids = all_pairs(self._head, items, self.loaded.ranked_of(least), k)
+        scores = self.loaded.scores_of(scores)
+        return scores[scores >= least], ids[scores >= least]
 
     @contract
     def remove(self, ids: Int[Tensor, "removed"]) -> None:
@@ -271,24 +302,31 @@ class Index:
         index_file.write(path, {"blocks": items.blocks, "ids": items.ids, **bounds}, own)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], model: TwoTowers, *, output: int | None = None) -> Self:
+    def load(
+        cls,
+        path: str | PathLike[str],
+        model: TwoTowers | SentenceModel,
+        *,
+        output: int | None = None,
+        class_name: str | None = None,
+    ) -> Self:
         """An index that `save` wrote. The file is mapped into memory: it is read when it is searched.
 
         Args:
             path: the file.
             model: the model with which the index was made, with the same weights.
-            output: as for `Index`; an index serves all classes.
+            output, class_name: as for `Index`; an index serves all classes.
 
         Raises:
             OSError: there is no such file, or it cannot be read.
             ValueError: the file is no index, is damaged or cut off, has a newer format, or is of another model.
         """
         tensors, own = index_file.read(path)
-        if own.get("fingerprint") != fingerprint(model):
+        if own.get("fingerprint") != fingerprint(network_of(model)):
             raise ValueError(f"{path}: is an index of another model, or of other weights; make it again with this one")
-        _check_output(model, output)
+        _output(model, output, class_name)
         with undamaged(Path(path)):
-            index = cls(model, own["side"], output=output)
+            index = cls(model, own["side"], output=output, class_name=class_name)
             blocks, ids = tensors["blocks"], tensors["ids"]
             boxes = tensors.get("bounds")
             for part, count in ((blocks, len(ids)), *([] if boxes is None else [(boxes, -(-len(ids) // BOX))])):
@@ -300,10 +338,18 @@ class Index:
         return index
 
 
-def _check_output(model: TwoTowers, output: int | None) -> None:
+def _output(model: TwoTowers | SentenceModel, output: int | None, class_name: str | None) -> int | None:
+    """The number of the class whose score is asked for, if the model has it."""
+    if not isinstance(model, TwoTowers):
+        if output is not None:
+            raise ValueError(f"Index: output is {output!r}; of a loaded model say class_name")
+        return model.output_of(class_name)
+    if class_name is not None:
+        raise ValueError(f"Index: class_name is {class_name!r}; a TwoTowers knows no names: say output, its number")
     if output is not None and not (model.outputs > 1 and 0 <= output < model.outputs):
         known = "one output" if model.outputs == 1 else f"outputs 0 to {model.outputs - 1}"
         raise ValueError(f"Index: output is {output!r}; the model has {known}")
+    return output
 
 
 def _texts(about: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,46 @@
+"""What an index asks of a loaded model: the states of sentences, and scores in its own range."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from towers.model import TwoTowers
+from towers.search.head import Side
+
+Sentences = Iterable[str | Sequence[str]]
+"""Sentences: strings, or lists of words."""
+
+
+class SentenceModel(Protocol):
+    """What `towers.load` gives."""
+
+    network: TwoTowers
+
+    def encode(self, sentences: Sentences, *, side: Side = "left", progress: bool | None = None) -> Tensor:
+        """The states of sentences, "sentences hidden"."""
+        ...
+
+    def output_of(self, class_name: str | None) -> int | None:
+        """The number of the class whose probability is the score; None for a model without classes."""
+        ...
+
+    def scores_of(self, ranked: Tensor) -> Tensor:
+        """The model's scores of what an index of its network gives."""
+        ...
+
+    def ranked_of(self, score: float) -> float:
+        """A number below which nothing that an index of its network gives has this score, or a higher one."""
+        ...
+
+
+def network_of(model: TwoTowers | SentenceModel) -> TwoTowers:
+    """The network of a loaded model; a network itself.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    network: object = model if isinstance(model, TwoTowers) else getattr(model, "network", None)
+    if not isinstance(network, TwoTowers):
+        raise ValueError(f"Index: model is {type(model).__name__}; expected a TwoTowers, or what towers.load gives")
+    return network
