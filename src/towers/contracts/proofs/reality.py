@@ -26,6 +26,9 @@ SECONDS, SHARE = 0.6, 0.06
 FEWEST_RUNS = 8
 """The least number of runs, whatever they take, unless one takes over a second."""
 
+LARGEST_SQUARE = 256
+"""The largest size that two axes have together: what an attention makes of them may be much larger than they are."""
+
 DTYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int32)
 """Tried beside the usual dtypes, where the annotations admit them."""
 
@@ -128,11 +131,12 @@ class RealityCheck:
     def around(self, case: Case, table: Sequence[Trial]) -> list[Trial]:
         """The table with further runs that change the size of one axis of a passing run."""
         passing = [trial for trial in table if trial.error is None]
+        near = [trial for trial in passing if max(trial.sizes.values(), default=0) <= 64] or passing
         known = {tuple(trial.sizes.values()): trial for trial in table}
         spans = {name: span for name, span in case.spans().items() if not span.single}
         wanted = [
             {**base.sizes, name: size}
-            for base in (passing[len(passing) // 2], passing[-1], passing[0])
+            for base in (near[len(near) // 2], near[-1], near[0])
             for name, span in spans.items()
             for size in (*_small(span), *(base.sizes[name] * times + more for times in (2, 3, 4, 8) for more in (0, 1)))
         ]
@@ -215,8 +219,9 @@ def plan(case: Case, numbers: Sequence[int]) -> list[dict[str, int]]:
     for name, span in spans.items():
         drawn = [span.first + chance.randrange(2000) * span.step for _ in range(3)]
         found += [{**usual, name: size} for size in sorted({*special, *drawn})]
-    for one, other in combinations(spans, 2):  # images are square, and the state of an attention
-        found += [{**usual, one: size, other: size} for size in sorted({*numbers, 32, 64, 128, 256})]
+    square = sorted({32, 64, 128, LARGEST_SQUARE, *(number for number in numbers if number <= LARGEST_SQUARE)})
+    for one, other in combinations(spans, 2):  # as those of images are
+        found += [{**usual, one: size, other: size} for size in square]
     return _possible(case, found)
 
 
