@@ -116,7 +116,30 @@ def test_onnx_gives_what_the_model_gives_on_ragged_batches(tmp_path, name):
         found = opened.run(None, {name: value.numpy() for name, value in batch.items()})
         for one, wanted in zip(found, expected(model, batch), strict=True):
             torch.testing.assert_close(torch.from_numpy(one), wanted, rtol=0, atol=1e-5)
+    check_doubtful(opened, model)
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def check_doubtful(opened, model):
+    """A number of a sentence that is not finite makes NaN of its logits, wherever it is, and of no others."""
+    for seed, side in enumerate(("left", "right", "left", "right")):
+        batch = batch_of(model, sentences=4, longest=3, seed=seed)
+        length = int(batch.get(f"{side}_lengths", [batch[side].shape[1]] * 4)[2])
+        batch[side][2, (0, length - 1)[seed // 2], seed] = torch.nan
+        for one, wanted in zip(opened.run(None, as_arrays(batch)), expected(model, batch), strict=True):
+            torch.testing.assert_close(torch.from_numpy(one), wanted, rtol=0, atol=1e-5, equal_nan=True)
+            assert torch.from_numpy(one)[2].isnan().all() or seed < 2  # of the last phrase alone the first word is none
+        batch[side][2, length - 1, 0] = torch.inf
+        for one in opened.run(None, as_arrays(batch)):
+            assert np.isnan(one[2]).all()
+            assert np.isfinite(one[[0, 1, 3]]).all()
+        for other, value in batch.items():
+            with pytest.raises(Exception, match="must_have_the_same_batch"):
+                opened.run(None, as_arrays(batch | {other: value[:1]}))
+
+
+def as_arrays(batch):
+    return {name: value.numpy() for name, value in batch.items()}
 
 
 def test_onnx_of_ids(tmp_path):
@@ -140,6 +163,15 @@ def test_onnx_of_ids(tmp_path):
         )
         with pytest.raises(Exception, match="left_lengths_must_be_from_2_to_the_number_of_words"):
             run(opened, ids | more | {"left_lengths": torch.tensor([6, 1, 4])})
+        with pytest.raises(Exception, match="left_and_right_and_left_lengths_must_have_the_same_batch"):
+            run(opened, ids | more | {"right": ids["right"][:1]})
+    table = table.index_fill(0, ids["left"][1, 1:2], torch.nan)
+    wanted = model(**{name: table[value] if "lengths" not in name else value for name, value in ids.items()}).detach()
+    assert wanted[1].isnan()
+    found = run(session(tmp_path / "outside.onnx"), ids | {"table": table})
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5, equal_nan=True)
+    with pytest.raises(ValueError, match=r"table has 1 row with a number that is not finite, the first is row \d+"):
+        export(model, tmp_path / "inside.onnx", ids=True, table=table)
 
 
 def check_ids(run, ids, wanted, message):
@@ -207,7 +239,7 @@ np.save("found.npy", found)
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_a_file_needs_no_towers_where_it_runs(tmp_path, format):
     model = filled(MODELS["fixed on the left"]())
-    path = export(model, tmp_path / f"a.{format}", format=format).path
+    path = export(model, tmp_path / ("a.onnx" if format == "onnx" else "a.pt2"), format=format).path
     batch = batch_of(model, sentences=4, longest=6, seed=3)
     np.savez(tmp_path / "batch.npz", **{name: value.numpy() for name, value in batch.items()})
     ran = subprocess.run(
@@ -319,6 +351,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
     ruined.logit.bias.data.fill_(torch.nan)
     for model, options, message in (
         (TwoTowers(), {"format": "tflite"}, "format is 'tflite'; one of onnx, torch, aoti"),
+        (TwoTowers(), {"format": "torch"}, r"a\.onnx: the name of a file of format torch ends in \.pt2; format onnx"),
         (TwoTowers(dtype=torch.float64), {}, r"left.conv.weight is torch.float64; .* model\.float\(\)"),
         (replaced, {}, "left.pool was replaced by a Identity, for which there is no export"),
         (type("Own", (TwoTowers,), {})(), {}, "the model was replaced by a Own"),
@@ -330,6 +363,9 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             export(model, tmp_path / "a.onnx", **options)
+    for name in ("a.pt2", "a.tflite", "a"):
+        with pytest.raises(ValueError, match=r"format onnx ends in \.onnx; formats torch and aoti write \.pt2"):
+            export(TwoTowers(), tmp_path / name)
     with pytest.raises(TypeError, match="model is Tower; TwoTowers and RaggedLSTM are exported"):
         export(Tower(), tmp_path / "a.onnx")
     with pytest.raises(FileNotFoundError, match="make it first"):

@@ -79,8 +79,10 @@ def export(
     Of TwoTowers and ensembles of them, inputs are `left`, `right` (batch, words, width), and int64 `left_lengths`,
     `right_lengths` (batch) for each tower of any number of words. The output is `logit` (batch), whose sigmoid is the
     probability; of several outputs it is (batch, outputs). A second head is the output `second_logit` (batch, outputs).
-    A length that the tower does not take, or a word id that is no row of the table, ends in an error when the file
-    runs; ids past the end of a sentence are not read. Torch programs and AOTInductor packages are called by keyword.
+    A length that the tower does not take, a word id that is no row of the table, or another batch on one side, ends in
+    an error when the file runs; ids past the end of a sentence are not read. A NaN in a word makes the logits of its
+    pair NaN, as in the model; in ONNX an infinite number does so, too. Torch programs and AOTInductor packages are
+    called by keyword.
 
         torch.export.load("model.pt2").module()(left=left, right=right, left_lengths=lengths)
 
@@ -90,7 +92,7 @@ def export(
 
     Args:
         model: in float32; it is copied to the CPU. Of a model or an ensemble from `towers.load(folder)`, its `network`.
-        path: appears whole, after file and model were compared.
+        path: ends in .onnx, or in .pt2 for the two others; it appears whole, after file and model were compared.
         format: "onnx" (opset 18, standard operators), "torch" (for torch.export.load) or "aoti" (compiled, for
             torch._inductor.aoti_load_package; it needs a C++ compiler, and takes contiguous inputs).
         ids: take word ids (batch, words) in place of vectors; with `table` inside the file, without it as the input
@@ -107,9 +109,10 @@ def export(
         ImportError: onnx or onnxruntime is not installed.
         OSError: the file cannot be written.
         TypeError: `model` is neither TwoTowers nor a RaggedLSTM.
-        ValueError: the format is none of the three, the model or the table is not float32 or not finite, widths differ,
-            a layer or a forward was replaced, an option is not one of this kind of model, ONNX has no such LSTM, there
-            are not as many classes as outputs, no C++ compiler was found, or file and model differ.
+        ValueError: the format is none of the three, the path ends otherwise, the model or the table is not float32 or
+            not finite, widths differ, a layer or a forward was replaced, an option is not one of this kind of model,
+            ONNX has no such LSTM, there are not as many classes as outputs, no C++ compiler was found, or file and
+            model differ.
 
     >>> import tempfile
     >>> from towers import TwoTowers
@@ -121,6 +124,10 @@ def export(
     """
     if format not in get_args(Format):
         raise ValueError(f"format is {format!r}; one of {', '.join(get_args(Format))} belongs there")
+    path, ending = Path(path), ".onnx" if format == "onnx" else ".pt2"
+    if path.suffix != ending:
+        others = "formats torch and aoti write .pt2" if format == "onnx" else "format onnx writes .onnx"
+        raise ValueError(f"{path}: the name of a file of format {format} ends in {ending}; {others}")
     if with_towers and format != "torch":
         raise ValueError(f"with_towers is for format torch; {format} has no place for towers' own operations")
     if not isinstance(model, TwoTowers | RaggedLSTM):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -145,7 +152,6 @@ def export(
         place = ("outside" if table is None else "inside") if ids else None
         kept = None if words is None else tuple(words)
         interface = TowersInterface(model, "ids" if ids else "vectors", table, place, kept, labels)
-    path = Path(path)
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"{path.absolute().parent}: no folder; make it first")
     folder = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}."))
@@ -183,6 +189,9 @@ def _check_towers(model: TwoTowers, ids: bool, table: Tensor | None, states: boo
         raise ValueError(f"table is {tuple(table.shape)}; (vocabulary, {model.left.vector_width}) belongs there")
     if table is not None and table.dtype != torch.float32:
         raise ValueError(f"table is {table.dtype}; float32 belongs there")
+    if table is not None and len(rows := (~table.isfinite().all(1)).nonzero()):
+        many = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
+        raise ValueError(f"table has {many} with a number that is not finite, the first is row {int(rows[0])}")
 
 
 def _check_labels(model: TwoTowers, labels: Labels) -> None:

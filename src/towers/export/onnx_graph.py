@@ -52,6 +52,10 @@ class Graph:
         self.constants.append(self._numpy.from_array(np.ascontiguousarray(array), name))
         return name
 
+    def size(self, value: str, axis: int) -> str:
+        """The size of an axis, as one entry."""
+        return self.node("Shape", value, start=axis, end=axis + 1)
+
     def over_steps(self, step: "Step", states: Sequence[tuple[str, int]], x: str, width: int) -> list[str]:
         """Scan: walk over x (steps, batch, width).
 
@@ -83,6 +87,32 @@ def checked_lengths(graph: Graph, most: str, lengths: str, *, lowest: int, unit:
     place = graph.node("Where", fitting, graph.constant([0]), graph.constant([1 << 20]))
     demand = f"{lengths}_must_be_from_{lowest}_to_the_number_of_{unit}"
     return graph.node("Add", lengths, graph.node("Gather", graph.constant([0]), place, axis=0, name=demand))
+
+
+def same_batch(graph: Graph, batches: Sequence[tuple[str, str, int]]) -> str:
+    """0, in an int64 constant of one entry, where values have the same size; else it reads past the end of it.
+
+    Operators of ONNX broadcast: a batch of one sentence would be compared with every other one.
+
+    Args:
+        batches: what it is for people, the value, and which of its axes is the batch.
+    """
+    sizes = graph.node("Concat", *(graph.size(value, axis) for _, value, axis in batches), axis=0)
+    largest, smallest = graph.node("ReduceMax", sizes), graph.node("ReduceMin", sizes)
+    place = graph.node("Sub", largest, smallest)
+    demand = f"{'_and_'.join(name for name, _, _ in batches)}_must_have_the_same_batch"
+    return graph.node("Gather", graph.constant([0]), place, axis=0, name=demand)
+
+
+def doubt(graph: Graph, values: str) -> str:
+    """0 for each row of values (..., width), as (...), and NaN where a number of it is NaN or infinite.
+
+    Maxima and LSTMs of runtimes take NaN for a number. What is added to their results puts it through.
+    """
+    import numpy as np
+
+    total = graph.node("ReduceSum", values, graph.constant([-1]), keepdims=0)
+    return graph.node("Mul", total, graph.constant(np.zeros((), np.float32)))
 
 
 def looked_up(graph: Graph, table: str, ids: str, lengths: str | None) -> str:

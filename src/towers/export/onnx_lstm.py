@@ -12,12 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from towers.export.onnx_graph import INT32, Graph, checked_lengths, numbers
+from towers.export.onnx_graph import INT32, Graph, checked_lengths, doubt, numbers, same_batch
 from towers.layers.lstm import RaggedLSTM
 
 HARD_SIGMOIDS = {"hard_sigmoid": 1 / 6, "hard_sigmoid_keras2": 0.2}
 CLOSED = 1e4
 """What is added to a gate to shut it, or taken off to open it: far beyond where a sigmoid of float32 is 0 or 1."""
+
+
+def _doubts(graph: Graph, x: str, states: list[str]) -> str:
+    """0 for each step of x (steps, batch, inputs), as (steps, batch, 1); NaN from one on that is not finite.
+
+    States (1, batch, hidden), "" for zeros, are before the first step: one that is not finite makes all steps NaN.
+    """
+    found = graph.node("CumSum", doubt(graph, x), graph.constant(np.asarray(0)))
+    for state in filter(None, states):
+        found = graph.node("Add", found, doubt(graph, state))
+    return graph.node("Unsqueeze", found, graph.constant([2]))
 
 
 def one_direction(
@@ -135,11 +146,14 @@ def whole_lstm(graph: Graph, lstm: RaggedLSTM, *, states: bool) -> list[str]:
     added and cut off again, and a sentence of length 0 runs one step whose results are replaced.
     """
     zero, one = graph.constant([0]), graph.constant([1])
+    named = [("input", "input", 0 if lstm.batch_first else 1), ("lengths", "lengths", 0)]
+    same = same_batch(graph, [*named, *((name, name, 1) for name in ("h_0", "c_0") if states)])
     x = graph.node("Transpose", "input", perm=[1, 0, 2]) if lstm.batch_first else "input"
     sizes = graph.node("Shape", x)
     steps, batch = (graph.node("Slice", sizes, graph.constant([at]), graph.constant([at + 1])) for at in (0, 1))
     more = [graph.node("Where", graph.node("Equal", size, zero), one, zero) for size in (steps, batch)]
     lengths = checked_lengths(graph, steps, "lengths", lowest=0, unit="steps")
+    lengths = graph.node("Add", lengths, same)
     lengths = graph.node("Concat", lengths, graph.node("Expand", zero, more[1]), axis=0)
     x = graph.node("Pad", x, graph.node("Concat", graph.constant([0, 0, 0]), *more, zero, axis=0))
     given = ["", ""]
@@ -161,9 +175,13 @@ def whole_lstm(graph: Graph, lstm: RaggedLSTM, *, states: bool) -> list[str]:
             row = len(ends[0])
             span = graph.constant([row]), graph.constant([row + 1]), zero
             own = [graph.node("Slice", state, *span) if state else "" for state in given]
-            read = graph.node("Concat", turned(graph, x, at_least_one) if direction else x, mark, axis=2)
+            steps_of = turned(graph, x, at_least_one) if direction else x
+            read = graph.node("Concat", steps_of, mark, axis=2)
             y, _, c_n = one_direction(graph, lstm, row, read, at_least_one, *own, marked=True)
+            doubts = _doubts(graph, steps_of, own)
+            y = graph.node("Add", y, doubts)
             h_n = at_last_step(graph, y, at_least_one)
+            c_n = graph.node("Add", c_n, at_last_step(graph, doubts, at_least_one))
             for end, state, before in zip(ends, (h_n, c_n), own, strict=True):
                 end.append(graph.node("Where", filled, state, before or nothing))
             y = graph.node("Where", real, y, nothing)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from towers.ensemble import Ensemble
-from towers.export.onnx_graph import Graph, checked_lengths, numbers
+from towers.export.onnx_graph import Graph, checked_lengths, doubt, numbers, same_batch
 from towers.export.onnx_lstm import all_outputs, last_states
 from towers.layers.pair_head import Feature, PairHead
 from towers.layers.phrases import PhraseConv
@@ -22,25 +22,59 @@ from towers.model import Tower, TwoTowers
 def towers_graph(graph: Graph, model: TwoTowers, names: Mapping[str, str | None]) -> list[str]:
     """The logits of a pair, and those of a second head.
 
-    `names` are the values "left", "right" and their lengths, None where there are none; lengths are inputs.
+    `names` are the values "left", "right" and their lengths, None where there are none; lengths are inputs. The logit
+    of a pair with a word that is not finite is NaN; what padding holds is not looked at.
     """
-    names = dict(names)
-    for side, tower in (("left", model.left), ("right", model.right)):
-        if (lengths := names[f"{side}_lengths"]) is not None:
-            words = graph.node("Slice", graph.node("Shape", str(names[side])), graph.constant([1]), graph.constant([2]))
-            names[f"{side}_lengths"] = checked_lengths(graph, words, lengths, lowest=tower.kernel_words, unit="words")
+    inputs = ("left", "right", "left_lengths", "right_lengths")
+    given = {name: value for name in inputs if (value := names[name]) is not None}
+    same = same_batch(graph, [(name, value, 0) for name, value in given.items()])
     members = model.each() if isinstance(model, Ensemble) else [model]
-    found = [_one(graph, member, names) for member in members]
-    if not isinstance(model, Ensemble):
-        return found[0]
-    outputs = [model.outputs, 0 if model.second is None else model.second.outputs]
-    return [_mean(graph, logits, outputs[place]) for place, logits in enumerate(map(list, zip(*found, strict=True)))]
+    doubts: list[str] = []
+    for side, tower in (("left", model.left), ("right", model.right)):
+        name, words = f"{side}_lengths", graph.size(given[side], 1)
+        if name in given:
+            lengths = checked_lengths(graph, words, given[name], lowest=tower.kernel_words, unit="words")
+        else:
+            lengths = graph.node("Expand", words, graph.size(given[side], 0))
+        given[name] = graph.node("Add", lengths, same)
+        first = None if any(_reads_all(getattr(member, side)) for member in members) else tower.kernel_words
+        doubts.append(_doubt_of(graph, tower, given[side], given[name], first))
+    found = [_one(graph, member, given) for member in members]
+    logits = found[0]
+    if isinstance(model, Ensemble):
+        outputs = [model.outputs, 0 if model.second is None else model.second.outputs]
+        logits = [_mean(graph, each, outputs[place]) for place, each in enumerate(map(list, zip(*found, strict=True)))]
+    both = graph.node("Add", *doubts)
+    column = graph.node("Unsqueeze", both, graph.constant([1]))
+    own = both if model.outputs == 1 else column, column
+    return [graph.node("Add", each, more) for each, more in zip(logits, own, strict=False)]
 
 
-def _one(graph: Graph, model: TwoTowers, names: Mapping[str, str | None]) -> list[str]:
+def _reads_all(tower: Tower) -> bool:
+    """Whether a number of any word counts: without an LSTM the last phrase alone may."""
+    return bool(tower.hidden or tower.reduce != "last" or tower.word_maximum or tower.word_mean)
+
+
+def _doubt_of(graph: Graph, tower: Tower, sentences: str, lengths: str, last: int | None) -> str:
+    """0 for each sentence, (batch), and NaN where a word of it is not finite; of its `last` words, or of all."""
+    one = graph.constant([1])
+    found = doubt(graph, sentences)
+    if tower.words is None or last is not None:
+        words = graph.node("Squeeze", graph.size(sentences, 1))
+        place = graph.node("Range", graph.constant(0), words, graph.constant(1))
+        end = graph.node("Unsqueeze", lengths, one)
+        read = graph.node("Less", place, end)
+        if last is not None:
+            begin = graph.node("Sub", end, graph.constant([last]))
+            read = graph.node("And", read, graph.node("GreaterOrEqual", place, begin))
+        found = graph.node("Where", read, found, graph.constant(np.zeros((), np.float32)))
+    return graph.node("ReduceSum", found, one, keepdims=0)
+
+
+def _one(graph: Graph, model: TwoTowers, names: Mapping[str, str]) -> list[str]:
     """Of one model."""
     sides = ("left", model.left), ("right", model.right)
-    states = [tower_graph(graph, tower, str(names[side]), names[f"{side}_lengths"]) for side, tower in sides]
+    states = [tower_graph(graph, tower, names[side], names[f"{side}_lengths"]) for side, tower in sides]
     logits = _head(graph, model, states)
     first = graph.node("Squeeze", logits, graph.constant([1])) if model.outputs == 1 else logits
     return [first] if model.second is None else [first, _head(graph, model.second, states)]
@@ -79,12 +113,9 @@ def _mean(graph: Graph, logits: list[str], outputs: int) -> str:
     return graph.node("Sub", yes, no)
 
 
-def tower_graph(graph: Graph, tower: Tower, sentences: str, lengths: str | None) -> str:
+def tower_graph(graph: Graph, tower: Tower, sentences: str, lengths: str) -> str:
     """The states (batch, width) of sentences (batch, words, vector width); lengths are checked before."""
-    sizes = graph.node("Shape", sentences)
-    batch, words = (graph.node("Slice", sizes, graph.constant([at]), graph.constant([at + 1])) for at in (0, 1))
-    if lengths is None:
-        lengths = graph.node("Expand", words, batch)
+    batch = graph.size(sentences, 0)
     if tower.word_map is not None:
         sentences = _of_each_word(graph, sentences, tower.word_map.linear)
     states = [_walk(graph, tower, sentences, lengths, batch)] if tower.walks else []
