@@ -56,7 +56,7 @@ def test_what_is_known_of_it_is_so(specimen: Any):
     module = specimen.module()
     subject = read_subject(module, own_signature(module), (), (), {})
     case = subject.cases()[-1]
-    tried = plan(case, [])[::3]
+    tried = [sizes for sizes in plan(case, [])[::3] if min(sizes.values()) < 50]  # lengths may be ids of 50 words
     if specimen.wrong_at:
         usual = {name: span.first + 3 * span.step for name, span in case.spans().items()}
         tried += [{**usual, **specimen.wrong_at}]
