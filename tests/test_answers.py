@@ -330,7 +330,7 @@ def test_pairs_of_a_table_in_memory(folder: Path) -> None:
     for table, message in [
         (
             {"sentence1": ["a"], "sentence2": ["b"], "label": [None]},
-            "the dict, row 1: label is None, which is no number",
+            "the dict, row 1: label is None, a missing label",
         ),
         ({"sentence1": [None], "sentence2": ["b"], "label": [1]}, "the dict, row 1: sentence1 is empty"),
         ({"sentence1": ["a"], "sentence2": [3], "label": [1]}, "the dict, row 1: sentence2 is 3; expected a string or"),

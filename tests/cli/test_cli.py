@@ -315,14 +315,15 @@ def test_a_sentence_shorter_than_a_phrase(files, capsys):
 def test_bad_pairs_can_be_left_out(files, capsys):
     """The run is that of the same files without them."""
     rows = [line.split("\t") for line in Path("train.tsv").read_text().splitlines()[1:]]
-    bad = [("", rows[0][1], 1), (rows[0][0], "", 0), ("dog", rows[0][1], 1)]
+    bad = [("", rows[0][1], 1), (rows[0][0], "", 0), ("dog", rows[0][1], 1), (*rows[0][:2], "")]
     write_pairs("mixed.tsv", [*rows[:3], bad[0], *rows[3:], *bad[1:]])
     assert "mixed.tsv, line 5: sentence1 is empty" in refused(capsys, fit("--train", "mixed.tsv"))
     assert fit("--train", "mixed.tsv", "--skip-bad", "--out", "mixed") == 0
     out, err = capsys.readouterr()
     last = len(rows) + 3
-    lines = f"lines 5, {last + 0}, {last + 1}"
-    assert f"towers fit: warning: mixed.tsv: 3 pairs left out: a sentence is empty or too short ({lines})\n" in err
+    why = "a sentence is empty or too short, or the label is missing"
+    why += f" (lines 5, {last}, {last + 1}, {last + 2})"
+    assert f"towers fit: warning: mixed.tsv: 4 pairs left out: {why}\n" in err
     assert out.startswith(f"pairs: train {len(rows)}")
     assert "saved in mixed: config.json, model.safetensors, vectors.safetensors, metrics.json, curves.png" in out
     assert fit("--out", "clean") == 0

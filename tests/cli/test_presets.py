@@ -169,10 +169,40 @@ def test_one_value_is_yes_and_names_are_classes(capsys):
     files = [*FILES, "--right-words", "any"]
     assert main(["fit", *files, "--label-column", "kind", "--yes", "SAME", "--out", "yes"]) == 0
     assert TwoTowers.load("yes").outputs == 1
+    capsys.readouterr()
     assert main(["fit", *files, "--label-column", "kind", "--out", "named"]) == 0
+    rows = [line.split("\t")[3] for line in Path("pairs.tsv").read_text().splitlines()[1:]]
+    told = ", ".join(f"{name} {rows.count(name)}" for name in ("NEAR", "OTHER", "SAME"))
+    assert capsys.readouterr().out.splitlines()[1] == f"classes: {told}"
     assert TwoTowers.load("named").outputs == 3
     assert main(["fit", *files, "--label-column", "kind", "--yes", "sam", "--out", "no"]) == 2
     assert "pairs.tsv: no kind is 'sam'; there are 'NEAR', 'OTHER', 'SAME'" in capsys.readouterr().err
+
+
+def test_the_networks_of_an_ensemble_are_told_apart(capsys):
+    degrees = ["--label-column", "degree", "--label-range", "1", "5"]
+    assert main(["fit", "--preset", "small", *FILES, *degrees, "--ensemble", "2", "--out", "two"]) == 0
+    told = [line.split("   ")[0] for line in capsys.readouterr().out.splitlines()[-8:-1]]
+    metrics = json.loads(Path("two/metrics.json").read_text())
+    dev = [member["epochs"][0]["dev"]["pearson"] for member in metrics["members"]]
+    assert told[:4] == ["network 1 of 2", "epoch 1/1", "network 2 of 2", "epoch 1/1"]
+    for number in (1, 2):
+        assert told[3 + number].startswith(f"network {number}: kept epoch 1, best dev Pearson's r: loss ")
+        assert told[3 + number].endswith(f"Pearson's r {dev[number - 1]:.4f}")
+    assert told[6].startswith("2 networks together: dev loss ")
+    assert told[6].endswith(f"{metrics['together']['dev']['pearson']:.4f}")
+
+
+def test_evaluate_leaves_bad_pairs_out(capsys):
+    text = Path("pairs.tsv").read_text()
+    Path("bad.tsv").write_text(text + "a cat\t\t3\tSAME\na cat\ta dog\t\tSAME\n")
+    results = []
+    for options in (["pairs.tsv"], ["bad.tsv", "--skip-bad"]):
+        assert main(["evaluate", "--model", "alike", "--pairs", *options]) == 0
+        results.append(capsys.readouterr())
+    assert results[0].out == results[1].out
+    assert "bad.tsv: 2 pairs left out: a sentence is empty or too short, or the label is missing" in results[1].err
+    assert main(["evaluate", "--model", "alike", "--pairs", "bad.tsv"]) == 2
 
 
 def test_sizes_of_presets():

@@ -159,3 +159,71 @@ def test_a_list_that_was_written_as_text_is_named() -> None:
         ValueError, match=r"row 1: sentence1 is .*, a list that was written as text; write the table as"
     ):
         SentencePairs.from_table(table)
+
+
+TWO = {"sentence1": ["a dog", "a cat"], "sentence2": ["a", "b"]}
+
+
+class Split(dict[str, Any]):
+    """A table among tables, as in a DatasetDict."""
+
+
+class Streamed:
+    """A data set that is read as it comes."""
+
+    column_names = ("sentence1", "sentence2", "label")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"sentence1": "a dog", "sentence2": "b"}, r"the dict: sentence1 is one string .* in a list: \['a dog'\]"),
+        ({"train": Split(TWO)}, r"the dict: train is a whole table \(Split\); give one: \['train'\]"),
+        ({**TWO, "label": (x for x in (0, 1))}, r"label is generator, whose length is not known; give a list"),
+        (Streamed(), r"the Streamed is a stream, whose length is not known; give a part that fits in memory"),
+        ({**TWO, "label": ["yes", "no"]}, r"label is 'yes', which is no number.* Names of classes need classes=True"),
+        ({**TWO, "label": [1, None]}, r"row 2: label is None, a missing label: leave such rows out"),
+    ],
+)
+def test_what_only_looks_like_a_table_is_refused(table: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SentencePairs.from_table(table)
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_numbers() -> None:
+    def classes(*labels: Any, **how: Any) -> Any:
+        table = {"sentence1": ["a"] * len(labels), "sentence2": ["b"] * len(labels), "label": labels, **how}
+        return SentencePairs.from_table(table, classes=True, second_label_column="label").classes
+
+    assert classes(*range(11), 10) == tuple(map(str, range(11)))
+    assert classes("10", "9", "2.5") == ("2.5", "9", "10")
+    assert classes("10", "9", "x") == ("10", "9", "x")
+
+
+def test_a_missing_label_beside_names_is_named_itself() -> None:
+    for missing in (None, "", float("nan")):
+        table = {"sentence1": ["a"] * 3, "sentence2": ["b"] * 3, "label": ["x", "y", missing]}
+        with pytest.raises(ValueError, match="row 3: label is (empty|nan); expected the name of a class"):
+            SentencePairs.from_table(table, classes="found")
+
+
+def test_the_index_and_levels_of_a_frame_are_named() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({**TWO, "label": [0, 1]})
+    with pytest.raises(ValueError, match=r"'sentence1' is the index of the frame: give frame.reset_index\(\)"):
+        SentencePairs.from_table(frame.set_index("sentence1"))
+    with pytest.raises(ValueError, match=r"more than one level of column names \(a MultiIndex\)"):
+        SentencePairs.from_table(frame.T.set_index(frame.columns, append=True).T)
+
+
+def test_a_label_of_hugging_face_is_named_by_its_classes() -> None:
+    datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["ent", "neu", "con"])
+    features = datasets.Features({name: datasets.Value("string") for name in TWO} | {"label": names})
+    table = datasets.Dataset.from_dict({**TWO, "label": [0, 2]}, features=features)
+    with pytest.raises(ValueError, match=r"label is 2; .* It is the number of a class \(ent, neu, con\): say classes"):
+        SentencePairs.from_table(table)
+    with pytest.raises(ValueError, match="a whole table"):
+        SentencePairs.from_table(datasets.DatasetDict({"train": table}))
+    with pytest.raises(ValueError, match="is a stream"):
+        SentencePairs.from_table(table.to_iterable_dataset())

@@ -319,7 +319,7 @@ def test_columns_by_name_and_split_at_spaces(tmp_path: Path) -> None:
         pytest.param({"left_column": "sentense1"}, r"no column 'sentense1', only .*mean 'sentence1'\?", id="near"),
         pytest.param(
             {"label_column": "xyz"},
-            r"no column 'xyz', only sentence1, sentence2, label; say which with label_column$",
+            r"no column 'xyz', only sentence1, sentence2, label; say which with --label-column .in Python label_column.$",
             id="not near",
         ),
         pytest.param({"split": "words"}, r"split \('words'\) must be one of rule, spaces", id="split"),
@@ -342,7 +342,7 @@ def test_bad_option_is_refused(tmp_path: Path, options: dict[str, Any], message:
         pytest.param(
             {"label": "yes"}, r"line 2: label is 'yes', which is no number; labels go from 0 to 1$", id="no number"
         ),
-        pytest.param({"label": None}, r"line 2: label is None, which is no number", id="no label"),
+        pytest.param({"label": None}, r"line 2: label is None, a missing label", id="no label"),
         pytest.param({"label": "1.5"}, r"line 2: label is 1\.5; the label range is 0 to 1", id="above"),
         pytest.param({"label": "-1"}, r"line 2: label is -1; the label range is 0 to 1", id="below"),
         pytest.param({"label": "nan"}, r"line 2: label is nan; the label range is 0 to 1", id="NaN"),

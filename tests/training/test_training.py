@@ -17,12 +17,14 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from towers import TwoTowers, training
+from towers.data import SentencePairs
 from towers.optim import KerasAdam
+from towers.training.doubts import doubts
 from towers.training.history import DivergedError, Epoch, History, draw_curves
 from towers.training.metrics import majority, measure
 from towers.training.run import Run
 
-from ..helpers.small import RESULTS, forgetful_model, names, same_weights, small_model, some_pairs, weights_of
+from ..helpers.small import RESULTS, forgetful_model, names, same_weights, small_model, some_pairs, vectors, weights_of
 
 # Learning.
 
@@ -536,3 +538,43 @@ def test_on_cuda_and_back(precision):
     predicted = training.predict(model.cuda(), dev, device="cuda")
     assert predicted.device.type == "cpu"
     assert next(model.parameters()).device.type == "cuda"
+
+
+# Labels from which nothing, or something else, would be learned.
+
+
+def labelled(labels, classes=None):
+    pairs = some_pairs(len(labels))
+    return SentencePairs(pairs.left, pairs.right, labels, classes=classes).with_vectors(vectors())
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "said"),
+    [([1.0] * 6, None, "all 6 labels of memory are equal"), ([1] * 4, ["no", "yes"], "all 4 labels of memory are 'yes'")],
+)
+def test_equal_labels_are_nothing_to_learn(labels, classes, said):
+    model = small_model() if classes is None else TwoTowers(outputs=2)
+    with pytest.raises(ValueError, match=f"train: {said}, so there is nothing to learn"):
+        training.fit(model, labelled(labels, classes))
+
+
+def test_equal_dev_labels_are_named():
+    assert list(doubts({"train": some_pairs(9, soft=True), "dev": labelled([0.5] * 4)})) == [
+        "dev: all 4 labels of memory are equal: Pearson's r is not defined; the loss chooses in its place"
+    ]
+    assert "area under the curve" in next(doubts({"train": some_pairs(9), "dev": labelled([1.0] * 4)}))
+    assert not list(doubts({"train": some_pairs(9), "dev": some_pairs(9)}))
+
+
+def test_classes_that_are_probably_no_classes_are_named():
+    def said(*classes):
+        return list(doubts({"train": labelled([0], list(classes))}))
+
+    (alike,) = said("Ja", "JA", "j a", "nein", "ne\u0301e", "n\u00e9e")[:1]
+    assert alike.startswith("the classes 'Ja', 'JA', 'j a' are alike but for case, spaces")
+    assert len(said("ne\u0301e", "n\u00e9e")) == 1
+    degrees = [f"{number // 10},{number % 10}" for number in range(21)]
+    (numbers,) = said(*degrees)
+    assert numbers.startswith("there are 21 classes, and 21 of them look like numbers ('0,0', '0,1', '0,2', …)")
+    assert not said(*degrees[:20])
+    assert not said("entailment", "neutral", "contradiction")

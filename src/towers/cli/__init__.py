@@ -15,6 +15,17 @@ from towers.cli.parser import parser
 
 _NO_MEMORY = re.compile("can't allocate memory|out of memory|Storage size calculation overflowed", re.IGNORECASE)
 
+_SMALLER = {
+    "fit": "a smaller --batch-size, or smaller sizes of the network",
+    "predict": "a smaller --batch-size, or smaller sizes of the network",
+    "encode": "fewer --workers, or shorter sentences",
+    "explain": "fewer --words, or smaller sizes of the network",
+    "verify": "smaller sizes of the network",
+    "export": "smaller sizes of the network",
+    "about": "another machine",
+}
+"""What a command needs where the memory does not suffice; the others read sentences."""
+
 
 class _Terminated(BaseException):
     """The process was told to terminate."""
@@ -58,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except (MemoryError, RuntimeError) as error:  # on the CPU torch raises plain RuntimeErrors where memory is short
         if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
             raise
-        problem = "the memory does not suffice; take a smaller --batch-size, or smaller sizes of the network"
+        problem = f"the memory does not suffice; take {_SMALLER.get(arguments.command, 'fewer or shorter sentences')}"
         print(f"towers {arguments.command}: {_noted(problem, error)}", file=sys.stderr)
         return 2
 

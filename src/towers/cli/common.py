@@ -3,7 +3,7 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -132,7 +132,7 @@ def _files(arguments: argparse.Namespace, model: TwoTowers, preset: Preset | Non
     parts: dict[str, SentencePairs] = {}
     for name, path in paths.items():  # the classes of the training pairs are those of all
         if arguments.skip_bad:
-            parts[name] = _skipping(path, model, columns | labels, reading)
+            parts[name] = skipping(path, model, columns | labels, reading, "fit")
         else:
             parts[name] = SentencePairs.load(path, **columns, **labels, **reading)
         train = parts["train"]
@@ -160,19 +160,22 @@ def _learned(arguments: argparse.Namespace, train: SentencePairs) -> dict[str, A
     }
 
 
-def _skipping(path: Path, model: TwoTowers, columns: Mapping[str, Any], reading: Mapping[str, Any]) -> SentencePairs:
-    """The pairs of a file but those with a sentence that is empty or too short; they are counted in a warning."""
+def skipping(
+    path: Path, model: TwoTowers, columns: Mapping[str, Any], reading: Mapping[str, Any], command: str
+) -> SentencePairs:
+    """The pairs of a file but those with a bad sentence, or without a label; they are counted in a warning."""
     (rows,) = read_rows(path, reading["format"], separator=reading["separator"], rows=None)
-    skipped = Skipped()
-    good, pairs = skipped.usable(rows, columns, model)
+    skipped, asked = Skipped(), Columns(rows)
+    of_labels = [columns.get(name) for name in ("label_column", "second_label_column")]
+    good, pairs = skipped.usable(rows, columns, model, [asked.missing(name) for name in of_labels if name is not None])
     if skipped.rows and is_main(alone=False):
-        print(f"towers fit: warning: {path}: {skipped.told('left out')}", file=sys.stderr, flush=True)
-    asked = Columns(rows)
+        print(f"towers {command}: warning: {path}: {skipped.told('left out')}", file=sys.stderr, flush=True)
+    if not good:
+        raise ValueError(f"{path}: no pair is left; all were left out")
+    asked = Columns(rows.take(good))
     labels = read_labels(asked, *(columns[name] for name in ("label_column", "label_range", "classes", "yes")))
     of_second = ("second_label_column", "second_classes", "second_label_range")
     labels |= read_second(asked, *(columns.get(name) for name in of_second))
-    for name in {"labels", "second"} & labels.keys():
-        labels[name] = [labels[name][i] for i in good]
     return SentencePairs(pairs.left, pairs.right, source=pairs.source, lines=pairs.lines, **labels)
 
 
@@ -259,22 +262,30 @@ def fitted(
 
 
 class Skipped:
-    """Rows of files that are left out, because a sentence has too few words: how many, and the first lines."""
+    """Rows of files that are left out, because a sentence has too few words, or a label is missing."""
 
     def __init__(self) -> None:
         self.rows = 0
+        self.unlabelled = 0
+        """Those of the rows that only lack a label."""
         self.first: list[int] = []
 
-    def usable(self, rows: Rows, options: Mapping[str, Any], model: TwoTowers) -> tuple[list[int], SentencePairs]:
+    def usable(
+        self, rows: Rows, options: Mapping[str, Any], model: TwoTowers, without_label: Sequence[set[int]] = ()
+    ) -> tuple[list[int], SentencePairs]:
         """The places of the rows of which both towers can read the sentences, and their pairs, without labels.
 
         A sentence without words is not usable, nor is one that is too short for a tower of any number of words.
+        `without_label`: the places of rows that lack a label, and so are not usable either.
         """
         columns = Columns(rows)
         names = options["left_column"], options["right_column"]
         left, right = (columns.sentences(name, options["split"], empty=True) for name in names)
         least = [tower.kernel_words if tower.words is None else 1 for tower in (model.left, model.right)]
         good = [place for place in range(len(rows)) if len(left[place]) >= least[0] and len(right[place]) >= least[1]]
+        unlabelled = set[int]().union(*without_label)
+        self.unlabelled += len(unlabelled.intersection(good))
+        good = [place for place in good if place not in unlabelled]
         if len(good) < len(rows):
             taken = set(good)
             bad = [line for place, line in enumerate(rows.lines) if place not in taken]
@@ -289,7 +300,10 @@ class Skipped:
         places = ", ".join(map(str, self.first)) + (", …" if self.rows > len(self.first) else "")
         line = "line" if self.rows == 1 else "lines"
         pairs = "1 pair" if self.rows == 1 else f"{self.rows} pairs"
-        return f"{pairs} {verb}: a sentence is empty or too short ({line} {places})"
+        why = "a sentence is empty or too short"
+        if self.unlabelled:
+            why = "the label is missing" if self.unlabelled == self.rows else f"{why}, or the label is missing"
+        return f"{pairs} {verb}: {why} ({line} {places})"
 
 
 _ANY = {

@@ -30,6 +30,11 @@ def add_options(evaluate: Parser) -> None:
     evaluate.add_argument("--label-column", metavar="NAME", help="(that of the training)")
     evaluate.add_argument("--label-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="(that of the training)")
     evaluate.add_argument("--yes", metavar="VALUE", help="the value of the label column that means yes")
+    evaluate.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out pairs with a sentence that is empty or too short, or without a label (default: an error)",
+    )
     evaluate.add_argument("--json", action="store_true", help="print a JSON object")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from towers.checkpoint import without_nan
-from towers.cli.common import COLUMNS, LABELS, READING, answering, chosen, fitted, newest
+from towers.cli.common import COLUMNS, LABELS, READING, answering, chosen, fitted, newest, skipping
 from towers.data import SentencePairs
 from towers.model_config import Config
 from towers.training import assess
@@ -33,10 +33,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
     second = {name: options[name] for name in of_second}
     label_range = (float(wanted["label_range"][0]), float(wanted["label_range"][1]))
     reading = chosen(arguments, READING) | {"label_range": label_range, "classes": config.classes or False}
-    pairs = SentencePairs.load(arguments.pairs, **(wanted | reading), **second)
-    if not len(pairs):
-        raise ValueError(f"{arguments.pairs}: there are no pairs")
+    pairs = None if arguments.skip_bad else SentencePairs.load(arguments.pairs, **(wanted | reading), **second)
     with answering(arguments) as model:
+        if pairs is None:
+            pairs = skipping(arguments.pairs, model.network, wanted | reading | second, reading, "evaluate")
+        if not len(pairs):
+            raise ValueError(f"{arguments.pairs}: there are no pairs")
         pairs = fitted(pairs, model.network, fit_length, "predict")
         vectors = model.words_of(pairs)
         first, seconds = all_logits(

@@ -99,7 +99,8 @@ def _add_files(fit: Parser) -> None:
     files.add_argument(
         "--skip-bad",
         action="store_true",
-        help="leave out pairs with a sentence that is empty or too short, and say how many (default: an error)",
+        help="leave out pairs with a sentence that is empty or too short, or without a label, and say how many "
+        "(default: an error)",
     )
     files.add_argument(
         "--label-column", metavar="NAME", help="numbers, or names of classes, three and more too (label)"

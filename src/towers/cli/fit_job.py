@@ -20,10 +20,11 @@ from towers.data.packaged_vectors import is_packaged
 from towers.ensemble import Ensemble
 from towers.model import Tower, TwoTowers
 from towers.training import presets
+from towers.training.doubts import doubts
 from towers.training.fitting import learn, resumed_settings
 from towers.training.folders import DEFAULT_FOLDER
 from towers.training.history import History
-from towers.training.metrics import are_soft, few_degrees, majority
+from towers.training.metrics import are_soft, majority
 from towers.training.options import PACKAGES, Settings, require
 from towers.training.origin import origin
 from towers.training.presets import PRESETS, Preset, bins_of
@@ -141,7 +142,7 @@ def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) 
     model = build(given, settings, data.vectors.width, data.parts["train"])
     tell.start(data, model, run)
     if run.writes:
-        for warning in filter(None, map(few_degrees, data.parts.values())):
+        for warning in doubts(data.parts):
             print(f"towers fit: warning: {warning}", file=sys.stderr, flush=True)
         common.warn_of_missing("fit", data.vectors.coverage, data.vectors.source)
     train, dev = data.parts["train"], data.parts.get("dev")
@@ -171,6 +172,7 @@ def _learn_together(
         own = replace(settings, seed=settings.seed + number)
         model = build(given, own, data.vectors.width, data.parts["train"])
         parts = data.parts["train"], data.parts.get("dev")
+        tell.member(number + 1, given["ensemble"])
         histories.append(learn(model, *parts, None, own, on_epoch=lambda epoch: tell.epoch(epoch, settings.epochs)))
         models.append(model)
     return Ensemble(models), histories

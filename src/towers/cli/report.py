@@ -1,6 +1,7 @@
 """What `towers fit` says on standard output: lines for people, or JSON for programs."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from towers.cli.common import Data, covered
 from towers.data.kept_vectors import FILE
 from towers.model import TwoTowers
 from towers.training import Epoch, History
+from towers.training.doubts import class_counts, listed
 from towers.training.presets import PRESETS
 from towers.training.run import RESULTS, Run
 
@@ -23,13 +25,19 @@ class Text:
             _say(f"going on with {run.path}: {run.standing}")
         counts = [f"{name} {len(part)}" for name, part in data.parts.items()]
         _say(f"pairs: {', '.join(counts)}")
-        found = covered(data.vectors, data.vectors.coverage)
-        _say(f"vectors: {data.vectors.source}, {data.vectors.width} numbers a word; {found}")
+        for name, found in _classes(data).items():
+            _say(f"{name.replace('_', ' ')}: {listed(found)}")
+        coverage = covered(data.vectors, data.vectors.coverage)
+        _say(f"vectors: {data.vectors.source}, {data.vectors.width} numbers a word; {coverage}")
         left, right = ("any number of" if tower.words is None else tower.words for tower in (model.left, model.right))
         towers = "one tower" if model.left is model.right else "two towers"
         if preset := PRESETS.get(str(data.extra["data"].get("preset"))):
             _say(f"preset: {preset.does}")
         _say(f"network: {towers}, left {left} words, right {right} words, {_weights(model):,} parameters")
+
+    def member(self, number: int, count: int) -> None:
+        """Print which network of an ensemble learns now."""
+        _say(f"network {number} of {count}")
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         """Print the metrics of an epoch."""
@@ -39,13 +47,14 @@ class Text:
 
     def end(self, history: History, metrics: Mapping[str, Any], run: Run) -> None:
         """Print the result and its folder."""
-        best = history.epochs[history.best - 1]
-        kept = (
-            f"best dev {_name(history.keep_best)}: {_shown(best.dev)}" if best.dev else "the last; --dev would choose"
-        )
-        if len(history.epochs) < run.record["settings"]["epochs"]:
-            _say(f"ended after epoch {len(history.epochs)}: {history.stale} epochs without a better one")
-        _say(f"kept epoch {history.best}, {kept}")
+        members = [History.from_dict(member) for member in metrics.get("members", ())]
+        for number, member in enumerate(members or [history], 1):
+            which = f"network {number}: " if members else ""
+            if len(member.epochs) < run.record["settings"]["epochs"]:
+                _say(f"{which}ended after epoch {len(member.epochs)}: {member.stale} epochs without a better one")
+            _say(f"{which}kept epoch {member.best}, {_why(member)}")
+        if together := metrics.get("together", {}).get("dev"):
+            _say(f"{len(members)} networks together: dev {_shown(together)}")
         if test := dict(metrics.get("test", {})):
             share = f" (majority class {test['majority']:.4f})" if "majority" in test else ""
             named = {name: test[name] for name in ("accuracy", "pearson", "auc", "loss") if name in test}
@@ -73,9 +82,14 @@ class Json:
             folder=str(run.path),
             resumed=run.begun,
             pairs={name: len(part) for name, part in data.parts.items()},
+            **_classes(data),
             vectors={"source": data.vectors.source, "width": data.vectors.width, **found},
             network=network,
         )
+
+    def member(self, number: int, count: int) -> None:
+        """Print which network of an ensemble learns now."""
+        self._say("network", network=number, networks=count)
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         """Print the metrics of an epoch."""
@@ -109,7 +123,7 @@ class Silence:
     def start(self, *_: Any) -> None:
         """Nothing."""
 
-    epoch = end = finished = start
+    member = epoch = end = finished = start
 
 
 Report = Text | Json | Silence
@@ -130,6 +144,23 @@ def _say(line: str) -> None:
     else:
         print(line)
     sys.stdout.flush()
+
+
+def _classes(data: Data) -> dict[str, dict[str, int]]:
+    """The classes of the training pairs, with the number of pairs of each."""
+    train = data.parts["train"]
+    first, second = class_counts(train.classes, train.labels), class_counts(train.second_classes, train.second)
+    return ({"classes": first} if first else {}) | ({"second_classes": second} if second else {})
+
+
+def _why(history: History) -> str:
+    """Why the kept epoch was kept, and its results."""
+    dev = history.epochs[history.best - 1].dev
+    if not dev:
+        return "the last; --dev would choose"
+    if math.isnan(dev[history.keep_best]):
+        return f"best dev loss ({_name(history.keep_best)} is not defined): {_shown(dev)}"
+    return f"best dev {_name(history.keep_best)}: {_shown(dev)}"
 
 
 def _weights(model: TwoTowers) -> int:

@@ -11,6 +11,8 @@ from towers.data.words import split_spaces, split_words
 
 Split = Literal["rule", "spaces"]
 SPLITTERS: dict[str, Callable[[str], list[str]]] = {"rule": split_words, "spaces": split_spaces}
+_SIDES = "--left-column or --right-column (in Python left_column or right_column)"
+_LABELS = "--label-column (in Python label_column)"
 LISTED = 40
 """An error about a missing column lists at most this number of columns."""
 
@@ -30,7 +32,7 @@ class Columns(NamedTuple):
         divide = SPLITTERS[split]
         return [
             self._words(name, row, cell, divide, empty)
-            for row, cell in enumerate(self.column(name, "left_column or right_column"))
+            for row, cell in enumerate(self.column(name, _SIDES))
         ]
 
     def labels(self, name: str, label_range: tuple[float, float]) -> list[float]:
@@ -39,11 +41,14 @@ class Columns(NamedTuple):
         if not (isfinite(low) and isfinite(high) and low < high):
             raise ValueError(f"label_range ({low}, {high}) must be two numbers, the lower first")
         limits = f"{low:g} to {high:g}"
-        numbers = [self._number(name, row, cell, limits) for row, cell in enumerate(self.column(name, "label_column"))]
+        numbers = [self._number(name, row, cell, limits) for row, cell in enumerate(self.column(name, _LABELS))]
         for row, number in enumerate(numbers):
             if not low <= number <= high:
                 problem = f"{name} is {number:g}; the label range is {limits}"
                 hint = _range_hint(numbers, low, high) if isfinite(number) else "Labels are finite numbers"
+                if named := self.rows.class_names(name):
+                    hint = f"It is the number of a class ({', '.join(named[:LISTED])}): say classes=True"
+                    hint += ", of fit columns={'classes': True}"
                 raise self._mistake(row, f"{problem}. {hint}")
         return [(number - low) / (high - low) for number in numbers]
 
@@ -52,7 +57,7 @@ class Columns(NamedTuple):
 
         Beside two or more others, "-" (of SNLI), and -1 among numbers from 0 on, are missing labels, and refused.
         """
-        names = [self._class(name, row, cell) for row, cell in enumerate(self.column(name, "label_column"))]
+        names = [self._class(name, row, cell) for row, cell in enumerate(self.column(name, _LABELS))]
         others = set(names) - {"-", "-1"}
         numbers = all(other.isdecimal() for other in others)
         for row, found in enumerate(names if len(others) > 1 else []):
@@ -60,17 +65,24 @@ class Columns(NamedTuple):
                 marked = names.count(found)
                 rows = "1 row has" if marked == 1 else f"{marked} rows have"
                 problem = f"{name} is {found}, which usually marks a missing label ({rows} it)"
-                raise self._mistake(row, f"{problem}: leave such rows out")
+                raise self._mistake(row, f"{problem}: {_LEAVE_OUT if found == '-' else 'leave such rows out'}")
         return names
 
     def none_is_a_number(self, name: str) -> bool:
         """Whether the cells of a label column are several names of which none is a number: then they are classes."""
-        cells = self.column(name, "label_column")
-        return len(set(map(str, cells))) > 1 and not any(map(_is_number, cells)) and all(map(str, cells))
+        cells = [cell for cell in self.column(name, _LABELS) if not is_missing(cell)]
+        return len(set(map(str, cells))) > 1 and not any(_is_number(cell) or _has_a_comma(cell) for cell in cells)
+
+    def missing(self, name: str) -> set[int]:
+        """The places of the rows of a label column without a label: null, NaN, only spaces; "-" beside two others."""
+        cells = self.column(name, _LABELS)
+        others = {str(cell).strip() for cell in cells if not is_missing(cell)} - {"-"}
+        marks = {"-"} if len(others) > 1 else set[str]()
+        return {place for place, cell in enumerate(cells) if is_missing(cell) or str(cell).strip() in marks}
 
     def _class(self, name: str, row: int, cell: Any) -> str:
         if cell is None or (isinstance(cell, str) and not cell.strip()):
-            raise self._mistake(row, f"{name} is empty; expected the name of a class")
+            raise self._mistake(row, f"{name} is empty; expected the name of a class: {_LEAVE_OUT}")
         if not isinstance(cell, str | int | float) or cell != cell:
             raise self._mistake(row, f"{name} is {_short(cell)}; expected the name of a class")
         return cell.strip() if isinstance(cell, str) else json.dumps(cell)
@@ -99,6 +111,8 @@ class Columns(NamedTuple):
         if name not in names:
             near = get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; say which with {option}"
+            if name in self.rows.hidden_names:
+                hint = f"; {name!r} is the index of the frame: give frame.reset_index()"
             more = f", … ({len(names)} columns)" if len(names) > LISTED else ""
             listed = ", ".join(_short(name, _readable) for name in names[:LISTED]) + more
             raise ValueError(f"{self.rows.path} has no column {name!r}, only {listed}{hint}")
@@ -126,18 +140,38 @@ class Columns(NamedTuple):
         return strings
 
     def _number(self, name: str, row: int, cell: Any, limits: str) -> float:
+        if is_missing(cell) and not isinstance(cell, float):
+            raise self._mistake(row, f"{name} is {_short(cell)}, a missing label: {_LEAVE_OUT}")
         try:
             if "_" not in (cell if isinstance(cell, str) else ""):  # Python's own spelling, 1_000, is none of a table
                 return float(cell)
             raise ValueError
         except (TypeError, ValueError, OverflowError):
-            problem = f"{name} is {_short(cell)}, which is no number"
-            decimal = isinstance(cell, str) and _is_number(cell.strip().replace(",", ".", 1)) and "," in cell
-            hint = ". Write the decimal point of a number as a point" if decimal else ""
-            raise self._mistake(row, f"{problem}; labels go from {limits}{hint}") from None
+            problem = f"{name} is {_short(cell)}, which is no number; labels go from {limits}"
+            if _has_a_comma(cell):
+                problem += ". Write the decimal point of a number as a point"
+            elif self.none_is_a_number(name):
+                problem += _OF_CLASSES
+            raise self._mistake(row, problem) from None
 
     def _mistake(self, row: int, problem: str) -> ValueError:
         return ValueError(f"{self.rows.path}, {self.rows.unit} {self.rows.lines[row]}: {problem}")
+
+
+_LEAVE_OUT = "leave such rows out (--skip-bad does, of fit and evaluate)"
+_OF_CLASSES = ". Names of classes need classes=True (--preset entailment), or the one that means yes: yes=NAME (--yes)"
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell holds nothing: null, NaN, the NA of pandas, or nothing but spaces."""
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        return True
+    return not cell.strip() if isinstance(cell, str) else isinstance(cell, float) and cell != cell
+
+
+def _has_a_comma(cell: Any) -> bool:
+    """Whether a cell is a number with a comma as its decimal point."""
+    return isinstance(cell, str) and "," in cell and _is_number(cell.strip().replace(",", ".", 1))
 
 
 def _is_number(cell: Any) -> bool:

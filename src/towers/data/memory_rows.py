@@ -22,6 +22,7 @@ class MemoryRows(Rows):
         collect = getattr(table, "collect", None)
         self._table = table = collect() if callable(collect) else table  # polars may be lazy
         name, names = f"the {type(table).__name__}", names_of(table)
+        _check_table(name, table)
         count = 0 if isinstance(table, Mapping) else len(table)
         if isinstance(table, Mapping):
             sizes = {column: len(values) for column, values in cast(Mapping[str, Any], table).items()}
@@ -31,10 +32,42 @@ class MemoryRows(Rows):
             count = next(iter(sizes.values()), 0)
         super().__init__(name, names, [], range(1, count + 1))
         self.twice = {name for name in names if names.count(name) > 1}
+        index: Any = getattr(cast(Any, table), "index", None)  # of pandas
+        self.hidden_names: set[str] = set(getattr(index, "names", None) or ()) - set(names)
 
     def column(self, name: str) -> list[Any]:
         """The cells of a column."""
         return as_list(cast(Any, self._table)[name])
+
+    def class_names(self, name: str) -> list[str]:
+        """The names of a ClassLabel of Hugging Face."""
+        features = getattr(self._table, "features", None)
+        feature = cast(Mapping[str, Any], features).get(name) if isinstance(features, Mapping) else None
+        return list(getattr(feature, "names", None) or ())
+
+
+def _check_table(name: str, table: Any) -> None:
+    """Refuse what only looks like a table of pairs.
+
+    Raises:
+        ValueError: it is one row, splits of a dataset, or a stream; or its columns are; the message says what to do.
+    """
+    if isinstance(table, Mapping):
+        for column, values in cast(Mapping[str, Any], table).items():
+            if isinstance(values, str | bytes):
+                problem = f"{column} is one string ({values[:40]!r}); a column is a list"
+                raise ValueError(f"{name}: {problem}. For one row, put each of its values in a list: [{values[:20]!r}]")
+            if is_table(values) and not hasattr(values, "__array__"):  # a DatasetDict
+                raise ValueError(f"{name}: {column} is a whole table ({type(values).__name__}); give one: [{column!r}]")
+            if not hasattr(values, "__len__"):
+                problem = f"{column} is {type(values).__name__}, whose length is not known"
+                raise ValueError(f"{name}: {problem}; give a list: list(...)")
+    elif not hasattr(table, "__len__"):
+        advice = "give a part that fits in memory, such as datasets.Dataset.from_list(list(stream.take(10_000)))"
+        raise ValueError(f"{name} is a stream, whose length is not known; {advice}")
+    elif getattr(getattr(table, "columns", None), "nlevels", 1) > 1:
+        advice = "make it one: frame.columns = frame.columns.map('_'.join)"
+        raise ValueError(f"{name} has more than one level of column names (a MultiIndex); {advice}")
 
 
 def is_table(value: object) -> bool:

@@ -1,10 +1,13 @@
 """Labels of pairs, and second labels beside them, from the columns of a table."""
 
+import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, Literal
 
 from towers.data.columns import Columns
 
+_NUMBER = re.compile(r"[-+]?[0-9]{1,99}(\.[0-9]{1,99})?")
 MANY = 100
 """Classes that a second label may have."""
 
@@ -33,8 +36,16 @@ def read_labels(
         classes = columns.none_is_a_number(name)
     if classes is False:
         return {"labels": columns.labels(name, label_range)}
-    known = sorted(set(columns.classes(name))) if classes is True else list(classes)
+    known = in_order(columns.classes(name)) if classes is True else list(classes)
     return {"labels": columns.class_numbers(name, known), "classes": known}
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """The different names in the order of classes: as numbers if all are numbers, otherwise as text."""
+    different = sorted(set(names))
+    if all(_NUMBER.fullmatch(name) for name in different):
+        different.sort(key=Fraction)
+    return different
 
 
 def read_second(
@@ -48,7 +59,7 @@ def read_second(
         return {}
     if label_range is not None:
         return {"second": columns.labels(name, (label_range[0], label_range[1]))}
-    known = sorted(set(columns.classes(name))) if classes is None else list(classes)
+    known = in_order(columns.classes(name)) if classes is None else list(classes)
     if len(known) > MANY:
         problem = f"{name} has {len(known)} different values; a second label is of classes, at most {MANY}"
         problem += ", or of degrees: say their range (--second-label-range)"

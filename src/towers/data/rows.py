@@ -45,6 +45,8 @@ class Rows:
         self.path, self.names, self.lines, self.share = path, list(names), list(lines), share
         self.twice: set[str] = set()
         """Names that several columns of the file have."""
+        self.hidden_names: set[str] = set()
+        """Names of what is in the table, but not as a column."""
         self.separator = ","
         """What stands between the fields of a CSV file."""
         self._records = records
@@ -63,6 +65,10 @@ class Rows:
     def column(self, name: str) -> list[Any]:
         """The cells of a column."""
         return [record.get(name) for record in self._records]
+
+    def class_names(self, name: str) -> list[str]:
+        """The names of the classes whose numbers a column has, where its source says so."""
+        return []
 
     def records(self) -> list[dict[str, Any]]:
         """The cells of each row by name."""

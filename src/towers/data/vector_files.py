@@ -118,7 +118,8 @@ def detect(path: str, file: BinaryIO) -> Format:
     if advice := other_kind(first):
         raise ValueError(f"{path}: is no file of word vectors; {advice}")
     if header_of(first) is None:
-        if b"\r" in first.rstrip() and all(map(_ends_in_a_number, first.split(b"\r", 2)[:2])):
+        parts = [part for part in first.split(b"\r") if part.strip()] if b"\r" in first.rstrip() else []
+        if len(parts) > 1 and all(map(_ends_in_a_number, parts[:2])):
             raise ValueError(f"{path}, line 1: {RETURNS}")
         return "glove"
     control = re.search(rb"[\x00-\x08\x0e-\x1f]", sample)

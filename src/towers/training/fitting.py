@@ -15,9 +15,10 @@ from towers.checkpoint import RESUME, undamaged
 from towers.data import SentencePairs
 from towers.model import TwoTowers
 from towers.training.borrow import Stop, borrowed, fitting_threads, own_random_state, quiet_lightning
+from towers.training.doubts import check_values, doubts
 from towers.training.frames import AnyVectors, described, keep_words, pairs_of
 from towers.training.history import Epoch, History
-from towers.training.metrics import Measures, are_soft, few_degrees, majority
+from towers.training.metrics import Measures, are_soft, majority
 from towers.training.objectives import objective_of, second_objective
 from towers.training.options import (
     PACKAGES,
@@ -107,8 +108,8 @@ def fit(
         TypeError: `train` or `dev` is neither a SentencePairs nor a table, or an option or a name of `columns` is
             unknown.
         ValueError: there is a table without `vectors`, or `vectors` or `columns` without a table, or a cell is bad.
-        ValueError: pairs are empty or without labels, a number is out of range, the device does not exist, `keep_best`
-            or `precision` is unknown, or options exclude each other.
+        ValueError: pairs are empty or without labels, the labels of `train` are all equal, a number is out of range,
+            the device does not exist, `keep_best` or `precision` is unknown, or options exclude each other.
         ValueError: model, pairs or options differ from those of the run to resume, or its files are damaged.
         ValueError: the loss or a weight became NaN or infinite; the message names the step.
         FileExistsError: `out` holds something, or another process works on the folder.
@@ -118,7 +119,7 @@ def fit(
     """
     require(*PACKAGES)
     parts = pairs_of({"train": train} if dev is None else {"train": train, "dev": dev}, vectors, columns)
-    for warning in filter(None, map(few_degrees, parts.values())):
+    for warning in doubts(parts):
         warnings.warn(warning, stacklevel=2)
     if resume is not None and (out is not None or overwrite):
         raise ValueError("resume goes on in its own folder; leave out and overwrite out")
@@ -320,6 +321,7 @@ def _new_history(
     """An empty history, and what is measured: one soft label makes all of them soft."""
     parts = {"train": train} if dev is None else {"train": train, "dev": dev}
     measures = _measures(model, parts)
+    check_values(train)
     keep_best = measures.best if settings.keep_best is None else settings.keep_best
     check_choice("keep_best", keep_best, measures.names)
     for name in ("keep_best", "patience"):

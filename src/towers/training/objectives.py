@@ -59,7 +59,10 @@ def objective_of(model: TwoTowers, classes: Sequence[str] | None, *, named: str 
     """
     outputs = model.outputs
     if classes is not None and outputs != len(classes):
-        raise ValueError(f"{named}: labels are of {len(classes)} classes; the model has {_outputs(outputs)}")
+        problem = f"labels are of {len(classes)} classes; the model has {_outputs(outputs)}"
+        advice = f"build it with outputs={len(classes)}"
+        advice += ", or say which class means yes (yes=)" if outputs == 1 else ""
+        raise ValueError(f"{named}: {problem}: {advice}")
     return Objective("classes" if classes is not None else "binary" if outputs == 1 else "bins", outputs)
 
 
