@@ -76,7 +76,9 @@ def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = N
     elif config.source == "sample":
         words = sample_vectors(config.missing)
     else:
-        raise ValueError(f"{folder} does not carry its word vectors; give vectors= (--vectors), the file that it was trained with")
+        raise ValueError(
+            f"{folder} does not carry its word vectors; give vectors= (--vectors), the file that it was trained with"
+        )
     data = config.data
     return Model(
         network,

@@ -15,7 +15,8 @@ from towers.cli import main
 from ..helpers.forked import Forks
 from ..helpers.predicting import WORDS, make_model
 
-PAIRS = "sentence1\tsentence2\tlabel\n" + "the dog runs\tthe cat sleeps fast well\t1\n" * 4
+PAIRS = "".join(f"the dog runs\tthe cat sleeps fast well\t{label}\n" for label in (1, 1, 0, 0))
+PAIRS = "sentence1\tsentence2\tlabel\n" + PAIRS
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_missing_files_and_columns(folder, capsys, command):
     assert "absent.tsv: No such file or directory" in refused(folder, capsys, command, table, "absent.tsv")
     assert "kept: " in refused(folder, capsys, command, table, "kept")
     assert "kept: is a folder; name a file" in refused(folder, capsys, command, "--vectors", "kept")
-    assert "only sentence1, sentence2, label; say which with left_column or right" in refused(
+    assert "only sentence1, sentence2, label; say which with --left-column or --right" in refused(
         folder, capsys, command, "--left-column", "xyz"
     )
     assert "absent.txt: No such file" in refused(folder, capsys, command, "--vectors", "absent.txt")
@@ -136,7 +137,7 @@ def test_missing_files_and_columns(folder, capsys, command):
         ("1.5", "line 3: label is 1.5; the label range is 0 to 1"),
         (
             "-1",
-            "line 3: label is -1; the label range is 0 to 1. -1 usually marks a missing label (3 rows have it): leave",
+            "line 3: label is -1; the label range is 0 to 1. -1 usually marks a missing label (1 row has it): leave",
         ),
     ],
 )
@@ -194,6 +195,11 @@ def test_words_that_come_twice_are_kept_first_and_counted(folder, capsys, comman
         Path("v").write_text(GOOD)
         assert run(command, "--vectors", "v") == 0
         assert Path("out.tsv").read_text() == first
+
+
+def test_equal_labels_are_refused(folder, capsys):
+    Path("pairs.tsv").write_text(PAIRS.replace("\t0\n", "\t1\n"))
+    assert "train: all 4 labels of pairs.tsv are equal, so there is nothing to learn" in refused(folder, capsys, "fit")
 
 
 @BOTH

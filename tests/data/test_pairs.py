@@ -203,7 +203,7 @@ def test_classes_that_are_numbers_are_in_the_order_of_numbers() -> None:
 def test_a_missing_label_beside_names_is_named_itself() -> None:
     for missing in (None, "", float("nan")):
         table = {"sentence1": ["a"] * 3, "sentence2": ["b"] * 3, "label": ["x", "y", missing]}
-        with pytest.raises(ValueError, match="row 3: label is (empty|nan); expected the name of a class"):
+        with pytest.raises(ValueError, match=r"row 3: label is (empty|nan); expected the name of a class"):
             SentencePairs.from_table(table, classes="found")
 
 

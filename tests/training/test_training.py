@@ -550,7 +550,10 @@ def labelled(labels, classes=None):
 
 @pytest.mark.parametrize(
     ("labels", "classes", "said"),
-    [([1.0] * 6, None, "all 6 labels of memory are equal"), ([1] * 4, ["no", "yes"], "all 4 labels of memory are 'yes'")],
+    [
+        ([1.0] * 6, None, "all 6 labels of memory are equal"),
+        ([1] * 4, ["no", "yes"], "all 4 labels of memory are 'yes'"),
+    ],
 )
 def test_equal_labels_are_nothing_to_learn(labels, classes, said):
     model = small_model() if classes is None else TwoTowers(outputs=2)

@@ -20,7 +20,7 @@ from towers.data.packaged_vectors import is_packaged
 from towers.ensemble import Ensemble
 from towers.model import Tower, TwoTowers
 from towers.training import presets
-from towers.training.doubts import doubts
+from towers.training.doubts import check_values, doubts
 from towers.training.fitting import learn, resumed_settings
 from towers.training.folders import DEFAULT_FOLDER
 from towers.training.history import History
@@ -139,6 +139,7 @@ def _way_on(where: Progress, settings: Settings) -> str:
 def _work(run: Run, given: Mapping[str, Any], settings: Settings, tell: Report) -> None:
     """Load, train, measure, save."""
     data = common.load(_of_pairs(given), build(given, settings, vector_width=1), _preset(given))
+    check_values(data.parts["train"])
     model = build(given, settings, data.vectors.width, data.parts["train"])
     tell.start(data, model, run)
     if run.writes:

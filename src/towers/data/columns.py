@@ -30,10 +30,7 @@ class Columns(NamedTuple):
         if split not in SPLITTERS:
             raise ValueError(f"split ({split!r}) must be one of {', '.join(SPLITTERS)}")
         divide = SPLITTERS[split]
-        return [
-            self._words(name, row, cell, divide, empty)
-            for row, cell in enumerate(self.column(name, _SIDES))
-        ]
+        return [self._words(name, row, cell, divide, empty) for row, cell in enumerate(self.column(name, _SIDES))]
 
     def labels(self, name: str, label_range: tuple[float, float]) -> list[float]:
         """A column of labels, mapped from `label_range` to 0 to 1."""

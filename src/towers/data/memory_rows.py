@@ -33,7 +33,8 @@ class MemoryRows(Rows):
         super().__init__(name, names, [], range(1, count + 1))
         self.twice = {name for name in names if names.count(name) > 1}
         index: Any = getattr(cast(Any, table), "index", None)  # of pandas
-        self.hidden_names: set[str] = set(getattr(index, "names", None) or ()) - set(names)
+        named: list[Any] = list(getattr(index, "names", None) or [])
+        self.hidden_names = {str(own) for own in named if own is not None and own not in names}
 
     def column(self, name: str) -> list[Any]:
         """The cells of a column."""

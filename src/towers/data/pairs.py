@@ -106,10 +106,10 @@ class SentencePairs:
         `separator` is the character between the fields of a CSV file. None: the comma; or what an Excel line `sep=;`
         says; or `;`, a tab or `|`, if the header has one of these and no comma. A name that ends in .gz is gzip.
 
-        `classes`: labels are names of classes, of any number; True: those that the file has, sorted, as numbers if
-        all are numbers; or their names in an order; "found": as True if no label is a number, else False. `yes`: the label is 1 where the column has this
-        name, and 0 elsewhere. `second_label_column` is a column beside the label: of classes, or with
-        `second_label_range` of degrees.
+        `classes`: labels are names of classes, of any number; True: those that the file has, sorted, as numbers if all
+        are numbers; or their names in an order; "found": as True if no label is a number, else False. `yes`: the label
+        is 1 where the column has this name, and 0 elsewhere. `second_label_column` is a column beside the label: of
+        classes, or with `second_label_range` of degrees.
 
         Raises:
             ValueError: a column is missing; those that exist are listed, with the nearest name.
