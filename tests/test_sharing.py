@@ -186,6 +186,15 @@ def test_a_model_replaces_another_that_has_no_metrics(tmp_path, quick):
     assert equal(TwoTowers.load(tmp_path), other)
 
 
+def test_what_is_loaded_is_in_evaluation(tmp_path, quick):
+    sizes = {"vector_width": 4, "filters": 4, "pool": 2, "hidden": 3}
+    one, other = (TwoTowers(Tower(**sizes), Tower(**sizes), dropout=0.5, word_dropout=0.5) for _ in range(2))
+    for kind, model in ((TwoTowers, one), (Ensemble, Ensemble([one, other]))):
+        model.save_pretrained(tmp_path)
+        for loaded in (kind.from_pretrained(tmp_path), kind.load(tmp_path)):
+            assert not any(part.training for part in loaded.modules())
+
+
 def test_metrics_of_other_weights_are_refused(run, tmp_path, quick):
     before = contents(run)
     other = small()

@@ -102,7 +102,7 @@ class Ensemble(TwoTowers):
 
     @classmethod
     def load(cls, folder: str | PathLike[str], *, device: torch.device | str | None = None) -> Self:
-        """An ensemble that `save` wrote. Raises what `TwoTowers.load` does."""
+        """An ensemble that `save` wrote, in evaluation. Raises what `TwoTowers.load` does."""
         config, weights = checkpoint.read(folder)
         with checkpoint.explained(folder):
             members: list[TwoTowers] = []
@@ -110,7 +110,7 @@ class Ensemble(TwoTowers):
                 start = f"members.{place}."
                 own = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
                 members.append(TwoTowers.of_config(sizes, own))
-            model = cls(members)
+            model = cls(members).eval()
         return model if device is None else model.to(device)
 
 

@@ -573,7 +573,9 @@ class TwoTowers(Shareable):
 
     @classmethod
     def load(cls, folder: str | PathLike[str], *, device: torch.device | str | None = None) -> Self:
-        """A model that `save` wrote, on the CPU unless a device is given.
+        """A model that `save` wrote, on the CPU unless a device is given, in evaluation: without dropout.
+
+        Before a training that goes on, call `train()`, as for a model of huggingface_hub; `towers.training.fit` does.
 
         Raises:
             ImportError: safetensors is not installed.
@@ -588,7 +590,7 @@ class TwoTowers(Shareable):
                 "towers.ensemble.Ensemble.load(folder).each() gives its members, each a TwoTowers"
             )
         with checkpoint.explained(folder):
-            model = cls.of_config(config["model"], weights)
+            model = cls.of_config(config["model"], weights).eval()
         return model if device is None else model.to(device)
 
     @classmethod

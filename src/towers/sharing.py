@@ -50,7 +50,7 @@ class Shareable(nn.Module):
 
     @classmethod
     def load(cls, folder: str | PathLike[str], *, device: torch.device | str | None = None) -> Self:
-        """A module that `save` wrote."""
+        """A module that `save` wrote, in evaluation."""
         raise NotImplementedError
 
     def save_pretrained(
@@ -162,6 +162,8 @@ class Shareable(nn.Module):
         device: torch.device | str | None = None,
     ) -> Self:
         """A model from a folder, or from the Hugging Face hub. Nothing but safetensors and JSON is read.
+
+        It is in evaluation, as from `load`: without dropout. Call `train()` before a training that goes on.
 
         Args:
             pretrained_model_name_or_path: a folder that `save`, `save_pretrained` or `towers fit` wrote; else the name

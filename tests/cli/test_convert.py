@@ -64,6 +64,16 @@ def test_what_is_not_carried_over_is_said(variants, capsys):
     assert "both towers are one" in capsys.readouterr().out
 
 
+def test_an_optimizer_is_not_carried_over_in_silence(shared, capsys):
+    assert main(["convert", str(shared / "keras" / "model_after_training.keras"), "a"]) == 0
+    assert (
+        "note: the optimizer is not carried over: towers.keras.load_optimizer(PATH, model) reads"
+        in capsys.readouterr().out
+    )
+    assert main(["convert", str(shared / "keras" / "model.keras"), "b"]) == 0
+    assert "optimizer" not in capsys.readouterr().out
+
+
 def test_lambdas_and_like(variants, capsys):
     assert main(["convert", str(variants / "lambdas.keras"), "a", "--lambda", "sqNone=squeeze"]) == 0
     assert main(["convert", str(variants / "lambdas.weights.h5"), "b", "--like", "a"]) == 0
@@ -122,7 +132,8 @@ def test_refusals_leave_nothing(variants, capsys):
     told = refused(capsys, "other", "a.keras")
     assert "towers convert: a.keras: the model has parts that the network of Keras has not: outputs=2; only" in told
     assert "several: holds an ensemble" in refused(capsys, "several", "a.keras")
-    assert "Give like=" in refused(capsys, variants / "sizes.weights.h5", "model")
+    assert "Give --like DIR, a folder with" in refused(capsys, variants / "sizes.weights.h5", "model")
+    assert "say so: --lambda sqNone=squeeze (or" in refused(capsys, variants / "lambdas.keras", "model")
 
 
 def test_a_conversion_that_is_wrong_is_noticed(variants, capsys, monkeypatch):

@@ -20,9 +20,12 @@ from torch.nn import functional as F
 
 import towers.keras
 from towers import PhraseConv, RaggedLSTM, Tower, TwoTowers
+from towers.answers import Model
+from towers.data import WordVectors
 from towers.keras.graph import read_graph
 from towers.keras.masks import mask_of
 from towers.keras.read_network import convert
+from towers.keras.recognise import recognise
 
 VARIANTS = Path(__file__).parent / "variants.zip"
 NAMES = ("sizes", "right_first", "shared_layers", "shared_model", "nested_sequential", "conv1d", "embedding",
@@ -107,6 +110,49 @@ def test_load_warns_where_training_would_differ(variants, tmp_path):
             towers.keras.load(file)
         assert len(caught) == 1
         assert caught[0].filename == __file__
+
+
+def test_load_warns_where_a_call_differs(variants, tmp_path):
+    def drawn(layers, config):
+        layer = next(layer for layer in layers.values() if layer["class_name"] == "Dropout")
+        layer["inbound_nodes"][0]["kwargs"] = {"training": True}
+
+    path = changed(variants / "operators.keras", tmp_path / "a.keras", drawn)
+    for file, told in (
+        (variants / "right_first.keras", "right_first.keras: the file's first input, 'zwei', is the right sentence"),
+        (variants / "logits.keras", "ends without a sigmoid: TwoTowers.forward is its output"),
+        (path, "(Dropout): was called with training=True: in Keras model(x) draws at random"),
+    ):
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            towers.keras.load(file)
+        assert [told in str(entry.message) for entry in caught].count(True) == 1
+        assert {entry.filename for entry in caught} == {__file__}
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    graph = read_graph(config, "a.h5")
+    with pytest.raises(ValueError, match=r"Dropout.: was called with training=True, so that Keras 1 and 2 draw"):
+        recognise(graph, {}, 2)
+
+
+def test_what_is_loaded_is_in_evaluation(tmp_path):
+    towers.keras.save(TwoTowers(dropout=0.5), tmp_path / "a.keras")
+    model = towers.keras.load(tmp_path / "a.keras")
+    assert not any(part.training for part in model.modules())
+    assert model.dropout.p == 0.5
+
+
+def test_a_model_of_towers_load_is_refused_with_what_to_do(tmp_path):
+    model = Model(TwoTowers(), WordVectors(["tea"], torch.ones(1, 300)))
+    for call in (
+        lambda: towers.keras.save(model, tmp_path / "a.keras"),
+        lambda: towers.keras.load(tmp_path / "a.keras", like=model),
+        lambda: towers.keras.load_optimizer(tmp_path / "a.keras", model),
+    ):
+        with pytest.raises(TypeError, match=r"(model|like) is Model; a TwoTowers belongs there: give its network"):
+            call()
+    with pytest.raises(TypeError, match=r"model is int; a TwoTowers belongs there$"):
+        towers.keras.save(3, tmp_path / "a.keras")
+    assert not list(tmp_path.iterdir())
 
 
 # The network of the original, in every format (files made by Keras, beside the repository).
@@ -388,7 +434,7 @@ def test_another_network_is_refused_with_what_differs(variants, tmp_path, name):
 
 
 def test_weights_alone_need_like(variants):
-    with pytest.raises(ValueError, match=r"Give like=TwoTowers.*conv2d: \(3, 12, 1, 10\), \(10,\)"):
+    with pytest.raises(ValueError, match=r"\(conv2d: \(3, 12, 1, 10\), \(10,\).*Give like=TwoTowers"):
         towers.keras.load(variants / "sizes.weights.h5")
     with pytest.raises(ValueError, match="belongs there"):
         towers.keras.load(variants / "sizes.weights.h5", like=TwoTowers())
@@ -670,6 +716,10 @@ def test_an_optimizer_that_cannot_be_read_says_why(variants, tmp_path, shared):
         towers.keras.load_optimizer(shared / "keras" / "model.keras", model)
     with pytest.raises(ValueError, match="optimizer is another network's"):
         towers.keras.load_optimizer(path, TwoTowers(dense=3), kind="adam")
+    with pytest.raises(
+        ValueError, match=r"its left.conv.weight has other numbers than model's; .* towers\.keras\.load reads"
+    ):
+        towers.keras.load_optimizer(path, TwoTowers(), kind="adam")
     with pytest.raises(ValueError, match="holds weights alone"):
         towers.keras.load_optimizer(variants / "sizes.weights.h5", model)
 

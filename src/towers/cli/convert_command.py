@@ -75,12 +75,16 @@ def _is_keras(path: Path) -> bool:
 
 
 def _inwards(arguments: argparse.Namespace) -> None:
+    from towers.keras.network_plan import Needs
     from towers.keras.parity import largest_difference
     from towers.keras.read_network import convert
     from towers.model import TwoTowers
 
     like = None if arguments.like is None else TwoTowers.load(arguments.like)
-    found = convert(arguments.source, like, dict(map(_lambda, arguments.lambdas)))
+    try:
+        found = convert(arguments.source, like, dict(map(_lambda, arguments.lambdas)))
+    except Needs as error:
+        raise ValueError(f"{error.problem} {error.option}") from None
     difference = _checked(arguments.source, largest_difference(arguments.source, found))
     folder = Path(tempfile.mkdtemp(dir=arguments.target.absolute().parent, prefix=f".{arguments.target.name}."))
     try:

@@ -20,9 +20,10 @@ def load(
     """Read the network of a Keras file.
 
     Reads `.keras` (a zip or an unpacked folder) and `.weights.h5` of Keras 3, and `.h5` of Keras 1, 2 and 3. Left is
-    the first operand of Subtract. TwoTowers.probability gives what the network gave in Keras. What Keras does not train
-    is not trained here (requires_grad is False): layers that are frozen there (trainable=False), and the biases, zeros,
-    of layers with use_bias=False. Dropout on the difference is TwoTowers's `dropout`.
+    the first operand of Subtract. The model is in evaluation, and TwoTowers.probability gives what the network gave in
+    Keras; call `train()` before a training that goes on. What Keras does not train is not trained here (requires_grad
+    is False): layers that are frozen there (trainable=False), and the biases, zeros, of layers with use_bias=False.
+    Dropout on the difference is TwoTowers's `dropout`.
 
     Args:
         path: the file.
@@ -34,12 +35,15 @@ def load(
     Raises:
         ImportError: pyfive is not installed.
         OSError: the file cannot be read.
+        TypeError: `like` is no TwoTowers.
         ValueError: the file is damaged, its network is not two towers, or `like` is missing or does not fit; the
             message names the layer and what differs.
 
     Warns:
         UserWarning: a training that goes on would differ from Keras's: the network has regularizers, constraints, or
-            dropout in another place than on the difference, which are left out.
+            dropout in another place than on the difference, which are left out. Or a call differs: the file's first
+            input is the right sentence, its network ends without a sigmoid, or dropout was called with training=True,
+            which is refused in files of Keras 1 and 2.
 
     >>> import tempfile
     >>> from towers import TwoTowers, keras
@@ -51,7 +55,11 @@ def load(
     """
     from towers.keras.read_network import convert
 
+    if like is not None:
+        _check_model("like", like)
     found = convert(path, like, lambdas or {})
+    if called := found.plan.called:
+        warnings.warn(f"{fspath(path)}: {'; '.join(called)}", stacklevel=2)
     if differs := found.trained_otherwise:
         warnings.warn(
             f"{fspath(path)}: computes what it did in Keras, but is trained otherwise: {'; '.join(differs)}",
@@ -73,6 +81,7 @@ def save(model: TwoTowers, path: str | PathLike[str]) -> None:
     Raises:
         ImportError: h5py is not installed.
         OSError: the file cannot be written.
+        TypeError: `model` is no TwoTowers, such as what `towers.load` gives: that has one, its `network`.
         ValueError: the name has another end; a layer of a tower was replaced; parameters are of several dtypes, of one
             that Keras's files do not hold, or not finite; or gates are the hard sigmoid of Keras 2.
 
@@ -90,6 +99,7 @@ def save(model: TwoTowers, path: str | PathLike[str]) -> None:
     """
     from towers.keras.write_network import write_network
 
+    _check_model("model", model)
     write_network(model, path)
 
 
@@ -103,16 +113,18 @@ def load_optimizer(
 
     Args:
         path: a file with the network and the state of its Adam.
-        model: what the optimizer trains.
+        model: what the optimizer trains, with the weights of the file; call its `train()` before the next step.
         kind: "adam" where the file's config names no optimizer but you know that it was Adam.
         lambdas: as in `load`.
 
     Raises:
         ImportError: pyfive is not installed.
         OSError: the file cannot be read.
+        TypeError: `model` is no TwoTowers.
         ValueError: the file names another optimizer or none, its Adam has what KerasAdam has not (decay, clipping,
-            AMSGrad, a schedule), it holds no state, or the state is another network's; or `model` trains what Keras
-            does not, a frozen layer or the bias of one with use_bias=False: freeze it with requires_grad_(False).
+            AMSGrad, a schedule), it holds no state, or the state is another network's; or `model` has other weights, or
+            trains what Keras does not, a frozen layer or the bias of one with use_bias=False: freeze it with
+            requires_grad_(False).
 
     Warns:
         UserWarning: training goes on otherwise than in Keras: dropout, regularizers or constraints are left out.
@@ -129,6 +141,7 @@ def load_optimizer(
     """
     from towers.keras.read_optimizer import read_optimizer
 
+    _check_model("model", model)
     return read_optimizer(path, model, kind, lambdas or {})
 
 
@@ -164,3 +177,9 @@ def convert_layer(path: str | PathLike[str], name: str) -> nn.Module:
     from towers.keras.read_layer import read_layer
 
     return read_layer(path, name)
+
+
+def _check_model(argument: str, model: object) -> None:
+    if not isinstance(model, TwoTowers):
+        more = ": give its network" if isinstance(getattr(model, "network", None), TwoTowers) else ""
+        raise TypeError(f"{argument} is {type(model).__name__}; a TwoTowers belongs there{more}")

@@ -47,6 +47,13 @@ class KerasFile:
         return None if self.version is None else self.version[0]
 
     @property
+    def has_optimizer(self) -> bool:
+        """Whether it holds the state of an optimizer that has made a step: more than its count and its rate."""
+        if self.legacy:
+            return len(self.hdf5.texts("optimizer_weights", "weight_names") or ()) > 2
+        return len(self.hdf5.names("optimizer/vars")) > 2
+
+    @property
     def legacy_root(self) -> str:
         """Where the layers of a legacy file lie."""
         return "model_weights" if self.hdf5.names("model_weights") else "/"

@@ -6,6 +6,20 @@ from towers.keras.graph import Layer
 from towers.keras.settings import has_bias
 
 
+class Needs(ValueError):
+    """An argument is missing.
+
+    Attributes:
+        problem: without what to do.
+        argument: what to do, in Python.
+        option: what to do, in the words of the command.
+    """
+
+    def __init__(self, problem: str, argument: str, option: str) -> None:
+        super().__init__(f"{problem} {argument}")
+        self.problem, self.argument, self.option = problem, argument, option
+
+
 @dataclass(frozen=True)
 class TowerPlan:
     """One tower as Keras has it: its layers and sizes."""
@@ -34,8 +48,9 @@ class TowerPlan:
 class NetworkPlan:
     """A network of two towers: `left` is the first operand of the difference.
 
-    `training` says what acts in training only, and is left out; `remarks` what else the user should know. `dropout` is
-    that of the states' difference; `word_dropout` is never said by a file.
+    `training` says what acts in training only, and is left out; `called` what calls of the model differ from Keras's;
+    `remarks` what else the user should know. `dropout` is that of the states' difference; `word_dropout` is never said
+    by a file.
     """
 
     left: TowerPlan
@@ -48,6 +63,7 @@ class NetworkPlan:
     training: tuple[str, ...] = ()
     dropout: float = 0.0
     word_dropout: float = 0.0
+    called: tuple[str, ...] = ()
 
     @property
     def shared(self) -> bool:

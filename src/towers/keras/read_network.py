@@ -28,7 +28,7 @@ from towers.keras.layer_arrays import (
     weight_paths,
     weights_of,
 )
-from towers.keras.network_plan import NetworkPlan, TowerPlan
+from towers.keras.network_plan import Needs, NetworkPlan, TowerPlan
 from towers.keras.recognise import recognise
 from towers.model import Tower, TwoTowers
 
@@ -51,14 +51,16 @@ class Converted:
     """What became of a file.
 
     Attributes:
-        model: in evaluation's and training's default state, with the file's numbers.
+        model: in evaluation, with the file's numbers.
         plan: what was recognised.
         moves: every array, in the order of the model.
+        optimizer: whether the file has the state of one, which is not read here.
     """
 
     model: TwoTowers
     plan: NetworkPlan
     moves: tuple[Move, ...]
+    optimizer: bool = False
 
     @property
     def trained_otherwise(self) -> tuple[str, ...]:
@@ -75,7 +77,9 @@ class Converted:
             f"{layer}: has no bias: {name} is zeros, and is not trained" for name, layer in self.plan.without_bias()
         ]
         lost = ["what is not trained is trained again in a model from a saved folder"] if frozen or biases else []
-        return (*self.plan.remarks, *self.trained_otherwise, *frozen, *biases, *lost)
+        if self.optimizer:
+            lost.append("the optimizer is not carried over: towers.keras.load_optimizer(PATH, model) reads its state")
+        return (*self.plan.called, *self.plan.remarks, *self.trained_otherwise, *frozen, *biases, *lost)
 
 
 def convert(path: str | PathLike[str], like: TwoTowers | None, lambdas: Mapping[str, str]) -> Converted:
@@ -86,7 +90,7 @@ def convert(path: str | PathLike[str], like: TwoTowers | None, lambdas: Mapping[
     if like is not None:
         _refuse_other_sizes(file, model, like)
     _fill(file, model, {f"{part.ours}.{name}": array for part in parts for name, array in part.arrays.items()})
-    return Converted(model, plan, tuple(move for part in parts for move in part.moves()))
+    return Converted(model.eval(), plan, tuple(move for part in parts for move in part.moves()), file.has_optimizer)
 
 
 def plan_of(file: KerasFile, like: TwoTowers | None, lambdas: Mapping[str, str]) -> NetworkPlan:
@@ -100,6 +104,8 @@ def plan_of(file: KerasFile, like: TwoTowers | None, lambdas: Mapping[str, str])
     graph = read_graph(file.config, file.name)
     try:
         return recognise(graph, lambdas, file.major)
+    except Needs as error:
+        raise Needs(f"{file.name}: {error.problem}", error.argument, error.option) from None
     except ValueError as error:
         raise ValueError(f"{file.name}: {error}") from None
 
@@ -190,9 +196,14 @@ def _plan_of_weights(file: KerasFile, like: TwoTowers | None) -> NetworkPlan:
     layers = list(_layers_with_weights(file))
     if like is None:
         sizes = "; ".join(f"{layer.name}: {', '.join(map(str, shapes))}" for layer, shapes in layers)
-        raise ValueError(
-            f"{file.name}: holds weights alone: the length of a fixed tower, the gates' function and the sides are not "
-            f"in it. Give like=TwoTowers(Tower(…), Tower(words=…), dense=…) of its sizes. It has {sizes or 'no arrays'}"
+        problem = (
+            f"{file.name}: holds weights alone ({sizes or 'no arrays'}): the length of a fixed tower, the gates' "
+            "function and the sides are not in it. Give"
+        )
+        raise Needs(
+            problem,
+            "like=TwoTowers(Tower(…), Tower(words=…), dense=…) of its sizes",
+            "--like DIR, a folder with a network of its sizes",
         )
     towers = list(dict.fromkeys((like.left, like.right)))
     found: dict[str, list[Layer]] = {kind: [] for kind in KINDS}
@@ -208,8 +219,8 @@ def _plan_of_weights(file: KerasFile, like: TwoTowers | None) -> NetworkPlan:
     plans = [_plan_like(*those) for those in zip(towers, found["Conv"], found["LSTM"], strict=True)]
     remark = f"weights alone: {found['Conv'][0].name} and {found['LSTM'][0].name} were taken for the left tower"
     dense, logit = found["Dense"]
-    drops = [0.0 if part is None else part.p for part in (like.dropout, like.word_dropout)]
-    plan = NetworkPlan(plans[0], plans[-1], dense, logit, like.dense.out_features, True, (remark,), (), *drops)
+    drop, word_drop = (0.0 if part is None else part.p for part in (like.dropout, like.word_dropout))
+    plan = NetworkPlan(plans[0], plans[-1], dense, logit, like.dense.out_features, True, (remark,), (), drop, word_drop)
     for name, layer in plan.layers():
         parameters = like.get_submodule(name).parameters()
         layer.trainable = any(parameter.requires_grad for parameter in parameters)

@@ -14,7 +14,7 @@ from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import KerasFile, open_keras
 from towers.keras.layer_arrays import Shape, weight_paths
 from towers.keras.network_plan import NetworkPlan
-from towers.keras.read_network import as_tensors, parts_of, plan_of
+from towers.keras.read_network import as_tensors, convert, parts_of
 from towers.model import TwoTowers
 from towers.optim import KerasAdam
 
@@ -38,7 +38,8 @@ def read_optimizer(
     file = open_keras(path)
     settings = _settings(file, kind)
     iteration, rate, moments = _State(file).read()
-    plan = plan_of(file, None, lambdas)
+    found = convert(path, None, lambdas)
+    plan = found.plan
     _refuse_trained(file, plan, model)
     owned = _trainable(file)
     firsts, seconds = moments[: len(owned)], moments[len(owned) :]
@@ -50,7 +51,7 @@ def read_optimizer(
     step = file.hdf5.array(iteration, ())
     settings.setdefault("lr", float(file.hdf5.array(rate, ())) if rate is not None else 1e-3)
     optimizer = KerasAdam(model.parameters(), **settings)
-    found: list[dict[str, torch.Tensor]] = []
+    states: list[dict[str, torch.Tensor]] = []
     for places in (firsts, seconds):
         by_layer: dict[str, list[str]] = {}
         for (layer, _), place in zip(owned, places, strict=True):
@@ -70,8 +71,9 @@ def read_optimizer(
             for name, array in part.arrays.items()
             if not plan.is_frozen(f"{part.ours}.{name}")
         }
-        found.append(as_tensors(arrays))
-    _set_state(file, optimizer, plan, model, int(step), *found)
+        states.append(as_tensors(arrays))
+    _set_state(file, optimizer, plan, model, int(step), *states)
+    _refuse_other_weights(file, found.model, model)
     if plan.training:
         warnings.warn(
             f"{file.name}: training goes on otherwise than in Keras: {'; '.join(plan.training)}", stacklevel=3
@@ -88,6 +90,16 @@ def _refuse_trained(file: KerasFile, plan: NetworkPlan, model: TwoTowers) -> Non
             f"{file.name}: there the layers of {', '.join(trained)} are frozen, or have no bias; in model they are "
             f"trained. Freeze them first: {freeze}"
         )
+
+
+def _refuse_other_weights(file: KerasFile, theirs: TwoTowers, ours: TwoTowers) -> None:
+    """Moments of gradients of other weights would lead a training astray."""
+    for (name, wanted), found in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        if not torch.equal(wanted.to(found.dtype), found.detach().cpu()):
+            raise ValueError(
+                f"{file.name}: its {name} has other numbers than model's; the optimizer goes with the model that "
+                "towers.keras.load reads from this file, before it is trained further"
+            )
 
 
 def _settings(file: KerasFile, kind: str | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from towers.keras.graph import Call, Graph, Layer, Source
-from towers.keras.network_plan import NetworkPlan, TowerPlan
+from towers.keras.network_plan import Needs, NetworkPlan, TowerPlan
 from towers.keras.settings import (
     ALLOWED,
     check_settings,
@@ -28,6 +28,7 @@ _IDENTITIES = {
     "ActivityRegularization",
     "Identity",
 }
+_DRAWING = _IDENTITIES - {"ActivityRegularization", "Identity"}
 _NUMBERS = (int, float)
 _RESHAPES = {"Reshape", "Squeeze", "ExpandDims", "TFOpLambda"}
 _TF_FUNCTIONS = {
@@ -76,7 +77,7 @@ class _Reading:
     graph: Graph
     lambdas: Mapping[str, str]
     major: int | None
-    remarks: list[str] = field(default_factory=list[str])
+    called: list[str] = field(default_factory=list[str])
     training: list[str] = field(default_factory=list[str])
     dropout: float = 0.0
 
@@ -92,7 +93,7 @@ class _Reading:
             raise ValueError(f"{logit}: has {setting(logit, 'units', 'output_dim')} units and activation {last!r}; "
                              "the last layer of two towers is Dense(1), sigmoid or linear")  # fmt: skip
         if last == "linear":
-            self.remarks.append("the file's network ends without a sigmoid: TwoTowers.forward is its output")
+            self.called.append("the file's network ends without a sigmoid: TwoTowers.forward is its output")
         step, dense, activation = self._dense(step, "the hidden Dense of the head")
         if activation != "relu":
             raise ValueError(f"{dense}: activation is {activation!r}; the head's first Dense has relu")
@@ -109,13 +110,16 @@ class _Reading:
         if (left.conv is right.conv) != (left.lstm is right.lstm):
             raise ValueError(f"{left.conv} and {left.lstm}: the towers share one and not the other; share both or none")
         self._note_sides(left, right)
+        self._note_draws(self.graph, always=False)
         for layer in self.graph.all_layers():
             if only := training_only(layer):
                 self.training.append(f"{layer}: {', '.join(only)}: acts in training only, and is not carried over")
         units = size(dense, "units", "output_dim")
         training = tuple(dict.fromkeys(self.training))
-        remarks = tuple(dict.fromkeys(self.remarks))
-        return NetworkPlan(left, right, dense, logit, units, last == "sigmoid", remarks, training, self.dropout)
+        called = tuple(dict.fromkeys(self.called))
+        return NetworkPlan(
+            left, right, dense, logit, units, last == "sigmoid", (), training, self.dropout, called=called
+        )
 
     def _pass(self, layer: Layer) -> None:
         """Note a layer that changes nothing but a training."""
@@ -126,9 +130,26 @@ class _Reading:
         order = [source.layer for source in self.graph.inputs]
         names = (left.source.name, right.source.name)
         if all(name in order for name in names) and order.index(names[0]) > order.index(names[1]):
-            self.remarks.append(
+            self.called.append(
                 f"the file's first input, {names[1]!r}, is the right sentence: left is what Subtract subtracts from"
             )
+
+    def _note_draws(self, graph: Graph, *, always: bool) -> None:
+        """Layers that were called with training=True, themselves or a model that they are inside of."""
+        for layer in graph.layers.values():
+            draws = always or any(call.options.get("training") for call in layer.calls)
+            if layer.graph is not None:
+                self._note_draws(layer.graph, always=draws)
+            elif draws and (layer.kind in _DRAWING or any("dropout" in name for name in training_only(layer))):
+                if self.major != 3:
+                    raise ValueError(
+                        f"{layer}: was called with training=True, so that Keras 1 and 2 draw at random in predict too; "
+                        "no model of ours does"
+                    )
+                self.called.append(
+                    f"{layer}: was called with training=True: in Keras model(x) draws at random, and predict(x) does "
+                    "not; this model does so in training alone"
+                )
 
     # From the score back to the towers.
 
@@ -205,9 +226,11 @@ class _Reading:
 
     def _lambda(self, layer: Layer) -> str:
         if layer.name not in self.lambdas:
-            raise ValueError(
-                f"{layer}: is code, which is not read; if you know what it does, say so: "
-                f'lambdas={{"{layer.name}": "squeeze"}} (or {", ".join(map(repr, WORDS_FOR_LAMBDAS[1:]))})'
+            words = ", ".join(map(repr, WORDS_FOR_LAMBDAS[1:]))
+            raise Needs(
+                f"{layer}: is code, which is not read; if you know what it does, say so:",
+                f'lambdas={{"{layer.name}": "squeeze"}} (or {words})',
+                f"--lambda {layer.name}=squeeze (or {words})",
             )
         return self.lambdas[layer.name]
 
