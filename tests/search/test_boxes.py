@@ -108,5 +108,8 @@ def test_removing_and_loading_keep_boxes_right(whole_budget: None, tmp_path: Pat
 def test_an_order_has_each_item_once():
     torch.manual_seed(0)
     rows = torch.randint(3, (5000, 4)).float()  # many equal keys
-    order = topk_call.order(rows, torch.ones(4))
-    assert torch.equal(order.sort().values, torch.arange(5000))
+    moved, ids = rows.clone(), torch.arange(5000)
+    topk_call.arrange(moved, ids, torch.ones(4))
+    assert torch.equal(ids.sort().values, torch.arange(5000))
+    assert torch.equal(moved, rows[ids])
+    assert not torch.equal(ids, torch.arange(5000))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Self
@@ -20,8 +21,11 @@ from towers.search.allowed import Allowed, Exclude, Ids, allowed
 from towers.search.candidates import best_of_candidates
 from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
-from towers.search.items import BLOCK, BOX, Items, lay_out
+from towers.search.items import BLOCK, BOX, Items, Rows, lay_out
 from towers.search.sentences import SentenceModel, Sentences, network_of
+
+PART = 1 << 19
+"""Items whose rows lie in one part until they are laid out: each is given back to the system when it was copied."""
 
 
 class Index:
@@ -91,9 +95,8 @@ class Index:
         if not self._head.is_finite():
             raise ValueError("Index: a weight of the model's head is not finite")
         self._fingerprint = fingerprint(model)
-        no_rows = torch.empty(0, self._head.dense, dtype=self._head.dtype)
-        self._items = lay_out(no_rows, torch.empty(0, dtype=torch.int64), self._head.weights)
-        self._added = list[tuple[Tensor, Tensor]]()
+        self._items = lay_out((), 0, self._head)
+        self._added = list[Rows]()
         self._next_id = 0
         self.pairs_computed = 0
         self.exact = True
@@ -121,10 +124,10 @@ class Index:
         if not isinstance(items, Tensor):
             return self.add(self._states(items, "add", "items", self.side), ids)
         own = self._new_ids(ids, len(items))
-        rows = self._rows(items, "add", "items")
-        if not len(own):
+        parts = [self._rows(items, "add", "items", first) for first in range(0, len(items), PART)]
+        if not parts:
             return
-        self._added.append((rows, own))
+        self._added.extend(zip(parts, own.split(PART), strict=True))
         self._next_id = max(self._next_id, int(own.max()) + 1)
 
     def _states(self, sentences: Sentences, call: str, name: str, side: Side) -> Tensor:
@@ -138,28 +141,34 @@ class Index:
         own = ids.detach().to("cpu", torch.int64, copy=True)
         if len(own) and int(own.min()) < 0:
             raise ValueError(f"Index.add: ids has {int(own.min())}; an id is at least 0")
-        distinct, counts = own.unique(return_counts=True)
-        if len(distinct) < len(own):
-            raise ValueError(f"Index.add: ids has {int(distinct[counts > 1][0])} more than once")
-        used = distinct[self._laid_out().places(distinct) >= 0]
+        if bool((own.diff() <= 0).any()):
+            distinct, counts = own.unique(return_counts=True)
+            if len(distinct) < len(own):
+                raise ValueError(f"Index.add: ids has {int(distinct[counts > 1][0])} more than once")
+        if not len(own) or int(own.min()) >= self._next_id:
+            return own
+        waiting = torch.cat([own.new_empty(0), *(ids for _, ids in self._added)])
+        used = own[(self._items.places(own) >= 0) | torch.isin(own, waiting)]
         if len(used):
             raise ValueError(
-                f"Index.add: ids has {int(used[0])}, which an item of the index has; remove that item first"
+                f"Index.add: ids has {int(used.min())}, which an item of the index has; remove that item first"
             )
         return own
 
-    def _rows(self, states: Tensor, call: str, name: str) -> Tensor:
-        rows = self._head.item_rows(states)
-        if not bool(torch.isfinite(rows).all()):
-            row = int((~torch.isfinite(rows).all(1)).nonzero()[0])
+    def _rows(self, states: Tensor, call: str, name: str, first: int = 0) -> Tensor:
+        """The rows of a part of states, those from `first` on."""
+        rows = self._head.item_rows(states[first : first + PART])
+        if rows.numel() and not bool(torch.isfinite(torch.stack(rows.aminmax())).all()):
+            row = first + int((~torch.isfinite(rows).all(1)).nonzero()[0])
             raise ValueError(f"Index.{call}: {name}[{row}] is not finite (NaN or infinity), or too large to be scored")
         return rows
 
     def _laid_out(self) -> Items:
         if self._added:
-            rows = torch.cat([self._items.rows(0, len(self._items)), *(rows for rows, _ in self._added)])
-            ids = torch.cat([self._items.ids, *(ids for _, ids in self._added)])
-            self._items, self._added = lay_out(rows, ids, self._head.weights), []
+            parts, count = self._added, len(self)
+            self._added = []
+            added = (parts.pop() for _ in range(len(parts)))
+            self._items = lay_out(chain(added, self._items.parts(PART)), count, self._head)
         return self._items
 
     @contract
@@ -271,8 +280,9 @@ class Index:
             raise ValueError(f"Index.remove: no item has the id {int(own[places < 0][0])}")
         kept = torch.ones(len(items), dtype=torch.bool)
         kept[places] = False
-        rows = items.rows(0, len(items))[kept]
-        self._items = lay_out(rows, items.ids[kept], self._head.weights, ordered=True)
+        masks = reversed(kept.split(PART))
+        left = ((rows[own], ids[own]) for (rows, ids), own in zip(items.parts(PART), masks, strict=False))
+        self._items = lay_out(left, int(kept.sum()), self._head, ordered=True)
 
     # On disk.
 

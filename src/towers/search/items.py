@@ -1,14 +1,24 @@
 """The items of an index as the scan reads them: sixteen side by side, "blocks dense 16", and boxes of them."""
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from towers.kernels.cpu import topk_call
 from towers.kernels.cpu.topk_call import BLOCK, BOX
+from towers.search.compared import Compared
+from towers.search.head import Head
+
+TURNED = 1 << 10
+"""Blocks that are turned at a time."""
+
+Rows = tuple[Tensor, Tensor]
+"""Rows of items, "count dense", and their ids, "count" int64."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,12 @@ class Items:
         blocks = self.blocks[start : -(-last // BLOCK)]
         return blocks.transpose(1, 2).flatten(0, 1)[first - start * BLOCK : last - start * BLOCK]
 
+    def parts(self, size: int) -> Iterator[Rows]:
+        """The rows and the ids of so many items at a time, from the last to the first."""
+        for first in reversed(range(0, len(self), size)):
+            last = min(first + size, len(self))
+            yield self.rows(first, last), self.ids[first:last]
+
     def rows_at(self, places: Tensor) -> Tensor:
         """The rows of the items at these places, "places dense"."""
         return self.blocks[places // BLOCK, :, places % BLOCK]
@@ -54,30 +70,47 @@ class Items:
         return torch.where(own[at] == ids, places[at], -1)
 
 
-def lay_out(rows: Tensor, ids: Tensor, weights: Tensor | None, *, ordered: bool = False) -> Items:
-    """Items of rows "count dense"; with C code in an order that makes boxes small, unless they have it (`ordered`).
+def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, ordered: bool = False) -> Items:
+    """`count` items of some parts; with C code in an order that makes boxes small, unless they have it (`ordered`).
 
-    Without `weights` there are no boxes.
+    Each part is copied before the next is asked for, and all else is done in place: memory holds what is laid out, and
+    one part more or 8 bytes more for each item. Heads without `weights` have no boxes.
+
+    Args:
+        parts: from the last to the first: what was allocated last is what the system takes back first.
+        count: their items.
+        head: made the rows.
+        ordered: whether they have that order.
     """
-    bounds = None
-    if weights is not None and len(rows) > BOX and topk_call.serves(rows.dtype):
+    blocks = torch.empty(-(-count // BLOCK), head.dense, BLOCK, dtype=head.dtype)
+    filled, weights = blocks.view(-1, head.dense), head.weights  # rows, until they are turned
+    ids, last = torch.empty(count, dtype=torch.int64), count
+    for some, own in parts:
+        filled[last - len(own) : last], ids[last - len(own) : last] = some, own
+        last -= len(own)
+    filled[count:] = math.inf
+    rows, bounds = filled[:count], None
+    if weights is not None and BOX < count < topk_call.MANY and topk_call.serves(rows.dtype):
         if not ordered:
-            order = topk_call.order(rows, weights)
-            rows, ids = rows[order], ids[order]
+            topk_call.arrange(rows, ids, weights)
         bounds = _blocks(_bounds(rows, weights))
     largest = max(float(bound.abs()) for bound in rows.aminmax()) if rows.numel() else 0.0
-    return Items(_blocks(rows), ids, largest, bounds)
+    _turn(blocks)
+    return Items(blocks, ids, largest, bounds)
+
+
+def _turn(blocks: Tensor) -> None:
+    """What lies in blocks as rows, "16 dense" each, becomes "dense 16", some blocks at a time."""
+    count, dense, _ = blocks.shape
+    for first in range(0, count, TURNED):
+        some = blocks[first : first + TURNED]
+        some.copy_(some.view(-1, BLOCK, dense).transpose(1, 2).clone(memory_format=torch.contiguous_format))
 
 
 def _blocks(rows: Tensor) -> Tensor:
     """Rows "count dense" as "blocks dense 16", filled up with +inf."""
-    count, dense = rows.shape
-    blocks = torch.full((-(-count // BLOCK), dense, BLOCK), math.inf, dtype=rows.dtype)
-    whole = count // BLOCK
-    blocks[:whole] = rows[: whole * BLOCK].view(whole, BLOCK, dense).transpose(1, 2)
-    if count % BLOCK:
-        blocks[whole, :, : count % BLOCK] = rows[whole * BLOCK :].T
-    return blocks
+    filled = F.pad(rows, (0, 0, 0, -len(rows) % BLOCK), value=math.inf)
+    return filled.view(-1, BLOCK, rows.shape[1]).transpose(1, 2).contiguous()
 
 
 def _bounds(rows: Tensor, weights: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
 """What an index asks of a loaded model: the states of sentences, and scores in its own range."""
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from towers.model import TwoTowers
 from towers.search.head import Side
 
-Sentences = Iterable[str | Sequence[str]]
-"""Sentences: strings, or lists of words."""
+Sentences = Iterable[Any]
+"""Sentences: strings, or lists of words. `encode` looks at them: a contract that did would divide a tensor of a million
+states into rows, for it can be iterated over as well."""
 
 
 class SentenceModel(Protocol):

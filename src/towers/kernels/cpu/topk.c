@@ -312,11 +312,12 @@ BY_THREADS(topk_search) {
     free(heaps), free(walking), free(tops), free(ranks), leave(rows), leave(upper);
 }
 
-/* The order of the items in which neighbours are alike, so that boxes are small: a k-d tree whose leaves are boxes. */
+/* Items in an order in which neighbours are alike, so that boxes are small: a k-d tree whose leaves are boxes. Sorted are
+   keys, of 8 bytes for floats; the items move at the end, and in place. */
 
 typedef struct {
     REAL value;
-    int64_t item;
+    uint32_t item;
 } Key;
 
 /* The `at` smallest keys come first. */
@@ -344,12 +345,12 @@ static void select_smallest(Key *keys, int64_t count, int64_t at) {
 }
 
 /* Along the number that moves scores the most, as seen in a sample. */
-static int64_t widest(const REAL *rows, const int64_t *items, int64_t count, int64_t dense, const REAL *weights,
-                      REAL *low, REAL *high) {
+static int64_t widest(const REAL *rows, const Key *keys, int64_t count, int64_t dense, const REAL *weights, REAL *low,
+                      REAL *high) {
     const int64_t step = count / 1024 + 1;
     for (int64_t k = 0; k < dense; k++) low[k] = INFINITY, high[k] = -INFINITY;
     for (int64_t i = 0; i < count; i += step) {
-        const REAL *row = rows + items[i] * dense;
+        const REAL *row = rows + keys[i].item * dense;
         for (int64_t k = 0; k < dense; k++) {
             low[k] = row[k] < low[k] ? row[k] : low[k];
             high[k] = row[k] > high[k] ? row[k] : high[k];
@@ -361,23 +362,44 @@ static int64_t widest(const REAL *rows, const int64_t *items, int64_t count, int
     return best;
 }
 
-/* rows "count dense"; items "count", of which these change places. Halves are whole boxes. */
-static void split(const REAL *rows, int64_t *items, int64_t count, int64_t dense, const REAL *weights, Key *keys,
-                  REAL *bounds) {
+/* rows "count dense"; keys "count", of which these change places. Halves are whole boxes. */
+static void split(const REAL *rows, Key *keys, int64_t count, int64_t dense, const REAL *weights, REAL *bounds) {
     const int64_t own = BLOCK * BOX, boxes = (count + own - 1) / own;
     if (boxes < 2) return;
-    const int64_t axis = widest(rows, items, count, dense, weights, bounds, bounds + dense), half = boxes / 2 * own;
-    for (int64_t i = 0; i < count; i++) keys[i] = (Key){rows[items[i] * dense + axis], items[i]};
+    const int64_t axis = widest(rows, keys, count, dense, weights, bounds, bounds + dense), half = boxes / 2 * own;
+    for (int64_t i = 0; i < count; i++) keys[i].value = rows[keys[i].item * dense + axis];
     select_smallest(keys, count, half);
-    for (int64_t i = 0; i < count; i++) items[i] = keys[i].item;
-    split(rows, items, half, dense, weights, keys, bounds);
-    split(rows, items + half, count - half, dense, weights, keys, bounds);
+    split(rows, keys, half, dense, weights, bounds);
+    split(rows, keys + half, count - half, dense, weights, bounds);
 }
 
-EXPORT void NAME(topk_order)(const REAL *rows, int64_t *items, int64_t count, int64_t dense, const REAL *weights) {
+/* Each place gets the row and the id of its key's item, along the cycles of the permutation; keys become those of the
+   places themselves. */
+static void move(REAL *rows, int64_t *ids, Key *keys, int64_t count, int64_t dense, REAL *row) {
+    const size_t size = (size_t)dense * sizeof(REAL);
+    for (int64_t first = 0; first < count; first++) {
+        if (keys[first].item == first) continue;
+        const int64_t id = ids[first];
+        memcpy(row, rows + first * dense, size);
+        int64_t at = first;
+        while (keys[at].item != first) {
+            const int64_t from = keys[at].item;
+            memcpy(rows + at * dense, rows + from * dense, size);
+            ids[at] = ids[from], keys[at].item = (uint32_t)at, at = from;
+        }
+        memcpy(rows + at * dense, row, size);
+        ids[at] = id, keys[at].item = (uint32_t)at;
+    }
+}
+
+/* rows "count dense" and ids "count" of fewer than 2^32 items change places; 0 if there was no memory. */
+EXPORT int64_t NAME(topk_arrange)(REAL *rows, int64_t *ids, int64_t count, int64_t dense, const REAL *weights) {
     Key *keys = malloc((size_t)(count + 1) * sizeof(Key));
+    if (!keys) return 0;
     REAL *bounds = room(2 * dense);
-    for (int64_t i = 0; i < count; i++) items[i] = i;
-    split(rows, items, count, dense, weights, keys, bounds);
+    for (int64_t i = 0; i < count; i++) keys[i] = (Key){0, (uint32_t)i};
+    split(rows, keys, count, dense, weights, bounds);
+    move(rows, ids, keys, count, dense, bounds);
     free(keys), leave(bounds);
+    return 1;
 }

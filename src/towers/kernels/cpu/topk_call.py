@@ -16,6 +16,8 @@ BLOCK, BOX = 16, 128
 """Items that lie side by side, and items of a box."""
 AT_ONCE, MOST = 8, 64
 """Queries that meet a block of items together, and the most that a thread takes at a time."""
+MANY = 1 << 32
+"""Items are put in order if they are fewer."""
 BUDGET = 2
 """A query walks over the boxes if these may hold its best in one of this number of items at most."""
 
@@ -88,13 +90,17 @@ def search(
     return scores, found, computed
 
 
-def order(rows: Tensor, weights: Tensor) -> Tensor:
-    """An order of the items "count dense" in which those of a box are alike: a k-d tree, "count" int64."""
-    rows, weights = rows.contiguous(), weights.contiguous()
-    items = torch.empty(len(rows), dtype=torch.int64)
-    at = [c_void_p(tensor.data_ptr()) for tensor in (rows, items, weights)]
-    _code(rows).topk_order(at[0], at[1], c_int64(len(rows)), c_int64(rows.shape[1]), at[2])
-    return items
+def arrange(rows: Tensor, ids: Tensor, weights: Tensor) -> None:
+    """Rows "count dense", and their ids "count" int64, change places so that those of a box are alike: a k-d tree.
+
+    Both must be contiguous, and fewer than `MANY`. It takes 8 bytes of memory for each row of float32.
+
+    Raises:
+        MemoryError: there is none.
+    """
+    at = [c_void_p(tensor.data_ptr()) for tensor in (rows, ids, weights.contiguous())]
+    if not _code(rows).topk_arrange(at[0], at[1], c_int64(len(rows)), c_int64(rows.shape[1]), at[2]):
+        raise MemoryError(f"there is no memory to lay {len(rows)} items out")
 
 
 def _code(like: Tensor) -> Code:
