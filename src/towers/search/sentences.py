@@ -1,16 +1,24 @@
 """What an index asks of a loaded model: the states of sentences, and scores in its own range."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from towers.model import TwoTowers
 from towers.search.head import Side
 
-Sentences = Iterable[Any]
-"""Sentences: strings, or lists of words. `encode` looks at them: a contract that did would divide a tensor of a million
-states into rows, for it can be iterated over as well."""
+if TYPE_CHECKING:
+    Sentences = Iterable[Any]
+else:
+
+    class _NoTensor(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, Iterable) and not isinstance(value, Tensor)
+
+    class Sentences(metaclass=_NoTensor):
+        """Sentences: strings, or lists of words; `encode` looks at them. A tensor of states can be iterated over too,
+        and is none."""
 
 
 class SentenceModel(Protocol):
