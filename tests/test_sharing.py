@@ -186,6 +186,60 @@ def test_a_model_replaces_another_that_has_no_metrics(tmp_path, quick):
     assert equal(TwoTowers.load(tmp_path), other)
 
 
+def test_a_card_of_towers_is_written_again(model, tmp_path, quick):
+    card = tmp_path / "README.md"
+    model.save_pretrained(tmp_path, license="mit")
+    first = card.read_text("utf8")
+    other = TwoTowers(
+        Tower(vector_width=4, filters=6, pool=2, hidden=3), Tower(vector_width=4, filters=6, pool=2, hidden=3)
+    )
+    other.save_pretrained(tmp_path)
+    text = card.read_text("utf8")
+    assert "| filters | 6 | 6 |" in text
+    assert text.startswith("---\nlicense: mit\n")
+    model.save_pretrained(tmp_path)
+    assert card.read_text("utf8") == first
+    model.save_pretrained(tmp_path, license="cc-by-4.0")
+    assert "license: cc-by-4.0\n" in card.read_text("utf8")
+    card.write_text(first.replace("Two towers read", "My two towers read"), "utf8")
+    other.save_pretrained(tmp_path)
+    assert "My two towers read" in card.read_text("utf8")
+
+
+def test_arguments_of_the_mixin_that_are_not_taken_say_what_to_do(model, tmp_path):
+    for name, hint in (
+        ("map_location", "say device"),
+        ("strict", "weights that"),
+        ("config", "config.json is written"),
+    ):
+        with pytest.raises(TypeError, match=rf"^from_pretrained takes no {name}: {hint}"):
+            TwoTowers.from_pretrained(tmp_path, **{name: None})
+    with pytest.raises(TypeError, match=r"^save_pretrained takes no model_card_kwargs: README\.md can be"):
+        model.save_pretrained(tmp_path, model_card_kwargs={})
+    with pytest.raises(TypeError, match=r"^push_to_hub takes no allow_patterns: all files"):
+        model.push_to_hub("me/pairs", allow_patterns="*")
+    with pytest.raises(TypeError, match=r"^from_pretrained takes no sizes$"):
+        TwoTowers.from_pretrained(tmp_path, sizes=3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_that_could_not_be_loaded_is_not_saved(tmp_path):
+    class Own(TwoTowers):
+        def __init__(self, width):
+            super().__init__(Tower(vector_width=width), Tower(vector_width=width))
+
+    class Other(TwoTowers):
+        def __init__(self, *towers, **head):
+            super().__init__(*towers, **head)
+
+    for save in (Own(4).save, Own(4).save_pretrained):
+        with pytest.raises(ValueError, match=r"^Own has an __init__ of its own, .* \(too many positional arguments\)"):
+            save(tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+    Other(Tower(vector_width=4), Tower(vector_width=4)).save(tmp_path / "other")
+    assert isinstance(Other.load(tmp_path / "other"), Other)
+
+
 def test_what_is_loaded_is_in_evaluation(tmp_path, quick):
     sizes = {"vector_width": 4, "filters": 4, "pool": 2, "hidden": 3}
     one, other = (TwoTowers(Tower(**sizes), Tower(**sizes), dropout=0.5, word_dropout=0.5) for _ in range(2))

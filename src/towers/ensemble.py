@@ -94,6 +94,7 @@ class Ensemble(TwoTowers):
 
     def save(self, folder: str | PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
         """Write all members to one folder, as `TwoTowers.save`. Raises what that does."""
+        self.refuse_other_init(self.members)
         weights: dict[str, Tensor] = {}
         for place, member in enumerate(self.each()):
             weights |= {f"members.{place}.{name}": value for name, value in member.own_weights().items()}

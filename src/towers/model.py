@@ -544,10 +544,14 @@ class TwoTowers(Shareable):
 
         Raises:
             ImportError: safetensors is not installed.
-            ValueError: `extra` has an entry "format" or "towers", which are written anyway.
+            ValueError: `extra` has an entry "format" or "towers", which are written anyway; or the class has an
+                `__init__` of its own that does not take what `load` would give it.
             OSError: the folder cannot be written.
         """
-        checkpoint.write(folder, {**(extra or {}), "model": self.sizes()}, self.own_weights())
+        sizes = self.sizes()
+        head = {name: value for name, value in sizes.items() if name not in ("left", "right")}
+        self.refuse_other_init(self.left, self.right, **head)
+        checkpoint.write(folder, {**(extra or {}), "model": sizes}, self.own_weights())
 
     def own_weights(self) -> dict[str, Tensor]:
         """All weights by name, those of a shared tower once."""

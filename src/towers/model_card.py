@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,9 @@ SIZES = ("words", "vector_width", "kernel_words", "filters", "pool", "hidden", "
 ORIGINS = {"glove-6b-50d": "glove-6b-50d: GloVe 6B, by Pennington, Socher and Manning (2014), PDDL 1.0"}
 """Word vectors that are asked for by name, with their source and licence."""
 
+
+MARK = re.compile(r"<!-- towers wrote this card; a changed one is kept: ([0-9a-f]{16}) -->\n?\Z")
+LICENSED = re.compile(r"^license: (\S+)$", re.MULTILINE)
 
 PARTS = ("bidirectional", "reduce", "word_map", "word_maximum", "word_mean")
 
@@ -55,7 +59,24 @@ def card(
         *_data(config),
         *_contracts(model),
     ]
-    return "\n\n".join(sections) + "\n"
+    text = "\n\n".join(sections) + "\n\n"
+    return f"{text}<!-- towers wrote this card; a changed one is kept: {_digest(text)} -->\n"
+
+
+def is_own(text: str) -> bool:
+    """Whether `card` wrote a text, and nobody changed it since."""
+    mark = MARK.search(text)
+    return mark is not None and mark[1] == _digest(text[: mark.start()])
+
+
+def license_of(text: str) -> str | None:
+    """The licence that a card of ours names."""
+    found = LICENSED.search(text)
+    return None if found is None else found[1]
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def _front(license: str | None) -> str:

@@ -5,10 +5,11 @@ Names and arguments are those of huggingface_hub's `PyTorchModelHubMixin`, which
 fit.
 """
 
+import inspect
 import json
 import re
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from os import PathLike
@@ -21,7 +22,7 @@ from torch import nn
 
 from towers import checkpoint
 from towers.checkpoint import CONFIG, VECTORS, WEIGHTS
-from towers.model_card import card, check_license
+from towers.model_card import card, check_license, is_own, license_of
 
 CARD = "README.md"
 METRICS = "metrics.json"
@@ -29,6 +30,18 @@ OF_A_RUN = (METRICS, "curves.png", VECTORS)
 FILES = (*OF_A_RUN, CARD, WEIGHTS, CONFIG)
 """What is shared, in the order in which it is written: a folder with a config is complete."""
 REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+NOT_TAKEN = {
+    "map_location": "say device",
+    "strict": "weights that do not fit are always refused",
+    "proxies": "set the variable HTTPS_PROXY",
+    "resume_download": "what was downloaded in part is always continued",
+    "config": "config.json is written from the model, and read with its weights",
+    "model_card_kwargs": "README.md can be written first, and is kept",
+    **dict.fromkeys(("allow_patterns", "ignore_patterns", "delete_patterns"), "all files of a model belong together"),
+}
+"""Arguments of the mixin that are not taken here, each with what to do."""
 
 
 class PushOptions(TypedDict, total=False):
@@ -53,6 +66,20 @@ class Shareable(nn.Module):
         """A module that `save` wrote, in evaluation."""
         raise NotImplementedError
 
+    def refuse_other_init(self, *arguments: object, **named: object) -> None:
+        """Refuse to save what `load` could not make again, from these arguments of its class.
+
+        Raises:
+            ValueError: the class has an `__init__` of its own that does not take them.
+        """
+        try:
+            inspect.signature(type(self)).bind(*arguments, **named)
+        except TypeError as error:
+            raise ValueError(
+                f"{type(self).__name__} has an __init__ of its own, which does not take what load would give it "
+                f"({error}), so it is not saved; let it take the arguments of the class that it is derived from"
+            ) from None
+
     def save_pretrained(
         self,
         save_directory: str | PathLike[str],
@@ -66,7 +93,8 @@ class Shareable(nn.Module):
         """Write the folder that `save` writes, and a README.md: a model card.
 
         The card has the sizes, the metrics, the names of the data, and the shape contracts with their proof, which
-        takes seconds. A README.md that is there is kept.
+        takes seconds. A README.md that is there is kept, unless it is a card that was written here and that nobody
+        changed: that one is written again, with its licence.
 
         Args:
             save_directory: it is created if there is none; a model in it is replaced.
@@ -82,26 +110,31 @@ class Shareable(nn.Module):
 
         Raises:
             ImportError: safetensors is not installed, or huggingface_hub, with `push_to_hub`.
-            TypeError: there are `push_options` without `push_to_hub`.
-            ValueError: `license` is no identifier, or there is a README.md already; `run` has other weights than this
+            TypeError: there are `push_options` without `push_to_hub`, or one that `push_to_hub` does not have.
+            ValueError: `license` is no identifier, or there is a README.md to be kept; the class has another `__init__`
+                than `load` needs; `run` has other weights than this
                 model, or is damaged; `save_directory` has metrics of other weights.
             OSError: `run` is missing or unfinished, the folder cannot be written, or the hub refuses.
         """
         folder = Path(save_directory)
         name = repo_id or folder.resolve().name
+        _refuse_unknown("save_pretrained", push_options.keys() - PushOptions.__annotations__)
         if push_options and not push_to_hub:
             raise TypeError(f"{next(iter(push_options))} goes with push_to_hub=True")
         check_license(license)
         if push_to_hub:
             _check_name("repo_id", name)
             _need_hub()
-        has_card = (folder / CARD).exists()
+        before = (folder / CARD).read_text("utf8", "replace") if (folder / CARD).is_file() else None
+        has_card = before is not None and not is_own(before)
         if license is not None and has_card:
             raise ValueError(
                 f"license: {folder / CARD} is kept as it is; write the licence into it, or remove it first"
             )
         with TemporaryDirectory() as scratch:
             whole = Path(scratch) / "model"
+            if before is not None and not has_card:
+                license = license or license_of(before)
             self._assemble(whole, _run_of(folder) if run is None else Path(run), name, license, given=run is not None)
             folder.mkdir(parents=True, exist_ok=True)
             for file in FILES:
@@ -138,9 +171,11 @@ class Shareable(nn.Module):
 
         Raises:
             ImportError: huggingface_hub or safetensors is not installed.
+            TypeError: there is another argument, such as one of the mixin that is not taken.
             ValueError: as in `save_pretrained`, or `repo_id` is malformed.
             OSError: `run` is missing, or the hub cannot be reached or refuses.
         """
+        _refuse_unknown("push_to_hub", push_options.keys() - PushOptions.__annotations__)
         _check_name("repo_id", repo_id)
         check_license(license)
         _need_hub()
@@ -160,6 +195,7 @@ class Shareable(nn.Module):
         local_files_only: bool = False,
         force_download: bool = False,
         device: torch.device | str | None = None,
+        **model_kwargs: object,
     ) -> Self:
         """A model from a folder, or from the Hugging Face hub. Nothing but safetensors and JSON is read.
 
@@ -174,14 +210,17 @@ class Shareable(nn.Module):
             local_files_only: do not ask the hub; take what was downloaded before.
             force_download: download again what was downloaded before.
             device: as in `load`.
+            model_kwargs: none: what the mixin takes beside these is refused, with what to do.
 
         Raises:
+            TypeError: there are `model_kwargs`.
             ImportError: safetensors is not installed, or huggingface_hub and this is no folder.
             FileNotFoundError: there is no such folder and no such model or revision on the hub, or it was never
                 downloaded and cannot be now; or a file is missing in it.
             ValueError: a file is damaged or of a newer format, has an unknown entry, or the weights do not fit.
             OSError: the hub refuses.
         """
+        _refuse_unknown("from_pretrained", model_kwargs)
         name = str(pretrained_model_name_or_path)
         if name and Path(name).is_dir():
             return cls.load(name, device=device)
@@ -220,6 +259,12 @@ class Shareable(nn.Module):
         with checkpoint.undamaged((run or place) / METRICS):
             text = card(self, name, config, metrics, license)
         (place / CARD).write_text(text, encoding="utf8")
+
+
+def _refuse_unknown(function: str, names: Iterable[str]) -> None:
+    for name in names:
+        hint = f": {NOT_TAKEN[name]}" if name in NOT_TAKEN else ""
+        raise TypeError(f"{function} takes no {name}{hint}")
 
 
 def _run_of(folder: Path) -> Path | None:
