@@ -224,11 +224,13 @@ def search(drawn: random.Random) -> None:
 
     from towers import Tower, TwoTowers
     from towers.search import Index
+    from towers.search import items as laid_out
 
+    laid_out.FEWEST = laid_out.BOX  # boxes for few items too
     hidden, dtype, k = drawn.choice((1, 6, 9)), drawn.choice((torch.float32, torch.float64)), drawn.choice((1, 7))
     towers = [Tower(vector_width=3, hidden=hidden) for _ in range(2)]
     model = TwoTowers(*towers, dense=drawn.choice((1, 5, 16))).to(dtype)
-    items, queries = (torch.randn(count, hidden, dtype=dtype) for count in (drawn.choice((9, 300)), 5))
+    items, queries = (torch.randn(count, hidden, dtype=dtype) for count in (drawn.choice((9, 300, 3000)), 5))
     index = Index(model)
     index.add(items)
     with torch.no_grad():

@@ -12,6 +12,7 @@ from tests.helpers.searching import all_scores, exact_model, exact_states, plain
 
 from towers.kernels.cpu import topk_call, why_not
 from towers.search import Index
+from towers.search import items as laid_out
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason="the C code cannot run")
 
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason="the C code cannot
 def whole_budget() -> Iterator[None]:
     """Queries walk, however many items they meet."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(laid_out, "FEWEST", laid_out.BOX)
         patch.setattr(topk_call, "BUDGET", 0.1)
         yield
 
@@ -64,6 +66,7 @@ def test_ties_across_boxes_go_to_the_smaller_ids(whole_budget: None):
 
 def test_queries_that_would_meet_too_many_boxes_meet_all_items(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(topk_call, "BUDGET", 2)
+    monkeypatch.setattr(laid_out, "FEWEST", laid_out.BOX)
     torch.manual_seed(0)
     model = plain_model(1, 16)
     for parameter, value in ((model.dense.weight, 1.0), (model.dense.bias, 3.0), (model.logit.weight, 0.5)):
@@ -113,3 +116,11 @@ def test_an_order_has_each_item_once():
     assert torch.equal(ids.sort().values, torch.arange(5000))
     assert torch.equal(moved, rows[ids])
     assert not torch.equal(ids, torch.arange(5000))
+
+
+def test_few_items_have_no_boxes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(laid_out, "FEWEST", 8192)
+    index = Index(plain_model())
+    for count, boxes in ((8192, False), (1, True)):
+        index.add(torch.randn(count, 3))
+        assert (index._laid_out().bounds is not None) == boxes

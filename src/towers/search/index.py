@@ -36,10 +36,10 @@ class Index:
     scores the smaller id comes first, at the boundary of k too, so that results do not depend on blocks or on the order
     of `add`. The index computes on the CPU.
 
-    With C code (`TOWERS_NATIVE`) the items lie in boxes with upper bounds of their scores, and a query skips the boxes
-    that cannot hold one of its best, where these are at least half of them. `pairs_computed` says how many pairs (and
-    bounds) the last search scored, and `exact` whether it was exact: all are, but those with `candidates`. `about` has
-    the texts by name that `save` was given; of a new index it is empty.
+    With C code (`TOWERS_NATIVE`) more than 8,192 items lie in boxes with upper bounds of their scores, and a query
+    skips the boxes that cannot hold one of its best, where these are at least half of them. `pairs_computed` says how
+    many pairs (and bounds) the last search scored, and `exact` whether it was exact: all are, but those with
+    `candidates`. `about` has the texts by name that `save` was given; of a new index it is empty.
 
     The index has a copy of the model's two dense layers: after more training, make a new one.
 

@@ -14,6 +14,8 @@ from towers.kernels.cpu.topk_call import BLOCK, BOX
 from towers.search.compared import Compared
 from towers.search.head import Head
 
+FEWEST = 8192
+"""Up to so many items are all compared: a walk over their boxes costs more than it saves."""
 TURNED = 1 << 10
 """Blocks that are turned at a time."""
 
@@ -90,7 +92,7 @@ def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, ordered
         last -= len(own)
     filled[count:] = math.inf
     rows, bounds = filled[:count], None
-    if weights is not None and BOX < count < topk_call.MANY and topk_call.serves(rows.dtype):
+    if weights is not None and FEWEST < count < topk_call.MANY and topk_call.serves(rows.dtype):
         if not ordered:
             topk_call.arrange(rows, ids, weights)
         bounds = _blocks(_bounds(rows, weights))
