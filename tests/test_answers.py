@@ -15,6 +15,8 @@ from towers.answers import Model
 from towers.cli import main
 from towers.data import SentencePairs, WordVectors
 from towers.data.kept_vectors import save_vectors
+from towers.training import evaluate, fit
+from towers.training.prediction import Predictor
 from towers.training.presets import PRESETS, build
 
 WORDS = ["the", "dog", "cat", "runs", "sleeps", "a"]
@@ -165,11 +167,36 @@ def test_a_fixed_tower_refuses_other_lengths_unless_it_was_trained_otherwise(fol
         (lambda model: model.encode("a dog"), "left sentences must be a list of sentences, not one string"),
         (lambda model: model.encode(LEFT, side="up"), r"side \('up'\) must be \"left\" or \"right\""),
         (lambda model: model.most_similar("a dog", LEFT, 0), r"k \(0\) must be at least 1"),
+        (lambda model: model.most_similar("a dog", LEFT, 2.0), r"k \(2.0\) must be a whole number"),
+        (lambda model: model.most_similar("a dog", LEFT, None), r"k \(None\) must be a whole number"),
+        (lambda model: model.score({"sentence1": "a dog", "sentence2": "a"}), "sentence1 is one string .'a dog'.; a"),
+        (lambda model: model.score("a", "a", class_name="x"), r"class_name \('x'\): this model answers with a score"),
     ],
 )
 def test_what_is_refused(folder: Path, call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(towers.load(folder))
+
+
+def test_its_network_is_asked_for(folder: Path) -> None:
+    model: Any = towers.load(folder)
+    pairs = SentencePairs([["a"]], [["a"]], [1.0]).with_vectors(WordVectors(["a"], torch.ones(1, 7)))
+    for call in (fit, evaluate, Predictor):
+        with pytest.raises(TypeError, match="model is Model, not TwoTowers: give its network"):
+            call(model, pairs)
+    with pytest.raises(TypeError, match=r"model is str, not TwoTowers$"):
+        evaluate("towers-run", pairs)  # type: ignore[arg-type]
+    told = repr(model)
+    assert told.startswith("Model(TwoTowers of ")
+    assert told.endswith(" parameters, scores: 0 to 1, vectors=" + repr(model._predictor.vectors) + ")")
+
+
+def test_what_is_no_folder_says_what_to_give(folder: Path) -> None:
+    for load in (towers.load, TwoTowers.load, TwoTowers.from_pretrained):
+        with pytest.raises(FileNotFoundError, match=r"~ is no folder for Python: give os.path.expanduser"):
+            load("~/no-such-run")
+    with pytest.raises(FileNotFoundError, match=r"model.safetensors: is a file; give the folder .*: towers-run$"):
+        towers.load("towers-run/model.safetensors")
 
 
 def test_a_sentence_without_a_known_word_is_named(folder: Path) -> None:

@@ -154,16 +154,43 @@ class Model(Evaluated):
         """Pairs, and encoded sentences, so far that had a sentence without a known word: their answers mean nothing."""
         return self._predictor.unknown
 
+    def __repr__(self) -> str:
+        network, vectors = self.network, self._predictor.vectors
+        low, high = self.label_range
+        answers = f"{low:g} to {high:g}" if self.classes is None else f"classes {', '.join(self.classes)}"
+        weights = sum(weight.numel() for weight in network.parameters())
+        return f"Model({type(network).__name__} of {weights:,} parameters, scores: {answers}, vectors={vectors!r})"
+
     @overload
-    def score(self, left: str, right: str) -> "float | dict[str, float]": ...  # pyright: ignore[reportOverlappingOverload]  (a string is Any)
+    def score(self, left: str, right: str, *, class_name: str | None = None) -> "float | dict[str, float]": ...  # pyright: ignore[reportOverlappingOverload]  (a string is Any)
     @overload
     def score(
-        self, left: Any, right: Any = None, *, tensor: Literal[False] = False, progress: bool | None = None
+        self,
+        left: Any,
+        right: Any = None,
+        *,
+        class_name: str | None = None,
+        tensor: Literal[False] = False,
+        progress: bool | None = None,
     ) -> "numpy.ndarray[Any, Any]": ...
     @overload
-    def score(self, left: Any, right: Any = None, *, tensor: Literal[True], progress: bool | None = None) -> Tensor: ...
     def score(
-        self, left: Any, right: Any = None, *, tensor: bool = False, progress: bool | None = None
+        self,
+        left: Any,
+        right: Any = None,
+        *,
+        class_name: str | None = None,
+        tensor: Literal[True],
+        progress: bool | None = None,
+    ) -> Tensor: ...
+    def score(
+        self,
+        left: Any,
+        right: Any = None,
+        *,
+        class_name: str | None = None,
+        tensor: bool = False,
+        progress: bool | None = None,
     ) -> "float | dict[str, float] | numpy.ndarray[Any, Any] | Tensor":
         """The score of two sentences, or the scores of many pairs.
 
@@ -171,24 +198,30 @@ class Model(Evaluated):
             left: a sentence, or many; without `right`: pairs of sentences, or a table with the columns of `columns`
                 (a frame of pandas or polars, a table of Arrow, a Hugging Face dataset, a dict of columns).
             right: the second sentence, or as many as there are left ones.
+            class_name: of a model with `classes`: the probability of this class is the score.
             tensor: return a tensor in place of an array.
             progress: show a progress bar; None: on a terminal, if there are thousands of pairs.
 
         Returns:
-            A float for two strings, otherwise an array of NumPy (pairs), float32. Of a model with `classes`: the
-            probability of each class, by its name, otherwise an array (pairs, classes).
+            A float for two strings, otherwise an array of NumPy (pairs), float32. Of a model with `classes`, without
+            `class_name`: the probability of each class, by its name, otherwise an array (pairs, classes).
 
         Raises:
             ValueError: a sentence has a number of words that its tower does not take, something is no sentence or no
-                pair of them (its place is named), or left and right are not equally many.
+                pair of them (its place is named), left and right are not equally many, or `class_name` is none of the
+                model's classes.
         """
+        output = None if class_name is None else self.output_of(class_name)
         if isinstance(left, str) and isinstance(right, str):
             (one,), (other,) = self._sentences.divide([left], "left"), self._sentences.divide([right], "right")
             answer = self._predictor.one(one, other)
+            if output is not None:
+                return float(answer[0, output])
             if self.classes is not None:
                 return dict(zip(self.classes, answer[0].tolist(), strict=True))
             return float(self._in_range(answer)[0])
         scores = self._scores(*self._sides(left, right), progress)
+        scores = scores if output is None else scores[:, output]
         return scores if tensor else scores.numpy()
 
     def _sides(self, left: Any, right: Any) -> tuple[list[Words], list[Words]]:
@@ -342,10 +375,12 @@ class Model(Evaluated):
         probabilities of the class `class_name`.
 
         Raises:
-            ValueError: k is less than 1, a tower does not take a sentence, or `class_name` is none of the model's
-                classes.
+            ValueError: k is less than 1 or no whole number, a tower does not take a sentence, or `class_name` is none
+                of the model's classes.
         """
         output = self.output_of(class_name)
+        if not hasattr(k, "__index__"):
+            raise ValueError(f"k ({k!r}) must be a whole number")
         if k < 1:
             raise ValueError(f"k ({k}) must be at least 1")
         queries = Distinct.of(self._states([query] if isinstance(query, str) else query, "left"))

@@ -161,9 +161,16 @@ def _check_section(path: Path, name: str, section: object, allowed: tuple[type, 
             raise ValueError(f"{path}: is damaged: {key!r} in {name!r} is {value!r}; mend the file")
 
 
+def home_hint(path: str) -> str:
+    """What to do about a path that begins with ~, which shells read, and Python does not."""
+    return f"; ~ is no folder for Python: give os.path.expanduser({path!r})" if path.startswith("~") else ""
+
+
 def _missing(path: Path) -> str:
+    if path.parent.is_file():
+        return f"{path.parent}: is a file; give the folder that it is in: {path.parent.parent}"
     if not path.parent.is_dir():
-        return f"{path.parent}: no folder"
+        return f"{path.parent}: no folder{home_hint(str(path.parent))}"
     if path.name == CONFIG and (path.parent / RESUME).is_file():
         return f"{path.parent}: its training has not ended; go on with: towers fit --resume {path.parent}"
     return f"{path}: there is no such file; a saved model has it beside {WEIGHTS}"

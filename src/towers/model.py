@@ -613,3 +613,14 @@ class TwoTowers(Shareable):
         again = {"right." + name[5:]: value for name, value in weights.items() if shared and name.startswith("left.")}
         model.load_state_dict({**weights, **again}, assign=True)  # each weight in the dtype in which it was saved
         return model
+
+
+def need_network(model: object) -> None:
+    """Check that something is a network, and not what `towers.load` returns, which has one.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(model, nn.Module):
+        has_one = isinstance(getattr(model, "network", None), TwoTowers)
+        raise TypeError(f"model is {type(model).__name__}, not TwoTowers{': give its network' if has_one else ''}")

@@ -225,7 +225,8 @@ class Shareable(nn.Module):
         if name and Path(name).is_dir():
             return cls.load(name, device=device)
         if not REPO_ID.fullmatch(name):
-            raise FileNotFoundError(f"{name!r}: no folder, and no name of a model on the hub, such as owner/name")
+            problem = "no folder, and no name of a model on the hub, such as owner/name"
+            raise FileNotFoundError(f"{name!r}: {problem}{checkpoint.home_hint(name)}")
         _need_hub()
         from huggingface_hub import snapshot_download
 

@@ -71,6 +71,11 @@ def test_classes_are_answered_by_name():
     assert many.shape == (2, 3)
     assert many[0].tolist() == pytest.approx([one[name] for name in model.classes], abs=1e-5)
     assert model.score([]).shape == (0, 3)
+    assert model.score("a cat sits", "a dog sits", class_name="SAME") == pytest.approx(one["SAME"], abs=1e-6)
+    pairs = [("a cat sits", "a dog sits"), ("a house", "not a dog")]
+    assert model.score(pairs, class_name="SAME").tolist() == many[:, model.classes.index("SAME")].tolist()
+    with pytest.raises(ValueError, match=r"class_name \('same'\) is none of them"):
+        model.score("a", "a", class_name="same")
     with pytest.raises(ValueError, match=r"answers with classes \(NEAR, OTHER, SAME\); class_name is missing"):
         model.similarity(["a"], ["a"])
     with pytest.raises(ValueError, match=r"class_name \('same'\) is none of them"):

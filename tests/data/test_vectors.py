@@ -183,3 +183,15 @@ def test_one_string_is_no_collection_of_words(tmp_path):
     for look_up in (vectors.look_up, vectors.ids):
         with pytest.raises(ValueError, match=r"words \('dog'\) is one string"):
             look_up("dog")
+
+
+def test_what_are_no_words_and_no_table(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("a 1 2\nb 3 4\n")
+    for wrong, told in ((None, "no string"), (["a", "b"], "a sentence, not a word: give the words of all sentences")):
+        with pytest.raises(ValueError, match=f"vocabulary has .* which is {told}"):
+            WordVectors.load(tmp_path / "v.txt", ["a", wrong])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="table is list; expected a tensor"):
+        WordVectors(["a"], [[1.0]])  # type: ignore[arg-type]
+    (tmp_path / "r.txt").write_bytes(b"a 1 2 3\r\rb 1 2 3\r\rc 1 2 3")
+    with pytest.raises(ValueError, match=r"r.txt, line 1: "):
+        WordVectors.load(tmp_path / "r.txt")

@@ -580,4 +580,5 @@ def test_classes_that_are_probably_no_classes_are_named():
     (numbers,) = said(*degrees)
     assert numbers.startswith("there are 21 classes, and 21 of them look like numbers ('0,0', '0,1', '0,2', …)")
     assert not said(*degrees[:20])
+    assert said("class", "other")[0].startswith("a class is named 'class', as the column that towers predict adds")
     assert not said("entailment", "neutral", "contradiction")

@@ -3,9 +3,9 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike, fspath
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class WordVectors:
 
     Raises:
         ValueError: `words` repeats a word, or has "".
-        ValueError: `table` is not "words width", or has a number that is not finite.
+        ValueError: `table` is no tensor, not "words width", or has a number that is not finite.
         ValueError: `missing` is neither "hash" nor "zero".
 
     >>> import torch
@@ -93,6 +93,8 @@ class WordVectors:
     ) -> None:
         if missing not in ("hash", "zero"):
             raise ValueError(f'missing ({missing!r}) must be "hash" or "zero"')
+        if not isinstance(table, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"table is {type(table).__name__}; expected a tensor: torch.as_tensor(table)")
         if table.dim() != 2 or len(table) != len(words):
             raise ValueError(
                 f"table {tuple(table.shape)} must be (words, width), with a row for each of {len(words)} words"
@@ -136,12 +138,12 @@ class WordVectors:
 
         Raises:
             ValueError: a line is bad (too few numbers, not a number, NaN or infinite, not UTF-8).
-            ValueError: `vocabulary` is one string.
+            ValueError: `vocabulary` is one string, or has something that is no string.
             ValueError: the file is empty, compressed, or ends before as many words as its header says.
             ValueError: `format` or `missing` is none of its choices.
         """
         _refuse_string("vocabulary", vocabulary)
-        wanted = None if vocabulary is None else {form for word in vocabulary for form in forms(word)}
+        wanted = None if vocabulary is None else {form for word in _words(vocabulary) for form in forms(word)}
         source = fspath(path)
         with open_vectors(source, format) as reader:
             words, table, scale, duplicates = keep(reader, wanted, first)
@@ -275,6 +277,15 @@ def _refuse_string(name: str, words: Iterable[str] | None) -> None:
     """Refuse a string: as a collection it would be a collection of letters, which is never intended."""
     if isinstance(words, str):
         raise ValueError(f"{name} ({words[:40]!r}) is one string; give a collection of words, such as [{words[:40]!r}]")
+
+
+def _words(words: Iterable[Any]) -> Iterator[str]:
+    """The words, each a string."""
+    for word in words:
+        if not isinstance(word, str):
+            kind = "a sentence, not a word: give the words of all sentences" if isinstance(word, list | tuple) else ""
+            raise ValueError(f"vocabulary has {word!r:.60}, which is {kind or 'no string'}")
+        yield word
 
 
 def hashed(text: str, width: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from towers.checkpoint import RESUME, undamaged
 from towers.data import SentencePairs
-from towers.model import TwoTowers
+from towers.model import TwoTowers, need_network
 from towers.training.borrow import Stop, borrowed, fitting_threads, own_random_state, quiet_lightning
 from towers.training.doubts import check_values, doubts
 from towers.training.frames import AnyVectors, described, keep_words, pairs_of
@@ -105,8 +105,8 @@ def fit(
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed, or that of `tensorboard`.
-        TypeError: `train` or `dev` is neither a SentencePairs nor a table, or an option or a name of `columns` is
-            unknown.
+        TypeError: `model` is no network, `train` or `dev` is neither a SentencePairs nor a table, or an option or a
+            name of `columns` is unknown.
         ValueError: there is a table without `vectors`, or `vectors` or `columns` without a table, or a cell is bad.
         ValueError: pairs are empty or without labels, the labels of `train` are all equal, a number is out of range,
             the device does not exist, `keep_best` or `precision` is unknown, or options exclude each other.
@@ -118,6 +118,7 @@ def fit(
         ConnectionError: another process of this training has ended.
     """
     require(*PACKAGES)
+    need_network(model)
     parts = pairs_of({"train": train} if dev is None else {"train": train, "dev": dev}, vectors, columns)
     for warning in doubts(parts):
         warnings.warn(warning, stacklevel=2)
@@ -257,10 +258,11 @@ def evaluate(
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed.
-        TypeError: `pairs` is not a SentencePairs.
+        TypeError: `pairs` is not a SentencePairs, or `model` no network.
         ValueError: the pairs are empty or without labels, or an argument is out of range.
         ValueError: the labels are of another number of classes than the model has outputs.
     """
+    need_network(model)
     measures = _measures(model, {"pairs": pairs}, second=model.second is not None and pairs.second is not None)
     logits, seconds = all_logits(model, pairs, batch_size, device, precision, progress)
     found = measures.of(logits, pairs)
@@ -285,7 +287,7 @@ def predict(
 
     Raises:
         ImportError: the packages of `towers[train]` are not installed.
-        TypeError: `pairs` is not a SentencePairs.
+        TypeError: `pairs` is not a SentencePairs, or `model` no network.
         ValueError: an argument is out of range.
     """
     logits, _ = all_logits(model, pairs, batch_size, device, precision, progress)
@@ -305,6 +307,7 @@ def all_logits(
     from towers.training import loop, trainers
 
     place = check_arguments(batch_size=batch_size, device=device, precision=precision)
+    need_network(model)
     _check_pairs("pairs", pairs)
     if len(pairs) == 0:
         return torch.empty((0,) if model.outputs == 1 else (0, model.outputs)), torch.empty(0)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from towers.data import SentencePairs
-from towers.model import TwoTowers
+from towers.model import TwoTowers, need_network
 
 Kind = Literal["binary", "bins", "classes"]
 SECOND = 0.3
@@ -55,8 +55,10 @@ def objective_of(model: TwoTowers, classes: Sequence[str] | None, *, named: str 
     """The objective of a model for labels: degrees, or (with their names) classes.
 
     Raises:
+        TypeError: it is no network, but what `towers.load` returns, or something else.
         ValueError: the model has another number of outputs than there are classes.
     """
+    need_network(model)
     outputs = model.outputs
     if classes is not None and outputs != len(classes):
         problem = f"labels are of {len(classes)} classes; the model has {_outputs(outputs)}"
