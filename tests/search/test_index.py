@@ -71,7 +71,7 @@ def searches(draw: st.DrawFn):
     return count, queries, ids, k, exclude, wanted, draw(st.integers(0, 9)), draw(st.integers(1, count))
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(searches(), st.booleans(), st.sampled_from(["left", "right"]))
 def test_any_search_is_that_of_sorting(search, mask: bool, side: str):
     count, queries, ids, k, exclude, wanted, seed, part = search
