@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace, task: Task, source: Path, unit: str) -> N
         raise ValueError("--address goes with --engine ray")
     out_format: TableFormat = arguments.out_format or format
     scorer = Scorer(arguments.model, task, vectors=arguments.vectors)
+    _check_engine(arguments)
     folder = _folder(arguments, scorer, paths, format, out_format)
     with folder.writing():
         _check_bad(folder, arguments.max_bad)
@@ -95,6 +96,17 @@ def _folder(
     return opened(out, options, given, first_plan, what=arguments.command)
 
 
+def _check_engine(arguments: argparse.Namespace) -> None:
+    """What an engine lacks is said before there is a folder."""
+    if arguments.engine == "ray":
+        from towers.scale.ray_engine import check_installed
+
+        check_installed()
+    elif (arguments.workers or 1) > cores():
+        problem = f"this process may use {cores()} cores; say --workers {cores()} or fewer"
+        raise ValueError(f"--workers {arguments.workers}: {problem}")
+
+
 def _work(arguments: argparse.Namespace, job: PartJob, parts: list[Part]) -> Iterator[Done]:
     if not parts:
         return
@@ -104,10 +116,7 @@ def _work(arguments: argparse.Namespace, job: PartJob, parts: list[Part]) -> Ite
         with closing(RayEngine(arguments.address, arguments.workers)) as engine:
             yield from engine(job, parts)
         return
-    workers: int = arguments.workers or 1
-    if workers > cores():
-        raise ValueError(f"--workers {workers}: this process may use {cores()} cores; say --workers {cores()} or fewer")
-    yield from run_local(job, parts, min(workers, len(parts)))
+    yield from run_local(job, parts, min(arguments.workers or 1, len(parts)))
 
 
 @contextmanager

@@ -52,9 +52,7 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None, workers: int | None) -> None:
-        for package in ("ray", "pyarrow"):
-            if find_spec(package) is None:
-                raise ImportError(f'{package} is not installed: pip install "towers[ray]"')
+        check_installed()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
         self.ray: Any = import_module("ray")
         self._own = not self.ray.is_initialized()
@@ -97,6 +95,17 @@ class RayEngine:
         """End the Ray that began here."""
         if self._own:
             self.ray.shutdown()
+
+
+def check_installed() -> None:
+    """Refuse to go on without Ray.
+
+    Raises:
+        ImportError: ray or pyarrow is not installed.
+    """
+    for package in ("ray", "pyarrow"):
+        if find_spec(package) is None:
+            raise ImportError(f'{package} is not installed: pip install "towers[ray]"')
 
 
 def checked_workers(workers: int | None, cpus: int) -> int:
