@@ -30,7 +30,7 @@ def as_on_a_gpu() -> Iterator[None]:
     with (
         patch.object(support, "runs_on", lambda device: True),
         patch.object(dispatch, "_on_device", lambda batch: True),
-        patch.object(fused, "_native", lambda _: None),
+        patch.object(fused, "_tensors", lambda _: None),
     ):
         yield
 

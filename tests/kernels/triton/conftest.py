@@ -69,7 +69,7 @@ def served(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> torch.devic
         from towers.kernels.triton import support
         from towers.layers import fused
 
-        monkeypatch.setattr(fused, "_native", lambda _: None)
+        monkeypatch.setattr(fused, "_tensors", lambda _: None)
         monkeypatch.setattr(fused, "_compiled", lambda tower, sentences, lengths: None)
         monkeypatch.setattr(support, "runs_on", lambda device: True)
         monkeypatch.setattr(dispatch, "_on_device", lambda batch: True)
