@@ -64,7 +64,7 @@ def card(
 
 
 def is_own(text: str) -> bool:
-    """Whether `card` wrote a text, and nobody changed it since."""
+    """Whether `card` wrote a text, and it has not been changed since."""
     mark = MARK.search(text)
     return mark is not None and mark[1] == _digest(text[: mark.start()])
 

@@ -93,7 +93,7 @@ class Shareable(nn.Module):
         """Write the folder that `save` writes, and a README.md: a model card.
 
         The card has the sizes, the metrics, the names of the data, and the shape contracts with their proof, which
-        takes seconds. A README.md that is there is kept, unless it is a card that was written here and that nobody
+        takes seconds. A README.md that is there is kept, unless it is a card that was written here and that no one
         changed: that one is written again, with its licence.
 
         Args:

@@ -188,7 +188,7 @@ class Index:
             exclude: ids that are not wanted: for all queries one tensor, set or list of ints; or for each query its
                 own, in a list, or in a tensor "queries excluded". An id that no item has changes nothing.
             filter: the ids that are wanted, or a mask of bools by id, one for each id from 0 to the largest.
-            candidates: at least k, such as 1000: a cheap function first chooses so many items for each query, and only
+            candidates: at least k, such as 1000: a cheap function first chooses this many for each query, and only
                 these are scored. The result is then not exact, and `exact` is False. Other heads than the dense layers
                 of one difference become faster so; the search of that head is cheap enough, and stays exact.
 

@@ -15,7 +15,7 @@ from towers.search.compared import Compared
 from towers.search.head import Head
 
 FEWEST = 8192
-"""Up to so many items are all compared: a walk over their boxes costs more than it saves."""
+"""Up to this number of items, all are compared: a walk over their boxes costs more than it saves."""
 TURNED = 1 << 10
 """Blocks that are turned at a time."""
 
@@ -54,7 +54,7 @@ class Items:
         return blocks.transpose(1, 2).flatten(0, 1)[first - start * BLOCK : last - start * BLOCK]
 
     def parts(self, size: int) -> Iterator[Rows]:
-        """The rows and the ids of so many items at a time, from the last to the first."""
+        """The rows and the ids of some items at a time, from the last to the first."""
         for first in reversed(range(0, len(self), size)):
             last = min(first + size, len(self))
             yield self.rows(first, last), self.ids[first:last]

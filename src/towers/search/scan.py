@@ -138,7 +138,7 @@ def hide(scores: Tensor, first: int, allowed: Allowed, unwanted: tuple[Tensor, T
 
 
 def _below(scores: Tensor, error: Tensor | None, times: int) -> Tensor:
-    """Scores less so many errors, rounded downwards."""
+    """Scores minus a number of errors, rounded downwards."""
     if error is None:
         return scores
     return torch.nextafter((scores.double() - times * error).to(scores.dtype), scores.new_tensor(-math.inf))

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import sympy
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from towers import PhraseConv, Ragged, RaggedLSTM, Tower
-from towers.contracts import modes
+from towers.contracts import contract, modes, verify
 from towers.contracts.proofs.layer_rules import expected_hidden_size
 from towers.contracts.proofs.ranges import Span
 from towers.contracts.proofs.shape_rules import Rules
@@ -139,6 +140,19 @@ def test_packing_and_unpacking(kind: type[nn.RNNBase]):
 
         unknown = {"longest": int(lengths.max()), "tokens": int(lengths.sum())}
         assert by_rule(call, sizes, unknown) == shapes(call(make, None))
+
+
+def test_max_pool1d_keeps_an_order_of_axes_as_its_gradient_does():
+    """Without gradients torch's result is contiguous, with them it is not: a view of it is not proven."""
+
+    class Viewed(nn.Module):
+        @contract(where=("time >= 4",))
+        def forward(self, x: Float[Tensor, "batch time 8"]) -> Float[Tensor, "batch n"]:
+            return F.max_pool1d(x.transpose(1, 2), 2).view(x.shape[0], -1)
+
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        Viewed()(torch.zeros(2, 6, 8, requires_grad=True))
+    assert verify(Viewed()).verdict not in ("proven", "holds if")
 
 
 def test_max_pool1d():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from towers.contracts.proofs.fast_meta import first_or_last, made_like, part_of
+from towers.contracts.proofs.fast_meta import first_or_last, lying, made, made_like, part_of, upright
 from towers.contracts.proofs.symbols import Symbols
 
 # Recurrent layers.
@@ -136,7 +136,9 @@ def max_pool1d(
         out = torch.sym_ite((out - 1) * stride >= input.shape[-1] + padding, out - 1, out)
     if out < 1:
         raise RuntimeError(f"max_pool1d() Invalid computed output size: {out}")
-    result = made_like(input, *input.shape[:-1], out)
+    order = lying(input)  # kept where gradients are wanted; without them torch's result is contiguous
+    size = (*input.shape[:-1], out)
+    result = made_like(input, *size) if order is None or upright(input) else made(size, input.dtype, order)
     return (result, made_like(result, *result.shape, dtype=torch.int64)) if return_indices else result
 
 
