@@ -2,7 +2,10 @@
 
 import gzip
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars
 import pytest
@@ -11,7 +14,7 @@ from tests.test_answers import LEFT, RIGHT, expected
 from tests.test_answers import folder as folder
 
 import towers
-from towers.cli import main
+from towers.cli import main, run_job
 
 
 @pytest.fixture
@@ -153,3 +156,129 @@ def test_a_mistake_is_one_line(options: tuple[str, ...], said: str, capsys: pyte
     assert said in err
     assert err.count("\n") == 1
     assert {path.name for path in Path().iterdir()} == before
+
+
+READERS = {
+    "tsv": partial(polars.read_csv, separator="\t"),
+    "jsonl": polars.read_ndjson,
+    "parquet": polars.read_parquet,
+}
+
+
+def search_in_parts(*options: str, code: int = 0) -> None:
+    assert search("--index", "corpus", "--engine", "local", "--part-rows", "2", "--out", "out", *options) == code
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("shards", ["1", "2", "9"])
+def test_an_engine_finds_the_same(shards: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shards and blocks of queries are searched on their own, and the file has what one search of all finds."""
+    assert main(["index", "--model", "towers-run", "--corpus", "corpus.txt", "--out", "corpus", "--shard", shards]) == 0
+    for format in ("tsv", "jsonl", "parquet"):
+        options = ("--corpus", "corpus.txt", "--texts", "--out-format", format)
+        capsys.readouterr()
+        search_in_parts(*options, "--out", format)
+        parts = len(Path("queries.txt").read_text().splitlines()) // 2 + 1
+        parts *= {"1": 3, "2": 2, "9": 1}[shards]
+        assert capsys.readouterr().out.startswith(f"{len(LEFT)} queries in {parts} parts in {format}; ")
+        file = Path(format, f"found.{format}")
+        assert agrees(READERS[format](file).to_dicts(), folder, texts=True)
+
+
+@pytest.mark.usefixtures("files")
+def test_an_engine_goes_on_and_tells_bad_queries_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["index", "--model", "towers-run", "--corpus", "corpus.txt", "--out", "corpus", "--shard", "1"]) == 0
+    with Path("queries.txt").open("ab") as file:
+        file.write(b"\n\nram\ncaf\xe9 and\n")
+    real = run_job.run_local
+
+    def stopped(job: Any, parts: list[Any], workers: int) -> Iterator[Any]:
+        yield from real(job, parts[:2], workers)
+        raise OSError("stopped")
+
+    monkeypatch.setattr(run_job, "run_local", stopped)
+    search_in_parts("--max-bad", "2", code=2)
+    assert "stopped; 2 of 15 parts are done in out; the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(run_job, "run_local", real)
+    search_in_parts("--max-bad", "2")
+    said = capsys.readouterr()
+    assert said.out.startswith("4 queries in 15 parts in out; ")
+    assert "going on: 2 of 15 parts are done" in said.err
+    assert "2 bad rows left out" in said.err
+    bad = [json.loads(line) for path in sorted(Path("out").glob("bad-*")) for line in path.read_text().splitlines()]
+    assert [(entry["line"], entry["problem"].rpartition("/")[2]) for entry in bad] == [
+        (9, "query has 1 word; its tower takes at least 2"),
+        (10, "queries.txt, line 10: byte 4 (0xe9) is not UTF-8; save the file as UTF-8"),
+    ]
+    assert agrees(READERS["tsv"](Path("out/found.tsv")).to_dicts(), folder)
+    times = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
+    search_in_parts("--max-bad", "2")
+    assert "nothing was left to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in Path("out").iterdir()} == times
+    search_in_parts("--max-bad", "2", "-k", "1", code=2)
+    assert "out: its run has --k 2, not 1; name another folder" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("files")
+def test_mistakes_with_an_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    index = ["index", "--model", "towers-run", "--corpus", "corpus.txt", "--out", "corpus"]
+    assert main(index) == 0
+    for options, said in (
+        (("--out", "-"), "--out -: with --engine it is a folder"),
+        (("--out", "no/out"), "--out no/out: there is no folder no"),
+        (("--texts",), "--texts needs --corpus FILE"),
+        (("-k", "4"), "k (4) must be at most 3, the number of items"),
+        (("--workers", "999"), "--workers 999: this process may use"),
+        (("--index", "none"), "none: No such file or directory"),
+        (("--queries", "none.txt"), "none.txt: No such file or directory"),
+    ):
+        search_in_parts(*options, code=2)
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1
+        assert not Path("out").exists()
+    assert search("--corpus", "corpus.txt", "--engine", "local", "--out", "out") == 2
+    assert "--engine searches an index: make one with towers index" in capsys.readouterr().err
+    assert search("--corpus", "corpus.txt", "--workers", "2", "--out", "found.tsv") == 2
+    assert "--workers goes with --engine local or --engine ray" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("files")
+def test_an_index_in_shards_goes_on(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = ["index", "--model", "towers-run", "--corpus", "corpus.txt", "--out", "corpus", "--shard", "1"]
+    real, saved = towers.search.Index.save, list[str]()
+
+    def save(self: towers.search.Index, path: Path, **options: Any) -> None:
+        saved.append(Path(path).name)
+        if len(saved) == 3:
+            raise OSError("stopped")
+        real(self, path, **options)
+
+    monkeypatch.setattr(towers.search.Index, "save", save)
+    assert main(index) == 2
+    before = {path: path.stat().st_mtime_ns for path in Path("corpus").iterdir()}
+    assert len(before) == 2
+    capsys.readouterr()
+    Path("corpus.txt").write_text(Path("corpus.txt").read_text().replace("a dog", "a cat"))
+    assert main(index) == 2
+    assert "00001.index there is of another corpus, or of another --shard; name another folder" in (
+        capsys.readouterr().err
+    )
+    Path("corpus.txt").write_text(Path("corpus.txt").read_text().replace("a cat", "a dog"))
+    assert main(index) == 0
+    said = capsys.readouterr()
+    assert "going on: 2 of the shards are done" in said.err
+    assert said.out == "3 sentences are in 3 shards in corpus\n"
+    assert saved == ["00000.index", "00001.index", "00002.index", "00002.index"]
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert search("--index", "corpus", "--corpus", "corpus.txt", "--texts", "--out", "found.jsonl") == 0
+    assert agrees([json.loads(line) for line in Path("found.jsonl").read_text().splitlines()], folder, texts=True)
+    Path("corpus/shards.json").unlink()
+    torch.manual_seed(7)
+    towers.search.Index(towers.TwoTowers()).save("corpus/00000.index")
+    assert main(index) == 2
+    assert "00000.index: is an index of another model" in capsys.readouterr().err

@@ -6,6 +6,8 @@ One Ray serves all of them, since it takes seconds to begin.
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,59 @@ def test_a_run_is_that_of_one_process(ray: Any, capsys: pytest.CaptureFixture[st
     assert sorted(entry["part"] for entry in done) == list(range(8))
     assert 1 <= len({entry["worker"] for entry in done}) <= 2
     assert {entry["loads"] for entry in done} == {1}
+
+
+DRIVER = """
+import os, signal, sys
+from towers.cli import main
+from towers.scale.run_folder import RunFolder
+
+real = RunFolder.record
+
+def record(self, done):
+    if len(self.done) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(self, done)
+
+RunFolder.record = record
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_killed_driver_loses_nothing_and_repeats_nothing(ray: Any) -> None:
+    """Killed when two parts are noted, and a third one is written but not noted; then the same command ends the run."""
+    Path("pairs.tsv").write_bytes(encode(rows_of(60), "tsv"))
+    given = ["predict", "--model", "run", "--vectors", "vectors.txt", "--pairs", "pairs.tsv", "--part-rows", "6"]
+    assert main([*given, "--engine", "local", "--out", "alone"]) == 0
+    wanted = {path.name: path.read_bytes() for path in Path("alone").glob("part-*")}
+    journal = Path("out/done.jsonl")
+    for noted, code in (("2", -signal.SIGKILL), ("99", 0)):
+        before = journal.read_bytes() if journal.exists() else b""
+        command = [sys.executable, "-c", DRIVER, noted, *given, "--engine", "ray", "--workers", "1"]
+        ended = subprocess.run([*command, "--out", "out"], capture_output=True, text=True)
+        assert ended.returncode == code, ended.stderr
+        assert journal.read_bytes().startswith(before)
+        there = {path.name: path.read_bytes() for path in Path("out").glob("part-*")}
+        assert len(there) >= 3
+        assert there.items() <= wanted.items()
+    parts = [json.loads(line)["part"] for line in journal.read_text().splitlines()]
+    assert sorted(parts) == list(range(10))
+    assert there == wanted
+    assert not list(Path("out").glob(".*"))
+
+
+def test_a_search_is_that_of_one_process(ray: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_of(30)
+    for name, place in (("queries.txt", 1), ("corpus.txt", 2)):
+        Path(name).write_text("".join(f"{row[place]}\n" for row in rows))
+    model = ["--model", "run", "--vectors", "vectors.txt"]
+    assert main(["index", *model, "--corpus", "corpus.txt", "--out", "corpus", "--shard", "12"]) == 0
+    given = ["search", *model, "--index", "corpus", "--queries", "queries.txt", "-k", "4", "--part-rows", "10"]
+    assert main([*given, "--engine", "local", "--out", "alone"]) == 0
+    capsys.readouterr()
+    assert main([*given, "--engine", "ray", "--workers", "2", "--out", "out"]) == 0
+    assert capsys.readouterr().out.startswith("30 queries in 9 parts in out; ")
+    assert Path("out/found.tsv").read_bytes() == Path("alone/found.tsv").read_bytes()
 
 
 def test_an_error_of_a_part_is_one_line(ray: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,6 +94,17 @@ def add_run(group: Any, *, engine: str | None) -> None:
     add("--part-rows", type=at_least_one, default=50_000, metavar="N", help="rows of each part (50000)")
 
 
+def check_no_run(arguments: argparse.Namespace) -> None:
+    """Refuse the options of `add_run` that say something, where there is no engine.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name, usual in (("address", None), ("workers", None), ("max_bad", 0), ("part_rows", 50_000)):
+        if getattr(arguments, name) != usual:
+            raise ValueError(f"--{name.replace('_', '-')} goes with --engine local or --engine ray")
+
+
 def separator(text: str) -> str:
     """A character, or a tab by its name."""
     named = {"tab": "\t", "\\t": "\t"}.get(text, text)

@@ -15,7 +15,8 @@ Encode the sentences of a file, one on each line, with the right tower, and writ
   3 sentences are in corpus.index
 
 A corpus beyond the memory of a machine is divided: with --shard N, --out is a folder with an index for every N
-sentences, which are searched side by side, with the same results.
+sentences, which are searched side by side, with the same results. After an interruption the same command goes on with
+the first shard that is not there.
 
   $ towers index --model towers-run --corpus corpus.txt --out corpus --shard 2
   3 sentences are in 2 shards in corpus
@@ -33,6 +34,6 @@ def add_options(index: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Encode and write."""
-    from towers.cli.search_job import index
+    from towers.cli.index_job import index
 
     index(arguments)

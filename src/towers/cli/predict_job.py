@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from torch import Tensor
 
+from towers.cli.arguments import check_no_run
 from towers.cli.common import COLUMNS, Skipped, chosen, covered, fitted, warn_of_missing
 from towers.cli.prediction_files import STANDARD, format_of_output, naming, place_of, source_of, write
 from towers.data import SentencePairs, VectorStore
@@ -40,9 +41,7 @@ class Window(NamedTuple):
 
 def predict(arguments: argparse.Namespace) -> None:
     """Do what `towers predict` does."""
-    for name, usual in (("address", None), ("workers", None), ("max_bad", 0), ("part_rows", 50_000)):
-        if getattr(arguments, name) != usual:
-            raise ValueError(f"--{name.replace('_', '-')} goes with --engine local or --engine ray")
+    check_no_run(arguments)
     started = time.perf_counter()
     require("safetensors", "polars", "tqdm")
     machine = {name: getattr(arguments, name) for name in ("batch_size", "device", "precision")}

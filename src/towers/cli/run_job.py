@@ -1,11 +1,11 @@
-"""A run over many rows, for `towers predict --engine` and `towers encode`: parts, workers, progress, a report."""
+"""A run over many rows, for `towers encode` and commands with `--engine`: parts, workers, progress, a report."""
 
 import argparse
 import json
 import os
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,31 +25,52 @@ from towers.training.options import require
 def run(arguments: argparse.Namespace, task: Task, source: Path, unit: str) -> None:
     """Answer all rows of `source`, a file or a folder of files, in the folder of --out."""
     require("safetensors", "polars")
-    started = time.perf_counter()
     paths, format = _input(source, arguments.format)
-    if arguments.address is not None and arguments.engine != "ray":
-        raise ValueError("--address goes with --engine ray")
     out_format: TableFormat = arguments.out_format or format
     scorer = Scorer(arguments.model, task, vectors=arguments.vectors)
-    _check_engine(arguments)
+    check_engine(arguments)
     folder = _folder(arguments, scorer, paths, format, out_format)
+    files = [file._replace(path=path) for file, path in zip(folder.files, paths, strict=True)]
+    work(arguments, folder, PartJob(scorer, files, os.path.abspath(folder.path), out_format), unit)
+
+
+def work(
+    arguments: argparse.Namespace,
+    folder: RunFolder,
+    job: Callable[[Part], Done],
+    unit: str,
+    *,
+    finish: Callable[[], None] | None = None,
+    times: int = 1,
+) -> None:
+    """Do the parts of a run that are not done, then finish it, and say what was done.
+
+    Args:
+        arguments: the command's.
+        folder: of the run.
+        job: does a part.
+        unit: what the rows are, in the plural.
+        finish: is called when all parts are done, before another process may write in the folder.
+        times: how many parts answer each row.
+    """
+    started = time.perf_counter()
     with folder.writing():
         _check_bad(folder, arguments.max_bad)
         begun = folder.total("rows") + folder.total("bad")
         if folder.done:
             print(f"towers {arguments.command}: going on: {_parts(folder)} are done", file=sys.stderr, flush=True)
-        files = [file._replace(path=path) for file, path in zip(folder.files, paths, strict=True)]
-        job = PartJob(scorer, files, os.path.abspath(folder.path), out_format)
-        pace = Pace(folder.rows, begun, unit)
+        pace = Pace(folder.rows, begun, unit if times == 1 else f"{unit} in one of {times} shards")
         try:
             with _going_on(arguments, folder):
-                for done in _work(arguments, job, folder.remaining):
+                for done in _done(arguments, job, folder.remaining):
                     folder.record(done)
                     pace.add(done.rows + done.bad)
                     _check_bad(folder, arguments.max_bad)
         finally:
             pace.clear()
-    _report(arguments, folder, unit, begun, time.perf_counter() - started)
+        if finish is not None:
+            finish()
+    _report(arguments, folder, unit, times, begun, time.perf_counter() - started)
 
 
 def _input(source: Path, format: TableFormat | None) -> tuple[list[str], TableFormat]:
@@ -76,28 +97,48 @@ def _folder(
         raise ValueError(f"--separator is for CSV files; these are {format}")
     options = {"task": arguments.command, **asdict(scorer.task), "format": format, "separator": separator}
     options |= {"out_format": out_format, "part_rows": rows}
-    out: Path = arguments.out
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    out = checked_out(arguments)
 
     def first_plan() -> object:
         files, parts = plan(paths, format, separator=separator, rows=rows)
         if not parts:
             raise ValueError(f"{paths[0]}: there is no row in it")
-        first = next(PartJob(scorer, files, "", out_format).rows(parts[0], []), None)
-        if first is not None:
-            scorer.answer(first)
+        PartJob(scorer, files, "", out_format).try_out(parts[0])
         return files, parts
 
+    files = {f"{number} {Path(path).name}": Path(path) for number, path in enumerate(paths)}
+    return opened(out, options, {"model": model_files(scorer), "input": files}, first_plan, what=arguments.command)
+
+
+def checked_out(arguments: argparse.Namespace) -> Path:
+    """The folder of --out, which can be made.
+
+    Raises:
+        ValueError: the folder in which it lies is missing.
+    """
+    out: Path = arguments.out
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    return out
+
+
+def model_files(scorer: Scorer) -> dict[str, Path]:
+    """The files that decide what the model of a scorer says."""
     model = files_of_model(Path(scorer.folder))
     if scorer.vectors is not None:
         model["--vectors"] = Path(scorer.vectors)
-    given = {"model": model, "input": {f"{number} {Path(path).name}": Path(path) for number, path in enumerate(paths)}}
-    return opened(out, options, given, first_plan, what=arguments.command)
+    return model
 
 
-def _check_engine(arguments: argparse.Namespace) -> None:
-    """What an engine lacks is said before there is a folder."""
+def check_engine(arguments: argparse.Namespace) -> None:
+    """Say what an engine lacks, before there is a folder.
+
+    Raises:
+        ValueError: --address is for another engine, or there are too few cores.
+        ImportError: Ray is not installed.
+    """
+    if arguments.address is not None and arguments.engine != "ray":
+        raise ValueError("--address goes with --engine ray")
     if arguments.engine == "ray":
         from towers.scale.ray_engine import check_installed
 
@@ -107,7 +148,7 @@ def _check_engine(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--workers {arguments.workers}: {problem}")
 
 
-def _work(arguments: argparse.Namespace, job: PartJob, parts: list[Part]) -> Iterator[Done]:
+def _done(arguments: argparse.Namespace, job: Callable[[Part], Done], parts: list[Part]) -> Iterator[Done]:
     if not parts:
         return
     if arguments.engine == "ray":
@@ -145,25 +186,28 @@ def _parts(folder: RunFolder) -> str:
     return f"{len(folder.done)} of {len(folder.parts)} parts"
 
 
-def _report(arguments: argparse.Namespace, folder: RunFolder, unit: str, begun: int, seconds: float) -> None:
+def _report(
+    arguments: argparse.Namespace, folder: RunFolder, unit: str, times: int, begun: int, seconds: float
+) -> None:
     rows, bad, unknown = (folder.total(name) for name in ("rows", "bad", "unknown"))
+    new, rows, unknown = (rows + bad - begun) / times, rows // times, unknown // times
     workers = {done.worker for done in folder.done.values()}
     if arguments.json:
         said = {"rows": rows, "bad": bad, "without_known_word": unknown, "parts": len(folder.parts)}
         said |= {"out": str(arguments.out), "seconds": round(seconds, 3), "workers": len(workers)}
         print(json.dumps(said), flush=True)
         return
-    rate = f"{(rows + bad - begun) / seconds:,.0f} a second" if rows + bad > begun else "nothing was left to do"
-    one = unit.removesuffix("s")
-    parts, pairs = _number(len(folder.parts), "part"), _number(unknown, one)
-    print(f"{_number(rows, one)} in {parts} in {arguments.out}; {rate}", flush=True)
+    rate = f"{new / seconds:,.0f} a second" if new else "nothing was left to do"
+    parts, unread = _number(len(folder.parts), "parts"), _number(unknown, unit)
+    print(f"{_number(rows, unit)} in {parts} in {arguments.out}; {rate}", flush=True)
     for count, told in (
-        (bad, f"{_number(bad, 'bad row')} left out; bad-*.jsonl there says why"),
-        (unknown, f"{pairs} with a sentence of which no word has a vector; such answers mean nothing"),
+        (bad, f"{_number(bad, 'bad rows')} left out; bad-*.jsonl there says why"),
+        (unknown, f"{unread} with a sentence of which no word has a vector; such answers mean nothing"),
     ):
         if count:
             print(f"towers {arguments.command}: warning: {told}", file=sys.stderr, flush=True)
 
 
-def _number(count: int, one: str) -> str:
-    return f"{count:,} {one}{'' if count == 1 else 's'}"
+def _number(count: int, units: str) -> str:
+    one = f"{units.removesuffix('ies')}y" if units.endswith("ies") else units.removesuffix("s")
+    return f"{count:,} {one if count == 1 else units}"

@@ -29,7 +29,7 @@ def add_options(similar: Parser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load, compare, print."""
     from towers.cli.common import answering
-    from towers.cli.search_job import read_lines
+    from towers.cli.sentence_lines import read_lines
 
     sentences = read_lines(arguments.file).sentences
     with answering(arguments) as model:

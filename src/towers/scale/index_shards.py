@@ -52,6 +52,26 @@ def merge(parts: Iterable[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tenso
     return whole.scores[:, :k], whole.ids[:, :k]
 
 
+def listed(folder: Path) -> tuple[dict[Path, int], dict[str, str]]:
+    """The files of a folder of shards, each with the number of its items, and texts about all of them.
+
+    Raises:
+        OSError: the list cannot be read.
+        ValueError: there is no list, or a shard is missing.
+    """
+    listing = folder / SHARDS
+    if not listing.is_file():
+        raise ValueError(f"{folder}: is no index, or not a whole one: it has no {SHARDS}; run towers index again")
+    with undamaged(listing):
+        whole: dict[str, dict[str, Any]] = json.loads(listing.read_text("utf8"))
+        counts = {folder / name: int(count) for name, count in whole["shards"].items()}
+        about = {name: str(text) for name, text in whole.get("about", {}).items()}
+    for file in counts:
+        if not file.is_file():
+            raise ValueError(f"{folder}: the shard {file.name} is missing; run towers index again")
+    return counts, about
+
+
 class Shards:
     """Several indexes of one model, searched side by side. The result is that of one index with all their items.
 
@@ -112,20 +132,12 @@ class Shards:
         path = Path(path)
         if not path.is_dir():
             return cls([Index.load(path, model, output=output)])
-        listing = path / SHARDS
-        if not listing.is_file():
-            raise ValueError(f"{path}: is no index, or not a whole one: it has no {SHARDS}; run towers index again")
-        with undamaged(listing):
-            listed: dict[str, dict[str, Any]] = json.loads(listing.read_text("utf8"))
-            counts = {name: int(count) for name, count in listed["shards"].items()}
-            about = {name: str(text) for name, text in listed.get("about", {}).items()}
+        counts, about = listed(path)
         indexes: list[Index] = []
-        for name, count in counts.items():
-            if not (path / name).is_file():
-                raise ValueError(f"{path}: the shard {name} is missing; run towers index again")
-            indexes.append(Index.load(path / name, model, output=output))
+        for file, count in counts.items():
+            indexes.append(Index.load(file, model, output=output))
             if len(indexes[-1]) != count:
-                raise ValueError(f"{path / name}: has {len(indexes[-1])} items, not {count}; run towers index again")
+                raise ValueError(f"{file}: has {len(indexes[-1])} items, not {count}; run towers index again")
         return cls(indexes, about=about)
 
     @staticmethod

@@ -28,6 +28,8 @@ class PartJob:
     files: list[TableFile]
     folder: str
     out_format: TableFormat
+    tells_bad: bool = True
+    """Whether rows without an answer are reported; where several jobs read the same rows, one of them does it."""
 
     def __call__(self, part: Part) -> Done:
         """Write a part's bad rows, if there are any, and then its answers.
@@ -44,7 +46,9 @@ class PartJob:
         def write(path: Path) -> None:
             with path.open("wb") as file:
                 self._write(part, cast(BinaryIO, file), bad, counts)
-            if bad:
+            if not self.tells_bad:
+                bad.clear()
+            elif bad:
                 replace(side, lambda partial: partial.write_text(_lines(bad), encoding="utf8"))
             else:
                 side.unlink(missing_ok=True)
@@ -68,19 +72,29 @@ class PartJob:
             while rows is not None:
                 answer = self.scorer.answer(rows)
                 records = _records(rows, answer.problems)
-                bad += (_bad(rows.path, line, problem, row=row) for line, problem, row in records)
+                bad += (bad_row(rows.path, line, problem, row=row) for line, problem, row in records)
                 writer.write(rows.take(answer.places), answer.values)
                 counts["rows"] += len(answer.places)
                 counts["unknown"] += answer.unknown
                 rows = next(pieces, None)
         bad.sort(key=lambda entry: entry["line"])
 
+    def try_out(self, part: Part) -> None:
+        """Answer the first rows of a part, and write nothing: most mistakes show there.
+
+        Raises:
+            OSError, ValueError: as a call.
+        """
+        first = next(self.rows(part, []), None)
+        if first is not None:
+            self.scorer.answer(first)
+
     def rows(self, part: Part, bad: list[dict[str, Any]]) -> Iterator[Rows]:
         """The rows of a part, some at a time; lines that are none are added to `bad`."""
         file = self.files[part.file]
         for piece in read_part(file, part):
             if isinstance(piece, BadLine):
-                bad.append(_bad(file.path, piece.line, piece.problem, text=piece.text))
+                bad.append(bad_row(file.path, piece.line, piece.problem, text=piece.text))
                 continue
             if file.format == "jsonl":  # what no object among these has is null
                 read = (name for name, _ in self.scorer.task.sides(self.scorer.model))
@@ -97,7 +111,8 @@ def _records(rows: Rows, problems: list[str | None]) -> Iterator[tuple[int, str,
             yield line, problems[place] or "", row
 
 
-def _bad(file: str, line: int, problem: str, **what: Any) -> dict[str, Any]:
+def bad_row(file: str, line: int, problem: str, **what: Any) -> dict[str, Any]:
+    """What the side file says about a row without an answer."""
     return {"file": file, "line": line, "problem": problem, **what}
 
 

@@ -128,6 +128,8 @@ class Search:
         column: the column of the query.
         k: how many items.
         class_name: of a model of classes, the class whose probability is the score.
+        ranked: scores are those of `Shards.search`, by which `merge` joins the results of several shards exactly, in
+            place of the model's.
 
     Raises:
         ValueError: k is below 1.
@@ -141,6 +143,7 @@ class Search:
     column: str = "text"
     k: int = 10
     class_name: str | None = None
+    ranked: bool = False
     name: ClassVar[Literal["search"]] = "search"
 
     def __post_init__(self) -> None:
@@ -164,13 +167,14 @@ class Search:
         shards = _opened(self.index, os.stat(self.index).st_mtime_ns, model, model.output_of(self.class_name))
         states = model.encode(sentences[0], side="left", progress=False)
         scores, ids = shards.search(states, self.k)
-        return [list(ids.numpy()), list(model.scores_of(scores).float().numpy())]
+        told = scores if self.ranked else model.scores_of(scores).float()
+        return [list(ids.numpy()), list(told.numpy())]
 
 
 Task = Predict | Encode | Search
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def _opened(index: str, changed: int, model: Model, output: int | None) -> Shards:
     return Shards.load(index, model.network, output=output)
 
