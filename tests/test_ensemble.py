@@ -54,6 +54,16 @@ def test_members_must_fit_each_other():
         ValueError, match=r"members\[1\] takes other sentences, or has other outputs, than members\[0\]"
     ):
         Ensemble([model(0), model(1, 4)])
+    with pytest.raises(ValueError, match=r"members\[2\] is members\[0\] again; a copy\.deepcopy of it may"):
+        Ensemble([one := model(0), model(1), one])
+
+
+def test_members_that_share_a_tower_are_saved(tmp_path):
+    one = model(0)
+    together = Ensemble([one, TwoTowers(one.left, one.right, dense=3)]).eval()
+    together.save(tmp_path)
+    left, right = torch.randn(2, 6, 5), torch.randn(2, 4, 5)
+    assert torch.equal(load_network(tmp_path).eval()(left, right), together(left, right))
 
 
 def test_fit_trains_an_ensemble_into_one_folder(tmp_path, monkeypatch, capsys):

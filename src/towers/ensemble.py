@@ -22,7 +22,7 @@ class Ensemble(TwoTowers):
         members: models that take the same sentences and have the same outputs, such as those of several seeds.
 
     Raises:
-        ValueError: there is no member, or members differ in words, vector width or outputs.
+        ValueError: there is no member, one stands there twice, or members differ in words, vector width or outputs.
 
     >>> import torch
     >>> from towers import TwoTowers
@@ -40,6 +40,8 @@ class Ensemble(TwoTowers):
         for place, member in enumerate(members):
             if _takes(member) != _takes(first):
                 refuse(self, f"members[{place}] takes other sentences, or has other outputs, than members[0]")
+            if (same := next(other for other, one in enumerate(members) if one is member)) < place:
+                refuse(self, f"members[{place}] is members[{same}] again; a copy.deepcopy of it may be a member")
         self.members = nn.ModuleList(members)
         self.hidden = sum(member.hidden for member in members)
         self.outputs = first.outputs
@@ -97,7 +99,8 @@ class Ensemble(TwoTowers):
         self.refuse_other_init(self.members)
         weights: dict[str, Tensor] = {}
         for place, member in enumerate(self.each()):
-            weights |= {f"members.{place}.{name}": value for name, value in member.own_weights().items()}
+            own = member.own_weights()  # copies, as safetensors refuses what members share
+            weights |= {f"members.{place}.{name}": value.clone() for name, value in own.items()}
         model = {"members": [member.sizes() for member in self.each()]}
         checkpoint.write(folder, {**(extra or {}), "model": model}, weights)
 

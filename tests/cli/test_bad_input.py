@@ -132,7 +132,10 @@ def test_missing_files_and_columns(folder, capsys, command):
     [
         ("yes", "pairs.tsv, line 3: label is 'yes', which is no number"),
         ("", "line 3: label is '', a missing label"),
-        ("nan", "line 3: label is nan; the label range is 0 to 1. Labels are finite numbers"),
+        (
+            "nan",
+            "label is nan; the label range is 0 to 1. If it marks a missing label, leave such rows out (--skip-bad",
+        ),
         ("-inf", "line 3: label is -inf; the label range is 0 to 1. Labels are finite numbers"),
         ("1.5", "line 3: label is 1.5; the label range is 0 to 1"),
         (

@@ -315,7 +315,7 @@ def test_a_sentence_shorter_than_a_phrase(files, capsys):
 def test_bad_pairs_can_be_left_out(files, capsys):
     """The run is that of the same files without them."""
     rows = [line.split("\t") for line in Path("train.tsv").read_text().splitlines()[1:]]
-    bad = [("", rows[0][1], 1), (rows[0][0], "", 0), ("dog", rows[0][1], 1), (*rows[0][:2], "")]
+    bad = [("", rows[0][1], 1), (rows[0][0], "", 0), ("dog", rows[0][1], 1), (*rows[0][:2], "NaN")]
     write_pairs("mixed.tsv", [*rows[:3], bad[0], *rows[3:], *bad[1:]])
     assert "mixed.tsv, line 5: sentence1 is empty" in refused(capsys, fit("--train", "mixed.tsv"))
     assert fit("--train", "mixed.tsv", "--skip-bad", "--out", "mixed") == 0

@@ -16,11 +16,12 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from towers import TwoTowers, training
-from towers.data import SentencePairs
+from towers import Tower, TwoTowers, training
+from towers.data import SentencePairs, sample_pairs
 from towers.optim import KerasAdam
 from towers.training.doubts import doubts
 from towers.training.history import DivergedError, Epoch, History, draw_curves
+from towers.training.loop import TowersModule
 from towers.training.metrics import majority, measure
 from towers.training.run import Run
 
@@ -150,6 +151,23 @@ def test_dropout_starts_from_the_seed():
         training.fit(model, some_pairs(40), epochs=2)
         results.append(weights_of(model))
     assert same_weights(*results)
+
+
+@pytest.mark.parametrize("word_dropout", [0.0, 0.3])
+def test_one_call_of_a_shared_tower_for_both_sides_learns_what_two_do(word_dropout, monkeypatch):
+    pairs, learned = sample_pairs(40), []
+    for together in (True, False):
+        torch.manual_seed(0)
+        tower = Tower(filters=None, hidden=4, bidirectional=True, reduce="max", word_maximum=5)
+        model = TwoTowers(tower, tower, features=("absolute difference", "product"), word_dropout=word_dropout)
+        calls: list[int] = []
+        tower.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        if not together:
+            monkeypatch.setattr(TowersModule, "_together", False)
+        training.fit(model, pairs, epochs=2, batch_size=8, progress=False, device="cpu")
+        learned.append((len(calls), [weight.detach() for weight in model.parameters()]))
+    assert learned[1][0] == 2 * learned[0][0] > 0
+    torch.testing.assert_close(learned[0][1], learned[1][1], rtol=1e-4, atol=1e-6)
 
 
 def test_the_same_tower_twice_stays_one():

@@ -43,6 +43,7 @@ class Columns(NamedTuple):
             if not low <= number <= high:
                 problem = f"{name} is {number:g}; the label range is {limits}"
                 hint = _range_hint(numbers, low, high) if isfinite(number) else "Labels are finite numbers"
+                hint = hint if number == number else f"If it marks a missing label, {_LEAVE_OUT}"
                 if named := self.rows.class_names(name):
                     hint = f"It is the number of a class ({', '.join(named[:LISTED])}): say classes=True"
                     hint += ", of fit columns={'classes': True}"
@@ -71,10 +72,14 @@ class Columns(NamedTuple):
         return len(set(map(str, cells))) > 1 and not any(_is_number(cell) or _has_a_comma(cell) for cell in cells)
 
     def missing(self, name: str) -> set[int]:
-        """The places of the rows of a label column without a label: null, NaN, only spaces; "-" beside two others."""
+        """The places of the rows of a label column without a label: null, NaN, only spaces; "-" beside two others.
+
+        The text "nan" is one beside numbers; beside names it may be a name.
+        """
         cells = self.column(name, _LABELS)
         others = {str(cell).strip() for cell in cells if not is_missing(cell)} - {"-"}
         marks = {"-"} if len(others) > 1 else set[str]()
+        marks |= {cell for cell in others if all(map(_is_number, others)) and float(cell) != float(cell)}
         return {place for place, cell in enumerate(cells) if is_missing(cell) or str(cell).strip() in marks}
 
     def _class(self, name: str, row: int, cell: Any) -> str:

@@ -108,9 +108,14 @@ class Predictor:
         vectors, counts = self.vectors, Counter((*left, *right))
         if not isinstance(vectors, WordVectors):
             vectors = vectors.select(counts)
-        rows = vectors.gather((*left, *right)).to(self.model.dense.weight)
+        rows, model = vectors.gather((*left, *right)).to(self.model.dense.weight), self.model
         with torch.autocast(self.place.type, torch.bfloat16) if self.mixed else nullcontext():
-            logit = self.model(rows[None, : len(left)], rows[None, len(left) :])
+            if model.left is model.right and model.has_other_parts:  # both sentences in one call of each part
+                ends = torch.tensor([0, len(left), len(rows)], device=rows.device)
+                states = model.encode_left(Ragged.unchecked(rows, ends))
+                logit = model.compare(states[:1], states[1:])
+            else:
+                logit = model(rows[None, : len(left)], rows[None, len(left) :])
         self._count(counts, vectors)
         return self.objective.answer(logit.float()).cpu()
 
