@@ -217,6 +217,12 @@ def lstm(drawn: random.Random) -> None:
         if length:
             own = module.to_torch()(x[offsets[at] : offsets[at + 1]].unsqueeze(0))[0][0]
             close([output.values[offsets[at] : offsets[at + 1]].detach()], [own.detach()])
+    with torch.no_grad():
+        wanted = [output.values.detach(), h.detach(), c.detach()]
+        found, state = module(Ragged(x, offsets))
+        close([found.values, *state], wanted)
+        padded, _ = Ragged(x, offsets).to_padded()
+        close(module(padded, lengths=lengths)[1], wanted[1:])
 
 
 def search(drawn: random.Random) -> None:
@@ -323,6 +329,27 @@ def changed_on_the_way(drawn: random.Random) -> None:
     result.backward()
 
 
+def wrong_lstm(drawn: random.Random) -> None:
+    import torch
+
+    from towers import Ragged, RaggedLSTM
+
+    module = RaggedLSTM(4, drawn.choice((1, 8, 20)), bias=drawn.choice((True, False, "single")))
+    places = [drawn.choice((-(2**63), -1, 0, 2, 5, 12, 13, 2**62, 2**63 - 1)) for _ in range(drawn.choice((2, 3, 4)))]
+    hx = drawn.choice((None, (torch.zeros(1, 2, module.hidden_size), torch.zeros(1, 2, module.hidden_size)[..., :1])))
+    x = torch.randn(12, 4)
+    if drawn.random() < 0.3:
+        which = drawn.choice((x, *module.parameters()))
+        which.data = drawn.choice((which.data[:-1].clone(), which.data[:1].expand_as(which), which.data.double()))
+    if drawn.random() < 0.2:
+        drawn.choice((x, *module.parameters())).untyped_storage().resize_(4)
+    with torch.no_grad():
+        if drawn.random() < 0.5:
+            module(Ragged.unchecked(x, torch.tensor([drawn.choice((0, places[0])), *places[1:]])), hx)
+        else:
+            module(x.unflatten(0, (-1, 1))[:3].expand(3, 4, 4), hx, lengths=torch.tensor(places))
+
+
 def wrong_operation(drawn: random.Random) -> None:
     import torch
 
@@ -350,7 +377,7 @@ def wrong_state(drawn: random.Random) -> None:
 
 HOSTILE = (
     wrong_lengths, wrong_offsets, wrong_ids, wrong_weight, small_storage, changed_on_the_way, wrong_operation,
-    wrong_state,
+    wrong_state, wrong_lstm,
 )  # fmt: skip
 
 if __name__ == "__main__":

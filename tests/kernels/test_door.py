@@ -393,7 +393,7 @@ def test_where_threads_cannot_start_one_does_the_work_and_says_so_once(kind, mon
 
     wanted = results()
     fails = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 2)(lambda *_: 1)
-    monkeypatch.setattr(tower_call, "_parallel", lambda: ctypes.cast(fails, ctypes.c_void_p).value)
+    monkeypatch.setattr(tower_call, "parallel_at", lambda: ctypes.cast(fails, ctypes.c_void_p).value)
     monkeypatch.setattr(threads, "parallel_for", lambda: fails)
     threads.warn_of_one_thread.cache_clear()
     torch.set_num_threads(2)

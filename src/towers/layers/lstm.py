@@ -19,10 +19,12 @@ from towers.kernels import Backend, Batch, State, Weights, reads_as_they_are
 from towers.kernels import backend as chosen_backend
 from towers.kernels import run as run_kernels
 from towers.kernels.batch import is_jit_tracing
+from towers.kernels.cpu.door import Accepted
 from towers.kernels.recurrence import GATES, Gates
 from towers.layers.axis_order import in_every_order, is_steps_first, is_unbatched
 from towers.layers.drop_in import DropIn
 from towers.layers.from_torch import from_torch, to_torch
+from towers.layers.plain_lstm import run_plain
 from towers.layers.validation import at_least_one, is_int, refuse
 from towers.ragged import Ragged
 
@@ -119,6 +121,7 @@ class RaggedLSTM(DropIn):
         self.recurrent_activation = recurrent_activation
         self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
         self.bidirectional, self.proj_size = bidirectional, int(proj_size)
+        self.accepted = Accepted()
         self._in_order = [name for names in self.names() for name in names]
         for name, shape in self._parameter_shapes().items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
@@ -230,7 +233,11 @@ class RaggedLSTM(DropIn):
             ShapeContractError: a shape or dtype is not as annotated, or lengths stand beside input that has its own.
             ValueError: a length is negative or above `steps`, or TOWERS_NATIVE is set to something unknown.
         """
-        batch, count, _ = _batch_of(input, lengths, self)
+        if isinstance(input, Tensor) and not input.is_nested:
+            batch, count = _batch_of_padded(input, lengths), input.shape[0]
+        else:
+            ragged = to_ragged(input, lengths, owner=self)
+            batch, count = _batch_of_ragged(ragged), ragged.batch
         dtype = torch.promote_types(self.weight_ih_l0.dtype, torch.float32)
         weights = self._weights()
         if not reads_as_they_are(batch, weights):
@@ -247,17 +254,19 @@ class RaggedLSTM(DropIn):
         if is_steps_first(self, input):
             output, state = self._padded(input.transpose(0, 1), hx, lengths, outputs)
             return None if output is None else output.transpose(0, 1).contiguous(), state
-        batch, count, ragged = _batch_of(input, lengths, self)
-        output, state = self.run_batch(batch, count, hx, outputs=outputs)
-        if output is None or ragged is None:
-            return output, state
-        return like_input(ragged.with_values(output), input), state
+        if isinstance(input, Tensor) and not input.is_nested:
+            return self._padded(input, hx, lengths, outputs)
+        ragged = to_ragged(input, lengths, owner=self)
+        found = run_plain(self, ragged, hx, None, outputs=outputs)
+        output, state = found or self.run_batch(_batch_of_ragged(ragged), ragged.batch, hx, outputs=outputs)
+        return output if output is None else like_input(ragged.with_values(output), input), state
 
     def _padded(
         self, input: Tensor, hx: State | None, lengths: Tensor | None, outputs: bool
     ) -> tuple[Tensor | None, State]:
         """Of a batch, batch first."""
-        return self.run_batch(_batch_of_padded(input, lengths), input.shape[0], hx, outputs=outputs)
+        found = run_plain(self, input, hx, lengths, outputs=outputs)
+        return found or self.run_batch(_batch_of_padded(input, lengths), input.shape[0], hx, outputs=outputs)
 
     def run_batch(
         self, batch: Batch, count: int, hx: State | None = None, *, outputs: bool
@@ -349,14 +358,6 @@ class RaggedLSTM(DropIn):
                 if kept in state_dict:
                     state_dict[kept] = state_dict[kept] + state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # pyright: ignore[reportUnknownMemberType]
-
-
-def _batch_of(input: Any, lengths: Tensor | None, owner: nn.Module) -> tuple[Batch, int, Ragged | None]:
-    """The sentences as the kernels take them, their number, and, where they are not padded, what they are as Ragged."""
-    if isinstance(input, Tensor) and not input.is_nested:
-        return _batch_of_padded(input, lengths), input.shape[0], None
-    ragged = to_ragged(input, lengths, owner=owner)
-    return _batch_of_ragged(ragged), ragged.batch, ragged
 
 
 def _batch_of_padded(input: Tensor, lengths: Tensor | None) -> Batch:

@@ -127,7 +127,7 @@ def check_lstm(batch: Batch, count: int, state: State, weights: Weights) -> None
             raise ValueError(f"RaggedLSTM: {name} is {came}; expected ({count},) torch.int64, one for each sentence")
 
 
-# Weights: those of a tower, and of two towers with their head.
+# Weights: those of a tower, of two towers with their head, and of a layer of an LSTM.
 
 
 class Accepted:
@@ -272,6 +272,53 @@ def _pair_weights(tensors: tuple[Tensor, ...], left_pool: int, right_pool: int) 
         return None
     struct, own = _Head(*(tensor.data_ptr() for tensor in head), units, left.hidden), code(left.dtype)
     return None if own is None else PairWeights(left, right, units, ctypes.addressof(struct), own.pair_backward, struct)
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("w_ih", "w_hh", "b_ih", "b_hh")),
+        *((name, c_int64) for name in ("inputs", "hidden")),
+    )
+
+
+class LayerWeights(NamedTuple):
+    """The weights of one layer and direction of an LSTM: W_ih, W_hh and up to two biases."""
+
+    dtype: torch.dtype
+    inputs: int
+    hidden: int
+    at: int  # the struct
+    forward: Any
+    struct: Any
+
+
+def layer_weights(accepted: Accepted, tensors: tuple[Tensor, ...]) -> LayerWeights | None:
+    """Weights in the order of LayerWeights; None: they are not dense, or their sizes or dtypes do not fit."""
+    try:
+        now = facts(tensors)
+    except (RuntimeError, AttributeError):
+        return None
+    latest = accepted.latest
+    if latest[0] == now:
+        return latest[1]
+    found = _layer_weights(tensors)
+    accepted.latest = (now, found)
+    return found
+
+
+def _layer_weights(tensors: tuple[Tensor, ...]) -> LayerWeights | None:
+    w_ih, w_hh, *biases = tensors
+    if not are_dense(tensors) or w_ih.dim() != 2 or w_hh.dim() != 2 or w_ih.dtype not in REALS:
+        return None
+    (inputs, hidden), dtype = (w_ih.shape[1], w_hh.shape[1]), w_ih.dtype
+    sizes = [(4 * hidden, inputs), (4 * hidden, hidden), *[(4 * hidden,)] * len(biases)]
+    if [one.shape for one in tensors] != sizes or 0 in sizes[0] or any(one.dtype != dtype for one in tensors):
+        return None
+    own = code(dtype, hidden)
+    if own is None:
+        return None
+    struct = _Layer(*[*[one.data_ptr() for one in tensors], None, None][:4], inputs, hidden)
+    return LayerWeights(dtype, inputs, hidden, ctypes.addressof(struct), own.lstm_layer, struct)
 
 
 # Sentences.

@@ -65,6 +65,13 @@ def parallel_for() -> Any:
     return found
 
 
+@lru_cache(1)
+def parallel_at() -> int:
+    """Where `parallel_for` is; 0: nowhere."""
+    found = parallel_for()
+    return 0 if found is None else ctypes.cast(found, ctypes.c_void_p).value or 0
+
+
 @lru_cache(None)
 def warn_of_one_thread(reason: str) -> None:
     """Once for each reason: slowness without a word would be a fault that no one would find."""

@@ -19,9 +19,6 @@
 #define OF_STEPS 60000  /* multiply-adds of an LSTM */
 #define PARTS 8         /* parts of the phrases in the backward pass; each has a sum of its own for the weights' gradient */
 
-INLINE int64_t most(int64_t one, int64_t other) { return one > other ? one : other; }
-INLINE int64_t up(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
 /* Where the sentences of a call are. */
 typedef struct {
     int64_t tokens, steps;     /* of all sentences */
@@ -60,19 +57,6 @@ static int64_t lay_out(const Sentences *of, int64_t count, Places *places) {
     places->steps = of->tower->lstm->lay_out(places->starts, places->lengths, 0, count, before, places->offsets,
                                              places->order);
     return places->steps < 0 ? WRONG_LENGTHS : DONE;
-}
-
-/* Where the threads fail, they are not asked again, and the answer has ALONE. */
-static void by_threads(Parallel **parallel, ByThreads *work, void *shared, int64_t threads) {
-    if (threads > 1 && *parallel) {
-        if (!(*parallel)(0, threads, 1, work, shared)) return;
-        *parallel = 0;
-    }
-    work(0, 1, shared); /* what is left, if that failed */
-}
-
-INLINE int64_t with_threads(int64_t answer, const Parallel *before, const Parallel *after) {
-    return before == after ? answer : answer | ALONE;
 }
 
 static PhrasesJob phrases_of(const Sentences *of, const Places *places) {

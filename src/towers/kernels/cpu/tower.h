@@ -1,11 +1,8 @@
 /* What `tower.c` takes and gives. `tower_call.py` makes all of these, after `door.py` has checked every size. */
 
+#include "calls.h"
 #include "lstm.h"
 #include "phrases.h"
-
-typedef void ByThreads(int64_t begin, int64_t end, void *shared);
-/* torch_parallel_for of libtorch. */
-typedef int32_t Parallel(int64_t begin, int64_t end, int64_t grain, ByThreads *work, void *shared);
 
 /* `lstm.c` for a hidden size: its vectors may be narrower than those here. */
 typedef struct {
@@ -73,9 +70,6 @@ typedef struct {
     const REAL *g_logits; /* "count" */
     REAL *g_dense, *g_dense_bias, *g_logit, *g_logit_bias; /* as those of `Head` */
 } PairBackwardJob;
-
-/* What a call answers; ALONE is added where threads could not be started, and one did all the work. */
-enum { DONE = 0, WRONG_LENGTHS = 1, WRONG_IDS = 2, NO_MEMORY = 3, ALONE = 4 };
 
 EXPORT int64_t NAME(tower_forward)(const TowerJob *given);
 EXPORT int64_t NAME(tower_backward)(const TowerBackwardJob *given);

@@ -6,7 +6,7 @@ for the C code to check.
 
 import struct
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,13 +17,12 @@ from towers.kernels.cpu.door import (
     PairWeights,
     TowerWeights,
     Words,
-    address,
     as_before,
     is_eager,
     pair_weights,
     tower_weights,
 )
-from towers.kernels.cpu.threads import parallel_for, warn_of_one_thread
+from towers.kernels.cpu.threads import parallel_at, warn_of_one_thread
 
 # The structs of `tower.h`, all of whose entries have eight bytes. The C code copies them, so bytes will do.
 _SENTENCES = 15
@@ -34,12 +33,6 @@ _LOGITS = struct.Struct("=8q56x8q56x5q").pack  # the same job, nothing kept
 _BACKWARD = struct.Struct(f"={_SENTENCES + 10}q").pack
 _PAIR_BACKWARD = struct.Struct(f"={2 * (_SENTENCES + 10) + 6}q").pack
 _DONE, _, _WRONG_IDS, _NO_MEMORY, _ALONE = range(5)
-
-
-@lru_cache(1)
-def _parallel() -> int:
-    found = parallel_for()
-    return 0 if found is None else address(found) or 0
 
 
 def _numbers(of: Words, weights: TowerWeights) -> tuple[int, ...]:
@@ -130,7 +123,7 @@ def states_and_kept(words: Words, weights: TowerWeights) -> tuple[Tensor, Kept] 
 def _forward(words: Words, weights: TowerWeights, result: Tensor, kept: tuple[int, ...]) -> bool:
     threads = torch.get_num_threads()
     job = _JOB(*_numbers(words, weights), result.data_ptr(), *kept, *_ABSENT, 0, 0,
-               words.batch, threads, _parallel() if threads > 1 else 0)  # fmt: skip
+               words.batch, threads, parallel_at() if threads > 1 else 0)  # fmt: skip
     return _done(weights.forward(job), words)
 
 
@@ -163,7 +156,7 @@ def _backward_numbers(
 ) -> list[int]:  # fmt: skip
     threads = torch.get_num_threads()
     return [
-        *_numbers(words, weights), states, *kept, words.batch, threads, _parallel() if threads > 1 else 0, gradient,
+        *_numbers(words, weights), states, *kept, words.batch, threads, parallel_at() if threads > 1 else 0, gradient,
         *[0 if one is None else one.data_ptr() for one in given],
     ]  # fmt: skip
 
@@ -181,7 +174,7 @@ def logits(left: Words, right: Words, weights: PairWeights) -> Tensor | None:
         return None
     result, threads = left.rows.new_empty((left.batch,)), torch.get_num_threads()
     job = _LOGITS(*_numbers(left, weights.left), *_numbers(right, weights.right),
-                  weights.at, result.data_ptr(), left.batch, threads, _parallel() if threads > 1 else 0)  # fmt: skip
+                  weights.at, result.data_ptr(), left.batch, threads, parallel_at() if threads > 1 else 0)  # fmt: skip
     return result if _done(weights.left.forward(job), left, right) else None
 
 
@@ -196,7 +189,7 @@ def logits_and_kept(left: Words, right: Words, weights: PairWeights) -> tuple[Te
     places = at, at + of_states * kept.numbers.itemsize
     threads = torch.get_num_threads()
     job = _JOB(*_numbers(left, weights.left), places[0], *first, *_numbers(right, weights.right), places[1], *second,
-               weights.at, result.data_ptr(), left.batch, threads, _parallel() if threads > 1 else 0)  # fmt: skip
+               weights.at, result.data_ptr(), left.batch, threads, parallel_at() if threads > 1 else 0)  # fmt: skip
     return (result, kept) if _done(weights.left.forward(job), left, right) else None
 
 
