@@ -6,7 +6,7 @@ from tests.helpers.native import at_level
 from torch import nn
 from torch._dynamo.testing import EagerAndRecordGraphs
 
-from towers import Ragged, Tower, TwoTowers
+from towers import Ragged, Tower
 from towers.contracts import checks
 from towers.kernels import cpu
 from towers.kernels.cpu import tower_operator
@@ -57,15 +57,6 @@ def test_a_compiled_tower_is_one_operation_with_the_same_bits(kind):
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-
-
-def test_pairs_of_any_size_are_two_operations_in_one_graph():
-    model, graphs = TwoTowers(small(), small()), EagerAndRecordGraphs()
-    compiled = torch.compile(model.train(), backend=graphs, fullgraph=True, dynamic=True)
-    for count, words in ((3, 6), (5, 9), (2, 4)):
-        left, right = torch.randn(count, words, 8), torch.randn(count, words + 1, 8)
-        torch.testing.assert_close(compiled(left, right), model(left, right), rtol=0, atol=1e-6)
-    assert operations(graphs) == ["towers.tower.default"] * 2
 
 
 def test_where_a_layer_must_be_called_it_is_compiled_itself():

@@ -2,8 +2,9 @@
 
 The layers are the definition, and they run wherever no kernel does: where somebody listens to a layer or has replaced
 it, where tensors are traced, wrapped or transformed, and where sizes do not fit (then their contracts say what is
-wrong). In a compiled graph a tower on the CPU is the operation `towers::tower`, which makes the same call. What the
-kernels gain is in the rows "towers, vectors" and "towers, ids" of `python benchmarks/run.py tower`.
+wrong). In a compiled graph a tower on the CPU is the operation `towers::tower`, and a pair `towers::pair`,
+which make the same calls. What the kernels gain is in the rows "towers, vectors" and "towers, ids" of
+`python benchmarks/run.py tower`.
 
 A tower is a module with the layers `conv`, `pool` and `lstm`, a number `chunk`, and `accepted`, the door's memory.
 """
@@ -19,7 +20,7 @@ from towers.contracts.modes import switch
 from towers.convert import to_ragged
 from towers.kernels import Batch, Weights, recurrence, triton
 from towers.kernels.batch import transformed
-from towers.kernels.cpu import door, tower_call, tower_operator
+from towers.kernels.cpu import door, pair_operator, tower_call, tower_operator
 from towers.kernels.cpu.door import PairWeights, TowerWeights, Words
 from towers.kernels.order import offsets_of
 from towers.layers.lstm import RaggedLSTM
@@ -83,7 +84,8 @@ def logits(
     The model has the towers `left` and `right`, whose own `forward` this stands for, the layers `pair_features`,
     `dropout`, `word_dropout`, `dense` and `logit`, and `accepted`.
     """
-    if not door.plain():
+    compiling = torch.compiler.is_compiling()
+    if not compiling and not door.plain():
         return None
     layers: dict[str, Any] = model.__dict__["_modules"]
     one, other = layers["left"], layers["right"]
@@ -99,15 +101,17 @@ def logits(
     if gradients and _has_backward_hooks(one, other, *of_head):
         return None
     tensors = _pair_tensors(of_left, of_right, of_head)
-    accepted = model.__dict__["accepted"]
-    weights = None if tensors is None else door.pair_weights(accepted, tensors, of_left[1].size, of_right[1].size)
-    if tensors is None or weights is None:
+    if tensors is None:
         return None
     if (left_lengths is not None and one.words is not None) or (right_lengths is not None and other.words is not None):
         return None  # the tower's own contract says which lengths it takes
-    first = _words(of_left[0], left, left_lengths, weights.left)
-    second = None if first is None else _words(of_right[0], right, right_lengths, weights.right)
-    if first is None or second is None:
+    if compiling:
+        return _compiled_pair(of_left, of_right, tensors, (left, left_lengths), (right, right_lengths))
+    accepted = model.__dict__["accepted"]
+    weights = door.pair_weights(accepted, tensors, of_left[1].size, of_right[1].size)
+    first = None if weights is None else _words(of_left[0], left, left_lengths, weights.left)
+    second = None if weights is None or first is None else _words(of_right[0], right, right_lengths, weights.right)
+    if weights is None or first is None or second is None:
         return None
     if gradients and any(one.requires_grad for one in (first.rows, second.rows, *tensors)):
         return tower_call.differentiable_logits(first, second, weights, accepted, tensors, logits_again)
@@ -177,21 +181,36 @@ def _compiled(tower: Any, sentences: Tensor | Ragged, lengths: Tensor | None) ->
     layers = None if torch.compiler.is_exporting() or transformed() else _layers(tower)
     if layers is None or _are_watched(*layers):
         return None
-    conv, pool, lstm = layers
-    if len(lstm.__dict__["_parameters"]) != 3 or conv.product_dtype is not None:  # as in `_native`
+    tensors = _tensors(layers)
+    given = None if tensors is None else _plain_sentences(layers[0], sentences)
+    if tensors is None or given is None or not tower_operator.serves(tensors, layers[1].size):
         return None
-    if conv.weight.device.type != "cpu":
+    return tower_operator.tower(*given, lengths, *tensors, layers[1].size)
+
+
+def _compiled_pair(
+    of_left: Layers, of_right: Layers, tensors: tuple[Tensor, ...],
+    left: tuple[Tensor | Ragged, Tensor | None], right: tuple[Tensor | Ragged, Tensor | None],
+) -> Tensor | None:  # fmt: skip
+    """The same for a pair."""
+    if torch.compiler.is_exporting() or transformed():
         return None
-    tensors = (conv.weight, conv.bias, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0)
+    one, other = _plain_sentences(of_left[0], left[0]), _plain_sentences(of_right[0], right[0])
+    pools = of_left[1].size, of_right[1].size
+    if one is None or other is None or not pair_operator.serves_pair(tensors, *pools):
+        return None
+    return pair_operator.pair(*one, left[1], *other, right[1], list(tensors), *pools)
+
+
+def _plain_sentences(conv: PhraseConv, sentences: Tensor | Ragged) -> tuple[Tensor, Tensor | None] | None:
+    """Vectors on the CPU, padded or beside offsets, as the operations take them."""
     offsets = None
     if isinstance(sentences, Ragged):
         words = sentences.vectors()
         sentences, offsets = words.values, words.offsets
-    if sentences.is_nested or sentences.device.type != "cpu" or sentences.dtype != conv.weight.dtype:
+    if sentences.is_nested or sentences.device.type != "cpu" or conv.product_dtype is not None:
         return None
-    if not tower_operator.serves(tensors, pool.size):
-        return None
-    return tower_operator.tower(sentences, offsets, lengths, *tensors, pool.size)
+    return (sentences, offsets) if sentences.dtype == conv.weight.dtype else None
 
 
 def _native(tower: nn.Module) -> tuple[TowerWeights, tuple[Tensor, ...]] | None:

@@ -16,7 +16,7 @@ from towers.kernels.cpu import door, tower_call
 from towers.kernels.cpu.library import REALS, code
 
 _MOST = 64
-_accepted: dict[tuple[int, int], door.Accepted] = {}
+_accepted: dict[tuple[str | int, ...], door.Accepted] = {}
 
 
 def has_code(dtype: torch.dtype) -> bool:
@@ -61,7 +61,7 @@ def tower(
         RuntimeError: the tensors are not dense, or their sizes or dtypes do not fit each other.
     """
     words, weights = _checked(sentences, offsets, lengths, (weight, bias, w_ih, w_hh, lstm_bias), pool)
-    return _whole(tower_call.states(words, weights))
+    return whole("tower", tower_call.states(words, weights))
 
 
 @tower.register_fake
@@ -86,7 +86,7 @@ def tower_backward(
 ) -> list[Tensor]:
     """The gradients of sentences (without numbers unless wanted) and weights, from that of the states."""
     words, weights = _checked(sentences, offsets, lengths, (weight, bias, w_ih, w_hh, lstm_bias), pool)
-    _, kept = _whole(tower_call.states_and_kept(words, weights))
+    _, kept = whole("tower", tower_call.states_and_kept(words, weights))
     gradient = door.as_before("a tower's gradient", gradient, (words.batch, weights.hidden), weights.dtype)
     of_rows, *others = tower_call.backward(words, weights, kept, gradient, wants_rows=wants_sentences)
     return [sentences.new_empty(0) if one is None else one for one in (of_rows, *others)]
@@ -116,27 +116,50 @@ def _checked(
     sentences: Tensor, offsets: Tensor | None, lengths: Tensor | None, tensors: tuple[Tensor, ...], pool: int
 ) -> tuple[door.Words, door.TowerWeights]:
     """What the C code takes: everything is checked by the door, as in eager code."""
-    sentences, weight, *others = as_tensors(sentences, *tensors)
-    tensors = (weight, *others)
-    if len(_accepted) >= _MOST:
-        _accepted.clear()
-    memory = _accepted.setdefault((weight.data_ptr(), pool), door.Accepted())
-    weights = door.tower_weights(memory, tensors, pool) if pool > 0 else None
-    words = None
-    if weights is not None and offsets is None:
-        words = door.padded(sentences, lengths, weights)
-    elif weights is not None and offsets is not None and lengths is None:
-        words = door.ragged(sentences, None, offsets, None, weights, shares=False)
+    sentences, *others = as_tensors(sentences, *tensors)
+    tensors = tuple(others)
+    weights = door.tower_weights(memory_of("tower", tensors[0], pool), tensors, pool) if pool > 0 else None
+    words = words_of(sentences, offsets, lengths, weights)
     if weights is None or words is None:
-        shapes = ", ".join(f"{tuple(one.shape)} {one.dtype}" for one in (sentences, *tensors))
-        raise RuntimeError(
-            f"towers::tower: sentences and weights are {shapes}, pool is {pool}: they do not fit, or are not dense"
-        )
+        raise misfit("tower", (sentences, *tensors), f"pool is {pool}")
     return words, weights
 
 
-def _whole(found: Any) -> Any:
+# What `pair_operator` needs too.
+
+
+def memory_of(operation: str, weight: Tensor, *pools: int) -> door.Accepted:
+    """The door's memory for a set of weights, by the address of the first: an operation has no module to keep it."""
+    if len(_accepted) >= _MOST:
+        _accepted.clear()
+    return _accepted.setdefault((operation, weight.data_ptr(), *pools), door.Accepted())
+
+
+def words_of(
+    sentences: Tensor, offsets: Tensor | None, lengths: Tensor | None, weights: door.TowerWeights | None
+) -> door.Words | None:
+    """The sentences for the C code: padded, or end to end beside offsets. None: they do not fit."""
+    if weights is None or (offsets is not None and lengths is not None):
+        return None
+    if offsets is None:
+        return door.padded(sentences, lengths, weights)
+    return door.ragged(sentences, None, offsets, None, weights, shares=False)
+
+
+def misfit(operation: str, tensors: Sequence[Tensor], pools: str) -> RuntimeError:
+    """The error of tensors that the door does not take."""
+    shapes = ", ".join(f"{tuple(one.shape)} {one.dtype}" for one in tensors)
+    problem = f"sentences and weights are {shapes}, {pools}: they do not fit, or are not dense"
+    return RuntimeError(f"towers::{operation}: {problem}")
+
+
+def whole(operation: str, found: Any) -> Any:
+    """What a call gave.
+
+    Raises:
+        ValueError: it gave nothing, as lengths or offsets are wrong.
+    """
     if found is None:
-        raise ValueError("towers::tower: a sentence is shorter than a phrase or longer than its words, "
+        raise ValueError(f"towers::{operation}: a sentence is shorter than a phrase or longer than its words, "
                          "or the offsets do not begin with 0 and end with the number of words")  # fmt: skip
     return found
