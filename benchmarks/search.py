@@ -51,7 +51,7 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
     laid_out = index._laid_out()
     building = time.perf_counter() - start
     without_boxes = Index(model, side)
-    without_boxes._items = replace(laid_out, bounds=None)
+    without_boxes._items = replace(laid_out, boxes=None)
 
     def every_pair() -> tuple[Tensor, Tensor]:
         return without_boxes.search(queries, case.k)

@@ -6,7 +6,9 @@ from tests.helpers.native import at_level
 from tests.helpers.searching import plain_model
 
 from towers import Tower, TwoTowers
+from towers.kernels.cpu import topk_call
 from towers.search import Index
+from towers.search import items as laid_out
 
 
 def found(level: str, dtype: torch.dtype, dense: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -20,10 +22,16 @@ def found(level: str, dtype: torch.dtype, dense: int) -> tuple[torch.Tensor, tor
         return index.search(queries, 40)
 
 
+@pytest.mark.parametrize("boxes", [True, False])
 @pytest.mark.parametrize("dense", [16, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("one", "other"), [("v2", "off"), ("v3", "v4")])
-def test_levels_have_the_same_bits(one: str, other: str, dtype: torch.dtype, dense: int):
+def test_levels_have_the_same_bits(
+    one: str, other: str, dtype: torch.dtype, dense: int, boxes: bool, monkeypatch: pytest.MonkeyPatch
+):
+    if boxes:
+        monkeypatch.setattr(laid_out, "FEWEST", topk_call.BOX)
+        monkeypatch.setattr(topk_call, "BUDGET", 0.1)
     scores, ids = found(one, dtype, dense)
     again, ids_again = found(other, dtype, dense)
     assert torch.equal(scores, again)

@@ -21,15 +21,18 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason="the C code cannot
 def whole_budget() -> Iterator[None]:
     """Queries walk, however many items they meet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(laid_out, "FEWEST", laid_out.BOX)
+        patch.setattr(laid_out, "FEWEST", topk_call.BOX)
         patch.setattr(topk_call, "BUDGET", 0.1)
         yield
+
+
+SHAPES = ["as it is", "zero column", "nearly equal columns", "huge"]
 
 
 def both(index: Index, queries: torch.Tensor, k: int, **options) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
     """Through boxes, and then without."""
     results, items = [], index._laid_out()
-    for own in (items, replace(items, bounds=None)):
+    for own in (items, replace(items, boxes=None)):
         index._items = own
         results.append((*index.search(queries, k, **options), index.pairs_computed))
     index._items = items
@@ -55,6 +58,27 @@ def test_boxes_change_no_bit(whole_budget: None, seed: int, count: int, k: int, 
         assert scanned[2] == 5 * count
 
 
+@settings(max_examples=30)
+@given(st.integers(0, 99), st.sampled_from([(1, 16), (6, 16), (20, 4), (3, 5)]), st.sampled_from(SHAPES), st.booleans())
+def test_bounds_are_above_all_scores(whole_budget: None, seed: int, sizes: tuple[int, int], kind: str, double: bool):
+    """Whatever the matrix by which states become rows: without an inverse, nearly without one, with huge numbers."""
+    torch.manual_seed(seed)
+    model = plain_model(*sizes).to(torch.float64 if double else torch.float32)
+    weight = model.dense.weight.detach()
+    if kind == "zero column":
+        weight[:, 0] = 0
+    elif kind == "nearly equal columns":
+        weight[:, -1] = weight[:, 0] * (1 + 1e-6)
+    elif kind == "huge":
+        weight *= 1e18
+    states = torch.randn(2000, sizes[0], dtype=weight.dtype)
+    index = Index(model)
+    index.add(states)
+    walked, scanned = both(index, torch.randn(8, sizes[0], dtype=weight.dtype), 3)
+    assert torch.equal(walked[0], scanned[0])
+    assert torch.equal(walked[1], scanned[1])
+
+
 def test_ties_across_boxes_go_to_the_smaller_ids(whole_budget: None):
     model, items, queries = exact_model(), exact_states(30).repeat(100, 1), exact_states(4, seed=1)
     ids = torch.randperm(3000)
@@ -66,7 +90,7 @@ def test_ties_across_boxes_go_to_the_smaller_ids(whole_budget: None):
 
 def test_queries_that_would_meet_too_many_boxes_meet_all_items(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(topk_call, "BUDGET", 2)
-    monkeypatch.setattr(laid_out, "FEWEST", laid_out.BOX)
+    monkeypatch.setattr(laid_out, "FEWEST", topk_call.BOX)
     torch.manual_seed(0)
     model = plain_model(1, 16)
     for parameter, value in ((model.dense.weight, 1.0), (model.dense.bias, 3.0), (model.logit.weight, 0.5)):
@@ -78,8 +102,10 @@ def test_queries_that_would_meet_too_many_boxes_meet_all_items(monkeypatch: pyte
     assert torch.equal(walked[0], scanned[0])
     assert torch.equal(walked[1], scanned[1])
     assert scanned[2] == 12 * 5000
-    first = 40 + 128  # the bounds of all boxes, and the items of the best one
-    assert 6 * (5000 + first) + 6 * first <= walked[2] <= 6 * (5000 + first) + 6 * (first + 2500)
+    bounds, met = 3 + 40, 2500 + 128  # of groups and boxes; up to the budget and one more box
+    assert 6 * (5000 + 2500) <= walked[2] <= 6 * (5000 + met + bounds) + 6 * (2500 + bounds)
+    index.search(queries[1:2].expand(64, 1), 20)  # where walks are given up, few queries try
+    assert index.pairs_computed <= 64 * 5000 + 12 * (met + bounds)
 
 
 def test_few_pairs_are_scored_where_items_lie_on_a_line():
@@ -102,7 +128,7 @@ def test_removing_and_loading_keep_boxes_right(whole_budget: None, tmp_path: Pat
     index.remove(torch.randperm(count)[: count // 3])
     index.save(tmp_path / "index")
     loaded = Index.load(tmp_path / "index", model)
-    assert loaded._laid_out().bounds is not None or len(index) <= 128
+    assert loaded._laid_out().boxes is not None or len(index) <= 128
     walked, scanned = both(loaded, queries, 25)
     assert torch.equal(walked[0], scanned[0])
     assert torch.equal(walked[1], scanned[1])
@@ -112,7 +138,7 @@ def test_an_order_has_each_item_once():
     torch.manual_seed(0)
     rows = torch.randint(3, (5000, 4)).float()  # many equal keys
     moved, ids = rows.clone(), torch.arange(5000)
-    topk_call.arrange(moved, ids, torch.ones(4))
+    topk_call.arrange(moved, ids, torch.eye(4), torch.ones(4))
     assert torch.equal(ids.sort().values, torch.arange(5000))
     assert torch.equal(moved, rows[ids])
     assert not torch.equal(ids, torch.arange(5000))
@@ -123,14 +149,14 @@ def test_few_items_have_no_boxes(monkeypatch: pytest.MonkeyPatch):
     index = Index(plain_model())
     for count, boxes in ((8192, False), (1, True)):
         index.add(torch.randn(count, 3))
-        assert (index._laid_out().bounds is not None) == boxes
+        assert (index._laid_out().boxes is not None) == boxes
 
 
 def test_a_thousand_queries_find_what_sorting_all_scores_finds():
     model, items, queries = exact_model(), exact_states(9000), exact_states(1000, seed=1)  # scores have no rounding
     index = Index(model)
     index.add(items)
-    assert index._laid_out().bounds is not None
+    assert index._laid_out().boxes is not None
     scores, ids = index.search(queries, 10)
     for some, own, found in zip(queries.split(100), scores.split(100), ids.split(100), strict=True):
         every = all_scores(model, some, items)

@@ -14,6 +14,7 @@ from torch import Tensor
 from towers.checkpoint import undamaged
 from towers.contracts import contract
 from towers.ensemble import Ensemble
+from towers.kernels.cpu.topk_call import BLOCK, BOX, Boxes
 from towers.model import TwoTowers
 from towers.search import index_file, scan
 from towers.search.all_pairs import all_pairs
@@ -21,7 +22,7 @@ from towers.search.allowed import Allowed, Exclude, Ids, allowed
 from towers.search.candidates import best_of_candidates
 from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
-from towers.search.items import BLOCK, BOX, Items, Rows, lay_out
+from towers.search.items import Items, Rows, lay_out
 from towers.search.sentences import SentenceModel, Sentences, network_of
 
 PART = 1 << 19
@@ -308,8 +309,11 @@ class Index:
             "largest": items.largest,
             "about": self.about,
         }
-        bounds = {} if items.bounds is None else {"bounds": items.bounds}
-        index_file.write(path, {"blocks": items.blocks, "ids": items.ids, **bounds}, own)
+        tensors = {"blocks": items.blocks, "ids": items.ids}
+        if items.boxes is not None:
+            tensors["boxes"] = items.boxes.fields
+            own |= {"slack": items.boxes.slack, "rounding": items.boxes.rounding}
+        index_file.write(path, tensors, own)
 
     @classmethod
     def load(
@@ -337,15 +341,23 @@ class Index:
         _output(model, output, class_name)
         with undamaged(Path(path)):
             index = cls(model, own["side"], output=output, class_name=class_name)
-            blocks, ids = tensors["blocks"], tensors["ids"]
-            boxes = tensors.get("bounds")
-            for part, count in ((blocks, len(ids)), *([] if boxes is None else [(boxes, -(-len(ids) // BOX))])):
-                if part.shape != (-(-count // BLOCK), index._head.dense, BLOCK) or part.dtype != index._head.dtype:
-                    raise ValueError(f"it has {part.dtype} {tuple(part.shape)} for {len(ids)} items")
+            head, blocks, ids = index._head, tensors["blocks"], tensors["ids"]
+            _check_blocks(blocks, len(ids), head.dense, head.dtype)
+            boxes = None
+            if "boxes" in tensors and isinstance(head, Head):  # old files have none: every pair is scored
+                groups = -(-len(ids) // (BOX * BLOCK))
+                count = BLOCK * (groups + -(-groups // BLOCK))
+                _check_blocks(tensors["boxes"], count, 2 * (head.dense + head.hidden), head.dtype)
+                boxes = Boxes(tensors["boxes"], head.weight, float(own["slack"]), float(own["rounding"]))
             index._items = Items(blocks, ids, float(own["largest"]), boxes)
             index._next_id = int(own["next_id"])
             index.about = _texts(own.get("about", {}))  # old files have none
         return index
+
+
+def _check_blocks(blocks: Tensor, count: int, fields: int, dtype: torch.dtype) -> None:
+    if blocks.shape != (-(-count // BLOCK), fields, BLOCK) or blocks.dtype != dtype:
+        raise ValueError(f"it has {blocks.dtype} {tuple(blocks.shape)} for {count} items")
 
 
 def _output(model: TwoTowers | SentenceModel, output: int | None, class_name: str | None) -> int | None:

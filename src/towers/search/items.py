@@ -7,10 +7,10 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from towers.kernels.cpu import topk_call
-from towers.kernels.cpu.topk_call import BLOCK, BOX
+from towers.kernels.cpu.topk_call import BLOCK, Boxes
+from towers.search.boxes import boxes_of
 from towers.search.compared import Compared
 from towers.search.head import Head
 
@@ -30,14 +30,13 @@ class Items:
     blocks: "blocks dense 16", the rows of the items (see `Head`).
     ids: "count" int64, the id of the item at each place.
     largest: an upper bound of the absolute values of the rows.
-    bounds: "boxes/16 dense 16", of each box of 128 items the rows' values that give the highest score, laid out like
-        items (see `topk.c`); None where nothing walks through boxes.
+    boxes: what is known about each 128 items, for upper bounds of their scores; None where no query walks over them.
     """
 
     blocks: Tensor
     ids: Tensor
     largest: float
-    bounds: Tensor | None = None
+    boxes: Boxes | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,7 +75,7 @@ def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, ordered
     """`count` items of some parts; with C code in an order that makes boxes small, unless they have it (`ordered`).
 
     Each part is copied before the next is asked for, and all else is done in place: memory holds what is laid out, and
-    one part more or 8 bytes more for each item. Heads without `weights` have no boxes.
+    one part more or 8 bytes more for each item. Only a `Head` has boxes.
 
     Args:
         parts: from the last to the first: what was allocated last is what the system takes back first.
@@ -85,20 +84,20 @@ def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, ordered
         ordered: whether they have that order.
     """
     blocks = torch.empty(-(-count // BLOCK), head.dense, BLOCK, dtype=head.dtype)
-    filled, weights = blocks.view(-1, head.dense), head.weights  # rows, until they are turned
+    filled = blocks.view(-1, head.dense)  # rows, until they are turned
     ids, last = torch.empty(count, dtype=torch.int64), count
     for some, own in parts:
         filled[last - len(own) : last], ids[last - len(own) : last] = some, own
         last -= len(own)
     filled[count:] = math.inf
-    rows, bounds = filled[:count], None
-    if weights is not None and FEWEST < count < topk_call.MANY and topk_call.serves(rows.dtype):
-        if not ordered:
-            topk_call.arrange(rows, ids, weights)
-        bounds = _blocks(_bounds(rows, weights))
+    rows, boxes = filled[:count], None
     largest = max(float(bound.abs()) for bound in rows.aminmax()) if rows.numel() else 0.0
+    if isinstance(head, Head) and FEWEST < count < topk_call.MANY and topk_call.serves(rows.dtype):
+        if not ordered:
+            topk_call.arrange(rows, ids, head.read, head.moves)
+        boxes = boxes_of(rows, head, largest)
     _turn(blocks)
-    return Items(blocks, ids, largest, bounds)
+    return Items(blocks, ids, largest, boxes)
 
 
 def _turn(blocks: Tensor) -> None:
@@ -107,19 +106,3 @@ def _turn(blocks: Tensor) -> None:
     for first in range(0, count, TURNED):
         some = blocks[first : first + TURNED]
         some.copy_(some.view(-1, BLOCK, dense).transpose(1, 2).clone(memory_format=torch.contiguous_format))
-
-
-def _blocks(rows: Tensor) -> Tensor:
-    """Rows "count dense" as "blocks dense 16", filled up with +inf."""
-    filled = F.pad(rows, (0, 0, 0, -len(rows) % BLOCK), value=math.inf)
-    return filled.view(-1, BLOCK, rows.shape[1]).transpose(1, 2).contiguous()
-
-
-def _bounds(rows: Tensor, weights: Tensor) -> Tensor:
-    """Of each box, "boxes dense": a score falls with the row's value where the weight is positive, else it grows."""
-    whole = len(rows) // BOX * BOX
-    boxes = [rows[:whole].view(-1, BOX, rows.shape[1])]
-    if whole < len(rows):
-        boxes.append(rows[whole:].unsqueeze(0))
-    parts = [torch.where(weights > 0, box.amin(1), box.amax(1)) for box in boxes]
-    return torch.cat(parts)

@@ -72,7 +72,7 @@ def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed,
     hidden = None if allowed.places is None or allowed.offsets is None else (allowed.places, allowed.offsets)
     scores, ids, computed = topk_call.search(
         queries, head.weights, head.offset, items.blocks, items.ids, k, least=least, keep=allowed.keep, hidden=hidden,
-        bounds=items.bounds,
+        boxes=items.boxes,
     )  # fmt: skip
     return Found(scores, ids, int(computed.abs().sum()))
 

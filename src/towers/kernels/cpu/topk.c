@@ -6,19 +6,26 @@
    Larger scores are better, and of equal ones smaller ids: an order without ties, so that blocks and threads change
    nothing. All sums have the same order, so that each score has the same bits wherever it is computed.
 
-   Items lie BLOCK side by side, "blocks dense BLOCK". Where the items were put in order (`order`), boxes of BOX blocks
-   may have bounds, laid out like items: of each number the least in the box where its weight is positive, else the
-   largest. The score of a bound is at least the score of every item in the box, also as rounded: each operation of the
-   sum is monotone, and stays so when it is rounded. A query first meets its best boxes, which gives a good k-th best
-   score. Then the queries walk over the boxes together, and each meets those whose bound reaches its k-th best score. If
-   these are more than `budget` items, it meets all items instead. */
+   Items lie BLOCK side by side, "blocks dense BLOCK". Where they were put in order (`arrange`), a box is BOX blocks, and
+   a group is BLOCK boxes. Of each is known between which values its items' numbers lie: their rows, and their states. So
+   a term weight * relu(query - item) is at most a line in the state: where all items are on one side of the kink, the
+   term itself; else the chord above it (of a positive weight), or the better of relu's two lines (of a negative one).
+   The sum of the lines is a line, and the highest value that it has in the box of states is a bound. Lines of positive
+   and negative weights cancel before that, as they do in the scores (Zhang et al., CROWN, 2018, bound networks so). The
+   sum of the highest values of the single terms is another bound; the smaller one counts. `slack` and what `margin` adds
+   are above all that rounding can do.
+
+   A query walks from the best bound to the next one: a group is opened, and the bounds of its boxes are computed; of a
+   box the items are scored; until no bound reaches the k-th best score. If these are more items than `budget`, the query
+   meets all items instead, with others. */
 
 #include "vectors.h"
 
 #include <math.h>
 
-enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, FIRST = 512 };
-/* items; blocks; queries or vectors; blocks that stay in cache; of so many boxes a query meets one more at first */
+enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, MISSES = 4, AGAIN = 8 };
+/* items; blocks; queries or vectors; blocks that stay in cache; after so many walks of a part that were given up, and as
+   many as all others, only every so-manieth query tries one */
 #define VECTORS_OF_BLOCK (BLOCK / LANES)
 
 typedef struct {
@@ -27,14 +34,16 @@ typedef struct {
     const REAL *blocks;         /* the items */
     const int64_t *ids;         /* "count", the id of each item */
     const uint8_t *keep;        /* "count": whether a query may find the item; absent: all */
-    const int64_t *hidden;      /* items that a single query may not find, sorted for each query; may be absent */
+    const int64_t *hidden_items; /* items that a single query may not find, sorted for each query; may be absent */
     const int64_t *hidden_from; /* "queries+1": where those of each query begin */
-    const REAL *bounds;         /* of the boxes; absent: all items are scored */
+    const REAL *boxes;          /* "blocks fields BLOCK", of all boxes and then of all groups; absent: no walks */
+    const REAL *states;         /* "dense hidden", by which a state is multiplied to be an item's row */
     REAL *scores;               /* "queries k"; -inf where nothing was found */
     int64_t *found;             /* "queries k", ids */
     int64_t *computed;          /* "queries": pairs and bounds that were scored; negative: the walk was given up */
     double offset, least;       /* no smaller score than `least` is wanted */
-    int64_t count, dense, n_queries, k, budget;
+    double slack, rounding;     /* what bounds are too low by at most: of all queries, and for each 1 of |query| */
+    int64_t count, dense, hidden, n_queries, k, budget;
     int64_t part, parts, next; /* queries of a part, parts, and the next one to take */
 } Job;
 
@@ -115,12 +124,12 @@ static int is_hidden(const Job *job, int64_t query, int64_t place) {
     int64_t first = job->hidden_from[query], last = job->hidden_from[query + 1];
     while (first < last) {
         const int64_t middle = first + (last - first) / 2;
-        if (job->hidden[middle] < place)
+        if (job->hidden_items[middle] < place)
             first = middle + 1;
         else
             last = middle;
     }
-    return first < job->hidden_from[query + 1] && job->hidden[first] == place;
+    return first < job->hidden_from[query + 1] && job->hidden_items[first] == place;
 }
 
 /* A vector of items, of which at least one reaches the least wanted score. */
@@ -128,7 +137,7 @@ static __attribute__((noinline)) void offer(const Job *job, Top *top, const V *s
     for (int64_t lane = 0; lane < LANES && place + lane < job->count; lane++) {
         const REAL score = (*scores)[lane];
         if (!(score >= top->least) || (job->keep && !job->keep[place + lane])) continue;
-        if (job->hidden && is_hidden(job, top->query, place + lane)) continue;
+        if (job->hidden_items && is_hidden(job, top->query, place + lane)) continue;
         const Found one = {score, job->ids[place + lane]};
         if (top->count < job->k) {
             top->heap[top->count] = one;
@@ -208,18 +217,58 @@ INLINE void score_one(const Job *job, const REAL *query, const REAL *blocks, int
         score(sum, query, item, job->weights, job->offset, job->dense, 1, m);
 }
 
-static void upper_bounds(const Job *job, const REAL *query, int64_t boxes, REAL *upper) {
-    const int64_t vectors = (boxes + BLOCK - 1) / BLOCK * VECTORS_OF_BLOCK;
-    V sum[1][AT_ONCE];
-    int64_t first = 0;
-    for (; first + AT_ONCE <= vectors; first += AT_ONCE) {
-        score_one(job, query, job->bounds, first, sum, AT_ONCE);
-        UNROLL for (int v = 0; v < AT_ONCE; v++) store(upper + (first + v) * LANES, sum[0][v]);
+/* Fields of a box: the least and the largest numbers of the rows ("dense" each), the middle of the states and how far
+   they are from it at most ("hidden" each). The bounds of the boxes in one vector; `start` is the offset and the margin,
+   `slope` room for "hidden" vectors. */
+INLINE V bounds_of(const Job *job, const REAL *query, const REAL *box, REAL start, V *slope, const int64_t dense,
+                   const int64_t hidden) {
+    V sum = all(start), terms = sum;
+    for (int64_t j = 0; j < hidden; j++) slope[j] = all(0);
+    for (int64_t k = 0; k < dense; k++) {
+        const REAL weight = job->weights[k], a = query[k];
+        const V most = all(a) - load(box + k * BLOCK), fewest = all(a) - load(box + (dense + k) * BLOCK);
+        V line; /* the weight of query - item, where relu has it */
+        if (weight > 0) {
+            const V low = fewest - relu(fewest), high = relu(most); /* of query - item, up to the kink or from it on */
+            const V wide = high - low, tiny = all(IS_FLOAT ? 1e-30f : 1e-300);
+            line = all(weight) * (high / (tiny + relu(wide - tiny)));
+            sum = mul_add(line, all(a) - low, sum);
+            terms = mul_add(all(weight), high, terms);
+        } else {
+            line = (V)((Mask)all(weight) & (most + fewest > all(0)));
+            sum = mul_add(line, all(a), sum);
+            terms = mul_add(all(weight), relu(fewest), terms);
+        }
+        for (int64_t j = 0; j < hidden; j++) slope[j] = mul_add(line, all(job->states[k * hidden + j]), slope[j]);
     }
-    for (; first < vectors; first++) {
-        score_one(job, query, job->bounds, first, sum, 1);
-        store(upper + first * LANES, sum[0][0]);
+    const REAL *state = box + 2 * dense * BLOCK;
+    for (int64_t j = 0; j < hidden; j++) {
+        const V falls = all(0) - slope[j], middle = load(state + j * BLOCK), far = load(state + (hidden + j) * BLOCK);
+        sum = mul_add(falls, middle, sum);
+        sum = mul_add(relu(falls) + relu(slope[j]), far, sum);
     }
+    return terms - relu(terms - sum); /* the smaller one */
+}
+
+/* The bounds of `count` boxes, in whole vectors. */
+static void upper_bounds(const Job *job, const REAL *query, const REAL *boxes, int64_t count, REAL start, V *slope,
+                         REAL *upper) {
+    const int64_t fields = 2 * (job->dense + job->hidden);
+    for (int64_t first = 0; first < count; first += LANES) {
+        const REAL *box = boxes + first / BLOCK * fields * BLOCK + first % BLOCK;
+        if (job->dense == 16 && job->hidden == 6) {
+            V own[6];
+            store(upper + first, bounds_of(job, query, box, start, own, 16, 6));
+        } else
+            store(upper + first, bounds_of(job, query, box, start, slope, job->dense, job->hidden));
+    }
+}
+
+/* What a bound has above the offset, so that rounding here and in the scores cannot make it too low. */
+static REAL margin(const Job *job, const REAL *query) {
+    double sizes = 0;
+    for (int64_t k = 0; k < job->dense; k++) sizes += fabs((double)job->weights[k]) * fabs((double)query[k]);
+    return (REAL)(job->slack + job->rounding * sizes);
 }
 
 static int64_t visit(const Job *job, Top *top, const REAL *query, int64_t box) {
@@ -239,69 +288,94 @@ static int64_t visit(const Job *job, Top *top, const REAL *query, int64_t box) {
     return (end - start) * LANES;
 }
 
-/* The bounds of one query, and the items of its best boxes, whose bounds become NAN. Returns whether the boxes that may
-   still hold one of its best are within the budget; if not, at least a good `least` was found. */
-static int begin_walk(const Job *job, Top *top, const REAL *query, int64_t boxes, REAL *upper, Rank *ranks) {
-    upper_bounds(job, query, boxes, upper);
-    int64_t best = 0, count = 0, computed = boxes, needed = 0;
-    for (int64_t box = 1; box < boxes; box++)
-        if (upper[box] > upper[best]) best = box;
-    computed += visit(job, top, query, best);
-    upper[best] = NAN;
-    for (int64_t box = 0; box < boxes; box++)
-        if (upper[box] >= top->least) ranks[count++] = (Rank){upper[box], box};
-    for (int64_t at = count / 2 - 1; at >= 0; at--) sink(ranks, count, at);
-    for (int64_t more = boxes / FIRST; more && count && ranks[0].bound >= top->least; more--) {
-        computed += visit(job, top, query, ranks[0].box);
-        upper[ranks[0].box] = NAN;
-        ranks[0] = ranks[--count];
-        sink(ranks, count, 0);
-    }
-    for (int64_t at = 0; at < count; at++) needed += ranks[at].bound >= top->least;
-    const int within = needed * BOX * BLOCK <= job->budget;
-    job->computed[top->query] = within ? computed : -computed - job->count;
-    return within;
+static void add_rank(Rank *ranks, int64_t *count, Rank one) {
+    int64_t at = (*count)++;
+    for (int64_t parent; at && ranks[parent = (at - 1) / 2].bound < one.bound; at = parent) ranks[at] = ranks[parent];
+    ranks[at] = one;
 }
 
-/* The walks of n queries over the boxes, each of which is read once for all of them. */
-static void walk(const Job *job, Top *tops, int64_t n, int64_t boxes, const REAL *upper, int64_t stride) {
-    for (int64_t box = 0; box < boxes; box++)
-        for (int64_t q = 0; q < n; q++)
-            if (upper[q * stride + box] >= tops[q].least) {
-                const int64_t query = tops[q].query;
-                job->computed[query] += visit(job, tops + q, job->queries + query * job->dense, box);
+static Rank take_rank(Rank *ranks, int64_t *count) {
+    const Rank one = ranks[0];
+    ranks[0] = ranks[--*count];
+    sink(ranks, *count, 0);
+    return one;
+}
+
+/* Where numbers are so large that a bound is none, there is no bound. */
+static REAL known(REAL bound) { return bound < INFINITY ? bound : INFINITY; }
+
+typedef struct {
+    int64_t boxes, groups;
+    REAL *upper;          /* of all groups, or of the boxes of one */
+    Rank *closed, *ready; /* groups that were not opened, boxes that were not visited: heaps */
+    V *slope;
+} Walk;
+
+/* The walk of one query. Returns whether the items that it met are within the budget; if not, it was given up, and at
+   least a good `least` was found. */
+static int walk(const Job *job, Top *top, const REAL *query, const Walk *own) {
+    const int64_t fields = 2 * (job->dense + job->hidden);
+    const REAL start = (REAL)job->offset + margin(job, query);
+    int64_t closed = 0, ready = 0, computed = own->groups, met = 0;
+    upper_bounds(job, query, job->boxes + own->groups * fields * BLOCK, own->groups, start, own->slope, own->upper);
+    for (int64_t group = 0; group < own->groups; group++) {
+        const Rank one = {known(own->upper[group]), group};
+        if (one.bound >= top->least) own->closed[closed++] = one;
+    }
+    for (int64_t at = closed / 2 - 1; at >= 0; at--) sink(own->closed, closed, at);
+    for (;;) {
+        const REAL of_group = closed ? own->closed[0].bound : -INFINITY, of_box = ready ? own->ready[0].bound : -INFINITY;
+        if (!closed && !ready) break;
+        if ((of_group > of_box ? of_group : of_box) < top->least) break;
+        if (closed && of_group >= of_box) {
+            const int64_t group = take_rank(own->closed, &closed).box, first = group * BLOCK;
+            const int64_t count = least(BLOCK, own->boxes - first);
+            upper_bounds(job, query, job->boxes + group * fields * BLOCK, count, start, own->slope, own->upper);
+            for (int64_t box = 0; box < count; box++) {
+                const Rank one = {known(own->upper[box]), first + box};
+                if (one.bound >= top->least) add_rank(own->ready, &ready, one);
             }
+            computed += count;
+            continue;
+        }
+        if (met > job->budget) {
+            job->computed[top->query] = -computed - met - job->count;
+            return 0;
+        }
+        met += visit(job, top, query, take_rank(own->ready, &ready).box);
+    }
+    job->computed[top->query] = computed + met;
+    return 1;
 }
 
 /* The search of the parts of the queries that no other thread has taken. */
 BY_THREADS(topk_search) {
     Job *job = shared;
-    const int64_t boxes = job->bounds ? (job->count + BLOCK * BOX - 1) / (BLOCK * BOX) : 0;
-    const int64_t most = (job->part + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
-    const int64_t stride = (boxes + BLOCK - 1) / BLOCK * BLOCK; /* bounds are stored in whole vectors */
+    const int64_t boxes = job->boxes ? (job->count + BLOCK * BOX - 1) / (BLOCK * BOX) : 0;
+    const int64_t groups = (boxes + BLOCK - 1) / BLOCK, most = (job->part + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
     Found *heaps = malloc((size_t)(job->part * job->k) * sizeof(Found));
-    Top *walking = malloc((size_t)job->part * sizeof(Top)), *tops = malloc((size_t)most * sizeof(Top));
-    REAL *rows = room(most * job->dense), *upper = room(job->part * stride);
-    Rank *ranks = malloc((size_t)(boxes + 1) * sizeof(Rank));
+    Top *tops = malloc((size_t)most * sizeof(Top));
+    REAL *rows = room(most * job->dense), *upper = room((groups / BLOCK + 1) * BLOCK);
+    V *slope = (V *)room((job->hidden + 1) * LANES);
+    Rank *ranks = malloc((size_t)(groups + boxes + 1) * sizeof(Rank));
+    const Walk own = {boxes, groups, upper, ranks, ranks + groups, slope};
     for (int64_t piece; (piece = take(&job->next)) < job->parts;) {
         const int64_t first = piece * job->part, end = least(job->n_queries, first + job->part);
-        int64_t n = 0, walks = 0;
+        int64_t n = 0, walks = 0, misses = 0;
         for (int64_t query = first; query < end; query++) {
-            const REAL *own = job->queries + query * job->dense;
+            const REAL *row = job->queries + query * job->dense;
             Top top = {job->least, query, 0, heaps + (query - first) * job->k};
             job->computed[query] = job->count;
-            if (boxes) {
-                if (begin_walk(job, &top, own, boxes, upper + walks * stride, ranks)) {
-                    walking[walks++] = top;
+            if (boxes && (misses < MISSES || misses < walks || query % AGAIN == 0)) {
+                if (walk(job, &top, row, &own)) {
+                    give(job, &top), walks++;
                     continue;
                 }
-                top.count = 0; /* all items are met again, those of the best boxes too */
+                top.count = 0, misses++; /* all items are met again, those of the best boxes too */
             }
-            memcpy(rows + n * job->dense, own, job->dense * sizeof(REAL));
+            memcpy(rows + n * job->dense, row, job->dense * sizeof(REAL));
             tops[n++] = top;
         }
-        walk(job, walking, walks, boxes, upper, stride);
-        for (int64_t q = 0; q < walks; q++) give(job, walking + q);
         for (int64_t more = n; more % AT_ONCE; more++) {
             memset(rows + more * job->dense, 0, job->dense * sizeof(REAL));
             tops[more] = (Top){INFINITY, 0, 0, heaps};
@@ -309,7 +383,7 @@ BY_THREADS(topk_search) {
         scan(job, rows, tops, n);
         for (int64_t q = 0; q < n; q++) give(job, tops + q);
     }
-    free(heaps), free(walking), free(tops), free(ranks), leave(rows), leave(upper);
+    free(heaps), free(tops), free(ranks), leave(rows), leave(upper), leave((REAL *)slope);
 }
 
 /* Items in an order in which neighbours are alike, so that boxes are small: a k-d tree whose leaves are boxes. Sorted are
@@ -344,33 +418,50 @@ static void select_smallest(Key *keys, int64_t count, int64_t at) {
     }
 }
 
-/* Along the number that moves scores the most, as seen in a sample. */
-static int64_t widest(const REAL *rows, const Key *keys, int64_t count, int64_t dense, const REAL *weights, REAL *low,
-                      REAL *high) {
-    const int64_t step = count / 1024 + 1;
-    for (int64_t k = 0; k < dense; k++) low[k] = INFINITY, high[k] = -INFINITY;
-    for (int64_t i = 0; i < count; i += step) {
-        const REAL *row = rows + keys[i].item * dense;
-        for (int64_t k = 0; k < dense; k++) {
-            low[k] = row[k] < low[k] ? row[k] : low[k];
-            high[k] = row[k] > high[k] ? row[k] : high[k];
-        }
-    }
+/* One number of the state of an item: `read` is "dense". */
+static REAL number(const REAL *row, const REAL *read, int64_t dense) {
+    REAL sums[4] = {0}; /* side by side: one sum would wait for itself */
+    int64_t k = 0;
+    for (; k + 4 <= dense; k += 4)
+        UNROLL for (int i = 0; i < 4; i++) sums[i] += row[k + i] * read[k + i];
+    for (; k < dense; k++) sums[0] += row[k] * read[k];
+    return sums[0] + sums[1] + (sums[2] + sums[3]);
+}
+
+typedef struct {
+    const REAL *rows, *read, *weights; /* "count dense"; "hidden dense"; "hidden": how much each number moves scores */
+    int64_t dense, hidden;
+} Space;
+
+/* Along the number of the states that moves scores the most, as seen in a sample. */
+static int64_t widest(const Space *in, const Key *keys, int64_t count) {
+    const int64_t step = count / 128 + 1;
     int64_t best = 0;
-    for (int64_t k = 1; k < dense; k++)
-        if (fabs(weights[k]) * (high[k] - low[k]) > fabs(weights[best]) * (high[best] - low[best])) best = k;
+    REAL reach = -1;
+    for (int64_t j = 0; j < in->hidden; j++) {
+        REAL low = INFINITY, high = -INFINITY;
+        for (int64_t i = 0; i < count; i += step) {
+            const REAL own = number(in->rows + keys[i].item * in->dense, in->read + j * in->dense, in->dense);
+            low = own < low ? own : low, high = own > high ? own : high;
+        }
+        if (in->weights[j] * (high - low) > reach) best = j, reach = in->weights[j] * (high - low);
+    }
     return best;
 }
 
-/* rows "count dense"; keys "count", of which these change places. Halves are whole boxes. */
-static void split(const REAL *rows, Key *keys, int64_t count, int64_t dense, const REAL *weights, REAL *bounds) {
-    const int64_t own = BLOCK * BOX, boxes = (count + own - 1) / own;
+/* These keys change places. Halves are whole boxes, and of many boxes whole groups. */
+static void split(const Space *in, Key *keys, int64_t count) {
+    const int64_t boxes = (count + BLOCK * BOX - 1) / (BLOCK * BOX), whole = boxes > BLOCK ? BLOCK : 1;
     if (boxes < 2) return;
-    const int64_t axis = widest(rows, keys, count, dense, weights, bounds, bounds + dense), half = boxes / 2 * own;
-    for (int64_t i = 0; i < count; i++) keys[i].value = rows[keys[i].item * dense + axis];
+    const int64_t half = (boxes + whole) / whole / 2 * whole * BLOCK * BOX;
+    const REAL *read = in->read + widest(in, keys, count) * in->dense;
+    for (int64_t i = 0; i < count; i++) {
+        __builtin_prefetch(in->rows + keys[least(i + 16, count - 1)].item * in->dense);
+        keys[i].value = number(in->rows + keys[i].item * in->dense, read, in->dense);
+    }
     select_smallest(keys, count, half);
-    split(rows, keys, half, dense, weights, bounds);
-    split(rows, keys + half, count - half, dense, weights, bounds);
+    split(in, keys, half);
+    split(in, keys + half, count - half);
 }
 
 /* Each place gets the row and the id of its key's item, along the cycles of the permutation; keys become those of the
@@ -392,14 +483,17 @@ static void move(REAL *rows, int64_t *ids, Key *keys, int64_t count, int64_t den
     }
 }
 
-/* rows "count dense" and ids "count" of fewer than 2^32 items change places; 0 if there was no memory. */
-EXPORT int64_t NAME(topk_arrange)(REAL *rows, int64_t *ids, int64_t count, int64_t dense, const REAL *weights) {
+/* rows "count dense" and ids "count" of fewer than 2^32 items change places; 0 if there was no memory. A row times `read`,
+   "hidden dense", is a state, whose numbers move scores by `weights`, "hidden". */
+EXPORT int64_t NAME(topk_arrange)(REAL *rows, int64_t *ids, int64_t count, int64_t dense, int64_t hidden,
+                                  const REAL *read, const REAL *weights) {
     Key *keys = malloc((size_t)(count + 1) * sizeof(Key));
     if (!keys) return 0;
-    REAL *bounds = room(2 * dense);
+    REAL *row = room(dense);
+    const Space in = {rows, read, weights, dense, hidden};
     for (int64_t i = 0; i < count; i++) keys[i] = (Key){0, (uint32_t)i};
-    split(rows, keys, count, dense, weights, bounds);
-    move(rows, ids, keys, count, dense, bounds);
-    free(keys), leave(bounds);
+    split(&in, keys, count);
+    move(rows, ids, keys, count, dense, row);
+    free(keys), leave(row);
     return 1;
 }

@@ -5,6 +5,7 @@ Sizes and dtypes must fit each other: the caller checks them (`towers.search`), 
 
 import ctypes
 from ctypes import c_double, c_int64, c_void_p
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,19 +19,39 @@ AT_ONCE, MOST = 8, 64
 """Queries that meet a block of items together, and the most that a thread takes at a time."""
 MANY = 1 << 32
 """Items are put in order if they are fewer."""
-BUDGET = 2
-"""A query walks over the boxes if these may hold its best in one of this number of items at most."""
+GROUP = BLOCK * BOX
+"""Items of a group of boxes."""
+BUDGET = 8
+"""A walk over the boxes is given up after one of this number of items."""
 
 
 class Job(ctypes.Structure):
     """The struct `Job` of `topk.c`."""
 
     _fields_ = (
-        *((name, c_void_p) for name in ("queries", "weights", "blocks", "ids", "keep", "hidden", "hidden_from")),
-        *((name, c_void_p) for name in ("bounds", "scores", "found", "computed")),
-        *((name, c_double) for name in ("offset", "least")),
-        *((name, c_int64) for name in ("count", "dense", "n_queries", "k", "budget", "part", "parts", "next")),
+        *((name, c_void_p) for name in ("queries", "weights", "blocks", "ids", "keep", "hidden_items", "hidden_from")),
+        *((name, c_void_p) for name in ("boxes", "states", "scores", "found", "computed")),
+        *((name, c_double) for name in ("offset", "least", "slack", "rounding")),
+        *(
+            (name, c_int64)
+            for name in ("count", "dense", "hidden", "n_queries", "k", "budget", "part", "parts", "next")
+        ),
     )
+
+
+class Boxes(NamedTuple):
+    """What is known about boxes of 128 items and about groups of 16 boxes; see `topk.c`.
+
+    fields: "blocks fields 16": of all boxes, then of all groups, in blocks of 16.
+    states: "dense hidden", what a state is multiplied by to be an item's row.
+    slack: what bounds are too low by at most, in every search.
+    rounding: the same, times `sum |weights query|` of a query.
+    """
+
+    fields: Tensor
+    states: Tensor
+    slack: float
+    rounding: float
 
 
 def serves(dtype: torch.dtype) -> bool:
@@ -49,7 +70,7 @@ def search(
     least: float,
     keep: Tensor | None,
     hidden: tuple[Tensor, Tensor] | None,
-    bounds: Tensor | None,
+    boxes: Boxes | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scores and ids of the k best items of each query, best first, and what was scored for each query.
 
@@ -65,41 +86,53 @@ def search(
         least: no smaller score is wanted.
         keep: "count" bool, which items may be found; None: all.
         hidden: items (places) that single queries may not find, and "queries+1" where those of each query begin.
-        bounds: of boxes of items, "boxes dense 16" in blocks like the items; None: every item is scored.
+        boxes: of the items, which `arrange` has put in order; None: every item is scored.
 
     Returns:
-        scores "queries k", ids "queries k", and "queries": how many items and bounds were scored; negative where too
-        many boxes would have been met, and all items were scored.
+        scores "queries k", ids "queries k", and "queries": how many items and bounds were scored; negative where a walk
+        was given up, and all items were scored.
     """
     count = len(queries)
     scores = queries.new_empty(count, k)
     found, computed = torch.empty(count, k, dtype=torch.int64), torch.empty(count, dtype=torch.int64)
     threads = max(1, min(torch.get_num_threads(), -(-count // AT_ONCE)))
     part = min(MOST, -(-count // threads // AT_ONCE) * AT_ONCE) if count else AT_ONCE
-    tensors = {"queries": queries, "weights": weights, "blocks": blocks, "ids": ids, "keep": keep, "bounds": bounds}
+    tensors = {"queries": queries, "weights": weights, "blocks": blocks, "ids": ids, "keep": keep}
     tensors |= {"scores": scores, "found": found, "computed": computed}
+    if boxes is not None:
+        tensors |= {"boxes": boxes.fields, "states": boxes.states}
     if hidden is not None and len(hidden[0]):
-        tensors |= {"hidden": hidden[0], "hidden_from": hidden[1]}
+        tensors |= {"hidden_items": hidden[0], "hidden_from": hidden[1]}
     given = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
     job = Job(
         **{name: tensor.data_ptr() for name, tensor in given.items()},
-        offset=offset, least=least, count=len(ids), dense=len(weights), n_queries=count, k=k,
+        offset=offset, least=least, slack=0.0 if boxes is None else boxes.slack,
+        rounding=0.0 if boxes is None else boxes.rounding, count=len(ids), dense=len(weights),
+        hidden=0 if boxes is None else boxes.states.shape[1], n_queries=count, k=k,
         budget=int(len(ids) / BUDGET), part=part, parts=-(-count // part), next=0,
     )  # fmt: skip
     start(_code(queries).topk_search, job, threads)
     return scores, found, computed
 
 
-def arrange(rows: Tensor, ids: Tensor, weights: Tensor) -> None:
+def arrange(rows: Tensor, ids: Tensor, read: Tensor, weights: Tensor) -> None:
     """Rows "count dense", and their ids "count" int64, change places so that those of a box are alike: a k-d tree.
 
     Both must be contiguous, and fewer than `MANY`. It takes 8 bytes of memory for each row of float32.
 
+    Args:
+        rows: are states times a matrix.
+        ids: of the rows.
+        read: "hidden dense", which gives states back.
+        weights: "hidden", how much each number of a state moves scores.
+
     Raises:
         MemoryError: there is none.
     """
-    at = [c_void_p(tensor.data_ptr()) for tensor in (rows, ids, weights.contiguous())]
-    if not _code(rows).topk_arrange(at[0], at[1], c_int64(len(rows)), c_int64(rows.shape[1]), at[2]):
+    read, weights = read.contiguous(), weights.contiguous()
+    at = [c_void_p(tensor.data_ptr()) for tensor in (rows, ids, read, weights)]
+    sizes = [c_int64(size) for size in (len(rows), rows.shape[1], len(read))]
+    if not _code(rows).topk_arrange(at[0], at[1], *sizes, at[2], at[3]):
         raise MemoryError(f"there is no memory to lay {len(rows)} items out")
 
 
