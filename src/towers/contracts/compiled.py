@@ -19,7 +19,7 @@ from towers.contracts.codegen.value_checks import ValueWriter
 from towers.contracts.codegen.writer import Writer
 from towers.contracts.expressions import path_root
 from towers.contracts.modes import Proxied, holds_proxy, switch
-from towers.contracts.shared_axes import SharedAxes, asks_for_axes, in_eager_mode, shared_sizes
+from towers.contracts.shared_axes import SharedAxes, asks_for_axes, in_eager_mode, shared_sizes, skip_frames
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Spec, tensors
 from towers.contracts.trees import is_kind
@@ -364,4 +364,5 @@ def _refused(signature: Signature, names: list[str], shares: bool = False) -> Ca
             added |= {f"*{name}": Bound(sizes, _BODY, broadcast) for name, (broadcast, sizes) in many.items()}
         return refusal(signature, {name: value for name, value in arguments.items() if value is not _ABSENT}, added)
 
+    skip_frames(refused, below=True)  # a compiled module refuses a call with no frame of the careful check compiled
     return refused

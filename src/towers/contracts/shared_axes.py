@@ -62,18 +62,24 @@ def in_eager_mode(function: Callable[..., Any], name: str) -> Callable[..., Any]
     torch.compile leaves it eager; with fullgraph=True, and in a strict export, torch refuses it with the reason.
     """
 
-    dynamo = cast(Any, torch._C)._dynamo.eval_frame  # pyright: ignore[reportPrivateUsage]
-    skip = dynamo._FrameExecStrategy(dynamo._FrameAction.SKIP, dynamo._FrameAction.DEFAULT)
-    dynamo.set_code_exec_strategy(function.__code__, skip)
+    skip_frames(function)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
     # As torch.compiler.disable does, which would import Dynamo.
-    dynamo.set_code_exec_strategy(run.__code__, skip)
+    skip_frames(run)
     run.__dict__["_torchdynamo_disable"] = True
     run.__dict__["_torchdynamo_disable_msg"] = _REASON.format(name)
     return run
+
+
+def skip_frames(function: Callable[..., Any], *, below: bool = False) -> None:
+    """Let Dynamo compile no frame of a function that it calls, nor, if `below`, of those that the function calls."""
+    dynamo = cast(Any, torch._C)._dynamo.eval_frame  # pyright: ignore[reportPrivateUsage]
+    skip, default = dynamo._FrameAction.SKIP, dynamo._FrameAction.DEFAULT
+    strategy = dynamo._FrameExecStrategy(skip, skip if below else default)
+    dynamo.set_code_exec_strategy(function.__code__, strategy)
 
 
 class SharedAxes:
