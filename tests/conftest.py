@@ -1,6 +1,7 @@
 """What every test shares: its seed, the options, the number of processes, the markers, and the reference data."""
 
 import faulthandler
+import gc
 import importlib
 import os
 import random
@@ -10,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ SHARED = REPOSITORY.parent / "shared"
 
 HANGS = 300.0  # seconds, of one test
 STANDARD_ERROR = pytest.StashKey[int]()
+FORKS = pytest.StashKey[Forks]()
 
 ANY_MACHINE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # however busy it is
 settings.register_profile("here", **ANY_MACHINE)
@@ -111,6 +114,28 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """The processes of xdist have one server for all, which imports while they collect."""
+    stash = node.config.stash
+    if FORKS not in stash:
+        stash[FORKS] = server = Forks()
+        server.start()
+        node.config.add_cleanup(server.stop)
+    node.workerinput["forks"] = str(stash[FORKS].folder)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """What is imported stays: to look for garbage in it, then and while tests run, takes longer than many tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--random-order"):
         random.Random(config.getoption("--seed")).shuffle(items)
@@ -140,10 +165,14 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
+def forks(request: pytest.FixtureRequest) -> Iterator[Forks]:
     """Runs of the command and of scripts, in processes of their own that need not import torch."""
-    with Forks() as server:
-        yield server
+    started = getattr(request.config, "workerinput", {}).get("forks")
+    if started is not None:
+        yield Forks(Path(started)).wait()
+    else:
+        with Forks() as server:
+            yield server
 
 
 @pytest.fixture(params=["native", "torch"])

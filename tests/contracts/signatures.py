@@ -304,7 +304,7 @@ def validated(rng: Random, trouble: float) -> Piece:
 
     def make(rng: Random, sizes: Sizes) -> Any:
         value = inner.make(rng, sizes)
-        return torch.empty_like(value, device="cpu") if type(value) is Tensor else value
+        return torch.empty(value.shape, dtype=value.dtype) if type(value) is Tensor else value
 
     return Piece(hint, hint, make, inner.uses)
 
@@ -476,6 +476,9 @@ class Refused(AnnotationError):
 def quick_beartype(function: Callable[..., Any]) -> Callable[..., Any]:
     """beartype, for verdicts alone: to write the messages of both packages takes nearly all of a refusal's time."""
     checked = beartype(conf=BeartypeConf(violation_verbosity=BeartypeViolationVerbosity.MINIMAL))(function)
+    for name in checked.__kwdefaults__ or ():
+        if name == "__beartype_get_violation":  # the function that writes them; an older beartype has another name
+            checked.__kwdefaults__[name] = lambda **_: Refused()
 
     def check(*args: Any, **kwargs: Any) -> Any:
         try:

@@ -24,36 +24,54 @@ import traceback
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
-
-import numpy as np
+from typing import Any, NoReturn, cast
 
 SECONDS = 240  # that a job may take; SIGALRM ends it then
 CLIENT = Path(__file__).with_name("fork_client.py")
 
 
 class Forks:
-    """The server, from another process. It ends with the `with` statement."""
+    """The server, from another process. It ends with the `with` statement.
 
-    def __enter__(self) -> "Forks":
-        self._folder = tempfile.TemporaryDirectory(prefix="forks-")
-        folder = Path(self._folder.name)
-        address = str(folder / "socket")
+    Args:
+        folder: of a server that another process has started, and stops.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._own = tempfile.TemporaryDirectory(prefix="forks-") if folder is None else None
+        self.folder = Path(self._own.name) if self._own is not None else cast(Path, folder)
+        self.python, self.command = str(self.folder / "python"), str(self.folder / "towers")
+
+    def start(self) -> None:
+        """Start it. What is run before it has imported everything waits for that."""
+        address = str(self.folder / "socket")
         self._server = subprocess.Popen(
             [sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.python, self.command = str(folder / "python"), str(folder / "towers")
         for program in (self.python, self.command):
             head = f"#!{sys.executable} -IS\nADDRESS, PROGRAM = {address!r}, {program!r}\n"
             Path(program).write_text(head + CLIENT.read_text("utf8").partition('"""\n\n')[2])
             Path(program).chmod(0o755)
         assert self._server.stdout is not None
-        assert self._server.stdout.readline() == "ready\n"
+        assert self._server.stdout.readline() == "listening\n"
+
+    def wait(self) -> "Forks":
+        """Wait until it has imported everything, so that no limit of what is run counts that time."""
+        subprocess.run([self.python, "-c", ""], check=True)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """End it, and what it runs."""
         self._server.communicate()
-        self._folder.cleanup()
+        assert self._own is not None
+        self._own.cleanup()
+
+    def __enter__(self) -> "Forks":
+        self.start()
+        return self.wait()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def towers(self, arguments: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the command `towers` in a folder."""
@@ -128,6 +146,8 @@ def be(
     program: str, arguments: list[str], folder: str, environment: dict[str, str], streams: list[int], files: list[int]
 ) -> NoReturn:
     """Be the process of a job, and end without taking the interpreter down, which would cost more than most jobs."""
+    import numpy as np
+
     code: object = 1
     try:
         take_streams(streams, files)
@@ -205,6 +225,7 @@ def run_python(arguments: list[str]) -> int:
 
 
 def import_everything() -> None:
+    gc.disable()
     import lightning.pytorch.callbacks.progress.tqdm_progress  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import polars  # noqa: F401
@@ -220,11 +241,12 @@ def import_everything() -> None:
     torch.set_num_threads(1)
     towers.contracts.verify(towers.FeaturePool(2))  # it imports sympy, and much of torch, when it is first used
     gc.freeze()  # the collector of a child would copy the pages of all that was imported
+    gc.enable()
 
 
 if __name__ == "__main__":
-    import_everything()
     server = Server(sys.argv[1])
-    print("ready", flush=True)
+    print("listening", flush=True)
+    import_everything()
     server.serve()
     os._exit(0)
