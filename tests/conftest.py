@@ -27,6 +27,9 @@ HANGS = 300.0  # seconds, of one test
 STANDARD_ERROR = pytest.StashKey[int]()
 FORKS = pytest.StashKey[Forks]()
 
+# Of a device that it has not started yet, torch.manual_seed notes the stack, which takes a millisecond for each test.
+SEED_TORCH = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+
 ANY_MACHINE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # however busy it is
 settings.register_profile("here", **ANY_MACHINE)
 settings.register_profile("ci", **ANY_MACHINE, database=None, print_blob=True)
@@ -54,7 +57,7 @@ def seed_everything(config: pytest.Config, name: str) -> None:
     seed = zlib.crc32(f"{config.getoption('--seed')} {name}".encode())
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    SEED_TORCH(seed)
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +137,7 @@ def pytest_collection() -> Iterator[object]:
     finally:
         gc.freeze()
         gc.enable()
+        gc.set_threshold(10_000)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
