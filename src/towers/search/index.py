@@ -128,17 +128,18 @@ class Index:
         parts = [self._rows(items, "add", "items", first) for first in range(0, len(items), PART)]
         if not parts:
             return
-        self._added.extend(zip(parts, own.split(PART), strict=True))
-        self._next_id = max(self._next_id, int(own.max()) + 1)
+        divided = [own[first : first + PART] for first in range(0, len(own), PART)]
+        self._added.extend(zip(parts, divided, strict=True))
+        self._next_id = max(self._next_id, (own[-1] if isinstance(own, range) else int(own.max())) + 1)
 
     def _states(self, sentences: Sentences, call: str, name: str, side: Side) -> Tensor:
         if self.loaded is None:
             raise ValueError(f"Index.{call}: {name} is no tensor of states; sentences need Index(towers.load(…))")
         return self.loaded.encode(sentences, side=side)
 
-    def _new_ids(self, ids: Tensor | None, count: int) -> Tensor:
+    def _new_ids(self, ids: Tensor | None, count: int) -> Tensor | range:
         if ids is None:
-            return torch.arange(self._next_id, self._next_id + count)
+            return range(self._next_id, self._next_id + count)
         own = ids.detach().to("cpu", torch.int64, copy=True)
         if len(own) and int(own.min()) < 0:
             raise ValueError(f"Index.add: ids has {int(own.min())}; an id is at least 0")
@@ -148,7 +149,8 @@ class Index:
                 raise ValueError(f"Index.add: ids has {int(distinct[counts > 1][0])} more than once")
         if not len(own) or int(own.min()) >= self._next_id:
             return own
-        waiting = torch.cat([own.new_empty(0), *(ids for _, ids in self._added)])
+        waiting = [torch.arange(ids.start, ids.stop) if isinstance(ids, range) else ids for _, ids in self._added]
+        waiting = torch.cat([own.new_empty(0), *waiting])
         used = own[(self._items.places(own) >= 0) | torch.isin(own, waiting)]
         if len(used):
             raise ValueError(

@@ -19,8 +19,8 @@ FEWEST = 8192
 TURNED = 1 << 10
 """Blocks that are turned at a time."""
 
-Rows = tuple[Tensor, Tensor]
-"""Rows of items, "count dense", and their ids, "count" int64."""
+Rows = tuple[Tensor, Tensor | range]
+"""Rows of items, "count dense", and their ids, "count" int64, or a range."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Items:
         return len(self.ids)
 
     @cached_property
-    def _sorted(self) -> tuple[Tensor, Tensor]:
-        ids, places = self.ids.sort()
-        return ids, places
+    def _order(self) -> Tensor:
+        """The places of the items in the order of their ids."""
+        return self.ids.argsort()
 
     def rows(self, first: int, last: int) -> Tensor:
         """The rows of the items from one place to another, "last-first dense"."""
@@ -52,7 +52,7 @@ class Items:
         blocks = self.blocks[start : -(-last // BLOCK)]
         return blocks.transpose(1, 2).flatten(0, 1)[first - start * BLOCK : last - start * BLOCK]
 
-    def parts(self, size: int) -> Iterator[Rows]:
+    def parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The rows and the ids of some items at a time, from the last to the first."""
         for first in reversed(range(0, len(self), size)):
             last = min(first + size, len(self))
@@ -66,9 +66,9 @@ class Items:
         """The places of the items with these ids; -1 for an id that no item has."""
         if not len(self):
             return torch.full_like(ids, -1)
-        own, places = self._sorted
-        at = torch.searchsorted(own, ids).clamp(max=len(own) - 1)
-        return torch.where(own[at] == ids, places[at], -1)
+        at = torch.searchsorted(self.ids, ids, sorter=self._order).clamp(max=len(self) - 1)
+        places = self._order[at]
+        return torch.where(self.ids[places] == ids, places, -1)
 
 
 def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, ordered: bool = False) -> Items:
@@ -86,9 +86,15 @@ def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, ordered
     blocks = torch.empty(-(-count // BLOCK), head.dense, BLOCK, dtype=head.dtype)
     filled = blocks.view(-1, head.dense)  # rows, until they are turned
     ids, last = torch.empty(count, dtype=torch.int64), count
+    some, own = None, None
     for some, own in parts:
-        filled[last - len(own) : last], ids[last - len(own) : last] = some, own
+        filled[last - len(own) : last] = some
+        if isinstance(own, range):
+            torch.arange(own.start, own.stop, out=ids[last - len(own) : last])
+        else:
+            ids[last - len(own) : last] = own
         last -= len(own)
+    del some, own  # the last part is not held while items change places
     filled[count:] = math.inf
     rows, boxes = filled[:count], None
     largest = max(float(bound.abs()) for bound in rows.aminmax()) if rows.numel() else 0.0
