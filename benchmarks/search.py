@@ -1,19 +1,28 @@
 """Exact search over many states: towers.search beside the plain torch expression and topk, in its best chunks.
 
 Both must find the same before they are timed. Times are those of one core (`--quick`) or of all threads.
+
+If they are installed, sentence-transformers searches with the same score (`semantic_search(score_function=
+model.similarity)`, its default chunks), and faiss and usearch with another one, for scale: the inner product of states.
 """
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from report import Row
-from timing import interleaved
+from matplotlib.figure import Figure
+from report import COLOURS, Row
+from timing import Timing, interleaved
 from torch import Tensor
 
 from towers import TwoTowers
+from towers.answers import Model
 from towers.data import sample_pairs
 from towers.data.sample import sample_vectors
 from towers.search import Index
@@ -23,6 +32,8 @@ from towers.training.prediction import Predictor
 TITLE = "Exact search: time of all queries"
 CHUNKS = (250, 1000, 4000)
 QUERIES = 64
+MANY = 1_000_000
+"""Beyond this number of items neither torch nor semantic_search is measured: a call would take minutes."""
 
 
 class Case(NamedTuple):
@@ -39,7 +50,7 @@ def cases(quick: bool) -> list[Case]:
     if quick:
         return [Case("uniform", 100_000, 10)]
     uniform = [Case("uniform", items, k) for items in (10_000, 100_000, 1_000_000) for k in (10, 100)]
-    return [*uniform, Case("trained", 200_000, 10), Case("trained", 200_000, 100)]
+    return [*uniform, Case("uniform", 10_000_000, 10), Case("trained", 200_000, 10), Case("trained", 200_000, 100)]
 
 
 def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
@@ -60,21 +71,58 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
         return index.search(queries, case.k)
 
     found, computed = index.search(queries, case.k), index.pairs_computed
-    _check(found, every_pair(), plain(model, side, queries, items, case.k, CHUNKS[0]), model)
-    chunk = min(CHUNKS, key=lambda size: _seconds(lambda: plain(model, side, queries, items, case.k, size)))
-    candidates = {
-        f"torch, chunks of {chunk:,}": lambda: plain(model, side, queries, items, case.k, chunk),
-        "towers.search, every pair": every_pair,
-        "towers.search": through_boxes,
-    }
-    pairs = QUERIES * case.items
-    rows = list[Row]()
-    for name, timing in interleaved(candidates, device, seconds=0.5 if quick else 4).items():
+    _check(found, every_pair(), model)
+    candidates = {"towers.search, every pair": every_pair, "towers.search": through_boxes}
+    if case.items <= MANY:
+        _check(found, plain(model, side, queries, items, case.k, CHUNKS[0]), model, bits=False)
+        chunk = min(CHUNKS, key=lambda size: _seconds(lambda: plain(model, side, queries, items, case.k, size)))
+        torch_too = {f"torch, chunks of {chunk:,}": lambda: plain(model, side, queries, items, case.k, chunk)}
+        candidates = torch_too | candidates
+    timings = interleaved(candidates, device, seconds=0.5 if quick else 4)
+    if case.states == "uniform" and case.k == 10:
+        timings |= _peers(model, queries, items, case.k, found, timings)
+    pairs, rows = QUERIES * case.items, list[Row]()
+    for name, timing in timings.items():
         share = computed / pairs if name == "towers.search" else 1.0
         details = case._asdict() | {"share": share, "build_seconds": building, "spread": timing.spread}
         speed = pairs / timing.milliseconds * 1e3
         rows.append(Row("search", case.name, name, "search", timing.milliseconds, timing.time_ratio, speed, details))
     return rows
+
+
+def _peers(
+    model: TwoTowers, queries: Tensor, items: Tensor, k: int, found: tuple[Tensor, Tensor], beside: dict[str, Timing]
+) -> dict[str, Timing]:
+    """Searches by other packages, each if installed, in one thread or as many as torch has; the best of three calls, or
+    of one if it takes more than a second."""
+    calls = dict[str, Callable[[], object]]()
+    if find_spec("sentence_transformers") and len(items) <= MANY:
+        semantic_search = import_module("sentence_transformers.util").semantic_search
+        score = Model(model, sample_vectors()).similarity
+
+        def same_score() -> list[list[dict[str, float]]]:
+            return semantic_search(queries, items, score_function=score, top_k=k)
+
+        hits = [[hit["score"] for hit in own] for own in same_score()]
+        assert (torch.tensor(hits) - found[0].sigmoid()).abs().max() < 1e-5, "semantic_search finds other scores"
+        calls["semantic_search, the same score"] = same_score
+    if find_spec("faiss"):
+        faiss = import_module("faiss")
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        flat = faiss.IndexFlatIP(items.shape[1])
+        flat.add(items.numpy())
+        calls["faiss, inner product"] = lambda: flat.search(queries.numpy(), k)
+    if find_spec("usearch"):
+        usearch = import_module("usearch.index")
+        options = {"metric": usearch.MetricKind.IP, "exact": True, "threads": torch.get_num_threads()}
+        calls["usearch, inner product"] = lambda: usearch.search(items.numpy(), queries.numpy(), k, **options)
+    base, timings = next(iter(beside.values())), dict[str, Timing]()
+    for name, call in calls.items():
+        seconds = _seconds(call)
+        if seconds < 1:
+            seconds = min(seconds, _seconds(call), _seconds(call))
+        timings[name] = Timing(1e3 * seconds, 1e3 * seconds / base.milliseconds * base.time_ratio, 0.0, 1)
+    return timings
 
 
 def plain(model: TwoTowers, side: str, queries: Tensor, items: Tensor, k: int, chunk: int) -> tuple[Tensor, Tensor]:
@@ -112,11 +160,12 @@ def _trained(count: int) -> tuple[TwoTowers, Tensor, Tensor]:
     return model, predictor.encode(pairs.left, "left"), rights
 
 
-def _check(found: tuple[Tensor, Tensor], again: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], model: TwoTowers):
-    assert torch.equal(found[0], again[0]), "boxes change the scores"
-    assert torch.equal(found[1], again[1]), "boxes change the ids"
+def _check(found: tuple[Tensor, Tensor], again: tuple[Tensor, Tensor], model: TwoTowers, *, bits: bool = True) -> None:
+    if bits:
+        assert torch.equal(found[0], again[0]), "boxes change the scores"
+        assert torch.equal(found[1], again[1]), "boxes change the ids"
     bound = 1e-5 * model.logit.weight.abs().sum().item()
-    assert (found[0] - theirs[0]).abs().max() < bound, "scores differ from the model's"
+    assert (found[0] - again[0]).abs().max() < bound, "scores differ from the model's"
 
 
 def _seconds(call) -> float:
@@ -137,3 +186,28 @@ def summary(rows: list[Row]) -> str:
     builds = {row.case: row.details["build_seconds"] for row in rows}
     lines += [f"{1e3 * seconds:7.0f} ms to build the index of {case}" for case, seconds in builds.items()]
     return "\n".join(lines)
+
+
+LINES = {"semantic_search": "semantic_search, the same score", "torch": "torch, its best chunks"}
+LINES |= {"towers.search, every pair": "towers.search, every pair", "towers.search": "towers.search"}
+
+
+def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) -> None:
+    """Time against the number of items, k = 10, uniform states."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for (start, label), colour in zip(LINES.items(), COLOURS, strict=False):
+        own = [row for row in rows if row.details["states"] == "uniform" and row.details["k"] == 10]
+        own = [row for row in own if row.implementation == start or row.implementation.startswith(f"{start}, c")
+               or (start == "semantic_search" and row.implementation.startswith(start))]  # fmt: skip
+        sizes = [int(str(row.details["items"])) for row in own]
+        width = 3 if start == "towers.search" else 1.5
+        axes.plot(sizes, [row.milliseconds for row in own], marker="o", color=colour, label=label, linewidth=width)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("items")
+    axes.set_ylabel(f"milliseconds for {QUERIES} queries, k = 10")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    axes.set_title(f"{title}\n{about['name']}, threads: {about['threads']}, torch {about['torch']}", fontsize=10)
+    figure.savefig(path, dpi=110)

@@ -2,6 +2,8 @@
 
 import inspect
 import pickle
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -414,3 +416,25 @@ def test_a_compiled_module_accepts_what_fits_and_refuses_what_does_not():
     torch._dynamo.reset()
     with pytest.raises(ShapeContractError, match=r"time is 7"):
         torch.compile(Block(4, limit=6), backend="eager")(f(2, 7, 4))
+
+
+@pytest.mark.parametrize("kind", [Iterable, Collection])
+def test_a_union_with_an_iterable_makes_no_tensor_of_each_row(kind: Any, monkeypatch: pytest.MonkeyPatch):
+    real, rows = torch.Tensor.unbind, list[int]()
+
+    def unbind(self: Tensor, dim: int = 0) -> Any:
+        rows.append(self.shape[0] if self.dim() else 0)
+        return real(self, dim)
+
+    def function(x: Float[Tensor, "n 6"] | kind[str], y: kind[Tensor] | None = None) -> None:
+        pass
+
+    checked = contract(function)
+    monkeypatch.setattr(torch.Tensor, "unbind", unbind)
+    checked(torch.zeros(50, 6), torch.zeros(50, 3))
+    checked(torch.zeros(0, 6), torch.zeros(0))
+    checked(["a", "b"])
+    for wrong in (torch.zeros(50, 5), torch.zeros(50), torch.zeros(()), [1]):
+        with pytest.raises(TypeError, match="x"):
+            checked(wrong)
+    assert max(rows) <= 1

@@ -14,6 +14,9 @@ import torch
 from towers.contracts import modes
 from towers.contracts.resolve import Unresolved
 
+ITERABLES = (collections.abc.Iterable, collections.abc.Collection, collections.abc.Reversible)
+"""What a tensor is too: a type of them asks for its rows."""
+
 
 def is_anything(hint: Any) -> bool:
     """Whether every value is of this type."""
@@ -132,9 +135,23 @@ def _by_beartype(value: object, hint: Any) -> bool:
     try:
         with suppress(TypeError):  # not every type can be a key
             _in_silence(hint)
-        return is_bearable(value, hint)
+        return is_bearable(_first_row(value, hint), hint)
     except BeartypeException:
         return True
+
+
+def _first_row(value: object, hint: Any) -> object:
+    """A tensor of one row in place of a tensor of many, where beartype looks at the first item; None for a number.
+
+    It would ask for `iter(value)`, for which torch makes a tensor of every row: 1.2 GB for two million rows. A tensor
+    without axes is no iterable, though its class has the methods.
+    """
+    if type(value) not in (torch.Tensor, torch.nn.Parameter) or typing.get_origin(hint) not in ITERABLES:
+        return value
+    tensor = cast(torch.Tensor, value)
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return tensor
+    return tensor[:1] if tensor.dim() else None
 
 
 @cache

@@ -23,9 +23,9 @@
 
 #include <math.h>
 
-enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, MISSES = 4, AGAIN = 8 };
-/* items; blocks; queries or vectors; blocks that stay in cache; after so many walks of a part that were given up, and as
-   many as all others, only every so-manieth query tries one */
+enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, LOOK = 16, MISSES = 4, AGAIN = 16 };
+/* items; blocks; queries or vectors; blocks that stay in cache; after one of so many items a walk looks whether it is of
+   use; after so many walks of a part that were given up, and as many as all others, only every so-manieth query tries */
 #define VECTORS_OF_BLOCK (BLOCK / LANES)
 
 typedef struct {
@@ -311,12 +311,18 @@ typedef struct {
     V *slope;
 } Walk;
 
+static int64_t above(const Rank *ranks, int64_t count, REAL least) {
+    int64_t found = 0;
+    for (int64_t at = 0; at < count; at++) found += ranks[at].bound >= least;
+    return found;
+}
+
 /* The walk of one query. Returns whether the items that it met are within the budget; if not, it was given up, and at
    least a good `least` was found. */
 static int walk(const Job *job, Top *top, const REAL *query, const Walk *own) {
     const int64_t fields = 2 * (job->dense + job->hidden);
     const REAL start = (REAL)job->offset + margin(job, query);
-    int64_t closed = 0, ready = 0, computed = own->groups, met = 0;
+    int64_t closed = 0, ready = 0, computed = own->groups, met = 0, look = job->count / LOOK;
     upper_bounds(job, query, job->boxes + own->groups * fields * BLOCK, own->groups, start, own->slope, own->upper);
     for (int64_t group = 0; group < own->groups; group++) {
         const Rank one = {known(own->upper[group]), group};
@@ -338,7 +344,13 @@ static int walk(const Job *job, Top *top, const REAL *query, const Walk *own) {
             computed += count;
             continue;
         }
-        if (met > job->budget) {
+        int lost = met > job->budget;
+        if (met > look) { /* once: are all others still wanted? Then the bounds are of no use */
+            look = INT64_MAX;
+            lost |= (above(own->ready, ready, top->least) + BLOCK * above(own->closed, closed, top->least)) * BOX * BLOCK >
+                    job->count - job->count / LOOK * 4;
+        }
+        if (lost) {
             job->computed[top->query] = -computed - met - job->count;
             return 0;
         }

@@ -21,7 +21,7 @@ MANY = 1 << 32
 """Items are put in order if they are fewer."""
 GROUP = BLOCK * BOX
 """Items of a group of boxes."""
-BUDGET = 8
+BUDGET = 2
 """A walk over the boxes is given up after one of this number of items."""
 
 
