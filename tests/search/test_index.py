@@ -1,6 +1,7 @@
 """`Index` finds what sorting all scores finds, ties included; it refuses what it cannot search."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -321,3 +322,36 @@ def test_damaged_files_are_refused(tmp_path: Path):
 def test_a_folder_that_cannot_be_written(tmp_path: Path):
     with pytest.raises(OSError, match="missing"):
         index_of(plain_model(), torch.randn(4, 3)).save(tmp_path / "missing" / "index")
+
+
+CHANGES: dict[str, Callable[[TwoTowers], object]] = {
+    "a step": lambda model: torch.optim.SGD(model.parameters(), 1.0).step(),
+    "a part": lambda model: setattr(model.dense, "bias", torch.nn.Parameter(model.dense.bias + 1)),
+    "data": lambda model: setattr(model.logit.weight, "data", model.logit.weight + 1),
+    "a tower": lambda model: model.right.load_state_dict(plain_model().right.state_dict()),
+    "dtype": lambda model: model.double(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_model_is_noticed(change: str):
+    model = plain_model()
+    index = Index(model)
+    index.add(torch.rand(9, 3))
+    before = index.search(torch.rand(2, 3), 3)
+    model.load_state_dict(model.state_dict())  # the same weights again
+    model.eval().requires_grad_(False).requires_grad_(True)
+    index.search(torch.rand(2, 3), 3)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    CHANGES[change](model)
+    calls: dict[str, Callable[[], object]] = {
+        "search": lambda: index.search(torch.rand(2, 3), 3),
+        "add": lambda: index.add(torch.rand(2, 3)),
+        "all_pairs": lambda: index.all_pairs(k=1),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=f"Index.{name}: the weights of the model have changed since the index"):
+            call()
+    assert len(index) == 9
+    assert len(before) == 2

@@ -24,6 +24,7 @@ from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
 from towers.search.items import Items, Rows, lay_out
 from towers.search.sentences import SentenceModel, Sentences, network_of
+from towers.search.unchanged import Unchanged
 
 PART = 1 << 19
 """Items whose rows lie in one part until they are laid out: each is given back to the system when it was copied."""
@@ -42,7 +43,8 @@ class Index:
     many pairs (and bounds) the last search scored, and `exact` whether it was exact: all are, but those with
     `candidates`. `about` has the texts by name that `save` was given; of a new index it is empty.
 
-    The index has a copy of the model's two dense layers: after more training, make a new one.
+    An index serves the weights that the model had when it was made. After more training it refuses to work: make a new
+    one.
 
     Args:
         model: gives the score, a TwoTowers with TwoTowers's own `compare`; or a model of `towers.load`. With that one
@@ -95,7 +97,7 @@ class Index:
         self._head = Head(model, side) if usual else Compared(model, side, output)
         if not self._head.is_finite():
             raise ValueError("Index: a weight of the model's head is not finite")
-        self._fingerprint = fingerprint(model)
+        self._model = Unchanged(model)
         self._items = lay_out((), 0, self._head)
         self._added = list[Rows]()
         self._next_id = 0
@@ -120,10 +122,11 @@ class Index:
         Raises:
             ShapeContractError: a width is not `hidden`, or there is not one id for each item.
             ValueError: a state is not finite, an id is negative or used already, or there is no model that reads
-                sentences, or its tower does not take one. Nothing is added then.
+                sentences, or its tower does not take one, or the model's weights have changed. Nothing is added then.
         """
         if not isinstance(items, Tensor):
             return self.add(self._states(items, "add", "items", self.side), ids)
+        self._model.check("add")
         own = self._new_ids(ids, len(items))
         parts = [self._rows(items, "add", "items", first) for first in range(0, len(items), PART)]
         if not parts:
@@ -198,11 +201,13 @@ class Index:
         Raises:
             ShapeContractError: the width is not `hidden`.
             ValueError: a query is not finite, k is below 1 or above the number of items that a query may find,
-                `candidates` is below k, or `exclude` or `filter` has another form; or of sentences as for `add`.
+                `candidates` is below k, or `exclude` or `filter` has another form; or the model's weights have changed;
+                or of sentences as for `add`.
         """
         if not isinstance(queries, Tensor):
             own = self._states(queries, "search", "queries", "left" if self.side == "right" else "right")
             return self.search(own, k, exclude, filter, candidates)
+        self._model.check("search")
         items = self._laid_out()
         rows = self._query_rows(queries, items)
         wanted = allowed(items, len(queries), exclude, filter)
@@ -249,10 +254,12 @@ class Index:
             k: at most the k best others of each item; None: all of them.
 
         Raises:
-            ValueError: neither is given, k is below 1 or not below the number of items, or threshold is NaN.
+            ValueError: neither is given, k is below 1 or not below the number of items, or threshold is NaN; or the
+                model's weights have changed.
         """
         if threshold is None and k is None:
             raise ValueError("Index.all_pairs: give threshold, k, or both")
+        self._model.check("all_pairs")
         items = self._laid_out()
         if k is not None and not 1 <= k < len(items):
             raise ValueError(f"Index.all_pairs: k ({k}) must be from 1 to {len(items) - 1}, the number of other items")
@@ -305,7 +312,7 @@ class Index:
             self.about = _texts(about)
         items = self._laid_out()
         own = {
-            "fingerprint": self._fingerprint,
+            "fingerprint": self._model.fingerprint,
             "side": self.side,
             "next_id": self._next_id,
             "largest": items.largest,
