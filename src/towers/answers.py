@@ -12,7 +12,7 @@ from torch import Tensor
 
 from towers.data import Coverage, SentencePairs, VectorStore, WordVectors
 from towers.data.columns import Columns
-from towers.data.kept_vectors import ExtendedVectors, load_vectors
+from towers.data.kept_vectors import ExtendedVectors, digest, load_vectors
 from towers.data.memory_rows import MemoryRows, as_list, is_table
 from towers.data.sample import sample_vectors
 from towers.data.vectors import BLANK
@@ -134,6 +134,11 @@ class Model(Evaluated):
         self._sentences = SentenceWords(self.network, vectors, split, fit_length)
         self.split: Literal["rule", "spaces"] = split
         self.fit_length, self.label_range, self.columns = fit_length, label_range, columns
+
+    @property
+    def vectors_digest(self) -> str | None:
+        """Tells the vectors that the model learned with from others; None where they lie in a file."""
+        return digest(self._predictor.vectors)
 
     @property
     def objective(self) -> Objective:

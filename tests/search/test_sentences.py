@@ -110,3 +110,20 @@ def test_the_least_number_of_a_score(folder: Path):
         scores = loaded.scores_of(ranked)
         for number, score in itertools.islice(zip(ranked.tolist(), scores.tolist(), strict=True), 0, None, 7):
             assert loaded.ranked_of(score) <= number
+
+
+def test_an_index_knows_the_word_vectors_of_its_sentences(loaded: Model, tmp_path: Path):
+    name = {} if loaded.classes is None else {"class_name": "yes"}
+    index = Index(loaded, **name)
+    index.add(RIGHT)
+    index.save(tmp_path / "index", about={"corpus": "mine"})
+    again = Index.load(tmp_path / "index", loaded, **name)
+    assert again.about == {"corpus": "mine", "vectors": loaded.vectors_digest}
+    mine = loaded._predictor.vectors
+    words = list(mine.known)
+    for names, table in ((words, mine.gather(words) + 1e-3), (words[:-1], mine.gather(words[:-1]))):
+        others = towers.data.WordVectors(names, table)
+        other = Model(loaded.network, others, label_range=loaded.label_range, classes=loaded.classes)
+        with pytest.raises(ValueError, match="index: its sentences were encoded with other word vectors"):
+            Index.load(tmp_path / "index", other, **name)
+    assert len(Index.load(tmp_path / "index", loaded.network)) == len(RIGHT)  # a network reads no sentences

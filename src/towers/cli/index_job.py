@@ -12,6 +12,7 @@ from towers.cli.common import answering
 from towers.cli.sentence_lines import CORPUS, ENCODED, Digest, blocks, encoded, paced, place_for, states_of
 from towers.scale import Shards
 from towers.search import Index
+from towers.search.sentences import VECTORS, check_vectors
 
 UP_TO_HERE = "corpus_up_to_here"
 """The name, in what a shard says about itself, of the digest of the corpus up to the shard's last sentence."""
@@ -29,7 +30,7 @@ def index(arguments: argparse.Namespace) -> None:
         for part, states in encoded(model, arguments.corpus, "right"):
             made.add(states, torch.tensor(part.numbers))
             digest.add(part)
-        made.save(place, about={CORPUS: digest.text()})
+        made.save(place, about={CORPUS: digest.text(), **_vectors(model)})
     print(f"{len(made)} sentences are in {arguments.out}")
 
 
@@ -51,7 +52,7 @@ def _index_in_shards(arguments: argparse.Namespace) -> None:
         def end_shard() -> None:
             name = f"{len(counts):05}.index"
             if len(counts) >= len(kept):
-                shard.save(folder / name, about={UP_TO_HERE: digest.text()})
+                shard.save(folder / name, about={UP_TO_HERE: digest.text(), **_vectors(model)})
             elif kept[len(counts)] != (items, digest.text()):
                 problem = f"{name} there is of another corpus, or of another --shard"
                 raise ValueError(f"--out {folder}: {problem}; name another folder, or remove it")
@@ -71,8 +72,12 @@ def _index_in_shards(arguments: argparse.Namespace) -> None:
         for old in left:
             if old.name not in counts:
                 old.unlink(missing_ok=True)
-        Shards.write_list(folder, counts, {CORPUS: digest.text()})
+        Shards.write_list(folder, counts, {CORPUS: digest.text(), **_vectors(model)})
     print(f"{sum(counts.values())} sentences are in {len(counts)} shards in {folder}")
+
+
+def _vectors(model: Model) -> dict[str, str]:
+    return {} if model.vectors_digest is None else {VECTORS: model.vectors_digest}
 
 
 def _kept(folder: Path, model: Model) -> list[tuple[int, str]]:
@@ -88,6 +93,7 @@ def _kept(folder: Path, model: Model) -> list[tuple[int, str]]:
         if not path.is_file():
             break
         shard = Index.load(path, model.network)
+        check_vectors(shard.about, model, path)
         if UP_TO_HERE not in shard.about:  # of an older towers
             break
         kept.append((len(shard), shard.about[UP_TO_HERE]))

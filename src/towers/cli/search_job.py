@@ -21,6 +21,7 @@ from towers.cli.sentence_lines import CORPUS, Digest, Lines, blocks, encoded, pl
 from towers.data.readers import ENDINGS
 from towers.scale import Shards
 from towers.search import Index
+from towers.search.sentences import check_vectors
 from towers.training.options import require
 
 SEARCHED = 256
@@ -43,6 +44,7 @@ def search(arguments: argparse.Namespace) -> None:
         output = model.output_of(arguments.class_name)
         if arguments.index is not None:
             found = Shards.load(arguments.index, model.network, output=output)
+            check_vectors(found.about, model, arguments.index)
             if lines is not None:
                 check_corpus(found, lines, corpus)
         else:

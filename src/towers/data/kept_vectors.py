@@ -1,5 +1,6 @@
 """The word vectors that the folder of a model carries, and more words for them from a file."""
 
+import hashlib
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,8 @@ from towers.data.vectors import Missing, WordVectors
 FILE = VECTORS
 FIRST = 200_000
 """Words of a vectors file that are kept with a model: such files begin with the most frequent words."""
+SAMPLED = 4096
+"""Words whose vectors are in a digest."""
 COMPARED = 1 << 13
 """Words that are compared at a time."""
 ROUNDING, SMALLEST = 2.0**-10, 2.0**-23
@@ -53,6 +56,21 @@ def load_vectors(folder: str | PathLike[str], *, missing: Missing = "hash") -> W
         return WordVectors(words, tensors["table"], missing=missing, source=str(path), scale=scale)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: is damaged: {error}") from None
+
+
+def digest(vectors: "WordVectors | VectorStore | ExtendedVectors") -> str | None:
+    """A digest of the words that have a vector and of up to 4,096 vectors among them; None of vectors in a file.
+
+    Of `ExtendedVectors` it is that of the model's own.
+    """
+    own = vectors.own if isinstance(vectors, ExtendedVectors) else vectors
+    if not isinstance(own, WordVectors):
+        return None
+    words = own.known
+    hashed = hashlib.sha256("\n".join([own.missing, *words]).encode("utf8", "surrogatepass"))
+    for word in words[:: len(words) // SAMPLED + 1]:
+        hashed.update(own.gather([word]).numpy().tobytes())
+    return hashed.hexdigest()[:32]
 
 
 class ExtendedVectors:

@@ -12,6 +12,7 @@ from towers.answers import Model, Side
 from towers.data.writers import Values
 from towers.scale.index_shards import Shards
 from towers.scale.readable import Words
+from towers.search.sentences import check_vectors
 
 Columns = Mapping[str, type]
 """The new columns and their kinds: float, int, str, list[float] or list[int]."""
@@ -176,7 +177,9 @@ Task = Predict | Encode | Search
 
 @lru_cache(maxsize=64)
 def _opened(index: str, changed: int, model: Model, output: int | None) -> Shards:
-    return Shards.load(index, model.network, output=output)
+    shards = Shards.load(index, model.network, output=output)
+    check_vectors(shards.about, model, index)
+    return shards
 
 
 def _check_finite(values: Any) -> None:

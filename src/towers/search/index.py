@@ -23,7 +23,7 @@ from towers.search.candidates import best_of_candidates
 from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
 from towers.search.items import Items, Rows, lay_out
-from towers.search.sentences import SentenceModel, Sentences, network_of
+from towers.search.sentences import VECTORS, SentenceModel, Sentences, check_vectors, network_of
 from towers.search.unchanged import Unchanged
 
 PART = 1 << 19
@@ -302,7 +302,7 @@ class Index:
         Args:
             path: the file.
             about: texts by name, that lie in the file too and are the `about` of the index from now on; None: those
-                that it has.
+                that it has. With a loaded model `vectors` is added, a digest of its word vectors.
 
         Raises:
             ValueError: a name or a value of `about` is no string.
@@ -310,6 +310,9 @@ class Index:
         """
         if about is not None:
             self.about = _texts(about)
+        digest = None if self.loaded is None else self.loaded.vectors_digest
+        if digest is not None:
+            self.about = {**self.about, VECTORS: digest}
         items = self._laid_out()
         own = {
             "fingerprint": self._model.fingerprint,
@@ -342,7 +345,8 @@ class Index:
 
         Raises:
             OSError: there is no such file, or it cannot be read.
-            ValueError: the file is no index, is damaged or cut off, has a newer format, or is of another model.
+            ValueError: the file is no index, is damaged or cut off, has a newer format, or is of another model,
+                or its sentences were encoded with other word vectors.
         """
         tensors, own = index_file.read(path)
         if own.get("fingerprint") != fingerprint(network_of(model)):
@@ -361,6 +365,8 @@ class Index:
             index._items = Items(blocks, ids, float(own["largest"]), boxes)
             index._next_id = int(own["next_id"])
             index.about = _texts(own.get("about", {}))  # old files have none
+        if index.loaded is not None:
+            check_vectors(index.about, index.loaded, path)
         return index
 
 

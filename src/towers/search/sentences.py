@@ -1,6 +1,6 @@
 """What an index asks of a loaded model: the states of sentences, and scores in its own range."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
@@ -25,6 +25,11 @@ class SentenceModel(Protocol):
     """What `towers.load` gives."""
 
     network: TwoTowers
+
+    @property
+    def vectors_digest(self) -> str | None:
+        """Tells its word vectors from others."""
+        ...
 
     def encode(self, sentences: Sentences, *, side: Side = "left", progress: bool | None = None) -> Tensor:
         """The states of sentences, "sentences hidden"."""
@@ -53,3 +58,18 @@ def network_of(model: TwoTowers | SentenceModel) -> TwoTowers:
     if not isinstance(network, TwoTowers):
         raise ValueError(f"Index: model is {type(model).__name__}; expected a TwoTowers, or what towers.load gives")
     return network
+
+
+VECTORS = "vectors"
+"""The name, in what an index of sentences says about itself, of the digest of the word vectors."""
+
+
+def check_vectors(about: Mapping[str, str], model: SentenceModel, path: object) -> None:
+    """Refuse an index whose sentences were encoded with other word vectors. Where one is not known, nothing is said.
+
+    Raises:
+        ValueError: it was.
+    """
+    before, now = about.get(VECTORS), model.vectors_digest
+    if before is not None and now is not None and before != now:
+        raise ValueError(f"{path}: its sentences were encoded with other word vectors; make it again with this model")
