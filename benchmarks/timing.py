@@ -59,8 +59,9 @@ def medians(turns: list[dict[str, float]]) -> dict[str, Timing]:
 
 
 def _one_round(candidates: Candidates, calls: Mapping[str, int], clock: Callable, start: int) -> dict[str, float]:
-    names = list(candidates)
-    order = names[start % len(names) :] + names[: start % len(names)]  # each comes first in some rounds
+    names, first = list(candidates), start // 2 % len(candidates)
+    order = names[first:] + names[:first]  # each comes first in some rounds
+    order = order[::-1] if start % 2 else order  # and none is always behind the one that leaves the memory in pieces
     times = {name: clock(candidates[name], calls[name]) for name in order}
     return {name: times[name] for name in names}
 

@@ -197,7 +197,7 @@ def test_one_group_for_devices(options):
     hx = tuple(torch.randn(lstm.state_rows, 5, 5).double() for _ in range(2))
     wanted, wanted_state = lstm(x, hx, lengths=lengths)
     for batch in (Batch(x, None, lengths, 7), Batch(x, None, lengths, 7).flat(5)):
-        groups = torch_lstm.Groups(batch, [(5, 7)])
+        groups = torch_lstm.Groups(batch, torch_lstm.Choice([(5, 7)]))
         output, state = torch_lstm.run_groups(groups, hx, lstm._weights(), outputs=True)
         torch.testing.assert_close(output.view(wanted.shape), wanted)
         torch.testing.assert_close(state, wanted_state)

@@ -213,11 +213,11 @@ def _fake() -> type | None:
 def may_read(values: Tensor, mode: Mode | None = None) -> bool:
     """Whether a check may read the values of a tensor in a mode: only "strict" may wait for a device."""
     mode = mode or switch.mode
-    if mode == "off" or torch.compiler.is_compiling() or type(values) is not Tensor or values.device.type == "meta":
+    if mode == "off" or torch.compiler.is_compiling() or type(values) is not Tensor or values.is_meta:
         return False
     if is_functorch_wrapped_tensor(values):
         return False
-    return mode == "strict" or values.device.type == "cpu"
+    return mode == "strict" or values.is_cpu
 
 
 def autocast(device: torch.device) -> bool:

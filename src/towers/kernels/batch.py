@@ -1,6 +1,7 @@
 """What every LSTM backend takes: sentences, weights and states; and which tensors C code may read."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -84,21 +85,30 @@ def check_sizes(values: Tensor, state: State, weights: Weights) -> None:
     Raises:
         RuntimeError: sizes or dtypes do not fit each other.
     """
-    (h_0, c_0), directions = state, 1 + weights.bidirectional
-    (rows, count, hidden), width, inputs = c_0.shape, h_0.shape[-1], values.shape[-1]
-    expected: list[tuple[int, ...]] = [(weights.num_layers * directions, count, width if weights.projected else hidden)]
-    for _ in range(weights.num_layers):
-        own = [(4 * hidden, inputs), (4 * hidden, width), *[(4 * hidden,)] * weights.biases]
-        expected += (own + [(width, hidden)] * weights.projected) * directions
-        inputs = width * directions
-    found = [h_0.shape, *[part.shape for part in weights.flat]]
-    if found != expected or rows != h_0.shape[0] or any(part.dtype != values.dtype for part in (*state, *weights.flat)):
-        tensors = (values, *state, *weights.flat)
+    tensors = (values, *state, *weights.flat)
+    found, kind = [part.shape for part in tensors], weights[1:5]
+    inputs, (rows, count, width), (_, _, hidden) = found[0][-1], found[1], found[2]
+    states = [(rows, count, width if weights.projected else hidden), (rows, count, hidden)]
+    fits = rows == weights.num_layers * (1 + weights.bidirectional) and found[1:3] == states
+    if not fits or found[3:] != _shapes(inputs, width, hidden, *kind) or len({part.dtype for part in tensors}) > 1:
         dtypes = ", ".join(sorted({str(part.dtype) for part in tensors}))
         own = ["weight_ih", "weight_hh", *["bias"] * weights.biases, *["weight_hr"] * weights.projected]
-        names = ", ".join(["x", "h_0", "c_0", *own * (weights.num_layers * directions)])
+        names = ", ".join(["x", "h_0", "c_0", *own * (weights.num_layers * (1 + weights.bidirectional))])
         shapes = ", ".join(str(tuple(part.shape)) for part in tensors)
         raise RuntimeError(f"RaggedLSTM: {names} are {shapes} ({dtypes}): they do not fit")
+
+
+@lru_cache(64)
+def _shapes(
+    inputs: int, width: int, hidden: int, biases: int, projected: bool, num_layers: int, bidirectional: bool
+) -> list[tuple[int, ...]]:
+    """Of an LSTM's parameters."""
+    shapes: list[tuple[int, ...]] = []
+    for _ in range(num_layers):
+        own = [(4 * hidden, inputs), (4 * hidden, width), *[(4 * hidden,)] * biases]
+        shapes += (own + [(width, hidden)] * projected) * (1 + bidirectional)
+        inputs = width * (1 + bidirectional)
+    return shapes
 
 
 _c: Any = torch._C
@@ -114,6 +124,7 @@ _forward_ad: Any = forward_ad
 _transform: Any = _c._functorch.peek_interpreter_stack
 _transforms: Any = _c._functorch.get_dynamic_layer_stack_depth  # torch.compile knows this one as a number
 is_functorch_wrapped_tensor: Any = _c._functorch.is_functorch_wrapped_tensor
+_CLASSES = frozenset((Tensor, nn.Parameter))
 
 
 def plain() -> bool:
@@ -138,9 +149,7 @@ def is_plain(*tensors: Tensor) -> bool:
 
     Only then may code read values, keep results, or use a backward pass of its own.
     """
-    if not plain():
-        return False
-    return all(type(tensor) in (Tensor, nn.Parameter) and not is_functorch_wrapped_tensor(tensor) for tensor in tensors)
+    return plain() and _CLASSES.issuperset(map(type, tensors)) and not any(map(is_functorch_wrapped_tensor, tensors))
 
 
 def as_tensors(*tensors: Tensor) -> list[Tensor]:

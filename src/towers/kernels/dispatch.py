@@ -37,6 +37,9 @@ def backend(batch: Batch, count: int, weights: Weights) -> Backend:
 
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
     """See `towers.kernels`."""
+    tensors = (batch.values, *weights.flat, *state)
+    if weights.gates == "sigmoid" and is_plain(*tensors) and all(tensor.is_cpu for tensor in tensors):
+        return lstm_autograd.run(batch, state, weights, outputs=outputs)
     if onnx_operator.exporting_onnx():
         return onnx_operator.run(batch, state, weights, outputs=outputs)
     if weights.gates != "sigmoid" or transformed():
@@ -47,9 +50,6 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
             return torch_lstm.run(batch, state, weights, outputs=outputs)
         output, state = triton.run(flat, state, weights, outputs=outputs)
         return None if output is None else output.unflatten(0, batch.values.shape[:-1]), state
-    tensors = (batch.values, *weights.flat, *state)
-    if is_plain(*tensors) and all(tensor.is_cpu for tensor in tensors):
-        return lstm_autograd.run(batch, state, weights, outputs=outputs)
     if batch.lengths is None and is_jit_tracing():
         # What is no tensor would be a constant of the trace: the number of steps goes in as lengths.
         starts, lengths = batch.places(state[0].shape[1])

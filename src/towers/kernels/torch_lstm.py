@@ -27,8 +27,10 @@ from towers.kernels.stacked import run_layers
 
 
 class Cost(NamedTuple):
-    """The cost of a group in microseconds on two cores: of a call, of each step, of each row.
+    """The cost of a group in microseconds: of a call, of each step, of each row.
 
+    The numbers in `_cost` fit medians of torch.lstm over 4 to 64 steps, 1 to 1024 sentences and 6 to 128 hidden units
+    on one thread. They hold for any number of threads, so that this number changes no bit of the results.
     A group of many rows takes memory that the system maps anew at each call, page by page, which costs as much again.
     The rows of `benchmarks/lstm.py`, run with TOWERS_NATIVE=off, show what groups gain.
     """
@@ -45,12 +47,15 @@ class Cost(NamedTuple):
         return self.call + steps * self.step + rows * (self.row + (self.mapped if rows >= self.most else 0.0))
 
 
-TRAINING = 4.0  # times the cost of the forward pass alone
-SORTING, SORT, COPY = 250.0, 0.25, 0.01
-"""What groups cost beside their calls, in microseconds: once, for each sentence, and for each row that is copied."""
+TRAINING = 4.3  # times the cost of the forward pass alone
+SORTING, SORT, COPY, BACKWARD = 300.0, 0.05, 0.02, 2.0
+"""What groups cost beside their calls, in microseconds: once, for each sentence, and for each row that is copied.
+
+With a backward pass it is BACKWARD times as much.
+"""
 MAPPED = 32 << 20
 """Bytes, from which on the C library asks the system for memory at each call (M_MMAP_THRESHOLD, see mallopt(3))."""
-ONE_THREAD = 6.5
+ONE_THREAD = 10.0
 """A step of fewer microseconds is faster on one thread than on two, which wait for each other at each step.
 
 `python benchmarks/run.py lstm --only "batch 32,"` with TOWERS_NATIVE=off shows the gain: on two threads 32 sentences of
@@ -64,20 +69,26 @@ CLOSED_HALF = 3e4  # the same in float16
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
     """See `towers.kernels`. If the longest length is not known, this waits for the device once."""
     values, count = batch.values, state[0].shape[1]
-    groups = groups_of(batch, count, weights) if count and len(values) else None
-    if groups is None:
+    choice = choose(batch, count, weights) if count and values.shape[0] else None
+    if choice is None:
         width = state[0].shape[2] * (1 + weights.bidirectional)
         tensors = (values, *weights.flat)  # they have gradients, and the states are no aliases, which may be changed
         output = connected(values.new_zeros(*values.shape[:-1], width), *tensors) if outputs else None
         return output, (connected(state[0], *tensors), connected(state[1], *tensors))
-    if groups.stands and not groups.padded and groups.sizes[0][1] == values.shape[1]:
-        output, h_n, c_n = _call(values.transpose(0, 1), state, weights)
-        return output.transpose(0, 1) if outputs else None, (h_n, c_n)
-    if groups.stands and not outputs and len(state[0]) == 1 and not groups.to_clean(values):
-        x = values[:, : groups.sizes[0][1]].transpose(0, 1)
-        output, _, c_n = _call(x, state, weights)
-        return None, (groups.last([output], state[0]), c_n)
-    return run_groups(groups, state, weights, outputs=outputs)
+    sizes, order, _, padded, empty = choice
+    if order is None and batch.starts is None and values.dim() == 3 and not (padded and outputs):
+        steps, words = sizes[0][1], values.shape[1]
+        x = values if steps == words else values[:, :steps]
+        if not padded:
+            output, h_n, c_n = _call(x, state, weights, batch_first=True)
+            output = F.pad(output, (0, 0, 0, words - steps)) if outputs and steps < words else output
+            return output if outputs else None, (h_n, c_n)
+        lengths, one_layer = batch.lengths, state[0].shape[0] == 1
+        if lengths is not None and one_layer and x.is_cpu and not (torch.is_grad_enabled() and not _finite(x)):
+            output, _, c_n = _call(x, state, weights, batch_first=True)
+            h_n = output[_sentences(count), lengths - 1].unsqueeze(0)
+            return None, (torch.where(lengths.unsqueeze(1) > 0, h_n, state[0]) if empty else h_n, c_n)
+    return run_groups(Groups(batch, choice), state, weights, outputs=outputs)
 
 
 def run_groups(groups: "Groups", state: State, weights: Weights, *, outputs: bool) -> tuple[Tensor | None, State]:
@@ -85,57 +96,63 @@ def run_groups(groups: "Groups", state: State, weights: Weights, *, outputs: boo
     return run_layers(partial(groups.run, cells=outputs), groups.batch.values, state, weights, outputs=outputs)
 
 
-def groups_of(batch: Batch, count: int, weights: Weights) -> "Groups | None":
+class Choice(NamedTuple):
+    """Groups of sentences."""
+
+    sizes: list[tuple[int, int]]  # sentences and steps of each group
+    order: Tensor | None = None  # of the sentences, so that groups are neighbours; None: as they are
+    falling: Tensor | None = None  # their lengths in this order
+    padded: bool = True  # whether some steps of some sentences are padding
+    empty: bool = True  # whether some sentences may have no word
+
+
+def choose(batch: Batch, count: int, weights: Weights) -> Choice | None:
     """The groups of a batch; None where it has no word."""
     if batch.lengths is None:
-        return Groups(batch, [(count, batch.longest)], padded=False) if batch.longest else None
+        return Choice([(count, batch.longest)], padded=False) if batch.longest else None
     if not batch.values.is_cpu:
         longest = int(batch.lengths.max()) if batch.longest is None else batch.longest
-        return Groups(batch, [(count, longest)]) if longest else None
-    shortest, longest = _bounds(batch.lengths)
+        return Choice([(count, longest)]) if longest else None
+    shortest, longest, words = _summary(batch.lengths)
     if shortest == longest:
-        return Groups(batch, [(count, longest)], padded=False) if longest else None
-    onednn = batch.values.dtype == torch.float32 and not weights.projected and torch.backends.mkldnn.is_available()
+        return Choice([(count, longest)], padded=False) if longest else None
     training = torch.is_grad_enabled() and any(part.requires_grad for part in (batch.values, *weights.flat))
-    cost, other = _cost(weights.flat[0].shape[1], weights.hidden, onednn, training), TRAINING if training else 1.0
+    plain = batch.values.dtype == torch.float32 and not weights.projected
+    cost = _cost(weights.flat[0].shape[1], weights.hidden, plain, training)
+    other = BACKWARD if training else 1.0
     at_once, others = cost.of(count, longest), other * (SORTING + SORT * count)
-    least = others + 2 * (cost.call + longest * cost.step)
-    if at_once > least and at_once > least + (cost.row + other * COPY) * _remaining(count * longest, batch.lengths):
+    # With few groups all words remain, and about a quarter of the padding.
+    remaining = words + (count * longest - words) / 4
+    least = others + 2 * (cost.call + longest * cost.step) + (cost.row + other * COPY) * remaining
+    if at_once > least:
         falling, order = batch.lengths.sort(descending=True, stable=True)
         sizes, total = _cheapest(falling, cost)
         total += others + other * COPY * sum(count * steps for count, steps in sizes)
         if total < at_once:
-            return Groups(batch, sizes, order, empty=not shortest)
-    return Groups(batch, [(count, longest)], empty=not shortest)
+            return Choice(sizes, order, falling, empty=not shortest)
+    return Choice([(count, longest)], empty=not shortest)
 
 
-def _remaining(rows: int, lengths: Tensor) -> float:
-    """Of the rows of padded sentences, those that remain with few groups: all words, and a quarter of the padding."""
-    words = int(lengths.sum())
-    return words + (rows - words) / 4
-
-
-def _bounds(lengths: Tensor) -> tuple[int, int]:
-    """The least and the largest."""
+def _summary(lengths: Tensor) -> tuple[int, int, int]:
+    """The least, the largest, and the sum."""
     if len(lengths) <= 256:  # Python is faster
         known = lengths.tolist()
-        return min(known), max(known)
+        return min(known), max(known), sum(known)
     shortest, longest = lengths.aminmax()
-    return int(shortest), int(longest)
+    return int(shortest), int(longest), int(lengths.sum())
 
 
 @lru_cache(64)
-def _cost(inputs: int, hidden: int, onednn: bool, training: bool) -> Cost:
-    products = 4 * hidden * (inputs + hidden)
-    if not onednn:  # each step is several operations
+def _cost(inputs: int, hidden: int, plain: bool, training: bool) -> Cost:
+    products, memory = 4 * hidden * (inputs + hidden), 16 * hidden  # bytes of a row
+    if not (plain and torch.backends.mkldnn.is_available()):  # each step is several operations
         cost = Cost(110, 40, 0.3 + 3e-5 * products)
     else:
-        row = 16 * hidden  # bytes
-        cost = Cost(110, 2, 0.04 + 1.15e-5 * products, 2.4e-4 * row, MAPPED / row)
-    if training:
-        kept = 3.0  # times the bytes
-        times = (TRAINING, TRAINING, TRAINING, 2 * kept, 1 / kept)
-        cost = Cost(*(part * more for part, more in zip(cost, times, strict=True)))
+        call, step = 65 + 7e-4 * products, 0.35 + 4.5e-5 * products  # which read the weights
+        cost = Cost(call, step, 0.065 + 1.7e-5 * products, 4.5e-4 * memory, MAPPED / memory)
+    if training:  # which keeps three times the bytes
+        call, step, row, mapped, most = cost
+        cost = Cost(TRAINING * call, TRAINING * step, TRAINING * row, TRAINING * mapped, most / 3)
     return cost
 
 
@@ -150,17 +167,23 @@ def _cheapest(falling: Tensor, cost: Cost) -> tuple[list[tuple[int, int]], float
     whole = {end if end < 32 else end // 32 * 32 for end in inner}  # oneDNN's threads share 32 rows best
     ends = sorted({0, count} | {end for end in whole if end < count})
     longest = [max(steps, 1) for steps in falling[ends[:-1]].tolist()]
-    best: list[tuple[float, int]] = [(0.0, 0)]
-    of = cost.of
+    best, origin = [0.0], [0]  # of the sentences before each place: the least cost, and where their last group starts
+    call, step, row, mapped, most = cost
     for end in ends[1:]:
-        before = zip(best, ends[: len(best)], longest[: len(best)], strict=True)
-        best.append(min((known + of(end - first, steps), at) for at, ((known, _), first, steps) in enumerate(before)))
+        least, start = math.inf, 0
+        for at, (known, first, steps) in enumerate(zip(best, ends, longest, strict=False)):
+            rows = (end - first) * steps
+            total = known + call + steps * step + rows * (row + mapped if rows >= most else row)
+            if total < least:
+                least, start = total, at
+        best.append(least)
+        origin.append(start)
     sizes, last = list[tuple[int, int]](), len(ends) - 1
     while last:
-        first = best[last][1]
+        first = origin[last]
         sizes.append((ends[last] - ends[first], longest[first]))
         last = first
-    return sizes[::-1], best[-1][0]
+    return sizes[::-1], best[-1]
 
 
 class Groups:
@@ -168,23 +191,18 @@ class Groups:
 
     Args:
         batch: the sentences.
-        sizes: sentences and steps of each group.
-        order: of the sentences, so that groups are neighbours; None: as they are.
-        padded: whether some steps of some sentences are padding.
-        empty: whether some sentences may have no word.
+        choice: their groups.
     """
 
-    def __init__(
-        self, batch: Batch, sizes: list[tuple[int, int]], order: Tensor | None = None, *, padded: bool = True,
-        empty: bool = True,
-    ) -> None:  # fmt: skip
+    def __init__(self, batch: Batch, choice: Choice) -> None:
+        sizes, order, falling, padded, empty = choice
         self.batch, self.sizes, self.order, self.padded, self.empty = batch, sizes, order, padded, padded and empty
         self._counts = [count for count, _ in sizes]
         self.stands = order is None and batch.starts is None and batch.values.dim() == 3
         self._indices: dict[bool, Tensor] = {}
         # Made when first needed; not cached properties, whose lock torch.compile cannot read.
         self._starts_made: tuple[Tensor, ...] | None = None
-        self._lengths_made: tuple[Tensor, ...] | None = None
+        self._lengths_made = None if falling is None else falling.split(self._counts)
         self._padding_made: Tensor | None = None
 
     def run(
@@ -203,7 +221,8 @@ class Groups:
             hs.append(h_n)
             cs.append(c_n)
         h_n = self.last(ys, state[0]) if self.padded else self._joined(hs)
-        return self._give(ys, reverse) if outputs else None, (h_n, self._joined(cs))
+        c_n = self._joined(cs) if cells or not self.padded else state[1]  # not wanted
+        return self._give(ys, reverse) if outputs else None, (h_n, c_n)
 
     def _split(self, state: Tensor) -> tuple[Tensor, ...]:
         """h or c of each group."""
@@ -215,7 +234,7 @@ class Groups:
     def _joined(self, states: list[Tensor]) -> Tensor:
         """h or c of all sentences in the order of the batch."""
         joined = states[0] if len(states) == 1 else torch.cat(states, 1)
-        return joined if self.order is None else joined.index_select(1, inverse(self.order))
+        return joined if self.order is None else torch.empty_like(joined).index_copy_(1, self.order, joined)
 
     def to_clean(self, values: Tensor) -> bool:
         """Whether padding must be filled with 0: a gradient of 0 times what is not finite there is not 0."""
@@ -239,16 +258,15 @@ class Groups:
         if self.stands and not reverse:
             x = values[:, : self.sizes[0][1]].transpose(0, 1)
         else:
-            index = self._index(reverse)
-            x = values.flatten(0, -2).index_select(0, index.clamp(max=self.batch.rows - 1) if self.padded else index)
-        if marked or self.to_clean(values):
+            x = values.flatten(0, -2).index_select(0, self._index(reverse))
+        if marked or ((x.dim() == 3 or self.empty) and self.to_clean(values)):
             pads = self._padding.view(*x.shape[:-1], 1)
             x = x.masked_fill(pads, 0)
             x = torch.cat((x, pads.to(x.dtype)), -1) if marked else x
         if x.dim() == 3:
             return [x]
         parts = x.split([count * steps for count, steps in self.sizes])
-        return [part.unflatten(0, (steps, count)) for part, (count, steps) in zip(parts, self.sizes, strict=True)]
+        return [part.view(steps, count, x.shape[1]) for part, (count, steps) in zip(parts, self.sizes, strict=True)]
 
     def _give(self, ys: list[Tensor], reverse: bool) -> Tensor:
         """The outputs in the rows of the values; 0 in a row of no sentence."""
@@ -258,19 +276,25 @@ class Groups:
             return F.pad(y.transpose(0, 1), (0, 0, 0, shape[1] - len(y)))
         rows = torch.cat([y.flatten(0, 1) for y in ys])
         index = self._index(reverse)
+        index = index.masked_fill(self._padding, self.batch.rows) if self.padded else index
         places = torch.full((self.batch.rows + 1,), len(rows), device=index.device)
         places = places.scatter(0, index, torch.arange(len(rows), device=index.device))[:-1]
         return F.pad(rows, (0, 0, 0, 1)).index_select(0, places).view(*shape, rows.shape[1])
 
     def _index(self, reverse: bool) -> Tensor:
-        """The row of the values for each step of each sentence; in padding, the row after the last one."""
+        """The row of the values for each step of each sentence; in padding, that of the sentence's last step.
+
+        For a sentence without words it is some row.
+        """
         if reverse not in self._indices:
             parts: list[Tensor] = []
             for starts, lengths, (_, steps) in zip(self._starts, self._lengths, self.sizes, strict=True):
                 step = torch.arange(steps, device=starts.device).unsqueeze(1)
+                if self.padded:
+                    step = step.minimum(lengths - 1)
                 parts.append((starts + (lengths - 1 - step if reverse else step)).flatten())
             index = parts[0] if len(parts) == 1 else torch.cat(parts)
-            self._indices[reverse] = index.masked_fill(self._padding, self.batch.rows) if self.padded else index
+            self._indices[reverse] = index.clamp(0, self.batch.rows - 1) if self.empty else index
         return self._indices[reverse]
 
     @property
@@ -305,6 +329,13 @@ class Groups:
         return self._padding_made
 
 
+@lru_cache(8)
+def _sentences(count: int) -> Tensor:
+    """Their numbers, from 0; kept, since `arange` takes a fifth of the time that a small call has beside torch.lstm."""
+    with torch.inference_mode(False):
+        return torch.arange(count, device="cpu")
+
+
 def _finite(values: Tensor) -> bool:
     """Whether all of these values are finite, as far as can be known without waiting for a device.
 
@@ -313,15 +344,15 @@ def _finite(values: Tensor) -> bool:
     return values.is_cpu and math.isfinite(values.detach().sum().item())
 
 
-def _call(x: Tensor, state: State, weights: Weights) -> tuple[Tensor, Tensor, Tensor]:
-    """torch.lstm of "steps sentences inputs"; a single bias is passed with zeros as the second one."""
+def _call(x: Tensor, state: State, weights: Weights, *, batch_first: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """torch.lstm of "steps sentences inputs", or batch first; a single bias is passed with zeros as the second one."""
     flat = weights.flat
     if weights.biases == 1:
         size = 3 + weights.projected
         parts = [flat[first : first + size] for first in range(0, len(flat), size)]
         flat = [part for own in parts for part in (*own[:3], torch.zeros_like(own[2]), *own[3:])]
     training = torch.is_grad_enabled() or weights.dropout > 0
-    how = (weights.biases > 0, weights.num_layers, weights.dropout, training, weights.bidirectional, False)
+    how = (weights.biases > 0, weights.num_layers, weights.dropout, training, weights.bidirectional, batch_first)
     if torch.compiler.is_compiling():
         return torch.lstm(x, state, flat, *how)
     if not x.is_cpu or weights.projected:
@@ -330,7 +361,7 @@ def _call(x: Tensor, state: State, weights: Weights) -> tuple[Tensor, Tensor, Te
     threads = torch.get_num_threads()
     if threads == 1:
         return torch.lstm(x, state, flat, *how)
-    step = x.shape[1] * _cost(x.shape[2], weights.hidden, onednn=True, training=False).row
+    step = x.shape[1 - batch_first] * _cost(x.shape[2], weights.hidden, plain=True, training=False).row
     with one_thread(step < ONE_THREAD):
         y, h_n, c_n = torch.lstm(x, state, flat, *how)
     if step < ONE_THREAD and y.grad_fn is not None:
@@ -366,8 +397,3 @@ def _flat(parameters: Parameters, *, marked: bool) -> tuple[Tensor, ...]:
         closed[0] = -closed[1]
         w_ih = torch.cat((w_ih, closed.view(-1, 1)), 1)
     return (w_ih, w_hh, *biases, *([] if w_hr is None else [w_hr]))
-
-
-def inverse(order: Tensor) -> Tensor:
-    """The inverse of a permutation: the place of each entry."""
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))

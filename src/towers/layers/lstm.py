@@ -281,8 +281,8 @@ class RaggedLSTM(DropIn):
             zeros = own.new_zeros(self.state_rows, count, self.hidden_size, dtype=dtype)
             hx = (zeros[..., : self.proj_size] if self.proj_size else zeros, zeros)
         self._guard(values, count, hx)
-        mixed = autocast(own.device)
-        if not mixed and own.dtype == values.dtype == dtype and own.device.type == "cpu":
+        mixed = torch.is_autocast_enabled("cpu") if own.is_cpu else autocast(own.device)
+        if not mixed and own.dtype == values.dtype == dtype and own.is_cpu:
             return run(batch, hx, self._weights(), outputs=outputs)
         with torch.autocast(own.device.type, enabled=False) if mixed else nullcontext():
             weights = self._weights()
@@ -297,14 +297,16 @@ class RaggedLSTM(DropIn):
         """Refuse sizes that do not fit even where contracts are off: torch's CPU path would read out of bounds."""
         rows, width, hidden = self.state_rows, self.state_width, self.hidden_size
         expected = ((self.input_size,), (rows, batch, width), (rows, batch, hidden))
-        for name, part, wanted in zip(
-            ("input", "hx[0]", "hx[1]"), (values.shape[-1:], state[0].shape, state[1].shape), expected, strict=True
-        ):
+        found = (values.shape[-1:], state[0].shape, state[1].shape)
+        if found == expected:
+            return
+        for name, part, wanted in zip(("input", "hx[0]", "hx[1]"), found, expected, strict=True):
             if part != wanted:
                 raise ShapeContractError(complaint("RaggedLSTM.forward", f"{name} is {tuple(part)}; expected {wanted}"))
 
     def _weights(self, dtype: torch.dtype | None = None) -> Weights:
-        flat = [getattr(self, name) for name in self._in_order]
+        own = self._parameters
+        flat = [getattr(self, name) if (part := own.get(name)) is None else part for name in self._in_order]
         for name, part in zip(self._in_order, flat, strict=True):
             if part is None:
                 refuse(self, f"{name} is None; an LSTM without biases is RaggedLSTM(…, bias=False)")
