@@ -38,7 +38,7 @@ def cases(quick: bool) -> list[str]:
 
 def measure(case: str, device: torch.device, *, quick: bool) -> list[Row]:
     if case == "our towers":
-        return _times(3 if quick else 15)
+        return _times(2 if quick else 15)
     if case.startswith("package "):
         return _packages(case.removeprefix("package "), quick)
     rows = [_row("towers.contracts.verify", *_ours())]

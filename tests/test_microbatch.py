@@ -1,6 +1,5 @@
 """Very many sentences are encoded in slices: the same states, in bounded memory."""
 
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ from towers import Ragged, Tower, TwoTowers, model
 from towers.microbatch import slices
 
 from .helpers import reference
+from .helpers.forked import Forks
 
 SIZES = {"vector_width": 5, "filters": 12, "pool": 3, "hidden": 4}
 
@@ -119,19 +119,18 @@ print(status("VmHWM") - before - states.numel() * states.element_size())
 """
 
 
-def peak(kind: str, batch: int, how: str) -> int:
-    command = [sys.executable, "-c", MEASURED, kind, str(batch), how]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+def peak(kind: str, batch: int, how: str, forks: Forks) -> int:
+    finished = forks.run([forks.python, "-c", MEASURED, kind, str(batch), how])
     assert finished.returncode == 0, finished.stderr
     return int(finished.stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("kind", "batch"), [("ids", 50_000), ("vectors", 20_000), ("padded", 20_000)])
-def test_memory_beyond_input_and_output_stays_below_64_mb(kind, batch):
-    assert peak(kind, batch, "encode") < 64 * 2**20
+def test_memory_beyond_input_and_output_stays_below_64_mb(kind, batch, forks: Forks):
+    assert peak(kind, batch, "encode", forks) < 64 * 2**20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_that_measurement_sees_what_one_forward_of_the_layers_takes():
-    assert peak("padded", 40_000, "layers") > 96 * 2**20
+def test_that_measurement_sees_what_one_forward_of_the_layers_takes(forks: Forks):
+    assert peak("padded", 40_000, "layers", forks) > 96 * 2**20

@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from ..helpers.forked import Forks
 
 MODULES = (
     "contracts",
@@ -42,6 +44,7 @@ SUITES = (
     "lstm", "tower", "lstm-memory", "lstm-threads", "contracts", "proof", "import", "reading", "search", "search-heads",
     "export",
 )  # fmt: skip
+Called = Callable[..., dict[str, Any]]
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
 
 
@@ -55,12 +58,24 @@ def benchmarks(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[di
 
 
 @pytest.fixture
+def called(benchmarks: dict[str, ModuleType]) -> Called:
+    """In place of `timing.interleaved`: everything is called, and nothing timed."""
+
+    def called(calls: dict[str, Callable[[], object]], device: torch.device, **how: float) -> dict[str, Any]:
+        for call in calls.values():
+            call()
+        return dict.fromkeys(calls, benchmarks["timing"].Timing(1.0, 1.0, 0.0, 1))
+
+    return called
+
+
+@pytest.fixture
 def script(repository: Path) -> Path:
     return repository / "benchmarks" / "run.py"
 
 
-def run(script: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=300)
+def run(script: Path, *arguments: str | Path, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([python, script, *arguments], capture_output=True, text=True, timeout=300)
 
 
 def test_smallest_lstm_case(benchmarks: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch):
@@ -99,9 +114,14 @@ def test_the_sweep_has_every_combination_and_all_names_differ(benchmarks: dict[s
 
 
 def test_a_run_goes_on_where_it_stopped(
-    benchmarks: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    called: Called,
+    benchmarks: dict[str, ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     run, lstm, read = benchmarks["run"], benchmarks["lstm"], benchmarks["report"].read_json
+    monkeypatch.setattr(lstm, "interleaved", called)
     arguments = ["lstm", "--quick", "--only", "hidden 64,", "--out", str(tmp_path)]
     run.main(arguments)
     assert "geometric mean" in capsys.readouterr().out
@@ -112,8 +132,11 @@ def test_a_run_goes_on_where_it_stopped(
     assert read(tmp_path / "lstm.json") == first
 
 
-def test_peak_memory_is_that_of_a_process(benchmarks: dict[str, ModuleType]):
+def test_peak_memory_is_that_of_a_process(
+    benchmarks: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, forks: Forks
+):
     memory, lstm = benchmarks["lstm_memory"], benchmarks["lstm"]
+    monkeypatch.setattr(sys, "executable", forks.python)
     rows = memory.measure(lstm.Case(16, 512, 0.5), torch.device("cpu"), quick=True)
     assert [row.implementation for row in rows] == list(memory.NAMES)
     state = 512 * 16 * 16 * 4  # of half of the positions, in bytes: the least that each has to keep
@@ -173,14 +196,8 @@ def test_a_check_that_refuses_nothing_is_not_timed(benchmarks: dict[str, ModuleT
 
 
 @pytest.fixture
-def untimed(benchmarks: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def untimed(called: Called, benchmarks: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The suite `tower` on made-up sentences, without Keras, everything called and nothing timed."""
-
-    def called(calls, device, *, seconds):
-        for call in calls.values():
-            call()
-        return dict.fromkeys(calls, benchmarks["timing"].Timing(1.0, 1.0, 0.0, 1))
-
     monkeypatch.setattr(benchmarks["sick"], "DATA", Path("nowhere"))
     monkeypatch.setattr(benchmarks["tower"], "started_keras", dict)
     monkeypatch.setattr(benchmarks["tower"], "interleaved", called)
@@ -324,24 +341,27 @@ def test_machine_names_a_folder(benchmarks: dict[str, ModuleType]):
     assert name({"device": "cpu", "name": "Some(R) CPU @ 2.10GHz", "cores": 2}) == "some-r-cpu-2-10ghz-2-cores"
 
 
-def test_unknown_suite(script: Path):
-    refused = run(script, "lstn")
+def test_unknown_suite(script: Path, forks: Forks):
+    refused = run(script, "lstn", python=forks.python)
     assert refused.returncode == 2
     assert "no suite lstn; there are lstm, tower, lstm-memory" in refused.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_no_cuda_device(script: Path):
-    refused = run(script, "lstm", "--device", "cuda")
+def test_no_cuda_device(script: Path, forks: Forks):
+    refused = run(script, "lstm", "--device", "cuda", python=forks.python)
     assert refused.returncode == 2
     assert "torch sees no CUDA device here" in refused.stderr
 
 
-def test_missing_package_names_the_install_line(script: Path):
+def test_missing_package_names_the_install_line(script: Path, forks: Forks):
     # Rich made unimportable, then the script run as the main module, as Python does it.
-    code = f"import runpy, sys; sys.modules['rich'] = None; sys.path.insert(0, {str(script.parent)!r});"
+    code = f"import runpy, sys; sys.path.insert(0, {str(script.parent)!r})\n"
+    code += (
+        "for name in ['rich', *(name for name in sys.modules if name.startswith('rich.'))]: sys.modules[name] = None\n"
+    )
     code += f"runpy.run_path({str(script)!r}, run_name='__main__')"
-    refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    refused = forks.run([forks.python, "-c", code])
     assert refused.returncode == 1
     assert 'pip install -e ".[bench]"' in refused.stderr
 
@@ -360,8 +380,8 @@ def test_what_was_measured_is_shown_again(
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_results_that_are_not_there_name_the_command_that_measures_them(script: Path, tmp_path: Path):
-    refused = run(script, "lstm", "--show", "--out", tmp_path)
+def test_results_that_are_not_there_name_the_command_that_measures_them(script: Path, tmp_path: Path, forks: Forks):
+    refused = run(script, "lstm", "--show", "--out", tmp_path, python=forks.python)
     assert refused.returncode == 1
     assert f"lstm.json does not exist; python benchmarks/run.py lstm --out {tmp_path} measures it" in refused.stderr
 
@@ -465,8 +485,11 @@ def test_quick_run_of_all_suites(script: Path, tmp_path: Path):
         assert (tmp_path / f"{suite}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_exported_files_give_the_same_before_they_are_timed(benchmarks: dict[str, ModuleType]):
+def test_exported_files_give_the_same_before_they_are_timed(
+    called: Called, benchmarks: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+):
     export = benchmarks["export"]
+    monkeypatch.setattr(export, "interleaved", called)
     pytest.importorskip("onnxruntime")
     rows = export.measure(export.Case(3), torch.device("cpu"), quick=True)
     files = ["onnxruntime", "torch.export", "torch.export, with towers"]

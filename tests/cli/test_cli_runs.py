@@ -20,7 +20,6 @@ from ..helpers.small import RESULTS, names
 @pytest.fixture(autouse=True)
 def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("towers.training.run.draw_curves", lambda history, path: path.write_bytes(b"\x89PNG"))
     write_files()
     return tmp_path
 

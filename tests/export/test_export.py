@@ -236,10 +236,20 @@ np.save("found.npy", found)
 """
 
 
+@pytest.fixture(scope="module")
+def one_word(tmp_path_factory):
+    """A model and its torch program; to write one takes seconds."""
+    model = filled(MODELS["one word"]()).eval()
+    return model, export(model, tmp_path_factory.mktemp("program") / "a.pt2", format="torch").path
+
+
 @pytest.mark.parametrize("format", ["onnx", "torch"])
-def test_a_file_needs_no_towers_where_it_runs(tmp_path, format):
-    model = filled(MODELS["fixed on the left"]())
-    path = export(model, tmp_path / ("a.onnx" if format == "onnx" else "a.pt2"), format=format).path
+def test_a_file_needs_no_towers_where_it_runs(tmp_path, format, request):
+    if format == "torch":
+        model, path = request.getfixturevalue("one_word")
+    else:
+        model = filled(MODELS["fixed on the left"]())
+        path = export(model, tmp_path / "a.onnx").path
     batch = batch_of(model, sentences=4, longest=6, seed=3)
     np.savez(tmp_path / "batch.npz", **{name: value.numpy() for name, value in batch.items()})
     ran = subprocess.run(
@@ -250,11 +260,14 @@ def test_a_file_needs_no_towers_where_it_runs(tmp_path, format):
 
 
 @pytest.mark.parametrize("name", ["one word", pytest.param("every part", marks=pytest.mark.slow)])
-def test_a_torch_program_serves_every_size(tmp_path, name):
+def test_a_torch_program_serves_every_size(tmp_path, name, request):
     """What a contract demands is an assert of the program, of shapes, too: AOTInductor checks none (pytorch#141115)."""
-    model = filled(MODELS[name]()).eval()
-    export(model, tmp_path / "a.pt2", format="torch")
-    module = torch.export.load(tmp_path / "a.pt2").module()
+    if name == "one word":
+        model, path = request.getfixturevalue("one_word")
+    else:
+        model = filled(MODELS[name]()).eval()
+        path = export(model, tmp_path / "a.pt2", format="torch").path
+    module = torch.export.load(path).module()
     check_program(module, model)
     batch = batch_of(model, sentences=2, longest=4, seed=1)
     for wrong in ({"left": torch.randn(2, 5, 13)}, {"right": torch.randn(2, 0, 12)}, {"right": torch.randn(3, 3, 12)}):

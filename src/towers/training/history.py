@@ -133,6 +133,7 @@ def _figure() -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4))
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.13, top=0.83)  # to look for them takes as long as to draw
     FigureCanvasAgg(figure)
     return figure
