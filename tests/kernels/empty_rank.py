@@ -6,6 +6,7 @@ import sys
 from datetime import timedelta
 
 import torch
+import torch._dynamo  # DDP imports it: ten seconds of a core, which must lie before the two processes meet
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -26,7 +27,7 @@ class Last(nn.Module):
 
 def main(rank: int, meeting: str) -> None:
     dist.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2, timeout=timedelta(minutes=10)
     )
     torch.manual_seed(0)
     tower = Tower(vector_width=8, hidden=3)
@@ -45,7 +46,7 @@ def main(rank: int, meeting: str) -> None:
     # Python ends, threads of gloo may still want it (https://github.com/pytorch/pytorch/pull/179291).
     end = dist.FileStore(f"{meeting}-end", 2)
     end.set(str(rank), "done")
-    end.wait([str(1 - rank)], timedelta(seconds=60))
+    end.wait([str(1 - rank)], timedelta(minutes=10))
     sys.stdout.flush()
     os._exit(0)
 

@@ -26,6 +26,8 @@ class Pairs(nn.Module):
     def __init__(self, model: TwoTowers, *, ids: bool = False, table: Tensor | None = None) -> None:
         super().__init__()
         self.model, self.ids = model, ids
+        towers = {type(model), type(model.left), type(model.right)}
+        self.one_operation = towers == {TwoTowers, Tower} and model.second is None  # `towers::pair`, perhaps
         self.lowest = {"left": model.left.kernel_words, "right": model.right.kernel_words}
         self.register_buffer("table", None if table is None else table.detach().clone())
 
@@ -44,6 +46,8 @@ class Pairs(nn.Module):
             vectors: Any = self.table if table is None else table
             left = _looked_up("left", left, left_lengths, vectors)
             right = _looked_up("right", right, right_lengths, vectors)
+        if self.one_operation:
+            return self.model(left, right, left_lengths, right_lengths)
         states = self.model.states(left, right, left_lengths, right_lengths)
         logits = self.model.compare(*states)
         return logits if self.model.second is None else (logits, self.model.second(*states))

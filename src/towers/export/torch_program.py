@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from towers.export.interface import Batch, Interface
+from towers.kernels.cpu.tower_operator import kept_in_exports
 
 Runner = Callable[[Batch], tuple[Tensor, ...]]
 
@@ -24,8 +25,10 @@ def program(interface: Interface, *, with_towers: bool = False) -> Any:
         entry.name: {place: dims[axis] for place, axis in enumerate(entry.axes) if isinstance(axis, str)}
         for entry in interface.inputs()
     }
-    module = interface.whole() if with_towers else interface.portable()
-    return torch.export.export(module.eval(), (), batch, dynamic_shapes=shapes)
+    if not with_towers:
+        return torch.export.export(interface.portable().eval(), (), batch, dynamic_shapes=shapes)
+    with kept_in_exports():
+        return torch.export.export(interface.whole().eval(), (), batch, dynamic_shapes=shapes)
 
 
 def write_program(interface: Interface, path: Path, *, with_towers: bool = False) -> Runner:

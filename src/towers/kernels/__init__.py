@@ -22,6 +22,7 @@ To add a backend, write a module with `serves(batch, weights)`, which looks at d
 from towers.kernels.batch import Batch as Batch
 from towers.kernels.batch import State as State
 from towers.kernels.batch import Weights as Weights
+from towers.kernels.cpu import pair_operator as pair_operator
 from towers.kernels.dispatch import Backend as Backend
 from towers.kernels.dispatch import backend as backend
 from towers.kernels.dispatch import reads_as_they_are as reads_as_they_are

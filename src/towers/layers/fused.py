@@ -177,8 +177,8 @@ def backend(tower: nn.Module, sentences: Tensor | Ragged) -> Backend:
 
 
 def _compiled(tower: Any, sentences: Tensor | Ragged, lengths: Tensor | None) -> Tensor | None:
-    """As one operation of the compiled graph, and None in an exported program, whose graph has operations of torch."""
-    layers = None if torch.compiler.is_exporting() or transformed() else _layers(tower)
+    """As one operation of a graph that is compiled; in one that is exported, only where it has a place."""
+    layers = _layers(tower) if tower_operator.has_place() and not transformed() else None
     if layers is None or _are_watched(*layers):
         return None
     tensors = _tensors(layers)
@@ -193,7 +193,7 @@ def _compiled_pair(
     left: tuple[Tensor | Ragged, Tensor | None], right: tuple[Tensor | Ragged, Tensor | None],
 ) -> Tensor | None:  # fmt: skip
     """The same for a pair."""
-    if torch.compiler.is_exporting() or transformed():
+    if not tower_operator.has_place() or transformed():
         return None
     one, other = _plain_sentences(of_left[0], left[0]), _plain_sentences(of_right[0], right[0])
     pools = of_left[1].size, of_right[1].size

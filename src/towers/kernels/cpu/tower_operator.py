@@ -5,7 +5,9 @@ forward pass again, so only the inputs are kept between the two. What it gains b
 "towers, compiled" of `python benchmarks/run.py tower`.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from towers.kernels.cpu import door, tower_call
 from towers.kernels.cpu.library import REALS, code
 
 _MOST = 64
+_exports = threading.local()
 _accepted: dict[tuple[str | int, ...], door.Accepted] = {}
 
 
@@ -26,6 +29,24 @@ def has_code(dtype: torch.dtype) -> bool:
 
 # What `torch.compiler.assume_constant_result` does, which would load the compiler for those who never compile.
 has_code._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+@contextmanager
+def kept_in_exports() -> Generator[None]:
+    """While it is entered, torch.export puts the operations of towers and pairs into the programs of this thread.
+
+    Otherwise a program has the operations of layers, which are torch's own but for the LSTM.
+    """
+    _exports.kept = True
+    try:
+        yield
+    finally:
+        _exports.kept = False
+
+
+def has_place() -> bool:
+    """Whether the graph that is made now may have these operations."""
+    return not torch.compiler.is_exporting() or getattr(_exports, "kept", False)
 
 
 def serves(tensors: Sequence[Tensor], pool: int) -> bool:
