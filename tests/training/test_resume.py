@@ -189,8 +189,16 @@ def test_ones_own_handler_of_ctrl_c_stays_in_charge(tmp_path):
     assert names(tmp_path / "run")[:4] == RESULTS
 
 
+@pytest.fixture(scope="module")
+def after_one_epoch():
+    """The weights of a run of one epoch whose disk was never full."""
+    model = small_model()
+    training.fit(model, TRAIN, DEV, **{**OPTIONS, "epochs": 1})
+    return weights_of(model)
+
+
 @pytest.mark.parametrize("write", range(1, 17))
-def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch, write):
+def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch, after_one_epoch, write):
     """The disk is full from some write on: tensors, resume.json, results."""
     writes, fsync = [], os.fsync
 
@@ -201,8 +209,6 @@ def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch, write):
         fsync(file)
 
     options = {**OPTIONS, "epochs": 1}
-    whole = small_model()
-    training.fit(whole, TRAIN, DEV, **options)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device") as refused:
         training.fit(small_model(), TRAIN, DEV, out=tmp_path / "run", **options)
@@ -215,7 +221,7 @@ def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch, write):
     assert not list((tmp_path / "run").glob(".*"))
     model = small_model(seed=5)
     training.fit(model, TRAIN, DEV, resume=tmp_path / "run")
-    assert same_weights(weights_of(model), weights_of(whole))
+    assert same_weights(weights_of(model), after_one_epoch)
 
 
 def test_a_file_that_may_not_grow_is_the_systems_own_error(tmp_path):

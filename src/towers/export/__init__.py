@@ -116,9 +116,10 @@ def export(
 
     >>> import tempfile
     >>> from towers import TwoTowers
-    >>> from towers.export import Exported, export
+    >>> from towers.export import Exported, Labels, export
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     exported: Exported = export(TwoTowers(), f"{folder}/model.pt2", format="torch")
+    ...     path = f"{folder}/model.pt2"
+    ...     exported: Exported = export(TwoTowers(), path, format="torch", labels=Labels(label_range=(1, 5)))
     >>> print(exported.inputs[1])
     right: float32 (batch, 5, 300)
     """

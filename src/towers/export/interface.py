@@ -47,11 +47,9 @@ class Labels(NamedTuple):
         label_range: what the probabilities 0 and 1 mean, or the first and the last bin.
         second_label_range: the same of the second head.
 
-    >>> import tempfile
-    >>> from towers import TwoTowers
-    >>> from towers.export import Labels, export
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     written = export(TwoTowers(), f"{folder}/model.pt2", format="torch", labels=Labels(label_range=(1, 5)))
+    >>> from towers.export import Labels
+    >>> Labels(label_range=(1, 5))  # towers.export.export takes it
+    Labels(classes=None, second_classes=None, label_range=(1, 5), second_label_range=(0.0, 1.0))
     """
 
     classes: tuple[str, ...] | None = None
