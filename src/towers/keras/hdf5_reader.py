@@ -43,6 +43,7 @@ class Hdf5:
         self._dataset: type[Any] = pyfive.Dataset
         self._group: type[Any] = pyfive.Group
         self._root: Any = self._guarded("the file", lambda: pyfive.File(BytesIO(content)))
+        self._found: dict[str, object | None] = {}
 
     def names(self, path: str) -> list[str]:
         """The names in a group, in the file's order; none where there is no such group."""
@@ -136,12 +137,14 @@ class Hdf5:
         parts = PurePath(path).parts
         if len(parts) > _DEEPEST or ".." in parts:
             raise self.damaged(path, "lies too deep")
+        place = ""
         for part in (part for part in parts if part not in ("/", ".")):
             if not isinstance(found, self._group):
                 return None
-            found = self._guarded(path, lambda group=found, part=part: self._step(group, part))
-            if found is None:
-                return None
+            place = f"{place}/{part}"
+            if place not in self._found:
+                self._found[place] = self._guarded(path, lambda group=found, part=part: self._step(group, part))
+            found = self._found[place]
         return cast("object", found)
 
     @staticmethod
