@@ -229,10 +229,11 @@ def search(drawn: random.Random) -> None:
     import torch
 
     from towers import Tower, TwoTowers
+    from towers.kernels.cpu.topk_call import BOX
     from towers.search import Index
     from towers.search import items as laid_out
 
-    laid_out.FEWEST = laid_out.BOX  # boxes for few items too
+    laid_out.FEWEST = BOX  # boxes for few items too
     hidden, dtype, k = drawn.choice((1, 6, 9)), drawn.choice((torch.float32, torch.float64)), drawn.choice((1, 7))
     towers = [Tower(vector_width=3, hidden=hidden) for _ in range(2)]
     model = TwoTowers(*towers, dense=drawn.choice((1, 5, 16))).to(dtype)
