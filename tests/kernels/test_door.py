@@ -160,8 +160,8 @@ def test_an_empty_batch_gives_every_weight_a_gradient_of_zero(model, backend):
     assert x.grad is not None
 
 
-# It seemed to hang on a machine with much other load: in 12 runs the two processes were found in imports alone, those of
-# torch and, from DDP's constructor, those of torch's compiler, which took up to 107 s there.
+# On a machine with much other load it once seemed to hang. 11 runs there ended well, in up to 107 s; in one, both processes
+# were seen where DDP's constructor imports torch's compiler, so they may have met too late for gloo's 60 s.
 @pytest.mark.slow
 def test_ddp_with_no_sentence_in_one_of_two_processes(tmp_path: Path, forks: Forks):
     script = Path(__file__).parent / "empty_rank.py"
