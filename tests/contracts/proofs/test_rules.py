@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from towers import PhraseConv, Ragged, RaggedLSTM, Tower
 from towers.contracts import contract, modes, verify
+from towers.contracts.proofs.fast_meta import lying
 from towers.contracts.proofs.layer_rules import expected_hidden_size
 from towers.contracts.proofs.ranges import Span
 from towers.contracts.proofs.shape_rules import Rules
@@ -242,6 +243,62 @@ def test_axes_of_one_and_rows():
         expected = call(lambda *shape: real(*shape, sizes=sizes), None)  # noqa: B023
         assert by_rule(call, {name: size for name, size in sizes.items() if name in axes}, {}) == shapes(expected)
         assert fake == [result.is_contiguous() for result in expected]
+
+
+def outermost_first(strides: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(strides)), key=lambda axis: -strides[axis]))
+
+
+def test_heads_of_an_attention():
+    """Axes are split, turned and dropped on the way to heads; the result lies as the query where the CPU's kernel runs."""
+    for choose in cases(11):
+        sizes = {"batch": choose.randint(2, 4), "time": choose.randint(2, 5), "other": choose.randint(6, 8)}
+        heads, width, packed = 2, choose.randint(2, 3), choose.random() < 0.5
+        mask = choose.choice([None, ("time", "other"), ("batch", 1, 1, "other"), (heads, "time", 1), (1, "other")])
+        boolean, dropout = choose.random() < 0.5, choose.choice([0.0, 0.0, 0.1])
+        wide = width + choose.randint(0, 1)
+
+        def call(make: Callable[..., Tensor], known: Any) -> Any:
+            time = sizes["time"] if known is None else known["time"]  # noqa: B023
+            batch = sizes["batch"] if known is None else known["batch"]  # noqa: B023
+            if packed:  # noqa: B023  (as nn.MultiheadAttention)
+                three = make("time", "batch", 3 * heads * width).unflatten(-1, (3, heads * width))  # noqa: B023
+                first = three.unsqueeze(0).transpose(0, -2).squeeze(-2).contiguous()[0]
+                turned = first.view(time, batch * heads, width).transpose(0, 1)  # noqa: B023
+                query = turned.view(batch, heads, time, width)  # noqa: B023
+            else:
+                turned = first = make("batch", "time", heads * width).unflatten(2, [heads, width])  # noqa: B023
+                query = first.transpose(1, 2)
+            key, value = make("batch", heads, "other", width), make("batch", heads, "other", wide)  # noqa: B023
+            given = None if mask is None else make(*mask, dtype=torch.bool if boolean else torch.float32)  # noqa: B023
+            scores = F.scaled_dot_product_attention(query, key, value, given, dropout)  # noqa: B023
+            causal = F.scaled_dot_product_attention(query[:, 0], query[:, 0], query[:, 0], is_causal=True)
+            results = [first, turned, query, scores, causal]
+            lies.append([outermost_first(each.stride()) if known is None else lying(each) for each in results])  # noqa: B023
+            return results
+
+        lies: list[Any] = []
+        expected = call(lambda *shape, dtype=torch.float32: real(*shape, sizes=sizes, dtype=dtype), None)  # noqa: B023
+        assert by_rule(call, sizes, {}) == shapes(expected)
+        assert lies[1][:4] == lies[0][:4]
+        assert lies[1][4] in (None, lies[0][4])
+
+
+def test_attention_that_does_not_fit_is_left_to_torch():
+    """Values of another length than the keys are refused too, which the CPU's kernel reads in silence."""
+    query, short, other = (2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 6)
+    for key, value, dtype in (
+        (other, short, torch.float32),
+        (query, short, torch.float32),
+        (short, short, torch.float64),
+    ):
+
+        def call(make: Callable[..., Tensor], _: Any) -> Any:
+            parts = torch.empty(query), torch.empty(key, dtype=dtype), torch.empty(value)  # noqa: B023
+            return F.scaled_dot_product_attention(*parts)
+
+        with pytest.raises(RuntimeError):
+            by_rule(call, {}, {})
 
 
 def test_the_shares_of_words():

@@ -5,6 +5,7 @@ of the run.
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
@@ -38,9 +39,11 @@ def transpose(symbols: Symbols, input: Any, one: Any, other: Any) -> Any:
 
 
 def view(symbols: Symbols, input: Any, *sizes: Any) -> Any:
-    """Tensor.view and Tensor.reshape of a contiguous tensor, where the sizes cancel out."""
+    """Tensor.view and Tensor.reshape of a contiguous tensor, where the sizes cancel out; of others where axes split."""
     wanted = items_of(sizes[0]) if len(sizes) == 1 else list(sizes)
-    if not whole(input) or not any(isinstance(size, SymInt) for size in input.shape):
+    if not whole(input):
+        return _split_axes(input, wanted)
+    if not any(isinstance(size, SymInt) for size in input.shape):
         return NotImplemented
     numbers = [size for size in (*wanted, *input.shape) if not isinstance(size, SymInt)]
     if not all(type(size) is int and size and size >= -1 for size in numbers):
@@ -50,11 +53,39 @@ def view(symbols: Symbols, input: Any, *sizes: Any) -> Any:
     if len(missing) > 1 or (missing and not all(symbols.from_on(size, 1) for size in given)):
         return NotImplemented
     rest = _without_common(list(input.shape), given)
+    if rest is None and not missing and alike(prod(input.shape), prod(wanted)):
+        rest = 1
     if rest is None or (not missing and not is_one(rest)):
         return NotImplemented
     if missing:
         wanted[missing[0]] = rest
     return made(wanted, input.dtype)
+
+
+def _split_axes(input: Any, wanted: list[Any]) -> Any:
+    """A view in which each axis stays or becomes several, as in `view(batch, heads, …)` of an axis batch * heads."""
+    order = order_of(input)
+    if order is None:
+        return NotImplemented
+    left, parts = list(wanted), dict[int, list[int]]()
+    for axis, size in enumerate(input.shape):
+        product: Any = None
+        parts[axis] = []
+        while left and not (parts[axis] and alike(product, size)):
+            parts[axis].append(len(wanted) - len(left))
+            product = left[0] if product is None else product * left[0]
+            del left[0]
+        if not alike(product, size):
+            return NotImplemented
+    return NotImplemented if left else made(wanted, input.dtype, tuple(at for axis in order for at in parts[axis]))
+
+
+def unflatten(symbols: Symbols, input: Any, dim: Any, sizes: Any) -> Any:
+    """Tensor.unflatten and torch.unflatten."""
+    if not plain(input) or type(dim) is not int or not -input.dim() <= dim < input.dim():
+        return NotImplemented
+    dim %= input.dim()
+    return view(symbols, input, (*input.shape[:dim], *items_of(sizes), *input.shape[dim + 1 :]))
 
 
 def divided(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -152,6 +183,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.permute, Tensor.permute), permute),
     **dict.fromkeys((torch.transpose, Tensor.transpose, torch.swapaxes, Tensor.swapaxes), transpose),
     **dict.fromkeys((Tensor.view, Tensor.reshape, torch.reshape), view),
+    **dict.fromkeys((Tensor.unflatten, torch.unflatten), unflatten),
     **{part: divided(part) for part in (torch.chunk, Tensor.chunk, torch.narrow, Tensor.narrow)},
     **dict.fromkeys((torch.unbind, Tensor.unbind), unbind),
     **dict.fromkeys((torch.flatten, Tensor.flatten), flatten),

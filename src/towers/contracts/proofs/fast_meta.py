@@ -135,20 +135,28 @@ def contiguous(symbols: Any, input: Tensor, **options: Any) -> Any:
 
 
 def unsqueeze(symbols: Any, input: Tensor, dim: Any) -> Any:
-    """Tensor.unsqueeze and torch.unsqueeze."""
-    if not whole(input) or type(dim) is not int or not -input.dim() - 1 <= dim <= input.dim():
+    """Tensor.unsqueeze and torch.unsqueeze: the new axis lies outside of the one that it stands before."""
+    order = order_of(input)
+    if order is None or type(dim) is not int or not -input.dim() - 1 <= dim <= input.dim():
         return NotImplemented
+    dim %= input.dim() + 1
     shape = list(input.shape)
-    shape.insert(dim % (input.dim() + 1), 1)
-    return made(shape, input.dtype)
+    shape.insert(dim, 1)
+    moved = [axis + (axis >= dim) for axis in order]
+    moved.insert(moved.index(dim + 1) if dim < input.dim() else len(moved), dim)
+    return made(shape, input.dtype, tuple(moved))
 
 
 def squeeze(symbols: Any, input: Tensor, dim: Any = None) -> Any:
     """Tensor.squeeze and torch.squeeze of one axis that is 1 whatever the symbols are."""
-    if not whole(input) or type(dim) is not int or not -input.dim() <= dim < input.dim():
+    order = order_of(input)
+    if order is None or type(dim) is not int or not -input.dim() <= dim < input.dim():
         return NotImplemented
+    dim %= input.dim()
     shape: list[Any] = list(input.shape)
-    return made(shape, input.dtype) if type(size := shape.pop(dim)) is int and size == 1 else NotImplemented
+    if type(size := shape.pop(dim)) is not int or size != 1:
+        return NotImplemented
+    return made(shape, input.dtype, tuple(axis - (axis > dim) for axis in order if axis != dim))
 
 
 def first_or_last(symbols: Any, input: Tensor, index: Any) -> Any:

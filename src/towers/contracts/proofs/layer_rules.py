@@ -1,4 +1,4 @@
-"""Shapes of layers that torch cannot run on symbolic sizes: recurrent ones, packed sequences and max_pool1d.
+"""Shapes of layers that torch cannot run on symbolic sizes: recurrent ones, packed sequences, max_pool1d and attention.
 
 Each function stands for the operation of torch that its docstring names; its first argument is the symbols of the run.
 """
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from towers.contracts.proofs.fast_meta import first_or_last, lying, made, made_like, part_of, upright
+from towers.contracts.proofs.elementwise_rules import alike, is_one
+from towers.contracts.proofs.fast_meta import first_or_last, lying, made, made_like, order_of, part_of, plain, upright
 from towers.contracts.proofs.symbols import Symbols
 
 # Recurrent layers.
@@ -151,6 +152,46 @@ def max_pool1d_with_indices(symbols: Symbols, input: Tensor, kernel_size: Any, *
 
 def _one(size: Any) -> Any:
     return size if isinstance(size, (int, torch.SymInt)) else size[0]
+
+
+# Attention: torch's own steps on symbolic sizes take a hundred times longer.
+
+
+def attention(
+    symbols: Symbols,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> Any:
+    """F.scaled_dot_product_attention of sizes that fit; what does not fit is left to torch, which says why.
+
+    The CPU's kernel for four axes lays the result out as the query; torch's other steps lay it out in order.
+    """
+    parts, mask = (query, key, value), attn_mask
+    if not all(plain(part) and part.dtype == query.dtype and part.dim() == query.dim() > 2 for part in parts):
+        return NotImplemented
+    if not query.is_floating_point() or not options.keys() <= {"scale"} or (is_causal and mask is not None):
+        return NotImplemented
+    rows, columns = query.shape[:-1], key.shape[-2]
+    pairs = [pair for part in parts[1:] for pair in zip(part.shape[:-2], query.shape[:-2], strict=True)]
+    if not all(alike(*pair) for pair in (*pairs, (key.shape[-1], query.shape[-1]), (value.shape[-2], columns))):
+        return NotImplemented
+    if mask is not None:
+        if not plain(mask) or mask.dtype not in (torch.bool, query.dtype) or not 2 <= mask.dim() <= query.dim():
+            return NotImplemented
+        scores = (*rows, columns)[-mask.dim() :]
+        if not all(is_one(size) or alike(size, score) for size, score in zip(mask.shape, scores, strict=True)):
+            return NotImplemented
+    fused = query.dim() == 4 and dropout_p == 0 and value.shape[-1] == query.shape[-1]
+    fused = fused and (mask is None or (mask.dim() in (2, 4) and not mask.requires_grad))
+    order = order_of(query)
+    if fused and order is None:
+        return NotImplemented
+    return made((*rows, value.shape[-1]), query.dtype, order if fused else None)
 
 
 # Splitting: torch turns the number of pieces, and with it the size of the axis, into a Python int.

@@ -1,7 +1,7 @@
 """What torch cannot do on symbolic sizes: everything lies on meta, and some operations get a rule for their shapes."""
 
 from collections.abc import Callable
-from types import MethodWrapperType
+from types import FunctionType, MethodWrapperType
 from typing import Any, cast
 
 import torch
@@ -42,6 +42,7 @@ RULES: dict[Any, Rule] = {
     Tensor.__getitem__: layer_rules.first_batch_size,
     F.max_pool1d: layer_rules.max_pool1d,
     torch.max_pool1d: layer_rules.max_pool1d,
+    F.scaled_dot_product_attention: layer_rules.attention,
     torch.split: layer_rules.split,
     Tensor.split: layer_rules.split,
     F.max_pool1d_with_indices: layer_rules.max_pool1d_with_indices,
@@ -55,6 +56,23 @@ RULES: dict[Any, Rule] = {
 }
 """Each is called with the symbols of the run and the operation's own arguments; NotImplemented leaves it to torch."""
 
+
+def _never(tensors: object) -> bool:
+    return False
+
+
+def _seen_through(function: FunctionType) -> FunctionType:
+    """A function of torch that does not ask a mode to run it: the mode sees what it calls, and rules serve that."""
+    own: dict[str, Any] = {**function.__globals__, "has_torch_function": _never}
+    copied = FunctionType(function.__code__, own, function.__name__, function.__defaults__, function.__closure__)
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return copied
+
+
+SEEN_THROUGH: dict[Any, Rule] = {
+    each: _seen_through(cast(FunctionType, each)) for each in (F.multi_head_attention_forward,)
+}
+"""Functions of many steps that torch gives to a mode as one."""
 
 _MAKING = cast(set[Any], _device_constructors())
 """The functions that make a tensor on the default device."""
@@ -93,6 +111,9 @@ class Rules(OnDevice):
             return func(*args)
         ask()
         kwargs = dict(kwargs or {})
+        if func in SEEN_THROUGH:
+            with self:
+                return SEEN_THROUGH[func](*args, **kwargs)
         rule = RULES.get(func)
         if rule is not None:
             result = rule(self.symbols, *args, **kwargs)

@@ -2,9 +2,11 @@
 
 import copy
 import random
+import re
 import sys
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ LARGEST_INPUTS = 2**24
 
 REPEATED = 8
 """Failures that are repeated on a fresh copy, after which it is known that calls leave nothing that matters."""
+
+COMBINED = 3
+"""Sizes at which all combinations of values meet one error; elsewhere it is then enough that the first four meet it."""
 
 LARGEST_MODULE = 2**30
 """Bytes of parameters and buffers; a larger module is not copied and run."""
@@ -67,6 +72,8 @@ class Trials:
         self.redirect = False
         """Whether the code asks for a device that is not available; then all tensors stay on the CPU."""
         self.count = 0
+        self.combined: Counter[str] = Counter()
+        """At how many sizes every combination of values met an error; errors are the same but for their numbers."""
 
     def refused(self) -> str | None:
         """Why the module is not run; None if it can be."""
@@ -89,18 +96,23 @@ class Trials:
 
         None where it cannot be told: there is not enough memory.
         """
-        first = ""
-        error: Exception | None = None
         kinds = [((turn + step) % 4, (turn + step) % 3, (turn + step) % 3) for step in range(4)]
-        kinds += [(ints, masks, floats) for ints in range(4) for masks in range(3) for floats in range(2)]
-        for kind in kinds if _varies(case) else kinds[:4]:
+        combinations = [(ints, masks, floats) for ints in range(4) for masks in range(3) for floats in range(2)]
+        combinations = combinations if _varies(case) else []
+        met: list[str] = []
+        error: Exception | None = None
+        for kind in kinds + combinations:
+            if len(met) == len(kinds) and self.combined[_one_error(met)] >= COMBINED:
+                break
             error = self.attempt(case, sizes, kind, dtype)
             if error is None or isinstance(error, ShapeContractError):
                 break
             if isinstance(error, MemoryError) or "allocate memory" in str(error):
                 return None
-            first = first or f"{type(error).__name__}: {error}"
-        return Trial(sizes, error, first if error is None else "")
+            met.append(f"{type(error).__name__}: {error}")
+        if len(met) == len(kinds + combinations) and (same := _one_error(met)):
+            self.combined[same] += 1
+        return Trial(sizes, error, met[0] if error is None and met else "")
 
     def attempt(
         self, case: Case, sizes: Mapping[str, int], kind: Sequence[int], dtype: torch.dtype | None
@@ -187,6 +199,12 @@ class _Maker:
             mask = torch.rand(tuple(shape), generator=self.generator, device="cpu") > 0.5
             mask[..., 0] = True
         return mask
+
+
+def _one_error(met: Sequence[str]) -> str:
+    """The error that all runs met, without its numbers; empty where they met several."""
+    texts = {re.sub(r"\d+", "#", each) for each in met}
+    return texts.pop() if len(texts) == 1 else ""
 
 
 def _varies(case: Case) -> bool:
