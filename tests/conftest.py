@@ -140,6 +140,10 @@ def pytest_collection() -> Iterator[object]:
         gc.set_threshold(10_000)
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # Python takes apart what is left at its end, or libraries say that it leaks
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--random-order"):
         random.Random(config.getoption("--seed")).shuffle(items)

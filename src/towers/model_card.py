@@ -164,7 +164,7 @@ def _contracts(model: nn.Module) -> list[str]:
 
     title = "## Shape contracts"
     try:
-        proof = verify(model, seconds=60)  # a card is written once: better late than undecided
+        proof = verify(model, seconds=20)  # a card is written once: better late than undecided
     except ValueError as error:
         return [title, f"Not tried: {_cell(str(error))}"]
     verdicts = {(each.path, each.contract): each.verdict for each in proof.contracts}

@@ -38,7 +38,7 @@ def backend(batch: Batch, count: int, weights: Weights) -> Backend:
 def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -> tuple[Tensor | None, State]:
     """See `towers.kernels`."""
     tensors = (batch.values, *weights.flat, *state)
-    if weights.gates == "sigmoid" and is_plain(*tensors) and all(tensor.is_cpu for tensor in tensors):
+    if weights.gates == "sigmoid" and not _on_device(batch) and is_plain(*tensors) and all(t.is_cpu for t in tensors):
         return lstm_autograd.run(batch, state, weights, outputs=outputs)
     if onnx_operator.exporting_onnx():
         return onnx_operator.run(batch, state, weights, outputs=outputs)

@@ -67,8 +67,9 @@ def served(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> torch.devic
     if device.type == "cpu":
         from towers.kernels import dispatch
         from towers.kernels.triton import support
-        from towers.layers import fused
+        from towers.layers import fused, lstm
 
+        monkeypatch.setattr(lstm, "run_plain", lambda *_, **__: None)
         monkeypatch.setattr(fused, "_tensors", lambda _: None)
         monkeypatch.setattr(fused, "_compiled", lambda tower, sentences, lengths: None)
         monkeypatch.setattr(support, "runs_on", lambda device: True)
