@@ -310,6 +310,7 @@ def test_it_is_made_on_meta_and_shows_its_sizes():
         (lambda: layer()(torch.zeros(2, 4, 12).double()), ShapeContractError, r"input: input_size is 12; expected 3 \(self.input_size\)[\s\S]*not pooled yet: 12 = 3 x 4"),
         (lambda: layer()(torch.zeros(2, 3, 4).double()), ShapeContractError, r"input_size is 4; expected 3[\s\S]*transpose\(1, 2\) would fit"),
         (lambda: layer()(torch.zeros(2, 4, 3)), ShapeContractError, r"input is float32; expected float64 \(the dtype of weight_ih_l0\)"),
+        (lambda: layer()(torch.zeros(2, 4, 3).double(), lengths=torch.tensor([4.0, 1.0])), ShapeContractError, r"lengths is float32; expected Int\n.*\.long\(\)"),
         (lambda: layer()(torch.zeros(2, 4, 3).double(), lengths=torch.tensor([5, 1])), ValueError, r"lengths\[0\] is 5; this RaggedLSTM needs at most 4 steps"),
         (lambda: layer()(torch.zeros(2, 4, 3).double(), lengths=torch.tensor([1, -2])), ValueError, r"lengths\[1\] is -2; this RaggedLSTM needs at least 0 steps"),
         (lambda: layer()(torch.zeros(2, 4, 3).double(), lengths=torch.tensor([1])), ShapeContractError, r"lengths: batch is 1; expected 2 \(as in input\)"),

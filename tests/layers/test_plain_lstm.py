@@ -139,3 +139,11 @@ def test_wrong_lengths_and_offsets_are_seen_in_c(taken):
         with pytest.raises(RuntimeError, match="its storage holds 8"):
             lstm(x)
     assert taken == [False, True] * 3 + [False] * 5
+
+
+def test_a_layer_unpickled_from_a_release_without_the_memory_runs():
+    lstm, input = RaggedLSTM(3, 4), torch.randn(2, 5, 3)
+    with torch.no_grad():
+        wanted = lstm(input)[0]
+        del lstm.accepted
+        torch.testing.assert_close(lstm(input)[0], wanted, rtol=0, atol=0)

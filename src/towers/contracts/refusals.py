@@ -71,6 +71,8 @@ def refuse_dtype(
     """The dtype is not in the annotation, or it is not `wanted`, the dtype of the parameter in `dtype_of`."""
     came = "of no dtype of torch" if dtype is None else dtype_name(dtype)
     expected, why = spec.kind, ""
+    if spec.dtypes is not None and dtype not in spec.dtypes and wanted not in spec.dtypes:
+        wanted = None  # it is the annotation that refuses
     if wanted is not None:
         expected, why = dtype_name(wanted), f" (the dtype of {call.signature.dtype_of})"
     parameter = None if wanted is None else call.signature.dtype_of

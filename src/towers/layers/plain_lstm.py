@@ -35,9 +35,10 @@ def run_plain(
         return None
     try:
         tensors = tuple([own["_parameters"][name] for name in _NAMES[own["bias"]]])
-    except KeyError:  # pruned, or reparametrized
+        accepted = own["accepted"]
+    except KeyError:  # pruned, reparametrized, or unpickled from a release without this memory
         return None
-    weights = door.layer_weights(own["accepted"], tensors)
+    weights = door.layer_weights(accepted, tensors)
     if weights is None:
         return None
     rows, offsets = (input, None) if isinstance(input, Tensor) else (input.values, input.offsets)

@@ -256,7 +256,7 @@ def test_heads_of_an_attention():
         heads, width, packed = 2, choose.randint(2, 3), choose.random() < 0.5
         mask = choose.choice([None, ("time", "other"), ("batch", 1, 1, "other"), (heads, "time", 1), (1, "other")])
         boolean, dropout = choose.random() < 0.5, choose.choice([0.0, 0.0, 0.1])
-        wide = width + choose.randint(0, 1)
+        wide, scattered = width + choose.randint(0, 1), choose.randint(0, 6)
 
         def call(make: Callable[..., Tensor], known: Any) -> Any:
             time = sizes["time"] if known is None else known["time"]  # noqa: B023
@@ -271,7 +271,10 @@ def test_heads_of_an_attention():
                 query = first.transpose(1, 2)
             key, value = make("batch", heads, "other", width), make("batch", heads, "other", wide)  # noqa: B023
             given = None if mask is None else make(*mask, dtype=torch.bool if boolean else torch.float32)  # noqa: B023
-            scores = F.scaled_dot_product_attention(query, key, value, given, dropout)  # noqa: B023
+            parts = [query, key, value]
+            if scattered < 3:  # a row of one of them does not lie together  # noqa: B023
+                parts[scattered] = parts[scattered].transpose(-1, -2).contiguous().transpose(-1, -2)  # noqa: B023
+            scores = F.scaled_dot_product_attention(*parts, given, dropout)  # noqa: B023
             causal = F.scaled_dot_product_attention(query[:, 0], query[:, 0], query[:, 0], is_causal=True)
             results = [first, turned, query, scores, causal]
             lies.append([outermost_first(each.stride()) if known is None else lying(each) for each in results])  # noqa: B023

@@ -169,7 +169,8 @@ def attention(
 ) -> Any:
     """F.scaled_dot_product_attention of sizes that fit; what does not fit is left to torch, which says why.
 
-    The CPU's kernel for four axes lays the result out as the query; torch's other steps lay it out in order.
+    The CPU's kernel for four axes, of which the last is the innermost, lays the result out as the query; torch's other
+    steps lay it out in order.
     """
     parts, mask = (query, key, value), attn_mask
     if not all(plain(part) and part.dtype == query.dtype and part.dim() == query.dim() > 2 for part in parts):
@@ -188,9 +189,10 @@ def attention(
             return NotImplemented
     fused = query.dim() == 4 and dropout_p == 0 and value.shape[-1] == query.shape[-1]
     fused = fused and (mask is None or (mask.dim() in (2, 4) and not mask.requires_grad))
-    order = order_of(query)
-    if fused and order is None:
+    order, orders = order_of(query), [lying(part) for part in parts]
+    if fused and (order is None or None in orders):
         return NotImplemented
+    fused = fused and all(each is not None and each[-1] == 3 for each in orders)  # else a row lies scattered
     return made((*rows, value.shape[-1]), query.dtype, order if fused else None)
 
 
