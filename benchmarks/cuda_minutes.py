@@ -46,6 +46,7 @@ PLAN = (
     Planned("cases", 60, "packed, padded, buckets and ours in eight cases"),
     Planned("host", 10, "host time of a call, kernels not launched"),
     Planned("tower", 30, "a tower beside a copy of its vectors, in three precisions"),
+    Planned("search", 15, "the search kernel beside torch, 10^6 and 10^7 items"),
     Planned("profile", 15, "where the device's time goes in a training step"),
     Planned("rest", 25, "as much of the whole sweep as there is time for"),
 )  # fmt: skip

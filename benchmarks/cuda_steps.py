@@ -2,7 +2,8 @@
 
     python benchmarks/cuda_steps.py STEP DIR SECONDS [--quick]
 
-Rows are written after each case to DIR/lstm.json, DIR/tower.json and DIR/host.json, where `run.py --resume` finds them.
+Rows are written after each case to DIR/lstm.json, DIR/tower.json, DIR/search.json and DIR/host.json, where `run.py
+--resume` finds them.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import cuda_host
 import cuda_lstm
+import cuda_search
 import cuda_tools
 import cuda_tower
 import torch
@@ -84,6 +86,10 @@ def tower(step: Step) -> None:
     step.measure(cuda_tower, few if step.quick else found, 0.05 if step.quick else 3)
 
 
+def search(step: Step) -> None:
+    step.measure(cuda_search, cuda_search.cases(step.quick), 0.05 if step.quick else 1)
+
+
 def host(step: Step) -> None:
     rows = cuda_host.measure(1.5 if step.quick else 4)
     step.write(rows)
@@ -122,7 +128,7 @@ def rest(step: Step) -> None:
 
 
 STEPS: dict[str, Callable[[Step], None]] = {
-    step.__name__: step for step in (equality, steps, cases, tower, host, profile, rest)
+    step.__name__: step for step in (equality, steps, cases, tower, search, host, profile, rest)
 }
 
 

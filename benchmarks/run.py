@@ -42,7 +42,8 @@ SUITES = {
     "answers": "answers",
     "export": "export",
 }
-CUDA_SUITES = {"lstm": "cuda_lstm", "tower": "cuda_tower"}  # on a GPU these replace the modules above
+# On a GPU these replace the modules above.
+CUDA_SUITES = {"lstm": "cuda_lstm", "tower": "cuda_tower", "search": "cuda_search"}
 RESULTS = Path(__file__).parent / "results"
 
 try:

@@ -36,7 +36,13 @@ class Index:
     Scores are logits, those of `model.compare` within rounding; of a model with several outputs see `output`. The
     search is exact: it gives what comparing every query with every item would give, in a bounded memory. Of equal
     scores the smaller id comes first, at the boundary of k too, so that results do not depend on blocks or on the order
-    of `add`. The index computes on the CPU.
+    of `add`.
+
+    The index lies in the CPU's memory, and computes there. Queries on a CUDA device are searched there by a kernel in
+    Triton, if the model has the head of one difference in float32 and k is at most 1,024, where
+    `towers.kernels.triton.runs_on` is true. The first such search copies the items to the device, where they stay: 4
+    bytes for each dense unit of an item, and 8 for its id. The kernel scores every pair, summed in the same order as on
+    the CPU. Other heads and dtypes are computed on the CPU wherever the queries are, and so is `all_pairs`.
 
     With C code (`TOWERS_NATIVE`) more than 8,192 items lie in boxes with upper bounds of their scores, and a query
     skips the boxes that cannot hold one of its best, where these are at least half of them. `pairs_computed` says how
@@ -215,7 +221,7 @@ class Index:
         if candidates is not None and candidates < k:
             raise ValueError(f"Index.search: candidates ({candidates}) must be at least k ({k})")
         if candidates is None or candidates >= len(items) or isinstance(self._head, Head):
-            self.exact, found = True, scan.best(rows, self._head, items, k, wanted)
+            self.exact, found = True, scan.best(rows, self._head, items, k, wanted, device=queries.device)
         else:
             self.exact, found = False, best_of_candidates(rows, self._head, items, k, candidates, wanted)
         self.pairs_computed = found.computed

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,13 @@ Rows = tuple[Tensor, Tensor | range]
 """Rows of items, "count dense", and their ids, "count" int64, or a range."""
 
 
+class OnDevice(NamedTuple):
+    """A copy of the items on a GPU, in the order of their ids: tiles, as its kernel reads them, and ids."""
+
+    tiles: Tensor
+    ids: Tensor
+
+
 @dataclass(frozen=True)
 class Items:
     """Items in blocks of 16; the places after the last item are +inf.
@@ -31,18 +39,20 @@ class Items:
     ids: "count" int64, the id of the item at each place.
     largest: an upper bound of the absolute values of the rows.
     boxes: what is known about each 128 items, for upper bounds of their scores; None where no query walks over them.
+    copies: those on GPUs that have searched.
     """
 
     blocks: Tensor
     ids: Tensor
     largest: float
     boxes: Boxes | None = None
+    copies: dict[torch.device, OnDevice] = field(default_factory=dict[torch.device, OnDevice], init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
-    def _order(self) -> Tensor:
+    def order(self) -> Tensor:
         """The places of the items in the order of their ids."""
         return self.ids.argsort()
 
@@ -66,8 +76,8 @@ class Items:
         """The places of the items with these ids; -1 for an id that no item has."""
         if not len(self):
             return torch.full_like(ids, -1)
-        at = torch.searchsorted(self.ids, ids, sorter=self._order).clamp(max=len(self) - 1)
-        places = self._order[at]
+        at = torch.searchsorted(self.ids, ids, sorter=self.order).clamp(max=len(self) - 1)
+        places = self.order[at]
         return torch.where(self.ids[places] == ids, places, -1)
 
 

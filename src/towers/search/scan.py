@@ -1,4 +1,4 @@
-"""The best items of each query, by C code or in torch: blocks of queries times items, never all scores at once."""
+"""The best items of each query, by C code, in Triton or in torch: blocks of queries times items, never all scores."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from towers.kernels import triton
 from towers.kernels.cpu import topk_call
+from towers.search import on_gpu
 from towers.search.allowed import Allowed
 from towers.search.compared import Compared
 from towers.search.head import Head
@@ -31,7 +33,15 @@ class Found(NamedTuple):
     computed: int
 
 
-def best(queries: Tensor, head: AnyHead, items: Items, k: int, allowed: Allowed, least: float = -math.inf) -> Found:
+def best(
+    queries: Tensor,
+    head: AnyHead,
+    items: Items,
+    k: int,
+    allowed: Allowed,
+    least: float = -math.inf,
+    device: torch.device | None = None,
+) -> Found:
     """The k best items of each query with at least the score `least`; -inf and NONE where there are fewer.
 
     Args:
@@ -41,7 +51,11 @@ def best(queries: Tensor, head: AnyHead, items: Items, k: int, allowed: Allowed,
         k: at least 1.
         allowed: which items each query may find.
         least: no smaller score is wanted.
+        device: where to search, if it has a kernel for this; None: on the CPU.
     """
+    if device is not None and isinstance(head, Head) and triton.serves_search(device, head.dtype, len(items), k):
+        scores, ids = on_gpu.best(queries, head, items, k, allowed, least, device)
+        return Found(scores, ids, len(queries) * len(items))
     if isinstance(head, Head) and topk_call.serves(head.dtype):
         return _native(queries, head, items, k, allowed, least)
     parts = list[Found]()

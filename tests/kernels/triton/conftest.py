@@ -40,9 +40,9 @@ BACKENDS = ["interpreted"] if INTERPRETED else ["plain", pytest.param("cuda", ma
 
 def replace_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The operators compute in plain torch from here on."""
-    from towers.kernels.triton import lstm_narrow, lstm_wide, phrase_features
+    from towers.kernels.triton import best_items, lstm_narrow, lstm_wide, phrase_features
 
-    from . import plain_lstm, plain_phrases
+    from . import plain_lstm, plain_phrases, plain_search
 
     monkeypatch.setattr(lstm_narrow, "launch_forward", plain_lstm.narrow_forward)
     monkeypatch.setattr(lstm_narrow, "launch_backward", plain_lstm.narrow_backward)
@@ -51,6 +51,7 @@ def replace_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phrase_features, "launch_forward", plain_phrases.forward)
     monkeypatch.setattr(phrase_features, "launch_lookup", plain_phrases.lookup)
     monkeypatch.setattr(phrase_features, "launch_backward", plain_phrases.backward)
+    monkeypatch.setattr(best_items, "launch", plain_search.launch)
 
 
 @pytest.fixture(params=BACKENDS)

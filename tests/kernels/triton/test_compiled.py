@@ -18,7 +18,7 @@ triton = pytest.importorskip("triton")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 
-from towers.kernels.triton import launch, lstm_narrow, lstm_wide, phrase_features  # noqa: E402
+from towers.kernels.triton import best_items, launch, lstm_narrow, lstm_wide, phrase_features  # noqa: E402
 
 KERNELS = {
     "narrow forward": lstm_narrow.forward_kernel,
@@ -29,6 +29,7 @@ KERNELS = {
     "phrases lookup": phrase_features.lookup_kernel,
     "phrases backward, weight": phrase_features.backward_weight_kernel,
     "phrases backward, values": phrase_features.backward_values_kernel,
+    "search": best_items.search_kernel,
 }
 SHARED_MEMORY = 227 * 1024  # bytes that a block can have at compute capability 9.0
 
@@ -84,7 +85,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Compiler]:
     instead = Compiler()
-    for module in (lstm_narrow, lstm_wide, phrase_features):
+    for module in (lstm_narrow, lstm_wide, phrase_features, best_items):
         monkeypatch.setattr(module, "start", instead)
     for kernel in KERNELS.values():
         kernel.device_caches.clear()
@@ -155,6 +156,22 @@ def test_no_register_of_the_phrases_is_spilled(precision, compiler):
         assert built.shared <= 99 * 1024, "as the smallest of today's GPUs have it"
 
 
+def search(queries: int, items: int, k: int, longest: int) -> None:
+    """Start what a search starts; no query may find `longest` items at most."""
+    rows, weights, keep = torch.zeros(items, 16), torch.zeros(16), torch.ones(items, dtype=torch.bool)
+    hidden = best_items.Hidden(torch.zeros(queries * longest).long(), torch.zeros(queries + 1).long(), longest)
+    given = (torch.zeros(queries, 16), weights, 0.5, best_items.tiles_of(rows), items, k)
+    best_items.launch(*given, least=-torch.inf, keep=keep, hidden=hidden)
+
+
+@pytest.mark.parametrize("k", [10, pytest.param(1000, marks=pytest.mark.slow)])
+def test_no_register_of_the_search_is_spilled(k, compiler):
+    search(64, 2000, k, 3)
+    (built,) = compiler.built
+    assert built.spilled == 0
+    assert built.registers <= 128, "16 warps of a multiprocessor at once"
+
+
 def test_spills_would_be_noticed(compiler, monkeypatch):
     monkeypatch.setitem(lstm_narrow.OPTIONS, "maxnreg", 32)
     lstm(6, 8, [3, 2], backward=False)
@@ -175,8 +192,9 @@ def test_nothing_is_compiled_again_for_other_batches_and_lengths(compiler):
         features, winners = phrase_features.launch_forward(values, None, weight, bias, None, 4, "tf32x3", True)
         phrase_features.launch_backward(values, None, weight, bias, None, winners, features, "tf32x3", True)
         phrase_features.launch_lookup(torch.zeros(9, 2, 32), torch.zeros(rows, dtype=torch.int64), bias, None, 4, False)
+        search(len(lengths), 1 + rows, 10, rows)
     assert variants() == dict.fromkeys(variants(), 1)
-    assert len(variants()) == 8
+    assert len(variants()) == 9
     lstm(5, 8, [3, 2], backward=False)
     assert variants()["narrow forward"] == 2, "another variant is counted"
 

@@ -7,9 +7,10 @@ jagged batches look the same to them.
 - `support` says which GPUs, sizes and dtypes the kernels support.
 - `fused_lstm` runs all layers of an LSTM: `lstm_narrow` for small sizes, `lstm_wide` for the others.
 - `phrase_features` computes a tower's convolution and pool in one pass.
+- `best_items` finds the best items of each query, for `towers.search`.
 """
 
 from towers.kernels.triton.fused_lstm import run
-from towers.kernels.triton.support import runs_on, serves, serves_phrases
+from towers.kernels.triton.support import runs_on, serves, serves_phrases, serves_search
 
-__all__ = ["run", "runs_on", "serves", "serves_phrases"]
+__all__ = ["run", "runs_on", "serves", "serves_phrases", "serves_search"]

@@ -40,6 +40,11 @@ def serves_phrases(values: Tensor, weight: Tensor, pool: int) -> bool:
     return fits and all(part.dtype in DTYPES for part in (values, weight))
 
 
+def serves_search(device: torch.device, dtype: torch.dtype, items: int, k: int) -> bool:
+    """Whether the search kernel supports this: float32, at most 1,024 of fewer than 2^31 items for each query."""
+    return dtype == torch.float32 and k <= 1024 and 0 < items < 1 << 31 and runs_on(device)
+
+
 def runs_on(device: torch.device) -> bool:
     """Whether this is an NVIDIA GPU of compute capability 8.0 or higher, and Triton is installed."""
     if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
