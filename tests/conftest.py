@@ -1,5 +1,6 @@
 """What every test shares: its seed, the options, the number of processes, the markers, and the reference data."""
 
+import atexit
 import faulthandler
 import gc
 import importlib
@@ -136,12 +137,9 @@ def pytest_collection() -> Iterator[object]:
         return (yield)
     finally:
         gc.freeze()
+        atexit.register(gc.unfreeze)  # Python takes apart what is left at its end, or libraries say that it leaks
         gc.enable()
         gc.set_threshold(10_000)
-
-
-def pytest_unconfigure() -> None:
-    gc.unfreeze()  # Python takes apart what is left at its end, or libraries say that it leaks
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, product
 from math import gcd, prod
+from operator import itemgetter
 from typing import Any, cast
 
 import torch
@@ -85,16 +86,16 @@ class RealityCheck:
         """Real runs of a case at many sizes, the cheapest first; `share` of what time is left."""
         if self.reality.untried is not None and not self.reality.untried.startswith("tried at"):
             return []
-        sizes = few_of(plan(case, self.numbers)) if few else plan(case, self.numbers)
+        planned = few_of(plan(case, self.numbers)) if few else plan(case, self.numbers)
         try:
-            sizes.sort(key=lambda each: _elements(case, each))
+            counted = [(_elements(case, each), each) for each in planned]
         except ValueError:  # no input can be made
             return []
-        self.reality.planned += len(sizes)
+        self.reality.planned += len(planned)
         until = self.spent() + max(0.0, self.seconds - self.spent()) * share
         found: list[Trial] = []
-        for turn, each in enumerate(sizes):
-            if not self._affordable(case, each):
+        for turn, (elements, each) in enumerate(sorted(counted, key=itemgetter(0))):
+            if elements > LARGEST_INPUTS:
                 continue
             enough = self.reality.tried >= FEWEST_RUNS and turn > 1
             if self.spent() > until and (enough or self.slowest > 1):

@@ -7,9 +7,10 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -96,23 +97,34 @@ class Trials:
 
         None where it cannot be told: there is not enough memory.
         """
-        kinds = [((turn + step) % 4, (turn + step) % 3, (turn + step) % 3) for step in range(4)]
-        combinations = [(ints, masks, floats) for ints in range(4) for masks in range(3) for floats in range(2)]
-        combinations = combinations if _varies(case) else []
+        usual = [((turn + step) % 4, (turn + step) % 3, (turn + step) % 3) for step in range(4)]
+        error = self.attempt(case, sizes, usual[0], dtype)
         met: list[str] = []
-        error: Exception | None = None
-        for kind in kinds + combinations:
-            if len(met) == len(kinds) and self.combined[_one_error(met)] >= COMBINED:
-                break
-            error = self.attempt(case, sizes, kind, dtype)
-            if error is None or isinstance(error, ShapeContractError):
-                break
+        further: Iterator[Sequence[int]] | None = None
+        while error is not None and not isinstance(error, ShapeContractError):
             if isinstance(error, MemoryError) or "allocate memory" in str(error):
                 return None
             met.append(f"{type(error).__name__}: {error}")
-        if len(met) == len(kinds + combinations) and (same := _one_error(met)):
-            self.combined[same] += 1
+            further = further or self._further(_kinds(case, sizes), usual, met)
+            kind = next(further, None)
+            if kind is None:
+                break
+            error = self.attempt(case, sizes, kind, dtype)
         return Trial(sizes, error, met[0] if error is None and met else "")
+
+    def _further(
+        self, kinds: Sequence[int], usual: Sequence[Sequence[int]], met: Sequence[str]
+    ) -> Iterator[Sequence[int]]:
+        """The other kinds of values that differ here, while the errors `met` leave something to be tried.
+
+        All combinations where the arguments are of several types, up to the sizes that COMBINED says.
+        """
+        first, *others = dict.fromkeys(tuple(map(int.__mod__, each, kinds)) for each in usual)
+        yield from others
+        if sum(count > 1 for count in kinds) > 1 and self.combined[_one_error(met)] < COMBINED:
+            yield from (each for each in product(*map(range, kinds)) if each not in (first, *others))
+            if same := _one_error(met):
+                self.combined[same] += 1
 
     def attempt(
         self, case: Case, sizes: Mapping[str, int], kind: Sequence[int], dtype: torch.dtype | None
@@ -187,7 +199,7 @@ class _Maker:
         if floats == 1 and not dtype.is_complex:
             return torch.rand(tuple(shape), generator=self.generator, device="cpu").to(dtype)
         values = torch.randn(tuple(shape), generator=self.generator, dtype=wide, device="cpu")
-        if floats == 2 and len(shape) > 1 and shape[-1] == shape[-2]:
+        if floats == 2 and _square(shape):
             values = values @ values.mH + torch.eye(shape[-1], dtype=wide, device="cpu")
         return values.to(dtype)
 
@@ -207,12 +219,24 @@ def _one_error(met: Sequence[str]) -> str:
     return texts.pop() if len(texts) == 1 else ""
 
 
-def _varies(case: Case) -> bool:
-    """Whether the arguments hold values of more than one kind, so that those are worth combining."""
-    kinds: set[tuple[bool, bool]] = set()
-    ones = dict.fromkeys(case.axes(), 1)
-    case.arguments(ones, lambda shape, dtype: kinds.add((dtype is torch.bool, dtype.is_floating_point)))
-    return len(kinds) > 1
+def _kinds(case: Case, sizes: Mapping[str, int]) -> tuple[int, int, int]:
+    """How many kinds of integers, masks and floats differ in the arguments of these sizes; 1 where there are none."""
+    counts = [1, 1, 1]
+
+    def look(shape: Sequence[int], dtype: torch.dtype) -> None:
+        if dtype is torch.bool:
+            counts[1] = 3
+        elif not (dtype.is_floating_point or dtype.is_complex):
+            counts[0] = 4
+        else:
+            counts[2] = max(counts[2], 3 if _square(shape) else 2)
+
+    case.arguments(sizes, look)
+    return counts[0], counts[1], counts[2]
+
+
+def _square(shape: Sequence[int]) -> bool:
+    return len(shape) > 1 and shape[-1] == shape[-2]
 
 
 def _keep_conditions(arguments: dict[str, Any], case: Case, sizes: Mapping[str, int]) -> None:
