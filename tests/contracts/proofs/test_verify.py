@@ -109,13 +109,13 @@ def test_holds_if(module: nn.Module, conditions: tuple[str, ...]):
 
 
 def test_specialised_names_the_size_and_the_place():
-    proof = verify(Twenty())
+    proof = verify(Twenty(), seconds=60)
     assert (proof.verdict, proof.conditions) == ("specialised", ("time == 20",))
     assert "test_verify.py:" in proof.place
 
 
 def test_a_loop_over_time_is_not_provable_and_was_run():
-    proof = verify(Loop())
+    proof = verify(Loop(), seconds=60)
     assert proof.verdict == "not provable"
     assert "time is made a number at" in proof.message
     assert "test_verify.py:" in proof.message
