@@ -106,6 +106,8 @@ def refuse_an_unbuilt_checkout() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     refuse_an_unbuilt_checkout()
     config.stash[STANDARD_ERROR] = os.dup(2)  # what is not captured
+    # Python takes apart what is left at its end, or libraries say that it leaks; pytest looks for garbage before.
+    atexit.register(gc.unfreeze)
     with suppress(ImportError):
         importlib.import_module("setuptools")  # torch.compile does; it fails where Python's distutils came first
     core.global_force_seed = config.getoption("--seed")
