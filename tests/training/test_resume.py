@@ -26,9 +26,11 @@ TRAIN, DEV = some_pairs(24), some_pairs(11, seed=1)
 
 
 @pytest.fixture(autouse=True)
-def quick_curves(monkeypatch):
-    """Drawing would be most of the time of these runs, and is looked at elsewhere."""
-    monkeypatch.setattr("towers.training.run.draw_curves", lambda history, path: path.write_bytes(b"\x89PNG"))
+def quick_curves():
+    """Drawing would be most of the time of these runs, and is looked at elsewhere. No test's own `undo` ends it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("towers.training.run.draw_curves", lambda history, path: path.write_bytes(b"\x89PNG"))
+        yield
 
 
 def told(history):
