@@ -305,7 +305,7 @@ def test_names_that_are_no_names(model, tmp_path):
         with pytest.raises(ValueError, match=r"repo_id \(.*\) must be the name of a model on the hub: owner/name"):
             model.push_to_hub(name)
     (tmp_path / "shared").write_text("a file")
-    with pytest.raises(FileExistsError, match="shared"):
+    with pytest.raises(FileExistsError, match="shared: is a file; name a folder as save_directory"):
         model.save_pretrained(tmp_path / "shared")
 
 

@@ -125,6 +125,8 @@ class Shareable(nn.Module):
         if push_to_hub:
             _check_name("repo_id", name)
             _need_hub()
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder}: is a file; name a folder as save_directory")
         before = (folder / CARD).read_text("utf8", "replace") if (folder / CARD).is_file() else None
         has_card = before is not None and not is_own(before)
         if license is not None and has_card:
