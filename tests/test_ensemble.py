@@ -10,6 +10,7 @@ import torch
 import towers
 from towers import PairHead, Tower, TwoTowers
 from towers.cli import main
+from towers.contracts import verify
 from towers.ensemble import Ensemble, load_network
 
 FILES = ["--train", "pairs.tsv", "--dev", "pairs.tsv", "--vectors", "vectors.txt", "--epochs", "1", "--device", "cpu"]
@@ -105,12 +106,15 @@ def test_fit_trains_an_ensemble_into_one_folder(tmp_path, monkeypatch, capsys):
     assert "an ensemble is trained in one go and cannot be resumed" in capsys.readouterr().err
 
 
-def test_the_card_of_an_ensemble_names_its_parts(tmp_path):
+def test_the_card_of_an_ensemble_names_its_parts(tmp_path, monkeypatch):
+    # The proof of two networks takes ten seconds, and twenty end it; here one does.
+    monkeypatch.setattr("towers.contracts.verify", lambda network, seconds: verify(network, seconds=1))
     Ensemble([model(0, 4), model(1, 4)]).save_pretrained(tmp_path / "shared")
     card = (tmp_path / "shared" / "README.md").read_text()
     assert "in 2 networks of these sizes, which answer together" in card
     assert "| word_maximum | 2 |" in card
     assert "no convolution" in card
+    assert "## Shape contracts\n\n`towers.contracts.verify`: **" in card
 
 
 def test_a_second_head_of_one_output_has_the_mean_of_the_sigmoids():
