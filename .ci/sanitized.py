@@ -229,11 +229,13 @@ def search(drawn: random.Random) -> None:
     import torch
 
     from towers import Tower, TwoTowers
-    from towers.kernels.cpu.topk_call import BOX
+    from towers.kernels.cpu import topk_call
     from towers.search import Index
     from towers.search import items as laid_out
 
-    laid_out.FEWEST = BOX  # boxes for few items too
+    laid_out.FEWEST = topk_call.BOX  # boxes for few items too
+    pace = drawn.choice((1e-3, float("inf")))  # walks are given up, or are not
+    topk_call.pace = lambda *_: pace
     hidden, dtype, k = drawn.choice((1, 6, 9)), drawn.choice((torch.float32, torch.float64)), drawn.choice((1, 7))
     towers = [Tower(vector_width=3, hidden=hidden) for _ in range(2)]
     model = TwoTowers(*towers, dense=drawn.choice((1, 5, 16))).to(dtype)

@@ -1,5 +1,6 @@
 """A search through boxes gives the bits of one that scores every item, and says how many pairs it scored."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.helpers.searching import all_scores, exact_model, exact_states, plain_model, sorted_search
 
+from towers import TwoTowers
 from towers.kernels.cpu import topk_call, why_not
 from towers.search import Index
 from towers.search import items as laid_out
@@ -19,13 +21,14 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason="the C code cannot
 
 @pytest.fixture(scope="module")
 def whole_budget() -> Iterator[None]:
-    """Queries walk, however many items they meet."""
+    """Queries walk, however long it takes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(laid_out, "FEWEST", topk_call.BOX)
-        patch.setattr(topk_call, "BUDGET", 0.1)
+        patch.setattr(topk_call, "pace", lambda *_: math.inf)
         yield
 
 
+PACE = topk_call.pace
 SHAPES = ["as it is", "zero column", "nearly equal columns", "huge"]
 
 
@@ -88,32 +91,40 @@ def test_ties_across_boxes_go_to_the_smaller_ids(whole_budget: None):
     assert (scores.tolist(), found.tolist()) == sorted_search(all_scores(model, queries, items), ids.tolist(), 150)
 
 
-def test_queries_that_would_meet_too_many_boxes_meet_all_items(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(topk_call, "BUDGET", 2)
-    monkeypatch.setattr(laid_out, "FEWEST", topk_call.BOX)
+def line_model() -> TwoTowers:
+    """Every score is a line in the state's only number, and so is its bound."""
     torch.manual_seed(0)
     model = plain_model(1, 16)
     for parameter, value in ((model.dense.weight, 1.0), (model.dense.bias, 3.0), (model.logit.weight, 0.5)):
         torch.nn.init.constant_(parameter, value)
-    index, queries = Index(model), torch.rand(12, 1)
+    return model
+
+
+@pytest.mark.parametrize("pace", [0.0, 1e-6, math.inf])
+def test_walks_that_take_too_long_are_given_up(pace: float, monkeypatch: pytest.MonkeyPatch):
+    """`pace` in nanoseconds a pair: a scan that takes no time, next to none, or for ever."""
+    monkeypatch.setattr(topk_call, "pace", lambda *_: pace)
+    monkeypatch.setattr(laid_out, "FEWEST", topk_call.BOX)
+    index, queries = Index(line_model()), torch.rand(12, 1)
     index.add(torch.rand(5000, 1))
     queries[1::2] = -10.0  # no unit is above 0: all scores are equal, and so all bounds
     walked, scanned = both(index, queries, 20)
     assert torch.equal(walked[0], scanned[0])
     assert torch.equal(walked[1], scanned[1])
     assert scanned[2] == 12 * 5000
-    bounds, met = 3 + 40, 5000 // 16 + 128  # of groups and boxes; when a walk looks whether it is of use
-    assert 6 * (5000 + 5000 // 16) <= walked[2] <= 6 * (5000 + met + bounds) + 6 * (2500 + bounds)
-    index.search(queries[1:2].expand(64, 1), 20)  # where walks are given up, few queries try
-    assert index.pairs_computed <= 64 * 5000 + 7 * (met + bounds)
+    bounds = 3 + 40  # of groups and boxes
+    if pace == 0:
+        assert walked[2] == 12 * 5000
+    elif pace == math.inf:
+        assert 6 * 5000 < walked[2] <= 6 * (5000 + bounds) + 6 * (1000 + bounds)
+    else:  # the first walk that takes long is the last one
+        index.search(queries[1:2].expand(64, 1), 20)
+        assert 64 * 5000 < index.pairs_computed <= 64 * 5000 + 8 * topk_call.BOX + bounds
 
 
-def test_few_pairs_are_scored_where_items_lie_on_a_line():
-    torch.manual_seed(0)
-    model = plain_model(1, 16)
-    for parameter, value in ((model.dense.weight, 1.0), (model.dense.bias, 3.0), (model.logit.weight, 0.5)):
-        torch.nn.init.constant_(parameter, value)
-    index = Index(model)
+def test_few_pairs_are_scored_where_items_lie_on_a_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(topk_call, "pace", lambda *_: math.inf)
+    index = Index(line_model())
     index.add(torch.rand(20000, 1))
     index.search(torch.rand(30, 1), 10)
     assert index.pairs_computed < 30 * 20000 / 50
@@ -132,6 +143,11 @@ def test_removing_and_loading_keep_boxes_right(whole_budget: None, tmp_path: Pat
     walked, scanned = both(loaded, queries, 25)
     assert torch.equal(walked[0], scanned[0])
     assert torch.equal(walked[1], scanned[1])
+
+
+def test_the_pace_of_a_scan_is_measured():
+    assert 0 < PACE(torch.ones(16), 0.0, torch.randn(40, 16, 16)) < 1e6
+    assert PACE(torch.ones(16), 0.0, torch.empty(0, 16, 16)) == math.inf
 
 
 def test_an_order_has_each_item_once():

@@ -14,6 +14,7 @@ from torch import Tensor
 from towers.checkpoint import undamaged
 from towers.contracts import contract
 from towers.ensemble import Ensemble
+from towers.kernels.cpu import topk_call
 from towers.kernels.cpu.topk_call import BLOCK, BOX, Boxes
 from towers.model import TwoTowers
 from towers.search import index_file, scan
@@ -362,13 +363,14 @@ class Index:
             index = cls(model, own["side"], output=output, class_name=class_name)
             head, blocks, ids = index._head, tensors["blocks"], tensors["ids"]
             _check_blocks(blocks, len(ids), head.dense, head.dtype)
-            boxes = None
+            boxes, pace = None, math.inf
             if "boxes" in tensors and isinstance(head, Head):  # old files have none: every pair is scored
                 groups = -(-len(ids) // (BOX * BLOCK))
                 count = BLOCK * (groups + -(-groups // BLOCK))
                 _check_blocks(tensors["boxes"], count, 2 * (head.dense + head.hidden), head.dtype)
                 boxes = Boxes(tensors["boxes"], head.weight, float(own["slack"]), float(own["rounding"]))
-            index._items = Items(blocks, ids, float(own["largest"]), boxes)
+                pace = topk_call.pace(head.weights, head.offset, blocks)
+            index._items = Items(blocks, ids, float(own["largest"]), boxes, pace)
             index._next_id = int(own["next_id"])
             index.about = _texts(own.get("about", {}))  # old files have none
         if index.loaded is not None:

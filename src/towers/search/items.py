@@ -39,6 +39,7 @@ class Items:
     ids: "count" int64, the id of the item at each place.
     largest: an upper bound of the absolute values of the rows.
     boxes: what is known about each 128 items, for upper bounds of their scores; None where no query walks over them.
+    pace: nanoseconds of a pair where queries meet all items, measured where there are boxes.
     copies: those on GPUs that have searched.
     """
 
@@ -46,6 +47,7 @@ class Items:
     ids: Tensor
     largest: float
     boxes: Boxes | None = None
+    pace: float = math.inf
     copies: dict[torch.device, OnDevice] = field(default_factory=dict[torch.device, OnDevice], init=False, repr=False)
 
     def __len__(self) -> int:
@@ -106,14 +108,16 @@ def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, ordered
         last -= len(own)
     del some, own  # the last part is not held while items change places
     filled[count:] = math.inf
-    rows, boxes = filled[:count], None
+    rows, boxes, pace = filled[:count], None, math.inf
     largest = max(float(bound.abs()) for bound in rows.aminmax()) if rows.numel() else 0.0
     if isinstance(head, Head) and FEWEST < count < topk_call.MANY and topk_call.serves(rows.dtype):
         if not ordered:
             topk_call.arrange(rows, ids, head.read, head.moves)
         boxes = boxes_of(rows, head, largest)
     _turn(blocks)
-    return Items(blocks, ids, largest, boxes)
+    if isinstance(head, Head) and boxes is not None:
+        pace = topk_call.pace(head.weights, head.offset, blocks)
+    return Items(blocks, ids, largest, boxes, pace)
 
 
 def _turn(blocks: Tensor) -> None:

@@ -86,7 +86,7 @@ def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed,
     hidden = None if allowed.places is None or allowed.offsets is None else (allowed.places, allowed.offsets)
     scores, ids, computed = topk_call.search(
         queries, head.weights, head.offset, items.blocks, items.ids, k, least=least, keep=allowed.keep, hidden=hidden,
-        boxes=items.boxes,
+        boxes=items.boxes, pace=items.pace,
     )  # fmt: skip
     return Found(scores, ids, int(computed.abs().sum()))
 

@@ -16,16 +16,19 @@
    are above all that rounding can do.
 
    A query walks from the best bound to the next one: a group is opened, and the bounds of its boxes are computed; of a
-   box the items are scored; until no bound reaches the k-th best score. If these are more items than `budget`, the query
-   meets all items instead, with others. */
+   box the items are scored; until no bound reaches the k-th best score. A pair of a walk costs more than one of a scan,
+   by how much depends on the machine and on where the items lie. So walks are timed. A walk is given up after the
+   time in which its query would meet all items; all walks that are given up may take LOSS of the time in which all
+   queries of the part would, and half of what other walks saved. Such queries meet all items instead, together. */
 
 #include "vectors.h"
 
 #include <math.h>
+#include <time.h>
 
-enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, LOOK = 16, MISSES = 4, AGAIN = 16 };
-/* items; blocks; queries or vectors; blocks that stay in cache; after one of so many items a walk looks whether it is of
-   use; after so many walks of a part that were given up, and as many as all others, only every so-manieth query tries */
+enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, STEPS = 8 };
+/* items; blocks; queries or vectors; blocks that stay in cache; steps of a walk between looks at the clock */
+#define LOSS 0.06
 #define VECTORS_OF_BLOCK (BLOCK / LANES)
 
 typedef struct {
@@ -43,7 +46,8 @@ typedef struct {
     int64_t *computed;          /* "queries": pairs and bounds that were scored; negative: the walk was given up */
     double offset, least;       /* no smaller score than `least` is wanted */
     double slack, rounding;     /* what bounds are too low by at most: of all queries, and for each 1 of |query| */
-    int64_t count, dense, hidden, n_queries, k, budget;
+    double pace;                /* nanoseconds of a pair where queries meet all items; infinite: no walk is given up */
+    int64_t count, dense, hidden, n_queries, k;
     int64_t part, parts, next; /* queries of a part, parts, and the next one to take */
 } Job;
 
@@ -68,7 +72,8 @@ INLINE V relu(V x) {
 #endif
 }
 
-INLINE int any_reaches(V x, REAL least) {
+/* A bit for each lane that reaches the least wanted score. */
+INLINE uint32_t reaches(V x, REAL least) {
 #if defined(__AVX512F__)
     return IS_FLOAT ? _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(least), _CMP_GE_OQ)
                     : _mm512_cmp_pd_mask((__m512d)x, _mm512_set1_pd(least), _CMP_GE_OQ);
@@ -77,9 +82,9 @@ INLINE int any_reaches(V x, REAL least) {
                     : _mm256_movemask_pd(_mm256_cmp_pd((__m256d)x, _mm256_set1_pd(least), _CMP_GE_OQ));
 #else
     const Mask reached = x >= all(least);
-    int any = 0;
-    for (int lane = 0; lane < LANES; lane++) any |= reached[lane] != 0;
-    return any;
+    uint32_t lanes = 0;
+    for (int lane = 0; lane < LANES; lane++) lanes |= (uint32_t)(reached[lane] != 0) << lane;
+    return lanes;
 #endif
 }
 
@@ -132,10 +137,12 @@ static int is_hidden(const Job *job, int64_t query, int64_t place) {
     return first < job->hidden_from[query + 1] && job->hidden_items[first] == place;
 }
 
-/* A vector of items, of which at least one reaches the least wanted score. */
-static __attribute__((noinline)) void offer(const Job *job, Top *top, const V *scores, int64_t place) {
-    for (int64_t lane = 0; lane < LANES && place + lane < job->count; lane++) {
+/* A vector of items, of which some `lanes` reach the least wanted score. */
+static __attribute__((noinline)) void offer(const Job *job, Top *top, const V *scores, uint32_t lanes, int64_t place) {
+    for (; lanes; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
         const REAL score = (*scores)[lane];
+        if (place + lane >= job->count) return;
         if (!(score >= top->least) || (job->keep && !job->keep[place + lane])) continue;
         if (job->hidden_items && is_hidden(job, top->query, place + lane)) continue;
         const Found one = {score, job->ids[place + lane]};
@@ -174,9 +181,11 @@ INLINE void scan_all(const Job *job, const REAL *rows, Top *tops, int64_t n, con
                     V sum[AT_ONCE][AT_ONCE];
                     const REAL *item = job->blocks + block * dense * BLOCK + part * LANES;
                     score(sum, rows + q * dense, &item, job->weights, job->offset, dense, AT_ONCE, 1);
-                    UNROLL for (int i = 0; i < AT_ONCE; i++)
-                        if (__builtin_expect(any_reaches(sum[i][0], tops[q + i].least), 0))
-                            offer(job, tops + q + i, &sum[i][0], block * BLOCK + part * LANES);
+                    UNROLL for (int i = 0; i < AT_ONCE; i++) {
+                        const uint32_t lanes = reaches(sum[i][0], tops[q + i].least);
+                        if (__builtin_expect(lanes, 0))
+                            offer(job, tops + q + i, &sum[i][0], lanes, block * BLOCK + part * LANES);
+                    }
                 }
 }
 
@@ -223,7 +232,7 @@ INLINE void score_one(const Job *job, const REAL *query, const REAL *blocks, int
 INLINE V bounds_of(const Job *job, const REAL *query, const REAL *box, REAL start, V *slope, const int64_t dense,
                    const int64_t hidden) {
     V sum = all(start), terms = sum;
-    for (int64_t j = 0; j < hidden; j++) slope[j] = all(0);
+    UNROLL for (int64_t j = 0; j < hidden; j++) slope[j] = all(0);
     for (int64_t k = 0; k < dense; k++) {
         const REAL weight = job->weights[k], a = query[k];
         const V most = all(a) - load(box + k * BLOCK), fewest = all(a) - load(box + (dense + k) * BLOCK);
@@ -239,10 +248,10 @@ INLINE V bounds_of(const Job *job, const REAL *query, const REAL *box, REAL star
             sum = mul_add(line, all(a), sum);
             terms = mul_add(all(weight), relu(fewest), terms);
         }
-        for (int64_t j = 0; j < hidden; j++) slope[j] = mul_add(line, all(job->states[k * hidden + j]), slope[j]);
+        UNROLL for (int64_t j = 0; j < hidden; j++) slope[j] = mul_add(line, all(job->states[k * hidden + j]), slope[j]);
     }
     const REAL *state = box + 2 * dense * BLOCK;
-    for (int64_t j = 0; j < hidden; j++) {
+    UNROLL for (int64_t j = 0; j < hidden; j++) {
         const V falls = all(0) - slope[j], middle = load(state + j * BLOCK), far = load(state + (hidden + j) * BLOCK);
         sum = mul_add(falls, middle, sum);
         sum = mul_add(relu(falls) + relu(slope[j]), far, sum);
@@ -278,12 +287,15 @@ static int64_t visit(const Job *job, Top *top, const REAL *query, int64_t box) {
     int64_t first = start;
     for (; first + AT_ONCE <= end; first += AT_ONCE) {
         score_one(job, query, job->blocks, first, sum, AT_ONCE);
-        UNROLL for (int v = 0; v < AT_ONCE; v++)
-            if (any_reaches(sum[0][v], top->least)) offer(job, top, &sum[0][v], (first + v) * LANES);
+        UNROLL for (int v = 0; v < AT_ONCE; v++) {
+            const uint32_t lanes = reaches(sum[0][v], top->least);
+            if (lanes) offer(job, top, &sum[0][v], lanes, (first + v) * LANES);
+        }
     }
     for (; first < end; first++) {
         score_one(job, query, job->blocks, first, sum, 1);
-        if (any_reaches(sum[0][0], top->least)) offer(job, top, &sum[0][0], first * LANES);
+        const uint32_t lanes = reaches(sum[0][0], top->least);
+        if (lanes) offer(job, top, &sum[0][0], lanes, first * LANES);
     }
     return (end - start) * LANES;
 }
@@ -311,28 +323,32 @@ typedef struct {
     V *slope;
 } Walk;
 
-static int64_t above(const Rank *ranks, int64_t count, REAL least) {
-    int64_t found = 0;
-    for (int64_t at = 0; at < count; at++) found += ranks[at].bound >= least;
-    return found;
+static double nanoseconds(void) {
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return 1e9 * (double)now.tv_sec + (double)now.tv_nsec;
 }
 
-/* The walk of one query. Returns whether the items that it met are within the budget; if not, it was given up, and at
-   least a good `least` was found. */
-static int walk(const Job *job, Top *top, const REAL *query, const Walk *own) {
+/* The walk of one query. Returns whether it came to its end by the time `until`; if not, at least a good `least` was
+   found. */
+static int walk(const Job *job, Top *top, const REAL *query, const Walk *own, double until) {
     const int64_t fields = 2 * (job->dense + job->hidden);
     const REAL start = (REAL)job->offset + margin(job, query);
-    int64_t closed = 0, ready = 0, computed = own->groups, met = 0, look = job->count / LOOK;
+    int64_t closed = 0, ready = 0, computed = own->groups, met = 0;
     upper_bounds(job, query, job->boxes + own->groups * fields * BLOCK, own->groups, start, own->slope, own->upper);
     for (int64_t group = 0; group < own->groups; group++) {
         const Rank one = {known(own->upper[group]), group};
         if (one.bound >= top->least) own->closed[closed++] = one;
     }
     for (int64_t at = closed / 2 - 1; at >= 0; at--) sink(own->closed, closed, at);
-    for (;;) {
+    for (int step = 1;; step++) {
         const REAL of_group = closed ? own->closed[0].bound : -INFINITY, of_box = ready ? own->ready[0].bound : -INFINITY;
         if (!closed && !ready) break;
         if ((of_group > of_box ? of_group : of_box) < top->least) break;
+        if (step % STEPS == 0 && until < INFINITY && nanoseconds() > until) {
+            job->computed[top->query] = -computed - met - job->count;
+            return 0;
+        }
         if (closed && of_group >= of_box) {
             const int64_t group = take_rank(own->closed, &closed).box, first = group * BLOCK;
             const int64_t count = least(BLOCK, own->boxes - first);
@@ -343,16 +359,6 @@ static int walk(const Job *job, Top *top, const REAL *query, const Walk *own) {
             }
             computed += count;
             continue;
-        }
-        int lost = met > job->budget;
-        if (met > look) { /* once: are all others still wanted? Then the bounds are of no use */
-            look = INT64_MAX;
-            lost |= (above(own->ready, ready, top->least) + BLOCK * above(own->closed, closed, top->least)) * BOX * BLOCK >
-                    job->count - job->count / LOOK * 4;
-        }
-        if (lost) {
-            job->computed[top->query] = -computed - met - job->count;
-            return 0;
         }
         met += visit(job, top, query, take_rank(own->ready, &ready).box);
     }
@@ -373,17 +379,23 @@ BY_THREADS(topk_search) {
     const Walk own = {boxes, groups, upper, ranks, ranks + groups, slope};
     for (int64_t piece; (piece = take(&job->next)) < job->parts;) {
         const int64_t first = piece * job->part, end = least(job->n_queries, first + job->part);
-        int64_t n = 0, walks = 0, misses = 0;
+        const double scanned = job->pace * job->count * AT_ONCE * ((end - first + AT_ONCE - 1) / AT_ONCE);
+        double left = LOSS * scanned, now = boxes ? nanoseconds() : 0;
+        int64_t n = 0;
         for (int64_t query = first; query < end; query++) {
             const REAL *row = job->queries + query * job->dense;
             Top top = {job->least, query, 0, heaps + (query - first) * job->k};
             job->computed[query] = job->count;
-            if (boxes && (misses < MISSES || misses < walks || query % AGAIN == 0)) {
-                if (walk(job, &top, row, &own)) {
-                    give(job, &top), walks++;
+            if (boxes && left > 0) {
+                const double alone = scanned / (double)(end - first), start = now;
+                const int done = walk(job, &top, row, &own, start + (left < alone ? left : alone));
+                now = nanoseconds();
+                left += done ? (start + alone - now) / 2 : start - now;
+                if (done) {
+                    give(job, &top);
                     continue;
                 }
-                top.count = 0, misses++; /* all items are met again, those of the best boxes too */
+                top.count = 0; /* all items are met again, those of the best boxes too */
             }
             memcpy(rows + n * job->dense, row, job->dense * sizeof(REAL));
             tops[n++] = top;

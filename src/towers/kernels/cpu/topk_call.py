@@ -4,6 +4,8 @@ Sizes and dtypes must fit each other: the caller checks them (`towers.search`), 
 """
 
 import ctypes
+import math
+import time
 from ctypes import c_double, c_int64, c_void_p
 from typing import NamedTuple
 
@@ -21,8 +23,8 @@ MANY = 1 << 32
 """Items are put in order if they are fewer."""
 GROUP = BLOCK * BOX
 """Items of a group of boxes."""
-BUDGET = 2
-"""A walk over the boxes is given up after one of this number of items."""
+SAMPLE = 8192
+"""Items by which `pace` is measured."""
 
 
 class Job(ctypes.Structure):
@@ -31,11 +33,8 @@ class Job(ctypes.Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("queries", "weights", "blocks", "ids", "keep", "hidden_items", "hidden_from")),
         *((name, c_void_p) for name in ("boxes", "states", "scores", "found", "computed")),
-        *((name, c_double) for name in ("offset", "least", "slack", "rounding")),
-        *(
-            (name, c_int64)
-            for name in ("count", "dense", "hidden", "n_queries", "k", "budget", "part", "parts", "next")
-        ),
+        *((name, c_double) for name in ("offset", "least", "slack", "rounding", "pace")),
+        *((name, c_int64) for name in ("count", "dense", "hidden", "n_queries", "k", "part", "parts", "next")),
     )
 
 
@@ -71,6 +70,7 @@ def search(
     keep: Tensor | None,
     hidden: tuple[Tensor, Tensor] | None,
     boxes: Boxes | None,
+    pace: float = math.inf,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scores and ids of the k best items of each query, best first, and what was scored for each query.
 
@@ -87,6 +87,7 @@ def search(
         keep: "count" bool, which items may be found; None: all.
         hidden: items (places) that single queries may not find, and "queries+1" where those of each query begin.
         boxes: of the items, which `arrange` has put in order; None: every item is scored.
+        pace: as `pace` measured it, by which walks over the boxes are given up in time; infinite: none is.
 
     Returns:
         scores "queries k", ids "queries k", and "queries": how many items and bounds were scored; negative where a walk
@@ -107,12 +108,24 @@ def search(
     job = Job(
         **{name: tensor.data_ptr() for name, tensor in given.items()},
         offset=offset, least=least, slack=0.0 if boxes is None else boxes.slack,
-        rounding=0.0 if boxes is None else boxes.rounding, count=len(ids), dense=len(weights),
+        rounding=0.0 if boxes is None else boxes.rounding, pace=pace, count=len(ids), dense=len(weights),
         hidden=0 if boxes is None else boxes.states.shape[1], n_queries=count, k=k,
-        budget=int(len(ids) / BUDGET), part=part, parts=-(-count // part), next=0,
+        part=part, parts=-(-count // part), next=0,
     )  # fmt: skip
     start(_code(queries).topk_search, job, threads)
     return scores, found, computed
+
+
+def pace(weights: Tensor, offset: float, blocks: Tensor) -> float:
+    """Nanoseconds that a pair takes where queries meet all items: the shortest of three measurements."""
+    some = blocks[: SAMPLE // BLOCK]
+    queries, ids = some[:4].transpose(1, 2).flatten(0, 1).nan_to_num(posinf=0.0), torch.arange(len(some) * BLOCK)
+    times = list[int]()
+    for _ in range(3):
+        start = time.perf_counter_ns()
+        search(queries, weights, offset, some, ids, 1, least=-math.inf, keep=None, hidden=None, boxes=None)
+        times.append(time.perf_counter_ns() - start)
+    return min(times) / (len(queries) * len(ids)) if len(ids) else math.inf
 
 
 def arrange(rows: Tensor, ids: Tensor, read: Tensor, weights: Tensor) -> None:
