@@ -3,8 +3,6 @@
 import ast
 import json
 import re
-import subprocess
-import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any
 import pytest
 
 import towers
+
+from .helpers.forked import Forks
 
 PUBLIC = {
     "FeaturePool",
@@ -72,14 +72,14 @@ print(json.dumps({
 """
 
 
-def python(code: str) -> str:
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+def python(code: str, forks: Forks) -> str:
+    run = forks.run([forks.with_torch, "-c", code])
     assert run.returncode == 0, run.stderr
     return run.stdout
 
 
-def effects_of(statement: str) -> dict[str, list[str]]:
-    return json.loads(python(PROBE.replace("IMPORT", statement)))
+def effects_of(statement: str, forks: Forks) -> dict[str, list[str]]:
+    return json.loads(python(PROBE.replace("IMPORT", statement), forks))
 
 
 def test_public_names():
@@ -93,15 +93,15 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = towers.Towel
 
 
-def test_import_has_no_effects():
-    assert effects_of("import towers") == {"changed": [], "modules": ["towers"]}
+def test_import_has_no_effects(forks: Forks):
+    assert effects_of("import towers", forks) == {"changed": [], "modules": ["towers"]}
 
 
-def test_the_compiler_is_loaded_by_those_who_compile_only():
+def test_the_compiler_is_loaded_by_those_who_compile_only(forks: Forks):
     # It takes 150 MB and seconds: `towers predict` has other uses for both.
     everything = "import towers.model, towers.data, towers.training, towers.cli.predict_job, towers.cli.fit_job"
     model = "towers.TwoTowers(device='meta'); towers.TwoTowers()"
-    assert not {"triton", "sympy"} & set(effects_of(f"{everything}; {model}")["modules"])
+    assert not {"triton", "sympy"} & set(effects_of(f"{everything}; {model}", forks)["modules"])
 
 
 EFFECTS = {
@@ -120,17 +120,17 @@ EFFECTS = {
 }
 
 
-def test_effects_would_be_noticed():
-    noticed = effects_of("; ".join(["import h5py, beartype", *EFFECTS.values()]))
+def test_effects_would_be_noticed(forks: Forks):
+    noticed = effects_of("; ".join(["import h5py, beartype", *EFFECTS.values()]), forks)
     assert noticed["changed"] == sorted(EFFECTS)
     assert {"h5py", "beartype"} <= set(noticed["modules"])
 
 
-def test_names_of_the_network_need_the_four_required_packages_only():
+def test_names_of_the_network_need_the_four_required_packages_only(forks: Forks):
     # All extras made unimportable: what is not required is not needed.
     block = f"import sys; sys.modules.update(dict.fromkeys({OPTIONAL}))\n"
     names = sorted(PUBLIC - {"training"})
-    python(block + f"from towers import {', '.join(names)}")
+    python(block + f"from towers import {', '.join(names)}", forks)
 
 
 def project() -> dict[str, Any]:

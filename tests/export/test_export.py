@@ -1,8 +1,6 @@
 """Exported files: the model's results at any batch and any length, errors in place of numbers, and no need of towers."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -244,7 +242,7 @@ def one_word(tmp_path_factory):
 
 
 @pytest.mark.parametrize("format", ["onnx", "torch"])
-def test_a_file_needs_no_towers_where_it_runs(tmp_path, format, request):
+def test_a_file_needs_no_towers_where_it_runs(tmp_path, format, request, forks):
     if format == "torch":
         model, path = request.getfixturevalue("one_word")
     else:
@@ -252,9 +250,7 @@ def test_a_file_needs_no_towers_where_it_runs(tmp_path, format, request):
         path = export(model, tmp_path / "a.onnx").path
     batch = batch_of(model, sentences=4, longest=6, seed=3)
     np.savez(tmp_path / "batch.npz", **{name: value.numpy() for name, value in batch.items()})
-    ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TOWERS, str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
+    ran = forks.run([forks.with_torch, "-c", WITHOUT_TOWERS, str(path)], cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), model(**batch).detach().numpy(), rtol=0, atol=1e-5)
 

@@ -3,8 +3,10 @@
 `Forks` starts a server that imports what the command, the README's examples and a training run import. It has no
 thread, and forks for each job. `Forks.python` and `Forks.command` are programs that one runs as one runs `python` and
 `towers`: by subprocess or in a shell, with any standard streams, environment and folder, and with signals.
+`Forks.with_torch` is a `python` that has imported torch and nothing else that is not Python's own: for what is about the
+imports of towers.
 
-A test runs the real ones where it is about how a process begins or ends: what it imports, a warning while it imports,
+A test runs the real ones where it is about how a process begins or ends: the import of torch, a warning while it imports,
 memory at its peak, a signal or a closed stream before Python has started.
 """
 
@@ -41,6 +43,7 @@ class Forks:
         self._own = tempfile.TemporaryDirectory(prefix="forks-") if folder is None else None
         self.folder = Path(self._own.name) if self._own is not None else cast(Path, folder)
         self.python, self.command = str(self.folder / "python"), str(self.folder / "towers")
+        self.with_torch = str(self.folder / "python-with-torch")
 
     def start(self) -> None:
         """Start it. What is run before it has imported everything waits for that."""
@@ -48,8 +51,9 @@ class Forks:
         self._server = subprocess.Popen(
             [sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        for program in (self.python, self.command):
-            head = f"#!{sys.executable} -IS\nADDRESS, PROGRAM = {address!r}, {program!r}\n"
+        for program in (self.python, self.command, self.with_torch):
+            where = with_torch_only(address) if program == self.with_torch else address
+            head = f"#!{sys.executable} -IS\nADDRESS, PROGRAM = {where!r}, {program!r}\n"
             Path(program).write_text(head + CLIENT.read_text("utf8").partition('"""\n\n')[2])
             Path(program).chmod(0o755)
         assert self._server.stdout is not None
@@ -95,14 +99,14 @@ class Server:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(address)
         self._listener.listen()
-        self._ended, wake = os.pipe()
-        os.set_blocking(wake, False)
-        signal.set_wakeup_fd(wake)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
         self._jobs: dict[int, socket.socket] = {}
 
     def serve(self) -> None:
         """Until standard input ends."""
+        self._ended, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         while True:
             ready, _, _ = select.select([sys.stdin, self._ended, self._listener, *self._jobs.values()], [], [])
             if sys.stdin in ready:
@@ -224,13 +228,22 @@ def run_python(arguments: list[str]) -> int:
     return 0
 
 
+def with_torch_only(address: str) -> str:
+    """Of the server whose jobs find torch imported and nothing of towers."""
+    return f"{address}-with-torch"
+
+
+def import_torch() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def import_everything() -> None:
-    gc.disable()
     import lightning.pytorch.callbacks.progress.tqdm_progress  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import polars  # noqa: F401
     import safetensors.torch  # noqa: F401
-    import torch
     import torchmetrics.functional.classification  # noqa: F401
 
     import towers.cli
@@ -238,15 +251,22 @@ def import_everything() -> None:
     import towers.training.run
     import towers.training.trainers
 
-    torch.set_num_threads(1)
     towers.contracts.verify(towers.FeaturePool(2))  # it imports sympy, and much of torch, when it is first used
+
+
+def serve(server: Server) -> NoReturn:
     gc.freeze()  # the collector of a child would copy the pages of all that was imported
     gc.enable()
+    server.serve()
+    os._exit(0)
 
 
 if __name__ == "__main__":
-    server = Server(sys.argv[1])
+    first, second = Server(with_torch_only(sys.argv[1])), Server(sys.argv[1])
     print("listening", flush=True)
+    gc.disable()
+    import_torch()
+    if os.fork() == 0:
+        serve(first)
     import_everything()
-    server.serve()
-    os._exit(0)
+    serve(second)

@@ -5,7 +5,6 @@ import logging
 import math
 import random
 import signal
-import subprocess
 import sys
 import warnings
 from contextlib import nullcontext
@@ -25,6 +24,7 @@ from towers.training.loop import TowersModule
 from towers.training.metrics import majority, measure
 from towers.training.run import Run
 
+from ..helpers.forked import Forks
 from ..helpers.small import RESULTS, forgetful_model, names, same_weights, small_model, some_pairs, vectors, weights_of
 
 # Learning.
@@ -535,9 +535,9 @@ def test_a_missing_package_names_the_install_line(monkeypatch, package):
         training.fit(small_model(), some_pairs(5))
 
 
-def test_importing_training_does_not_import_lightning():
+def test_importing_training_does_not_import_lightning(forks: Forks):
     code = "import sys, towers.training; print('lightning' in sys.modules, 'torchmetrics' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = forks.run([forks.with_torch, "-c", code])
     assert run.stdout.split() == ["False", "False"]
 
 

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -13,6 +11,8 @@ from torch import Tensor, nn
 
 from towers import FeaturePool, PhraseConv, RaggedLSTM, Tower, TwoTowers
 from towers.contracts import Proof, attach, checks, contract, verify
+
+from ...helpers.forked import Forks
 
 
 class Double(nn.Module):
@@ -327,7 +327,7 @@ def test_a_proof_is_a_table_within_100_columns():
     assert max(map(len, str(proof).splitlines())) <= 100
 
 
-def test_importing_contracts_does_not_import_what_proves():
+def test_importing_contracts_does_not_import_what_proves(forks: Forks):
     code = "import sys, towers.contracts; print('torch.fx.experimental.symbolic_shapes' in sys.modules, [m for m in sys.modules if 'proofs' in m])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = forks.run([forks.with_torch, "-c", code])
     assert run.stdout.split(" ", 1)[1].strip() == "[]"
