@@ -36,7 +36,7 @@ from statistics import mean, pstdev
 from typing import Any, NamedTuple
 
 import torch
-from report import Row
+from report import Row, save
 from rich.table import Table
 from sick import DATA
 from torch import Tensor
@@ -347,4 +347,4 @@ def plot(rows: list[Row], title: str, about: dict[str, object], path: Path) -> N
     axes.barh([name for name, _ in bars], [value for _, value in bars], color="#1b9e77")
     axes.set(title=title, xlim=(0.6, 0.95))
     axes.invert_yaxis()
-    figure.savefig(path, dpi=100)
+    save(figure, path, dpi=100)

@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 from matplotlib.figure import Figure
-from report import COLOURS, Row
+from report import COLOURS, Row, save
 from timing import FEWEST, Timing
 
 HOST_CALLS = 7  # whose median is the host time
@@ -132,4 +132,4 @@ def lines(
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
     figure.suptitle(f"{title}\n{about['name']}, torch {about['torch']}", fontsize=11)
-    figure.savefig(path, dpi=120)
+    save(figure, path)

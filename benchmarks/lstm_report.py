@@ -5,7 +5,7 @@ from math import exp, log
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from report import COLOURS, Row
+from report import COLOURS, Row, save
 
 PADDED, PACKED, OURS = "padded nn.LSTM", "packed nn.LSTM", "towers.RaggedLSTM"
 PHASES = ("forward", "training")
@@ -74,7 +74,7 @@ def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) 
         _by_share(left, cases, phase)
         _by_batch(right, rows, phase)
     figure.suptitle(f"{title}\n{about['name']}, {about['threads']} threads, torch {about['torch']}", fontsize=11)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def _by_share(axes, cases: Sequence[tuple[Row, Times]], phase: str) -> None:

@@ -48,7 +48,7 @@ RESULTS = Path(__file__).parent / "results"
 
 try:
     import torch
-    from report import Row, folder_name, machine, plot, read_json, read_machine, shrink, table, write_json
+    from report import Row, folder_name, machine, plot, read_json, read_machine, table, write_json
     from rich.console import Console
     from rich.progress import track
     from timing import equal_precision
@@ -174,8 +174,6 @@ def report(
             console.print(getattr(suite, part)(rows))
     picture = out / f"{name}.png"
     getattr(suite, "plot", plot)(rows, suite.TITLE, about, picture)
-    if picture.exists():  # not where only cases without a picture were run
-        shrink(picture)
     print(f"{out / name}.json, {picture}")
 
 

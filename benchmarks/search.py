@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
-from report import COLOURS, Row
+from report import COLOURS, Row, save
 from timing import Timing, interleaved
 from torch import Tensor
 
@@ -210,4 +210,4 @@ def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) 
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     axes.set_title(f"{title}\n{about['name']}, threads: {about['threads']}, torch {about['torch']}", fontsize=10)
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=110)

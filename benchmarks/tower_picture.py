@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import COLOURS, Row
+from report import COLOURS, Row, save
 
 # A line shows the fastest of the implementations whose names begin with this. The towers' line is thicker.
 LINES = {"floor": "#888888", "towers": COLOURS[1], "torch": COLOURS[2], "ONNX Runtime": COLOURS[3], "Keras": COLOURS[0]}
@@ -32,7 +32,7 @@ def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) 
     )
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def _kinds(row: Row) -> tuple[str, ...]:
