@@ -232,6 +232,9 @@ def test_no_gradients_and_no_changed_inputs():
         (lambda index: index.add(torch.zeros(2, 3), torch.tensor([11, 11])), "ids has 11 more than once"),
         (lambda index: index.add(torch.zeros(2, 3), torch.tensor([11, 9])), "ids has 9, which an item of the index has"),
         (lambda index: index.add(torch.zeros(1, 3), torch.tensor([-1])), "ids has -1; an id is at least 0"),
+        (lambda index: index.add(torch.zeros(1, 3), torch.tensor([2**63 - 1])), "ids has 9223372036854775807; an id is at most 9223372036854775806"),
+        (lambda index: index.add(torch.zeros(1, 3, device="meta")), "items is on the device meta, without numbers; expected a dense tensor of states"),
+        (lambda index: index.search(torch.zeros(1, 3).to_sparse(), 1), "queries is torch.sparse_coo; expected a dense tensor"),
         (lambda index: index.remove(torch.tensor([3, 12])), "no item has the id 12"),
         (lambda index: index.all_pairs(), "give threshold, k, or both"),
         (lambda index: index.all_pairs(k=10), "k (10) must be from 1 to 9, the number of other items"),
@@ -248,6 +251,16 @@ def test_what_is_refused(call, message: str):
 def test_an_empty_index_is_not_searched():
     with pytest.raises(ValueError, match="the index is empty; add items first"):
         Index(plain_model()).search(torch.zeros(1, 3), 1)
+    with pytest.raises(ValueError, match=r"k \(1\) has no pairs to choose from: the index has 0 items"):
+        Index(plain_model()).all_pairs(k=1)
+
+
+def test_the_largest_id():
+    index = index_of(plain_model(), torch.randn(2, 3), torch.tensor([2**63 - 2, 7]))
+    with pytest.raises(ValueError, match="no ids follow 9223372036854775806, which an item has or had; give ids"):
+        index.add(torch.randn(1, 3))
+    assert set(index.search(torch.randn(1, 3), 2, exclude=[2**70])[1][0].tolist()) == {2**63 - 2, 7}
+    assert len(index.all_pairs(k=1)[0]) == 2
 
 
 @pytest.mark.parametrize("call", ["add", "search"])
@@ -268,6 +281,8 @@ def test_models_that_cannot_be_searched():
         Index(plain_model(), "both")
     with pytest.raises(ValueError, match="Forgetful has a compare of its own"):
         Index(forgetful_model())
+    with pytest.raises(ValueError, match="the model is on the device meta, without weights"):
+        Index(plain_model().to("meta"))
     model = plain_model()
     torch.nn.init.constant_(model.logit.weight, torch.nan)
     with pytest.raises(ValueError, match="is not finite"):

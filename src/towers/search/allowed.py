@@ -101,4 +101,4 @@ def _ids(name: str, given: Ids) -> Tensor:
     entries = list(given)
     if wrong := [entry for entry in entries if type(entry) is not int]:
         raise ValueError(f"Index.search: {name} has {wrong[0]!r}; expected ids, which are ints")
-    return torch.tensor(entries, dtype=torch.int64)
+    return torch.tensor([entry for entry in entries if 0 <= entry < 1 << 63], dtype=torch.int64)  # others have no item

@@ -27,6 +27,8 @@ from towers.search.items import Items, Rows, lay_out
 from towers.search.sentences import VECTORS, SentenceModel, Sentences, check_vectors, network_of
 from towers.search.unchanged import Unchanged
 
+LARGEST = scan.NONE - 1
+"""The largest id; the number after it says that there is none."""
 PART = 1 << 19
 """Items whose rows lie in one part until they are laid out: each is given back to the system when it was copied."""
 
@@ -67,8 +69,8 @@ class Index:
     are scored again in float64. Scores are those of float64, rounded once.
 
     Raises:
-        ValueError: `side` is neither, the model has another `compare`, `output` or `class_name` is none of its classes
-            or is given with the other kind of model, or a weight is not finite.
+        ValueError: `side` is neither, the model is on the device meta or has another `compare`, `output` or
+            `class_name` is none of its classes or is given with the other kind of model, or a weight is not finite.
 
     >>> import torch
     >>> from towers import TwoTowers
@@ -93,6 +95,8 @@ class Index:
             raise ValueError(f"Index: side is {side!r}; expected 'left' or 'right'")
         self.loaded = None if isinstance(model, TwoTowers) else model
         model, output = network_of(model), _output(model, output, class_name)
+        if any(parameter.is_meta for parameter in model.parameters()):
+            raise ValueError("Index: the model is on the device meta, without weights; load them first")
         if type(model).compare not in (TwoTowers.compare, Ensemble.compare):
             raise ValueError(
                 f"Index: {type(model).__name__} has a compare of its own; only TwoTowers's can be searched"
@@ -123,13 +127,14 @@ class Index:
 
         Args:
             items: states of the index's side, "items hidden"; or sentences, if the index has a loaded model.
-            ids: a number of at least 0 for each, which no other item has; None: they count on from the largest id so
-                far, first from 0.
+            ids: a number from 0 to 2^63 - 2 for each, which no other item has; None: they count on from the largest id
+                so far, first from 0.
 
         Raises:
             ShapeContractError: a width is not `hidden`, or there is not one id for each item.
-            ValueError: a state is not finite, an id is negative or used already, or there is no model that reads
-                sentences, or its tower does not take one, or the model's weights have changed. Nothing is added then.
+            ValueError: a state is not finite, or the states are no dense tensor with data; an id is negative, too
+                large or used already; or there is no model that reads sentences, or its tower does not take one, or
+                the model's weights have changed. Nothing is added then.
         """
         if not isinstance(items, Tensor):
             return self.add(self._states(items, "add", "items", self.side), ids)
@@ -149,10 +154,14 @@ class Index:
 
     def _new_ids(self, ids: Tensor | None, count: int) -> Tensor | range:
         if ids is None:
+            if self._next_id + count > LARGEST + 1:
+                raise ValueError(f"Index.add: no ids follow {self._next_id - 1}, which an item has or had; give ids")
             return range(self._next_id, self._next_id + count)
         own = ids.detach().to("cpu", torch.int64, copy=True)
         if len(own) and int(own.min()) < 0:
             raise ValueError(f"Index.add: ids has {int(own.min())}; an id is at least 0")
+        if len(own) and int(own.max()) > LARGEST:
+            raise ValueError(f"Index.add: ids has {int(own.max())}; an id is at most {LARGEST}")
         if bool((own.diff() <= 0).any()):
             distinct, counts = own.unique(return_counts=True)
             if len(distinct) < len(own):
@@ -170,6 +179,9 @@ class Index:
 
     def _rows(self, states: Tensor, call: str, name: str, first: int = 0) -> Tensor:
         """The rows of a part of states, those from `first` on."""
+        if states.is_meta or states.layout != torch.strided:
+            kind = "on the device meta, without numbers" if states.is_meta else f"{states.layout}"
+            raise ValueError(f"Index.{call}: {name} is {kind}; expected a dense tensor of states")
         rows = self._head.item_rows(states[first : first + PART])
         if rows.numel() and not bool(torch.isfinite(torch.stack(rows.aminmax())).all()):
             row = first + int((~torch.isfinite(rows).all(1)).nonzero()[0])
@@ -268,6 +280,8 @@ class Index:
             raise ValueError("Index.all_pairs: give threshold, k, or both")
         self._model.check("all_pairs")
         items = self._laid_out()
+        if k is not None and len(items) < 2:
+            raise ValueError(f"Index.all_pairs: k ({k}) has no pairs to choose from: the index has {len(items)} items")
         if k is not None and not 1 <= k < len(items):
             raise ValueError(f"Index.all_pairs: k ({k}) must be from 1 to {len(items) - 1}, the number of other items")
         if threshold is not None and threshold != threshold:
@@ -316,7 +330,7 @@ class Index:
             OSError: it cannot be written; an older file is unchanged.
         """
         if about is not None:
-            self.about = _texts(about)
+            self.about = index_file.texts(about)
         digest = None if self.loaded is None else self.loaded.vectors_digest
         if digest is not None:
             self.about = {**self.about, VECTORS: digest}
@@ -362,25 +376,20 @@ class Index:
         with undamaged(Path(path)):
             index = cls(model, own["side"], output=output, class_name=class_name)
             head, blocks, ids = index._head, tensors["blocks"], tensors["ids"]
-            _check_blocks(blocks, len(ids), head.dense, head.dtype)
+            index_file.check_blocks(blocks, len(ids), head.dense, head.dtype)
             boxes, pace = None, math.inf
             if "boxes" in tensors and isinstance(head, Head):  # old files have none: every pair is scored
                 groups = -(-len(ids) // (BOX * BLOCK))
                 count = BLOCK * (groups + -(-groups // BLOCK))
-                _check_blocks(tensors["boxes"], count, 2 * (head.dense + head.hidden), head.dtype)
+                index_file.check_blocks(tensors["boxes"], count, 2 * (head.dense + head.hidden), head.dtype)
                 boxes = Boxes(tensors["boxes"], head.weight, float(own["slack"]), float(own["rounding"]))
                 pace = topk_call.pace(head.weights, head.offset, blocks)
             index._items = Items(blocks, ids, float(own["largest"]), boxes, pace)
             index._next_id = int(own["next_id"])
-            index.about = _texts(own.get("about", {}))  # old files have none
+            index.about = index_file.texts(own.get("about", {}))  # old files have none
         if index.loaded is not None:
             check_vectors(index.about, index.loaded, path)
         return index
-
-
-def _check_blocks(blocks: Tensor, count: int, fields: int, dtype: torch.dtype) -> None:
-    if blocks.shape != (-(-count // BLOCK), fields, BLOCK) or blocks.dtype != dtype:
-        raise ValueError(f"it has {blocks.dtype} {tuple(blocks.shape)} for {count} items")
 
 
 def _output(model: TwoTowers | SentenceModel, output: int | None, class_name: str | None) -> int | None:
@@ -395,10 +404,3 @@ def _output(model: TwoTowers | SentenceModel, output: int | None, class_name: st
         known = "one output" if model.outputs == 1 else f"outputs 0 to {model.outputs - 1}"
         raise ValueError(f"Index: output is {output!r}; the model has {known}")
     return output
-
-
-def _texts(about: Mapping[str, str]) -> dict[str, str]:
-    texts = dict(about)
-    if any(type(part) is not str for entry in texts.items() for part in entry):
-        raise ValueError(f"Index.save: about is {texts!r:.60}; expected texts by name")
-    return texts

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from towers.checkpoint import replace
+from towers.kernels.cpu.topk_call import BLOCK
 
 FORMAT = 1
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
@@ -77,6 +78,28 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {name: _tensor(mapped, 8 + length, entry) for name, entry in entries.items()}, about
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{path}: is damaged: {error}") from None
+
+
+def check_blocks(blocks: Tensor, count: int, fields: int, dtype: torch.dtype) -> None:
+    """Refuse blocks that do not have `count` places of `fields` numbers each.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if blocks.shape != (-(-count // BLOCK), fields, BLOCK) or blocks.dtype != dtype:
+        raise ValueError(f"it has {blocks.dtype} {tuple(blocks.shape)} for {count} items")
+
+
+def texts(about: Mapping[str, str]) -> dict[str, str]:
+    """What an index says about itself, if all of it is texts.
+
+    Raises:
+        ValueError: a name or a value is no string.
+    """
+    found = dict(about)
+    if any(type(part) is not str for entry in found.items() for part in entry):
+        raise ValueError(f"Index.save: about is {found!r:.60}; expected texts by name")
+    return found
 
 
 def _header(path: Path, text: bytes) -> dict[str, Any]:
