@@ -102,6 +102,35 @@ def divided(function: Callable[..., Any]) -> Callable[..., Any]:
     return rule
 
 
+def chunk(symbols: Symbols, input: Any, chunks: Any, dim: Any = 0) -> Any:
+    """torch.chunk, whose number of parts torch asks for by a quotient of quotients.
+
+    From some size on it is the number that was asked for; each smaller size is looked at alone.
+    """
+    if not plain(input) or type(chunks) is not int or type(dim) is not int or not -input.dim() <= dim < input.dim():
+        return NotImplemented
+    size: Any = input.shape[dim]
+    if not isinstance(size, SymInt) or not 1 < chunks <= MOST_CHUNKS:
+        return NotImplemented
+    if size < _from_on(chunks):
+        int(size)  # asks for a run of each size alone
+        return tuple(part_of(part, input) for part in torch.chunk(input, chunks, dim))
+    length = (size + chunks - 1) // chunks
+    parts = [input.narrow(dim, place * length, length) for place in range(chunks - 1)]
+    parts.append(input.narrow(dim, (chunks - 1) * length, size - (chunks - 1) * length))
+    return tuple(part_of(part, input) for part in parts)
+
+
+MOST_CHUNKS = 12
+
+
+def _from_on(chunks: int) -> int:
+    """The size from which on torch.chunk gives as many parts as were asked for."""
+    lengths = [-(-size // chunks) for size in range(1, chunks * chunks)]
+    fewer = [size for size, length in enumerate(lengths, 1) if -(-size // length) != chunks]
+    return fewer[-1] + 1
+
+
 def unbind(symbols: Symbols, input: Any, dim: Any = 0) -> Any:
     """torch.unbind along the first axis."""
     count: Any = input.shape[0] if whole(input) and input.dim() else None
@@ -184,7 +213,8 @@ RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.transpose, Tensor.transpose, torch.swapaxes, Tensor.swapaxes), transpose),
     **dict.fromkeys((Tensor.view, Tensor.reshape, torch.reshape), view),
     **dict.fromkeys((Tensor.unflatten, torch.unflatten), unflatten),
-    **{part: divided(part) for part in (torch.chunk, Tensor.chunk, torch.narrow, Tensor.narrow)},
+    **{part: divided(part) for part in (torch.narrow, Tensor.narrow)},
+    **dict.fromkeys((torch.chunk, Tensor.chunk), chunk),
     **dict.fromkeys((torch.unbind, Tensor.unbind), unbind),
     **dict.fromkeys((torch.flatten, Tensor.flatten), flatten),
     **dict.fromkeys((torch.cat, torch.concat), cat),

@@ -80,12 +80,14 @@ def _changes(span: Span, last: int, relation: Any, axis: Any) -> Iterator[int]:
             if found is not None:
                 yield found
     else:
-        tried = [*range(span.first, span.first + 256), *(span.first + 2**power for power in range(8, 41))]
+        tried = [*range(256), *(2**power for power in range(8, 41))]  # steps: between them sizes are no whole numbers
         for low, high in pairwise(tried):
-            if high <= last and (before := holds(low)) != holds(high):
-                found = _first(low, high, lambda size: holds(size) != before)
+            if span.first + high * span.step > last:
+                return
+            if (before := holds(span.first + low * span.step)) != holds(span.first + high * span.step):
+                found = _first(low, high, lambda step: holds(span.first + step * span.step) != before)
                 if found is not None:
-                    yield found
+                    yield span.first + found * span.step
 
 
 def _first(low: int, high: int, holds: Callable[[int], Any]) -> int | None:
