@@ -69,6 +69,12 @@ def test_score_of_one_pair_and_of_many(folder: Path) -> None:
     assert model.score([]).shape == (0,)
 
 
+def test_scores_do_not_depend_on_how_logits_lie_in_memory(folder: Path) -> None:
+    """Those of merged shards are a part of a wider tensor."""
+    model, logits = towers.load(folder), 3 * torch.randn(64, 8)
+    assert torch.equal(model.scores_of(logits[:, :5]), model.scores_of(logits[:, :5].clone()))
+
+
 @pytest.mark.parametrize("missing", ["zero", "hash"])
 def test_one_pair_is_scored_as_among_many(folder: Path, missing: Literal["zero", "hash"]) -> None:
     """One pair goes a shorter way; the same network must see the same vectors, known and unknown, and count them."""
