@@ -15,6 +15,7 @@ from towers.answers import Model
 from towers.cli import main
 from towers.data import SentencePairs, WordVectors
 from towers.data.kept_vectors import save_vectors
+from towers.search.sentences import scores_of
 from towers.training import evaluate, fit
 from towers.training.prediction import Predictor
 from towers.training.presets import PRESETS, build
@@ -69,10 +70,12 @@ def test_score_of_one_pair_and_of_many(folder: Path) -> None:
     assert model.score([]).shape == (0,)
 
 
-def test_scores_do_not_depend_on_how_logits_lie_in_memory(folder: Path) -> None:
-    """Those of merged shards are a part of a wider tensor."""
+def test_scores_do_not_depend_on_where_logits_lie(folder: Path) -> None:
+    """Those of merged shards are a part of a wider tensor; a block of queries ends where another one goes on."""
     model, logits = towers.load(folder), 3 * torch.randn(64, 8)
-    assert torch.equal(model.scores_of(logits[:, :5]), model.scores_of(logits[:, :5].clone()))
+    scores = scores_of(model, logits)
+    assert torch.equal(scores_of(model, logits[:, :5]), scores[:, :5])
+    assert torch.equal(scores_of(model, logits[3:7]), scores[3:7])
 
 
 @pytest.mark.parametrize("missing", ["zero", "hash"])

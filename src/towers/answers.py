@@ -351,7 +351,6 @@ class Model(Evaluated):
 
     def scores_of(self, ranked: Tensor) -> Tensor:
         """The scores of what `towers.search.Index` finds by: logits, the log-odds of a class, or of bins degrees."""
-        ranked = ranked.contiguous()  # with gaps between rows torch's sigmoid rounds otherwise
         return self._in_range(ranked if self._predictor.objective.kind == "bins" else ranked.sigmoid())
 
     def ranked_of(self, score: float) -> float:

@@ -21,7 +21,7 @@ from towers.cli.sentence_lines import CORPUS, Digest, Lines, blocks, encoded, pl
 from towers.data.readers import ENDINGS
 from towers.scale import Shards
 from towers.search import Index
-from towers.search.sentences import check_vectors
+from towers.search.sentences import check_vectors, scores_of
 from towers.training.options import require
 
 SEARCHED = 256
@@ -117,7 +117,7 @@ def rows_of(
     """
     texts = None if lines is None else dict(zip(lines.numbers, lines.sentences, strict=True))
     for numbers, scores, ids in searched:
-        for query, own, found in zip(numbers, model.scores_of(scores).tolist(), ids.tolist(), strict=True):
+        for query, own, found in zip(numbers, scores_of(model, scores).tolist(), ids.tolist(), strict=True):
             for rank, (score, id) in enumerate(zip(own, found, strict=True), 1):
                 row: dict[str, Any] = {"query": query, "rank": rank, "id": id, "score": score}
                 if texts is not None:

@@ -168,7 +168,7 @@ class Search:
         shards = _opened(self.index, os.stat(self.index).st_mtime_ns, model, model.output_of(self.class_name))
         states = model.encode(sentences[0], side="left", progress=False)
         scores, ids = shards.search(states, self.k)
-        told = scores if self.ranked else model.scores_of(scores).float()
+        told = scores if self.ranked else model.scores_of(scores.double()).float()
         return [list(ids.numpy()), list(told.numpy())]
 
 

@@ -24,7 +24,7 @@ from towers.search.candidates import best_of_candidates
 from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
 from towers.search.items import Items, Rows, lay_out
-from towers.search.sentences import VECTORS, SentenceModel, Sentences, check_vectors, network_of
+from towers.search.sentences import VECTORS, SentenceModel, Sentences, check_vectors, network_of, scores_of
 from towers.search.unchanged import Unchanged
 
 LARGEST = scan.NONE - 1
@@ -238,7 +238,7 @@ class Index:
         else:
             self.exact, found = False, best_of_candidates(rows, self._head, items, k, candidates, wanted)
         self.pairs_computed = found.computed
-        scores = found.scores if self.loaded is None else self.loaded.scores_of(found.scores)
+        scores = found.scores if self.loaded is None else scores_of(self.loaded, found.scores)
         return scores.to(queries.device), found.ids.to(queries.device)
 
     def _query_rows(self, queries: Tensor, items: Items) -> Tensor:
@@ -292,7 +292,7 @@ class Index:
         if self.loaded is None:
             return all_pairs(self._head, items, least, k)
         scores, ids = all_pairs(self._head, items, self.loaded.ranked_of(least), k)
-        scores = self.loaded.scores_of(scores)
+        scores = scores_of(self.loaded, scores)
         return scores[scores >= least], ids[scores >= least]
 
     @contract

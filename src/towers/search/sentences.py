@@ -60,6 +60,14 @@ def network_of(model: TwoTowers | SentenceModel) -> TwoTowers:
     return network
 
 
+def scores_of(model: SentenceModel, ranked: Tensor) -> Tensor:
+    """The model's scores of what an index finds, computed in float64 and rounded once.
+
+    In float32 the last bit of torch's sigmoid depends on where a number lies in its tensor, so on blocks and shards.
+    """
+    return model.scores_of(ranked.double()).to(ranked.dtype)
+
+
 VECTORS = "vectors"
 """The name, in what an index of sentences says about itself, of the digest of the word vectors."""
 
