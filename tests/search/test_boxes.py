@@ -104,6 +104,7 @@ def line_model() -> TwoTowers:
 def test_walks_that_take_too_long_are_given_up(pace: float, monkeypatch: pytest.MonkeyPatch):
     """`pace` in nanoseconds a pair: a scan that takes no time, next to none, or for ever."""
     monkeypatch.setattr(topk_call, "pace", lambda *_: pace)
+    monkeypatch.setattr(topk_call, "OFFER", 0)
     monkeypatch.setattr(laid_out, "FEWEST", topk_call.BOX)
     index, queries = Index(line_model()), torch.rand(12, 1)
     index.add(torch.rand(5000, 1))

@@ -23,6 +23,8 @@ MANY = 1 << 32
 """Items are put in order if they are fewer."""
 GROUP = BLOCK * BOX
 """Items of a group of boxes."""
+OFFER = 50
+"""Nanoseconds for an item that is among the k best so far, at least; a scan meets about k (1 + log(items / k))."""
 SAMPLE = 8192
 """Items by which `pace` is measured."""
 
@@ -108,12 +110,18 @@ def search(
     job = Job(
         **{name: tensor.data_ptr() for name, tensor in given.items()},
         offset=offset, least=least, slack=0.0 if boxes is None else boxes.slack,
-        rounding=0.0 if boxes is None else boxes.rounding, pace=pace, count=len(ids), dense=len(weights),
+        rounding=0.0 if boxes is None else boxes.rounding, pace=pace + _offers(k, len(ids)),
+        count=len(ids), dense=len(weights),
         hidden=0 if boxes is None else boxes.states.shape[1], n_queries=count, k=k,
         part=part, parts=-(-count // part), next=0,
     )  # fmt: skip
     start(_code(queries).topk_search, job, threads)
     return scores, found, computed
+
+
+def _offers(k: int, count: int) -> float:
+    """What keeping the best adds to the pace."""
+    return OFFER * k * (1 + math.log(count / k)) / count if count > k else 0.0
 
 
 def pace(weights: Tensor, offset: float, blocks: Tensor) -> float:
