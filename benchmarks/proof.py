@@ -1,110 +1,42 @@
-"""The zoo: the faults that `verify` finds, beside jaxtyping at run time and torchtyc; and the time of a proof."""
+"""The faults that `verify` finds in all zoos beside other tools; the time of a proof; modules of public packages."""
 
-import json
 import os
 import random
-import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 import packages
+import proof_peers
 import torch
 from report import Row
+from rich.table import Table
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "zoo"))
-
-from harness import FILES, FOLDER, specimens, with_contract, with_jaxtyping
 
 from towers import Tower, TwoTowers
 from towers.contracts import Proof, verify
-from towers.contracts.proofs.copies import own_signature
 from towers.contracts.proofs.reality import holds_at
 from towers.contracts.proofs.symbolic_inputs import read_subject
 from towers.contracts.proofs.trials import Trials
 from towers.contracts.subjects import subject
 
-TITLE = "The zoo: found / missed / false alarms / not provable"
-SIZES = ((3,), (3, 8))
-"""Steps beyond the smallest size of each axis: one or two ordinary batches, as people try them."""
+TITLE = "Proofs: the time of each; of all zoos the time of the whole"
 
 
 def cases(quick: bool) -> list[str]:
     public = [f"package {name}" for name in packages.CASES] if os.environ.get("PROVE_PACKAGES") else []
-    return ["zoo", "our towers", *public]
+    return [proof_peers.CASE, "our towers", *public]
 
 
 def measure(case: str, device: torch.device, *, quick: bool) -> list[Row]:
     if case == "our towers":
         return _times(2 if quick else 15)
-    if case.startswith("package "):
-        return _packages(case.removeprefix("package "), quick)
-    rows = [_row("towers.contracts.verify", *_ours())]
-    rows += [_row(f"jaxtyping at run time, {len(steps)} sizes", *_at_run_time(steps)) for steps in SIZES]
-    theirs = _torchtyc()
-    return rows + ([] if theirs is None else [_row("torchtyc", *theirs)])
+    if case == proof_peers.CASE:
+        return proof_peers.rows(range(0, 200, 20) if quick else None)
+    return _packages(case.removeprefix("package "), quick)
 
 
-def _row(name: str, counts: dict[str, int], seconds: float) -> Row:
-    told = f"{counts['found']} / {counts['missed']} / {counts['false alarms']} / {counts['not provable']}"
-    return Row("proof", "zoo", f"{name}: {told}", "whole zoo", 1e3 * seconds, 1.0, details=dict(counts))
-
-
-def count(verdicts: list[tuple[bool, str]]) -> dict[str, int]:
-    """The four numbers of the table, from pairs of (is it faulty, verdict)."""
-    return {
-        "found": sum(faulty and verdict == "bad" for faulty, verdict in verdicts),
-        "missed": sum(faulty and verdict != "bad" for faulty, verdict in verdicts),
-        "false alarms": sum(not faulty and verdict == "bad" for faulty, verdict in verdicts),
-        "not provable": sum(not faulty and verdict == "unknown" for faulty, verdict in verdicts),
-    }
-
-
-def _ours() -> tuple[dict[str, int], float]:
-    words = {"proven": "good", "not provable": "unknown"}
-    zoo = list(specimens(with_contract, "ours"))
-    start = time.perf_counter()
-    verdicts = [(each.fault is not None, words.get(verify(each.module()).verdict, "bad")) for each in zoo]
-    return count(verdicts), time.perf_counter() - start
-
-
-def _at_run_time(steps: tuple[int, ...]) -> tuple[dict[str, int], float]:
-    """Random inputs of one or two ordinary sizes, which jaxtyping and beartype check at the call."""
-    plain = list(specimens(with_contract, "shapes"))
-    checked = list(specimens(with_jaxtyping, "jaxtyping"))
-    verdicts: list[tuple[bool, str]] = []
-    start = time.perf_counter()
-    for shape, specimen in zip(plain, checked, strict=True):
-        contracted = shape.module()
-        case = read_subject(contracted, own_signature(contracted), (), (), {}).cases()[-1]
-        errors = []
-        for step in steps:
-            places = enumerate(case.spans().items())
-            sizes = {name: span.first + (step + place) * span.step for place, (name, span) in places}
-            spans = case.spans()
-            sizes = {name: size if size in spans[name] else spans[name].first for name, size in sizes.items()}
-            module = specimen.module()
-            run = Trials(module, {}).call
-            errors.append(run(module, case, sizes, (3, 0, 0), None) if case.fits(sizes) else None)
-        verdicts.append((specimen.fault is not None, "bad" if any(errors) else "good"))
-    return count(verdicts), time.perf_counter() - start
-
-
-def _torchtyc() -> tuple[dict[str, int], float] | None:
-    """`torchtyc check`, if it is installed: a specimen is bad if an error is reported in one of its own methods."""
-    program = shutil.which("torchtyc", path=str(Path(sys.executable).parent)) or shutil.which("torchtyc")
-    if program is None:
-        return None
-    start = time.perf_counter()
-    files = [str(FOLDER / f"{name}.py") for name in FILES]
-    command = [program, "check", "--format", "json", "--severity", "error", "--python", sys.executable, *files]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER)
-    errors = {each["function"].partition(".")[0] for each in json.loads(run.stdout)["diagnostics"] if each["function"]}
-    seconds = time.perf_counter() - start
-    verdicts = [(each.fault is not None, "bad" if each.module.__name__ in errors else "good") for each in specimens()]
-    return count(verdicts), seconds
+def reach(rows: Sequence[Row]) -> Table:
+    return proof_peers.table([row for row in rows if row.case == proof_peers.CASE])
 
 
 def _times(rounds: int) -> list[Row]:

@@ -18,7 +18,7 @@ from PIL import Image
 from rich import box
 from rich.table import Table
 
-COLOURS = ("#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e")
+COLOURS = ("#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d")
 
 
 @dataclass(frozen=True)

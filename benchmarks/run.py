@@ -17,7 +17,7 @@ A suite is a module beside this file, listed in SUITES. It has a TITLE, `cases(q
 
 - `plot(rows, title, about, path)`, its own picture;
 - `summary(rows)`, a text to print in place of the table;
-- `reach(rows)`, a table of the aims beside what was measured;
+- `reach(rows)`, a table of what was measured beside the aims or beside others;
 - `profile(rows)`, a table of where the time goes.
 """
 

@@ -35,6 +35,8 @@ MODULES = (
     "lstm_threads",
     "lstm_report",
     "proof",
+    "proof_peers",
+    "peer_sources",
     "reading",
     "search",
     "search_heads",
@@ -172,10 +174,52 @@ def test_smallest_cases_of_contracts(benchmarks: dict[str, ModuleType]):
     assert rows[0].details["over_plain_us"] == 0
 
 
-def test_the_table_of_the_zoo(benchmarks: dict[str, ModuleType]):
-    verdicts = [(True, "bad"), (True, "good"), (True, "unknown"), (False, "bad"), (False, "good"), (False, "unknown")]
-    counts = benchmarks["proof"].count(verdicts)
-    assert counts == {"found": 1, "missed": 2, "false alarms": 1, "not provable": 1}
+def test_the_table_of_all_zoos_without_the_peers(
+    benchmarks: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    peers = benchmarks["proof_peers"]
+    monkeypatch.setattr(peers, "_installed", lambda package: False)
+    monkeypatch.delitem(peers.TOOLS, "torch.export")
+    names = [sample.module.__name__ for sample in peers.samples(peers.unchecked)]
+    rows = peers.rows([names.index(name) for name in ("Score", "ScoreSound", "MeanOfBatch")])
+    found = {row.implementation: list(row.details.values()) for row in rows}
+    assert found.pop("towers.contracts.verify") == [2, 0, 0, 0]
+    assert found == {f"jaxtyping at run time, {text}": [1, 1, 0, 0] for text in ("1 size", "2 sizes")}
+    assert (
+        "pyrefly and pyrefly-torch-stubs not installed: no row of pyrefly and its torch stubs"
+        in capsys.readouterr().out
+    )
+    columns = [list(column.cells) for column in peers.table(rows).columns]
+    assert columns[1:5] == [["2", "1", "1"], ["0", "1", "1"], ["0"] * 3, ["0"] * 3]
+
+
+def test_what_counts_in_the_table_of_all_zoos(benchmarks: dict[str, ModuleType]):
+    peers = benchmarks["proof_peers"]
+    by_name = {sample.module.__name__: sample for sample in peers.samples(peers.unchecked)}
+    faulty, sound = by_name["LearnedPositions"], by_name["FlashCausal"]
+    verdicts = [(each, verdict) for each in (faulty, sound) for verdict in ("bad", "good", "unknown")]
+    assert peers.count(verdicts) == {"found": 1, "missed": 1, "false alarms": 1, "undecided": 2}
+
+
+def test_modules_are_written_anew_as_each_checker_reads_them(benchmarks: dict[str, ModuleType]):
+    peers = benchmarks["proof_peers"]
+    some = [each for each in peers.samples(peers.unchecked) if each.module.__name__ == "BothDirectionsSound"]
+    lines = [
+        peers.source("written", some, style).text.splitlines()
+        for style in (peers.PYREFLY, peers.JAXTYPING, peers.SHAPEFLOW)
+    ]
+    forwards = [next(line.strip() for line in text if "def forward" in line) for text in lines]
+    assert forwards == [
+        "def forward(self, words: Shaped[Tensor, '[batch, time, 8]']) -> Shaped[Tensor, '[batch, time, 2*6]']:",
+        "def forward(self, words: Float[Tensor, 'batch time 8']) -> Float[Tensor, 'batch time 2*6']:",
+        "def forward(self, words: Annotated[Tensor, Shape('batch', 'time', 8)]) -> Annotated[Tensor, Shape('batch', 'time', '2*6')]:",
+    ]
+    assert "    @shape_vars('batch, time')" in lines[0]
+    assert all("class BothDirectionsSound(nn.Module):" in text for text in lines)
+    assert all(any("nn.LSTM(8, self.hidden" in line for line in text) for text in lines), "the inherited constructor"
+
+
+def test_the_times_of_proofs(benchmarks: dict[str, ModuleType]):
     rows = benchmarks["proof"].measure("our towers", torch.device("cpu"), quick=True)
     assert [row.implementation for row in rows] == [
         "TwoTowers(), warm",
@@ -427,11 +471,20 @@ def test_the_figures_of_the_readme_are_those_that_were_measured(
         }
         assert line == f"{over[ours]:.2f} µs | {theirs} {over[theirs]:.1f} µs"
 
-    zoo = [row.details for row in measured("proof")["zoo", "whole zoo"].values()]
-    found, alarms = [row["found"] for row in zoo], [row["false alarms"] for row in zoo]
-    beside = f"jaxtyping at run time {found[1]} to {found[2]}; torchtyc {found[3]}, {alarms[3]} false alarms"
-    assert alarms[:3] == [0, 0, 0]
-    assert figures["proof"] == [f"{found[0]}, no false alarm | {beside}"]
+    modules, of_tools = next((phase, rows) for (case, phase), rows in measured("proof").items() if case == "all zoos")
+    columns = benchmarks["proof_peers"].COLUMNS
+    tools = {name: row.details for name, row in of_tools.items()}
+    ours, theirs = tools["towers.contracts.verify"], [each for name, each in tools.items() if "verify" not in name]
+    assert (ours["missed"], ours["false alarms"]) == (0, 0)
+    most = max(theirs, key=lambda each: each["found"])
+    assert figures["proof"] == [
+        f"{ours['found']}, no false alarm | at most {most['found']}, {most['false alarms']} false alarms"
+    ]
+    text = (repository / "README.md").read_text("utf8")
+    assert f"the {modules} of the zoos" in text
+    for name, row in of_tools.items():
+        numbers = [str(row.details[column]) for column in columns]
+        assert " | ".join([f"| {name}", *numbers, f"{row.milliseconds / 1e3:.0f} |"]) in text
 
     means, worst = dict[tuple[str, str], float](), list[float]()
     for phase in ("forward", "training"):
