@@ -137,12 +137,11 @@ def _checked(
 ) -> Any:
     try:
         signature = read()
-    except Exception as error:
-        if not options.only_tensors or isinstance(error, NameError):  # a name may be defined further down
+    except ValueError as error:
+        if not options.only_tensors:
             raise
         name = f"{function.__module__}.{function.__qualname__}"
-        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {str(error).strip()}"
-        warnings.warn(f"{name} has no contract: {told.partition(chr(10))[0]}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"{name} has no contract: {error}", RuntimeWarning, stacklevel=2)
         return function
     if options.only_tensors and not signature.speaks_of_tensors:
         return function

@@ -4,7 +4,9 @@ They serve tensors of which it is known how they lie in memory. As in `layer_rul
 of the run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise, product
 from math import prod
 from typing import Any
 
@@ -12,20 +14,34 @@ import torch
 from torch import SymInt, Tensor
 
 from towers.contracts.proofs.elementwise_rules import alike, hinted, is_one
-from towers.contracts.proofs.fast_meta import items_of, lying, made, order_of, part_of, plain, whole
+from towers.contracts.proofs.fast_meta import (
+    first_or_last,
+    items_of,
+    lying,
+    made,
+    order_of,
+    part_of,
+    plain,
+    slices,
+    whole,
+    with_gaps,
+)
 from towers.contracts.proofs.symbols import Symbols
 
 
 def permute(symbols: Symbols, input: Any, *dims: Any) -> Any:
     """Tensor.permute and torch.permute."""
     axes = items_of(dims[0]) if len(dims) == 1 else list(dims)
-    order = order_of(input)
+    order = lying(input)
     if order is None or not all(type(axis) is int and -len(order) <= axis < len(order) for axis in axes):
         return NotImplemented
     axes = [axis % len(order) for axis in axes]
     if sorted(axes) != list(range(len(order))):
         return NotImplemented
-    return made([input.shape[axis] for axis in axes], input.dtype, tuple(axes.index(axis) for axis in order))
+    turned = tuple(axes.index(axis) for axis in order)
+    if order_of(input) is None:
+        return with_gaps(input.permute(axes), turned)
+    return made([input.shape[axis] for axis in axes], input.dtype, turned)
 
 
 def transpose(symbols: Symbols, input: Any, one: Any, other: Any) -> Any:
@@ -39,45 +55,101 @@ def transpose(symbols: Symbols, input: Any, one: Any, other: Any) -> Any:
 
 
 def view(symbols: Symbols, input: Any, *sizes: Any) -> Any:
-    """Tensor.view and Tensor.reshape of a contiguous tensor, where the sizes cancel out; of others where axes split."""
+    """Tensor.view of a contiguous tensor, where the sizes cancel out; of others where axes split or join."""
+    return _viewed(symbols, input, sizes, copied=False)
+
+
+def reshape(symbols: Symbols, input: Any, *sizes: Any) -> Any:
+    """Tensor.reshape and torch.reshape: a view, or a contiguous copy where it is known to be one."""
+    return _viewed(symbols, input, sizes, copied=True)
+
+
+def _viewed(symbols: Symbols, input: Any, sizes: tuple[Any, ...], *, copied: bool) -> Any:
     wanted = items_of(sizes[0]) if len(sizes) == 1 else list(sizes)
+    if lying(input) is None:
+        return NotImplemented
     if not whole(input):
-        return _split_axes(input, wanted)
+        filled = _filled(symbols, input, wanted)
+        return NotImplemented if filled is None else _regrouped(symbols, input, filled, copied)
     if not any(isinstance(size, SymInt) for size in input.shape):
         return NotImplemented
+    filled = _filled(symbols, input, wanted)
+    return NotImplemented if filled is None else made(filled, input.dtype)
+
+
+def _filled(symbols: Symbols, input: Any, wanted: list[Any]) -> list[Any] | None:
+    """The sizes of a view with a number for -1; None where torch must say whether they fit."""
     numbers = [size for size in (*wanted, *input.shape) if not isinstance(size, SymInt)]
     if not all(type(size) is int and size and size >= -1 for size in numbers):
-        return NotImplemented
+        return None
     missing = [place for place, size in enumerate(wanted) if type(size) is int and size == -1]
     given = [size for place, size in enumerate(wanted) if place not in missing]
     if len(missing) > 1 or (missing and not all(symbols.from_on(size, 1) for size in given)):
-        return NotImplemented
+        return None
     rest = _without_common(list(input.shape), given)
     if rest is None and not missing and alike(prod(input.shape), prod(wanted)):
         rest = 1
     if rest is None or (not missing and not is_one(rest)):
+        return None
+    return [rest if place in missing else size for place, size in enumerate(wanted)]
+
+
+Groups = list[tuple[list[int], list[int]]]
+"""Axes that stay, join to one or become several: those before and those after."""
+
+
+def _groups(came: Sequence[Any], wanted: Sequence[Any]) -> Groups | None:
+    """Which axes become which; None where that is not known."""
+    found: Groups = []
+    at = to = 0
+    while at < len(came) and to < len(wanted):
+        joined, split = _reaching(came, at, wanted[to]), _reaching(wanted, to, came[at])
+        count, parts = (joined, 1) if joined else (1, split)
+        if not count or not parts:
+            return None
+        found.append((list(range(at, at + count)), list(range(to, to + parts))))
+        at, to = at + count, to + parts
+    return found if at == len(came) and to == len(wanted) else None
+
+
+def _reaching(sizes: Sequence[Any], first: int, goal: Any) -> int:
+    """How many sizes from one on have a product; 0 where none have."""
+    product: Any = 1
+    for count, size in enumerate(sizes[first:], 1):
+        product = size if count == 1 else product * size
+        if alike(product, goal):
+            return count
+    return 0
+
+
+def _regrouped(symbols: Symbols, input: Any, wanted: list[Any], copied: bool) -> Any:
+    """A view in which axes split, as of batch * heads, or join that are neighbours in memory; or a copy."""
+    order, groups = lying(input), _groups(input.shape, wanted)
+    if order is None or groups is None:
         return NotImplemented
-    if missing:
-        wanted[missing[0]] = rest
+    of = {before[0]: after for before, after in groups}
+    turned = tuple(at for axis in order for at in of.get(axis, ()))
+    if order_of(input) is None:  # where there are gaps, axes can split
+        split = all(len(before) == 1 for before, _ in groups)
+        return with_gaps(input.view(wanted), turned) if split else NotImplemented
+    if _joins(order, groups):
+        return made(wanted, input.dtype, turned)
+    doubtful = [axis for axis, size in enumerate(input.shape) if not symbols.from_on(size, 2)]
+    if not copied or len(doubtful) > 5:
+        return NotImplemented
+    for ones in product([False, True], repeat=len(doubtful)):  # which of these are 1, and so lie anywhere
+        dropped = {axis for axis, one in zip(doubtful, ones, strict=True) if one or is_one(input.shape[axis])}
+        left = [axis for axis in order if axis not in dropped]
+        kept = [([axis for axis in before if axis not in dropped], after) for before, after in groups]
+        if left != sorted(left) and _joins(left, kept):
+            return NotImplemented  # a view, and not contiguous
     return made(wanted, input.dtype)
 
 
-def _split_axes(input: Any, wanted: list[Any]) -> Any:
-    """A view in which each axis stays or becomes several, as in `view(batch, heads, …)` of an axis batch * heads."""
-    order = order_of(input)
-    if order is None:
-        return NotImplemented
-    left, parts = list(wanted), dict[int, list[int]]()
-    for axis, size in enumerate(input.shape):
-        product: Any = None
-        parts[axis] = []
-        while left and not (parts[axis] and alike(product, size)):
-            parts[axis].append(len(wanted) - len(left))
-            product = left[0] if product is None else product * left[0]
-            del left[0]
-        if not alike(product, size):
-            return NotImplemented
-    return NotImplemented if left else made(wanted, input.dtype, tuple(at for axis in order for at in parts[axis]))
+def _joins(order: Sequence[int], groups: Groups) -> bool:
+    """Whether all axes that join follow on each other in memory."""
+    place = {axis: at for at, axis in enumerate(order)}
+    return all(place[two] == place[one] + 1 for before, _ in groups for one, two in pairwise(before))
 
 
 def unflatten(symbols: Symbols, input: Any, dim: Any, sizes: Any) -> Any:
@@ -133,15 +205,15 @@ def _from_on(chunks: int) -> int:
 
 def unbind(symbols: Symbols, input: Any, dim: Any = 0) -> Any:
     """torch.unbind along the first axis."""
-    count: Any = input.shape[0] if whole(input) and input.dim() else None
+    count: Any = input.shape[0] if lying(input) else None
     if type(count) is not int or type(dim) is not int or dim % input.dim():
         return NotImplemented
-    return tuple(made(input.shape[1:], input.dtype) for _ in range(count))
+    return tuple(first_or_last(symbols, input, row) for row in range(count))
 
 
 def flatten(symbols: Symbols, input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
-    """Tensor.flatten and torch.flatten of a contiguous tensor."""
-    if not whole(input) or not input.dim() or type(start_dim) is not int or type(end_dim) is not int:
+    """Tensor.flatten and torch.flatten: as reshape."""
+    if order_of(input) is None or not input.dim() or type(start_dim) is not int or type(end_dim) is not int:
         return NotImplemented
     rank = input.dim()
     if not (-rank <= start_dim < rank and -rank <= end_dim < rank) or start_dim % rank >= end_dim % rank:
@@ -150,7 +222,8 @@ def flatten(symbols: Symbols, input: Any, start_dim: int = 0, end_dim: int = -1)
     size: Any = 1
     for each in input.shape[first : last + 1]:
         size = each if is_one(size) else size if is_one(each) else size * each
-    return made([*input.shape[:first], size, *input.shape[last + 1 :]], input.dtype)
+    wanted = [*input.shape[:first], size, *input.shape[last + 1 :]]
+    return made(wanted, input.dtype) if whole(input) else _regrouped(symbols, input, wanted, copied=True)
 
 
 def _without_common(sizes: list[Any], divisors: list[Any]) -> Any:
@@ -175,16 +248,19 @@ def _without_common(sizes: list[Any], divisors: list[Any]) -> Any:
 
 
 def cat(symbols: Symbols, tensors: Any, dim: Any = 0, **options: Any) -> Any:
-    """torch.cat of tensors that lie alike."""
+    """torch.cat of tensors that lie alike, or of which one is known not to have its channels last."""
     if options or not isinstance(tensors, (tuple, list)) or not tensors or type(dim) is not int:
         return NotImplemented
-    parts = items_of(tensors)
-    orders = [lying(part) for part in parts]
-    if orders[0] is None or any(order != orders[0] for order in orders):
+    parts = [part for part in items_of(tensors) if not _empty(part)] or items_of(tensors)
+    orders, rank = [lying(part) for part in parts], parts[0].dim() if plain(parts[0]) else 0
+    if not all(plain(part) and part.dim() == rank for part in parts) or not -rank <= dim < rank:
         return NotImplemented
-    first, rank = parts[0], len(orders[0])
-    if orders[0] not in (tuple(range(rank)), channels_last(rank)) or not -rank <= dim < rank:
+    in_order = tuple(range(rank))
+    if rank in (2, 3) or len(parts) < len(items_of(tensors)) or any(map(partial(_rows_first, symbols), parts)):
+        orders = [in_order] * len(parts)
+    if orders[0] not in (in_order, channels_last(rank)) or any(order != orders[0] for order in orders):
         return NotImplemented
+    first = parts[0]
     if any(each.dtype != first.dtype for each in parts):
         return NotImplemented
     dim %= rank
@@ -203,19 +279,61 @@ def cat(symbols: Symbols, tensors: Any, dim: Any = 0, **options: Any) -> Any:
     return made(shape, first.dtype, orders[0])
 
 
+def _empty(part: Any) -> bool:
+    """Whether it is a tensor of one axis without numbers, which torch leaves out of a longer one."""
+    return isinstance(part, Tensor) and part.dim() == 1 and type(part.shape[0]) is int and part.shape[0] == 0
+
+
+def _rows_first(symbols: Symbols, part: Any) -> bool:
+    """Whether a tensor surely lies with its last axis inside of its second: then torch joins it in order."""
+    order = lying(part)
+    if order is None or not 4 <= len(order) <= 5:
+        return False
+    return order.index(1) < order.index(len(order) - 1) and symbols.from_on(part.shape[-1], 2)
+
+
+def roll(symbols: Symbols, input: Any, shifts: Any, dims: Any = None) -> Any:
+    """torch.roll along axes that are named: torch joins two parts of the tensor along each."""
+    axes, steps, order = items_of(dims), items_of(shifts), order_of(input)
+    if order is None or not axes or len(axes) != len(steps) or not all(type(step) is int for step in steps):
+        return NotImplemented
+    if not all(type(axis) is int and -input.dim() <= axis < input.dim() for axis in axes):
+        return NotImplemented
+    if whole(input) or input.dim() < 4 or _rows_first(symbols, input):
+        return made(input.shape, input.dtype)
+    return made(input.shape, input.dtype, order) if order == channels_last(input.dim()) else NotImplemented
+
+
+def fill_part(symbols: Symbols, input: Any, index: Any, value: Any) -> Any:
+    """`tensor[:, 1:] = 0`: slices and a number."""
+    fine = order_of(input) is not None and not input.requires_grad and slices(index)
+    return None if fine and len(items_of(index)) <= input.dim() and type(value) in (int, float) else NotImplemented
+
+
 def channels_last(rank: int) -> tuple[int, ...]:
     """The layout in which the second axis is the innermost."""
     return (0, *range(2, rank), 1)
 
 
+def arange(symbols: Symbols, end: Any, *more: Any, **options: Any) -> Any:
+    """torch.arange of a size that is a symbol."""
+    if more or not isinstance(end, SymInt) or not symbols.from_on(end, 0) or not options.keys() <= {"dtype", "device"}:
+        return NotImplemented
+    return made((end,), options.get("dtype") or torch.int64)
+
+
 RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.permute, Tensor.permute), permute),
     **dict.fromkeys((torch.transpose, Tensor.transpose, torch.swapaxes, Tensor.swapaxes), transpose),
-    **dict.fromkeys((Tensor.view, Tensor.reshape, torch.reshape), view),
+    Tensor.view: view,
+    **dict.fromkeys((Tensor.reshape, torch.reshape), reshape),
     **dict.fromkeys((Tensor.unflatten, torch.unflatten), unflatten),
     **{part: divided(part) for part in (torch.narrow, Tensor.narrow)},
     **dict.fromkeys((torch.chunk, Tensor.chunk), chunk),
     **dict.fromkeys((torch.unbind, Tensor.unbind), unbind),
     **dict.fromkeys((torch.flatten, Tensor.flatten), flatten),
     **dict.fromkeys((torch.cat, torch.concat), cat),
+    **dict.fromkeys((torch.roll, Tensor.roll), roll),
+    Tensor.__setitem__: fill_part,
+    torch.arange: arange,
 }

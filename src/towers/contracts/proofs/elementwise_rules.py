@@ -28,6 +28,30 @@ def same(symbols: Symbols, input: Any, *how: Any, **options: Any) -> Any:
     return input if options.get("inplace") else made(input.shape, input.dtype, order)
 
 
+def prelu(symbols: Symbols, input: Any, weight: Any) -> Any:
+    """F.prelu with one weight, or one for each channel."""
+    if not floating(input) or not floating(weight) or weight.dtype != input.dtype or weight.dim() != 1:
+        return NotImplemented
+    fits = is_one(weight.shape[0]) or (input.dim() > 1 and alike(weight.shape[0], input.shape[1]))
+    return same(symbols, input) if fits else NotImplemented
+
+
+def power(symbols: Symbols, input: Any, exponent: Any) -> Any:
+    """torch.pow of floating tensors with a number."""
+    return same(symbols, input) if type(exponent) in (int, float) and floating(input) else NotImplemented
+
+
+def masked_fill(symbols: Symbols, input: Any, mask: Any, value: Any) -> Any:
+    """Tensor.masked_fill with a number, of a tensor that the mask does not widen: the result is contiguous."""
+    if not floating(input) or not plain(mask) or mask.dtype is not torch.bool:
+        return NotImplemented
+    if type(value) not in (int, float) or mask.dim() > input.dim():
+        return NotImplemented
+    pairs = zip(mask.shape, input.shape[input.dim() - mask.dim() :], strict=True)
+    fits = all(is_one(size) or alike(size, wanted) for size, wanted in pairs)
+    return made(input.shape, input.dtype) if fits else NotImplemented
+
+
 def softmax(symbols: Symbols, input: Any, dim: Any = None, *how: Any, **options: Any) -> Any:
     """softmax and log_softmax along an axis that there is."""
     fine = type(dim) is int and plain(input) and -input.dim() <= dim < input.dim() and len(how) < 2
@@ -43,7 +67,7 @@ def dropout(symbols: Symbols, input: Any, p: float = 0.5, training: bool = True,
 
 def arithmetic(symbols: Symbols, one: Any, other: Any, **options: Any) -> Any:
     """A sum, difference, product or quotient of floating tensors of one dtype, or of one and a number."""
-    if options.keys() - {"alpha"} or (not _floating(one) and not _floating(other)) or autocast_on():
+    if options.keys() - {"alpha"} or (not floating(one) and not floating(other)) or autocast_on():
         return NotImplemented
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
         tensor, number = (one, other) if isinstance(one, Tensor) else (other, one)
@@ -62,9 +86,7 @@ def arithmetic(symbols: Symbols, one: Any, other: Any, **options: Any) -> Any:
 
 def arithmetic_in_place(symbols: Symbols, one: Any, other: Any, **options: Any) -> Any:
     """As `arithmetic`; the first tensor stays what it is."""
-    result = (
-        arithmetic(symbols, one, other, **options) if isinstance(one, Tensor) and _floating(one) else NotImplemented
-    )
+    result = arithmetic(symbols, one, other, **options) if isinstance(one, Tensor) and floating(one) else NotImplemented
     if result is NotImplemented:
         return result
     if result.dim() != one.dim() or not all(alike(*sizes) for sizes in zip(result.shape, one.shape, strict=True)):
@@ -72,7 +94,8 @@ def arithmetic_in_place(symbols: Symbols, one: Any, other: Any, **options: Any) 
     return one
 
 
-def _floating(value: Any) -> bool:
+def floating(value: Any) -> bool:
+    """Whether a value is a fake tensor of floating numbers."""
     return plain(value) and value.dtype.is_floating_point
 
 
@@ -123,7 +146,13 @@ def is_one(size: Any) -> bool:
 
 
 def _common_order(tensors: Sequence[Tensor], orders: Sequence[Any], shape: Sequence[Any]) -> Any:
-    """The layout of a result: that of all its operands, where smaller ones that are contiguous do not count."""
+    """The layout of a result: that of all its operands, where smaller ones that are contiguous do not count.
+
+    Of operands that lie differently the first one decides, if it has every axis of the result in full.
+    """
+    whole = len(tensors[0].shape) == len(shape) and all(map(alike, tensors[0].shape, shape))
+    if whole and not any(map(is_one, shape)):
+        return orders[0]
     pairs = list(zip(tensors, orders, strict=True))
     full = [order for each, order in pairs if order != tuple(range(len(order))) or _full(each.shape, shape)]
     small = [tensor for tensor, order in pairs if not any(order is each for each in full)]
@@ -151,7 +180,7 @@ def layer_norm(
 ) -> Any:
     """F.layer_norm and F.rms_norm over axes whose sizes are no symbols: the result is contiguous."""
     wanted = items_of(normalized_shape)
-    if not _floating(input) or autocast_on() or len(wanted) > input.dim() or not wanted:
+    if not floating(input) or autocast_on() or len(wanted) > input.dim() or not wanted:
         return NotImplemented
     came = list(input.shape[-len(wanted) :])
     parts = [part for part in (weight, bias) if isinstance(part, Tensor)]
@@ -180,7 +209,7 @@ def batch_norm(
     """F.batch_norm."""
     order = lying(input)
     parts = [part for part in (running_mean, running_var, weight, bias) if isinstance(part, Tensor)]
-    if order is None or not _floating(input) or autocast_on() or not 2 <= input.dim() <= 5:
+    if order is None or not floating(input) or autocast_on() or not 2 <= input.dim() <= 5:
         return NotImplemented
     if any(part.dim() != 1 or not alike(part.shape[0], input.shape[1]) for part in parts):
         return NotImplemented
@@ -205,7 +234,7 @@ def instance_norm(
     eps: float = 1e-5,
 ) -> Any:
     """F.instance_norm of contiguous tensors."""
-    if not upright(input) or not _floating(input) or autocast_on() or input.dim() < 3:
+    if not upright(input) or not floating(input) or autocast_on() or input.dim() < 3:
         return NotImplemented
     if use_input_stats and all(size == 1 for size in input.shape[2:]):
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {input.shape}")
@@ -216,18 +245,26 @@ def instance_norm(
 def group_norm(
     symbols: Symbols, input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Any:
-    """F.group_norm of contiguous tensors, several channels in each group."""
+    """F.group_norm of contiguous tensors."""
     channels: Any = input.shape[1] if plain(input) and input.dim() > 1 else None
     if type(channels) is not int or type(num_groups) is not int or num_groups < 1 or not upright(input):
         return NotImplemented
-    if channels % num_groups or channels == num_groups:
+    if channels % num_groups:
         return NotImplemented
-    return batch_norm(symbols, input, None, None, weight, bias)
+    result = batch_norm(symbols, input, None, None, weight, bias)
+    if result is NotImplemented or channels > num_groups:
+        return result
+    if not hinted(input.shape):
+        return NotImplemented
+    if all(size == 1 for size in (input.shape[0], *input.shape[2:])):
+        came = [input.shape[0], channels, *input.shape[2:]]
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {came}")
+    return result
 
 
 def reduced_over(symbols: Symbols, input: Any, dim: Any = None, keepdim: Any = False, **options: Any) -> Any:
     """mean, sum and amax of contiguous floating tensors over axes that are named."""
-    if options or not _floating(input) or not upright(input) or autocast_on() or type(keepdim) is not bool:
+    if options or not floating(input) or not upright(input) or autocast_on() or type(keepdim) is not bool:
         return NotImplemented
     axes = items_of(dim)
     rank = input.dim()
@@ -238,17 +275,6 @@ def reduced_over(symbols: Symbols, input: Any, dim: Any = None, keepdim: Any = F
         return NotImplemented
     shape = [1 if axis in gone else size for axis, size in enumerate(input.shape) if keepdim or axis not in gone]
     return made(shape, input.dtype)
-
-
-def matmul(symbols: Symbols, one: Any, other: Any) -> Any:
-    """torch.matmul and torch.bmm of stacks of matrices, of the same number of axes."""
-    if not _floating(one) or not _floating(other) or one.dtype != other.dtype or autocast_on():
-        return NotImplemented
-    if one.dim() != other.dim() or one.dim() < 3 or not alike(one.shape[-1], other.shape[-2]):
-        return NotImplemented
-    if not all(map(alike, one.shape[:-2], other.shape[:-2])):
-        return NotImplemented
-    return made((*one.shape[:-1], other.shape[-1]), one.dtype)
 
 
 def embedding(
@@ -285,6 +311,9 @@ RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(_ACTIVATIONS, same),
     **dict.fromkeys((F.softmax, F.log_softmax, torch.softmax, Tensor.softmax, torch.log_softmax), softmax),
     **dict.fromkeys((F.dropout, torch.dropout), dropout),
+    **dict.fromkeys((F.prelu, torch.prelu), prelu),
+    **dict.fromkeys((torch.pow, Tensor.pow, Tensor.__pow__), power),
+    **dict.fromkeys((torch.masked_fill, Tensor.masked_fill), masked_fill),
     **dict.fromkeys((torch.add, Tensor.add, torch.mul, Tensor.mul, torch.sub, Tensor.sub), arithmetic),
     **dict.fromkeys((torch.div, Tensor.div, Tensor.__rsub__, Tensor.__rdiv__, Tensor.__rtruediv__), arithmetic),
     **dict.fromkeys((Tensor.add_, Tensor.mul_, Tensor.sub_, Tensor.div_), arithmetic_in_place),
@@ -294,6 +323,5 @@ RULES: dict[Any, Callable[..., Any]] = {
     F.instance_norm: instance_norm,
     F.group_norm: group_norm,
     **dict.fromkeys((torch.mean, Tensor.mean, torch.sum, Tensor.sum, torch.amax, Tensor.amax), reduced_over),
-    **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__), matmul),
     F.embedding: embedding,
 }

@@ -147,7 +147,9 @@ class _Explorer:
     def take_down(self, outcome: Outcome) -> None:
         """As `judge`, for guards that sympy can compute with."""
         unresolved = ""
-        for guard in [each for each in outcome.open if not outcome.sure_of(each)]:
+        for guard in sorted(outcome.open, key=lambda each: len(each.relation.free_symbols) > 1):
+            if outcome.sure_of(guard):  # perhaps by what those on one axis have claimed
+                continue
             if guard.fixed is not None:
                 if self.each_alone(outcome, guard.fixed):
                     return

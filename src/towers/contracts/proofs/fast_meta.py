@@ -66,8 +66,13 @@ def upright(tensor: Any) -> bool:
 def part_of(part: Any, whole: Any) -> Any:
     """A part of a tensor, with as many axes; it is noted how it lies."""
     order = lying(whole)
-    if order is not None and plain(part) and part.dim() == whole.dim() and _ORDER not in vars(part):
-        setattr(part, _GAPS, order)
+    fits = order is not None and plain(part) and part.dim() == whole.dim() and _ORDER not in vars(part)
+    return with_gaps(part, order) if fits else part
+
+
+def with_gaps(part: Any, order: Order | None) -> Any:
+    """A part of a tensor, of which it is noted how it lies."""
+    setattr(part, _GAPS, order)
     return part
 
 
@@ -160,16 +165,42 @@ def squeeze(symbols: Any, input: Tensor, dim: Any = None) -> Any:
 
 
 def first_or_last(symbols: Any, input: Tensor, index: Any) -> Any:
-    """Tensor.__getitem__ with one int, of an axis whose size is no symbol; or with slices."""
-    if lying(input) is not None and _slices(index):
+    """Tensor.__getitem__ with one int, of an axis whose size is no symbol; with slices; or with new axes."""
+    if lying(input) is not None and slices(index):
         return part_of(input[index], input)
-    if not whole(input) or type(index) is not int or not input.dim():
+    if (
+        isinstance(index, tuple)
+        and None in items_of(index)
+        and (wider := _widened(symbols, input, items_of(index))) is not None
+    ):
+        return wider
+    order = lying(input)
+    count: Any = input.shape[0] if order else None
+    if order is None or type(index) is not int or type(count) is not int or not -count <= index < count:
         return NotImplemented
-    count: Any = input.shape[0]
-    return made(input.shape[1:], input.dtype) if type(count) is int and -count <= index < count else NotImplemented
+    rest = tuple(axis - 1 for axis in order if axis)
+    if order[0] == 0 and order_of(input) is not None:
+        return made(input.shape[1:], input.dtype, rest)
+    return with_gaps(input[index], rest)
 
 
-def _slices(index: Any) -> bool:
+def _widened(symbols: Any, input: Tensor, index: list[Any]) -> Tensor | None:
+    """A tensor with new axes, as `x[:, None]` gives it; None where the index does more."""
+    given = [each for each in index if each is not None and each is not Ellipsis]
+    open_at = [place for place, each in enumerate(index) if each is Ellipsis]
+    if order_of(input) is None or len(given) > input.dim() or len(open_at) > 1:
+        return None
+    if not all(isinstance(each, slice) and each == slice(None) for each in given):
+        return None
+    rest = input.dim() - len(given) - 1  # the axes for which the dots stand, beside one
+    for place, each in enumerate(index):
+        if each is None:
+            input = unsqueeze(symbols, input, place + rest if open_at and place > open_at[0] else place)
+    return input
+
+
+def slices(index: Any) -> bool:
+    """Whether an index consists of slices without steps."""
     parts: list[Any] = items_of(index) if isinstance(index, tuple) else [index]
     return all(each is Ellipsis or (isinstance(each, slice) and cast(Any, each).step in (None, 1)) for each in parts)
 

@@ -236,9 +236,18 @@ def adaptive_pool(count: int) -> Callable[..., Any]:
 
 
 def pad(symbols: Symbols, input: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
-    """F.pad with a constant, of contiguous tensors; sizes may be symbols that are known not to be negative."""
+    """F.pad with a constant, or with the values at the edges, of contiguous tensors.
+
+    Sizes may be symbols that are known not to be negative.
+    """
     sides = items_of(pad)
-    if mode != "constant" or not upright(input) or not sides or len(sides) % 2 or len(sides) > 2 * input.dim():
+    if mode == "replicate" and plain(input):  # which leaves batch and channels as they are
+        fits = 3 <= input.dim() <= 5 and len(sides) == 2 * (input.dim() - 2) and input.dtype.is_floating_point
+        if not fits or not all(symbols.from_on(size, 1) for size in input.shape):
+            return NotImplemented
+    elif mode != "constant":
+        return NotImplemented
+    if not upright(input) or not sides or len(sides) % 2 or len(sides) > 2 * input.dim():
         return NotImplemented
     if not all(symbols.from_on(side, 0) for side in sides):
         return NotImplemented

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from towers.contracts.proofs.elementwise_rules import alike, is_one
-from towers.contracts.proofs.fast_meta import first_or_last, lying, made, made_like, order_of, part_of, plain, upright
+from towers.contracts.proofs.fast_meta import first_or_last, lying, made, made_like, part_of, plain, upright
 from towers.contracts.proofs.symbols import Symbols
 
 # Recurrent layers.
@@ -175,9 +175,22 @@ def attention(
     parts, mask = (query, key, value), attn_mask
     if not all(plain(part) and part.dtype == query.dtype and part.dim() == query.dim() > 2 for part in parts):
         return NotImplemented
-    if not query.is_floating_point() or not options.keys() <= {"scale"} or (is_causal and mask is not None):
+    if (
+        not query.is_floating_point()
+        or not options.keys() <= {"scale", "enable_gqa"}
+        or (is_causal and mask is not None)
+    ):
         return NotImplemented
     rows, columns = query.shape[:-1], key.shape[-2]
+    if options.pop("enable_gqa", False) and query.dim() == 4:
+        heads = [part.shape[1] for part in parts]
+        shared = all(type(each) is int and each > 0 and heads[0] % each == 0 for each in heads)
+        if not shared or heads[1] != heads[2] or any(lying(part) is None for part in parts):
+            return NotImplemented
+        if heads[0] != heads[1]:  # torch repeats the heads: they lie in order
+            turned = (key.shape[0], heads[0], *key.shape[2:]), (value.shape[0], heads[0], *value.shape[2:])
+            parts = query, made(turned[0], key.dtype), made(turned[1], value.dtype)
+            _, key, value = parts
     pairs = [pair for part in parts[1:] for pair in zip(part.shape[:-2], query.shape[:-2], strict=True)]
     if not all(alike(*pair) for pair in (*pairs, (key.shape[-1], query.shape[-1]), (value.shape[-2], columns))):
         return NotImplemented
@@ -189,7 +202,7 @@ def attention(
             return NotImplemented
     fused = query.dim() == 4 and dropout_p == 0 and value.shape[-1] == query.shape[-1]
     fused = fused and (mask is None or (mask.dim() in (2, 4) and not mask.requires_grad))
-    order, orders = order_of(query), [lying(part) for part in parts]
+    order, orders = lying(query), [lying(part) for part in parts]
     if fused and (order is None or None in orders):
         return NotImplemented
     fused = fused and all(each is not None and each[-1] == 3 for each in orders)  # else a row lies scattered
@@ -227,4 +240,6 @@ class Pieces:
 def split(symbols: Symbols, input: Tensor, split_size: Any, dim: int = 0) -> Any:
     """torch.split and Tensor.split into pieces of one size, of an axis whose size is a symbol."""
     fixed = type(split_size) is int and split_size > 0 and isinstance(input.shape[dim], torch.SymInt)
-    return Pieces(input, split_size, dim) if fixed else NotImplemented
+    if fixed:
+        return Pieces(input, split_size, dim)
+    return tuple(part_of(part, input) for part in torch.functional._VF.split(input, split_size, dim))  # pyright: ignore

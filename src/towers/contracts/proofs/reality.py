@@ -3,10 +3,10 @@
 import inspect
 import random
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, product
-from math import gcd, prod
+from math import prod
 from operator import itemgetter
 from typing import Any, cast
 
@@ -14,15 +14,18 @@ import torch
 from torch import nn
 
 from towers.contracts.proofs.outcome import Outcome
-from towers.contracts.proofs.ranges import Span, Spans
+from towers.contracts.proofs.ranges import Span
 from towers.contracts.proofs.relations import some_sizes
 from towers.contracts.proofs.symbolic_inputs import Case
 from towers.contracts.proofs.symbols import examples
 from towers.contracts.proofs.trials import LARGEST_INPUTS, Given, Trial, Trials
-from towers.contracts.proofs.verdicts import Finding, Guess
+from towers.contracts.proofs.verdicts import Finding
 
 SECONDS, SHARE = 0.6, 0.06
 """The time limit of the check: .6 s, or this share of a long limit; a single longer run may exceed it."""
+
+SEARCH = 0.15
+"""The share of the time that is left which each part of the search for a condition may take."""
 
 FEWEST_RUNS = 8
 """The least number of runs, whatever they take, unless one takes over a second."""
@@ -53,6 +56,8 @@ class RealityCheck:
         self.trials = Trials(module, given)
         self.reality = Reality()
         self.numbers = _numbers_in(module)
+        self.tables = {1 + part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)}
+        """One more than the rows of each table: positions often are indices into one, and no symbol tells."""
         self.slowest = 0.0
         self.began = time.perf_counter(), time.thread_time()
         self.seconds = seconds
@@ -94,7 +99,9 @@ class RealityCheck:
         self.reality.planned += len(planned)
         until = self.spent() + max(0.0, self.seconds - self.spent()) * share
         found: list[Trial] = []
-        for turn, (elements, each) in enumerate(sorted(counted, key=itemgetter(0))):
+        counted.sort(key=itemgetter(0))
+        beyond = [one for one in counted if self.tables & {*one[1].values()}][: FEWEST_RUNS // 2]
+        for turn, (elements, each) in enumerate([*beyond, *(one for one in counted if one not in beyond)]):
             if elements > LARGEST_INPUTS:
                 continue
             enough = self.reality.tried >= FEWEST_RUNS and turn > 1
@@ -129,11 +136,24 @@ class RealityCheck:
                 table += [] if trial is None else [trial]
         return table
 
+    def at_numbers(self, case: Case, table: Sequence[Trial], numbers: Sequence[int]) -> list[Trial]:
+        """The table with runs at numbers of which the symbolic runs spoke: all axes alike, then one at a time."""
+        spans = {name: span for name, span in case.spans().items() if not span.single}
+        least = {name: span.first for name, span in case.spans().items()}
+        wide = [name for name in spans if name != next(iter(least))] or list(spans)  # the first is the batch
+        wanted = [{**least, **dict.fromkeys(wide, number)} for number in numbers]
+        table = self.further(case, table, wanted, self.share())
+        passing = [trial.sizes for trial in table if trial.error is None and trial.sizes in wanted]
+        if passing and len(wide) > 1:
+            bases = passing[0], passing[-1]
+            wanted = [{**base, name: number} for number in numbers for name in wide for base in bases]
+            table = self.further(case, table, wanted, self.share())
+        return table
+
     def around(self, case: Case, table: Sequence[Trial]) -> list[Trial]:
         """The table with further runs that change the size of one axis of a passing run."""
         passing = [trial for trial in table if trial.error is None]
         near = [trial for trial in passing if max(trial.sizes.values(), default=0) <= 64] or passing
-        known = {tuple(trial.sizes.values()): trial for trial in table}
         spans = {name: span for name, span in case.spans().items() if not span.single}
         wanted = [
             {**base.sizes, name: size}
@@ -142,12 +162,24 @@ class RealityCheck:
             for size in (*_small(span), *(base.sizes[name] * times + more for times in (2, 3, 4, 8) for more in (0, 1)))
         ]
         wanted += [{**passing[0].sizes, name: size} for name in spans for size in (17, 65, 257, *self.numbers)]
+        return self.further(case, table, wanted, self.share())
+
+    def further(
+        self, case: Case, table: Sequence[Trial], wanted: Iterable[dict[str, int]], until: float = float("inf")
+    ) -> list[Trial]:
+        """The table with runs at more sizes, as far as there is time."""
+        known = {tuple(trial.sizes.values()): trial for trial in table}
         for sizes in _possible(case, wanted):
-            if tuple(sizes.values()) not in known and time.perf_counter() < self.search_until:
+            if tuple(sizes.values()) not in known and time.perf_counter() < min(until, self.search_until):
                 trial = self._timed(case, sizes, 0) if self._affordable(case, sizes) else None
                 if trial is not None:
                     known[tuple(sizes.values())] = trial
         return list(known.values())
+
+    def share(self) -> float:
+        """When one part of the search for a condition ends: the rest is for its proof."""
+        now = time.perf_counter()
+        return now + SEARCH * (self.search_until - now)
 
     def bound(self, case: Case, axis: str, passing: Trial, failing: int) -> int:
         """The last size of an axis that passes, found by bisection between a passing run and a failing size."""
@@ -273,74 +305,3 @@ def _elements(case: Case, sizes: Mapping[str, int]) -> int:
 def holds_at(conditions: Sequence[str], sizes: Mapping[str, int]) -> bool:
     """Whether the conditions of a verdict, which are Python's expressions on axis names, hold at some sizes."""
     return all(eval(text, {"__builtins__": {}, "min": min, "max": max}, dict(sizes)) for text in conditions)
-
-
-def supposed(
-    check: RealityCheck, case: Case, table: Sequence[Trial], whole: Spans, told: Sequence[Guess]
-) -> tuple[Sequence[Trial], list[Guess]]:
-    """The table with more runs, and the conditions that hold where the runs passed and nowhere else.
-
-    They are those that the symbolic runs told, some on single axes, and some between two. Bounds are sharpened by more
-    runs. What is found are guesses: they are still to be proven.
-    """
-    if {trial.error is None for trial in table} != {True, False}:
-        return table, []
-    table = check.around(case, table)
-    alone: list[str] = []
-    for name in whole:
-        passing = {trial.sizes[name]: trial for trial in table if trial.error is None}
-        rests = {_but(name, trial) for trial in table if trial.error is None}
-        failing = {trial.sizes[name] for trial in table if trial.error is not None and _but(name, trial) in rests}
-        if failing - passing.keys():
-            alone += _alone(check, case, name, passing, failing - passing.keys())
-    guesses = [*told, *([Guess(tuple(alone), ((tuple(alone), ()),))] if alone else []), *_between(list(whole))]
-    return table, [
-        each for each in guesses if all(holds_at(each.texts, one.sizes) == (one.error is None) for one in table)
-    ]
-
-
-def _between(names: Sequence[str]) -> Iterable[Guess]:
-    """Conditions between two axes, and those that hold too where an axis is 1, as what broadcasts does."""
-    for one, other in product(names, names):
-        if one < other:
-            yield from map(_any_of, (f"{one} == {other}", f"{one} <= {other}", f"{one} >= {other}"))
-            yield from (_any_of(f"{one} == {other}", f"{name} == 1") for name in (one, other))
-            yield _any_of(f"{one} == 1", f"{other} == 1")
-        if one != other:
-            yield _any_of(f"{one} % {other} == 0")
-
-
-def _any_of(*texts: str) -> Guess:
-    return Guess((" or ".join(texts),), tuple(((text,), ()) for text in texts))
-
-
-def _but(name: str, trial: Trial) -> tuple[int, ...]:
-    """The sizes of all other axes."""
-    return tuple(size for axis, size in trial.sizes.items() if axis != name)
-
-
-def _alone(
-    check: RealityCheck, case: Case, name: str, passing: Mapping[int, Trial], failing: Collection[int]
-) -> list[str]:
-    """Conditions on one axis: a single size, a remainder, bounds."""
-    good, bad = sorted(passing), sorted(failing)
-    span = case.spans()[name]
-    if len(good) == 1 and good[0] + span.step in failing and good[0] - span.step in {*failing, span.first - span.step}:
-        return [f"{name} == {good[0]}"]
-    texts: list[str] = []
-    inside = [size for size in bad if good[0] < size < good[-1]]
-    if inside:
-        whole = gcd(*(size - good[0] for size in good))
-        for divisor in (each for each in range(64, 1, -1) if whole % each == 0):  # the largest that all passing share
-            rest = good[0] % divisor
-            if not any(size % divisor == rest for size in inside):
-                texts.append(f"{name} % {divisor} == {rest}")
-                bad = [size for size in bad if size % divisor == rest]
-                break
-    if bad and bad[0] < good[0]:
-        near = max(size for size in bad if size < good[0])
-        texts.append(f"{name} >= {check.bound(case, name, passing[good[0]], near)}")
-    if bad and bad[-1] > good[-1]:
-        near = min(size for size in bad if size > good[-1])
-        texts.append(f"{name} <= {check.bound(case, name, passing[good[-1]], near)}")
-    return texts

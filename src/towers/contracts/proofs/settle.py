@@ -6,7 +6,8 @@ from typing import Protocol
 import torch
 
 from towers.contracts.proofs.explore import Coverage
-from towers.contracts.proofs.reality import DTYPES, RealityCheck, holds_at, supposed
+from towers.contracts.proofs.guesses import numbers_told, supposed
+from towers.contracts.proofs.reality import DTYPES, RealityCheck, holds_at
 from towers.contracts.proofs.trials import Trial
 from towers.contracts.proofs.verdicts import Finding, Guess
 from towers.contracts.specs import tensors
@@ -31,11 +32,14 @@ def settle(
     table = check.table(case, few=few, share=share)
     if table and finding.verdict == "failed":
         table = check.with_examples(table, coverage.passed)
+    if table and finding.verdict in ("failed", "not provable") and (numbers := numbers_told(coverage)):
+        table = check.at_numbers(case, table, numbers)
     broken, narrow = _differences(finding, table)
     mixed = {trial.error is None for trial in table} == {True, False}
     if broken or narrow or (finding.verdict in ("failed", "not provable") and mixed):
         table, guesses = supposed(check, case, table, coverage.whole, finding.guesses)
-        guess = next((each for each in guesses if prover.proves(coverage, each)), None)
+        everywhere = finding.verdict == "proven"  # on symbols: then under each condition too
+        guess = next((each for each in guesses if everywhere or prover.proves(coverage, each)), None)
         if guess is not None:
             _claim(finding, guess.texts, broken)
         elif broken:

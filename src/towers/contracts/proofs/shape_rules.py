@@ -10,7 +10,15 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
 
-from towers.contracts.proofs import axis_rules, elementwise_rules, fast_meta, image_rules, layer_rules, value_rules
+from towers.contracts.proofs import (
+    axis_rules,
+    elementwise_rules,
+    fast_meta,
+    image_rules,
+    layer_rules,
+    product_rules,
+    value_rules,
+)
 from towers.contracts.proofs.symbols import Symbols
 from towers.contracts.proofs.time_limit import ask
 
@@ -19,6 +27,7 @@ Rule = Callable[..., Any]
 RULES: dict[Any, Rule] = {
     **elementwise_rules.RULES,
     **axis_rules.RULES,
+    **product_rules.RULES,
     **image_rules.RULES,
     F.linear: fast_meta.linear,
     torch.empty: fast_meta.empty,

@@ -14,7 +14,7 @@ from torch.utils._sympy import value_ranges
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from towers.contracts.proofs.divide import by_remainder
+from towers.contracts.proofs.divide import by_remainder, divide
 from towers.contracts.proofs.float_sizes import whole
 from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.ranges import PRIMES, Span, Spans
@@ -103,6 +103,8 @@ class Symbols:
         relations: Relations = (),
     ) -> None:
         self.spans, self.relations = spans, relations
+        self.claimed = dict(spans)
+        """The sizes for which the answers to the questions on one axis hold."""
         self.env = _Watched(duck_shape=False)
         self.env.places, self.env.owed, self.env.ends, self.env.locate = [], [], {}, locate
         self.locate = locate
@@ -200,9 +202,15 @@ class Symbols:
             if guard is None or guard.fixed is not None:
                 continue
             relation = guard.relation
-            parted = any(by_remainder(self.spans[str(axis)], relation, axis) for axis in relation.free_symbols)
-            if parted and not (always(relation, self.spans) or implied(relation, self.relations)):
+            spans = self.claimed
+            parted = any(by_remainder(spans[str(axis)], relation, axis) for axis in relation.free_symbols)
+            if parted and not (always(relation, spans) or implied(relation, self.relations)):
                 return True
+            if not parted and len(relation.free_symbols) == 1:
+                [axis] = relation.free_symbols
+                parts = divide(spans[str(axis)], relation, axis)
+                true = [part for part in parts if bool(relation.subs(axis, part.first))]
+                self.claimed |= {str(axis): true[0]} if len(true) == 1 else {}
         return False
 
     def from_on(self, size: Any, least: int) -> bool:

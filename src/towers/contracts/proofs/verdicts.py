@@ -121,12 +121,13 @@ def _conditions(coverage: Coverage, general: Sequence[Outcome]) -> tuple[str, ..
     failed = [spans for spans in failed if not any(_inside(spans, other, whole) for other in failed)]
     if not general or all(len(_narrow(spans, whole)) == 1 for spans in failed):
         return negated(failed, whole)
-    regions = [
-        " and ".join(
-            filter(None, (each.spans[name].text(name, whole[name].first) for name in _narrow(each.spans, whole)))
-        )
+    parts = [
+        [text for name in _narrow(each.spans, whole) for text in each.spans[name].texts(name, whole[name].first)]
         for each in general
     ]
+    if len(parts) == 1 and parts[0]:
+        return tuple(as_equalities(parts[0]))
+    regions = [" and ".join(texts) for texts in parts]
     return (" or ".join(regions),) if all(regions) else negated(failed, whole)
 
 
@@ -151,9 +152,17 @@ def negated(failed: Sequence[Spans], whole: Spans) -> tuple[str, ...]:
             alone.setdefault(narrow[0], []).append(spans[narrow[0]])
         elif narrow:
             several.append("not (" + " and ".join(spans[name].text(name, whole[name].first) for name in narrow) + ")")
-    found = [text for name, spans in alone.items() for text in _without(name, spans, whole[name])]
+    found = [text for name, spans in alone.items() for text in as_equalities(_without(name, spans, whole[name]))]
     several = [text for text in several if not any(name in text for name in alone)]
     return tuple(dict.fromkeys([*found, *several]))
+
+
+def as_equalities(texts: Sequence[str]) -> list[str]:
+    """Two bounds of an axis that leave one size as one condition: "height == 32"."""
+    least = {tuple(text.split(" >= ")) for text in texts if " >= " in text}
+    equal = {f"{name} <= {size}": f"{name} >= {size}" for name, size in least if f"{name} <= {size}" in texts}
+    kept = [text for text in texts if text not in equal.values()]
+    return [text.replace(" <= ", " == ") if text in equal else text for text in kept]
 
 
 def _without(name: str, spans: Sequence[Span], whole: Span) -> list[str]:

@@ -116,7 +116,7 @@ def verify(
     )
 
 
-PATIENCE = 0.3
+PATIENCE = 0.15
 """After this share of the time, the search for more failures ends where one is known: the rest is for conditions."""
 
 _one_at_a_time = threading.RLock()

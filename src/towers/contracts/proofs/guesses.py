@@ -1,0 +1,223 @@
+"""Conditions under which a module may hold, guessed from the table of real runs: they are still to be proven."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations, product
+from math import gcd, prod
+from typing import Any, cast
+
+import sympy
+
+from towers.contracts.expressions import conditions as read_conditions
+from towers.contracts.proofs.divide import divide
+from towers.contracts.proofs.explore import Coverage
+from towers.contracts.proofs.ranges import Spans
+from towers.contracts.proofs.reality import RealityCheck, holds_at
+from towers.contracts.proofs.symbolic_inputs import Case
+from towers.contracts.proofs.trials import Trial
+from towers.contracts.proofs.verdicts import Guess, as_equalities
+
+LARGEST_NUMBER, MOST_NUMBERS = 300, 24
+"""Of the numbers at which questions change their answers, those that are tried with real tensors."""
+
+MOST_CHALLENGES = 3
+"""How often a guess that a further run refutes is made again."""
+
+
+def supposed(
+    check: RealityCheck, case: Case, table: Sequence[Trial], whole: Spans, told: Sequence[Guess]
+) -> tuple[Sequence[Trial], list[Guess]]:
+    """The table with more runs, and the conditions that hold where the runs passed and nowhere else.
+
+    They are those that the symbolic runs told, some on single axes, some on several with these, and some between two.
+    Bounds are sharpened by more runs, and remainders are tried at the numbers between.
+    """
+    if {trial.error is None for trial in table} != {True, False}:
+        return table, []
+    table = check.around(case, table)
+    guesses: list[Guess] = []
+    for _ in range(MOST_CHALLENGES):
+        alone = _on_one_axis(check, case, table, whole)
+        guesses = [*told, *([_all_of(alone)] if alone else []), *_on_several(check, case, table, alone)]
+        count = len(table)
+        table = check.further(case, table, _challenges(table, alone), check.share())
+        if all(_true_of(alone, trial) for trial in table[count:]):
+            break
+    guesses += _between(list(whole))
+    return table, [
+        each for each in guesses if all(holds_at(each.texts, one.sizes) == (one.error is None) for one in table)
+    ]
+
+
+def numbers_told(coverage: Coverage) -> list[int]:
+    """The sizes at which a question of the symbolic runs changes its answer, with those before, and the divisors."""
+    found: set[int] = set()
+    for outcome in (*coverage.failed, *coverage.passed, *(each for each, _ in coverage.open)):
+        found |= {span.step * times for span in outcome.spans.values() for times in (1, 2, 3) if span.step > 1}
+        for guard in outcome.open:
+            for node in sympy.preorder_traversal(guard.relation):
+                if type(node).__name__ in ("Mod", "PythonMod", "FloorDiv") and node.args[1].is_Integer:
+                    found |= {int(node.args[1]) * times for times in (1, 2, 3)}
+            if len(guard.relation.free_symbols) == 1:
+                [axis] = guard.relation.free_symbols
+                parts = divide(coverage.whole[str(axis)], guard.relation, axis)
+                found |= {part.first - more for part in parts[1:] for more in (0, 1)}
+    return sorted(number for number in found if 1 < number <= LARGEST_NUMBER)[-MOST_NUMBERS:]
+
+
+def _all_of(texts: Sequence[str]) -> Guess:
+    return Guess(tuple(texts), ((tuple(texts), ()),))
+
+
+def _true_of(texts: Sequence[str], trial: Trial) -> bool:
+    """Whether a run does not refute conditions that are necessary."""
+    return trial.error is not None or holds_at(texts, trial.sizes)
+
+
+# On one axis.
+
+
+def _on_one_axis(check: RealityCheck, case: Case, table: Sequence[Trial], whole: Spans) -> list[str]:
+    found: list[str] = []
+    for name in whole:
+        passing = {trial.sizes[name]: trial for trial in table if trial.error is None}
+        rests = {_but(name, trial) for trial in table if trial.error is None}
+        failing = {trial.sizes[name] for trial in table if trial.error is not None and _but(name, trial) in rests}
+        if failing - passing.keys():
+            found += _alone(check, case, name, passing, failing - passing.keys())
+    return found
+
+
+def _but(name: str, trial: Trial) -> tuple[int, ...]:
+    """The sizes of all other axes."""
+    return tuple(size for axis, size in trial.sizes.items() if axis != name)
+
+
+def _alone(
+    check: RealityCheck, case: Case, name: str, passing: Mapping[int, Trial], failing: Collection[int]
+) -> list[str]:
+    """Conditions on one axis: a single size, a remainder, bounds."""
+    good, bad = sorted(passing), sorted(failing)
+    span = case.spans()[name]
+    if len(good) == 1 and good[0] + span.step in failing and good[0] - span.step in {*failing, span.first - span.step}:
+        return [f"{name} == {good[0]}"]
+    texts: list[str] = []
+    inside = [size for size in bad if good[0] < size < good[-1]]
+    if inside:
+        whole = gcd(*(size - good[0] for size in good))
+        for divisor in (each for each in range(64, 1, -1) if whole % each == 0):  # the largest that all passing share
+            rest = good[0] % divisor
+            if not any(size % divisor == rest for size in inside):
+                texts.append(f"{name} % {divisor} == {rest}")
+                bad = [size for size in bad if size % divisor == rest]
+                break
+    if bad and bad[0] < good[0]:
+        near = max(size for size in bad if size < good[0])
+        texts.append(f"{name} >= {check.bound(case, name, passing[good[0]], near)}")
+    if bad and bad[-1] > good[-1]:
+        near = min(size for size in bad if size > good[-1])
+        texts.append(f"{name} <= {check.bound(case, name, passing[good[-1]], near)}")
+    return as_equalities(texts)
+
+
+def _challenges(table: Sequence[Trial], alone: Sequence[str]) -> Iterable[dict[str, int]]:
+    """Sizes between those of a remainder that was guessed: all of them must fail."""
+    passing = sorted((trial.sizes for trial in table if trial.error is None), key=lambda sizes: max(sizes.values()))
+    for text in alone:
+        if found := re.fullmatch(r"(\w+) % (\d+) == \d+", text):
+            name, divisor = found[1], int(found[2])
+            steps = {divisor // prime for prime in sympy.primefactors(divisor)}
+            bases = (passing[0], passing[len(passing) // 2], passing[-1])
+            yield from ({**base, name: base[name] + step} for step in sorted(steps) for base in bases)
+
+
+# On several axes, where those on one leave some failures.
+
+
+def _on_several(check: RealityCheck, case: Case, table: Sequence[Trial], alone: Sequence[str]) -> Iterable[Guess]:
+    """Conditions on several axes beside those on one: one of them is large, or a product is small or large."""
+    left = [trial for trial in table if holds_at(alone, trial.sizes)]
+    failing = [trial for trial in left if trial.error is not None]
+    passing = [trial for trial in left if trial.error is None]
+    if not failing or not passing:
+        return
+    try:
+        subject = replace(case.subject, assumed=(*case.subject.assumed, *map(_condition, alone)))
+        narrow = replace(case, subject=subject)
+        spans = narrow.spans()
+    except ValueError:
+        return
+    if texts := _one_is_large(check, narrow, passing, failing):
+        text = " or ".join(texts)
+        small = [each.replace(" >= ", " < ") for each in texts]  # each alternative is proven where none before it holds
+        ways = tuple(((*alone, *small[:at], each), ()) for at, each in enumerate(texts))
+        yield Guess((*alone, f"({text})" if alone else text), ways)
+    for one, other in combinations([name for name, span in spans.items() if not span.single], 2):
+        relation = _product(check, narrow, passing, failing, (one, other))
+        if relation is not None:
+            yield Guess((*alone, relation), ((tuple(alone), (_relation(relation, (one, other)),)),))
+
+
+def _condition(text: str) -> object:
+    return read_conditions(text)[0]
+
+
+def _one_is_large(check: RealityCheck, case: Case, passing: Sequence[Trial], failing: Sequence[Trial]) -> Sequence[str]:
+    """For some axes a size each of which one is enough: all failures lie below all of them."""
+    below = {name: max(trial.sizes[name] for trial in failing) for name in case.spans()}
+    alone: dict[str, Trial] = {}
+    for trial in passing:
+        above = [name for name, size in trial.sizes.items() if size > below[name]]
+        if len(above) == 1 and (above[0] not in alone or trial.sizes[above[0]] < alone[above[0]].sizes[above[0]]):
+            alone[above[0]] = trial
+    if len(alone) < 2:
+        return ()
+    return [f"{name} >= {check.bound(case, name, trial, below[name])}" for name, trial in alone.items()]
+
+
+def _product(
+    check: RealityCheck, case: Case, passing: Sequence[Trial], failing: Sequence[Trial], names: tuple[str, str]
+) -> str | None:
+    """A bound of the product of two axes that divides the runs."""
+
+    def area(trial: Trial) -> int:
+        return prod(trial.sizes[name] for name in names)
+
+    one, other = names
+    small, large = min(map(area, passing)), max(map(area, passing))
+    if large < min(map(area, failing)):
+        sign, least = "<=", min(trial.sizes[other] for trial in passing)
+    elif small > max(map(area, failing)):
+        sign, least = ">=", min(trial.sizes[other] for trial in failing)
+    else:
+        return None
+    bounds = [small if sign == ">=" else large]
+    lines = [[trial for trial in group if trial.sizes[other] == least] for group in (passing, failing)]
+    if all(lines):
+        bounds.append(least * check.bound(case, one, lines[0][0], lines[1][0].sizes[one]))
+    return f"{one}*{other} {sign} {max(bounds) if sign == '<=' else min(bounds)}"
+
+
+def _relation(text: str, names: Iterable[str]) -> Any:
+    """A comparison of axes as the symbolic runs know it."""
+    axes = {name: sympy.Symbol(name, integer=True, positive=True) for name in names}
+    return cast(Any, sympy).sympify(text, locals=axes)
+
+
+# Between two axes.
+
+
+def _between(names: Sequence[str]) -> Iterable[Guess]:
+    """Conditions between two axes, and those that hold too where an axis is 1, as what broadcasts does."""
+    for one, other in product(names, names):
+        if one < other:
+            yield from map(_any_of, (f"{one} == {other}", f"{one} <= {other}", f"{one} >= {other}"))
+            yield from (_any_of(f"{one} == {other}", f"{name} == 1") for name in (one, other))
+            yield _any_of(f"{one} == 1", f"{other} == 1")
+        if one != other:
+            yield _any_of(f"{one} % {other} == 0")
+
+
+def _any_of(*texts: str) -> Guess:
+    return Guess((" or ".join(texts),), tuple(((text,), ()) for text in texts))

@@ -1,0 +1,98 @@
+"""Conditions on several axes at once, beside those on one: each is compared with real runs at every small size."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from towers.contracts import attach, verify
+from towers.contracts.proofs.reality import RealityCheck, holds_at
+from towers.contracts.proofs.symbolic_inputs import read_subject
+from towers.contracts.proofs.verdicts import as_equalities
+from towers.contracts.subjects import subject
+
+
+class Positions(nn.Module):
+    """Adds a table of 24 positions to an image whose pixels are in one line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(3, 24))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2) + self.table[:, : x.shape[2] * x.shape[3]]
+
+
+class Of(nn.Module):
+    """Takes images of one size only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] != 9 or x.shape[3] != 9:
+            raise ValueError(f"images of 9 by 9 are wanted, not {x.shape[2]} by {x.shape[3]}")
+        return x * 2
+
+
+class Net(nn.Module):
+    """Halves an image and makes it as large again: what is left out at the edge is missed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.AvgPool2d(2), nn.InstanceNorm2d(3))
+        self.up = nn.ConvTranspose2d(3, 3, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(self.down(x))
+
+
+CASES = {
+    "net": (Net(), "Float batch 3 height width -> Float batch 3 height width"),
+    "positions": (Positions(), "Float batch 3 height width -> Float batch 3 pixels"),
+    "square": (Of(), "Float batch 3 height width -> Float batch 3 height width"),
+}
+CONDITIONS = {
+    "net": ("height % 2 == 0", "width % 2 == 0", "(height >= 4 or width >= 4)"),
+    "positions": ("height*width <= 24",),
+    "square": ("height == 9", "width == 9"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_conditions_on_several_axes(name: str):
+    module, text = CASES[name]
+    attach(module, text)
+    proof = verify(module, seconds=20)
+    assert {*proof.conditions} == {*CONDITIONS[name]}, proof
+    axes = [axis for axis in proof.axes if axis not in ("pixels",)]
+    for sizes in product(range(1, 4), *[range(1, 13)] * (len(axes) - 1)):
+        names = dict(zip(axes, sizes, strict=True))
+        try:
+            module(torch.randn(sizes[0], 3, *sizes[1:]))
+            passes = True
+        except (RuntimeError, ValueError):
+            passes = False
+        assert holds_at(proof.conditions, names) == passes, names
+
+
+def test_two_bounds_that_leave_one_size_are_told_as_one():
+    bounds = ["time >= 3", "height >= 32", "height <= 32", "width <= 32"]
+    assert as_equalities(bounds) == ["time >= 3", "height == 32", "width <= 32"]
+
+
+class Numbered(nn.Module):
+    """Positions are indices into a table of 20 rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table(torch.arange(x.shape[1]))
+
+
+def test_positions_beyond_a_table_are_found_however_little_time_there_is():
+    attach(module := Numbered(), "Float batch words 4 -> Float batch words 4")
+    check = RealityCheck(module, {}, 0.0, 0.0)
+    case = read_subject(module, subject(module).signature, (), (), {}).cases()[0]
+    table = check.table(case, few=False)
+    assert {trial.sizes["words"] for trial in table if trial.error} == {21}
