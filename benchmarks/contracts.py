@@ -2,7 +2,7 @@
 
 The measured functions return their argument, so that the check takes all of the time. `over_plain_us` in the results is
 the time of a call minus that of the undecorated function, in microseconds. For compiled functions the suite also counts
-the operations that remain in the graph.
+the operations that remain in the graph. Public packages with annotations of jaxtyping have rows where installed.
 """
 
 import functools
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
+import public_code
 import torch
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
@@ -107,10 +108,13 @@ def cases(quick: bool) -> list[str]:
         "compiled",
         "decorating",
         *(f"quick path: {name}" for name in QUICK_PATHS),
+        *public_code.installed(),
     ]
 
 
 def measure(case: str, device: torch.device, *, quick: bool) -> list[Row]:
+    if case in public_code.CASES:
+        return public(case, device, quick)
     prepare = {"compiled": compiled, "decorating": decorating}.get(case, off if case.startswith("off") else eager)
     prepare = quick_path if case.startswith("quick path") else prepare
     candidates, loop, operations = prepare(case, device, quick)
@@ -124,6 +128,25 @@ def measure(case: str, device: torch.device, *, quick: bool) -> list[Row]:
                 "spread": timing.spread,
                 "rounds": timing.rounds,
                 **({"operations": operations[name]} if name in operations else {}),
+            },
+        )
+        for name, timing in timings.items()
+    ]  # fmt: skip
+
+
+def public(case: str, device: torch.device, quick: bool) -> list[Row]:
+    """A forward and backward pass of a public package, each hook in a process of its own."""
+    candidates = public_code.processes(case)
+    try:
+        timings = interleaved(candidates, device, seconds=0.4 if quick else 20.0)
+    finally:
+        for one in candidates.values():
+            one.close()
+    return [
+        Row(
+            "contracts", case, name, "call", timing.milliseconds, timing.time_ratio,
+            details={
+                "functions": candidates[name].about["functions"], "spread": timing.spread, "rounds": timing.rounds
             },
         )
         for name, timing in timings.items()

@@ -20,6 +20,7 @@ from ..helpers.forked import Forks
 
 MODULES = (
     "contracts",
+    "public_code",
     "lstm",
     "imports",
     "report",
