@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from towers import Tower, TwoTowers, checkpoint
+from towers import PairHead, Tower, TwoTowers, checkpoint
 
 VERSION = re.escape(version("towers"))
 GOLDEN = Path(__file__).parent / "golden"
@@ -80,6 +80,24 @@ def test_every_size_of_a_tower_is_a_known_entry():
     assert Tower(recurrent_activation="hard_sigmoid", **parts).config().keys() == sizes
 
 
+def test_dropout_behind_the_dense_layers_is_kept_in_a_newer_format(tmp_path):
+    tower = Tower(vector_width=4)
+    second = PairHead(tower.width, dense=64, outputs=2, dense_dropout=0.25)
+    model = TwoTowers(tower, tower, dense=64, dense_dropout=0.5, second=second)
+    model.save(tmp_path)
+    assert checkpoint.read_config(tmp_path)["format"] == 4
+    loaded = TwoTowers.load(tmp_path)
+    assert (loaded.dense_dropout.p, loaded.second.dense_dropout.p) == (0.5, 0.25)
+    left, right = torch.randn(2, 3, 5, 4)
+    torch.testing.assert_close(loaded(left, right), loaded(left, right), rtol=0, atol=0)
+    model.load_state_dict({name: value.abs() for name, value in model.state_dict().items()})
+    model.train()
+    with torch.no_grad():
+        assert not torch.equal(model(left, right), model(left, right)), "dropout acts without gradients too"
+        states = model.states(left, right)
+        assert not torch.equal(model.second(*states), model.second(*states))
+
+
 def test_a_folder_holds_two_files_and_nothing_half_written(folder):
     assert sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
     modes = {path.stat().st_mode for path in folder.iterdir()}
@@ -117,10 +135,10 @@ def sizes(folder):
         (lambda f: (f / "config.json").write_text("[]"), ValueError, r"config.json: is no config of a saved model"),
         (lambda f: (f / "model.safetensors").write_bytes(b"no"), ValueError, r"model.safetensors: is damaged"),
         (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), ValueError, r"model.safetensors: is damaged"),
-        (lambda f: change(f, format=4, towers="9.9"), ValueError, rf"has format 4, written by towers 9.9; towers {VERSION} reads up to format 3: update towers"),
-        (lambda f: change(f, format=4, towers=None), ValueError, rf"has format 4; towers {VERSION} reads up to format 3: update towers"),
+        (lambda f: change(f, format=5, towers="9.9"), ValueError, rf"has format 5, written by towers 9.9; towers {VERSION} reads up to format 4: update towers"),
+        (lambda f: change(f, format=5, towers=None), ValueError, rf"has format 5; towers {VERSION} reads up to format 4: update towers"),
         (lambda f: change(f, model=sizes(f) | {"dense": 4}), ValueError, r"do not fit each other[\s\S]*dense.weight"),
-        (lambda f: change(f, model=sizes(f) | {"left": {"wings": 2}}), ValueError, rf"config.json: 'wings' in 'left' is unknown to towers {VERSION}, which reads up to format 3: update"),
+        (lambda f: change(f, model=sizes(f) | {"left": {"wings": 2}}), ValueError, rf"config.json: 'wings' in 'left' is unknown to towers {VERSION}, which reads up to format 4: update"),
         (lambda f: change(f, model=sizes(f) | {"attention": 1}), ValueError, r"'attention' in 'model' is unknown to towers"),
         (lambda f: change(f, model={"left": {}}), ValueError, r"do not fit each other: no entry 'right'"),
         (lambda f: change(f, model=sizes(f) | {"left": sizes(f)["left"] | {"pool": 5}}), ValueError, r"pool \(5\) must divide filters \(32\)"),

@@ -13,12 +13,12 @@ from typing import Any, cast
 
 from torch import Tensor
 
-FORMAT = 3
+FORMAT = 4
 """The newest format of config.json and resume.json; all formats up to it are read.
 
 1: the first. 2: a tower's "recurrent_activation", and "towers", the version that wrote the file. 3: the entries of
-NEW_IN_3; without them a file has the format 2, which older versions read. Whoever adds an entry that towers itself
-reads raises the number: an older version then refuses the file, and does not misread it.
+NEW_IN_3; without them a file has the format 2, which older versions read. 4: "dense_dropout" of a head. Whoever adds an
+entry that towers itself reads raises the number: an older version then refuses the file, and does not misread it.
 """
 CONFIG, WEIGHTS, VECTORS = "config.json", "model.safetensors", "vectors.safetensors"
 RESUME = "resume.json"
@@ -48,6 +48,9 @@ def format_of(model: object) -> int:
     entries = cast(dict[str, Any], model) if isinstance(model, dict) else {}
     sides: list[Any] = [entries.get("left"), entries.get("right")]
     towers = [cast(dict[str, Any], side) for side in sides if isinstance(side, dict)]
+    heads: list[Any] = [entries, entries.get("second")]
+    if any(isinstance(head, dict) and "dense_dropout" in head for head in heads):
+        return 4
     plain = entries.keys() <= {"left", "right", "dense"} and not any(NEW_IN_3 & tower.keys() for tower in towers)
     absent = any(tower.get(part, 1) is None for tower in towers for part in ("filters", "hidden"))
     return 2 if plain and not absent else 3
@@ -135,7 +138,9 @@ def _check_model(path: Path, model: object) -> None:
 
 
 NEW_IN_3 = frozenset({"bidirectional", "reduce", "word_map", "word_maximum", "word_mean"})
-MODEL_ENTRIES = frozenset({"left", "right", "dense", "features", "outputs", "dropout", "word_dropout", "second"})
+MODEL_ENTRIES = frozenset(
+    {"left", "right", "dense", "features", "outputs", "dropout", "dense_dropout", "word_dropout", "second"}
+)
 TOWER_ENTRIES = NEW_IN_3 | {
     "words", "vector_width", "kernel_words", "filters", "pool", "hidden", "chunk", "recurrent_activation",
 }  # fmt: skip

@@ -45,7 +45,7 @@ class Ensemble(TwoTowers):
         self.members = nn.ModuleList(members)
         self.hidden = sum(member.hidden for member in members)
         self.outputs = first.outputs
-        self.word_dropout = self.dropout = None
+        self.word_dropout = self.dropout = self.dense_dropout = None
         # What describes the sentences that are taken, and the head's sizes; not registered, for the members have them.
         vars(self).update(left=first.left, right=first.right, pair_features=first.pair_features, dense=first.dense)
         vars(self)["second"] = None if first.second is None else _Second(self)

@@ -344,6 +344,7 @@ class TwoTowers(Shareable):
         outputs: the number of logits of a pair. 1: one number, without an axis. More: one for each class; or for each
             of some bins, neighbouring degrees from the lowest to the highest (Tai et al., 2015).
         dropout: the probability of dropout on the features, in training.
+        dense_dropout: the same behind the first dense layer.
         word_dropout: the probability of dropout on word vectors, the same for a word in both sentences: see
             WordDropout.
         second: a head of its own on the same states, for a second label (entailment beside relatedness).
@@ -368,6 +369,7 @@ class TwoTowers(Shareable):
         features: Sequence[Feature] = ("difference",),
         outputs: int = 1,
         dropout: float = 0.0,
+        dense_dropout: float = 0.0,
         word_dropout: float = 0.0,
         second: PairHead | None = None,
         device: torch.device | str | None = None,
@@ -376,6 +378,7 @@ class TwoTowers(Shareable):
         super().__init__()
         at_least_one(self, dense=dense, outputs=outputs)
         probability(self, "dropout", dropout)
+        probability(self, "dense_dropout", dense_dropout)
         probability(self, "word_dropout", word_dropout)
         for name, tower in (("left", left), ("right", right)):
             if not isinstance(tower, (Tower, NoneType)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -396,6 +399,7 @@ class TwoTowers(Shareable):
         self.pair_features = PairFeatures(self.hidden, features)
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.dense = nn.Linear(self.pair_features.width, dense, device=device, dtype=dtype)
+        self.dense_dropout = nn.Dropout(dense_dropout) if dense_dropout else None
         self.logit = nn.Linear(dense, outputs, device=device, dtype=dtype)
         self.second = second
         self.accepted = Accepted()
@@ -530,7 +534,8 @@ class TwoTowers(Shareable):
         features = self.pair_features(left_state, right_state)
         if self.dropout is not None:
             features = self.dropout(features)
-        logits = self.logit(F.relu(self.dense(features)))
+        units = F.relu(self.dense(features))
+        logits = self.logit(units if self.dense_dropout is None else self.dense_dropout(units))
         return logits.squeeze(-1) if self.outputs == 1 else logits
 
     # On disk; `save_pretrained`, `push_to_hub` and `from_pretrained` are those of Shareable.
@@ -565,11 +570,13 @@ class TwoTowers(Shareable):
 
     def _head_config(self) -> dict[str, Any]:
         """The entries of a head that is not the usual one."""
-        usual = {"features": ["difference"], "outputs": 1, "dropout": 0.0, "word_dropout": 0.0, "second": None}
+        usual = {"features": ["difference"], "outputs": 1, "second": None}
+        usual |= dict.fromkeys(("dropout", "dense_dropout", "word_dropout"), 0.0)
         own = {
             "features": list(self.pair_features.features),
             "outputs": self.outputs,
             "dropout": 0.0 if self.dropout is None else self.dropout.p,
+            "dense_dropout": 0.0 if self.dense_dropout is None else self.dense_dropout.p,
             "word_dropout": 0.0 if self.word_dropout is None else self.word_dropout.p,
             "second": None if self.second is None else self.second.config(),
         }

@@ -8,8 +8,9 @@ import torch
 
 from towers import PairHead, Tower, TwoTowers
 from towers.data import SentencePairs, WordVectors
-from towers.training import evaluate, fit, predict
-from towers.training.objectives import Objective, in_bins, mean_bin
+from towers.training import evaluate, fit, loop, predict
+from towers.training.loop import Batches
+from towers.training.objectives import Objective, batch_loss, in_bins, mean_bin
 
 WORDS = ["cat", "dog", "sits", "runs", "not", "a"]
 
@@ -35,6 +36,64 @@ def test_the_loss_of_bins_is_the_divergence_from_the_labels():
             wanted += share * (math.log(share) - log_p[place]) if share > 0 else 0.0
     assert float(found) == pytest.approx(wanted / 4)
     assert Objective("bins", 5).loss(in_bins(labels, 5).clamp(min=1e-30).log(), labels) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_correlation_of_a_batch_counts_for_degrees_alone():
+    logits, labels = torch.randn(6, 5, dtype=torch.float64), torch.rand(6, dtype=torch.float64)
+    bins, classes = Objective("bins", 5), Objective("classes", 5)
+    r = np.corrcoef(bins.answer(logits).numpy(), labels.numpy())[0, 1]
+    found = batch_loss(bins, logits, labels, 0.7, 0.1)
+    assert float(found) == pytest.approx(float(bins.loss(logits, labels)) + 0.7 * (1 - r))
+    numbers = torch.tensor([0, 4, 2, 2, 1, 3])
+    spread = torch.full((6, 5), 0.1 / 5, dtype=torch.float64).scatter_add(
+        1, numbers[:, None], torch.full((6, 1), 0.9).double()
+    )
+    wanted = -(spread * logits.log_softmax(1)).sum(1).mean()
+    assert float(batch_loss(classes, logits, numbers, 0.7, 0.1)) == pytest.approx(float(wanted))
+
+
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_pairs_that_are_all_answered_alike_have_no_correlation(pairs):
+    logits = torch.zeros(pairs, 5, requires_grad=True)
+    labels = torch.linspace(0, 1, pairs)
+    bins = Objective("bins", 5)
+    loss = batch_loss(bins, logits, labels, 1.0, 0.0)
+    assert float(loss.detach()) == pytest.approx(float(bins.loss(logits.detach(), labels)) + 1)
+    loss.backward()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.8])
+def test_a_second_label_counts_what_its_weight_says(weight):
+    pairs, model = made_pairs(second=True), small_model(3, second=2)
+    before = [value.clone() for value in model.second.parameters()]
+    losses, own = list[float](), loop.batch_loss
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "batch_loss", lambda *given: losses.append(float(own(*given).detach())) or own(*given))
+        step, kept = loop.TowersModule.training_step, list[float]()
+        patch.setattr(loop.TowersModule, "training_step", lambda *given: kept.append(step(*given)) or kept[-1])
+        fit(model, pairs, epochs=1, batch_size=20, second_weight=weight, device="cpu")
+    assert [float(loss.detach()) for loss in kept] == pytest.approx(
+        [first + weight * second for first, second in zip(losses[::2], losses[1::2], strict=True)]
+    )
+    assert weight == 0 or not any(torch.equal(*each) for each in zip(before, model.second.parameters(), strict=True))
+
+
+def test_batches_at_random_have_any_lengths_and_every_pair_once():
+    chance = torch.Generator().manual_seed(1)
+    lengths = torch.randint(1, 9, (60,), generator=chance).tolist()
+    sentences = [[WORDS[(at + place) % 6] for place in range(size)] for at, size in enumerate(lengths)]
+    pairs = SentencePairs(sentences, sentences, torch.rand(60, generator=chance)).with_vectors(
+        WordVectors(WORDS, torch.eye(6))
+    )
+    epochs = []
+    for epoch in (0, 0, 1):
+        batches = Batches(pairs, 7, seed=3, by_length=False)
+        batches.epoch = epoch
+        epochs.append([share.batch.index.tolist() for share in batches])
+        assert sorted(at for batch in epochs[-1] for at in batch) == list(range(60))
+    assert epochs[0] == epochs[1] != epochs[2]
+    assert any(len({lengths[at] for at in batch}) > 4 for batch in epochs[0])
 
 
 def test_answers():
@@ -131,6 +190,10 @@ def test_degrees_in_bins_are_learned():
         (lambda: fit(small_model(3, 4), made_pairs(second=True)), r"second labels are of 2 classes; the head has 4 outputs"),
         (lambda: fit(small_model(3), made_pairs(), weight_decay=0.1), r"weight_decay \(0.1\) goes with optimizer='adamw'"),
         (lambda: fit(small_model(3), made_pairs(), optimizer="sgd"), r"optimizer \('sgd'\) must be one of"),
+        (lambda: fit(small_model(3), made_pairs(), correlation=-1.0), r"correlation \(-1.0\) must be a finite number"),
+        (lambda: fit(small_model(3), made_pairs(), smoothing=1), r"smoothing \(1\) must be a number of at least 0 and below 1"),
+        (lambda: fit(small_model(3), made_pairs(), second_weight=math.nan), r"second_weight \(nan\) must be a finite number"),
+        (lambda: fit(small_model(3), made_pairs(), by_length="no"), r"by_length \('no'\) must be True or False"),
         (lambda: fit(small_model(3), made_pairs(), final_lr=-1.0), r"final_lr \(-1.0\) must be a finite number"),
         (lambda: fit(small_model(3), made_pairs(), made_pairs(), keep_best="auc"), r"keep_best \('auc'\) must be one of 'loss', 'accuracy'"),
         (lambda: SentencePairs([["a"]], [["b"]], [3], classes=["x", "y"]), r"line 1: the label is 3; there are 2 classes"),

@@ -191,6 +191,18 @@ def test_the_best_epoch_on_dev_is_kept(keep_best, best):
     assert training.evaluate(model, dev)[keep_best] == pytest.approx(best(values), rel=1e-6)
 
 
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_the_last_epoch_is_kept_where_that_is_said(average):
+    dev, how = some_pairs(20, seed=1), {"epochs": 5, "lr": 0.2, "average": average}
+    model, without = small_model(), small_model()
+    history = training.fit(model, some_pairs(20), dev, keep_best="last", **how)
+    training.fit(without, some_pairs(20), keep_best="last", **how)
+    losses = [epoch.dev["loss"] for epoch in history.epochs]
+    assert history.best == 5
+    assert losses[-1] > min(losses), "another epoch would be better"
+    assert same_weights(weights_of(model), weights_of(without))
+
+
 def test_without_dev_the_last_epoch_is_kept():
     model, train = small_model(), some_pairs(20)
     history = training.fit(model, train, epochs=3)
@@ -496,6 +508,7 @@ def test_nothing_to_predict():
         ({"seed": -1}, r"seed \(-1\) must be an int from 0 to"),
         ({"seed": 0.5}, r"seed \(0.5\) must be an int from 0 to"),
         ({"keep_best": "pearson"}, r"keep_best \('pearson'\) must be one of 'loss', 'accuracy', 'auc'"),
+        ({"keep_best": "last", "patience": 2}, r"patience \(2\) waits for a better epoch, and keep_best='last' keeps"),
         ({"precision": "16"}, r"precision \('16'\) must be one of '32-true'"),
         ({"device": "toaster"}, r"device \('toaster'\) is none that torch knows"),
         ({"device": "mps"}, r"device \('mps'\) is none that towers trains on; say auto, cpu or cuda"),

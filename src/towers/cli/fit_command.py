@@ -109,7 +109,7 @@ def _add_files(fit: Parser) -> None:
     files.add_argument(
         "--second-label-column",
         metavar="NAME",
-        help="with --preset: a column of classes that a second head learns from the same states, its loss times .3",
+        help="with --preset: a column of classes that a second head learns from the same states (see --second-weight)",
     )
     files.add_argument(
         "--second-label-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="of a second label that is a degree"
@@ -172,11 +172,27 @@ def _add_training(fit: Parser) -> None:
         metavar="X",
         help="decay of a moving average of the weights, which is kept, as .999 (none)",
     )
+    training.add_argument(
+        "--correlation", type=float, metavar="X", help="of degrees: weight of 1 - r of each batch in the loss (0)"
+    )
+    training.add_argument(
+        "--smoothing", type=float, metavar="X", help="of classes: share of a label spread over all classes, as .1 (0)"
+    )
+    training.add_argument(
+        "--second-weight", type=float, metavar="X", help="what the loss of a second label counts beside the first (.3)"
+    )
+    training.add_argument(
+        "--random-batches",
+        dest="by_length",
+        action="store_const",
+        const=False,
+        help="batches of any lengths: slower, and no two lengths go together (of similar lengths)",
+    )
     training.add_argument("--seed", type=seed, metavar="N", help="of initial weights and batches (0)")
     training.add_argument(
         "--keep-best",
-        choices=["loss", "accuracy", "auc", "pearson"],
-        help="the dev metric that chooses the epoch (loss; pearson where labels are degrees)",
+        choices=["loss", "accuracy", "auc", "pearson", "last"],
+        help="the dev metric that chooses the epoch, or last (loss; pearson for degrees, accuracy for classes)",
     )
     training.add_argument(
         "--patience",

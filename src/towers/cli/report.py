@@ -12,6 +12,7 @@ from towers.data.kept_vectors import FILE
 from towers.model import TwoTowers
 from towers.training import Epoch, History
 from towers.training.doubts import class_counts, listed
+from towers.training.history import LAST
 from towers.training.presets import PRESETS
 from towers.training.run import RESULTS, Run
 
@@ -158,6 +159,8 @@ def _why(history: History) -> str:
     dev = history.epochs[history.best - 1].dev
     if not dev:
         return "the last; --dev would choose"
+    if history.keep_best == LAST:
+        return f"the last: {_shown(dev)}"
     if math.isnan(dev[history.keep_best]):
         return f"best dev loss ({_name(history.keep_best)} is not defined): {_shown(dev)}"
     return f"best dev {_name(history.keep_best)}: {_shown(dev)}"

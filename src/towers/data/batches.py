@@ -37,11 +37,14 @@ class Batch(NamedTuple):
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  (hides tuple.index)
 
 
-def batch_order(left: Tensor, right: Tensor, batch_size: int, seed: int | None) -> list[Tensor]:
+def batch_order(
+    left: Tensor, right: Tensor, batch_size: int, seed: int | None, *, by_length: bool = True
+) -> list[Tensor]:
     """The positions of the pairs of each batch, given the lengths of both sides.
 
     Without a seed: sorted by length. With one: shuffled, sorted by length within windows of 50 batches, cut into
-    batches, and the batches shuffled. So a batch has similar lengths, and every epoch has other batches.
+    batches, and the batches shuffled. So a batch has similar lengths, and every epoch has other batches. Without
+    `by_length` and with a seed: shuffled, and cut into batches of any lengths.
     """
     pairs = len(left)
     if pairs == 0:
@@ -51,6 +54,8 @@ def batch_order(left: Tensor, right: Tensor, batch_size: int, seed: int | None) 
         return list(key.argsort(stable=True).split(batch_size))
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(pairs, generator=generator)
+    if not by_length:
+        return list(order.split(batch_size))
     window = torch.arange(pairs) // (WINDOW * batch_size)
     order = order[(window * (key.max() + 1) + key[order]).argsort(stable=True)]
     batches = order.split(batch_size)

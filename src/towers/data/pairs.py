@@ -283,10 +283,11 @@ class SentencePairs:
         """
         return self.walk(self.order(batch_size, seed=seed))
 
-    def order(self, batch_size: int, *, seed: int | None = None) -> list[Tensor]:
+    def order(self, batch_size: int, *, seed: int | None = None, by_length: bool = True) -> list[Tensor]:
         """The positions of the pairs of each batch of `batches`, sorted by length within a batch.
 
-        `batch_size` and `seed` are as for `batches`.
+        `batch_size` and `seed` are as for `batches`. Without `by_length` a batch of a seed has sentences of any
+        lengths, in any order.
 
         Raises:
             ValueError: as for `batches`.
@@ -294,7 +295,7 @@ class SentencePairs:
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         left, right = self._bound()[0]
-        return batch_order(left.lengths, right.lengths, batch_size, seed)
+        return batch_order(left.lengths, right.lengths, batch_size, seed, by_length=by_length)
 
     def walk(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
         """Batches of the pairs at these positions: for each of `indices` a batch.

@@ -177,6 +177,8 @@ def _trained(layer: nn.Module) -> Json:
 def _warn_of_training(model: TwoTowers, path: Path) -> None:
     """Say what a training that goes on in Keras would do otherwise."""
     differs: list[str] = []
+    if model.dense_dropout is not None:
+        differs.append(f"dense_dropout={model.dense_dropout.p} is left out")
     if model.word_dropout is not None:
         differs.append(f"word_dropout={model.word_dropout.p}, which Keras does not have, is left out")
     for name, layer in cast("Any", model).named_modules():

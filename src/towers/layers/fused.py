@@ -82,7 +82,7 @@ def logits(
     """The logits of pairs; None where the towers and layers must be called.
 
     The model has the towers `left` and `right`, whose own `forward` this stands for, the layers `pair_features`,
-    `dropout`, `word_dropout`, `dense` and `logit`, and `accepted`.
+    `dropout`, `dense_dropout`, `word_dropout`, `dense` and `logit`, and `accepted`.
     """
     compiling = torch.compiler.is_compiling()
     if not compiling and not door.plain():
@@ -121,7 +121,7 @@ def logits(
 def _head_layers(model: nn.Module, layers: dict[str, Any]) -> tuple[PairFeatures, nn.Linear, nn.Linear] | None:
     """What stands behind the towers, if it is the difference and two dense layers."""
     features, dense, logit = layers["pair_features"], layers["dense"], layers["logit"]
-    for name in ("dropout", "word_dropout"):
+    for name in ("dropout", "dense_dropout", "word_dropout"):
         layer = layers.get(name)
         if layer is not None and (model.training or layer.training or has_forward_hooks(layer)):
             return None

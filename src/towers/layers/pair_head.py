@@ -89,9 +89,10 @@ class PairHead(nn.Module):
         dense: the number of units of the dense layer.
         outputs: the number of logits, such as one for each class.
         dropout: the probability of dropout on the features, in training.
+        dense_dropout: the same behind the dense layer.
 
     Raises:
-        ValueError: a size is not an int of at least 1, a feature is unknown, or `dropout` is no probability.
+        ValueError: a size is not an int of at least 1, a feature is unknown, or a dropout is no probability.
 
     >>> import torch
     >>> from towers import PairHead
@@ -107,15 +108,18 @@ class PairHead(nn.Module):
         dense: int = 16,
         outputs: int = 1,
         dropout: float = 0.0,
+        dense_dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         at_least_one(self, dense=dense, outputs=outputs)
         probability(self, "dropout", dropout)
+        probability(self, "dense_dropout", dense_dropout)
         self.hidden, self.outputs = hidden, outputs
         self.pair_features = PairFeatures(hidden, features)
         self.dropout = nn.Dropout(dropout)
+        self.dense_dropout = nn.Dropout(dense_dropout) if dense_dropout else None
         self.dense = nn.Linear(self.pair_features.width, dense, device=device, dtype=dtype)
         self.logit = nn.Linear(dense, outputs, device=device, dtype=dtype)
         self.reset_parameters()
@@ -138,7 +142,8 @@ class PairHead(nn.Module):
             ShapeContractError: a width is not `hidden`, or the leading axes do not broadcast.
         """
         features = self.dropout(self.pair_features(left_state, right_state))
-        return self.logit(F.relu(self.dense(features)))
+        units = F.relu(self.dense(features))
+        return self.logit(units if self.dense_dropout is None else self.dense_dropout(units))
 
     def config(self) -> dict[str, Any]:
         """The arguments of another head of the same sizes, beside `hidden`."""
@@ -147,4 +152,5 @@ class PairHead(nn.Module):
             "dense": self.dense.out_features,
             "outputs": self.outputs,
             "dropout": self.dropout.p,
+            **({} if self.dense_dropout is None else {"dense_dropout": self.dense_dropout.p}),
         }

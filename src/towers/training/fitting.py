@@ -17,7 +17,7 @@ from towers.model import TwoTowers, need_network
 from towers.training.borrow import Stop, borrowed, fitting_threads, own_random_state, quiet_lightning
 from towers.training.doubts import check_values, doubts
 from towers.training.frames import AnyVectors, described, keep_words, pairs_of
-from towers.training.history import Epoch, History
+from towers.training.history import LAST, Epoch, History
 from towers.training.metrics import Measures, are_soft, majority
 from towers.training.objectives import objective_of, second_objective
 from towers.training.options import (
@@ -56,7 +56,7 @@ def fit(
 
     The loss follows from the model's outputs and the labels (`towers.training.objectives`): of one output binary
     cross-entropy, of several a divergence between bins, or for pairs with `classes` the cross-entropy. The loss of a
-    second label, for a model with a `second` head, counts .3.
+    second label, for a model with a `second` head, counts `second_weight`.
 
     At the end the model has the weights of the epoch that was best on the dev pairs (without dev pairs: of the last
     epoch), and its own device, dtype and mode again, without gradients; during training it is in training mode. The
@@ -91,9 +91,16 @@ def fit(
         weight_decay: of "adamw" (0).
         average: the decay of a moving average of the weights, step by step, which is measured and kept in place of the
             weights (Polyak and Juditsky, 1992), such as .999; None: the weights themselves.
+        correlation: of labels that are degrees in bins, the weight of a further term of the loss: 1 - r, with Pearson's
+            r between the answers and the degrees of a batch (of what one process has of it) (0).
+        smoothing: of labels that are classes, the share of each that is spread over all classes (0).
+        second_weight: what the loss of a second label counts, beside 1 for that of the first (.3).
+        by_length: whether batches are of sentences of similar lengths, which takes less time (yes); else they are drawn
+            at random.
         seed: decides the order of the batches and what is random in the model itself (0).
         keep_best: the dev metric that chooses the epoch: "loss" (the default), "accuracy" or "auc"; for soft labels
             (not all 0 or 1) and bins "pearson" (the default) or "loss"; for classes "accuracy" (the default) or "loss".
+            "last": the last epoch is kept, and the dev pairs are only measured.
         patience: end after this number of epochs without a better value of that metric; None: never.
         save_every: seconds of learning after which the state is saved again, at a step's end (30); 0: after each step.
         tensorboard: also write each epoch's metrics, and now and then a batch's loss, to `out`/tensorboard.
@@ -199,7 +206,7 @@ def _train(
 ) -> None:
     from towers.training import averaging, epochs, loop, trainers
 
-    train = loop.Batches(pairs[0], settings.batch_size, settings.seed)
+    train = loop.Batches(pairs[0], settings.batch_size, settings.seed, by_length=settings.by_length)
     dev = None if pairs[1] is None else loop.Batches(pairs[1], MEASURING_BATCH)
     with (
         nullcontext() if run is None else run.going_on(),
@@ -326,9 +333,9 @@ def _new_history(
     measures = _measures(model, parts)
     check_values(train)
     keep_best = measures.best if settings.keep_best is None else settings.keep_best
-    check_choice("keep_best", keep_best, measures.names)
+    check_choice("keep_best", keep_best, (*measures.names, LAST))
     for name in ("keep_best", "patience"):
-        if (value := getattr(settings, name)) is not None and dev is None:
+        if (value := getattr(settings, name)) not in (None, LAST) and dev is None:
             raise ValueError(f"{name} ({value!r}) looks at the dev pairs, and there are none; give dev")
     if settings.tensorboard:
         require("tensorboard")

@@ -11,6 +11,8 @@ from towers.training.borrow import quiet
 from towers.training.options import require
 
 LOWER_IS_BETTER = frozenset({"loss"})
+LAST = "last"
+"""In place of a dev metric: the last epoch is kept."""
 
 
 class DivergedError(ValueError):
@@ -40,7 +42,7 @@ class History:
     """The epochs of a training run, and the one whose weights the model ended with.
 
     Attributes:
-        keep_best: the dev metric that chose it; not used without dev pairs, where the last epoch is kept.
+        keep_best: the dev metric that chose it, or "last"; not used without dev pairs, where the last epoch is kept.
         majority: the accuracy of always answering the more frequent class of the dev (or training) pairs; None for soft
             labels.
         epochs: one row each.
@@ -58,7 +60,8 @@ class History:
         Where both are NaN, as Pearson's r of equal labels is, the loss decides.
         """
         self.epochs.append(epoch)
-        if self.best == 0 or not epoch.dev or self._better(epoch, self.epochs[self.best - 1]):
+        last = self.keep_best == LAST or not epoch.dev
+        if self.best == 0 or last or self._better(epoch, self.epochs[self.best - 1]):
             self.best = epoch.number
         return self.best == epoch.number
 
@@ -101,7 +104,9 @@ def draw_curves(history: History, path: Path) -> None:
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         _draw(axes, history, name)
     title = f"best epoch: {history.best} of {len(history.epochs)}"
-    if history.epochs[0].dev:
+    if history.keep_best == LAST:
+        title = f"last epoch: {history.best}"
+    elif history.epochs[0].dev:
         value = history.epochs[history.best - 1].dev[history.keep_best]
         title += f" (dev {history.keep_best} {value:.3f})"
     figure.suptitle(title)

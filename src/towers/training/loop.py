@@ -11,7 +11,7 @@ from towers.data import Batch, SentencePairs
 from towers.model import TwoTowers
 from towers.optim import KerasAdam
 from towers.ragged import Ragged
-from towers.training.objectives import SECOND, Objective
+from towers.training.objectives import Objective, batch_loss
 from towers.training.options import Settings
 
 
@@ -29,7 +29,7 @@ class Batches:
     """The batches of sentence pairs for Lightning: an iterable with a length, read once per epoch.
 
     With a seed, each epoch has its own order, which depends only on the seed and the epoch's number. Every process
-    takes a share of each batch; since a batch is sorted by length, the shares have similar lengths.
+    takes a share of each batch; where a batch is sorted by length, the shares have similar lengths.
 
     Attributes:
         epoch: counted from 0.
@@ -38,8 +38,10 @@ class Batches:
         processes: how many there are.
     """
 
-    def __init__(self, pairs: SentencePairs, batch_size: int, seed: int | None = None) -> None:
-        self.pairs, self.batch_size, self.seed = pairs, batch_size, seed
+    def __init__(
+        self, pairs: SentencePairs, batch_size: int, seed: int | None = None, *, by_length: bool = True
+    ) -> None:
+        self.pairs, self.batch_size, self.seed, self.by_length = pairs, batch_size, seed, by_length
         self.epoch, self.start = 0, 0
         self.rank, self.processes = 0, 1
 
@@ -48,7 +50,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Share]:
         seed = None if self.seed is None else self.seed * 1_000_003 + self.epoch
-        order = self.pairs.order(self.batch_size, seed=seed)[self.start :]
+        order = self.pairs.order(self.batch_size, seed=seed, by_length=self.by_length)[self.start :]
         shares = [index[self.rank :: self.processes] for index in order]
         read = [share if len(share) else index[:1] for share, index in zip(shares, order, strict=True)]
         for batch, share, index in zip(self.pairs.walk(read), shares, order, strict=True):
@@ -164,22 +166,24 @@ class TowersModule(pl.LightningModule):
         return Ragged.unchecked(side.values.to(device), side.offsets.to(device), side.uniform, table)
 
     def training_step(self, batch: Share, batch_idx: int) -> Tensor:
-        """The mean loss of a batch, with that of a second label times .3.
+        """The mean loss of a batch, with that of a second label times `second_weight`.
 
         With several processes the loss is weighted by the process's pairs, so that the mean of the gradients over the
         processes is the mean over the pairs of the whole batch.
         """
         assert batch.batch.labels is not None
+        how = self.settings.correlation, self.settings.smoothing
         if self.second is None or self.model.second is None or self.seconds is None:
             logits = self._logits(batch, self.train_logits)
-            loss = self.objective.loss(logits.float(), batch.batch.labels)
+            loss = batch_loss(self.objective, logits.float(), batch.batch.labels, *how)
         else:
             left, right = self._states(batch)
             logits = self.model.compare(left, right)
             self._collect(batch, logits, self.train_logits)
             seconds = self.seconds[batch.batch.index].to(logits.device)
-            loss = self.objective.loss(logits.float(), batch.batch.labels)
-            loss = loss + SECOND * self.second.loss(self.model.second(left, right).float(), seconds)
+            loss = batch_loss(self.objective, logits.float(), batch.batch.labels, *how)
+            other = batch_loss(self.second, self.model.second(left, right).float(), seconds, *how)
+            loss = loss + self.settings.second_weight * other
         self.loss = loss.detach()
         processes = self.trainer.world_size
         return loss if processes == 1 else loss * (batch.pairs * processes / batch.whole)

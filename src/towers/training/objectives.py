@@ -12,8 +12,6 @@ from towers.data import SentencePairs
 from towers.model import TwoTowers, need_network
 
 Kind = Literal["binary", "bins", "classes"]
-SECOND = 0.3
-"""What the loss of a second label counts, beside 1 for that of the first."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,27 @@ class Objective:
             return logits.sigmoid()
         probabilities = logits.softmax(-1)
         return mean_bin(probabilities) if self.kind == "bins" else probabilities
+
+
+def batch_loss(objective: Objective, logits: Tensor, labels: Tensor, correlation: float, smoothing: float) -> Tensor:
+    """The loss of a training step, for logits and labels as `Objective.loss` takes them.
+
+    Of bins it has a further term, `correlation` times 1 - r, with Pearson's r between the answers and the degrees of
+    these pairs. Of classes `smoothing` is the share of each label that is spread over all classes (Szegedy et al.,
+    "Rethinking the Inception Architecture for Computer Vision", 2016, section 7).
+    """
+    if objective.kind == "classes":
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    loss = objective.loss(logits, labels)
+    if objective.kind == "bins" and correlation:
+        loss = loss + correlation * (1 - _batch_r(objective.answer(logits), labels.to(logits.dtype)))
+    return loss
+
+
+def _batch_r(answers: Tensor, degrees: Tensor) -> Tensor:
+    """Pearson's r; 0 where all answers, or all degrees, are the same."""
+    one, other = answers - answers.mean(), degrees - degrees.mean()
+    return (one * other).sum() / (one.norm() * other.norm()).clamp(min=1e-3)
 
 
 def objective_of(model: TwoTowers, classes: Sequence[str] | None, *, named: str = "pairs") -> Objective:

@@ -26,6 +26,10 @@ class Options(TypedDict, total=False):
     optimizer: Optimizer
     weight_decay: float
     average: float | None
+    correlation: float
+    smoothing: float
+    second_weight: float
+    by_length: bool
     seed: int
     keep_best: str | None
     patience: int | None
@@ -54,6 +58,10 @@ class Settings:
     optimizer: Optimizer = "keras-adam"
     weight_decay: float = 0.0
     average: float | None = None
+    correlation: float = 0.0
+    smoothing: float = 0.0
+    second_weight: float = 0.3
+    by_length: bool = True
     seed: int = 0
     keep_best: str | None = None
     patience: int | None = None
@@ -77,6 +85,15 @@ class Settings:
         _check_number("weight_decay", self.weight_decay, least=0)
         if self.average is not None and not (isinstance(self.average, Real) and 0 <= float(self.average) < 1):
             raise ValueError(f"average ({self.average}) must be a number of at least 0 and below 1, such as 0.999")
+        for name in ("correlation", "second_weight"):
+            _check_number(name, getattr(self, name), least=0)
+        if not (isinstance(self.smoothing, Real) and 0 <= float(self.smoothing) < 1):
+            raise ValueError(f"smoothing ({self.smoothing}) must be a number of at least 0 and below 1, such as 0.1")
+        if type(self.by_length) is not bool:
+            raise ValueError(f"by_length ({self.by_length!r}) must be True or False")
+        if self.patience is not None and self.keep_best == "last":
+            problem = "waits for a better epoch, and keep_best='last' keeps the last one"
+            raise ValueError(f"patience ({self.patience}) {problem}: leave patience out, or choose another keep_best")
         if self.weight_decay and self.optimizer != "adamw":
             raise ValueError(f"weight_decay ({self.weight_decay}) goes with optimizer='adamw'")
         _check_number("save_every", self.save_every, least=0)

@@ -29,7 +29,7 @@ class Preset:
         dense: the units of each head's dense layer.
         settings: the options of `fit` that are not the usual ones.
         as_classes: whether labels are names of classes, even where they are numbers.
-        dropout, word_dropout: as of TwoTowers.
+        dropout, dense_dropout, word_dropout: as of TwoTowers.
     """
 
     does: str
@@ -39,6 +39,7 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     as_classes: bool = False
     dropout: float = 0.1
+    dense_dropout: float = 0.0
     word_dropout: float = 0.05
 
 
@@ -46,13 +47,32 @@ PRESETS: Mapping[str, Preset] = {
     "similarity": Preset(
         "how alike two sentences are: an LSTM in both directions and the largest features of words, either way round",
         _BOTH_DIRECTIONS,
-        settings={**_ADAMW, "lr": 1e-3, "epochs": 6},
+        settings={
+            **_ADAMW,
+            "lr": 2e-3,
+            "epochs": 10,
+            "average": 0.998,
+            "correlation": 1.0,
+            "smoothing": 0.05,
+            "second_weight": 0.8,
+            "by_length": False,
+        },
+        dense_dropout=0.2,
     ),
     "entailment": Preset(
         "which of some classes a pair is of, where the order of the two sentences matters",
         _BOTH_DIRECTIONS,
         features=DIRECTED,
-        settings={**_ADAMW, "lr": 1e-3, "epochs": 6, "average": 0.998},
+        settings={
+            **_ADAMW,
+            "lr": 2e-3,
+            "epochs": 6,
+            "average": 0.998,
+            "keep_best": "last",
+            "smoothing": 0.05,
+            "by_length": False,
+        },
+        dense_dropout=0.2,
         as_classes=True,
     ),
     "small": Preset(
@@ -92,7 +112,7 @@ def build(
         second = None
         if second_outputs is not None:
             how: dict[str, Any] = {"dense": preset.dense, "outputs": second_outputs, "dropout": preset.dropout}
-            second = PairHead(tower.width, DIRECTED, **how)
+            second = PairHead(tower.width, DIRECTED, dense_dropout=preset.dense_dropout, **how)
         model = TwoTowers(
             tower,
             tower,
@@ -100,6 +120,7 @@ def build(
             features=preset.features,
             outputs=outputs,
             dropout=preset.dropout,
+            dense_dropout=preset.dense_dropout,
             word_dropout=preset.word_dropout,
             second=second,
         )
