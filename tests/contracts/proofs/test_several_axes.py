@@ -1,5 +1,6 @@
 """Conditions on several axes at once, beside those on one: each is compared with real runs at every small size."""
 
+import time
 from itertools import product
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from towers.contracts import attach, verify
+from towers.contracts.proofs.guesses import supposed
 from towers.contracts.proofs.reality import RealityCheck, holds_at
 from towers.contracts.proofs.symbolic_inputs import read_subject
 from towers.contracts.proofs.verdicts import as_equalities
@@ -96,3 +98,13 @@ def test_positions_beyond_a_table_are_found_however_little_time_there_is():
     case = read_subject(module, subject(module).signature, (), (), {}).cases()[0]
     table = check.table(case, few=False)
     assert {trial.sizes["words"] for trial in table if trial.error} == {21}
+
+
+def test_each_axis_that_is_enough_is_found():
+    """With three axes no usual size may have only one of them large: such sizes are tried."""
+    attach(module := nn.InstanceNorm3d(3), "Float batch 3 height width depth -> Float batch 3 height width depth")
+    case = read_subject(module, subject(module).signature, (), (), {}).cases()[0]
+    check = RealityCheck(module, {}, 1.0, time.perf_counter() + 20)
+    table = check.further(case, [], [dict.fromkeys(case.spans(), size) for size in (1, 2)])
+    _, guesses = supposed(check, case, table, case.spans(), ())
+    assert [{*guess.texts[0].split(" or ")} for guess in guesses[:1]] == [{"height >= 2", "width >= 2", "depth >= 2"}]

@@ -182,7 +182,9 @@ def chunk(symbols: Symbols, input: Any, chunks: Any, dim: Any = 0) -> Any:
     if not plain(input) or type(chunks) is not int or type(dim) is not int or not -input.dim() <= dim < input.dim():
         return NotImplemented
     size: Any = input.shape[dim]
-    if not isinstance(size, SymInt) or not 1 < chunks <= MOST_CHUNKS:
+    if not isinstance(size, SymInt):
+        return tuple(part_of(part, input) for part in torch.chunk(input, chunks, dim))
+    if not 1 < chunks <= MOST_CHUNKS:
         return NotImplemented
     if size < _from_on(chunks):
         int(size)  # asks for a run of each size alone

@@ -171,6 +171,17 @@ def _one_is_large(check: RealityCheck, case: Case, passing: Sequence[Trial], fai
         above = [name for name, size in trial.sizes.items() if size > below[name]]
         if len(above) == 1 and (above[0] not in alone or trial.sizes[above[0]] < alone[above[0]].sizes[above[0]]):
             alone[above[0]] = trial
+    at = failing[-1].sizes
+    spans = {name: span for name, span in case.spans().items() if name not in alone and not span.single}
+    wanted = [
+        {**at, name: below[name] + times * span.step}
+        for name, span in spans.items()
+        for times in (1, 2, 3, 4, 8, 16, 32)
+    ]
+    for trial in check.further(case, [], wanted, check.share()):  # those of which no run was large alone
+        name = next(name for name, size in trial.sizes.items() if size != at[name])
+        if trial.error is None:
+            alone.setdefault(name, trial)
     if len(alone) < 2:
         return ()
     return [f"{name} >= {check.bound(case, name, trial, below[name])}" for name, trial in alone.items()]
