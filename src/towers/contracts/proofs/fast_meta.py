@@ -168,15 +168,12 @@ def first_or_last(symbols: Any, input: Tensor, index: Any) -> Any:
     """Tensor.__getitem__ with one int, of an axis whose size is no symbol; with slices; or with new axes."""
     if lying(input) is not None and slices(index):
         return part_of(input[index], input)
-    if (
-        isinstance(index, tuple)
-        and None in items_of(index)
-        and (wider := _widened(symbols, input, items_of(index))) is not None
-    ):
+    parts = items_of(index) if isinstance(index, tuple) else []
+    if any(each is None for each in parts) and (wider := _widened(symbols, input, parts)) is not None:
         return wider
-    order = lying(input)
+    order, row = lying(input), cast(Any, index)
     count: Any = input.shape[0] if order else None
-    if order is None or type(index) is not int or type(count) is not int or not -count <= index < count:
+    if order is None or type(row) is not int or type(count) is not int or not -count <= row < count:
         return NotImplemented
     rest = tuple(axis - 1 for axis in order if axis)
     if order[0] == 0 and order_of(input) is not None:
