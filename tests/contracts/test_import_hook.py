@@ -168,6 +168,35 @@ def test_what_cannot_be_read_is_a_warning_and_not_checked(package):
         odd.even(3)
 
 
+def test_a_module_that_is_not_whole_yet_is_asked_again(package):
+    """Two modules import each other, and the annotations of one are text about the other, as in linear_operator."""
+    head = "from __future__ import annotations\nfrom jaxtyping import Float\nfrom torch import Tensor\n"
+    (package / "here.py").write_text(head + "from strangers import there\nX = Float[Tensor, 'n 2']\nclass Thing: ...\n")
+    (package / "there.py").write_text(
+        head + "import strangers.here as here\n"
+        "def late(x: here.X, y: dict[str, here.Thing]) -> here.Thing: ...\n"
+        "def never(x: tuple[Float[Tensor, 'n'], here.Nothing], y: Float[Tensor, 'n']) -> None: ...\n"
+    )
+    with install("strangers"):
+        importlib.import_module("strangers.here")
+    there = sys.modules["strangers.there"]
+    there.never((f(2), "anything"), f(2))
+    with pytest.raises(ShapeContractError):
+        there.late(f(2, 3), {})
+    for arguments in (((f(2), "anything"), f(3)), ((f(2, 2), "anything"), f(2))):
+        with pytest.raises(ShapeContractError):
+            there.never(*arguments)
+
+
+def test_an_annotation_that_raises_is_a_warning(package):
+    (package / "wrong.py").write_text(
+        "from __future__ import annotations\ndef wrong(x: any | None) -> str:\n    return str(x)\n"
+    )
+    with install("strangers"), pytest.warns(RuntimeWarning, match=r"wrong.wrong has no contract: TypeError: unsupp"):
+        wrong = importlib.import_module("strangers.wrong")
+    assert wrong.wrong(3) == "3"
+
+
 @pytest.mark.parametrize("packages", [(), (3,), ("a", torch)])
 def test_what_is_no_name_is_refused(packages):
     with pytest.raises(TypeError, match="install: packages are"):

@@ -148,6 +148,8 @@ def plain(
 
 @contract
 def numpy(a: Float32[np.ndarray, "n"], b: Float[Tensor, "n"] | Float[np.ndarray, "n"]) -> None: ...
+@contract
+def array_first(a: Float[np.ndarray, "*lead n"], b: Float[Tensor, "*lead"]) -> None: ...
 
 
 @contract
@@ -235,6 +237,7 @@ ACCEPTED = {
     "plain types": lambda: plain("x", len, [1, 2], 0.5),
     "plain result": lambda: plain("y"),
     "numpy": lambda: numpy(np.zeros(2, np.float32), np.zeros(2)),
+    "several axes of numpy's and torch's": lambda: array_first(np.zeros((2, 3, 4)), f(2, 3)),
     "numpy and torch": lambda: numpy(np.zeros(2, np.float32), f(2)),
     "whatever has a shape": lambda: (duck(f(1, 2)), duck(np.zeros((1, 2), bool))),
     "generic": lambda: generic(f(2), f(3)),
@@ -298,6 +301,7 @@ REFUSED = {
     "items of plain types": (lambda: plain("x", None, ["a"]), r"c is a list; expected list\[int\] or None"),
     "an int is no float": (lambda: plain("x", d=1), r"d is an int; expected float"),
     "numpy's size": (lambda: numpy(np.zeros(2, np.float32), np.zeros(3)), r"b: n is 3; expected 2"),
+    "several axes of numpy's": (lambda: array_first(np.zeros((2, 3)), f(3)), r"b: lead is \(3,\); expected \(2,\)"),
     "numpy's dtype": (lambda: numpy(np.zeros(2), f(2)), r"a is float64; expected Float32"),
     "a dtype that torch lacks": (lambda: numpy(np.zeros(2, "U3"), f(2)), r"a is of no dtype of torch; expected Float32"),
     "no shape at all": (lambda: duck(3), r"a is an int; expected Shaped"),

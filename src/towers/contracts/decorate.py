@@ -137,11 +137,12 @@ def _checked(
 ) -> Any:
     try:
         signature = read()
-    except ValueError as error:
-        if not options.only_tensors:
+    except Exception as error:
+        if not options.only_tensors or isinstance(error, NameError):  # a name may be defined further down
             raise
         name = f"{function.__module__}.{function.__qualname__}"
-        warnings.warn(f"{name} has no contract: {error}", RuntimeWarning, stacklevel=2)
+        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {str(error).strip()}"
+        warnings.warn(f"{name} has no contract: {told.partition(chr(10))[0]}", RuntimeWarning, stacklevel=2)
         return function
     if options.only_tensors and not signature.speaks_of_tensors:
         return function

@@ -122,9 +122,9 @@ def flat(
     return sized(sizes), dtype, found
 
 
-def sized(sizes: Sequence[Size]) -> list[int | None]:
+def sized(sizes: Sequence[Size]) -> Sizes:
     """The sizes, with None for a ragged axis."""
-    return [None if isinstance(size, RaggedAxis) else size for size in sizes]
+    return tuple(None if isinstance(size, RaggedAxis) else size for size in sizes)
 
 
 def number(size: Any) -> Any:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import CodeType, FrameType, SimpleNamespace
+from types import CodeType, FrameType, ModuleType, SimpleNamespace
 from typing import Any, get_type_hints
 
 
@@ -58,12 +58,15 @@ class Names:
         self.found: dict[str, Any] = {}
         """The local names that were looked up, with their values."""
         self.missing: set[str] = set()
+        self.absent: list[tuple[ModuleType, str]] = []
+        """Modules that lack a name that an annotation asks them for: they may not have been imported wholly."""
         self.running: list[dict[str, Any]] = []
 
     @contextmanager
     def reading(self, frame: FrameType | None, owner: object = None) -> Generator[None]:
         """While it is entered, local names are found in the scopes above a frame, and in the class of `owner`."""
         self.missing.clear()
+        self.absent.clear()
         self.running = _running(self.scopes, frame)
         if owner is not None:
             kind = owner if isinstance(owner, type) else type(owner)
@@ -94,8 +97,10 @@ class Names:
         return self.found[name]
 
     def may_be_known(self) -> bool:
-        """Whether the module now defines a name that was missing."""
-        return any(name in self.globals for name in self.missing)
+        """Whether a module now defines a name that was missing."""
+        return any(name in self.globals for name in self.missing) or any(
+            hasattr(module, name) for module, name in self.absent
+        )
 
 
 _names: ContextVar[Names | None] = ContextVar("names", default=None)
@@ -152,8 +157,15 @@ class _Lookup(dict[str, Any]):
     def __init__(self, names: Names, near: Mapping[str, Any], module: Mapping[str, Any]) -> None:
         super().__init__()
         self.names, self.scopes, self.missed = names, (near, module, vars(builtins)), False
+        self.partly = False
+        """Whether a module may lack what it is asked for."""
 
     def __missing__(self, name: str) -> Any:
+        found = self.find(name)
+        return _Partly(found, self) if self.partly and isinstance(found, ModuleType) else found
+
+    def find(self, name: str) -> Any:
+        """What a name stands for."""
         near, *others = self.scopes
         if name in near:
             return near[name]
@@ -169,11 +181,31 @@ class _Lookup(dict[str, Any]):
         return Unresolved
 
 
+class _Partly:
+    """A module in an annotation. What it does not have, or not yet, is unresolved, as a name that is not defined."""
+
+    def __init__(self, module: ModuleType, lookup: _Lookup) -> None:
+        self._module, self._lookup = module, lookup
+
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(self._module, name):
+            found = getattr(self._module, name)
+            return _Partly(found, self._lookup) if isinstance(found, ModuleType) else found
+        self._lookup.names.missing.add(f"{self._module.__name__}.{name}")
+        self._lookup.names.absent.append((self._module, name))
+        self._lookup.missed = True
+        return Unresolved
+
+
 def _resolved(hint: Any, names: Names, near: Mapping[str, Any], module: Mapping[str, Any]) -> Any:
     lookup = _Lookup(names, near, module)
     holder: Any = SimpleNamespace(__annotations__={"it": hint})
     try:
-        return get_type_hints(holder, {}, lookup, include_extras=True)["it"]
+        try:
+            return get_type_hints(holder, {}, lookup, include_extras=True)["it"]
+        except AttributeError:
+            lookup.partly = True
+            return get_type_hints(holder, {}, lookup, include_extras=True)["it"]
     except Exception:
         if lookup.missed:  # an annotation may do anything with the unresolved name
             return Unresolved

@@ -28,7 +28,7 @@
 
 enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, STEPS = 8 };
 /* items; blocks; queries or vectors; blocks that stay in cache; steps of a walk between looks at the clock */
-#define LOSS 0.06
+#define LOSS 0.04
 #define VECTORS_OF_BLOCK (BLOCK / LANES)
 
 typedef struct {
