@@ -74,6 +74,7 @@ def verify(
     """
     uninteresting_files()  # torch imports much for it when it is first called: an interrupted import leaves ruins
     start = time.perf_counter()
+    seconds *= WITHIN
     check_seconds = max(min(SECONDS, seconds / 4), SHARE * seconds)
     with _one_at_a_time, as_if_nothing_ran():
         prover = _Prover(module, several(where, "verify: where"), args, kwargs, start + seconds)
@@ -115,6 +116,9 @@ def verify(
         tuple(reality.remarks),
     )
 
+
+WITHIN = 0.95
+"""The share of the time limit after which the work ends: an operation of torch cannot be interrupted."""
 
 PATIENCE = 0.15
 """After this share of the time, the search for more failures ends where one is known: the rest is for conditions."""
