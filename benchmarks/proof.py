@@ -4,9 +4,11 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import packages
 import proof_peers
+import report
 import torch
 from report import Row
 from rich.table import Table
@@ -37,6 +39,12 @@ def measure(case: str, device: torch.device, *, quick: bool) -> list[Row]:
 
 def reach(rows: Sequence[Row]) -> Table:
     return proof_peers.table([row for row in rows if row.case == proof_peers.CASE])
+
+
+def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) -> None:
+    """The picture of all suites, without modules of packages: nothing stands beside them."""
+    others = [row for row in rows if not row.case.startswith("package ")]
+    report.plot(others or rows, title, about, path)
 
 
 def _times(rounds: int) -> list[Row]:

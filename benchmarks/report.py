@@ -181,7 +181,7 @@ def _bars(axes: Axes, rows: Sequence[Row], cases: Sequence[str]) -> None:
         speeds = [1 / row.time_ratio for row in shown]
         places = [cases.index(row.case) + 0.7 * (number + 0.5) / len(names) - 0.35 for row in shown]
         widths = [speed - 1 for speed in speeds]
-        axes.barh(places, widths, height=0.6 / len(names), left=1, color=COLOURS[number], label=name)
+        axes.barh(places, widths, height=0.6 / len(names), left=1, color=COLOURS[number % len(COLOURS)], label=name)
         for speed, place in zip(speeds, places, strict=True):
             side, align = (-3, "right") if speed < 1 else (3, "left")
             where = {"xytext": (side, 0), "textcoords": "offset points", "ha": align, "va": "center"}
