@@ -1,6 +1,8 @@
 """Dataclasses under the decorator: the arguments of `__init__` that are no fields, then every field, with one set of axes."""
 
+import typing
 from dataclasses import InitVar, dataclass, field
+from typing import ClassVar, Final
 
 import pytest
 import torch
@@ -137,3 +139,23 @@ def test_frozen_slots_inheritance_and_the_signature_are_as_without():
 def test_an_argument_left_out_is_pythons_own_error():
     with pytest.raises(TypeError, match=r"__init__\(\) missing 1 required positional argument: 'count'"):
         Plain()
+
+
+def test_what_belongs_to_the_class_is_no_field_when_it_is_written_as_text():
+    @contract
+    @dataclass
+    class Kept:
+        x: "Float[Tensor, 'batch']"
+        weights: "Float[Tensor, 'batch']"
+        number: "ClassVar[int]" = 3
+        any: "ClassVar" = 4
+        sizes: "typing.ClassVar[tuple[int, ...]]" = ()
+        last: "Final[int]" = 3
+
+    @contract
+    def first(kept: Kept) -> Float[Tensor, "batch"]:
+        return kept.x
+
+    assert first(Kept(f(2), f(2))).shape == (2,)
+    with pytest.raises(ShapeContractError, match=r"self.weights: batch is 3; expected 2"):
+        Kept(f(2), f(3))

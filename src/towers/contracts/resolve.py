@@ -118,7 +118,8 @@ def types_of(annotated: Any, near: Mapping[str, Any] | None = None) -> dict[str,
     own: Mapping[str, Any] = vars(annotated) if isinstance(annotated, type) else {}
     hints: dict[str, Any] = own.get("__annotations__", {}) if own else annotated.__annotations__
     names, module = _names.get() or Names(annotated), module_names(inspect.unwrap(annotated))
-    return {name: _resolved(hint, names, near or {}, module) for name, hint in hints.items()}
+    in_class = isinstance(annotated, type)
+    return {name: _resolved(hint, names, near or {}, module, in_class=in_class) for name, hint in hints.items()}
 
 
 def types_of_fields(kind: type, near: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,9 +198,9 @@ class _Partly:
         return Unresolved
 
 
-def _resolved(hint: Any, names: Names, near: Mapping[str, Any], module: Mapping[str, Any]) -> Any:
-    lookup = _Lookup(names, near, module)
-    holder: Any = SimpleNamespace(__annotations__={"it": hint})
+def _resolved(hint: Any, names: Names, near: Mapping[str, Any], module: Mapping[str, Any], *, in_class: bool) -> Any:
+    lookup, only = _Lookup(names, near, module), {"__annotations__": {"it": hint}}
+    holder: Any = type("Holder", (), only) if in_class else SimpleNamespace(**only)  # ClassVar stands in classes alone
     try:
         try:
             return get_type_hints(holder, {}, lookup, include_extras=True)["it"]
