@@ -5,6 +5,7 @@ import os
 import random
 import time
 
+import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -57,3 +58,29 @@ def test_a_proof_names_it():
 
 def text_of(module):
     return tuple(text for text in verify(module).assumptions if "as they were" in text or "as it was" in text)
+
+
+class Texts(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.make, self.by_width = make, nn.ModuleDict({"512": nn.ReLU()})
+
+    @contract
+    def forward(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        key = self.make(x)
+        return self.by_width[key](x) if key in self.by_width else x
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda x: str(x.shape[1]), lambda x: f"{x.shape[1]}", lambda x: repr(x.shape), lambda x: f"{tuple(x.shape)}"],
+)
+def test_a_size_that_is_made_a_text_is_named(make):
+    """Its text is that of a symbol in a proof, and another one for each size in a run."""
+    proof = verify(Texts(make), seconds=2)
+    assert proof.assumptions[-1] == f"no text of a size decides what is run (made in {make.__qualname__})"
+    assert "no text of a size decides" in str(proof)
+
+
+def test_no_text_of_a_size_is_no_assumption():
+    assert not any("text of a size" in each for each in verify(Texts(lambda x: "512")).assumptions)

@@ -58,6 +58,8 @@ class Outcome:
     unprovable: bool = False
     sizes: set[Any] = field(default_factory=set[Any])
     """Every size in axis names that a module passed on."""
+    texts: tuple[str, ...] = ()
+    """The functions that made a text of a size."""
     keeps: bool = False
     """Whether the module keeps a size of this call."""
     spell: Callable[[Any], str] = str

@@ -1,5 +1,6 @@
 """The symbols of one run: a torch.SymInt for each axis, what torch asked about them, and how they are called."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -9,6 +10,7 @@ import sympy
 import torch
 from torch import SymInt
 from torch._dynamo.source import ConstantSource
+from torch.fx.experimental import sym_node
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, statically_known_true
 from torch.utils._sympy import value_ranges
 from torch.utils._sympy.numbers import int_oo
@@ -17,6 +19,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from towers.contracts.proofs.divide import by_remainder, divide
 from towers.contracts.proofs.float_sizes import whole
 from towers.contracts.proofs.implied import always
+from towers.contracts.proofs.outside import foreign
 from towers.contracts.proofs.ranges import PRIMES, Span, Spans
 from towers.contracts.proofs.relations import Relations, implied, some_sizes
 from towers.contracts.proofs.remainders import reduced, with_constants
@@ -56,6 +59,8 @@ class _Watched(ShapeEnv):
     locate: Callable[[], str]
     owed: list[tuple[Any, str]]
     """What must be so of sizes that only values tell, and where: torch would check it at each call."""
+    texts: list[str]
+    """Where code that is not torch's made a text of a size, which is another one for each size."""
     granted = False
     """Whether a rule says so itself."""
     ends: dict[Any, tuple[int, int]]
@@ -92,6 +97,22 @@ class _Watched(ShapeEnv):
         return answer
 
 
+_text_of: Any = vars(sym_node.SymNode)["_graph_repr"]
+_REPR = SymInt.__repr__.__code__
+
+
+def _noticed(node: Any) -> str:
+    """The text of a size; one of a proof notes where that is asked."""
+    asks = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    reads = asks.f_back if asks.f_code is _REPR and isinstance(node.shape_env, _Watched) else None
+    if reads is not None and foreign(reads.f_globals.get("__name__", "")):
+        node.shape_env.texts.append(reads.f_code.co_qualname)
+    return _text_of(node)
+
+
+sym_node.SymNode._graph_repr = _noticed  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+
+
 class Symbols:
     """The axes of one run."""
 
@@ -107,6 +128,7 @@ class Symbols:
         """The sizes for which the answers to the questions on one axis hold."""
         self.env = _Watched(duck_shape=False)
         self.env.places, self.env.owed, self.env.ends, self.env.locate = [], [], {}, locate
+        self.env.texts = []
         self.locate = locate
         self.examples = examples(spans, fits, relations)
         self.names: dict[Any, Any] = {}

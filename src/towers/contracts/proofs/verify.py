@@ -110,7 +110,7 @@ def verify(
         _trace(module, worst.outcome),
         sum(coverage.runs for coverage in coverages),
         time.perf_counter() - start,
-        assumptions(prover.subject),
+        (*assumptions(prover.subject), *_texts_read(coverages)),
         reality.tried,
         reality.untried,
         tuple(reality.remarks),
@@ -273,6 +273,13 @@ def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
             texts.append(f"{name} is {' or '.join(map(repr, values))}")
     texts.append("the module is in training mode" if subject.instance.training else "the module is in eval mode")
     return (*texts, *read_beside(subject.instance))
+
+
+def _texts_read(coverages: Sequence[Coverage]) -> tuple[str, ...]:
+    """That no text of a size decides what is run, where one was made: it is a symbol's name in a proof."""
+    outcomes = [each for coverage in coverages for each in (*coverage.passed, *(open for open, _ in coverage.open))]
+    readers = dict.fromkeys(text for outcome in outcomes for text in outcome.texts)
+    return (f"no text of a size decides what is run (made in {' and '.join(readers)})",) if readers else ()
 
 
 def _contracts(coverages: Sequence[Coverage], findings: Sequence[Finding]) -> tuple[ContractVerdict, ...]:
