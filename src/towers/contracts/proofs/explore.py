@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
 from typing import Any, cast
@@ -55,6 +55,11 @@ class Coverage:
         outcomes = [*self.passed, *self.failed, *(outcome for outcome, _ in self.open)]
         outcomes = outcomes or [Outcome(self.case, self.whole)]
         return max(outcomes, key=lambda outcome: sum(not span.single for span in outcome.spans.values()))
+
+    def ended(self) -> "Coverage":
+        """What is known now, where the time is over; runs that have not ended do not change it any more."""
+        left = (Outcome(self.case, self.whole), OUT_OF_TIME)
+        return replace(self, passed=[*self.passed], failed=[*self.failed], open=[*self.open, left])
 
 
 Run = Callable[[Spans, Relations], Outcome]

@@ -4,7 +4,7 @@ import inspect
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, islice, product
 from math import prod
 from operator import itemgetter
@@ -63,6 +63,8 @@ class RealityCheck:
         self.seconds = seconds
         self.search_until = search_until
         """When the search for a condition ends at the latest, as time.perf_counter counts."""
+        self.seen: list[tuple[Case, Trial]] = []
+        """Every real run in the usual dtype."""
         self.reality.untried = self.trials.refused()
 
     def confirm(self, finding: Finding, case: Case) -> bool:
@@ -204,9 +206,15 @@ class RealityCheck:
         if text not in self.reality.remarks:
             self.reality.remarks.append(text)
 
-    def close(self) -> Reality:
+    def trials_of(self, case: Case) -> list[Trial]:
+        """The real runs of a case."""
+        return [trial for of, trial in self.seen if of is case]
+
+    def close(self, *, out_of_time: bool = False) -> Reality:
         """The result, with the reason if not all sizes were tried."""
-        reality = self.reality
+        reality = replace(self.reality, remarks=[*self.reality.remarks])
+        if out_of_time and reality.tried == 0 and reality.untried is None:
+            reality.untried = "a real run took longer than the time limit"
         if reality.untried is None and reality.tried < reality.planned:
             reality.untried = f"tried at {reality.tried} of {reality.planned} sizes"
         return reality
@@ -224,6 +232,8 @@ class RealityCheck:
         trial = self.trials.run(case, sizes, turn, dtype)
         self.slowest = max(self.slowest, time.perf_counter() - start)
         self.reality.tried += dtype is None
+        if trial is not None and dtype is None:
+            self.seen.append((case, trial))
         return trial
 
     def _affordable(self, case: Case, sizes: Mapping[str, int]) -> bool:

@@ -1,6 +1,7 @@
 """What real runs make of a verdict: it stands, it is failed at a size, or it holds under a condition that is proven."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -37,16 +38,14 @@ def settle(
     broken, narrow = _differences(finding, table)
     mixed = {trial.error is None for trial in table} == {True, False}
     if broken or narrow or (finding.verdict in ("failed", "not provable") and mixed):
-        table, guesses = supposed(check, case, table, coverage.whole, finding.guesses)
-        everywhere = finding.verdict == "proven"  # on symbols: then under each condition too
+        before = replace(finding)
+        _refute(finding, broken, narrow)  # which stands if the time is over before a condition is found
+        table, guesses = supposed(check, case, table, coverage.whole, before.guesses)
+        everywhere = before.verdict == "proven"  # on symbols: then under each condition too
         guess = next((each for each in guesses if everywhere or prover.proves(coverage, each)), None)
         if guess is not None:
+            finding.message, finding.place = before.message, before.place
             _claim(finding, guess.texts, broken)
-        elif broken:
-            _fail(finding, broken)
-        elif narrow:
-            finding.verdict, finding.conditions = "failed", ()
-            finding.message += f" (no condition was found that is exact: it holds at {narrow[0].at} too)"
     if check.reality.untried is not None:
         return
     if finding.verdict == "proven":
@@ -55,6 +54,11 @@ def settle(
             _fail(finding, [trial])
     if not few and finding.verdict == "proven":
         check.dtypes(case, _admitted(coverage))
+
+
+def settle_by(table: Sequence[Trial], finding: Finding) -> None:
+    """Compare what a finding claims with the real runs that there were before the time was over."""
+    _refute(finding, *_differences(finding, table))
 
 
 def _differences(finding: Finding, table: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
@@ -80,6 +84,14 @@ def _claim(finding: Finding, conditions: Sequence[str], broken: Sequence[Trial])
     finding.conditions = tuple(conditions)
     if broken:
         finding.message, finding.place = broken[0].message, f"{broken[0].at} (a real run)"
+
+
+def _refute(finding: Finding, broken: Sequence[Trial], narrow: Sequence[Trial]) -> None:
+    if broken:
+        _fail(finding, broken)
+    elif narrow:
+        finding.verdict, finding.conditions = "failed", ()
+        finding.message += f" (no condition was found that is exact: it holds at {narrow[0].at} too)"
 
 
 def _fail(finding: Finding, broken: Sequence[Trial]) -> None:

@@ -1,6 +1,5 @@
 """One run of a module on symbolic sizes: what came out, what every boundary saw, and what torch had to ask."""
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -83,7 +82,6 @@ class _Run:
         self.paths = {id(part): path for path, part in named_parts(module).items()}
         self.inside: list[nn.Module] = []
         self.outcome = Outcome(case, spans, relations)
-        self.thread = threading.get_ident()
         self.hooks = [
             hook
             for part in module.modules()

@@ -4,7 +4,6 @@ import copy
 import random
 import re
 import sys
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from towers.contracts.errors import ShapeContractError, ValueContractError
 from towers.contracts.proofs.copies import real_copy
 from towers.contracts.proofs.shape_rules import OnDevice
 from towers.contracts.proofs.symbolic_inputs import Case
+from towers.contracts.proofs.time_limit import root_thread
 
 Given = Mapping[str, Callable[[tuple[int, ...]], Any]]
 """Values that the user makes: for an argument's name a function of the shape."""
@@ -310,13 +310,13 @@ def as_if_nothing_ran() -> Generator[None]:
 
 
 class _Silent:
-    """A text stream that drops what one thread writes and passes on what others do."""
+    """A text stream that drops what one thread, and those that work for it, write, and passes on what others do."""
 
     def __init__(self, inner: Any) -> None:
-        self.inner, self.thread = inner, threading.get_ident()
+        self.inner, self.thread = inner, root_thread()
 
     def write(self, text: str) -> int:
-        return len(text) if threading.get_ident() == self.thread else self.inner.write(text)
+        return len(text) if root_thread() == self.thread else self.inner.write(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import Literal
 
-from towers.contracts.proofs.explore import Coverage
+from towers.contracts.proofs.explore import OUT_OF_TIME, Coverage
 from towers.contracts.proofs.outcome import Outcome
 from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.relations import Relations, turned
@@ -66,6 +66,11 @@ def judged(coverage: Coverage) -> Finding:
     elif coverage.passed and (general or not _everywhere(worst.spans, coverage.whole)):
         found.verdict, found.conditions = "holds if", _conditions(coverage, general)
     return found
+
+
+def unjudged(coverage: Coverage) -> Finding:
+    """The verdict where even judging took too long."""
+    return Finding("not provable", coverage.case.label, (), OUT_OF_TIME, "", coverage.first, coverage.runs)
 
 
 def without_half_truths(findings: Sequence[Finding]) -> None:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,15 +23,15 @@ from towers.contracts.proofs.outcome import Outcome, Step
 from towers.contracts.proofs.outside import Outside
 from towers.contracts.proofs.proof import ContractVerdict, Port, Proof, ShapeTrace, TraceRow
 from towers.contracts.proofs.ranges import Span, Spans
-from towers.contracts.proofs.reality import SECONDS, SHARE, RealityCheck
+from towers.contracts.proofs.reality import SECONDS, SHARE, Reality, RealityCheck
 from towers.contracts.proofs.relations import Relations
-from towers.contracts.proofs.settle import settle
+from towers.contracts.proofs.settle import settle, settle_by
 from towers.contracts.proofs.stateful import earlier_sizes
 from towers.contracts.proofs.symbolic_inputs import Case, ModuleSubject, read_subject
 from towers.contracts.proofs.symbolic_run import run
-from towers.contracts.proofs.time_limit import OutOfTime, time_limit
+from towers.contracts.proofs.time_limit import Abandoned, OutOfTime, ask, limited, sooner, within
 from towers.contracts.proofs.trials import Given, as_if_nothing_ran
-from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, Guess, judged, without_half_truths
+from towers.contracts.proofs.verdicts import WORST_FIRST, Finding, Guess, judged, unjudged, without_half_truths
 from towers.contracts.signature import several
 from towers.contracts.specs import tensors
 
@@ -60,7 +61,9 @@ def verify(
         args, kwargs: inputs to use in place of made ones; the sizes of tensors do not matter where the contract
             names their axes. Tensors in a list, a dataclass or another record keep their sizes: it holds for those.
         where: further conditions on axes, as `contract` takes them: "time % 2 == 0".
-        seconds: the time limit of proof and real runs together. A proof that is not done by then is "not provable".
+        seconds: the time limit of proof and real runs together. A proof that is not done by then is "not provable". The
+            module runs in a thread of its own, with torch's modes and the context variables of this one. A call into C
+            that does not return is left to that thread; one that never lets another thread run cannot be left.
         values: for the name of an argument a function of its shape that makes its values for the real runs.
 
     Raises:
@@ -74,27 +77,13 @@ def verify(
     """
     uninteresting_files()  # torch imports much for it when it is first called: an interrupted import leaves ruins
     start = time.perf_counter()
-    seconds *= WITHIN
+    end, seconds = start + seconds, seconds * WITHIN
     check_seconds = max(min(SECONDS, seconds / 4), SHARE * seconds)
-    with _one_at_a_time, as_if_nothing_ran():
-        prover = _Prover(module, several(where, "verify: where"), args, kwargs, start + seconds)
-        coverages: list[Coverage] = []
-        cases = prover.subject.cases()
-        usual = [at for at, case in enumerate(cases) if not (case.members or case.options)]
-        for case in cases:
-            coverages.append(
-                prover.cover_within(case, prover.until - check_seconds - time.perf_counter(), PATIENCE * seconds)
-            )
-        findings = [judged(coverage) for coverage in coverages]
-        check = RealityCheck(module, values or {}, check_seconds, prover.until)
-        try:
-            with time_limit(max(seconds - (time.perf_counter() - start), 4 * check_seconds)):
-                for at, (coverage, finding) in enumerate(zip(coverages, findings, strict=True)):
-                    main = at in (usual[0], usual[-1])
-                    settle(check, prover, coverage, finding, few=not main, share=1 / (len(findings) - at))
-        except OutOfTime:
-            check.reality.untried = "a real run took longer than the time limit"
-        reality = check.close()
+    with nullcontext() if limited() else _one_at_a_time, as_if_nothing_ran():
+        prover = _prover_within(module, several(where, "verify: where"), args, kwargs, start + seconds)
+        coverages = prover.cover_all(prover.until - check_seconds, PATIENCE * seconds)
+        findings, reality = _settled(prover, coverages, values or {}, check_seconds, end)
+        prover.outside.put_back()
         without_half_truths(findings)
     worst = min(findings, key=lambda finding: WORST_FIRST.index(finding.verdict))
     assert worst.outcome is not None
@@ -118,13 +107,54 @@ def verify(
 
 
 WITHIN = 0.95
-"""The share of the time limit after which the work ends: an operation of torch cannot be interrupted."""
+"""The share of the time limit after which the work is asked to end; at the limit it is left behind."""
 
 PATIENCE = 0.15
 """After this share of the time, the search for more failures ends where one is known: the rest is for conditions."""
 
 _one_at_a_time = threading.RLock()
 """Proofs of two threads wait for each other: what each puts back in the end must be what it found."""
+
+
+def _prover_within(
+    module: nn.Module, where: Sequence[str], args: Sequence[Any], kwargs: dict[str, Any], until: float
+) -> "_Prover":
+    try:
+        return within(until - time.perf_counter(), lambda: _Prover(module, where, args, kwargs, until))
+    except OutOfTime:
+        kind = type(module).__name__
+        raise ValueError(f"{kind}: verify runs a copy, and copying took longer than the time limit") from None
+
+
+def _settled(
+    prover: "_Prover", coverages: Sequence[Coverage], values: Given, seconds: float, end: float
+) -> tuple[list[Finding], Reality]:
+    """The findings after the reality check, which has `seconds`, and a search for conditions; all ends by `end`."""
+    checks: list[RealityCheck] = []
+    findings: list[Finding] = []
+    settled = 0
+    usual = [at for at, coverage in enumerate(coverages) if not (coverage.case.members or coverage.case.options)]
+
+    def work() -> None:
+        nonlocal settled
+        findings.extend(map(judged, coverages))
+        checks.append(RealityCheck(prover.subject.instance, values, seconds, prover.until))
+        for at, (coverage, finding) in enumerate(zip(coverages, findings, strict=True)):
+            main = at in (usual[0], usual[-1])
+            settle(checks[0], prover, coverage, finding, few=not main, share=1 / (len(findings) - at))
+            settled += 1
+
+    try:
+        within(end - time.perf_counter(), work)
+        return findings, checks[0].close()
+    except OutOfTime:
+        judgements = [replace(finding) for finding in findings]  # whatever has not ended may still change its own
+        judgements += [unjudged(coverage) for coverage in coverages[len(judgements) :]]
+        if not checks:
+            return judgements, Reality(untried="copying it took longer than the time limit")
+        for coverage, finding in list(zip(coverages, judgements, strict=True))[settled:]:
+            settle_by(checks[0].trials_of(coverage.case), finding)
+        return judgements, checks[0].close(out_of_time=True)
 
 
 def trace(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwargs: Any) -> ShapeTrace:
@@ -167,8 +197,8 @@ class _Prover:
         kwargs: dict[str, Any],
         until: float = float("inf"),
     ) -> None:
-        self.until = until
-        """When the time limit passes, as time.perf_counter counts."""
+        self.until, self.abandoned = until, False
+        """When the time limit passes, as time.perf_counter counts; whether a run is left that could not be ended."""
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.fake.cache_enabled = False  # no two runs have the same symbols
         self.emptied = Emptied(module, self.fake)
@@ -191,22 +221,38 @@ class _Prover:
         finally:
             self.outside.put_back()
 
-    def cover_within(
-        self, case: Case, seconds: float, patience: float = float("inf"), relations: Relations = ()
-    ) -> Coverage:
-        """All runs of a case, until the time limit; `patience`: how long it goes on once a failure is known."""
-        coverage = Coverage(case, case.spans())
+    def cover_all(self, until: float, patience: float) -> list[Coverage]:
+        """All runs of all cases, until the time limit; `patience`: how long a case goes on once a failure is known."""
+        coverages = [Coverage(case, case.spans()) for case in self.subject.cases()]
+        done = 0
+
+        def work() -> None:
+            nonlocal done
+            for coverage in coverages:
+                self.cover(coverage, time.perf_counter() + patience)
+                done += 1
+
         try:
-            with time_limit(max(seconds, 0.0)):
-                one = partial(self.run, case)
-                explore(coverage, one, relations, time.perf_counter() + patience)
-                if coverage.failed and not coverage.passed and not coverage.open:
-                    try_numbers_told(coverage, one)
-                if coverage.passed and not coverage.failed and coverage.first.keeps:
-                    self.call_again(coverage)
+            within(until - time.perf_counter(), work)
+        except OutOfTime as error:
+            self.abandoned = isinstance(error, Abandoned)
+            coverages = [each if at < done else each.ended() for at, each in enumerate(coverages)]
+        return coverages
+
+    def cover(self, coverage: Coverage, patience: float, relations: Relations = ()) -> None:
+        """All runs of a case, as far as the time limit allows; none beside one that could not be ended."""
+        try:
+            if self.abandoned:
+                raise OutOfTime
+            ask()
+            one = partial(self.run, coverage.case)
+            explore(coverage, one, relations, patience)
+            if coverage.failed and not coverage.passed and not coverage.open:
+                try_numbers_told(coverage, one)
+            if coverage.passed and not coverage.failed and coverage.first.keeps:
+                self.call_again(coverage)
         except OutOfTime:
-            coverage.open.append((Outcome(case, coverage.whole), OUT_OF_TIME))
-        return coverage
+            coverage.open.append((Outcome(coverage.case, coverage.whole), OUT_OF_TIME))
 
     def proves(self, coverage: Coverage, guess: Guess) -> bool:
         """Whether a case is proven under further conditions, or under each alternative of them."""
@@ -215,7 +261,9 @@ class _Prover:
             subject = replace(self.subject, assumed=(*self.subject.assumed, *conditions))
             try:
                 case = replace(coverage.case, subject=subject)
-                narrowed = self.cover_within(case, self.until - time.perf_counter(), 0.0, relations)
+                narrowed = Coverage(case, case.spans())
+                with sooner(self.until - time.perf_counter()):
+                    self.cover(narrowed, 0.0, relations)
             except ValueError:
                 return False
             coverage.runs += narrowed.runs
