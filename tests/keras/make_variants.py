@@ -1,8 +1,9 @@
 """Makes variants.zip: two towers as people write them, saved by Keras in each of its formats.
 
 Needs keras and jax, which the tests do not: `KERAS_BACKEND=jax python make_variants.py FOLDER`. Beside each network its
-inputs and its output lie in NAME.npz. The files of variants.zip were made by Keras 3.15.1 with jax 0.10.2. No file of
-Keras 1, and none with CuDNNLSTM, could be made: test_keras.py writes them after the published layouts.
+inputs and its output lie in NAME.npz. The files of variants.zip were made by Keras 3.15.1 with jax 0.10.2, and those
+that begin with keras2 by make_keras2_variants.py. No file of Keras 1, and none with CuDNNLSTM, could be made:
+test_keras.py writes them after the published layouts.
 """
 
 import sys
@@ -140,7 +141,22 @@ def no_pool():
     return keras.Model([left, right], head(*lstm))
 
 
-NETWORKS = (sizes, right_first, shared_layers, shared_model, nested_sequential, conv1d, embedding, hard_sigmoid, lambdas, no_bias, operators, logits, channels, no_pool)  # fmt: skip
+def head_model():
+    states = keras.Input((HIDDEN,))
+    scores = keras.Model(states, layers.Dense(1, "sigmoid")(layers.Dense(3, "relu")(states)))
+    left, right = inputs()
+    return keras.Model([left, right], scores(layers.Subtract()([tower(left), tower(right, squeeze=4)])))
+
+
+def dict_inputs():
+    eins, zwei = keras.Input((None, WIDTH, 1), name="eins"), keras.Input((None, WIDTH, 1), name="zwei")
+    difference = keras.Model({"a": eins, "b": zwei}, layers.Subtract()([tower(eins), tower(zwei)]))
+    left, right = keras.Input((None, WIDTH, 1), name="left"), keras.Input((None, WIDTH, 1), name="also_right")
+    scores = layers.Dense(1, "sigmoid")(layers.Dense(3, "relu")(difference({"b": right, "a": left})))
+    return keras.Model({"left": left, "also_right": right}, {"score": scores})
+
+
+NETWORKS = (sizes, right_first, shared_layers, shared_model, nested_sequential, conv1d, embedding, hard_sigmoid, lambdas, no_bias, operators, logits, channels, no_pool, head_model, dict_inputs)  # fmt: skip
 
 
 def save(make, folder: Path) -> None:
@@ -153,7 +169,11 @@ def save(make, folder: Path) -> None:
     given = [
         rng.integers(0, 20, shape) if len(shape) == 2 else rng.normal(size=shape).astype("float32") for shape in shapes
     ]
-    output = np.asarray(model(given))[:, 0]
+    if make is dict_inputs:
+        given = list(reversed(given))  # model.inputs has the order of names
+        output = np.asarray(model(dict(zip(("left", "also_right"), given, strict=True)))["score"])[:, 0]
+    else:
+        output = np.asarray(model(given))[:, 0]
     left, right = (array.reshape(*array.shape[:2], -1) for array in (reversed(given) if make is right_first else given))
     name = make.__name__
     np.savez(folder / f"{name}.npz", left=left, right=right, output=output)

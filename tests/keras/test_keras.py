@@ -30,7 +30,8 @@ from towers.keras.recognise import recognise
 
 VARIANTS = Path(__file__).parent / "variants.zip"
 NAMES = ("sizes", "right_first", "shared_layers", "shared_model", "nested_sequential", "conv1d", "embedding",
-         "hard_sigmoid", "lambdas", "no_bias", "operators", "logits", "channels", "no_pool")  # fmt: skip
+         "hard_sigmoid", "lambdas", "no_bias", "operators", "logits", "channels", "no_pool",
+         "head_model", "dict_inputs", "keras2_shared", "keras2_sequential", "keras2_pair")  # fmt: skip
 LAMBDAS = {"lambdas": {"sqNone": "squeeze"}}
 SHARED_FILES = ("model.keras", "model.keras2.h5", "model.keras3.h5", "model.weights.h5", "model.keras2.weights.h5")
 
@@ -82,7 +83,7 @@ def test_an_unpacked_folder_is_read_too(variants, tmp_path):
 
 
 def test_what_is_shared_in_keras_is_shared_here(variants):
-    for name in ("shared_layers", "shared_model"):
+    for name in ("shared_layers", "shared_model", "keras2_shared"):
         model = towers.keras.load(variants / f"{name}.keras")
         assert model.left is model.right
     assert towers.keras.load(variants / "sizes.keras").right.words == 6
@@ -133,6 +134,19 @@ def test_load_warns_where_a_call_differs(variants, tmp_path):
     graph = read_graph(config, "a.h5")
     with pytest.raises(ValueError, match=r"Dropout.: was called with training=True, so that Keras 1 and 2 draw"):
         recognise(graph, {}, 2)
+
+
+def test_half_precision_in_keras_is_said(variants, tmp_path):
+    policies = ("mixed_float16", {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "mixed_bfloat16"}})
+    for policy, name in zip(policies, ("mixed_float16", "mixed_bfloat16"), strict=True):
+        path = changed(variants / "sizes.keras", tmp_path / f"{name}.keras", setting("lstm", "dtype", policy))
+        with pytest.warns(
+            UserWarning, match=rf"compute in half precision in Keras \({name}\), and here in the dtype of"
+        ):
+            towers.keras.load(path)
+        with pytest.warns(UserWarning, match=rf"'lstm' .*half precision in Keras \({name}\)") as caught:
+            towers.keras.convert_layer(path, "lstm")
+        assert [entry.filename for entry in caught] == [__file__]
 
 
 def test_what_is_loaded_is_in_evaluation(tmp_path):
@@ -417,8 +431,10 @@ REFUSED = {
     "a registered class": (lambda layers, config: layers["lstm"].update(registered_name="mine>LSTM"), "never imported"),
     "TorchModuleWrapper": (kind("lstm", "TorchModuleWrapper"), "TorchModuleWrapper.: has no place there"),
     "TFSMLayer": (kind("conv2d", "TFSMLayer"), "TFSMLayer.: has no place there"),
-    "mask": (kind("reshape", "Masking"), "Masking.: has no place there"),
+    "Masking": (kind("reshape", "Masking"), "Masking.: has no place there"),
     "a tower that is fed twice": (lambda layers, config: layers["subtract"]["inbound_nodes"][0]["args"][0].__setitem__(1, layers["subtract"]["inbound_nodes"][0]["args"][0][0]), "feeds both towers"),
+    "mask": (lambda layers, config: layers["lstm"]["inbound_nodes"][0]["kwargs"].update(mask=layers["squeeze"]["inbound_nodes"][0]["args"]), "'lstm' .LSTM.: has 2 inputs, mask among them"),
+    "another output": (lambda layers, config: config["config"].update(output_layers=[["lstm", 0, 1]]), "output 1 of layer 'lstm' is used"),
     "no layer of the name": (lambda layers, config: config["config"].update(output_layers=[["nothing", 0, 0]]), "no layer 'nothing'"),
     "a circle": (lambda layers, config: layers["conv2d"].update(inbound_nodes=layers["squeeze"]["inbound_nodes"]), "circle|has no place|Conv2D"),
     "no Functional": (lambda layers, config: config.update(class_name="Evil", registered_name=None), "holds a Evil"),
@@ -441,6 +457,46 @@ def test_weights_alone_need_like(variants):
         towers.keras.load(variants / "sizes.weights.h5", like=TwoTowers())
     with pytest.raises(ValueError, match=r"left tower has vector_width 12, like has 300"):
         towers.keras.load(variants / "sizes.keras", like=TwoTowers())
+
+
+def moved(file, source: str, target: str):
+    file.move(source, target)
+
+
+def renamed(file, *places: str):
+    """Two layers with the names of each other."""
+    groups = [file[f"{place}/vars"].attrs for place in places]
+    names = [attrs["name"] for attrs in groups]
+    for attrs, name in zip(groups, reversed(names), strict=True):
+        attrs["name"] = name
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("nested_sequential", lambda file: moved(file, "layers/sequential_1", "layers/functional"),
+         "which of layers/functional/layers/conv2d and layers/sequential/layers/conv2d belongs to the left tower"),
+        ("sizes", lambda file: moved(file, "layers/lstm_1", "layers/functional/layers/lstm"),
+         "which of layers/functional/layers/lstm and layers/lstm belongs to the left tower"),
+        ("sizes", lambda file: renamed(file, "layers/conv2d", "layers/conv2d_1"),
+         "come in the order conv2d_1, conv2d and lstm, lstm_1: which of them are one tower"),
+        ("sizes", lambda file: moved(file, "layers/conv2d_1", "right"),
+         r"1 layers of the kind Conv \(conv2d\); like has 2; right belong to a class of its own"),
+        ("sizes", lambda file: replaced("layers/dense/vars/0", data=np.zeros((1, 2, 3, 4, 5), "i1"))(file),
+         r"1 layers of the kind Dense \(dense_1\); like has 2; other layers: dense"),
+    ],
+    ids=["a model of another class", "one inside a model", "another depth", "a class of its own", "quantized"],
+)  # fmt: skip
+def test_weights_alone_whose_towers_cannot_be_told_apart_are_refused(variants, tmp_path, name, change, message):
+    path = tmp_path / "a.weights.h5"
+    shutil.copy(variants / f"{name}.weights.h5", path)
+    like = towers.keras.load(variants / f"{name}.keras")
+    towers.keras.load(path, like=like)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(ValueError, match=message) as caught:
+        towers.keras.load(path, like=like)
+    assert str(path) in str(caught.value)
 
 
 def test_a_lambda_is_read_by_the_users_word_only(variants, tmp_path):
@@ -613,6 +669,13 @@ def test_archives_that_are_none_say_what_they_lack(variants, tmp_path):
     (tmp_path / "e.keras").write_bytes(b"hello")
     with pytest.raises(ValueError, match=r"neither a \.keras file"):
         towers.keras.load(tmp_path / "e.keras")
+    (tmp_path / "a.json").write_bytes(content["config.json"])
+    with pytest.raises(ValueError, match=r"a\.json: is JSON: a network without its weights \(to_json\), or the list"):
+        towers.keras.load(tmp_path / "a.json")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"saved: is a SavedModel of TensorFlow, which is read by Keras only"):
+        towers.keras.load(tmp_path / "saved")
     with pytest.raises(FileNotFoundError):
         towers.keras.load(tmp_path / "f.keras")
     with h5py.File(tmp_path / "g.h5", "w") as file:

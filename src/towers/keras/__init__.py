@@ -28,8 +28,9 @@ def load(
     Args:
         path: the file.
         like: for a file of weights alone, a TwoTowers of its sizes; its towers are taken in the order of the layers in
-            the file, and what it says of training (dropout, requires_grad) is taken over. Beside another file it must
-            agree with what the file says.
+            the file, and what it says of training (dropout, requires_grad) is taken over. That order is the depth of
+            the layers in Keras: towers with other numbers of layers are refused where names show that they are mixed.
+            Beside another file it must agree with what the file says.
         lambdas: what Lambda layers do, by their names: "squeeze", "expand_dims" or "subtract". Their code is not read.
 
     Raises:
@@ -42,8 +43,8 @@ def load(
     Warns:
         UserWarning: a training that goes on would differ from Keras's: the network has regularizers, constraints, or
             dropout in another place than on the difference, which are left out. Or a call differs: the file's first
-            input is the right sentence, its network ends without a sigmoid, or dropout was called with training=True,
-            which is refused in files of Keras 1 and 2.
+            input is the right sentence, its network ends without a sigmoid, its layers compute in half precision
+            (mixed_float16), or dropout was called with training=True, which is refused in files of Keras 1 and 2.
 
     >>> import tempfile
     >>> from towers import TwoTowers, keras
@@ -164,7 +165,8 @@ def convert_layer(path: str | PathLike[str], name: str) -> nn.Module:
             behind Masking or Embedding(mask_zero=True), whose masks are not carried over.
 
     Warns:
-        UserWarning: the layer has an activation, which is not part of PhraseConv or nn.Linear.
+        UserWarning: the layer has an activation, which is not part of PhraseConv or nn.Linear, or computes in half
+            precision in Keras (mixed_float16).
 
     >>> import tempfile
     >>> from towers import TwoTowers, keras

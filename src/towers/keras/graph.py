@@ -1,12 +1,13 @@
 """The layers of a network in a Keras config, of any version, and who feeds whom: as plain data, by names in JSON alone.
 
 Keras 1 and 2 write a call as `[[name, call, output, {}], …]`, Keras 3 as `{"args": […], "kwargs": {…}}` with tensors
-inside. A model inside a model is a graph inside a graph.
+inside. A model inside a model is a graph inside a graph. Keras 1 and 2 count its calls from 1, for its call 0 is the
+one that made it; Keras 3 does so only in the list of a network's outputs.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, cast
 
@@ -43,6 +44,7 @@ class Layer:
         calls: where it is used.
         graph: its own layers, if it is a model.
         saved: where `.weights.h5` of Keras 3 has its numbers, such as "layers/conv2d_1".
+        paths: where its arrays lie, of a layer in a file of weights alone.
         model: the outermost model that it is inside of, None for a layer of the network itself.
         trainable: False where it is frozen, or a model that it is inside of.
     """
@@ -53,6 +55,7 @@ class Layer:
     calls: list[Call] = field(default_factory=list[Call])
     graph: "Graph | None" = None
     saved: str = ""
+    paths: tuple[str, ...] = ()
     model: "Layer | None" = None
     trainable: bool = True
 
@@ -62,11 +65,15 @@ class Layer:
 
 @dataclass(eq=False)
 class Graph:
-    """A model: its layers by name in the order of the file, where it begins and ends."""
+    """A model: its layers by name in the order of the file, where it begins and ends.
+
+    `by_name` says that the sentences are given in a dict: then no input is the first.
+    """
 
     layers: dict[str, Layer]
     inputs: list[Source]
     outputs: list[Source]
+    by_name: bool = False
 
     def all_layers(self) -> Iterator[Layer]:
         """Every layer that is no model, those of models inside too, in the order of the file."""
@@ -121,10 +128,32 @@ def _graph(model: Json, saved: str, depth: int, *, trainable: bool) -> Graph:
         layers[layer.name] = layer
     if kind == "Sequential":
         return _sequence(layers)
-    for entry, layer in zip(entries, layers.values(), strict=True):
-        layer.calls = [_call(node) for node in entry.get("inbound_nodes", ())]
+    nodes = [entry.get("inbound_nodes", ()) for entry in entries]
+    for layer, own in zip(layers.values(), nodes, strict=True):
+        layer.calls = [_call(node) for node in own]
     ends = cast("Json", settings)
-    return Graph(layers, _ends(ends["input_layers"]), _ends(ends["output_layers"]))
+    outputs = _ends(ends["output_layers"])
+    outputs = _counted_from_0(layers, outputs, calls_too=not any(_is_of_keras_3(node) for own in nodes for node in own))
+    return Graph(layers, _ends(ends["input_layers"]), outputs, isinstance(ends["input_layers"], dict))
+
+
+def _counted_from_0(layers: dict[str, Layer], outputs: list[Source], *, calls_too: bool) -> list[Source]:
+    """The outputs of a model with the calls of models inside counted from 0; `calls_too`: and, in place, all inputs.
+
+    Every call in a file is used by another, so a model's are counted from 1 if one has their number.
+    """
+    calls = [call for layer in layers.values() for call in layer.calls] if calls_too else []
+    models = {name: len(layer.calls) for name, layer in layers.items() if layer.graph is not None}
+    used = {*outputs, *(source for call in calls for source in call.inputs)}
+    later = {source.layer for source in used if models.get(source.layer) == source.call}
+
+    def counted(sources: Iterable[Source]) -> list[Source]:
+        return [Source(source.layer, source.call - (source.layer in later)) for source in sources]
+
+    if calls_too and later:
+        for layer in layers.values():
+            layer.calls = [replace(call, inputs=tuple(counted(call.inputs))) for call in layer.calls]
+    return counted(outputs)
 
 
 def _kind(entry: Json) -> str:
@@ -196,26 +225,45 @@ def _own_input_shape(layer: Layer) -> object:
 
 
 def _ends(entries: Any) -> list[Source]:
-    """`[["lstm", 0, 0], …]`, or one of them alone."""
+    """`[["lstm", 0, 0], …]`, one of them alone, or a dict of them, whose order is that of its names."""
+    if isinstance(entries, dict):
+        return [_source(entry) for entry in _by_name(cast("Json", entries))]
     if entries and isinstance(entries[0], str):
         entries = [entries]
     return [_source(entry) for entry in entries]
 
 
+def _by_name(entries: Json) -> list[Any]:
+    """What is given in a dict goes to the input of its name, in whatever order it was written."""
+    return [entries[name] for name in sorted(entries)]
+
+
 def _source(entry: Any) -> Source:
     name, call, output = entry[:3]
-    if type(name) is not str or type(call) is not int or output != 0:
+    if type(name) is not str or type(call) is not int or type(output) is not int:
         raise _Refused(f"a tensor is {str(entry)[:100]}; [name, call, 0] belongs there")
+    if output != 0:
+        raise _Refused(
+            f"output {output} of layer {name[:80]!r} is used; layers of two towers have one output, also the LSTM "
+            "(return_state=False)"
+        )
     return Source(name, call)
 
 
+def _is_of_keras_3(node: Any) -> bool:
+    return isinstance(node, dict) and not {"args", "kwargs"}.isdisjoint(cast("Json", node))
+
+
 def _call(node: Any) -> Call:
+    if isinstance(node, dict) and not _is_of_keras_3(cast("Json", node)):
+        node = _by_name(cast("Json", node))
     if isinstance(node, dict):
         entry = cast("Json", node)
         given = cast("Json", entry.get("kwargs", {}))
         tensors = tuple(name for name, value in given.items() if list(_tensors(value)))
         options = {name: value for name, value in given.items() if name not in tensors}
-        return Call((*_tensors(entry.get("args", [])), *_tensors(given)), options, tensors)
+        named_ones = (source for value in given.values() for source in _tensors(value))
+        return Call((*_tensors(entry.get("args", [])), *named_ones), options, tensors)
     if node and isinstance(node[0], str):
         node = [node]
     inputs: list[Source] = []
@@ -244,7 +292,7 @@ def _tensors(value: Any) -> Iterator[Source]:
         if entry.get("class_name") == "__keras_tensor__":
             yield _source(entry["config"]["keras_history"])
         else:
-            for inner in entry.values():
+            for inner in _by_name(entry):
                 yield from _tensors(inner)
     elif isinstance(value, list):
         for inner in cast("list[Any]", value):

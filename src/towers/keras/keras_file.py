@@ -17,6 +17,8 @@ _CONFIG_BYTES = 64 * _MIB
 _LARGEST_RATIO = 100
 """How far a compressed member may expand; below 64 MiB it may always. Keras itself stores members as they are."""
 
+_OF_TENSORFLOW = ' is read by Keras only: save the network from there with model.save("NAME.keras")'
+
 Json = dict[str, Any]
 
 
@@ -69,6 +71,8 @@ def open_keras(path: str | PathLike[str]) -> KerasFile:
     """
     path = Path(path)
     if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            raise ValueError(f"{path}: is a SavedModel of TensorFlow, which{_OF_TENSORFLOW}")
         return _archive(fspath(path), lambda member, limit: _from_folder(path, member, limit))
     with path.open("rb") as file:
         start = file.read(8)
@@ -82,9 +86,13 @@ def open_keras(path: str | PathLike[str]) -> KerasFile:
             ) from None
     if start == b"\x89HDF\r\n\x1a\n":
         return _hdf5(fspath(path), path.read_bytes())
+    if start[:1] == b"{":
+        raise ValueError(
+            f"{path}: is JSON: a network without its weights (to_json), or the list of files of weights in several "
+            'parts (max_shard_size); save it in one file with model.save("NAME.keras")'
+        )
     raise ValueError(
-        f"{path}: is neither a .keras file (a zip) nor HDF5 (.h5); a SavedModel or a checkpoint of TensorFlow is read "
-        'by Keras only: save the network from there with model.save("NAME.keras")'
+        f"{path}: is neither a .keras file (a zip) nor HDF5 (.h5); a checkpoint of TensorFlow{_OF_TENSORFLOW}"
     )
 
 

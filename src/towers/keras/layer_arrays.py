@@ -75,6 +75,8 @@ def weights_of(file: KerasFile) -> Fetch:
 
 def weight_paths(file: KerasFile, layer: Layer) -> list[str]:
     """Where the arrays of a layer lie in the file."""
+    if layer.paths:
+        return list(layer.paths)
     if not file.legacy:
         return saved_paths(file, layer.saved, layer.name)
     if layer.model is None:

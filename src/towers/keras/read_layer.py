@@ -13,7 +13,7 @@ from towers.keras.keras_file import KerasFile, open_keras
 from towers.keras.layer_arrays import Fetch, read_conv, read_dense, read_lstm, weight_paths, weights_of
 from towers.keras.masks import mask_of
 from towers.keras.read_network import as_tensors
-from towers.keras.settings import check_settings, gates, has_bias, setting, size
+from towers.keras.settings import check_settings, gates, has_bias, mixed_policy, setting, size
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
 
@@ -35,6 +35,11 @@ def read_layer(path: str | PathLike[str], name: str) -> nn.Module:
     try:
         if layer.kind in ("LSTM", "CuDNNLSTM", "Bidirectional"):
             _refuse_mask(layer, mask_of(graph, layer))
+        if policy := mixed_policy(layer):
+            warnings.warn(
+                f"{layer}: computes in half precision in Keras ({policy}), and here in the dtype of its numbers",
+                stacklevel=3,
+            )
         return _convert(file, layer)
     except ValueError as error:
         if str(error).startswith(file.name):

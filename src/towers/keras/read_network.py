@@ -212,10 +212,11 @@ def _plan_of_weights(file: KerasFile, like: TwoTowers | None) -> NetworkPlan:
             found[_kind_of(shapes)].append(layer)
     for kind, count in zip(KINDS, (len(towers), len(towers), 2, 0), strict=True):
         if len(found[kind]) != count:
-            names = ", ".join(layer.name for layer in found[kind]) or "none"
             raise ValueError(
-                f"{file.name}: has {len(found[kind])} layers of the kind {kind} ({names}); like has {count}"
+                f"{file.name}: has {len(found[kind])} layers of the kind {kind} ({_names(found[kind])}); like has "
+                f"{count}{_what_else(file, found['other'])}"
             )
+    _refuse_unknown_order(file, found["Conv"], found["LSTM"])
     plans = [_plan_like(*those) for those in zip(towers, found["Conv"], found["LSTM"], strict=True)]
     remark = f"weights alone: {found['Conv'][0].name} and {found['LSTM'][0].name} were taken for the left tower"
     dense, logit = found["Dense"]
@@ -234,12 +235,9 @@ def _plan_like(tower: Tower, conv: Layer, lstm: Layer) -> TowerPlan:
 
 def _layers_with_weights(file: KerasFile) -> Iterator[tuple[Layer, list[tuple[int, ...]]]]:
     """Every layer that has arrays, with their shapes, in the order of the network."""
-    if file.legacy:
-        names = file.hdf5.texts(file.legacy_root, "layer_names") or []
-        found = [(Layer("?", name, {}), legacy_paths(file, name)) for name in names]
-    else:
-        found = list(_saved_layers(file, ""))
-    for layer, paths in found:
+    found = list(_legacy_layers(file) if file.legacy else _saved_layers(file, ""))
+    for layer in found:
+        paths = layer.paths
         shapes = [file.hdf5.shape(path) for path in paths]
         if None in shapes:
             raise file.hdf5.damaged(paths[shapes.index(None)], "holds no numbers")
@@ -256,7 +254,22 @@ def _layers_with_weights(file: KerasFile) -> Iterator[tuple[Layer, list[tuple[in
             yield layer, real
 
 
-def _saved_layers(file: KerasFile, place: str, depth: int = 0) -> Iterator[tuple[Layer, list[str]]]:
+def _legacy_layers(file: KerasFile) -> Iterator[Layer]:
+    """Every layer of a file of Keras 1 or 2. A model is one entry there: its layers are told apart by their names."""
+    for name in file.hdf5.texts(file.legacy_root, "layer_names") or []:
+        paths = legacy_paths(file, name)
+        parts: dict[str, list[str]] = {}
+        for path in paths:
+            parts.setdefault(path.rpartition("/")[0], []).append(path)
+        if len(parts) == 1 or any("/forward_" in f"/{part}" for part in parts):  # of Bidirectional
+            yield Layer("?", name, {}, paths=tuple(paths))
+            continue
+        start = len(f"{file.legacy_root}/{name}/".replace("//", "/"))
+        for part, own in parts.items():
+            yield Layer("?", part[start:].partition("/")[0], {}, saved=f"{name}/", paths=tuple(own))
+
+
+def _saved_layers(file: KerasFile, place: str, depth: int = 0) -> Iterator[Layer]:
     """Every layer of a file of Keras 3, those of inner models in the place of their model."""
     for name in sorted(file.hdf5.names(f"{place}layers"), key=_natural):
         inside = f"{place}layers/{name}"
@@ -264,7 +277,43 @@ def _saved_layers(file: KerasFile, place: str, depth: int = 0) -> Iterator[tuple
             yield from _saved_layers(file, f"{inside}/", depth + 1)
         else:
             said = file.hdf5.text(f"{inside}/vars", "name")
-            yield Layer("?", said or name, {}, saved=inside), saved_paths(file, inside, None)
+            yield Layer("?", said or name, {}, saved=inside, paths=tuple(saved_paths(file, inside, None)))
+
+
+def _refuse_unknown_order(file: KerasFile, *kinds: list[Layer]) -> None:
+    """The first layer of each kind must be of the same tower, which a file of weights alone does not say itself.
+
+    Keras 3 counts layers class by class, so that two of different classes are in no order. Each kind has the order of
+    the layers' depths, so that a tower with more layers can be the first in one and the second in the other: then the
+    names that Keras gives by itself, counted as the layers are made, disagree.
+    """
+    for kind in kinds:
+        classes = {tuple(_natural(step)[0] for step in layer.saved.split("/")) for layer in kind}
+        if len(classes) > 1 and not file.legacy:
+            places = " and ".join(layer.saved for layer in kind)
+            raise ValueError(
+                f"{file.name}: which of {places} belongs to the left tower is not in a file of weights alone; save the "
+                "network in one file with its config (.keras)"
+            )
+    pairs = [[_natural(layer.name) for layer in kind] for kind in kinds if len(kind) == 2]
+    if len({first[1] < second[1] for first, second in pairs if first[0] == second[0]}) > 1:
+        names = " and ".join(_names(kind) for kind in kinds)
+        raise ValueError(
+            f"{file.name}: its layers come in the order {names}: which of them are one tower is not in a file of "
+            "weights alone; save the network in one file with its config (.keras)"
+        )
+
+
+def _names(layers: list[Layer]) -> str:
+    return ", ".join(layer.name for layer in layers) or "none"
+
+
+def _what_else(file: KerasFile, other: list[Layer]) -> str:
+    """For a refusal: what else is in a file of weights alone."""
+    groups = {"layers", "optimizer", "vars", "_layer_checkpoint_dependencies"}
+    own = [] if file.legacy else [name for name in file.hdf5.names("/") if name not in groups]
+    said = f"; other layers: {_names(other)}" if other else ""
+    return said + (f"; {', '.join(own)[:200]} belong to a class of its own, which is not read" if own else "")
 
 
 def _natural(name: str) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from towers.keras.settings import (
     check_settings,
     gates,
     is_ints,
+    mixed_policy,
     one_of,
     setting,
     size,
@@ -111,6 +112,7 @@ class _Reading:
             raise ValueError(f"{left.conv} and {left.lstm}: the towers share one and not the other; share both or none")
         self._note_sides(left, right)
         self._note_draws(self.graph, always=False)
+        self._note_precision()
         for layer in self.graph.all_layers():
             if only := training_only(layer):
                 self.training.append(f"{layer}: {', '.join(only)}: acts in training only, and is not carried over")
@@ -129,9 +131,20 @@ class _Reading:
     def _note_sides(self, left: TowerPlan, right: TowerPlan) -> None:
         order = [source.layer for source in self.graph.inputs]
         names = (left.source.name, right.source.name)
-        if all(name in order for name in names) and order.index(names[0]) > order.index(names[1]):
+        if (
+            not self.graph.by_name
+            and all(name in order for name in names)
+            and order.index(names[0]) > order.index(names[1])
+        ):
             self.called.append(
                 f"the file's first input, {names[1]!r}, is the right sentence: left is what Subtract subtracts from"
+            )
+
+    def _note_precision(self) -> None:
+        if mixed := sorted({name for layer in self.graph.all_layers() if (name := mixed_policy(layer))}):
+            self.called.append(
+                f"layers compute in half precision in Keras ({', '.join(mixed)}), and here in the dtype of their "
+                "numbers: results differ in the third digit"
             )
 
     def _note_draws(self, graph: Graph, *, always: bool) -> None:
@@ -181,7 +194,8 @@ class _Reading:
 
     def _before(self, step: _Step) -> _Step:
         if len(step.call.inputs) != 1:
-            raise ValueError(f"{step.layer}: has {len(step.call.inputs)} inputs; one belongs there")
+            given = f", {', '.join(step.call.named)} among them" if step.call.named else ""
+            raise ValueError(f"{step.layer}: has {len(step.call.inputs)} inputs{given}; one belongs there")
         return self._produced(step.frame, step.call.inputs[0])
 
     def _past_identities(self, step: _Step) -> _Step:

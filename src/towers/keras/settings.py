@@ -5,7 +5,7 @@ name, never ignored.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 from towers.keras.graph import Json, Layer
 
@@ -183,6 +183,14 @@ def gates(lstm: Layer, major: int | None) -> str:
 def has_bias(layer: Layer) -> bool:
     """Whether a layer has a bias: `use_bias`, in Keras 1 `bias`."""
     return bool(setting(layer, "use_bias", "bias", default=True))
+
+
+def mixed_policy(layer: Layer) -> str | None:
+    """The dtype policy of a layer that computes in another dtype than that of its numbers, such as "mixed_float16"."""
+    policy: Any = layer.config.get("dtype")
+    if isinstance(policy, dict):
+        policy = cast("Json", cast("Json", policy).get("config") or {}).get("name")
+    return policy if isinstance(policy, str) and policy.startswith("mixed_") else None
 
 
 def training_only(layer: Layer) -> Json:
