@@ -334,6 +334,66 @@ def test_a_layer_keeps_its_gates(tmp_path, version, gates):
     torch.testing.assert_close(one(words)[0], kept(words)[0][..., :3], rtol=0, atol=1e-6)
 
 
+def test_layers_of_a_model_inside_are_found_by_their_names(variants, tmp_path):
+    shutil.copy(variants / "nested_sequential.h5", tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        inside = next(layer for layer in config["config"]["layers"] if layer["class_name"] == "Sequential")
+        frozen = next(layer for layer in inside["config"]["layers"] if layer["class_name"] == "Conv2D")
+        frozen["config"]["trainable"] = False
+        file.attrs["model_config"] = json.dumps(config)
+        attrs = file[f"model_weights/{inside['config']['name']}"].attrs
+        names = list(attrs["weight_names"])
+        attrs["weight_names"] = names[2:] + names[:2]  # as Keras does: what is frozen comes last
+    found, wanted = towers.keras.load(tmp_path / "a.h5"), towers.keras.load(variants / "nested_sequential.h5")
+    for name, value in wanted.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+    assert not_trained(found) == ["left.conv.weight", "left.conv.bias"]
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        group = file[f"model_weights/{inside['config']['name']}"]
+        for number, name in enumerate(names):
+            group[str(number)] = group[name][()]
+        group.attrs["weight_names"] = [str(number) for number in range(len(names))]
+    with pytest.raises(ValueError, match=r"has 5 arrays, none of them named after layer 'conv2d' .*is frozen"):
+        towers.keras.load(tmp_path / "a.h5")
+
+
+def test_states_and_other_outputs_beside_a_layer_change_nothing(variants, tmp_path):
+    def with_state(layers, config):
+        layers["lstm"]["config"]["return_state"] = True
+
+    def used(layers, config):
+        with_state(layers, config)
+        config["config"]["output_layers"] = [["dense_1", 0, 0], ["lstm", 0, 2]]
+
+    wanted = towers.keras.load(variants / "sizes.keras")
+    found = towers.keras.load(changed(variants / "sizes.keras", tmp_path / "a.keras", with_state))
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), wanted.parameters(), strict=True))
+    path = changed(variants / "sizes.keras", tmp_path / "b.keras", used)
+    assert torch.equal(towers.keras.convert_layer(path, "lstm").weight_hh_l0, wanted.left.lstm.weight_hh_l0)
+    with pytest.raises(ValueError, match="has 2 outputs"):
+        towers.keras.load(path)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_a_kernel_that_is_narrower_than_a_word_is_no_phrase(variants, tmp_path, ending):
+    def wider(layers, config):
+        layers["conv2d"]["build_config"]["input_shape"][2] = 13
+
+    if ending == ".keras":
+        path = changed(variants / "sizes.keras", tmp_path / "a.keras", wider)
+    else:
+        path = shutil.copy(variants / "sizes.h5", tmp_path / "a.h5")
+        with h5py.File(path, "r+") as file:
+            config = json.loads(file.attrs["model_config"])
+            config["config"]["layers"][0]["config"]["batch_shape"][2] = 13
+            file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(
+        ValueError, match=r"'conv2d' .Conv2D.: its kernel is 12 wide, its input 13; a phrase takes whole"
+    ):
+        towers.keras.convert_layer(path, "conv2d")
+
+
 MASKED = r"may be given the mask of layer '{}' .*lengths= says where"
 
 
@@ -434,7 +494,7 @@ REFUSED = {
     "Masking": (kind("reshape", "Masking"), "Masking.: has no place there"),
     "a tower that is fed twice": (lambda layers, config: layers["subtract"]["inbound_nodes"][0]["args"][0].__setitem__(1, layers["subtract"]["inbound_nodes"][0]["args"][0][0]), "feeds both towers"),
     "mask": (lambda layers, config: layers["lstm"]["inbound_nodes"][0]["kwargs"].update(mask=layers["squeeze"]["inbound_nodes"][0]["args"]), "'lstm' .LSTM.: has 2 inputs, mask among them"),
-    "another output": (lambda layers, config: config["config"].update(output_layers=[["lstm", 0, 1]]), "output 1 of layer 'lstm' is used"),
+    "another output": (lambda layers, config: config["config"].update(output_layers=[["lstm", 0, 1]]), "'lstm' .LSTM.: its output 1 is used, such as a state of return_state=True"),
     "no layer of the name": (lambda layers, config: config["config"].update(output_layers=[["nothing", 0, 0]]), "no layer 'nothing'"),
     "a circle": (lambda layers, config: layers["conv2d"].update(inbound_nodes=layers["squeeze"]["inbound_nodes"]), "circle|has no place|Conv2D"),
     "no Functional": (lambda layers, config: config.update(class_name="Evil", registered_name=None), "holds a Evil"),

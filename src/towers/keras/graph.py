@@ -18,10 +18,11 @@ _DEEPEST = 8
 
 @dataclass(frozen=True)
 class Source:
-    """Where an input of a call comes from: a layer's call."""
+    """Where an input of a call comes from: a layer's call, and which of its outputs."""
 
     layer: str
     call: int
+    output: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Layer:
         graph: its own layers, if it is a model.
         saved: where `.weights.h5` of Keras 3 has its numbers, such as "layers/conv2d_1".
         paths: where its arrays lie, of a layer in a file of weights alone.
+        input_shape: of its first call with the batch, if the file says it.
         model: the outermost model that it is inside of, None for a layer of the network itself.
         trainable: False where it is frozen, or a model that it is inside of.
     """
@@ -56,6 +58,7 @@ class Layer:
     graph: "Graph | None" = None
     saved: str = ""
     paths: tuple[str, ...] = ()
+    input_shape: tuple[object, ...] = ()
     model: "Layer | None" = None
     trainable: bool = True
 
@@ -131,6 +134,7 @@ def _graph(model: Json, saved: str, depth: int, *, trainable: bool) -> Graph:
     nodes = [entry.get("inbound_nodes", ()) for entry in entries]
     for layer, own in zip(layers.values(), nodes, strict=True):
         layer.calls = [_call(node) for node in own]
+    _note_shapes(layers)
     ends = cast("Json", settings)
     outputs = _ends(ends["output_layers"])
     outputs = _counted_from_0(layers, outputs, calls_too=not any(_is_of_keras_3(node) for own in nodes for node in own))
@@ -148,12 +152,21 @@ def _counted_from_0(layers: dict[str, Layer], outputs: list[Source], *, calls_to
     later = {source.layer for source in used if models.get(source.layer) == source.call}
 
     def counted(sources: Iterable[Source]) -> list[Source]:
-        return [Source(source.layer, source.call - (source.layer in later)) for source in sources]
+        return [replace(source, call=source.call - (source.layer in later)) for source in sources]
 
     if calls_too and later:
         for layer in layers.values():
             layer.calls = [replace(call, inputs=tuple(counted(call.inputs))) for call in layer.calls]
     return counted(outputs)
+
+
+def _note_shapes(layers: dict[str, Layer]) -> None:
+    """What an InputLayer gives to a layer: Keras 2 does not say it a second time."""
+    for layer in layers.values():
+        before = layers.get(layer.calls[0].inputs[0].layer) if layer.calls and layer.calls[0].inputs else None
+        if not layer.input_shape and before is not None and before.kind == "InputLayer":
+            given = before.config.get("batch_shape", before.config.get("batch_input_shape"))
+            layer.input_shape = tuple(cast("list[object]", given)) if isinstance(given, list) else ()
 
 
 def _kind(entry: Json) -> str:
@@ -182,7 +195,11 @@ def _layer(entry: Json, saved: str, counts: dict[str, int], depth: int, trainabl
     place = f"{saved}layers/{saved_name(kind, counts)}"
     graph = _graph(entry, f"{place}/", depth + 1, trainable=trainable) if kind in MODELS else None
     own = cast("Json", settings) if graph is None else {}
-    return Layer(kind, name, own, graph=graph, saved=place, trainable=trainable and _is_trainable(settings))
+    built: Any = entry.get("build_config")
+    given: Any = cast("Json", built).get("input_shape") if isinstance(built, dict) else None
+    shape = tuple(cast("list[object]", given)) if isinstance(given, list) else ()
+    trainable = trainable and _is_trainable(settings)
+    return Layer(kind, name, own, graph=graph, saved=place, input_shape=shape, trainable=trainable)
 
 
 def saved_name(kind: str, counts: dict[str, int]) -> str:
@@ -215,6 +232,7 @@ def _sequence(layers: dict[str, Layer]) -> Graph:
         first.calls = [Call((), {})]
     for before, name in pairwise(names):
         layers[name].calls = [Call((Source(before, 0),), {})]
+    _note_shapes(layers)
     return Graph(layers, [Source(names[0], 0)], [Source(names[-1], 0)])
 
 
@@ -242,12 +260,7 @@ def _source(entry: Any) -> Source:
     name, call, output = entry[:3]
     if type(name) is not str or type(call) is not int or type(output) is not int:
         raise _Refused(f"a tensor is {str(entry)[:100]}; [name, call, 0] belongs there")
-    if output != 0:
-        raise _Refused(
-            f"output {output} of layer {name[:80]!r} is used; layers of two towers have one output, also the LSTM "
-            "(return_state=False)"
-        )
-    return Source(name, call)
+    return Source(name, call, output)
 
 
 def _is_of_keras_3(node: Any) -> bool:

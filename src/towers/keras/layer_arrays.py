@@ -111,13 +111,15 @@ def _paths_inside(file: KerasFile, layer: Layer, model: Layer) -> list[str]:
     paths, start = legacy_paths(file, model.name), 0
     inner = list(model.graph.all_layers()) if model.graph else []
     counts = [_count(each) for each in inner]
-    if sum(counts) != len(paths):
-        raise ValueError(f"{file.hdf5.name}: {model} has {len(paths)} arrays; {sum(counts)} belong there")
-    if len({each.config.get("trainable", True) for each, count in zip(inner, counts, strict=True) if count}) > 1:
-        raise ValueError(
-            f"{file.hdf5.name}: {model} has frozen layers beside others, whose arrays are in another order in such a "
-            "file; save the network as .keras"
-        )
+    frozen = {each.config.get("trainable", True) for each, count in zip(inner, counts, strict=True) if count}
+    if sum(counts) != len(paths) or len(frozen) > 1:  # those that are frozen are the last ones
+        named = [path for path in paths if layer.name in path.split("/")[:-1]]
+        if not named and _count(layer):
+            raise ValueError(
+                f"{file.hdf5.name}: {model} has {len(paths)} arrays, none of them named after {layer}; without names "
+                f"{sum(counts)} in the order of its layers, none of which is frozen, belong there"
+            )
+        return named
     for each, count in zip(inner, counts, strict=True):
         if each is layer:
             return paths[start : start + count]

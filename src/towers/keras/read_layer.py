@@ -30,7 +30,7 @@ def read_layer(path: str | PathLike[str], name: str) -> nn.Module:
     found = [layer for layer in layers if layer.name == name]
     if len(found) != 1:
         names = ", ".join(layer.name for layer in layers if layer.kind in CONVERTED)
-        raise ValueError(f"{file.name}: has {len(found)} layers {name!r}; it has {names[:500]}")
+        raise ValueError(f"{file.name}: has {len(found)} layers {name!r}; it has {names[:500] or 'none to convert'}")
     (layer,) = found
     try:
         if layer.kind in ("LSTM", "CuDNNLSTM", "Bidirectional"):
@@ -95,9 +95,9 @@ def _conv(file: KerasFile, layer: Layer) -> nn.Module:
     width = 1
     for axis in shape[1:-1]:
         width *= axis
-    built: Any = cast("Any", layer.config.get("build_config") or {}).get("input_shape")
-    if built is not None and layer.kind.endswith("2D") and built[2] != shape[1]:
-        raise ValueError(f"{layer}: its kernel is {shape[1]} wide, its input {built[2]}; a phrase takes whole vectors")
+    if len(layer.input_shape) == len(shape) == 4 and layer.input_shape[2] != shape[1]:
+        wide = str(layer.input_shape[2])[:60]
+        raise ValueError(f"{layer}: its kernel is {shape[1]} wide, its input {wide}; a phrase takes whole vectors")
     if activation not in (None, "linear"):
         _warn_of_activation(layer, "PhraseConv")
     arrays = read_conv(weights_of(file), layer, shape[0], width, filters)

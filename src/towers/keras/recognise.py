@@ -172,6 +172,11 @@ class _Reading:
             layer = frame.graph.layers.get(source.layer)
             if layer is None:
                 raise ValueError(f"the network's config is damaged: it has no layer {source.layer!r}")
+            if source.output != 0:
+                raise ValueError(
+                    f"{layer}: its output {source.output} is used, such as a state of return_state=True; two towers "
+                    "have the first output of each layer alone"
+                )
             if layer.graph is not None:
                 call = self._call(layer, source)
                 if len(layer.graph.outputs) != 1:

@@ -81,7 +81,7 @@ _RECURRENT: dict[str, Rule] = {
     "go_backwards": one_of(False),
     "stateful": one_of(False),
     "time_major": one_of(False),
-    "return_state": one_of(False),
+    "return_state": None,
     "return_sequences": None,
     "unroll": None,
     "implementation": None,
