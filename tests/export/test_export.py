@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch.nn.utils import prune
 
 from towers import PairHead, Tower, TwoTowers
 from towers.answers import Model
@@ -356,7 +357,8 @@ def test_a_compiled_program_serves_every_size_and_asserts(tmp_path, name):
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
     replaced = TwoTowers()
     replaced.left.pool = torch.nn.Identity()
-    ruined = TwoTowers()
+    ruined, pruned = TwoTowers(), TwoTowers()
+    prune.l1_unstructured(pruned.dense, "weight", 0.5)
     ruined.logit.bias.data.fill_(torch.nan)
     for model, options, message in (
         (TwoTowers(), {"format": "tflite"}, "format is 'tflite'; one of onnx, torch, aoti"),
@@ -365,6 +367,17 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
         (replaced, {}, "left.pool was replaced by a Identity, for which there is no export"),
         (type("Own", (TwoTowers,), {})(), {}, "the model was replaced by a Own"),
         (ruined, {}, "logit.bias has a value that is not finite"),
+        (TwoTowers(device="meta"), {}, "left.conv.weight is on the meta device: it has no numbers"),
+        (
+            pruned,
+            {},
+            r"the model cannot be copied \(Only Tensors created .*: make weights that are computed, such as pru",
+        ),
+        (
+            TwoTowers(),
+            {"ids": True, "table": torch.zeros(1, 1).expand(1_800_000, 300)},
+            r"the table and the weights are 2\.2 GB; an ONNX file holds at most 2\.1 GB: leave the table outside",
+        ),
         (TwoTowers(), {"labels": Labels(classes=("a", "b"))}, "labels: classes has 2 names; the model has 1 outputs"),
         (TwoTowers(), {"labels": Labels(second_classes=("a",))}, "second_classes has 1 names; there is no second head"),
         (TwoTowers(), {"table": torch.zeros(3, 300)}, "table goes with ids=True"),

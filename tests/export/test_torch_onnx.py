@@ -124,6 +124,14 @@ def test_what_cannot_be_exported_is_refused(tmp_path, layer, text):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_an_opset_whose_operators_take_no_int64_is_refused(tmp_path):
+    words = (torch.randn(2, 4, 3),)
+    with pytest.raises(ValueError, match=r"exported to ONNX from opset 12 on \(opset_version is 11\)"):
+        torch.onnx.export(RaggedLSTM(3, 5).eval(), words, tmp_path / "a.onnx", dynamo=False, opset_version=11)
+    torch.onnx.export(RaggedLSTM(3, 5).eval(), words, tmp_path / "b.onnx", dynamo=False, opset_version=12)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_dynamo_exporter_shows_why_it_is_refused(tmp_path):

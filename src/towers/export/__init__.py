@@ -37,6 +37,9 @@ EXPORTED = frozenset(
 _CLOSE = 1e-4
 """How much a file may differ, beside the largest value of the output, or beside 1."""
 
+_LARGEST_ONNX = (1 << 31) - (1 << 20)
+"""The limit of protobuf, less 1 MiB for everything that is no number."""
+
 Runner = Callable[[Batch], tuple[Tensor, ...]]
 
 
@@ -110,9 +113,9 @@ def export(
         OSError: the file cannot be written.
         TypeError: `model` is neither TwoTowers nor a RaggedLSTM.
         ValueError: the format is none of the three, the path ends otherwise, the model or the table is not float32 or
-            not finite, widths differ, a layer or a forward was replaced, an option is not one of this kind of model,
-            ONNX has no such LSTM, there are not as many classes as outputs, no C++ compiler was found, or file and
-            model differ.
+            not finite, widths differ, a layer or a forward was replaced, the model cannot be copied, an option is not
+            one of this kind of model, ONNX has no such LSTM, the table is too large for an ONNX file, there are not as
+            many classes as outputs, no C++ compiler was found, or file and model differ.
 
     >>> import tempfile
     >>> from towers import TwoTowers
@@ -134,7 +137,7 @@ def export(
     if not isinstance(model, TwoTowers | RaggedLSTM):  # pyright: ignore[reportUnnecessaryIsInstance]
         more = ": give its network" if isinstance(getattr(model, "network", None), TwoTowers) else ""
         raise TypeError(f"model is {type(model).__name__}; TwoTowers and RaggedLSTM are exported{more}")
-    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    model = _copied(model)
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise ValueError(f"{name} is {parameter.dtype}; files are float32: model.float() first")
@@ -146,6 +149,9 @@ def export(
         interface = LSTMInterface(model, states)
     else:
         _check_towers(model, ids, table, states)
+        if format == "onnx" and table is not None:
+            _check_size(model, table)
+        _check_finite(table)
         _check_labels(model, labels)
         if words is not None and (table is None or len(words) != len(table)):
             rows = "there is no table" if table is None else f"the table has {len(table)} rows"
@@ -164,6 +170,31 @@ def export(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Exported(path, tuple(interface.inputs()), tuple(interface.outputs()), difference)
+
+
+def _copied(model: TwoTowers | RaggedLSTM) -> TwoTowers | RaggedLSTM:
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(f"{name} is on the meta device: it has no numbers; load them first")
+    try:
+        model = copy.deepcopy(model)
+    except RuntimeError as error:
+        reason = str(error).split(". ")[0][:200]
+        raise ValueError(
+            f"the model cannot be copied ({reason}): make weights that are computed, such as pruned ones, parameters "
+            "first (torch.nn.utils.prune.remove)"
+        ) from None
+    return model.cpu().eval().requires_grad_(False)
+
+
+def _check_size(model: TwoTowers, table: Tensor) -> None:
+    """All numbers are in one ONNX file, which is one message of protobuf."""
+    size = 4 * (table.numel() + sum(parameter.numel() for parameter in model.parameters()))
+    if size > _LARGEST_ONNX:
+        raise ValueError(
+            f"the table and the weights are {size / 1e9:.1f} GB; an ONNX file holds at most {_LARGEST_ONNX / 1e9:.1f} "
+            "GB: leave the table outside (table=None, --table outside), take fewer words, or format torch"
+        )
 
 
 def _check_lstm(lstm: RaggedLSTM, format: Format, words: bool) -> None:
@@ -190,6 +221,9 @@ def _check_towers(model: TwoTowers, ids: bool, table: Tensor | None, states: boo
         raise ValueError(f"table is {tuple(table.shape)}; (vocabulary, {model.left.vector_width}) belongs there")
     if table is not None and table.dtype != torch.float32:
         raise ValueError(f"table is {table.dtype}; float32 belongs there")
+
+
+def _check_finite(table: Tensor | None) -> None:
     if table is not None and len(rows := (~table.isfinite().all(1)).nonzero()):
         many = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
         raise ValueError(f"table has {many} with a number that is not finite, the first is row {int(rows[0])}")

@@ -117,6 +117,9 @@ def _in_order(parameter: Tensor) -> Tensor:
     return torch.cat([i, o, f, g])
 
 
+_LOWEST_OPSET = 12
+
+
 class _Recorded(torch.autograd.Function):
     """The operator for the older exporter, which asks `symbolic` what to write; the numbers are not used."""
 
@@ -127,6 +130,11 @@ class _Recorded(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g: Any, attributes: dict[str, Any], *inputs: Any) -> Any:
+        if g.opset < _LOWEST_OPSET:
+            raise ValueError(
+                f"RaggedLSTM is exported to ONNX from opset {_LOWEST_OPSET} on (opset_version is {g.opset}): operators "
+                "before take no int64"
+            )
         kinds = {int: "i", list: "f"}
         named = {
             f"{name}_{'s' if name == 'activations' else kinds[type(value)]}": value
