@@ -13,6 +13,9 @@ from beartype.vale import Is
 from jaxtyping import AbstractDtype, AnnotationError, jaxtyped
 from torch import Tensor, nn
 
+from towers.contracts.annotations import read_annotation
+from towers.contracts.specs import holds_tensors
+
 KINDS = (
     "Float",
     "Float",
@@ -281,6 +284,10 @@ def record(rng: Random, trouble: float, depth: int) -> Piece:
     parts = [tensor(rng, trouble / 2, rank=1) if "self" in part.uses else part for part in parts]
     if any("self" in part.uses or "{k}" in part.uses for part in parts):  # a field's `self` is the record
         return tensor(rng, trouble, kind="Float", rank=0)
+    if not any(holds_tensors(read_annotation(part.hint, None)) for part in parts):  # is checked by its type alone
+        parts.append(tensor(rng, trouble / 2))
+        if "self" in parts[-1].uses or "{k}" in parts[-1].uses:
+            return tensor(rng, trouble, kind="Float", rank=0)
     kind = make_dataclass("Drawn", [(f"field_{at}", part.hint) for at, part in enumerate(parts)])
 
     def make(rng: Random, sizes: Sizes) -> Any:
@@ -304,7 +311,10 @@ def validated(rng: Random, trouble: float) -> Piece:
 
     def make(rng: Random, sizes: Sizes) -> Any:
         value = inner.make(rng, sizes)
-        return torch.empty(value.shape, dtype=value.dtype) if type(value) is Tensor else value
+        if type(value) not in (Tensor, nn.Parameter):
+            return value
+        real = torch.empty(value.shape, dtype=value.dtype)
+        return nn.Parameter(real, requires_grad=False) if isinstance(value, nn.Parameter) else real
 
     return Piece(hint, hint, make, inner.uses)
 

@@ -1,5 +1,6 @@
 """Dataclasses under the decorator: the arguments of `__init__` that are no fields, then every field, with one set of axes."""
 
+import gc
 import typing
 from dataclasses import InitVar, dataclass, field
 from typing import ClassVar, Final
@@ -159,3 +160,29 @@ def test_what_belongs_to_the_class_is_no_field_when_it_is_written_as_text():
     assert first(Kept(f(2), f(2))).shape == (2,)
     with pytest.raises(ShapeContractError, match=r"self.weights: batch is 3; expected 2"):
         Kept(f(2), f(3))
+
+
+def test_a_dataclass_leaves_nothing_to_collect():
+    def make() -> type:
+        @contract
+        @dataclass
+        class Kept:
+            n: int
+            x: Float[Tensor, "n"]
+
+        Kept(3, f(3))
+        return Kept
+
+    make()
+    gc.collect()
+    gc.disable()
+    try:
+        kept = make()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert [each for each in gc.garbage if isinstance(each, type)] == []
+        assert kept is not None
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

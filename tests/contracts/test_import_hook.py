@@ -143,6 +143,58 @@ def test_the_rest_is_left_alone(package):
     assert LAYERS.splitlines()[layers.double.__wrapped__.__code__.co_firstlineno - 1].startswith("def double")
 
 
+MADE = '''
+"""Classes that become dataclasses without the decorator."""
+import dataclasses
+from jaxtyping import Float
+from torch import Tensor
+
+class Record:
+    def __init_subclass__(cls):
+        dataclasses.dataclass(cls)
+
+class Made(type):
+    def __new__(kind, name, bases, names):
+        return dataclasses.dataclass(super().__new__(kind, name, bases, names))
+
+class Pair(Record):
+    left: Float[Tensor, "n"]
+    right: Float[Tensor, "n"]
+
+class Square(metaclass=Made):
+    sides: Float[Tensor, "n n"]
+
+@dataclasses.dataclass
+class Base:
+    x: Float[Tensor, "n"]
+
+class Inherits(Base):
+    count = 0
+    def __init__(self):
+        Inherits.count += 1
+        super().__init__("no tensor")
+'''
+
+
+def test_classes_that_a_base_or_a_metaclass_makes_dataclasses(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "made.py").write_text(MADE)
+    with install("made"):
+        made = importlib.import_module("made")
+    try:
+        assert made.Pair(torch.zeros(2), torch.zeros(2)).left.shape == (2,)
+        with pytest.raises(ShapeContractError, match="right"):
+            made.Pair(torch.zeros(2), torch.zeros(3))
+        with pytest.raises(ShapeContractError, match="sides"):
+            made.Square(torch.zeros(2, 3))
+        with pytest.raises(ShapeContractError, match="x"):
+            made.Inherits()
+        assert made.Inherits.count == 1
+        assert not hasattr(vars(made.Inherits)["__init__"], "__contract__")  # no dataclass of its own
+    finally:
+        del sys.modules["made"]
+
+
 def test_another_package_and_what_comes_after_remove_have_no_contracts(package):
     with install("strange", "strangers.other"):
         layers = importlib.import_module("strangers.layers")

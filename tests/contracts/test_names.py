@@ -263,3 +263,18 @@ def test_no_type_check_below_leaves_a_function_unchecked():
         return x
 
     assert function("anything") == "anything"
+
+
+def test_the_frames_of_an_annotation_that_raises_have_no_names_of_their_own():
+    """pytest asks each frame of a traceback for __tracebackhide__, and failed as a whole where every name was there."""
+
+    def two(x: Float[Tensor, "*one *two"]) -> None: ...
+
+    with pytest.raises(ValueError, match="variadic") as caught:
+        contract(two)
+    frames = [entry.frame for entry in caught.traceback]
+    spaces = [space for frame in frames for space in (frame.f_locals, frame.f_globals)]
+    assert not any("__tracebackhide__" in space for space in spaces)
+    for space in spaces:
+        with pytest.raises(KeyError):
+            space["__tracebackhide__"]

@@ -35,7 +35,9 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
 
     stricter                                      what jaxtyping lets through
     --------                                      ---------------------------
-    list[X], tuple[X, ...], dict[K, X]            checked whole, not one item by chance; axes are shared
+    list[X], tuple[X, ...], dict[K, X],           checked whole, not one item by chance; axes are shared. Iterable[X],
+    Sequence[X], Mapping[K, X], Iterable[X]       Reversible and Container where the value is a collection: an
+                                                  iterator would be used up
     fields of dataclasses, NamedTuples,           checked, and their axes shared, when they pass a contract;
     and TypedDicts                                a key too many is let through, as a type checker does
     a dataclass under @contract                   InitVars and the arguments of an own __init__ before, every field
@@ -61,7 +63,11 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     @no_type_check above @contract                below it, or checks("off", package)
     torch.fx.symbolic_trace                       its proxies have no sizes and pass unchecked
     torch.jit.trace                               the sizes of the example are checked, with torch's TracerWarning
-    Iterator and Callable of tensors              what they give is not looked at
+    Iterator, Generator and Callable of tensors   what they give is not looked at
+    a generator's arguments, at the call          before its first item: a contracted generator is a generator
+    text with an annotation that is no text       refused with ValueError when decorating: jaxtyping never reads it
+      of jaxtyping's, such as "*a *b"
+    install(…) where no shape is named            a function with `Tensor`, int and str alone is left unchecked
     assigning a field of a dataclass later        checked when it passes a contract
     what a record holds of its own class          checked by its type only, not by its fields
     torch.jit.script                              cannot read jaxtyping; what it has made stays as it is

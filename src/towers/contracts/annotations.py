@@ -115,12 +115,20 @@ def _read(hint: Any, value: str | None, root: str | None) -> Spec:
         keys, values = (read_annotation(item, None, root) for item in inner)
         return _unless_plain(hint, MappingSpec(cast(type, kind), keys, values))
     inner = tuple(item for item in inner if item is not Ellipsis)
-    listed = issubclass(kind, collections.abc.Collection) and not issubclass(kind, collections.abc.Mapping)
+    if kind is collections.abc.ItemsView and len(inner) == 2:
+        inner = (cast(Any, tuple)[inner],)
+    listed = kind in LOOKED_AT or (
+        issubclass(kind, collections.abc.Collection) and not issubclass(kind, collections.abc.Mapping)
+    )
     if listed and len(inner) == 1:
         return _unless_plain(hint, ItemsSpec(cast(type, kind), read_annotation(inner[0], None, root)))
     if any(isinstance(item, (list, tuple)) or holds_tensors(read_annotation(item, None, root)) for item in inner):
         return (PlainSpec(kind),)  # a Callable or an Iterator: its results cannot be checked without using it up
     return (PlainSpec(hint),)
+
+
+LOOKED_AT = (collections.abc.Iterable, collections.abc.Reversible, collections.abc.Container)
+"""Of these the items are checked where the value is a collection, and not where it would be used up."""
 
 
 def _read_their_tree(hint: Any, root: str | None) -> Spec:

@@ -126,7 +126,7 @@ class Check:
             for index, inner in enumerate(option.items):
                 self.check(f"{name}[{index}]", value[index], inner)
         elif isinstance(option, ItemsSpec):
-            for index, item in enumerate(value):
+            for index, item in enumerate(option.items(value)):
                 self.check(f"{name}[{index}]", item, option.item)
         elif isinstance(option, TreeSpec):
             for place, leaf in tree_leaves(value, option.leaf, name):

@@ -33,6 +33,8 @@ def compile_check(function: Callable[..., Any], signature: Signature) -> Any:
     later = is_async or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     source = _Source(signature, shares=not later and asks_for_axes(function))
     text = source.around(is_async=is_async)
+    if later and not is_async:
+        text = source.relayed(text, is_async=inspect.isasyncgenfunction(function))
     called = in_eager_mode(function, signature.name) if source.shares else function
     return _compiled(text, signature, {**source.space(), f"{source.mark}function": called})
 
@@ -124,6 +126,30 @@ class _Source:
                 "",
             ]
         )
+
+    def relayed(self, text: str, *, is_async: bool) -> str:
+        """The source of a generator around the check of one: who asks what kind of function it is has the right answer.
+
+        What is sent to it and thrown into it arrives, and it closes the other one.
+        """
+        mark, header = self.mark, self._header()
+        call = f"{mark}checked({', '.join(map(_passed, self.parameters))})"
+        lines = [f"    return (yield from {call})"]
+        if is_async:
+            lines = [
+                f"    {mark}inner = {call}",
+                "    try:",
+                f"        {mark}value = await {mark}inner.__anext__()",
+                "        while True:",
+                f"            try: {mark}sent = yield {mark}value",
+                "            except GeneratorExit: raise",
+                f"            except BaseException as {mark}error: {mark}value = await {mark}inner.athrow({mark}error)",
+                f"            else: {mark}value = await {mark}inner.asend({mark}sent)",
+                "    except StopAsyncIteration: return",
+                f"    finally: await {mark}inner.aclose()",
+            ]
+        plain = text.replace("def checked(", f"def {mark}checked(", 1)
+        return "\n".join([plain, f"{'async ' if is_async else ''}def checked({header}):", *lines, ""])
 
     def _shared(self) -> list[str]:
         """The line that shows the axes of the call to its body; what that binds is written for the result."""

@@ -5,7 +5,7 @@ import functools
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from types import CodeType, MethodType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
@@ -98,9 +98,12 @@ def contract_where_tensors(function: Any, scopes: list[CodeType]) -> Any:
 
     If its annotations cannot be read, it is returned unchanged, with a RuntimeWarning.
     """
-    if not inspect.isfunction(function) and not dataclasses.is_dataclass(function):
-        return function
-    return _enforce(function, Options(only_tensors=True), scopes)
+    own_fields = isinstance(function, type) and "__dataclass_fields__" in vars(function)
+    return (
+        _enforce(function, Options(only_tensors=True), scopes)
+        if own_fields or inspect.isfunction(function)
+        else function
+    )
 
 
 def _enforce(function: Any, options: Options, scopes: list[CodeType]) -> Any:
@@ -172,12 +175,27 @@ def _wrapped(function: Callable[P, R], names: Names, build: Callable[[Names | No
     # Like torch.compiler.assume_constant_result, which would import Dynamo: `make` is run, not traced.
     make.__dict__["_dynamo_marked_constant"] = True
 
-    @functools.wraps(function)
-    def later(*args: P.args, **kwargs: P.kwargs) -> R:
+    def call(*args: Any, **kwargs: Any) -> Any:
         make(args[0] if args and isinstance(args[0], (nn.Module, type)) else None)
         return later.__dict__["checked"](*args, **kwargs)
 
+    later: Any = functools.wraps(function)(_of_its_kind(function, call))
     return later
+
+
+def _of_its_kind(function: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call as a coroutine or a generator, where the function is one."""
+
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        return await call(*args, **kwargs)
+
+    def generated(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        inner: Generator[Any, Any, Any] = call(*args, **kwargs)
+        return (yield from inner)
+
+    if inspect.iscoroutinefunction(function):
+        return awaited
+    return generated if inspect.isgeneratorfunction(function) else call
 
 
 def _when_made(kind: type, options: Options, scopes: list[CodeType]) -> type:

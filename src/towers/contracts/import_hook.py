@@ -92,7 +92,7 @@ class _Loader(SourceFileLoader):
 
 
 class Decorating(ast.NodeTransformer):
-    """Adds the decorator `decorated`: the innermost one of a function, the outermost one of a dataclass."""
+    """Adds the decorator `decorated`: the innermost one of a function, the outermost one of a class."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
         """Decorate a function and the functions in it."""
@@ -107,10 +107,9 @@ class Decorating(ast.NodeTransformer):
     visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        """Decorate the methods of a class, and the class itself if it is a dataclass."""
+        """Decorate the methods of a class, and the class itself: its base may make it a dataclass."""
         self.generic_visit(node)
-        names = set(map(_last_name, node.decorator_list))
-        if "dataclass" in names and LEFT_ALONE.isdisjoint(names):
+        if LEFT_ALONE.isdisjoint(map(_last_name, node.decorator_list)):
             node.decorator_list.insert(0, _decorator(node))
         return node
 

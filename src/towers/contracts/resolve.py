@@ -162,6 +162,8 @@ class _Lookup(dict[str, Any]):
         """Whether a module may lack what it is asked for."""
 
     def __missing__(self, name: str) -> Any:
+        if name.startswith("__"):  # no annotation's: pytest asks a frame for __tracebackhide__
+            raise KeyError(name)
         found = self.find(name)
         return _Partly(found, self) if self.partly and isinstance(found, ModuleType) else found
 
@@ -200,7 +202,8 @@ class _Partly:
 
 def _resolved(hint: Any, names: Names, near: Mapping[str, Any], module: Mapping[str, Any], *, in_class: bool) -> Any:
     lookup, only = _Lookup(names, near, module), {"__annotations__": {"it": hint}}
-    holder: Any = type("Holder", (), only) if in_class else SimpleNamespace(**only)  # ClassVar stands in classes alone
+    in_class = in_class and isinstance(hint, str)  # a text that is ClassVar stands in classes alone
+    holder: Any = type("Holder", (), only) if in_class else SimpleNamespace(**only)
     try:
         try:
             return get_type_hints(holder, {}, lookup, include_extras=True)["it"]

@@ -1,8 +1,8 @@
 """What an annotation demands, as data: tensors with their axes, containers, records, and types without tensors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 
@@ -74,6 +74,15 @@ class ItemsSpec(Validated):
 
     kind: type
     item: "Spec"
+
+    @property
+    def once(self) -> bool:
+        """Whether a value may be one that can be gone through once only; such a one is left alone: `Iterable[X]`."""
+        return not issubclass(self.kind, Collection)
+
+    def items(self, value: Any) -> Iterable[Any]:
+        """The items of a value of this kind, as far as looking at them does not use them up."""
+        return cast(Iterable[Any], value) if isinstance(value, Collection) else ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Writes source that checks one value against the alternatives of its annotation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import Tensor
 
@@ -111,7 +111,8 @@ class ValueWriter:
         elif isinstance(option, ItemsSpec):
             writer.refuse_if(f"not {self._isinstance(value, option.kind)}")
             item = writer.local("item")
-            with writer.block(f"for {item} in {value}:"):
+            items = f"{value} if {self._isinstance(value, Collection)} else ()" if option.once else value
+            with writer.block(f"for {item} in {items}:"):
                 self.value(item, option.item)
         elif isinstance(option, TreeSpec):
             leaf, leaves = writer.local("leaf"), writer.given("_leaves", tree_leaves)
