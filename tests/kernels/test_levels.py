@@ -1,5 +1,6 @@
 """The levels of x86-64 beside each other: v3 and v4 give the same bits, and v2, which rounds more often, agrees with them."""
 
+import runpy
 from functools import lru_cache
 from pathlib import Path
 
@@ -105,3 +106,11 @@ def test_the_best_level_is_taken_where_none_is_asked_for():
     needed = {"v4": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}, "v3": {"avx2", "fma", "bmi2"}}
     best = next((level for level, features in needed.items() if features <= set(flags)), "v2")
     assert library.level() == f"x86-64-{best}"
+
+
+@pytest.mark.parametrize("level", ["v3", "v4"])
+def test_the_bits_are_those_of_other_machines(level: str):
+    """Of arm64 too, where the same file ran."""
+    script = runpy.run_path(str(Path(__file__).parents[2] / ".ci/native_runs.py"))
+    with at_level(level):
+        assert script["digest"]() == script["BITS"]
