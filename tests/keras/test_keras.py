@@ -840,6 +840,71 @@ def test_thousands_of_damaged_files(variants, tmp_path):
     check_damaged(variants, tmp_path, 3000, 2)
 
 
+OTHER_VALUES = [None, True, 0, 1, -1, 2, 3.5, 1 << 40, "", "x", [], {}, [[]], [0], ["a"], {"config": "x"},
+                {"config": None}, ["sequential", 2, 0], {"class_name": "__keras_tensor__"}]  # fmt: skip
+
+
+def places(value, path=()):
+    """Every place of a JSON value."""
+    yield path
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, entry in entries:
+        yield from places(entry, (*path, name))
+
+
+def with_other_values(config: dict, rng: random.Random) -> dict:
+    """One to three entries are gone, are other values, or are those of another place."""
+    config = copy.deepcopy(config)
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        path, other = (rng.choice([place for place in places(config["config"]) if place]) for _ in range(2))
+        holder = config["config"]
+        for name in path[:-1]:
+            holder = holder[name]
+        value = config["config"]
+        for name in other:
+            value = value[name]
+        how = rng.choice(["gone", "value", "value", "place"])
+        if how == "gone":
+            del holder[path[-1]]
+        else:
+            holder[path[-1]] = copy.deepcopy(rng.choice(OTHER_VALUES) if how == "value" else value)
+    return config
+
+
+def refusal(read, path: Path) -> str | None:
+    """What a reader says against a file."""
+    try:
+        read(path)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def check_other_values(variants, tmp_path, count, seed):
+    rng, refused = random.Random(seed), 0
+    names = ("keras2_shared", "nested_sequential", "dict_inputs", "embedding")
+    sources = [members(variants / f"{name}.keras") for name in names]
+    configs = [json.loads(source["config.json"]) for source in sources]
+    layers = [lambda path, name=name: towers.keras.convert_layer(path, name) for name in ("lstm", "conv1d", "conv2d")]
+    warnings.simplefilter("ignore", UserWarning)  # pytest undoes it
+    for number in range(count):
+        config = json.dumps(with_other_values(configs[number % 4], rng)).encode()
+        path = written(tmp_path / "a.keras", sources[number % 4] | {"config.json": config})
+        told = [text for read in (towers.keras.load, *layers) if (text := refusal(read, path)) is not None]
+        assert all(str(path) in text and len(text) < 2500 for text in told), told
+        refused += len(told)
+    assert count < refused < 4 * count
+
+
+def test_a_config_of_other_values_is_one_clear_error_or_a_model(variants, tmp_path):
+    check_other_values(variants, tmp_path, 80, 1)
+
+
+@pytest.mark.slow
+def test_thousands_of_configs_of_other_values(variants, tmp_path):
+    check_other_values(variants, tmp_path, 3000, 2)
+
+
 # The optimizer.
 
 

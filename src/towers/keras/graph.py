@@ -194,6 +194,10 @@ def _layer(entry: Json, saved: str, counts: dict[str, int], depth: int, trainabl
         raise _Refused(f"a layer of class {kind} has no name")
     place = f"{saved}layers/{saved_name(kind, counts)}"
     graph = _graph(entry, f"{place}/", depth + 1, trainable=trainable) if kind in MODELS else None
+    if graph is None and not isinstance(settings, dict):
+        raise _Refused(
+            f"layer {name[:80]!r} ({kind}): its config is {type(settings).__name__}; an object belongs there"
+        )
     own = cast("Json", settings) if graph is None else {}
     built: Any = entry.get("build_config")
     given: Any = cast("Json", built).get("input_shape") if isinstance(built, dict) else None

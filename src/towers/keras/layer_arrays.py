@@ -21,7 +21,7 @@ import numpy as np
 from towers.keras.graph import Layer
 from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import KerasFile
-from towers.keras.settings import has_bias, setting
+from towers.keras.settings import has_bias, is_ints, setting
 
 Shape = tuple[int, ...]
 
@@ -147,7 +147,9 @@ def read_conv(fetch: Fetch, layer: Layer, kernel_words: int, width: int, filters
 
 
 def _inner_axes(layer: Layer, width: int) -> list[int]:
-    kernel: list[int] = setting(layer, "kernel_size", default=[0, layer.config.get("nb_col")])
+    kernel: object = setting(layer, "kernel_size", default=[0, layer.config.get("nb_col")])
+    if not is_ints(kernel) or len(kernel) != 2 or kernel[1] < 1:
+        raise ValueError(f"{layer}: kernel_size is {str(kernel)[:60]}; (words, vector width) belongs there")
     return [kernel[1], width // kernel[1]]
 
 

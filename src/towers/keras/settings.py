@@ -189,7 +189,9 @@ def mixed_policy(layer: Layer) -> str | None:
     """The dtype policy of a layer that computes in another dtype than that of its numbers, such as "mixed_float16"."""
     policy: Any = layer.config.get("dtype")
     if isinstance(policy, dict):
-        policy = cast("Json", cast("Json", policy).get("config") or {}).get("name")
+        policy = cast("Json", policy).get("config")
+    if isinstance(policy, dict):
+        policy = cast("Json", policy).get("name")
     return policy if isinstance(policy, str) and policy.startswith("mixed_") else None
 
 
