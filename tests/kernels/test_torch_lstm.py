@@ -27,8 +27,6 @@ def batch_of(count: int, width: int, longest: int = 30) -> Ragged:
 def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups wherever one may end that saves a row."""
     monkeypatch.setattr(torch_lstm, "_cost", lambda *_, **__: Cost(0.0, 0.0, 1.0))
-    for cost in ("SORTING", "SORT", "COPY"):
-        monkeypatch.setattr(torch_lstm, cost, 0.0)
 
 
 @torch_alone
@@ -174,7 +172,7 @@ def test_small_calls_take_one_thread_forward_and_backward(count, changes, monkey
 def test_no_other_groups_cost_less():
     """Against every choice of ends, by brute force, where all places are candidates."""
     lengths, cost = [60, 9, 8, 8, 5, 2, 2, 0], Cost(20.0, 0.5, 1.0)
-    sizes, total = torch_lstm._cheapest(torch.tensor(lengths), cost)
+    groups, total = torch_lstm._cheapest(lengths, cost)
 
     def price(ends: tuple[int, ...]) -> float:
         bounds = [0, *ends, len(lengths)]
@@ -182,9 +180,9 @@ def test_no_other_groups_cost_less():
 
     choices = [ends for count in range(len(lengths)) for ends in combinations(range(1, len(lengths)), count)]
     assert total == pytest.approx(min(map(price, choices)))
-    assert total == pytest.approx(sum(cost.of(*size) for size in sizes))
-    assert sum(count for count, _ in sizes) == len(lengths)
-    assert len(sizes) > 1
+    assert total == pytest.approx(sum(cost.of(group.sentences, group.steps) for group in groups))
+    assert sum(group.sentences for group in groups) == len(lengths)
+    assert len(groups) > 1
 
 
 # For devices: one group, and the lengths are not looked at; it is plain torch, and runs here too.
@@ -197,7 +195,7 @@ def test_one_group_for_devices(options):
     hx = tuple(torch.randn(lstm.state_rows, 5, 5).double() for _ in range(2))
     wanted, wanted_state = lstm(x, hx, lengths=lengths)
     for batch in (Batch(x, None, lengths, 7), Batch(x, None, lengths, 7).flat(5)):
-        groups = torch_lstm.Groups(batch, torch_lstm.Choice([(5, 7)]))
+        groups = torch_lstm.Groups(batch, torch_lstm.Choice([torch_lstm.Group(5, 7)]))
         output, state = torch_lstm.run_groups(groups, hx, lstm._weights(), outputs=True)
         torch.testing.assert_close(output.view(wanted.shape), wanted)
         torch.testing.assert_close(state, wanted_state)

@@ -12,8 +12,8 @@ padding and 0 in words, closes the input gate and opens the forget gate, so that
 
 import math
 import warnings
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from towers.kernels.stacked import run_layers
 
 
 class Cost(NamedTuple):
-    """The cost of a group in microseconds: of a call, of each step, of each row.
+    """The cost of a group in microseconds: of a call, of each step, of each row; and of groups beside their calls.
 
     The numbers in `_cost` fit medians of torch.lstm over 4 to 64 steps, 1 to 1024 sentences and 6 to 128 hidden units
     on one thread. They hold for any number of threads, so that this number changes no bit of the results.
@@ -40,19 +40,29 @@ class Cost(NamedTuple):
     row: float
     mapped: float = 0.0  # of a row, where memory is mapped anew
     most: float = math.inf  # rows, for which it is not
+    sorting: float = 0.0  # of groups beside their calls
+    copied: float = 0.0  # the same, of each row of the batch
 
     def of(self, sentences: int, steps: int) -> float:
         """Of a group of this size."""
         rows = sentences * steps
         return self.call + steps * self.step + rows * (self.row + (self.mapped if rows >= self.most else 0.0))
 
+    def training(self) -> "Cost":
+        """With the backward pass, which keeps three times the bytes."""
+        call, step, row, mapped, most, sorting, copied = self
+        return Cost(TRAINING * call, TRAINING * step, TRAINING * row, TRAINING * mapped, most / 3,
+                    BACKWARD * sorting, BACKWARD * copied)  # fmt: skip
+
 
 TRAINING = 4.3  # times the cost of the forward pass alone
-SORTING, SORT, COPY, BACKWARD = 300.0, 0.05, 0.02, 2.0
-"""What groups cost beside their calls, in microseconds: once, for each sentence, and for each row that is copied.
+SORTING, COPY, BACKWARD = 180.0, 4e-4, 3.0
+"""What groups cost beside their calls, in microseconds: once, and for each number of the input, which is copied.
 
 With a backward pass it is BACKWARD times as much.
 """
+FEW = 256
+"""Lengths that Python adds and compares sooner than torch."""
 MAPPED = 32 << 20
 """Bytes, from which on the C library asks the system for memory at each call (M_MMAP_THRESHOLD, see mallopt(3))."""
 ONE_THREAD = 10.0
@@ -75,19 +85,15 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
         tensors = (values, *weights.flat)  # they have gradients, and the states are no aliases, which may be changed
         output = connected(values.new_zeros(*values.shape[:-1], width), *tensors) if outputs else None
         return output, (connected(state[0], *tensors), connected(state[1], *tensors))
-    sizes, order, _, padded, empty = choice
-    if order is None and batch.starts is None and values.dim() == 3 and not (padded and outputs):
-        steps, words = sizes[0][1], values.shape[1]
-        x = values if steps == words else values[:, :steps]
-        if not padded:
-            output, h_n, c_n = _call(x, state, weights, batch_first=True)
-            output = F.pad(output, (0, 0, 0, words - steps)) if outputs and steps < words else output
-            return output if outputs else None, (h_n, c_n)
-        lengths, one_layer = batch.lengths, state[0].shape[0] == 1
-        if lengths is not None and one_layer and x.is_cpu and not (torch.is_grad_enabled() and not _finite(x)):
-            output, _, c_n = _call(x, state, weights, batch_first=True)
-            h_n = output[_sentences(count), lengths - 1].unsqueeze(0)
-            return None, (torch.where(lengths.unsqueeze(1) > 0, h_n, state[0]) if empty else h_n, c_n)
+    stands = batch.starts is None and values.dim() == 3
+    if stands and not choice.padded:
+        steps, words = choice.groups[0].steps, values.shape[1]
+        output, h_n, c_n = _call(values if steps == words else values[:, :steps], state, weights, batch_first=True)
+        output = F.pad(output, (0, 0, 0, words - steps)) if outputs and steps < words else output
+        return output if outputs else None, (h_n, c_n)
+    lengths, rows = batch.lengths, state[0].shape[0]
+    if lengths is not None and not outputs and rows == 1 and values.is_cpu and (stands or not choice.empty):
+        return None, (_last(batch, lengths, choice, state, weights), state[1])
     return run_groups(Groups(batch, choice), state, weights, outputs=outputs)
 
 
@@ -96,68 +102,64 @@ def run_groups(groups: "Groups", state: State, weights: Weights, *, outputs: boo
     return run_layers(partial(groups.run, cells=outputs), groups.batch.values, state, weights, outputs=outputs)
 
 
-class Choice(NamedTuple):
-    """Groups of sentences."""
+class Group(NamedTuple):
+    """Sentences that are neighbours in the order of a choice."""
 
-    sizes: list[tuple[int, int]]  # sentences and steps of each group
+    sentences: int
+    steps: int
+    shortest: int = 0  # no sentence is shorter; 0 where this is not known
+
+
+class Choice(NamedTuple):
+    """Groups of sentences, longest first."""
+
+    groups: list[Group]
     order: Tensor | None = None  # of the sentences, so that groups are neighbours; None: as they are
-    falling: Tensor | None = None  # their lengths in this order
-    padded: bool = True  # whether some steps of some sentences are padding
+    padded: bool = True  # whether some steps of some sentences may be padding
     empty: bool = True  # whether some sentences may have no word
 
 
 def choose(batch: Batch, count: int, weights: Weights) -> Choice | None:
     """The groups of a batch; None where it has no word."""
-    if batch.lengths is None:
-        return Choice([(count, batch.longest)], padded=False) if batch.longest else None
-    if not batch.values.is_cpu:
-        longest = int(batch.lengths.max()) if batch.longest is None else batch.longest
-        return Choice([(count, longest)]) if longest else None
-    shortest, longest, words = _summary(batch.lengths)
-    if shortest == longest:
-        return Choice([(count, longest)], padded=False) if longest else None
-    training = torch.is_grad_enabled() and any(part.requires_grad for part in (batch.values, *weights.flat))
-    plain = batch.values.dtype == torch.float32 and not weights.projected
-    cost = _cost(weights.flat[0].shape[1], weights.hidden, plain, training)
-    other = BACKWARD if training else 1.0
-    at_once, others = cost.of(count, longest), other * (SORTING + SORT * count)
-    # With few groups all words remain, and about a quarter of the padding.
-    remaining = words + (count * longest - words) / 4
-    least = others + 2 * (cost.call + longest * cost.step) + (cost.row + other * COPY) * remaining
-    if at_once > least:
-        falling, order = batch.lengths.sort(descending=True, stable=True)
-        sizes, total = _cheapest(falling, cost)
-        total += others + other * COPY * sum(count * steps for count, steps in sizes)
-        if total < at_once:
-            return Choice(sizes, order, falling, empty=not shortest)
-    return Choice([(count, longest)], empty=not shortest)
-
-
-def _summary(lengths: Tensor) -> tuple[int, int, int]:
-    """The least, the largest, and the sum."""
-    if len(lengths) <= 256:  # Python is faster
+    values, lengths = batch.values, batch.lengths
+    if lengths is None:
+        return Choice([Group(count, batch.longest, batch.longest)], padded=False) if batch.longest else None
+    if not values.is_cpu:
+        longest = int(lengths.max()) if batch.longest is None else batch.longest
+        return Choice([Group(count, longest)]) if longest else None
+    if count <= FEW:
         known = lengths.tolist()
-        return min(known), max(known), sum(known)
-    shortest, longest = lengths.aminmax()
-    return int(shortest), int(longest), int(lengths.sum())
+        shortest, longest, words = min(known), max(known), sum(known)
+    else:
+        shortest, longest = map(int, lengths.aminmax())
+        words = int(lengths.sum())
+    if not longest:
+        return None
+    padded, padding = shortest < longest, count * longest - words
+    plain = values.dtype == torch.float32 and not weights.projected
+    cost = _cost(weights.flat[0].shape[1], weights.hidden, plain)
+    if padded and cost.row * padding * 0.75 > cost.call + cost.sorting:  # few groups leave a quarter of the padding
+        if torch.is_grad_enabled() and any(part.requires_grad for part in (values, *weights.flat)):
+            cost = cost.training()
+        falling, order = lengths.sort(descending=True, stable=True)
+        groups, total = _cheapest(falling.tolist(), cost)
+        if total + cost.sorting + cost.copied * count * longest < cost.of(count, longest):
+            return Choice(groups, order, empty=not shortest)
+    return Choice([Group(count, longest, shortest)], None, padded, not shortest)
 
 
 @lru_cache(64)
-def _cost(inputs: int, hidden: int, plain: bool, training: bool) -> Cost:
+def _cost(inputs: int, hidden: int, plain: bool) -> Cost:
     products, memory = 4 * hidden * (inputs + hidden), 16 * hidden  # bytes of a row
     if not (plain and torch.backends.mkldnn.is_available()):  # each step is several operations
-        cost = Cost(110, 40, 0.3 + 3e-5 * products)
-    else:
-        call, step = 65 + 7e-4 * products, 0.35 + 4.5e-5 * products  # which read the weights
-        cost = Cost(call, step, 0.065 + 1.7e-5 * products, 4.5e-4 * memory, MAPPED / memory)
-    if training:  # which keeps three times the bytes
-        call, step, row, mapped, most = cost
-        cost = Cost(TRAINING * call, TRAINING * step, TRAINING * row, TRAINING * mapped, most / 3)
-    return cost
+        return Cost(110, 40, 0.3 + 3e-5 * products, sorting=SORTING, copied=COPY * inputs)
+    call, step = 65 + 7e-4 * products, 0.35 + 4.5e-5 * products  # which read the weights
+    return Cost(call, step, 0.065 + 1.7e-5 * products, 4.5e-4 * memory, MAPPED / memory, SORTING,
+                COPY * inputs)  # fmt: skip
 
 
-def _cheapest(falling: Tensor, cost: Cost) -> tuple[list[tuple[int, int]], float]:
-    """The cheapest groups of sentences, longest first, each as (sentences, steps); and their cost.
+def _cheapest(falling: list[int], cost: Cost) -> tuple[list[Group], float]:
+    """The cheapest groups of sentences, longest first, and their cost.
 
     They may end at about a dozen places: at eighths, and after 1, 2, 4, … sentences of the first eighth.
     """
@@ -166,9 +168,9 @@ def _cheapest(falling: Tensor, cost: Cost) -> tuple[list[tuple[int, int]], float
     inner = {*range(0, count, eighth), *(1 << power for power in range(eighth.bit_length()))}
     whole = {end if end < 32 else end // 32 * 32 for end in inner}  # oneDNN's threads share 32 rows best
     ends = sorted({0, count} | {end for end in whole if end < count})
-    longest = [max(steps, 1) for steps in falling[ends[:-1]].tolist()]
+    longest = [max(falling[end], 1) for end in ends[:-1]]
     best, origin = [0.0], [0]  # of the sentences before each place: the least cost, and where their last group starts
-    call, step, row, mapped, most = cost
+    call, step, row, mapped, most, _, _ = cost
     for end in ends[1:]:
         least, start = math.inf, 0
         for at, (known, first, steps) in enumerate(zip(best, ends, longest, strict=False)):
@@ -178,12 +180,60 @@ def _cheapest(falling: Tensor, cost: Cost) -> tuple[list[tuple[int, int]], float
                 least, start = total, at
         best.append(least)
         origin.append(start)
-    sizes, last = list[tuple[int, int]](), len(ends) - 1
+    groups, last = list[Group](), len(ends) - 1
     while last:
         first = origin[last]
-        sizes.append((ends[last] - ends[first], longest[first]))
+        groups.append(Group(ends[last] - ends[first], longest[first], falling[ends[last] - 1]))
         last = first
-    return sizes[::-1], best[-1]
+    return groups[::-1], best[-1]
+
+
+def _last(batch: Batch, lengths: Tensor, choice: Choice, state: State, weights: Weights) -> Tensor:
+    """h_n alone, of one layer in one direction, on the CPU: with the fewest operations."""
+    (groups, order, _, empty), (h, c) = choice, state
+    if order is None:
+        h_n = _ends(groups[0], _inputs(batch, lengths, groups, order)[0], lengths, state, weights)
+    else:
+        counts = [group.sentences for group in groups]
+        hs = h.index_select(1, order).split(counts, 1)
+        cs = hs if c is h else c.index_select(1, order).split(counts, 1)
+        known = lengths.index_select(0, order)
+        parts = zip(groups, _inputs(batch, known, groups, order), known.split(counts), hs, cs, strict=True)
+        h_n = torch.cat([_ends(group, x, own, (h_0, c_0), weights) for group, x, own, h_0, c_0 in parts], 1)
+        h_n = torch.empty_like(h_n).index_copy_(1, order, h_n)
+    return torch.where(lengths.unsqueeze(1) > 0, h_n, h) if empty else h_n
+
+
+def _ends(group: Group, x: Tensor, lengths: Tensor, state: State, weights: Weights) -> Tensor:
+    """h_n of a group's sentences."""
+    y, h_n, _ = _call(x, state, weights, batch_first=True)
+    return h_n if group.shortest == group.steps else y[_sentences(group.sentences), lengths.unsqueeze(0) - 1]
+
+
+def _inputs(batch: Batch, lengths: Tensor, groups: list[Group], order: Tensor | None) -> Sequence[Tensor]:
+    """The inputs of each group, "sentences steps inputs"; the lengths are in the order of the groups."""
+    values, starts = batch.values, batch.starts
+    if values.dim() == 3 and starts is None:
+        x = values if order is None else values.index_select(0, order)
+        if torch.is_grad_enabled() and not _finite(values):
+            padding = torch.arange(x.shape[1], device="cpu") >= lengths.unsqueeze(1)
+            x = x.masked_fill(padding.unsqueeze(2), 0)
+        if order is None:
+            return (x if x.shape[1] == groups[0].steps else x[:, : groups[0].steps],)
+        parts = x.split([group.sentences for group in groups])
+        return [x[:, : group.steps] for x, group in zip(parts, groups, strict=True)]
+    counts = [group.sentences for group in groups]
+    starts, _ = batch.places(sum(counts))
+    starts = starts if order is None else starts.index_select(0, order)
+    index: list[Tensor] = []
+    for group, first, own in zip(groups, starts.split(counts), lengths.split(counts), strict=True):
+        step = torch.arange(group.steps, device="cpu")
+        if group.shortest < group.steps:  # in padding, the row of the last word
+            step = step.minimum(own.unsqueeze(1) - 1)
+        index.append((first.unsqueeze(1) + step).flatten())
+    rows = values.flatten(0, -2).index_select(0, index[0] if len(index) == 1 else torch.cat(index))
+    parts = rows.split([group.sentences * group.steps for group in groups])
+    return [x.view(group.sentences, group.steps, x.shape[1]) for x, group in zip(parts, groups, strict=True)]
 
 
 class Groups:
@@ -195,14 +245,15 @@ class Groups:
     """
 
     def __init__(self, batch: Batch, choice: Choice) -> None:
-        sizes, order, falling, padded, empty = choice
-        self.batch, self.sizes, self.order, self.padded, self.empty = batch, sizes, order, padded, padded and empty
-        self._counts = [count for count, _ in sizes]
+        groups, order, padded, empty = choice
+        self.batch, self.order, self.padded, self.empty = batch, order, padded, padded and empty
+        self.sizes = [group[:2] for group in groups]
+        self._counts = [group.sentences for group in groups]
         self.stands = order is None and batch.starts is None and batch.values.dim() == 3
         self._indices: dict[bool, Tensor] = {}
         # Made when first needed; not cached properties, whose lock torch.compile cannot read.
         self._starts_made: tuple[Tensor, ...] | None = None
-        self._lengths_made = None if falling is None else falling.split(self._counts)
+        self._lengths_made: tuple[Tensor, ...] | None = None
         self._padding_made: Tensor | None = None
 
     def run(
@@ -331,9 +382,9 @@ class Groups:
 
 @lru_cache(8)
 def _sentences(count: int) -> Tensor:
-    """Their numbers, from 0; kept, since `arange` takes a fifth of the time that a small call has beside torch.lstm."""
+    """Their numbers, from 0, "1 count"; kept, since making them takes as long as picking the last outputs."""
     with torch.inference_mode(False):
-        return torch.arange(count, device="cpu")
+        return torch.arange(count, device="cpu").unsqueeze(0)
 
 
 def _finite(values: Tensor) -> bool:
@@ -353,15 +404,13 @@ def _call(x: Tensor, state: State, weights: Weights, *, batch_first: bool = Fals
         flat = [part for own in parts for part in (*own[:3], torch.zeros_like(own[2]), *own[3:])]
     training = torch.is_grad_enabled() or weights.dropout > 0
     how = (weights.biases > 0, weights.num_layers, weights.dropout, training, weights.bidirectional, batch_first)
-    if torch.compiler.is_compiling():
-        return torch.lstm(x, state, flat, *how)
     if not x.is_cpu or weights.projected:
-        with _no_warning():
+        with nullcontext() if torch.compiler.is_compiling() else _no_warning():
             return torch.lstm(x, state, flat, *how)
     threads = torch.get_num_threads()
     if threads == 1:
         return torch.lstm(x, state, flat, *how)
-    step = x.shape[1 - batch_first] * _cost(x.shape[2], weights.hidden, plain=True, training=False).row
+    step = x.shape[1 - batch_first] * _cost(x.shape[2], weights.hidden, plain=True).row
     with one_thread(step < ONE_THREAD):
         y, h_n, c_n = torch.lstm(x, state, flat, *how)
     if step < ONE_THREAD and y.grad_fn is not None:

@@ -1,7 +1,7 @@
-"""One layer of a RaggedLSTM in one direction, in plain eager code without gradients: one call of C.
+"""One layer of a RaggedLSTM in one direction, in plain eager code: one call of C, without gradients; or of torch.lstm.
 
 It is the case of a sentence at a time, where the general way's Python takes longer than the numbers: see the rows "one
-sentence" of `python benchmarks/run.py tower`.
+sentence" of `python benchmarks/run.py tower`, and the rows "batch 1," of its suite `lstm` with TOWERS_NATIVE=off.
 """
 
 from typing import Any
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from towers.contracts.modes import proving
-from towers.kernels.batch import State
+from towers.kernels import torch_lstm
+from towers.kernels.batch import Batch, State, Weights, is_functorch_wrapped_tensor
 from towers.kernels.cpu import door, layer_call
 from towers.ragged import Ragged
 
@@ -42,6 +43,37 @@ def run_plain(
     if weights is None:
         return None
     rows, offsets = (input, None) if isinstance(input, Tensor) else (input.values, input.offsets)
+    if weights.forward is None:
+        return None if offsets is not None else _by_torch(weights, tensors, rows, state, lengths, outputs)
     if torch.is_grad_enabled() and any(one.requires_grad for one in (rows, *tensors, *(state or ()))):
         return None
     return layer_call.run(weights, rows, offsets, lengths, state, outputs=outputs)
+
+
+def _by_torch(
+    weights: door.LayerWeights, tensors: tuple[Tensor, ...], x: Tensor, state: State | None, lengths: Tensor | None,
+    outputs: bool,
+) -> tuple[Tensor | None, State] | None:  # fmt: skip
+    """torch.lstm over padded input, where there is no C code; with gradients too."""
+    if not _is_plain(x, weights.dtype) or x.dim() != 3 or x.shape[2] != weights.inputs:
+        return None
+    count, steps, _ = x.shape
+    if lengths is not None and not (_is_plain(lengths, torch.int64) and lengths.shape == (count,)):
+        return None
+    if state is None:
+        zeros = x.new_zeros(1, count, weights.hidden)
+        state = (zeros, zeros)
+    elif any(not _is_plain(one, x.dtype) or one.shape != (1, count, weights.hidden) for one in state):
+        return None
+    own = Weights(tensors, len(tensors) - 2, False, 1, False, 0.0)
+    return torch_lstm.run(Batch(x, None, lengths, steps), state, own, outputs=outputs)
+
+
+def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.dtype is dtype
+        and tensor.is_cpu
+        and tensor.layout is torch.strided
+        and not is_functorch_wrapped_tensor(tensor)
+    )

@@ -95,11 +95,14 @@ class ConditionWriter:
             given = [*given, ragged[0] if len(ragged) == 1 else f"({' or '.join(ragged)})"]
         applying = self.writer.given("_applies", applies)
         listed = ", ".join(dict.fromkeys(operands.values()))
+        compare = self.writer.constant("compare", condition.compare)
+        if all(side.text in operands or side.text.isdecimal() for side in (condition.subject, condition.bound)):
+            subject, bound = (operands.get(side.text, side.text) for side in (condition.subject, condition.bound))
+            given = [*given, f"not {self.writer.given('_few_hold', few_hold)}({compare}, {subject}, {bound})"]
         given = [*given, f"{applying}({self.package!r}, {self.owner}, {listed})"]
         counted = self.writer.given("_counts", counts)
         spoken = {name: f"{counted}({source})" for name, source in operands.items()}
         text = f"{self.name}: {condition.text}"
-        compare = self.writer.constant("compare", condition.compare)
         subject, bound = (self._value(side, spoken) for side in (condition.subject, condition.bound))
         holding = f"{self.writer.given('_holds', holds)}({compare}, {subject}, {bound}, {text!r})"
         with self.writer.block(f"if {' and '.join(given)}:"):
@@ -144,12 +147,9 @@ def counts(operand: Any) -> Any:
 
 
 def holds(compare: Callable[[Any, Any], Any], subject: Any, bound: Any, text: str) -> bool:
-    """Whether a condition holds, for every value of a tensor; in a graph an assert of torch's says so later.
-
-    A few values on the CPU are compared by Python, which takes a third of the time of two operations of torch.
-    """
-    if type(subject) is Tensor and type(bound) is int and _are_few(subject):
-        return all(map(compare, subject.tolist(), repeat(bound)))
+    """Whether a condition holds, for every value of a tensor; in a graph an assert of torch's says so later."""
+    if few_hold(compare, subject, bound):
+        return True
     fine = compare(subject, bound)
     if not isinstance(fine, Tensor):
         return bool(fine)
@@ -157,6 +157,16 @@ def holds(compare: Callable[[Any, Any], Any], subject: Any, bound: Any, text: st
         torch.ops.aten._assert_async.msg(fine.all(), f"{text} does not hold")
         return True
     return bool(fine.all())
+
+
+def few_hold(compare: Callable[[Any, Any], Any], subject: Any, bound: Any) -> bool:
+    """Whether a condition holds for a few values on the CPU; False: it does not, or `holds` must say it.
+
+    Python compares them in a third of the time that two operations of torch take.
+    """
+    if type(subject) is not Tensor or type(bound) is not int or not _are_few(subject):
+        return False
+    return all(map(compare, subject.tolist(), repeat(bound)))
 
 
 def _are_few(values: Tensor) -> bool:

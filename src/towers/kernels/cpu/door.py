@@ -288,7 +288,7 @@ class LayerWeights(NamedTuple):
     inputs: int
     hidden: int
     at: int  # the struct
-    forward: Any
+    forward: Any  # None: there is no C code here
     struct: Any
 
 
@@ -316,7 +316,7 @@ def _layer_weights(tensors: tuple[Tensor, ...]) -> LayerWeights | None:
         return None
     own = code(dtype, hidden)
     if own is None:
-        return None
+        return LayerWeights(dtype, inputs, hidden, 0, None, None)
     struct = _Layer(*[*[one.data_ptr() for one in tensors], None, None][:4], inputs, hidden)
     return LayerWeights(dtype, inputs, hidden, ctypes.addressof(struct), own.lstm_layer, struct)
 
