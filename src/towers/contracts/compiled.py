@@ -327,8 +327,7 @@ class _Source:
         ragged = {name: self.values.ragged_local(name) for name in self.values.ragged}
         place = (self.signature.name, self.package, self.owner)
         writer = ConditionWriter(self.writer, self.axes, ragged, self.signature.arguments, place)
-        for condition in self.signature.where:
-            writer.condition(condition)
+        writer.conditions(self.signature.where)
 
     def _result(self) -> list[str]:
         self._refuse_by("raise", *self._given(), self.result)

@@ -61,7 +61,7 @@ SORTING, COPY, BACKWARD = 180.0, 4e-4, 3.0
 
 With a backward pass it is BACKWARD times as much.
 """
-FEW = 256
+FEW = 64
 """Lengths that Python adds and compares sooner than torch."""
 MAPPED = 32 << 20
 """Bytes, from which on the C library asks the system for memory at each call (M_MMAP_THRESHOLD, see mallopt(3))."""
@@ -135,17 +135,26 @@ def choose(batch: Batch, count: int, weights: Weights) -> Choice | None:
         words = int(lengths.sum())
     if not longest:
         return None
-    padded, padding = shortest < longest, count * longest - words
+    rows = count * longest
     plain = values.dtype == torch.float32 and not weights.projected
     cost = _cost(weights.flat[0].shape[1], weights.hidden, plain)
-    if padded and cost.row * padding * 0.75 > cost.call + cost.sorting:  # few groups leave a quarter of the padding
+    padding = cost.row * (rows - words)
+    if padding > cost.sorting and _gain(cost, padding) > cost.sorting + cost.copied * rows:
         if torch.is_grad_enabled() and any(part.requires_grad for part in (values, *weights.flat)):
             cost = cost.training()
         falling, order = lengths.sort(descending=True, stable=True)
         groups, total = _cheapest(falling.tolist(), cost)
-        if total + cost.sorting + cost.copied * count * longest < cost.of(count, longest):
+        if total + cost.sorting + cost.copied * rows < cost.of(count, longest):
             return Choice(groups, order, empty=not shortest)
-    return Choice([Group(count, longest, shortest)], None, padded, not shortest)
+    return Choice([Group(count, longest, shortest)], None, shortest < longest, not shortest)
+
+
+def _gain(cost: Cost, padding: float) -> float:
+    """About what groups save, without looking at the lengths: where these are uniform, n groups leave 1/n of padding.
+
+    Its derivative is 0 where n = sqrt(padding / call).
+    """
+    return max(0.0, math.sqrt(padding) - math.sqrt(cost.call)) ** 2
 
 
 @lru_cache(64)
