@@ -40,6 +40,24 @@ def test_a_value_is_named(call, text):
         call()
 
 
+@pytest.mark.parametrize("count", [1, 64, 65, 1000])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8])
+def test_both_bounds_of_few_values_and_of_many(count, dtype):
+    x, fine = torch.zeros(count, 3), torch.zeros(count, dtype=dtype)
+    fine[-1] = 3
+    both_bounds(x, fine)
+    both_bounds(x[:0], fine[:0])
+    for wrong, text in ((-1, "at least 0"), (4, "at most 3")):
+        values = fine.clone()
+        values[count // 2] = wrong
+        with pytest.raises(ValueError, match=rf"lengths\[{count // 2}\] is {wrong}; both_bounds needs {text}"):
+            both_bounds(x, values)
+
+
+@contract(where=("0 <= lengths <= words",))
+def both_bounds(x: Float[Tensor, "batch words"], lengths: Int[Tensor, "batch"]) -> None: ...
+
+
 def ragged(*lengths: int) -> Ragged:
     return Ragged(torch.zeros(sum(lengths), 2), torch.tensor([0, *lengths]).cumsum(0))
 

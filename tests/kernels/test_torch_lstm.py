@@ -88,6 +88,31 @@ def test_last_is_what_forward_has_and_so_are_its_gradients(count, hidden, width)
 
 @torch_alone
 @pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("groups", ["one", "many"])
+@pytest.mark.parametrize("shortest", [0, 1])
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+def test_last_states_of_padded_sentences_and_their_gradients(groups, shortest, bad, request):
+    if groups == "many":
+        request.getfixturevalue("many_groups")
+    lstm = reference.number_weights(RaggedLSTM(3, 5))
+    lengths = torch.randint(shortest, 13, (40,), generator=torch.Generator().manual_seed(0))
+    lengths[:2] = torch.tensor([shortest, 12])
+    x = torch.randn(40, 14, 3).masked_fill((torch.arange(14) >= lengths.unsqueeze(1)).unsqueeze(2), bad)
+    chosen = torch_lstm.choose(Batch(x, None, lengths, 14), 40, lstm._weights())
+    assert (len(chosen.groups) > 1) == (groups == "many")
+    state, found = [torch.randn(1, 40, 5) for _ in range(2)], []
+    for run in (lambda x, hx: lstm.last(x, hx, lengths=lengths), lambda x, hx: lstm(x, hx, lengths=lengths)[1][0]):
+        inputs = [part.clone().requires_grad_() for part in (x, *state)]
+        h_n = run(inputs[0], tuple(inputs[1:]))
+        weighted = (h_n * torch.linspace(-1, 1, h_n.numel()).view_as(h_n)).sum()
+        found.append([h_n, *torch.autograd.grad(weighted, [*inputs, *lstm.parameters()])])
+    assert torch.equal(found[0][0][0, lengths == 0], state[0][0, lengths == 0])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * max(1.0, float(other.detach().abs().max())))
+
+
+@torch_alone
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_in_its_own_sentence(bad, gradients):

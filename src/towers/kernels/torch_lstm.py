@@ -12,7 +12,7 @@ padding and 0 in words, closes the input gate and opens the forget gate, so that
 
 import math
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -91,9 +91,9 @@ def run(batch: Batch, state: State, weights: Weights, *, outputs: bool = True) -
         output, h_n, c_n = _call(values if steps == words else values[:, :steps], state, weights, batch_first=True)
         output = F.pad(output, (0, 0, 0, words - steps)) if outputs and steps < words else output
         return output if outputs else None, (h_n, c_n)
-    lengths, rows = batch.lengths, state[0].shape[0]
-    if lengths is not None and not outputs and rows == 1 and values.is_cpu and (stands or not choice.empty):
-        return None, (_last(batch, lengths, choice, state, weights), state[1])
+    lengths = batch.lengths
+    if stands and lengths is not None and not outputs and state[0].shape[0] == 1 and values.is_cpu:
+        return None, (_last(values, lengths, choice, state, weights), state[1])
     return run_groups(Groups(batch, choice), state, weights, outputs=outputs)
 
 
@@ -197,17 +197,20 @@ def _cheapest(falling: list[int], cost: Cost) -> tuple[list[Group], float]:
     return groups[::-1], best[-1]
 
 
-def _last(batch: Batch, lengths: Tensor, choice: Choice, state: State, weights: Weights) -> Tensor:
-    """h_n alone, of one layer in one direction, on the CPU: with the fewest operations."""
+def _last(values: Tensor, lengths: Tensor, choice: Choice, state: State, weights: Weights) -> Tensor:
+    """h_n alone, of padded sentences through one layer in one direction, on the CPU: with the fewest operations."""
     (groups, order, _, empty), (h, c) = choice, state
+    if torch.is_grad_enabled() and not _finite(values):
+        padding = torch.arange(values.shape[1], device="cpu") >= lengths.unsqueeze(1)
+        values = values.masked_fill(padding.unsqueeze(2), 0)
     if order is None:
-        h_n = _ends(groups[0], _inputs(batch, lengths, groups, order)[0], lengths, state, weights)
+        h_n = _ends(groups[0], values, lengths, state, weights)
     else:
         counts = [group.sentences for group in groups]
         hs = h.index_select(1, order).split(counts, 1)
         cs = hs if c is h else c.index_select(1, order).split(counts, 1)
-        known = lengths.index_select(0, order)
-        parts = zip(groups, _inputs(batch, known, groups, order), known.split(counts), hs, cs, strict=True)
+        xs, known = (part.index_select(0, order).split(counts) for part in (values, lengths))
+        parts = zip(groups, xs, known, hs, cs, strict=True)
         h_n = torch.cat([_ends(group, x, own, (h_0, c_0), weights) for group, x, own, h_0, c_0 in parts], 1)
         h_n = torch.empty_like(h_n).index_copy_(1, order, h_n)
     return torch.where(lengths.unsqueeze(1) > 0, h_n, h) if empty else h_n
@@ -215,34 +218,9 @@ def _last(batch: Batch, lengths: Tensor, choice: Choice, state: State, weights: 
 
 def _ends(group: Group, x: Tensor, lengths: Tensor, state: State, weights: Weights) -> Tensor:
     """h_n of a group's sentences."""
-    y, h_n, _ = _call(x, state, weights, batch_first=True)
-    return h_n if group.shortest == group.steps else y[_sentences(group.sentences), lengths.unsqueeze(0) - 1]
-
-
-def _inputs(batch: Batch, lengths: Tensor, groups: list[Group], order: Tensor | None) -> Sequence[Tensor]:
-    """The inputs of each group, "sentences steps inputs"; the lengths are in the order of the groups."""
-    values, starts = batch.values, batch.starts
-    if values.dim() == 3 and starts is None:
-        x = values if order is None else values.index_select(0, order)
-        if torch.is_grad_enabled() and not _finite(values):
-            padding = torch.arange(x.shape[1], device="cpu") >= lengths.unsqueeze(1)
-            x = x.masked_fill(padding.unsqueeze(2), 0)
-        if order is None:
-            return (x if x.shape[1] == groups[0].steps else x[:, : groups[0].steps],)
-        parts = x.split([group.sentences for group in groups])
-        return [x[:, : group.steps] for x, group in zip(parts, groups, strict=True)]
-    counts = [group.sentences for group in groups]
-    starts, _ = batch.places(sum(counts))
-    starts = starts if order is None else starts.index_select(0, order)
-    index: list[Tensor] = []
-    for group, first, own in zip(groups, starts.split(counts), lengths.split(counts), strict=True):
-        step = torch.arange(group.steps, device="cpu")
-        if group.shortest < group.steps:  # in padding, the row of the last word
-            step = step.minimum(own.unsqueeze(1) - 1)
-        index.append((first.unsqueeze(1) + step).flatten())
-    rows = values.flatten(0, -2).index_select(0, index[0] if len(index) == 1 else torch.cat(index))
-    parts = rows.split([group.sentences * group.steps for group in groups])
-    return [x.view(group.sentences, group.steps, x.shape[1]) for x, group in zip(parts, groups, strict=True)]
+    count, steps, shortest = group
+    y, h_n, _ = _call(x if x.shape[1] == steps else x[:, :steps], state, weights, batch_first=True)
+    return h_n if shortest == steps else y[_sentences(count), lengths.unsqueeze(0) - 1]
 
 
 class Groups:
