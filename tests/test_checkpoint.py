@@ -107,6 +107,20 @@ def test_a_folder_holds_two_files_and_nothing_half_written(folder):
     assert TwoTowers.load(folder).dense.out_features == 4
 
 
+def test_a_pointer_of_git_lfs_is_named(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors: .*a pointer of git LFS: git lfs pull gets the file itself"
+    ):
+        TwoTowers.load(folder)
+
+
+def test_a_model_without_numbers_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.safetensors: \S+ is on the meta device: it has no numbers"):
+        TwoTowers(device="meta").save(tmp_path / "a")
+    assert not list(tmp_path.rglob("*.*"))
+
+
 def test_a_failing_write_leaves_what_was_there(folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))

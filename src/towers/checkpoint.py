@@ -56,13 +56,19 @@ def format_of(model: object) -> int:
     return 2 if plain and not absent else 3
 
 
+_LFS = b"version https://git-lfs"
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file whole, then rename it.
 
     Raises:
         ImportError: safetensors is not installed.
         OSError: it cannot be written.
+        ValueError: a tensor is on the meta device.
     """
+    if absent := [name for name, tensor in tensors.items() if tensor.is_meta]:
+        raise ValueError(f"{path}: {absent[0]} is on the meta device: it has no numbers; load them first")
     as_bytes = _safetensors().save  # files of its save_file can be read by their owner only
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     replace(path, lambda partial: partial.write_bytes(as_bytes(contiguous)))
@@ -94,7 +100,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except Exception as error:  # safetensors has its own exception type, with the same message
-        raise ValueError(f"{path}: is damaged or no safetensors file ({error})") from None
+        reason = "it is a pointer of git LFS: git lfs pull gets the file itself" if _is_pointer(path) else str(error)
+        raise ValueError(f"{path}: is damaged or no safetensors file ({reason})") from None
+
+
+def _is_pointer(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_LFS)) == _LFS
 
 
 def read_config(folder: str | PathLike[str], name: str = CONFIG) -> dict[str, Any]:
