@@ -8,7 +8,11 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
 from torch.nn.utils.rnn import PackedSequence
+
+FEW = 64
+"""Values that Python compares sooner than torch."""
 
 
 @dataclass(slots=True, eq=False)
@@ -17,6 +21,20 @@ class RaggedAxis:
 
     offsets: Tensor | None
     """The start of each row and the end of the last one; None for a packed sequence, which does not store them."""
+    _few: list[int] | None = None
+
+    def few_lengths(self) -> list[int] | None:
+        """The lengths as ints of Python, read once; None: they are more than `FEW`, or not to be read in eager code."""
+        if self._few is None and self._are_few():
+            ends = cast(Tensor, self.offsets).tolist()
+            self._few = list(map(operator.sub, ends[1:], ends))
+        return self._few
+
+    def _are_few(self) -> bool:
+        offsets = self.offsets
+        if torch.compiler.is_compiling() or type(offsets) is not Tensor or not offsets.is_cpu:
+            return False
+        return offsets.dim() == 1 and offsets.shape[0] <= FEW + 1 and not is_functorch_wrapped_tensor(offsets)
 
     @property
     def lengths(self) -> Tensor | None:
@@ -115,11 +133,14 @@ def flat(
         return None, None, rows
     if isinstance(value, Tensor) and not value.is_nested:
         return value.shape, value.dtype, rows
+    ragged = _ragged(value)
+    if ragged is not None:
+        values = ragged.values if ragged.table is None else ragged.table
+        return (ragged.batch, None, *values.shape[1:]), values.dtype, RaggedAxis(ragged.offsets)
     if not has_layout(value):
         return None, None, rows
     sizes, dtype, _ = layout(value)
-    found = next((size for size in sizes if isinstance(size, RaggedAxis)), rows)
-    return sized(sizes), dtype, found
+    return sizes, dtype, rows
 
 
 def sized(sizes: Sequence[Size]) -> Sizes:

@@ -25,7 +25,7 @@ from towers.kernels.cpu.door import PairWeights, TowerWeights, Words
 from towers.kernels.order import offsets_of
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.pair_head import PairFeatures
-from towers.layers.phrases import PhraseConv
+from towers.layers.phrases import FEW_TOKENS, PhraseConv
 from towers.layers.pool import FeaturePool
 from towers.layers.shift_add import add_neighbours
 from towers.layers.triton_tower import pooled_features
@@ -66,10 +66,11 @@ def last_states(tower: nn.Module, sentences: Tensor | Ragged, lengths: Tensor | 
     if found is None:
         return _by_triton(tower, sentences, lengths)
     weights, tensors = found
-    words = _words(tower.__dict__["_modules"]["conv"], sentences, lengths, weights)
+    gradients = torch.is_grad_enabled()
+    words = _words(tower.__dict__["_modules"]["conv"], sentences, lengths, weights, gradients)
     if words is None:
         return _by_triton(tower, sentences, lengths)
-    if torch.is_grad_enabled() and any(one.requires_grad for one in (words.rows, *tensors)):
+    if gradients and any(one.requires_grad for one in (words.rows, *tensors)):
         return tower_call.differentiable_states(words, weights, tower.__dict__["accepted"], tensors, states_again)
     return tower_call.states(words, weights)
 
@@ -109,8 +110,10 @@ def logits(
         return _compiled_pair(of_left, of_right, tensors, (left, left_lengths), (right, right_lengths))
     accepted = model.__dict__["accepted"]
     weights = door.pair_weights(accepted, tensors, of_left[1].size, of_right[1].size)
-    first = None if weights is None else _words(of_left[0], left, left_lengths, weights.left)
-    second = None if weights is None or first is None else _words(of_right[0], right, right_lengths, weights.right)
+    first = None if weights is None else _words(of_left[0], left, left_lengths, weights.left, gradients)
+    second = None
+    if weights is not None and first is not None:
+        second = _words(of_right[0], right, right_lengths, weights.right, gradients)
     if weights is None or first is None or second is None:
         return None
     if gradients and any(one.requires_grad for one in (first.rows, second.rows, *tensors)):
@@ -168,7 +171,7 @@ def backend(tower: nn.Module, sentences: Tensor | Ragged) -> Backend:
     found = _native(tower)
     return (
         "torch"
-        if found is None or _words(tower.__dict__["_modules"]["conv"], sentences, None, found[0]) is None
+        if found is None or _words(tower.__dict__["_modules"]["conv"], sentences, None, found[0], torch.is_grad_enabled()) is None
         else "native"
     )
 
@@ -236,18 +239,33 @@ def _tensors(layers: Layers) -> tuple[Tensor, ...] | None:
         return None
 
 
-def _words(conv: PhraseConv, sentences: Tensor | Ragged, lengths: Tensor | None, weights: TowerWeights) -> Words | None:
-    """The sentences for the C code: vectors, or shares of ids and of products in another dtype."""
-    padded = sentences if isinstance(sentences, Tensor) and not sentences.is_nested else None
-    if padded is not None and conv.product_dtype is None:
-        return door.padded(padded, lengths, weights)
-    if lengths is not None and padded is None:
+def _words(
+    conv: PhraseConv, sentences: Tensor | Ragged, lengths: Tensor | None, weights: TowerWeights, gradients: bool
+) -> Words | None:
+    """The sentences for the C code: vectors, or shares of ids and of products in another dtype.
+
+    Of a few ids, the vectors are read in the table: `FEW_TOKENS` says why, unless `gradients` may be wanted.
+    """
+    product_dtype = conv.__dict__["product_dtype"]
+    if type(sentences) is Ragged:
+        if lengths is not None:
+            return None
+        ragged = sentences
+    elif isinstance(sentences, Tensor) and not sentences.is_nested:
+        if product_dtype is None:
+            return door.padded(sentences, lengths, weights)
+        ragged = to_ragged(sentences, lengths, keep_ids=True)
+    elif lengths is not None:
         return None
-    ragged = to_ragged(sentences, lengths, keep_ids=True)
-    rows, ids, shares = ragged.values, None, ragged.table is not None or conv.product_dtype is not None
-    if not ragged.values.is_cpu:
+    else:
+        ragged = to_ragged(sentences, lengths, keep_ids=True)
+    rows, table, ids = ragged.values, ragged.table, None
+    if not rows.is_cpu:
         return None
-    if shares:
+    shares = product_dtype is not None or table is not None
+    if table is not None and product_dtype is None and not gradients and rows.shape[0] <= FEW_TOKENS:
+        rows, ids, shares = table, rows, False
+    elif shares:
         rows, ids = conv.shares(ragged)
     return door.ragged(rows, ids, ragged.offsets, ragged.uniform, weights, shares)
 

@@ -12,13 +12,20 @@ from towers.contracts.modes import autocast
 from towers.contracts.operations import operation
 from towers.convert import like_input, to_ragged
 from towers.kernels.batch import is_jit_tracing, is_plain
+from towers.kernels.cpu import words_call
 from towers.layers.cache import VersionedCache, can_keep
 from towers.layers.shift_add import add_neighbours
 from towers.layers.validation import at_least_one, refuse
 from towers.ragged import Ragged
 
 _WORDS = 16_384
-"""Words of a table that are multiplied at a time; beside the result this takes about 10 MB."""
+"""Words of a table that torch multiplies at a time; beside the result this takes about 10 MB."""
+
+FEW_TOKENS = 32
+"""Of no more tokens than this, it takes longer to find out that a kept product still holds than to multiply them again.
+
+Row "towers, ids" at batch 1 of `python benchmarks/run.py tower`.
+"""
 
 
 class PhraseConv(nn.Module):
@@ -36,7 +43,8 @@ class PhraseConv(nn.Module):
     - Without gradients, the whole table is multiplied once, and the product is kept until the table or the weights
       change. It takes kernel_words x filters numbers for each word of the table (256 bytes in Keras's network: 0.6 MB
       for SICK's 2,403 words, 102 MB for 400,000). torch does not count a write through `table.data` as a change: call
-      `forget_vocabulary` after one.
+      `forget_vocabulary` after one. A tower in C that gets 32 tokens or fewer multiplies them at once, keeps nothing,
+      and gives the same bits.
 
     Attributes:
         weight: (kernel_words, filters, vector_width); Keras's kernel is (kernel_words, vector_width, 1, filters).
@@ -163,7 +171,11 @@ class PhraseConv(nn.Module):
         return product.unflatten(1, (self.kernel_words, self.filters))
 
     def _project_all(self, table: Tensor) -> Tensor:
-        """As `project`, for any number of words, with little memory beside the result."""
+        """As `project`, for any number of words, with little memory beside the result; in C, as a tower in C does it."""
+        if self.product_dtype is None and not autocast(table.device):
+            found = words_call.shares(table, self.weight)
+            if found is not None:
+                return found
         if len(table) <= _WORDS:
             return self.project(table)
         like = self.project(table[:1])

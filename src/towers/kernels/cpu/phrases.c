@@ -62,6 +62,36 @@ static void multiply(PhrasesJob *job, int64_t word, int n, REAL *to) {
     VECTORS(blocks, SHARES)
 }
 
+/* The shares of all words by themselves, as `rows_forward` makes them of each sentence: the same sums, the same bits. */
+BY_THREADS(phrases_shares) {
+    PhrasesJob *job = shared;
+    const int64_t columns = columns_of(job), stride = blocks_of(columns) * LANES;
+    REAL *near = room(AT_ONCE * stride);
+    for (int64_t part; (part = take(&job->next)) < job->parts;) {
+        const int64_t first = part * AT_ONCE, count = least(AT_ONCE, job->rows - first);
+        multiply(job, first, count, near);
+        for (int64_t row = 0; row < count; row++)
+            memcpy(job->g_shares + (first + row) * columns, near + row * stride, columns * sizeof(REAL));
+    }
+    leave(near);
+}
+
+int64_t NAME(shares_of_words)(const WordsJob *given) {
+    Parallel *parallel = given->parallel;
+    const int64_t columns = given->kernel_positions * given->filters, parts = up(given->count, AT_ONCE);
+    REAL *packed = room(most(1, given->width * blocks_of(columns) * LANES));
+    if (!packed) return NO_MEMORY;
+    NAME(phrases_pack)(packed, given->weight, columns, given->width);
+    PhrasesJob job = {
+        .vectors = given->vectors, .packed = packed, .g_shares = given->shares, .words = given->count,
+        .tokens = given->count, .rows = given->count, .width = given->width,
+        .kernel_positions = given->kernel_positions, .filters = given->filters, .parts = parts,
+    };
+    by_threads(&parallel, NAME(phrases_shares), &job, least(given->threads, parts));
+    leave(packed);
+    return with_threads(DONE, given->parallel, parallel);
+}
+
 /* `near` has the shares of the words from `start` on, if they are not given. */
 INLINE const REAL *share_of(PhrasesJob *job, const REAL *near, int64_t start, int64_t token, int64_t position) {
     if (job->vectors) return near + (token - start) * blocks_of(columns_of(job)) * LANES + position * job->filters;

@@ -3,7 +3,7 @@
 #ifndef TOWERS_PHRASES
 #define TOWERS_PHRASES
 
-#include "vectors.h"
+#include "calls.h"
 
 typedef struct {
     const REAL *vectors;   /* "words width"; absent: the shares are given */
@@ -25,7 +25,18 @@ typedef struct {
     int64_t wrong;         /* whether an id is none of a word */
 } PhrasesJob;
 
+/* Words that are multiplied by the weights, and no more. */
+typedef struct {
+    const REAL *vectors; /* "count width" */
+    const REAL *weight;  /* "kernel_positions filters width" */
+    REAL *shares;        /* "count kernel_positions filters" */
+    int64_t count, kernel_positions, filters, width, threads;
+    Parallel *parallel; /* may be absent */
+} WordsJob;
+
+EXPORT int64_t NAME(shares_of_words)(const WordsJob *given);
 EXPORT void NAME(phrases_pack)(REAL *to, const REAL *weight, int64_t columns, int64_t width);
+BY_THREADS(phrases_shares);
 BY_THREADS(phrases_forward);
 BY_THREADS(phrases_backward);
 BY_THREADS(phrases_backward_words);
