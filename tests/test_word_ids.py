@@ -14,7 +14,8 @@ from towers import PhraseConv, Ragged, RaggedLSTM, ShapeContractError, Tower, Tw
 from towers.contracts import checks
 from towers.data import SentencePairs, WordVectors
 from towers.kernels import cpu
-from towers.layers import phrases
+from towers.kernels.cpu import words_call
+from towers.layers import fused, phrases
 
 from .helpers import reference
 
@@ -101,9 +102,17 @@ def test_an_embedding_learns_as_if_its_rows_had_been_looked_up():
 
 
 def count_products(monkeypatch) -> list[int]:
-    """A list that grows by the number of words at every product with the weights."""
+    """A list that grows by the number of words at every product with the weights; few tokens are as many."""
     products: list[int] = []
-    project = PhraseConv.project
+    project, shares = PhraseConv.project, words_call.shares
+    monkeypatch.setattr(fused, "FEW_TOKENS", 0)
+
+    def counted_in_c(vectors, weight):
+        found = shares(vectors, weight)
+        products.extend([len(vectors)] * (found is not None))
+        return found
+
+    monkeypatch.setattr(words_call, "shares", counted_in_c)
 
     def counted(self, vectors):
         products.append(len(vectors))
@@ -143,7 +152,24 @@ def test_a_large_vocabulary_is_multiplied_some_words_at_a_time(monkeypatch):
     monkeypatch.setattr(phrases, "_WORDS", 4)
     products, module, sentences = count_products(monkeypatch), tower(), ids_of([5, 9, 3], table())
     close(module(sentences), module(sentences.vectors()))
-    assert products == [1, 4, 4, 3] + [17] * (cpu.why_not() is not None)  # C code multiplies tokens by itself
+    assert products == ([1, 4, 4, 3, 17] if cpu.why_not() else [WORDS])  # C code multiplies tokens by itself
+
+
+@pytest.mark.skipif(cpu.why_not() is not None, reason=f"the C code cannot run: {cpu.why_not()}")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@torch.no_grad()
+def test_few_ids_are_looked_up_and_nothing_is_kept_with_the_same_bits(monkeypatch, dtype):
+    products, module, vectors = count_products(monkeypatch), tower(dtype), table(dtype)
+    for lengths in ([4, 3], [9], [16, 16], [30, 2], [30, 3]):
+        sentences = ids_of(lengths, vectors)
+        kept = module(sentences)
+        assert torch.equal(module(sentences.vectors()), kept)
+        products.clear()
+        monkeypatch.setattr(fused, "FEW_TOKENS", phrases.FEW_TOKENS)
+        module.conv.forget_vocabulary()
+        assert torch.equal(module(sentences), kept)
+        assert products == [WORDS] * (sum(lengths) > 32)
+        monkeypatch.setattr(fused, "FEW_TOKENS", 0)
 
 
 def test_predict_and_fit_multiply_words_and_not_tokens(monkeypatch):

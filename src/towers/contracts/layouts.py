@@ -140,7 +140,7 @@ def flat(
     if not has_layout(value):
         return None, None, rows
     sizes, dtype, _ = layout(value)
-    return sizes, dtype, rows
+    return sized(sizes), dtype, rows
 
 
 def sized(sizes: Sequence[Size]) -> Sizes:

@@ -168,12 +168,10 @@ def backend(tower: nn.Module, sentences: Tensor | Ragged) -> Backend:
     """Which code runs these sentences: C on the CPU, Triton on a GPU, or the layers themselves ("torch")."""
     if _by_triton_served(tower, sentences):
         return "triton"
-    found = _native(tower)
-    return (
-        "torch"
-        if found is None or _words(tower.__dict__["_modules"]["conv"], sentences, None, found[0], torch.is_grad_enabled()) is None
-        else "native"
-    )
+    found, conv = _native(tower), tower.__dict__["_modules"]["conv"]
+    if found is None or _words(conv, sentences, None, found[0], torch.is_grad_enabled()) is None:
+        return "torch"
+    return "native"
 
 
 # In C, on the CPU.

@@ -28,8 +28,8 @@ from towers.kernels.cpu.library import REALS, code
 
 _PLAIN = (Tensor, nn.Parameter)
 _INTS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-_address: Any = torch._C.TensorBase.data_ptr
-_TensorGuards: Any = getattr(getattr(torch._C, "_dynamo", None), "guards", None) and torch._C._dynamo.guards.TensorGuards
+_address: Callable[[Tensor], int] = Tensor.data_ptr
+_TensorGuards: Any = getattr(getattr(getattr(torch._C, "_dynamo", None), "guards", None), "TensorGuards", None)
 _OF_LSTM = ("lay_out", "pack", "pack_back", "forward", "backward", "give_weights")
 
 
@@ -83,7 +83,8 @@ def places(name: str, tensor: Tensor, count: int) -> Tensor:
     Raises:
         ValueError: they are not `count` whole numbers on the CPU. Contracts, where they are on, have said it before.
     """
-    found = dense(name, tensor.to(torch.int64), torch.int64) if tensor.dtype in _INTS else None
+    whole = tensor if tensor.dtype is torch.int64 else tensor.to(torch.int64) if tensor.dtype in _INTS else None
+    found = None if whole is None else dense(name, whole, torch.int64)
     if found is None or found.shape != (count,):
         came = f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
         raise ValueError(f"{name} is {came}; expected ({count},) torch.int64 on cpu")

@@ -98,7 +98,7 @@ void NAME(lstm_pack)(REAL *to, const REAL *w_ih, const REAL *w_hh, const REAL *b
                 const int64_t columns = state ? hidden : inputs;
                 const REAL *from = (state ? w_hh : w_ih) + row * columns;
                 REAL *start = to + ((block * (inputs + hidden) + (state ? inputs : 0)) * 4 + gate) * LANES;
-                turn(start, 4 * LANES, from, count, columns);
+                turn(start, 4 * LANES, from, columns, count, columns);
             }
             V own = bias ? load_some(bias + row, count) : all(0);
             store(to + ((blocks * (inputs + hidden) + block) * 4 + gate) * LANES, own);

@@ -11,22 +11,28 @@
 #include "phrases.h"
 
 #pragma GCC optimize("O3") /* loops over features become vectors */
-#define AT_ONCE 48         /* phrases, a multiple of all ROWS */
+#define AT_ONCE PHRASES_AT_ONCE
+#define A_TILE 76          /* numbers of a weight, a multiple of PIECE: those of 64 columns stay in the first cache */
 #define SIDE_BY_SIDE 5     /* vectors of a gradient that are summed together */
 
 INLINE int64_t columns_of(const PhrasesJob *job) { return job->kernel_positions * job->filters; }
 
-/* Weights "columns width" by vectors of columns, of which four, then two, then one go together. */
-void NAME(phrases_pack)(REAL *to, const REAL *weight, int64_t columns, int64_t width) {
+/* Weights "columns width" by vectors of columns, of which four, then two, then one go together; `depth` numbers of each,
+   from one on. */
+INLINE void pack_some(REAL *to, const REAL *weight, int64_t columns, int64_t width, int64_t depth) {
     const int64_t blocks = blocks_of(columns);
     for (int64_t block = 0, here; block < blocks; block += here) {
         here = together(blocks - block);
         for (int64_t b = 0; b < here; b++) {
             const int64_t column = (block + b) * LANES;
-            turn(to + b * LANES, here * LANES, weight + column * width, least(LANES, columns - column), width);
+            turn(to + b * LANES, here * LANES, weight + column * width, width, least(LANES, columns - column), depth);
         }
-        to += width * here * LANES;
+        to += depth * here * LANES;
     }
+}
+
+void NAME(phrases_pack)(REAL *to, const REAL *weight, int64_t columns, int64_t width) {
+    pack_some(to, weight, columns, width, width);
 }
 
 /* Ids that are wrong are noted, and read as 0. */
@@ -37,29 +43,47 @@ INLINE int64_t word_of(PhrasesJob *job, int64_t token) {
     return 0;
 }
 
-/* Of n words, this number of vectors of their shares, from one on. */
+/* Of n words, this number of vectors of their shares, from one on; `depth` numbers of each word, from `k` on, by weights
+   that were packed. */
 static void shares_forward(PhrasesJob *job, int64_t word, REAL *to, int64_t vector, int n, int vectors,
-                           Products *products) {
-    const int64_t width = job->width, stride = blocks_of(columns_of(job)) * LANES;
+                           Products *products, const REAL *packed, int64_t k, int64_t depth) {
+    const int64_t stride = blocks_of(columns_of(job)) * LANES;
     const REAL *x[ROWS];
     V sum[ROWS][4];
     for (int r = 0; r < n; r++) {
-        x[r] = job->vectors + word_of(job, word + r) * width;
-        for (int v = 0; v < vectors; v++) sum[r][v] = all(0);
+        x[r] = job->vectors + word_of(job, word + r) * job->width + k;
+        for (int v = 0; v < vectors; v++) sum[r][v] = k ? load(to + r * stride + (vector + v) * LANES) : all(0);
     }
-    products(sum, x, width, x, 0, job->packed + vector * width * LANES);
+    products(sum, x, depth, x, 0, packed + vector * depth * LANES);
     for (int r = 0; r < n; r++)
         for (int v = 0; v < vectors; v++) store(to + r * stride + (vector + v) * LANES, sum[r][v]);
 }
 
-static void multiply(PhrasesJob *job, int64_t word, int n, REAL *to) {
+static void multiply_some(PhrasesJob *job, int64_t word, int n, REAL *to, const REAL *packed, int64_t k, int64_t depth) {
     const int64_t blocks = blocks_of(columns_of(job)), stride = blocks * LANES;
 #define SHARES(first, count, vectors)                                                                                  \
-    shares_forward(job, word + (first), to + (first)*stride, vector, count, vectors, products_##count##_##vectors)
+    shares_forward(job, word + (first), to + (first)*stride, vector, count, vectors, products_##count##_##vectors,     \
+                   packed, k, depth)
 #define SHARES_4(first, count) SHARES(first, count, 4)
 #define SHARES_2(first, count) SHARES(first, count, 2)
 #define SHARES_1(first, count) SHARES(first, count, 1)
     VECTORS(blocks, SHARES)
+}
+
+/* Sums in the order of the numbers of a word, whether weights are packed before, or a tile of them at a time here. */
+static void multiply(PhrasesJob *job, int64_t word, int n, REAL *to) {
+    if (job->packed) {
+        multiply_some(job, word, n, to, job->packed, 0, job->width);
+        return;
+    }
+    const int64_t columns = columns_of(job);
+    REAL *tile = room(least(A_TILE, job->width) * blocks_of(columns) * LANES);
+    for (int64_t k = 0; k < job->width; k += A_TILE) {
+        const int64_t depth = least(A_TILE, job->width - k);
+        pack_some(tile, job->weight + k, columns, job->width, depth);
+        multiply_some(job, word, n, to, tile, k, depth);
+    }
+    leave(tile);
 }
 
 /* The shares of all words by themselves, as `rows_forward` makes them of each sentence: the same sums, the same bits. */

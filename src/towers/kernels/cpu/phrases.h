@@ -5,9 +5,12 @@
 
 #include "calls.h"
 
+#define PHRASES_AT_ONCE 48 /* a multiple of all ROWS */
+
 typedef struct {
     const REAL *vectors;   /* "words width"; absent: the shares are given */
-    const REAL *packed;    /* weights, as `pack` leaves them */
+    const REAL *weight;    /* "kernel_positions filters width" */
+    const REAL *packed;    /* the same, as `pack` leaves them; forward, of at most PHRASES_AT_ONCE words, absent */
     const REAL *whole;     /* weights "kernel_positions filters width", filled up with 0 to whole vectors */
     const REAL *shares;    /* "words kernel_positions filters" */
     const int64_t *ids;    /* the word that each token is; absent: token and word are the same. No two tokens may be one

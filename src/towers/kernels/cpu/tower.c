@@ -63,6 +63,7 @@ static PhrasesJob phrases_of(const Sentences *of, const Places *places) {
     const Tower *tower = of->tower;
     return (PhrasesJob){
         .vectors = tower->weight ? of->rows : 0,
+        .weight = tower->weight,
         .shares = tower->weight ? 0 : of->rows,
         .ids = places->ids ? places->ids : of->ids,
         .bias = tower->bias,
@@ -103,7 +104,8 @@ static int64_t states_of(TowerJob *job, const Sentences *of) {
     const LstmCode *code = tower->lstm;
     const int64_t count = job->count, columns = tower->kernel_positions * tower->filters;
     const int64_t inputs = tower->filters / tower->pool, hidden = tower->hidden;
-    const int64_t of_weights = tower->weight ? tower->width * blocks_of(columns) * LANES : 0;
+    const int64_t few = tower->weight && of->tokens <= PHRASES_AT_ONCE;
+    const int64_t of_weights = tower->weight && !few ? tower->width * blocks_of(columns) * LANES : 0;
     const int64_t of_lstm = up(hidden, code->lanes) * (inputs + hidden + 1) * 4 * code->lanes;
 
     int64_t *whole_numbers = of->places || are_alike(of) ? 0 : malloc((4 * count + 2 + of->tokens) * sizeof(int64_t));
@@ -117,12 +119,12 @@ static int64_t states_of(TowerJob *job, const Sentences *of) {
         REAL *packed = memory, *packed_lstm = memory + of_weights;
         REAL *features = of->features ? of->features : packed_lstm + up(of_lstm, LANES) * LANES;
         PhrasesJob phrases = phrases_of(of, &places);
-        if (tower->weight) NAME(phrases_pack)(packed, tower->weight, columns, tower->width);
+        if (of_weights) NAME(phrases_pack)(packed, tower->weight, columns, tower->width);
         code->pack(packed_lstm, tower->w_ih, tower->w_hh, tower->lstm_bias, inputs, hidden);
-        phrases.packed = packed, phrases.features = features, phrases.chosen = of->chosen;
+        phrases.packed = few ? 0 : packed, phrases.features = features, phrases.chosen = of->chosen;
         const int64_t threads = least(job->threads, phrases.rows / (tower->weight ? OF_PRODUCTS : OF_SHARES));
         phrases.part = A_PART;
-        if (tower->weight) phrases.part = least(A_PRODUCT, most(A_SMALL_PRODUCT, up(phrases.rows, 4 * most(threads, 1))));
+        if (of_weights) phrases.part = least(A_PRODUCT, most(A_SMALL_PRODUCT, up(phrases.rows, 4 * most(threads, 1))));
         phrases.parts = up(phrases.rows, phrases.part);
         by_threads(&job->parallel, NAME(phrases_forward), &phrases, threads);
         answer = phrases.wrong ? WRONG_IDS : DONE;
@@ -152,7 +154,7 @@ static PackedHead packed_head(const Head *head, int64_t more) {
     packed.bias = packed.dense + packed.stride * hidden, packed.weight = packed.bias + packed.stride;
     packed.rest = packed.weight + packed.stride;
     for (int64_t at = 0; at < units; at += LANES) {
-        turn(packed.dense + at, packed.stride, head->dense + at * hidden, least(LANES, units - at), hidden);
+        turn(packed.dense + at, packed.stride, head->dense + at * hidden, hidden, least(LANES, units - at), hidden);
         store(packed.bias + at, load_some(head->dense_bias + at, units - at));
         store(packed.weight + at, load_some(head->logit + at, units - at));
     }

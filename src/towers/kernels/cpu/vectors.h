@@ -155,20 +155,21 @@ INLINE V pieces(const REAL *from, int64_t apart) {
 #endif
 }
 
-/* `rows` rows of `width` numbers become columns: of each k LANES numbers, 0 behind the last row, `stride` apart. */
-INLINE void turn(REAL *to, int64_t stride, const REAL *from, int64_t rows, int64_t width) {
+/* `rows` rows of `width` numbers, `apart` from each other, become columns: of each k LANES numbers, 0 behind the last row,
+   `stride` apart. */
+INLINE void turn(REAL *to, int64_t stride, const REAL *from, int64_t apart, int64_t rows, int64_t width) {
     int64_t k = 0;
     if (rows >= LANES)
         for (; k + PIECE <= width; k += PIECE) {
             V square[PIECE];
             UNROLL for (int row = 0; row < PIECE; row++)
-                square[row] = pieces(from + row * width + k, PIECE * width);
+                square[row] = pieces(from + row * apart + k, PIECE * apart);
             transpose(square, PIECE);
             UNROLL for (int at = 0; at < PIECE; at++) store(to + (k + at) * stride, square[at]);
         }
     for (; k < width; k++) {
         store(to + k * stride, all(0));
-        for (int64_t row = 0; row < least(rows, LANES); row++) to[k * stride + row] = from[row * width + k];
+        for (int64_t row = 0; row < least(rows, LANES); row++) to[k * stride + row] = from[row * apart + k];
     }
 }
 
