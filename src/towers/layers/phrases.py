@@ -171,7 +171,7 @@ class PhraseConv(nn.Module):
         return product.unflatten(1, (self.kernel_words, self.filters))
 
     def _project_all(self, table: Tensor) -> Tensor:
-        """As `project`, for any number of words, with little memory beside the result; in C, as a tower in C does it."""
+        """As `project`, for any number of words, with little memory beside the result; by C where a tower is."""
         if self.product_dtype is None and not autocast(table.device):
             found = words_call.shares(table, self.weight)
             if found is not None:

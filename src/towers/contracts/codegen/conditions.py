@@ -114,7 +114,8 @@ class ConditionWriter:
         compare = self.writer.constant("compare", condition.compare)
         alone = names == [condition.subject.text] and not condition.bound.names and not condition.bound.divisors
         if alone and names[0] in self.ragged:
-            asked = f"{compare}, {operands[names[0]]}, {self._value(condition.bound, {})}, {self.package!r}, {self.owner}, {text!r}"
+            place = f"{self.package!r}, {self.owner}, {text!r}"
+            asked = f"{compare}, {operands[names[0]]}, {self._value(condition.bound, {})}, {place}"
             self.writer.refuse_if(*given, f"not {self.writer.given('_fits', fits)}({asked})")
             return
         applying = self.writer.given("_applies", applies)
@@ -214,7 +215,8 @@ def between(values: Any, low: Any, high: Any) -> bool:
 def fits(compare: Callable[[Any, Any], Any], operand: Any, bound: Any, package: str, owner: object, text: str) -> bool:
     """What the three above say of an operand, alone on its side, and a bound.
 
-    Of a few lengths on the CPU it takes a tenth of their time (`python benchmarks/run.py tower`, "towers, ids", batch 1).
+    Of a few lengths on the CPU it takes a tenth of their time: row "towers, ids" at batch 1 of
+    `python benchmarks/run.py tower`.
     """
     if type(operand) is RaggedAxis and not modes.switch.unusual and type(bound) is int:
         few = operand.few_lengths()
