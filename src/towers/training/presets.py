@@ -57,6 +57,7 @@ PRESETS: Mapping[str, Preset] = {
             "second_weight": 0.8,
             "by_length": False,
         },
+        dropout=0.4,
         dense_dropout=0.2,
     ),
     "entailment": Preset(
@@ -66,12 +67,13 @@ PRESETS: Mapping[str, Preset] = {
         settings={
             **_ADAMW,
             "lr": 2e-3,
-            "epochs": 6,
+            "epochs": 10,
             "average": 0.998,
             "keep_best": "last",
             "smoothing": 0.05,
             "by_length": False,
         },
+        dropout=0.7,
         dense_dropout=0.2,
         as_classes=True,
     ),
