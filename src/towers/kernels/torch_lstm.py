@@ -200,16 +200,17 @@ def _cheapest(falling: list[int], cost: Cost) -> tuple[list[Group], float]:
 def _last(values: Tensor, lengths: Tensor, choice: Choice, state: State, weights: Weights) -> Tensor:
     """h_n alone, of padded sentences through one layer in one direction, on the CPU: with the fewest operations."""
     (groups, order, _, empty), (h, c) = choice, state
-    if torch.is_grad_enabled() and not _finite(values):
+    if _to_clean(values):
         padding = torch.arange(values.shape[1], device="cpu") >= lengths.unsqueeze(1)
         values = values.masked_fill(padding.unsqueeze(2), 0)
+    words = lengths.clamp(min=1) if empty else lengths
     if order is None:
-        h_n = _ends(groups[0], values, lengths, state, weights)
+        h_n = _ends(groups[0], values, words, state, weights)
     else:
         counts = [group.sentences for group in groups]
         hs = h.index_select(1, order).split(counts, 1)
         cs = hs if c is h else c.index_select(1, order).split(counts, 1)
-        xs, known = (part.index_select(0, order).split(counts) for part in (values, lengths))
+        xs, known = (part.index_select(0, order).split(counts) for part in (values, words))
         parts = zip(groups, xs, known, hs, cs, strict=True)
         h_n = torch.cat([_ends(group, x, own, (h_0, c_0), weights) for group, x, own, h_0, c_0 in parts], 1)
         h_n = torch.empty_like(h_n).index_copy_(1, order, h_n)
@@ -217,10 +218,16 @@ def _last(values: Tensor, lengths: Tensor, choice: Choice, state: State, weights
 
 
 def _ends(group: Group, x: Tensor, lengths: Tensor, state: State, weights: Weights) -> Tensor:
-    """h_n of a group's sentences."""
+    """h_n of a group's sentences, none of which is empty."""
     count, steps, shortest = group
-    y, h_n, _ = _call(x if x.shape[1] == steps else x[:, :steps], state, weights, batch_first=True)
-    return h_n if shortest == steps else y[_sentences(count), lengths.unsqueeze(0) - 1]
+    x = x if x.shape[1] == steps else x[:, :steps]
+    y, h_n, _ = _call(x.transpose(0, 1), state, weights)
+    return h_n if shortest == steps else _picked(y, _before(count), lengths)
+
+
+def _picked(y: Tensor, before: Tensor, lengths: Tensor) -> Tensor:
+    """Each sentence's last output of "steps sentences width"; `before`: the rows one step before their first."""
+    return y.view(1, -1, y.shape[2]).index_select(1, torch.add(before, lengths, alpha=y.shape[1]))
 
 
 class Groups:
@@ -250,14 +257,9 @@ class Groups:
         marked = cells and self.padded
         weights = Weights(_flat(parameters, marked=marked), len(parameters.biases), parameters.weight_hr is not None,
                           1, False, 0.0)  # fmt: skip
-        ys: list[Tensor] = []
-        hs: list[Tensor] = []
-        cs: list[Tensor] = []
-        for x, h, c in zip(self._take(values, reverse, marked), *map(self._split, state), strict=True):
-            y, h_n, c_n = _call(x, (h, c), weights)
-            ys.append(y)
-            hs.append(h_n)
-            cs.append(c_n)
+        parts = zip(self._take(values, reverse, marked), *map(self._split, state), strict=True)
+        results = [_call(x, (h, c), weights) for x, h, c in parts]
+        ys, hs, cs = [list(kind) for kind in zip(*results, strict=True)]
         h_n = self.last(ys, state[0]) if self.padded else self._joined(hs)
         c_n = self._joined(cs) if cells or not self.padded else state[1]  # not wanted
         return self._give(ys, reverse) if outputs else None, (h_n, c_n)
@@ -274,18 +276,12 @@ class Groups:
         joined = states[0] if len(states) == 1 else torch.cat(states, 1)
         return joined if self.order is None else torch.empty_like(joined).index_copy_(1, self.order, joined)
 
-    def to_clean(self, values: Tensor) -> bool:
-        """Whether padding must be filled with 0: a gradient of 0 times what is not finite there is not 0."""
-        return self.padded and torch.is_grad_enabled() and not _finite(values)
-
     def last(self, ys: list[Tensor], h_0: Tensor) -> Tensor:
         """The output of each sentence's last word; the state that came in where it has none."""
         lasts: list[Tensor] = []
         for y, lengths in zip(ys, self._lengths, strict=True):
-            count = y.shape[1]
-            last = torch.arange(-count, 0, device=y.device)
-            last = last.add_(lengths.clamp(min=1) if self.empty else lengths, alpha=count)
-            lasts.append(y.view(1, -1, y.shape[2]).index_select(1, last))
+            before = torch.arange(-y.shape[1], 0, device=y.device)
+            lasts.append(_picked(y, before, lengths.clamp(min=1) if self.empty else lengths))
         h_n = self._joined(lasts)
         if not self.empty or self.batch.lengths is None:
             return h_n
@@ -297,7 +293,7 @@ class Groups:
             x = values[:, : self.sizes[0][1]].transpose(0, 1)
         else:
             x = values.flatten(0, -2).index_select(0, self._index(reverse))
-        if marked or ((x.dim() == 3 or self.empty) and self.to_clean(values)):
+        if marked or (self.padded and (x.dim() == 3 or self.empty) and _to_clean(values)):
             pads = self._padding.view(*x.shape[:-1], 1)
             x = x.masked_fill(pads, 0)
             x = torch.cat((x, pads.to(x.dtype)), -1) if marked else x
@@ -368,18 +364,20 @@ class Groups:
 
 
 @lru_cache(8)
-def _sentences(count: int) -> Tensor:
-    """Their numbers, from 0, "1 count"; kept, since making them takes as long as picking the last outputs."""
+def _before(count: int) -> Tensor:
+    """The row of each sentence's output one step before its first; kept, as making them takes a while."""
     with torch.inference_mode(False):
-        return torch.arange(count, device="cpu").unsqueeze(0)
+        return torch.arange(-count, 0, device="cpu")
 
 
-def _finite(values: Tensor) -> bool:
-    """Whether all of these values are finite, as far as can be known without waiting for a device.
+def _to_clean(values: Tensor) -> bool:
+    """Whether padding must be filled with 0: a gradient of 0 times what is not finite there is not 0.
 
-    Reading the sum takes a third of the time of filling padding with 0, here and in the backward pass.
+    Reading the sum takes a third of the time of filling it, here and in the backward pass; no device is waited for.
     """
-    return values.is_cpu and math.isfinite(values.detach().sum().item())
+    if not torch.is_grad_enabled():
+        return False
+    return not values.is_cpu or not math.isfinite((values.detach() if values.requires_grad else values).sum().item())
 
 
 def _call(x: Tensor, state: State, weights: Weights, *, batch_first: bool = False) -> tuple[Tensor, Tensor, Tensor]:
