@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from towers.contracts import ShapeContractError, attach, contract, trace, verify
+from towers.contracts.proofs.reality import RealityCheck
 
 
 class Cuts(nn.Module):
@@ -164,3 +165,55 @@ def test_what_sympy_cannot_compute_with_is_no_crash_and_no_proof(how, text):
     module.forward = how
     attach(module, text)
     assert not verify(module)
+
+
+class Writes(nn.Module):
+    """Writes its argument to twelve places, which are told in one of several ways."""
+
+    def __init__(self, write):
+        super().__init__()
+        self.write = write
+
+    @contract
+    def forward(self, x: Float[Tensor, "batch high"]) -> Float[Tensor, "batch 30"]:
+        places = torch.zeros(x.shape[0], 30)
+        found = self.write(places, x)
+        return places if found is None else found
+
+
+EVERY = slice(None)
+WAYS = {
+    "slice": lambda places, x: places.__setitem__((EVERY, slice(3, 15)), x),
+    "tensor": lambda places, x: places.__setitem__((EVERY, torch.arange(12)), x),
+    "list": lambda places, x: places.__setitem__((EVERY, list(range(0, 24, 2))), x),
+    "index_put": lambda places, x: places.T.index_put((torch.arange(12),), x.T, accumulate=True).T,
+    "a sum": lambda places, x: places.__setitem__((EVERY, slice(12)), places[:, 12:24] + x),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_number_or_as_many_as_places(way):
+    proof = verify(Writes(WAYS[way]), seconds=600)
+    assert (proof.verdict, proof.conditions) == ("holds if", ("high == 1 or high == 12",))
+
+
+def test_a_mask_leaves_open_how_many_are_written():
+    """No size at which real tensors happened to fit is told as the condition."""
+    mask = torch.arange(30) % 5 < 2
+    proof = verify(Writes(lambda places, x: places.__setitem__((EVERY, mask), x)), seconds=600)
+    assert (proof.verdict, proof.conditions) == ("failed", ())
+
+
+def test_a_bound_that_no_time_was_left_to_find_is_not_told(monkeypatch):
+    monkeypatch.setattr(RealityCheck, "bound", lambda self, case, axis, passing, failing: None)
+    assert verify(Table(), seconds=600).conditions == ()
+
+
+class Table(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(37, 4)
+
+    @contract
+    def forward(self, x: Float[Tensor, "batch time 4"]) -> Float[Tensor, "batch time 4"]:
+        return x + self.rows(torch.arange(x.shape[1]))

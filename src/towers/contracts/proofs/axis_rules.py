@@ -307,9 +307,31 @@ def roll(symbols: Symbols, input: Any, shifts: Any, dims: Any = None) -> Any:
 
 
 def fill_part(symbols: Symbols, input: Any, index: Any, value: Any) -> Any:
-    """`tensor[:, 1:] = 0`: slices and a number."""
+    """`tensor[:, 1:] = 0`: slices and a number. What is written through tensors or lists of indices must fit there."""
+    if isinstance(value, Tensor):
+        return _must_fit(input, tuple(items_of(index)), value)
     fine = order_of(input) is not None and not input.requires_grad and slices(index)
     return None if fine and len(items_of(index)) <= input.dim() and type(value) in (int, float) else NotImplemented
+
+
+def put(symbols: Symbols, input: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
+    """Tensor.index_put, where None stands for a whole axis."""
+    return _must_fit(input, tuple(slice(None) if each is None else each for each in indices), values)
+
+
+def _must_fit(input: Any, index: tuple[Any, ...], value: Any) -> Any:
+    """Leaves the operation to torch, whose symbolic kernel does not compare the values with the places they go to."""
+    if any(isinstance(each, (Tensor, list)) for each in index) and isinstance(value, Tensor):
+        try:
+            places = input[index].shape
+        except Exception:
+            return NotImplemented  # where masks decide, for example
+        sizes = [1] * len(value.shape) + list(places)
+        for size, wanted in zip(reversed(value.shape), reversed(sizes), strict=False):
+            if not (alike(size, wanted) or is_one(size)) and size != wanted and size != 1:
+                shapes = f"{list(value.shape)} cannot be broadcast to indexing result of shape {list(places)}"
+                raise RuntimeError(f"shape mismatch: value tensor of shape {shapes}")
+    return NotImplemented
 
 
 def channels_last(rank: int) -> tuple[int, ...]:
@@ -337,5 +359,6 @@ RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.cat, torch.concat), cat),
     **dict.fromkeys((torch.roll, Tensor.roll), roll),
     Tensor.__setitem__: fill_part,
+    **dict.fromkeys((torch.index_put, Tensor.index_put, torch.index_put_, Tensor.index_put_), put),
     torch.arange: arange,
 }

@@ -39,7 +39,8 @@ def supposed(
     guesses: list[Guess] = []
     for _ in range(MOST_CHALLENGES):
         alone = _on_one_axis(check, case, table, whole)
-        guesses = [*told, *([_all_of(alone)] if alone else []), *_on_several(check, case, table, alone)]
+        guesses = [*told, *_few(table, whole), *([_all_of(alone)] if alone else [])]
+        guesses += _on_several(check, case, table, alone)
         count = len(table)
         table = check.further(case, table, _challenges(table, alone), check.share())
         if all(_true_of(alone, trial) for trial in table[count:]):
@@ -112,17 +113,20 @@ def _alone(
                 texts.append(f"{name} % {divisor} == {rest}")
                 bad = [size for size in bad if size % divisor == rest]
                 break
+    bounds: list[tuple[str, int | None]] = []
     if bad and bad[0] < good[0]:
         near = max(size for size in bad if size < good[0])
-        texts.append(f"{name} >= {check.bound(case, name, passing[good[0]], near)}")
+        bounds.append((">=", check.bound(case, name, passing[good[0]], near)))
     if bad and bad[-1] > good[-1]:
         near = min(size for size in bad if size > good[-1])
-        texts.append(f"{name} <= {check.bound(case, name, passing[good[-1]], near)}")
-    return as_equalities(texts)
+        bounds.append(("<=", check.bound(case, name, passing[good[-1]], near)))
+    if any(bound is None for _, bound in bounds):
+        return []
+    return as_equalities([*texts, *(f"{name} {sign} {bound}" for sign, bound in bounds)])
 
 
 def _challenges(table: Sequence[Trial], alone: Sequence[str]) -> Iterable[dict[str, int]]:
-    """Sizes between those of a remainder that was guessed: all of them must fail."""
+    """Of a remainder that was guessed, the sizes between, all of which must fail, and further ones, which must pass."""
     passing = sorted((trial.sizes for trial in table if trial.error is None), key=lambda sizes: max(sizes.values()))
     for text in alone:
         if found := re.fullmatch(r"(\w+) % (\d+) == \d+", text):
@@ -130,6 +134,15 @@ def _challenges(table: Sequence[Trial], alone: Sequence[str]) -> Iterable[dict[s
             steps = {divisor // prime for prime in sympy.primefactors(divisor)}
             bases = (passing[0], passing[len(passing) // 2], passing[-1])
             yield from ({**base, name: base[name] + step} for step in sorted(steps) for base in bases)
+            yield from ({**bases[0], name: bases[0][name] + times * divisor} for times in (1, 2, 3, 5))
+
+
+def _few(table: Sequence[Trial], whole: Spans) -> Iterable[Guess]:
+    """Two or three sizes of an axis, as where something of a fixed size is added: 1 and that size."""
+    for name in whole:
+        sizes = sorted({trial.sizes[name] for trial in table if trial.error is None})
+        if 1 < len(sizes) < 4:
+            yield _any_of(*(f"{name} == {size}" for size in sizes))
 
 
 # On several axes, where those on one leave some failures.
@@ -184,7 +197,8 @@ def _one_is_large(check: RealityCheck, case: Case, passing: Sequence[Trial], fai
             alone.setdefault(name, trial)
     if len(alone) < 2:
         return ()
-    return [f"{name} >= {check.bound(case, name, trial, below[name])}" for name, trial in alone.items()]
+    bounds = {name: check.bound(case, name, trial, below[name]) for name, trial in alone.items()}
+    return () if None in bounds.values() else [f"{name} >= {bound}" for name, bound in bounds.items()]
 
 
 def _product(
@@ -206,7 +220,10 @@ def _product(
     bounds = [small if sign == ">=" else large]
     lines = [[trial for trial in group if trial.sizes[other] == least] for group in (passing, failing)]
     if all(lines):
-        bounds.append(least * check.bound(case, one, lines[0][0], lines[1][0].sizes[one]))
+        bound = check.bound(case, one, lines[0][0], lines[1][0].sizes[one])
+        if bound is None:
+            return None
+        bounds.append(least * bound)
     return f"{one}*{other} {sign} {max(bounds) if sign == '<=' else min(bounds)}"
 
 

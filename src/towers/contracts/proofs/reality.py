@@ -183,8 +183,11 @@ class RealityCheck:
         now = time.perf_counter()
         return now + SEARCH * (self.search_until - now)
 
-    def bound(self, case: Case, axis: str, passing: Trial, failing: int) -> int:
-        """The last size of an axis that passes, found by bisection between a passing run and a failing size."""
+    def bound(self, case: Case, axis: str, passing: Trial, failing: int) -> int | None:
+        """The last size of an axis that passes, found by bisection between a passing run and a failing size.
+
+        None where the time is over before: a size that happened to be run is no bound.
+        """
         first, last, step = passing.sizes[axis], failing, case.spans()[axis].step
         while abs(last - first) > step and time.perf_counter() < self.search_until:
             middle = first + (last - first) // (2 * step) * step
@@ -193,7 +196,7 @@ class RealityCheck:
             if trial is None:
                 break
             first, last = (middle, last) if trial.error is None else (first, middle)
-        return first
+        return first if abs(last - first) <= step else None
 
     def spent(self) -> float:
         """Seconds that the check has used: CPU time of this thread, at least half of the wall time."""

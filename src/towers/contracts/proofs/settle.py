@@ -31,7 +31,7 @@ def settle(
         finding.message = f"real tensors pass where symbolic ones fail: {finding.message}"
         finding.verdict, finding.conditions = "not provable", ()
     table = check.table(case, few=few, share=share)
-    if table and finding.verdict == "failed":
+    if table and finding.verdict in ("failed", "holds if", "specialised"):
         table = check.with_examples(table, coverage.passed)
     if table and finding.verdict in ("failed", "not provable") and (numbers := numbers_told(coverage)):
         table = check.at_numbers(case, table, numbers)
@@ -42,6 +42,8 @@ def settle(
         _refute(finding, broken, narrow)  # which stands if the time is over before a condition is found
         table, guesses = supposed(check, case, table, coverage.whole, before.guesses)
         everywhere = before.verdict == "proven"  # on symbols: then under each condition too
+        if before.verdict != "failed":  # what fails is not known on symbols: another size may pass, where no run was
+            guesses = [each for each in guesses if _single(each.texts) is None]
         guess = next((each for each in guesses if everywhere or prover.proves(coverage, each)), None)
         if guess is not None:
             finding.message, finding.place = before.message, before.place
@@ -77,13 +79,16 @@ def _differences(finding: Finding, table: Sequence[Trial]) -> tuple[list[Trial],
 
 
 def _claim(finding: Finding, conditions: Sequence[str], broken: Sequence[Trial]) -> None:
-    [first, *more] = conditions
-    axis, _, size = first.partition(" == ")
-    single = not more and axis.isidentifier() and size.isdigit()
-    finding.verdict = "specialised" if single else "holds if"
+    finding.verdict = "holds if" if _single(conditions) is None else "specialised"
     finding.conditions = tuple(conditions)
     if broken:
         finding.message, finding.place = broken[0].message, f"{broken[0].at} (a real run)"
+
+
+def _single(conditions: Sequence[str]) -> str | None:
+    """The axis of which the conditions leave one size, where they say no more."""
+    axis, _, size = conditions[0].partition(" == ")
+    return axis if len(conditions) == 1 and axis.isidentifier() and size.isdigit() else None
 
 
 def _refute(finding: Finding, broken: Sequence[Trial], narrow: Sequence[Trial]) -> None:
