@@ -69,3 +69,26 @@ def test_a_vocabulary_may_be_a_list():
     contract(function, vocabulary=["batch", "words"])
     with pytest.raises(ValueError, match=r"axis words is not in the vocabulary \(batch, time\)"):
         contract(function, vocabulary=("batch", "time"))
+
+
+@pytest.mark.parametrize("name", ["bacth", "batc", "baatch"])
+def test_a_slip_in_the_name_of_a_result_is_a_warning(name):
+    """It would bind an axis of its own, of any size."""
+
+    def function(a: Float[Tensor, "batch words"]) -> Float[Tensor, "words"]: ...
+
+    function.__annotations__["return"] = Float[Tensor, f"{name} words"]
+    with pytest.warns(UserWarning, match=f"axis {name} is likely misspelt; perhaps batch is meant"):
+        contract(function)
+
+
+@pytest.mark.parametrize(
+    ("given", "result"), [("seq_q", "seq_k"), ("word", "words"), ("step1", "step12"), ("row", "rox")]
+)
+def test_another_axis_of_a_result_is_no_warning(given, result):
+    def function(a: Float[Tensor, "batch words"]) -> Float[Tensor, "words"]: ...
+
+    function.__annotations__.update(a=Float[Tensor, given], **{"return": Float[Tensor, result]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        contract(function)

@@ -107,7 +107,7 @@ def read_signature(function: Callable[..., Any], options: Options, names: Names 
         bounds = tuple(one for one in bounds if {*one.subject.names, *one.bound.names} <= known)
     _check_names(where, bounds, known)
     _check_braces(where, bounds, everything, own)
-    check_spelling(where, everything, options.vocabulary)
+    check_spelling(where, specs.values(), result, options.vocabulary)
     if options.dtype_of is not None and "self" not in own:
         raise ValueError(f"{where}: dtype_of ({options.dtype_of!r}) is a path from `self`, which it does not have")
     return Signature(where, parameters, specs, result, bounds, options.dtype_of, function.__module__ or "")

@@ -9,24 +9,30 @@ from difflib import SequenceMatcher
 from towers.contracts.specs import Spec, axis_names
 
 
-def check_spelling(where: str, specs: Iterable[Spec], vocabulary: Sequence[str]) -> None:
+def check_spelling(where: str, specs: Iterable[Spec], result: Spec | None, vocabulary: Sequence[str]) -> None:
     """Warn of a name that is similar to another one; refuse a name that is not in a closed vocabulary.
+
+    A name that stands once is compared with those that stand twice; one that only the result has, which is then free
+    to have any size, with those of the arguments.
 
     Args:
         where: the function, for messages.
-        specs: all that its signature demands.
+        specs: what its signature demands of the arguments.
+        result: and of the result.
         vocabulary: the declared names. If "..." is among them, other names are allowed.
 
     Raises:
         ValueError: a name is not in a closed vocabulary.
     """
-    counts = Counter(name for spec in specs for name in axis_names(spec))
+    given = Counter(name for spec in specs for name in axis_names(spec))
+    counts = given + Counter([] if result is None else axis_names(result))
     known = {*vocabulary} - {"..."}
     for name in counts:
         if name in known:
             continue
         twice = {other for other in counts if counts[other] > 1} if counts[name] == 1 else set[str]()
-        nearest = _meant(name, {*known, *twice})
+        slips = {other for other in given if name not in given and _slip(name, other)}
+        nearest = _meant(name, {*known, *twice, *slips})
         perhaps = f"; perhaps {nearest} is meant" if nearest else ""
         if known and "..." not in vocabulary:
             raise ValueError(f"{where}: axis {name} is not in the vocabulary ({', '.join(sorted(known))}){perhaps}")
@@ -50,6 +56,11 @@ def _meant(name: str, candidates: Iterable[str]) -> str | None:
         if differing <= 2 and not plural and not numbered:
             near[other] = differing
     return min(near, key=lambda other: (near[other], other), default=None)
+
+
+def _slip(name: str, other: str) -> bool:
+    """Whether letters changed places, or one is missing or doubled: seq_q and seq_k are names of two axes."""
+    return sorted(name) == sorted(other) or abs(len(name) - len(other)) == 1
 
 
 def _depth() -> int:
