@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from towers.contracts.bindings import Bindings, Unknown
+from towers.contracts.proofs.split_parts import Parts
 from towers.contracts.signature import Signature
 from towers.contracts.specs import Spec, TensorSpec, TupleSpec
 
@@ -60,6 +61,8 @@ def tensors_in(value: object) -> Iterator[Tensor]:
     """The tensors in lists, tuples, dicts and ragged kinds."""
     if isinstance(value, Tensor):
         yield value
+    elif isinstance(value, Parts):
+        yield from value.tensors()
     elif isinstance(value, dict):
         yield from tensors_in(list(cast(dict[Any, Any], value).values()))
     elif isinstance(value, (list, tuple)):

@@ -3,14 +3,13 @@
 Each function stands for the operation of torch that its docstring names; its first argument is the symbols of the run.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from towers.contracts.proofs.elementwise_rules import alike, is_one
-from towers.contracts.proofs.fast_meta import first_or_last, lying, made, made_like, part_of, plain, upright
+from towers.contracts.proofs.fast_meta import first_or_last, lying, made, made_like, plain, upright
 from towers.contracts.proofs.symbols import Symbols
 
 # Recurrent layers.
@@ -207,39 +206,3 @@ def attention(
         return NotImplemented
     fused = fused and all(each is not None and each[-1] == 3 for each in orders)  # else a row lies scattered
     return made((*rows, value.shape[-1]), query.dtype, order if fused else None)
-
-
-# Splitting: torch turns the number of pieces, and with it the size of the axis, into a Python int.
-
-
-class Pieces:
-    """The result of torch.split; a piece is made when it is indexed."""
-
-    def __init__(self, input: Tensor, size: int, dim: int) -> None:
-        self.input, self.size, self.dim = input, size, dim
-
-    def __getitem__(self, place: int | slice) -> Any:
-        whole: Any = self.input.shape[self.dim]
-        if isinstance(place, slice) or place < 0:
-            return self._all()[place]
-        start, end = place * self.size, (place + 1) * self.size
-        if start > 0 and start >= whole:
-            raise IndexError("tuple index out of range")
-        return part_of(self.input.narrow(self.dim, start, (end if end <= whole else whole) - start), self.input)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def _all(self) -> Any:
-        return torch.functional._VF.split(self.input, self.size, self.dim)  # pyright: ignore
-
-
-def split(symbols: Symbols, input: Tensor, split_size: Any, dim: int = 0) -> Any:
-    """torch.split and Tensor.split into pieces of one size, of an axis whose size is a symbol."""
-    fixed = type(split_size) is int and split_size > 0 and isinstance(input.shape[dim], torch.SymInt)
-    if fixed:
-        return Pieces(input, split_size, dim)
-    return tuple(part_of(part, input) for part in torch.functional._VF.split(input, split_size, dim))  # pyright: ignore

@@ -17,6 +17,7 @@ from towers.contracts.proofs import (
     image_rules,
     layer_rules,
     product_rules,
+    split_parts,
     value_rules,
 )
 from towers.contracts.proofs.symbols import Symbols
@@ -29,6 +30,7 @@ RULES: dict[Any, Rule] = {
     **axis_rules.RULES,
     **product_rules.RULES,
     **image_rules.RULES,
+    **split_parts.RULES,
     F.linear: fast_meta.linear,
     torch.empty: fast_meta.empty,
     torch.zeros: fast_meta.empty,
@@ -52,8 +54,6 @@ RULES: dict[Any, Rule] = {
     F.max_pool1d: layer_rules.max_pool1d,
     torch.max_pool1d: layer_rules.max_pool1d,
     F.scaled_dot_product_attention: layer_rules.attention,
-    torch.split: layer_rules.split,
-    Tensor.split: layer_rules.split,
     F.max_pool1d_with_indices: layer_rules.max_pool1d_with_indices,
     Tensor.__bool__: value_rules.either,
     torch.linspace: value_rules.linspace,
@@ -120,6 +120,9 @@ class Rules(OnDevice):
             return func(*args)
         ask()
         kwargs = dict(kwargs or {})
+        if self.symbols.parted and split_parts.any_parts(args, kwargs):
+            with self:
+                return split_parts.joined(self.symbols, func, args, kwargs)
         if func in SEEN_THROUGH:
             with self:
                 return SEEN_THROUGH[func](*args, **kwargs)

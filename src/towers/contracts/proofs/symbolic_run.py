@@ -30,6 +30,7 @@ from towers.contracts.proofs.ranges import Spans
 from towers.contracts.proofs.relations import Relations, truth
 from towers.contracts.proofs.shape_rules import Rules
 from towers.contracts.proofs.source_location import quiet, raised_at, running_at
+from towers.contracts.proofs.split_parts import Parts
 from towers.contracts.proofs.stateful import keeps_sizes
 from towers.contracts.proofs.symbolic_check import SymbolicCheck
 from towers.contracts.proofs.symbolic_inputs import Case
@@ -184,6 +185,8 @@ class _Run:
             return shape
         if isinstance(value, PackedSequence):
             return self.shapes(value.data)
+        if isinstance(value, Parts):
+            return value.shapes()
         if isinstance(value, dict):
             return self.shapes(list(cast(dict[Any, Any], value).values()))
         if isinstance(value, (list, tuple)):

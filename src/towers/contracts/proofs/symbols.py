@@ -150,6 +150,8 @@ class Symbols:
         self.answers: tuple[bool, ...] = ()
         """What `either` says first, and then no."""
         self.taken: list[bool] = []
+        self.parted = False
+        """Whether a tuple was made whose items are not counted."""
         self.explaining = False
         """Whether a check has failed and looks for the text of its error: then a comparison decides nothing."""
 
