@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from towers.contracts import ShapeContractError, attach, contract, trace, verify
+from towers.contracts.proofs.ranges import Span
 from towers.contracts.proofs.reality import RealityCheck
+from towers.contracts.proofs.verdicts import negated
 
 
 class Cuts(nn.Module):
@@ -33,6 +35,11 @@ CASES = [
     (lambda high: high % 3 == 1, "high % 3 == 0 or high % 3 == 2"),
     (lambda high: high % 2 == 1 or high // 2 < 3, "high % 2 == 0 and high >= 6"),
 ]
+
+
+def test_a_region_that_lies_in_another_adds_no_condition():
+    failed = [{"time": span} for span in (Span(32, 35), Span(13), Span(37, 37), Span(4, 4))]
+    assert negated(failed, {"time": Span(1)}) == ("time != 4", "time <= 12")
 
 
 @pytest.mark.parametrize(("wrong", "text"), CASES, ids=[text for _, text in CASES])

@@ -186,6 +186,7 @@ def _without(name: str, spans: Sequence[Span], whole: Span) -> list[str]:
     for span in _joined(spans, whole.step):
         if span.last is None:
             texts.append(f"{name} <= {span.first - whole.step}")
+            break  # what follows lies in it
         elif span.first <= reach:
             reach = max(reach, span.last + whole.step)
         elif span.single:
