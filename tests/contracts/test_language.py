@@ -4,7 +4,7 @@ import asyncio
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, NewType, Self, TypeGuard, TypeVar
 
 import numpy as np
 import pytest
@@ -426,3 +426,30 @@ def test_a_dtype_that_torch_does_not_have_is_refused():
     assert isinstance(Array(), Foo[Array, "n"])  # jaxtyping compares texts
     with pytest.raises(ShapeContractError, match="x is of no dtype of torch; expected Foo"):
         function(Array())
+
+
+Vector = NewType("Vector", Float[Tensor, "new"])
+
+
+@contract
+def of_new_types(x: Vector, y: list[Vector], z: Float[Tensor, "new"]) -> Vector:
+    return z
+
+
+def test_axes_are_shared_through_a_new_type():
+    of_new_types(Vector(torch.zeros(2)), [Vector(torch.zeros(2))], torch.zeros(2))
+    for sizes in [(3, 2, 2), (2, 3, 2), (2, 2, 3)]:
+        x, y, z = map(torch.zeros, sizes)
+        with pytest.raises(ShapeContractError, match="new"):
+            of_new_types(Vector(x), [Vector(y)], z)
+
+
+@contract
+def guards(x: Float[Tensor, "n"], answer: object) -> TypeGuard[int]:
+    return answer  # pyright: ignore
+
+
+def test_a_type_guard_answers_with_a_bool():
+    assert guards(torch.zeros(1), True)
+    with pytest.raises(TypeError, match="bool"):
+        guards(torch.zeros(1), "x")

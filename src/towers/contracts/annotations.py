@@ -6,7 +6,7 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Annotated, Any, NotRequired, Required, Self, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, NewType, NotRequired, Required, Self, TypeVar, Union, cast, get_args, get_origin
 
 import torch
 from jaxtyping import AbstractArray
@@ -60,6 +60,10 @@ def _alternatives(hint: Any) -> Iterable[Any]:
         return _alternatives(_meant(hint.__value__, _arguments(hint, hint.__type_params__)))
     if get_origin(hint) in (Required, NotRequired) or (get_origin(hint) is Annotated and not _validators(hint)):
         return _alternatives(get_args(hint)[0])
+    if isinstance(hint, NewType):
+        return _alternatives(hint.__supertype__)
+    if getattr(get_origin(hint), "_name", None) in ("TypeGuard", "TypeIs"):
+        return (bool,)
     if get_origin(hint) in (Union, types.UnionType):
         return [inner for option in get_args(hint) for inner in _alternatives(option)]
     return (Any,) if hint is Self else (hint,)
