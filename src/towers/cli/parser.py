@@ -86,7 +86,7 @@ class PrintCompletion(argparse.Action):
     ) -> None:
         """Called while the options are read: nothing else of the command is wanted."""
         try:
-            import shtab  # pyright: ignore[reportMissingTypeStubs]
+            import shtab
         except ImportError:
             parser.exit(2, 'towers: shtab is not installed: pip install "towers[train]"\n')
         _complete_paths(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY})
@@ -96,7 +96,7 @@ class PrintCompletion(argparse.Action):
 
 def _complete_paths(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> None:
     """Options that name files and folders are completed by those that there are."""
-    for action in parser._actions:  # pyright: ignore[reportPrivateUsage]
+    for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
             below: dict[str, argparse.ArgumentParser] = dict(action.choices or {})  # type: ignore[arg-type]
             for subparser in below.values():

@@ -26,7 +26,7 @@ def source_of(arguments: argparse.Namespace) -> tuple[Source, TableFormat]:
     """
     pairs: Path = arguments.pairs
     format = arguments.format or ENDINGS.get(ending_of(str(pairs)))
-    if pairs == STANDARD and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  (closed: `<&-`)
+    if pairs == STANDARD and sys.stdin is None:  # closed: `<&-`
         raise ValueError("--pairs -: standard input is closed")
     if pairs != STANDARD:
         pairs.stat()  # a missing file is reported first
@@ -45,7 +45,7 @@ def place_of(arguments: argparse.Namespace) -> Path | None:
     """
     out: Path = arguments.out
     if out == STANDARD:
-        if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  (closed: `>&-`)
+        if sys.stdout is None:  # closed: `>&-`
             raise ValueError("--out -: standard output is closed")
         if arguments.pairs.exists() and _is_standard_output(arguments.pairs):
             raise ValueError("--out -: standard output goes to the file of --pairs; send it elsewhere")

@@ -76,7 +76,7 @@ def _validators(hint: Any) -> tuple[Any, ...]:
 
 def _validated(option: Alternative, validators: tuple[Any, ...]) -> Alternative:
     if isinstance(option, PlainSpec):
-        return PlainSpec(Annotated[(option.hint, *validators)])  # pyright: ignore
+        return PlainSpec(Annotated[(option.hint, *validators)])
     return dataclasses.replace(option, validators=(*option.validators, *validators))
 
 

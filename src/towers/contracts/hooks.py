@@ -183,10 +183,10 @@ def _hint(part: str, text: str) -> Any:
     part = part.strip()
     while part.startswith("(") and part.endswith(")") and "," in part:
         part = part[1:-1]
-        return tuple[tuple(_hint(inner, text) for inner in _split(part, text))]  # pyright: ignore
+        return tuple[tuple(_hint(inner, text) for inner in _split(part, text))]
     parts = _split(part, text)
     if len(parts) > 1:
-        return tuple[tuple(_hint(inner, text) for inner in parts)]  # pyright: ignore
+        return tuple[tuple(_hint(inner, text) for inner in parts)]
     return _tensor(part, text)
 
 

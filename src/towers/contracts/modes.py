@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor  # pyright: ignore
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 Mode = Literal["off", "on", "strict"]
 Interceptor = Callable[[Any, dict[str, Any], Callable[[], Any]], Any]

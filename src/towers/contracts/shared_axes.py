@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 import jaxtyping
 import torch
 from jaxtyping import AbstractArray, AbstractDtype
-from jaxtyping._storage import get_shape_memo, pop_shape_memo, push_shape_memo  # pyright: ignore
+from jaxtyping._storage import get_shape_memo, pop_shape_memo, push_shape_memo
 
 _REASON = "{} asks for axes in its body (isinstance, print_bindings), and cannot be compiled"
 Many = tuple[int, ...]
@@ -27,7 +27,7 @@ def asks_for_axes(function: Callable[..., Any]) -> bool:
         return True
     if "isinstance" not in names:
         return False
-    space: dict[str, Any] = {**function.__globals__, **_closure(function)}  # pyright: ignore[reportFunctionMemberAccess]
+    space: dict[str, Any] = {**function.__globals__, **_closure(function)}
     found = [space[name] for name in names if name in space]
     modules = [one for one in found if isinstance(one, ModuleType)]
     found += [getattr(module, name) for module in modules for name in names if hasattr(module, name)]
@@ -76,7 +76,7 @@ def in_eager_mode(function: Callable[..., Any], name: str) -> Callable[..., Any]
 
 def skip_frames(function: Callable[..., Any], *, below: bool = False) -> None:
     """Let Dynamo compile no frame of a function that it calls, nor, if `below`, of those that the function calls."""
-    dynamo = cast(Any, torch._C)._dynamo.eval_frame  # pyright: ignore[reportPrivateUsage]
+    dynamo = cast(Any, torch._C)._dynamo.eval_frame
     skip, default = dynamo._FrameAction.SKIP, dynamo._FrameAction.DEFAULT
     strategy = dynamo._FrameExecStrategy(skip, skip if below else default)
     dynamo.set_code_exec_strategy(function.__code__, strategy)

@@ -87,5 +87,5 @@ def _renamed(hint: Any, renamed: Callable[[str], str]) -> Any:
     if not inner:
         return cast(Any, hint)
     if get_origin(hint) is tuple:
-        return tuple[inner]  # pyright: ignore[reportInvalidTypeArguments]
+        return tuple[inner]
     return functools.reduce(lambda one, other: one | other, inner)

@@ -10,7 +10,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm, TQDMProgressBar
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher  # pyright: ignore[reportPrivateUsage]
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from towers.training.loop import TowersModule
 from towers.training.options import Settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor  # pyright: ignore
+from torch._C._functorch import is_batchedtensor
 
 from towers.contracts import modes
 from towers.contracts.codegen.size_checks import NUMBERS, AxisWriter

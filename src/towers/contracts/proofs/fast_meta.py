@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch._C._functorch import maybe_current_level  # pyright: ignore
+from torch._C._functorch import maybe_current_level
 from torch._guards import active_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, in_kernel_invocation_manager
 

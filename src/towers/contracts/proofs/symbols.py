@@ -257,7 +257,7 @@ class Symbols:
         """
         if statically_known_true(truth):
             return True
-        if statically_known_true(torch.sym_not(truth)):  # pyright: ignore[reportArgumentType]
+        if statically_known_true(torch.sym_not(truth)):
             return False
         expression = truth.node.expr
         known = expression.xreplace(self.env.backed_var_to_val)

@@ -266,7 +266,7 @@ def differentiable_logits(
 
 
 def _without_rows(words: Words) -> Any:
-    return words._replace(rows=words.rows.shape)  # pyright: ignore[reportArgumentType]
+    return words._replace(rows=words.rows.shape)
 
 
 def _with_rows(words: Any, rows: Tensor, dtype: torch.dtype) -> Words:
