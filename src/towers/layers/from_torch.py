@@ -40,14 +40,17 @@ def _filled(kind: type[L], lstm: nn.RNNBase, bias: object, place: str) -> L:
     made: Any = cast(Any, kind)(**sizes, device="meta")
     made.dropout = lstm.dropout  # not by the constructor, which would warn a second time
     parametrized: Any = lstm.parametrizations if parametrize.is_parametrized(lstm) else {}
+    source = copy.deepcopy(lstm) if parametrized else lstm  # to read a parametrization may change its state
     for name in list(dict(made.named_parameters())):
         parts = _parts(lstm, made, name)
         if len(parts) == 2 and any(part in parametrized for part in parts):
             raise ValueError(complaint(place, f"{name} is parametrized: two biases of which one is cannot be summed"))
-        setattr(made, name, _parameter(lstm, parts, place, getattr(made, name).shape))
+        setattr(made, name, _parameter(source, parts, place, getattr(made, name).shape))
     if parametrized:
-        parametrize.transfer_parametrizations_and_params(copy.deepcopy(lstm), made)
+        parametrize.transfer_parametrizations_and_params(source, made)
     made.flatten_parameters()
+    if parametrized:
+        made.parametrizations.load_state_dict(parametrized.state_dict())
     return made.train(lstm.training)
 
 
