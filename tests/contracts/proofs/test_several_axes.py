@@ -63,7 +63,7 @@ CONDITIONS = {
 def test_conditions_on_several_axes(name: str):
     module, text = CASES[name]
     attach(module, text)
-    proof = verify(module, seconds=20)
+    proof = verify(module, seconds=60)
     assert {*proof.conditions} == {*CONDITIONS[name]}, proof
     axes = [axis for axis in proof.axes if axis not in ("pixels",)]
     for sizes in product(range(1, 4), *[range(1, 13)] * (len(axes) - 1)):

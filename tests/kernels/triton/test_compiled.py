@@ -225,8 +225,13 @@ def test_nothing_is_compiled_again_for_other_alignments(hidden, compiler):
 
 @pytest.fixture
 def settings() -> Iterator[Any]:
-    """torch's settings of precision, put back afterwards."""
+    """torch's settings of precision: its defaults, before and afterwards."""
+    _default_precision()
     yield torch.backends
+    _default_precision()
+
+
+def _default_precision() -> None:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.fp32_precision = torch.backends.fp32_precision = "none"
 
