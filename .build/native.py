@@ -19,7 +19,15 @@ from typing import NamedTuple
 
 CPU = Path(__file__).resolve().parent.parent / "src/towers/kernels/cpu"
 OPTIONS = ("-O2", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden")
-KINDS = {"lstm": (0, 1), "lstm_layer": (0, 1), "phrases": (0,), "tower": (0,), "topk": (0,), "heads": (0,)}
+KINDS = {
+    "lstm": (0, 1),
+    "lstm_layer": (0, 1),
+    "phrases": (0,),
+    "tower": (0,),
+    "topk": (0,),
+    "arrange": (0,),
+    "heads": (0,),
+}
 """The sources, and the widths of vectors (SHIFT) that each is compiled for."""
 REALS = ("float", "double")
 LEVELS = {"v2": ("-march=x86-64-v2",), "v3": ("-march=x86-64-v3",), "v4": ("-march=x86-64-v4",)}

@@ -321,8 +321,8 @@ def test_damaged_files_are_refused(tmp_path: Path):
         path.write_bytes(whole[:size])
         with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: is .*(cut off|no index)"):
             Index.load(path, model)
-    path.write_bytes(whole.replace(b'"towers_index": "1"', b'"towers_index": "9"'))
-    with pytest.raises(ValueError, match="has format 9; this version of towers reads up to 1: update towers"):
+    path.write_bytes(whole.replace(b'"towers_index": "2"', b'"towers_index": "9"'))
+    with pytest.raises(ValueError, match="has format 9; this version of towers reads up to 2: update towers"):
         Index.load(path, model)
     path.write_bytes(whole.replace(b'"F32"', b'"F99"'))
     with pytest.raises(ValueError, match="is damaged"):

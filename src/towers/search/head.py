@@ -3,7 +3,6 @@
 import ctypes
 import hashlib
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -32,16 +31,6 @@ class Head:
         self.weights = self._own(model.logit.weight)[0].contiguous()
         self.offset = float(self._own(model.logit.bias))
         self.dense, self.hidden = weight.shape
-
-    @cached_property
-    def read(self) -> Tensor:
-        """ "hidden dense", the pseudo-inverse of W1: it makes a state of an item's row."""
-        return torch.pinverse(self.weight.double()).to(self.dtype)
-
-    @cached_property
-    def moves(self) -> Tensor:
-        """ "hidden", how much a score changes at most with each number of an item's state."""
-        return self.weights.abs() @ self.weight.abs()
 
     def _own(self, parameter: Tensor) -> Tensor:
         return parameter.detach().to("cpu", self.dtype, copy=True)

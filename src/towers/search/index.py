@@ -345,6 +345,7 @@ class Index:
         tensors = {"blocks": items.blocks, "ids": items.ids}
         if items.boxes is not None:
             tensors["boxes"] = items.boxes.fields
+            tensors["axes"] = items.boxes.axes
             own |= {"slack": items.boxes.slack, "rounding": items.boxes.rounding}
         index_file.write(path, tensors, own)
 
@@ -381,8 +382,10 @@ class Index:
             if "boxes" in tensors and isinstance(head, Head):  # old files have none: every pair is scored
                 groups = -(-len(ids) // (BOX * BLOCK))
                 count = BLOCK * (groups + -(-groups // BLOCK))
-                index_file.check_blocks(tensors["boxes"], count, 2 * (head.dense + head.hidden), head.dtype)
-                boxes = Boxes(tensors["boxes"], head.weight, float(own["slack"]), float(own["rounding"]))
+                axes = tensors.get("axes", head.weight)  # boxes of format 1 are those of states
+                index_file.check_axes(axes, head.dense, head.dtype)
+                index_file.check_blocks(tensors["boxes"], count, 2 * (head.dense + axes.shape[1]), head.dtype)
+                boxes = Boxes(tensors["boxes"], axes, float(own["slack"]), float(own["rounding"]))
                 pace = topk_call.pace(head.weights, head.offset, blocks)
             index._items = Items(blocks, ids, float(own["largest"]), boxes, pace)
             index._next_id = int(own["next_id"])

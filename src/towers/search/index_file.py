@@ -14,7 +14,7 @@ from torch import Tensor
 from towers.checkpoint import replace
 from towers.kernels.cpu.topk_call import BLOCK
 
-FORMAT = 1
+FORMAT = 2
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
 ALIGNED = 64
 """The byte at which the first tensor begins."""
@@ -88,6 +88,16 @@ def check_blocks(blocks: Tensor, count: int, fields: int, dtype: torch.dtype) ->
     """
     if blocks.shape != (-(-count // BLOCK), fields, BLOCK) or blocks.dtype != dtype:
         raise ValueError(f"it has {blocks.dtype} {tuple(blocks.shape)} for {count} items")
+
+
+def check_axes(axes: Tensor, dense: int, dtype: torch.dtype) -> None:
+    """Refuse axes that are not "dense axes".
+
+    Raises:
+        ValueError: they are not.
+    """
+    if axes.dim() != 2 or len(axes) != dense or axes.dtype != dtype:
+        raise ValueError(f"it has axes {axes.dtype} {tuple(axes.shape)} for {dense} units")
 
 
 def texts(about: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from towers.kernels.cpu import topk_call
 from towers.kernels.cpu.topk_call import BLOCK, Boxes
-from towers.search.boxes import boxes_of
+from towers.search.boxes import axes_of, boxes_of
 from towers.search.compared import Compared
 from towers.search.head import Head
 
@@ -111,9 +111,10 @@ def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, ordered
     rows, boxes, pace = filled[:count], None, math.inf
     largest = max(float(bound.abs()) for bound in rows.aminmax()) if rows.numel() else 0.0
     if isinstance(head, Head) and FEWEST < count < topk_call.MANY and topk_call.serves(rows.dtype):
+        axes = axes_of(rows, head)
         if not ordered:
-            topk_call.arrange(rows, ids, head.read, head.moves)
-        boxes = boxes_of(rows, head, largest)
+            topk_call.arrange(rows, ids, axes.read.T)
+        boxes = boxes_of(rows, head, axes)
     _turn(blocks)
     if isinstance(head, Head) and boxes is not None:
         pace = topk_call.pace(head.weights, head.offset, blocks)

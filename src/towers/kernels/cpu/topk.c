@@ -2,15 +2,15 @@
 
    score(query, item) = offset + sum_k weights[k] relu(query[k] - item[k])
 
-   Blocks of queries meet blocks of items, and each query keeps the best so far in a heap: no matrix of scores is made.
+   Blocks of queries meet blocks of items, and each query keeps the best so far: no matrix of scores is made.
    Larger scores are better, and of equal ones smaller ids: an order without ties, so that blocks and threads change
    nothing. All sums have the same order, so that each score has the same bits wherever it is computed.
 
-   Items lie BLOCK side by side, "blocks dense BLOCK". Where they were put in order (`arrange`), a box is BOX blocks, and
-   a group is BLOCK boxes. Of each is known between which values its items' numbers lie: their rows, and their states. So
-   a term weight * relu(query - item) is at most a line in the state: where all items are on one side of the kink, the
-   term itself; else the chord above it (of a positive weight), or the better of relu's two lines (of a negative one).
-   The sum of the lines is a line, and the highest value that it has in the box of states is a bound. Lines of positive
+   Items lie BLOCK side by side, "blocks dense BLOCK". Where they were put in order (`arrange.c`), a box is BOX blocks, and
+   a group is BLOCK boxes. Of each is known between which values its items' numbers lie: their rows, and their places,
+   which are fewer numbers that rows are made of (`search/boxes.py`). So a term weight * relu(query - item) is at most a
+   line in the place: where all items are on one side of the kink, the term itself; else the chord above it (of a positive weight), or the better of relu's two lines (of a negative one).
+   The sum of the lines is a line, and the highest value that it has in the box of places is a bound. Lines of positive
    and negative weights cancel before that, as they do in the scores (Zhang et al., CROWN, 2018, bound networks so). The
    sum of the highest values of the single terms is another bound; the smaller one counts. `slack` and what `margin` adds
    are above all that rounding can do.
@@ -26,8 +26,9 @@
 #include <math.h>
 #include <time.h>
 
-enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, STEPS = 8 };
-/* items; blocks; queries or vectors; blocks that stay in cache; steps of a walk between looks at the clock */
+enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, STEPS = 8, RUN = 8 };
+/* items; blocks; queries or vectors; blocks that stay in cache; steps of a walk between looks at the clock; sorted
+   items of a first run */
 #define LOSS 0.04
 #define VECTORS_OF_BLOCK (BLOCK / LANES)
 
@@ -40,7 +41,7 @@ typedef struct {
     const int64_t *hidden_items; /* items that a single query may not find, sorted for each query; may be absent */
     const int64_t *hidden_from; /* "queries+1": where those of each query begin */
     const REAL *boxes;          /* "blocks fields BLOCK", of all boxes and then of all groups; absent: no walks */
-    const REAL *states;         /* "dense hidden", by which a state is multiplied to be an item's row */
+    const REAL *axes;           /* "dense hidden", by which a place is multiplied to be an item's row */
     REAL *scores;               /* "queries k"; -inf where nothing was found */
     int64_t *found;             /* "queries k", ids */
     int64_t *computed;          /* "queries": pairs and bounds that were scored; negative: the walk was given up */
@@ -51,15 +52,13 @@ typedef struct {
     int64_t part, parts, next; /* queries of a part, parts, and the next one to take */
 } Job;
 
+/* The best items of a query so far, and some that are perhaps among them. */
 typedef struct {
-    REAL score;
-    int64_t id;
-} Found;
-
-typedef struct {
-    REAL least; /* a score below is not wanted */
+    REAL least; /* a score below is not wanted; */
+    int64_t last; /* of those that are equal to it, only ids up to this one */
     int64_t query, count;
-    Found *heap; /* whose root is the worst */
+    REAL *scores;
+    int64_t *ids;
 } Top;
 
 INLINE V relu(V x) {
@@ -103,26 +102,92 @@ INLINE void score(V (*sum)[AT_ONCE], const REAL *query, const REAL *const *item,
     }
 }
 
-/* The best so far. */
+/* The best so far. A query takes what reaches its least score, and when it has SPARE more than k, the k best stay. */
 
-INLINE int worse(Found one, Found other) {
-    return one.score < other.score || (one.score == other.score && one.id > other.id);
+INLINE int64_t spare(int64_t k) { return k / 2 > 2 * BLOCK ? k / 2 : 2 * BLOCK; }
+
+INLINE int worse(REAL score, int64_t id, REAL other, int64_t other_id) {
+    return (score < other) | ((score == other) & (id > other_id));
 }
 
-static void sift_down(Found *heap, int64_t count, int64_t at) {
-    for (int64_t child; (child = 2 * at + 1) < count; at = child) {
-        if (child + 1 < count && worse(heap[child + 1], heap[child])) child++;
-        if (!worse(heap[child], heap[at])) return;
-        const Found one = heap[child];
-        heap[child] = heap[at], heap[at] = one;
+/* Numbers as integers of the same order, and back. */
+INLINE int64_t ordered(REAL number) {
+    if (IS_FLOAT) {
+        int32_t bits;
+        memcpy(&bits, &number, sizeof bits);
+        return bits ^ ((bits >> 31) & INT32_MAX);
     }
+    int64_t bits = 0;
+    memcpy(&bits, &number, sizeof number);
+    return bits ^ ((bits >> 63) & INT64_MAX);
 }
 
-static void sift_up(Found *heap, int64_t at) {
-    for (int64_t parent; at && worse(heap[at], heap[parent = (at - 1) / 2]); at = parent) {
-        const Found one = heap[parent];
-        heap[parent] = heap[at], heap[at] = one;
+INLINE REAL number_of(int64_t place) {
+    const int32_t narrow = (int32_t)place ^ (((int32_t)place >> 31) & INT32_MAX);
+    const int64_t wide = place ^ ((place >> 63) & INT64_MAX);
+    REAL number;
+    memcpy(&number, IS_FLOAT ? (const void *)&narrow : (const void *)&wide, sizeof number);
+    return number;
+}
+
+/* How many of `count` scores, filled up to whole vectors with -inf, are at least this one. */
+INLINE int64_t count_of(const REAL *scores, int64_t count, REAL least) {
+    int64_t found = 0;
+    for (int64_t i = 0; i < count; i += LANES) found += __builtin_popcount(reaches(load(scores + i), least));
+    return found;
+}
+
+/* How many ids are up to this one, of items whose scores are in [low, high). */
+static int64_t count_ids(const Top *top, REAL low, REAL high, int64_t id) {
+    int64_t found = 0;
+    for (int64_t i = 0; i < top->count; i++)
+        found += (top->scores[i] >= low) & (top->scores[i] < high) & (top->ids[i] <= id);
+    return found;
+}
+
+/* At least k items become the k best, and `least` and `last` are those of the worst of them. */
+static __attribute__((noinline)) void keep_best(Top *top, int64_t k) {
+    REAL *const scores = top->scores;
+    REAL low = INFINITY, high = -INFINITY;
+    int64_t above = 0, last = 0;
+    for (int64_t i = 0; i < top->count; i++) {
+        low = scores[i] < low ? scores[i] : low;
+        high = scores[i] > high ? scores[i] : high;
+        last = top->ids[i] > last ? top->ids[i] : last;
     }
+    for (int64_t i = top->count; i % LANES; i++) scores[i] = -INFINITY;
+    if (count_of(scores, top->count, high) >= k)
+        low = high, high = INFINITY;
+    else { /* scores from `low` on are at least k, those from `high` on at most k: as near as it goes */
+        int64_t first = ordered(low), end = ordered(high);
+        while (first + 1 < end && above < k) {
+            const int64_t middle = (first & end) + ((first ^ end) >> 1); /* whose sum may be too large */
+            const int64_t here = count_of(scores, top->count, number_of(middle));
+            if (here > k)
+                first = middle;
+            else
+                end = middle, above = here;
+        }
+        low = number_of(first), high = number_of(end);
+    }
+    if (above == k) low = high;
+    for (int64_t first = -1; above < k && first + 1 < last;) { /* of equal ones, in [low, high), the smallest ids */
+        const int64_t middle = first + (last - first) / 2;
+        if (count_ids(top, low, high, middle) >= k - above)
+            last = middle;
+        else
+            first = middle;
+    }
+    int64_t kept = 0;
+    top->least = INFINITY, top->last = 0;
+    for (int64_t i = 0; i < top->count; i++) {
+        const REAL score = scores[i];
+        const int64_t id = top->ids[i];
+        if (score < low || (score < high && id > last)) continue;
+        scores[kept] = score, top->ids[kept++] = id;
+        if (score < top->least || (score == top->least && id > top->last)) top->least = score, top->last = id;
+    }
+    top->count = kept;
 }
 
 static int is_hidden(const Job *job, int64_t query, int64_t place) {
@@ -142,33 +207,49 @@ static __attribute__((noinline)) void offer(const Job *job, Top *top, const V *s
     for (; lanes; lanes &= lanes - 1) {
         const int lane = __builtin_ctz(lanes);
         const REAL score = (*scores)[lane];
-        if (place + lane >= job->count) return;
-        if (!(score >= top->least) || (job->keep && !job->keep[place + lane])) continue;
+        if (place + lane >= job->count) break;
+        const int64_t id = job->ids[place + lane];
+        if (worse(score, id, top->least, top->last) || (job->keep && !job->keep[place + lane])) continue;
         if (job->hidden_items && is_hidden(job, top->query, place + lane)) continue;
-        const Found one = {score, job->ids[place + lane]};
-        if (top->count < job->k) {
-            top->heap[top->count] = one;
-            sift_up(top->heap, top->count++);
-        } else if (worse(top->heap[0], one)) {
-            top->heap[0] = one;
-            sift_down(top->heap, job->k, 0);
-        } else
-            continue;
-        if (top->count == job->k) top->least = top->heap[0].score;
+        top->scores[top->count] = score, top->ids[top->count++] = id;
+    }
+    if (top->count >= job->k + spare(job->k)) keep_best(top, job->k);
+}
+
+/* Two sorted runs, from `first` and from `second` up to `end`, become one, best first. */
+static void merge(const REAL *scores, const int64_t *ids, REAL *to_scores, int64_t *to_ids, int64_t first,
+                  int64_t second, int64_t end) {
+    int64_t one = first, other = second;
+    for (int64_t at = first; at < end; at++) {
+        const int is_other = one == second || (other < end && worse(scores[one], ids[one], scores[other], ids[other]));
+        const int64_t from = is_other ? other : one;
+        to_scores[at] = scores[from], to_ids[at] = ids[from];
+        other += is_other, one += !is_other;
     }
 }
 
-/* The heap becomes the results, best first. */
+/* The items become the results, best first. */
 static void give(const Job *job, Top *top) {
-    REAL *scores = job->scores + top->query * job->k;
-    int64_t *found = job->found + top->query * job->k;
-    for (int64_t at = top->count; at < job->k; at++) scores[at] = -INFINITY, found[at] = INT64_MAX;
-    while (top->count) {
-        const int64_t at = --top->count;
-        scores[at] = top->heap[0].score, found[at] = top->heap[0].id;
-        top->heap[0] = top->heap[at];
-        sift_down(top->heap, at, 0);
+    if (top->count > job->k) keep_best(top, job->k);
+    REAL *scores = job->scores + top->query * job->k, *own = top->scores;
+    int64_t *found = job->found + top->query * job->k, *ids = top->ids;
+    const int64_t count = top->count;
+    for (int64_t at = count; at < job->k; at++) scores[at] = -INFINITY, found[at] = INT64_MAX;
+    for (int64_t at = 0; at < count; at++) {
+        const REAL score = own[at];
+        const int64_t id = ids[at], start = at - at % RUN;
+        int64_t to = at;
+        for (; to > start && worse(own[to - 1], ids[to - 1], score, id); to--) own[to] = own[to - 1], ids[to] = ids[to - 1];
+        own[to] = score, ids[to] = id;
     }
+    for (int64_t run = RUN; run < count; run *= 2) {
+        for (int64_t first = 0; first < count; first += 2 * run)
+            merge(own, ids, scores, found, first, least(first + run, count), least(first + 2 * run, count));
+        REAL *const other = own;
+        int64_t *const other_ids = ids;
+        own = scores, ids = found, scores = other, found = other_ids;
+    }
+    if (own == top->scores) memcpy(scores, own, count * sizeof(REAL)), memcpy(found, ids, count * sizeof(int64_t));
 }
 
 /* All items for these queries, AT_ONCE at a time; `rows` and `tops` are filled up to a multiple of it. */
@@ -212,7 +293,7 @@ static void sink(Rank *ranks, int64_t count, int64_t at) {
     }
 }
 
-/* DO(vectors, first) for the scores of one query and `count` vectors of blocks. */
+/* The scores of one query and of m vectors of blocks. */
 INLINE void score_one(const Job *job, const REAL *query, const REAL *blocks, int64_t first, V (*sum)[AT_ONCE],
                       const int m) {
     const REAL *item[AT_ONCE];
@@ -226,7 +307,7 @@ INLINE void score_one(const Job *job, const REAL *query, const REAL *blocks, int
         score(sum, query, item, job->weights, job->offset, job->dense, 1, m);
 }
 
-/* Fields of a box: the least and the largest numbers of the rows ("dense" each), the middle of the states and how far
+/* Fields of a box: the least and the largest numbers of the rows ("dense" each), the middle of the places and how far
    they are from it at most ("hidden" each). The bounds of the boxes in one vector; `start` is the offset and the margin,
    `slope` room for "hidden" vectors. */
 INLINE V bounds_of(const Job *job, const REAL *query, const REAL *box, REAL start, V *slope, const int64_t dense,
@@ -248,7 +329,7 @@ INLINE V bounds_of(const Job *job, const REAL *query, const REAL *box, REAL star
             sum = mul_add(line, all(a), sum);
             terms = mul_add(all(weight), relu(fewest), terms);
         }
-        UNROLL for (int64_t j = 0; j < hidden; j++) slope[j] = mul_add(line, all(job->states[k * hidden + j]), slope[j]);
+        UNROLL for (int64_t j = 0; j < hidden; j++) slope[j] = mul_add(line, all(job->axes[k * hidden + j]), slope[j]);
     }
     const REAL *state = box + 2 * dense * BLOCK;
     UNROLL for (int64_t j = 0; j < hidden; j++) {
@@ -297,6 +378,8 @@ static int64_t visit(const Job *job, Top *top, const REAL *query, int64_t box) {
         const uint32_t lanes = reaches(sum[0][0], top->least);
         if (lanes) offer(job, top, &sum[0][0], lanes, first * LANES);
     }
+    const int is_known = top->last < INT64_MAX;
+    if (top->count >= job->k + (is_known ? job->k / 8 + 1 : 0)) keep_best(top, job->k);
     return (end - start) * LANES;
 }
 
@@ -317,8 +400,8 @@ static Rank take_rank(Rank *ranks, int64_t *count) {
 static REAL known(REAL bound) { return bound < INFINITY ? bound : INFINITY; }
 
 typedef struct {
-    int64_t boxes, groups;
-    REAL *upper;          /* of all groups, or of the boxes of one */
+    int64_t boxes, groups, n_ready;
+    REAL *upper;          /* of all groups */
     Rank *closed, *ready; /* groups that were not opened, boxes that were not visited: heaps */
     V *slope;
 } Walk;
@@ -329,40 +412,52 @@ static double nanoseconds(void) {
     return 1e9 * (double)now.tv_sec + (double)now.tv_nsec;
 }
 
+/* The boxes of a group whose bounds reach the least wanted score become ready. */
+static int64_t open_group(const Job *job, const Top *top, const REAL *query, Walk *own, REAL start, int64_t group) {
+    const int64_t fields = 2 * (job->dense + job->hidden), first = group * BLOCK;
+    const int64_t count = least(BLOCK, own->boxes - first);
+    REAL upper[BLOCK];
+    upper_bounds(job, query, job->boxes + group * fields * BLOCK, count, start, own->slope, upper);
+    for (int64_t box = 0; box < count; box++) {
+        const Rank one = {known(upper[box]), first + box};
+        if (one.bound >= top->least) add_rank(own->ready, &own->n_ready, one);
+    }
+    return count;
+}
+
 /* The walk of one query. Returns whether it came to its end by the time `until`; if not, at least a good `least` was
    found. */
-static int walk(const Job *job, Top *top, const REAL *query, const Walk *own, double until) {
+static int walk(const Job *job, Top *top, const REAL *query, Walk *own, double until) {
     const int64_t fields = 2 * (job->dense + job->hidden);
     const REAL start = (REAL)job->offset + margin(job, query);
-    int64_t closed = 0, ready = 0, computed = own->groups, met = 0;
+    int64_t closed = 0, computed = own->groups, best = 0;
+    own->n_ready = 0;
     upper_bounds(job, query, job->boxes + own->groups * fields * BLOCK, own->groups, start, own->slope, own->upper);
     for (int64_t group = 0; group < own->groups; group++) {
-        const Rank one = {known(own->upper[group]), group};
-        if (one.bound >= top->least) own->closed[closed++] = one;
+        own->upper[group] = known(own->upper[group]);
+        if (own->upper[group] > own->upper[best]) best = group;
     }
-    for (int64_t at = closed / 2 - 1; at >= 0; at--) sink(own->closed, closed, at);
+    computed += open_group(job, top, query, own, start, best);
+    if (own->n_ready) computed += visit(job, top, query, take_rank(own->ready, &own->n_ready).box);
+    for (int64_t group = 0; group < own->groups; group++) {
+        const Rank one = {own->upper[group], group};
+        if (group != best && one.bound >= top->least) add_rank(own->closed, &closed, one);
+    }
     for (int step = 1;; step++) {
-        const REAL of_group = closed ? own->closed[0].bound : -INFINITY, of_box = ready ? own->ready[0].bound : -INFINITY;
-        if (!closed && !ready) break;
+        const REAL of_group = closed ? own->closed[0].bound : -INFINITY;
+        const REAL of_box = own->n_ready ? own->ready[0].bound : -INFINITY;
+        if (!closed && !own->n_ready) break;
         if ((of_group > of_box ? of_group : of_box) < top->least) break;
         if (step % STEPS == 0 && until < INFINITY && nanoseconds() > until) {
-            job->computed[top->query] = -computed - met - job->count;
+            job->computed[top->query] = -computed - job->count;
             return 0;
         }
-        if (closed && of_group >= of_box) {
-            const int64_t group = take_rank(own->closed, &closed).box, first = group * BLOCK;
-            const int64_t count = least(BLOCK, own->boxes - first);
-            upper_bounds(job, query, job->boxes + group * fields * BLOCK, count, start, own->slope, own->upper);
-            for (int64_t box = 0; box < count; box++) {
-                const Rank one = {known(own->upper[box]), first + box};
-                if (one.bound >= top->least) add_rank(own->ready, &ready, one);
-            }
-            computed += count;
-            continue;
-        }
-        met += visit(job, top, query, take_rank(own->ready, &ready).box);
+        if (closed && of_group >= of_box)
+            computed += open_group(job, top, query, own, start, take_rank(own->closed, &closed).box);
+        else
+            computed += visit(job, top, query, take_rank(own->ready, &own->n_ready).box);
     }
-    job->computed[top->query] = computed + met;
+    job->computed[top->query] = computed;
     return 1;
 }
 
@@ -371,12 +466,13 @@ BY_THREADS(topk_search) {
     Job *job = shared;
     const int64_t boxes = job->boxes ? (job->count + BLOCK * BOX - 1) / (BLOCK * BOX) : 0;
     const int64_t groups = (boxes + BLOCK - 1) / BLOCK, most = (job->part + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
-    Found *heaps = malloc((size_t)(job->part * job->k) * sizeof(Found));
+    const int64_t room_of_top = blocks_of(job->k + spare(job->k) + LANES) * LANES;
+    int64_t *ids = malloc((size_t)(job->part * room_of_top) * sizeof(int64_t));
     Top *tops = malloc((size_t)most * sizeof(Top));
-    REAL *rows = room(most * job->dense), *upper = room((groups / BLOCK + 1) * BLOCK);
+    REAL *rows = room(most * job->dense), *scores = room(job->part * room_of_top), *upper = room((groups / BLOCK + 1) * BLOCK);
     V *slope = (V *)room((job->hidden + 1) * LANES);
     Rank *ranks = malloc((size_t)(groups + boxes + 1) * sizeof(Rank));
-    const Walk own = {boxes, groups, upper, ranks, ranks + groups, slope};
+    Walk own = {boxes, groups, 0, upper, ranks, ranks + groups, slope};
     for (int64_t piece; (piece = take(&job->next)) < job->parts;) {
         const int64_t first = piece * job->part, end = least(job->n_queries, first + job->part);
         const double scanned = job->pace * job->count * AT_ONCE * ((end - first + AT_ONCE - 1) / AT_ONCE);
@@ -384,7 +480,8 @@ BY_THREADS(topk_search) {
         int64_t n = 0;
         for (int64_t query = first; query < end; query++) {
             const REAL *row = job->queries + query * job->dense;
-            Top top = {job->least, query, 0, heaps + (query - first) * job->k};
+            const int64_t at = (query - first) * room_of_top;
+            Top top = {job->least, INT64_MAX, query, 0, scores + at, ids + at};
             job->computed[query] = job->count;
             if (boxes && left > 0) {
                 const double alone = scanned / (double)(end - first), start = now;
@@ -402,122 +499,10 @@ BY_THREADS(topk_search) {
         }
         for (int64_t more = n; more % AT_ONCE; more++) {
             memset(rows + more * job->dense, 0, job->dense * sizeof(REAL));
-            tops[more] = (Top){INFINITY, 0, 0, heaps};
+            tops[more] = (Top){INFINITY, 0, 0, 0, scores, ids};
         }
         scan(job, rows, tops, n);
         for (int64_t q = 0; q < n; q++) give(job, tops + q);
     }
-    free(heaps), free(tops), free(ranks), leave(rows), leave(upper), leave((REAL *)slope);
-}
-
-/* Items in an order in which neighbours are alike, so that boxes are small: a k-d tree whose leaves are boxes. Sorted are
-   keys, of 8 bytes for floats; the items move at the end, and in place. */
-
-typedef struct {
-    REAL value;
-    uint32_t item;
-} Key;
-
-/* The `at` smallest keys come first. */
-static void select_smallest(Key *keys, int64_t count, int64_t at) {
-    int64_t first = 0, last = count - 1;
-    while (first < last) {
-        const REAL a = keys[first].value, b = keys[first + (last - first) / 2].value, c = keys[last].value;
-        const REAL middle = a < b ? (b < c ? b : a < c ? c : a) : (a < c ? a : b < c ? c : b);
-        int64_t i = first, j = last;
-        while (i <= j) {
-            while (keys[i].value < middle) i++;
-            while (keys[j].value > middle) j--;
-            if (i <= j) {
-                const Key one = keys[i];
-                keys[i++] = keys[j], keys[j--] = one;
-            }
-        }
-        if (at <= j)
-            last = j;
-        else if (at >= i)
-            first = i;
-        else
-            return;
-    }
-}
-
-/* One number of the state of an item: `read` is "dense". */
-static REAL number(const REAL *row, const REAL *read, int64_t dense) {
-    REAL sums[4] = {0}; /* side by side: one sum would wait for itself */
-    int64_t k = 0;
-    for (; k + 4 <= dense; k += 4)
-        UNROLL for (int i = 0; i < 4; i++) sums[i] += row[k + i] * read[k + i];
-    for (; k < dense; k++) sums[0] += row[k] * read[k];
-    return sums[0] + sums[1] + (sums[2] + sums[3]);
-}
-
-typedef struct {
-    const REAL *rows, *read, *weights; /* "count dense"; "hidden dense"; "hidden": how much each number moves scores */
-    int64_t dense, hidden;
-} Space;
-
-/* Along the number of the states that moves scores the most, as seen in a sample. */
-static int64_t widest(const Space *in, const Key *keys, int64_t count) {
-    const int64_t step = count / 128 + 1;
-    int64_t best = 0;
-    REAL reach = -1;
-    for (int64_t j = 0; j < in->hidden; j++) {
-        REAL low = INFINITY, high = -INFINITY;
-        for (int64_t i = 0; i < count; i += step) {
-            const REAL own = number(in->rows + keys[i].item * in->dense, in->read + j * in->dense, in->dense);
-            low = own < low ? own : low, high = own > high ? own : high;
-        }
-        if (in->weights[j] * (high - low) > reach) best = j, reach = in->weights[j] * (high - low);
-    }
-    return best;
-}
-
-/* These keys change places. Halves are whole boxes, and of many boxes whole groups. */
-static void split(const Space *in, Key *keys, int64_t count) {
-    const int64_t boxes = (count + BLOCK * BOX - 1) / (BLOCK * BOX), whole = boxes > BLOCK ? BLOCK : 1;
-    if (boxes < 2) return;
-    const int64_t half = (boxes + whole) / whole / 2 * whole * BLOCK * BOX;
-    const REAL *read = in->read + widest(in, keys, count) * in->dense;
-    for (int64_t i = 0; i < count; i++) {
-        __builtin_prefetch(in->rows + keys[least(i + 16, count - 1)].item * in->dense);
-        keys[i].value = number(in->rows + keys[i].item * in->dense, read, in->dense);
-    }
-    select_smallest(keys, count, half);
-    split(in, keys, half);
-    split(in, keys + half, count - half);
-}
-
-/* Each place gets the row and the id of its key's item, along the cycles of the permutation; keys become those of the
-   places themselves. */
-static void move(REAL *rows, int64_t *ids, Key *keys, int64_t count, int64_t dense, REAL *row) {
-    const size_t size = (size_t)dense * sizeof(REAL);
-    for (int64_t first = 0; first < count; first++) {
-        if (keys[first].item == first) continue;
-        const int64_t id = ids[first];
-        memcpy(row, rows + first * dense, size);
-        int64_t at = first;
-        while (keys[at].item != first) {
-            const int64_t from = keys[at].item;
-            memcpy(rows + at * dense, rows + from * dense, size);
-            ids[at] = ids[from], keys[at].item = (uint32_t)at, at = from;
-        }
-        memcpy(rows + at * dense, row, size);
-        ids[at] = id, keys[at].item = (uint32_t)at;
-    }
-}
-
-/* rows "count dense" and ids "count" of fewer than 2^32 items change places; 0 if there was no memory. A row times `read`,
-   "hidden dense", is a state, whose numbers move scores by `weights`, "hidden". */
-EXPORT int64_t NAME(topk_arrange)(REAL *rows, int64_t *ids, int64_t count, int64_t dense, int64_t hidden,
-                                  const REAL *read, const REAL *weights) {
-    Key *keys = malloc((size_t)(count + 1) * sizeof(Key));
-    if (!keys) return 0;
-    REAL *row = room(dense);
-    const Space in = {rows, read, weights, dense, hidden};
-    for (int64_t i = 0; i < count; i++) keys[i] = (Key){0, (uint32_t)i};
-    split(&in, keys, count);
-    move(rows, ids, keys, count, dense, row);
-    free(keys), leave(row);
-    return 1;
+    free(ids), free(tops), free(ranks), leave(rows), leave(scores), leave(upper), leave((REAL *)slope);
 }

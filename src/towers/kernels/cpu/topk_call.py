@@ -34,7 +34,7 @@ class Job(ctypes.Structure):
 
     _fields_ = (
         *((name, c_void_p) for name in ("queries", "weights", "blocks", "ids", "keep", "hidden_items", "hidden_from")),
-        *((name, c_void_p) for name in ("boxes", "states", "scores", "found", "computed")),
+        *((name, c_void_p) for name in ("boxes", "axes", "scores", "found", "computed")),
         *((name, c_double) for name in ("offset", "least", "slack", "rounding", "pace")),
         *((name, c_int64) for name in ("count", "dense", "hidden", "n_queries", "k", "part", "parts", "next")),
     )
@@ -44,13 +44,13 @@ class Boxes(NamedTuple):
     """What is known about boxes of 128 items and about groups of 16 boxes; see `topk.c`.
 
     fields: "blocks fields 16": of all boxes, then of all groups, in blocks of 16.
-    states: "dense hidden", what a state is multiplied by to be an item's row.
+    axes: "dense axes", what a place is multiplied by to be an item's row.
     slack: what bounds are too low by at most, in every search.
     rounding: the same, times `sum |weights query|` of a query.
     """
 
     fields: Tensor
-    states: Tensor
+    axes: Tensor
     slack: float
     rounding: float
 
@@ -103,7 +103,7 @@ def search(
     tensors = {"queries": queries, "weights": weights, "blocks": blocks, "ids": ids, "keep": keep}
     tensors |= {"scores": scores, "found": found, "computed": computed}
     if boxes is not None:
-        tensors |= {"boxes": boxes.fields, "states": boxes.states}
+        tensors |= {"boxes": boxes.fields, "axes": boxes.axes}
     if hidden is not None and len(hidden[0]):
         tensors |= {"hidden_items": hidden[0], "hidden_from": hidden[1]}
     given = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
@@ -112,7 +112,7 @@ def search(
         offset=offset, least=least, slack=0.0 if boxes is None else boxes.slack,
         rounding=0.0 if boxes is None else boxes.rounding, pace=pace + _offers(k, len(ids)),
         count=len(ids), dense=len(weights),
-        hidden=0 if boxes is None else boxes.states.shape[1], n_queries=count, k=k,
+        hidden=0 if boxes is None else boxes.axes.shape[1], n_queries=count, k=k,
         part=part, parts=-(-count // part), next=0,
     )  # fmt: skip
     start(_code(queries).topk_search, job, threads)
@@ -136,24 +136,23 @@ def pace(weights: Tensor, offset: float, blocks: Tensor) -> float:
     return min(times) / (len(queries) * len(ids)) if len(ids) else math.inf
 
 
-def arrange(rows: Tensor, ids: Tensor, read: Tensor, weights: Tensor) -> None:
+def arrange(rows: Tensor, ids: Tensor, read: Tensor) -> None:
     """Rows "count dense", and their ids "count" int64, change places so that those of a box are alike: a k-d tree.
 
     Both must be contiguous, and fewer than `MANY`. It takes 8 bytes of memory for each row of float32.
 
     Args:
-        rows: are states times a matrix.
+        rows: of the items.
         ids: of the rows.
-        read: "hidden dense", which gives states back.
-        weights: "hidden", how much each number of a state moves scores.
+        read: "axes dense"; a row times it has coordinates that are alike.
 
     Raises:
         MemoryError: there is none.
     """
-    read, weights = read.contiguous(), weights.contiguous()
-    at = [c_void_p(tensor.data_ptr()) for tensor in (rows, ids, read, weights)]
+    read = read.contiguous()
     sizes = [c_int64(size) for size in (len(rows), rows.shape[1], len(read))]
-    if not _code(rows).topk_arrange(at[0], at[1], *sizes, at[2], at[3]):
+    at = [c_void_p(tensor.data_ptr()) for tensor in (rows, ids, read)]
+    if not _code(rows).topk_arrange(at[0], at[1], *sizes, at[2]):
         raise MemoryError(f"there is no memory to lay {len(rows)} items out")
 
 
