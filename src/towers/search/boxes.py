@@ -1,62 +1,61 @@
 """Boxes of items: between which values their rows and their places lie, for upper bounds of their scores."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from towers.kernels.cpu import topk_call
 from towers.kernels.cpu.topk_call import BLOCK, BOX, Boxes
+from towers.search.axes import principal_axes, read_of, state_axes
 from towers.search.head import Head
 
 ROWS = 1 << 15
 """Rows that are looked at at a time, a number of whole boxes."""
-SAMPLE = 1 << 14
-"""Rows of which the axes are made."""
+SAMPLE, QUERIES, K = 1 << 16, 64, 10
+"""By which axes are chosen: rows, those of them that are queries too, and how many each finds."""
 
 
-class Axes(NamedTuple):
-    """Coordinates of items: a row times `read` is a place, and a place times `back` is the row again.
+def chosen_axes(rows: Tensor, head: Head) -> Tensor:
+    """Principal axes, or those of states: the axes with which a search through boxes scores fewer pairs of a sample.
 
-    read: "dense axes".
-    back: "axes dense".
+    Principal axes suit trained models, whose states are far from being independent; they make boxes of independent
+    numbers larger. Pairs are counted, so the choice depends neither on the time nor on the threads.
     """
-
-    read: Tensor
-    back: Tensor
-
-
-def axes_of(rows: Tensor, head: Head) -> Axes:
-    """The axes along which rows "count dense" vary the most, the next most and so on, as far as scores notice.
-
-    Each unit is scaled by the root of its weight, and then these are principal components, in the space of all states.
-    So a step of one size moves scores about as much along each of them.
-    """
-    root = head.weights.double().abs().sqrt()
-    space: Tensor = torch.svd(root.unsqueeze(1) * head.weight.double())[0]
-    some = torch.mm(rows[:: len(rows) // SAMPLE + 1].double() * root, space)
-    some = some - some.mean(0)
-    some = some / some.abs().amax().clamp(min=torch.finfo(some.dtype).tiny)  # huge ones have no squares
-    directions: Tensor = torch.svd(torch.mm(some.T, some))[0]
-    axes = torch.mm(space, directions)
-    back = torch.where(root > 0, axes.T / root, 0.0)
-    return Axes((axes * root.unsqueeze(1)).to(rows.dtype), back.to(rows.dtype))
+    some = rows[:: len(rows) // SAMPLE + 1]
+    some = some[: len(some) // BLOCK * BLOCK]
+    queries = head.query_rows(some[:: len(some) // QUERIES + 1])
+    return min((principal_axes(rows, head), state_axes(head)), key=lambda axes: _scored(some, queries, head, axes))
 
 
-def boxes_of(rows: Tensor, head: Head, axes: Axes) -> Boxes:
+def _scored(rows: Tensor, queries: Tensor, head: Head, axes: Tensor) -> int:
+    """The pairs and bounds that are scored where these queries walk through boxes along these axes."""
+    rows, ids = rows.clone(memory_format=torch.contiguous_format), torch.arange(len(rows))
+    topk_call.arrange(rows, ids, read_of(axes, head).T)
+    boxes = boxes_of(rows, head, axes)
+    blocks = rows.view(-1, BLOCK, head.dense).transpose(1, 2)
+    found = topk_call.search(
+        queries, head.weights, head.offset, blocks, ids, min(K, len(ids)), least=-math.inf, keep=None, hidden=None,
+        boxes=boxes,
+    )  # fmt: skip
+    return int(found[2].sum())
+
+
+def boxes_of(rows: Tensor, head: Head, axes: Tensor) -> Boxes:
     """The boxes of rows "count dense" in their order.
 
     How far the rows of their places are from rows is part of `slack`. The other part, and `rounding`, are a bound of
     what is lost in the sums: each has at most 2 dense + axes + 24 rounded operations, with the head's weights and the
     largest rows and places.
     """
+    read, back = read_of(axes, head), axes.T
     parts, off = list[Tensor](), rows.new_zeros(head.dense)
     for first in range(0, len(rows), ROWS):
         some = rows[first : first + ROWS]
-        places = some @ axes.read
-        off = torch.maximum(off, torch.addmm(some, places, axes.back, alpha=-1).abs_().amax(0))
+        places = some @ read
+        off = torch.maximum(off, torch.addmm(some, places, back, alpha=-1).abs_().amax(0))
         parts.append(torch.cat([*_ends(some, BOX), *_ends(places, BOX)], 1))
-    boxes, count = torch.cat(parts), len(axes.back)
+    boxes, count = torch.cat(parts), len(back)
     sizes = (head.dense, head.dense, count, count)
     ends = boxes.split(sizes, 1)
     groups = torch.cat([_ends(part, BLOCK)[at % 2] for at, part in enumerate(ends)], 1)
@@ -64,9 +63,9 @@ def boxes_of(rows: Tensor, head: Head, axes: Axes) -> Boxes:
     weights, off = head.weights.double().abs(), off.double()
     largest, far = (torch.maximum(high, -low).amax(0).double() for low, high in (ends[:2], ends[2:]))
     error = (2 * head.dense + count + 24) * torch.finfo(head.dtype).eps
-    moves = axes.back.double().abs() @ weights  # how much a score changes at most with a coordinate
+    moves = back.double().abs() @ weights  # how much a score changes at most with a coordinate
     sums = abs(head.offset) + float(weights @ (2 * largest + off) + 4 * far @ moves)
-    return Boxes(fields, axes.back.T.contiguous(), 1.001 * float(weights @ off) + error * sums, 2 * error)
+    return Boxes(fields, axes, 1.001 * float(weights @ off) + error * sums, 2 * error)
 
 
 def _ends(values: Tensor, size: int) -> tuple[Tensor, Tensor]:

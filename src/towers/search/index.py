@@ -313,7 +313,8 @@ class Index:
         kept[places] = False
         masks = reversed(kept.split(PART))
         left = ((rows[own], ids[own]) for (rows, ids), own in zip(items.parts(PART), masks, strict=False))
-        self._items = lay_out(left, int(kept.sum()), self._head, ordered=True)
+        axes = None if items.boxes is None else items.boxes.axes
+        self._items = lay_out(left, int(kept.sum()), self._head, axes=axes)
 
     # On disk.
 

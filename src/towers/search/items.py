@@ -11,7 +11,8 @@ from torch import Tensor
 
 from towers.kernels.cpu import topk_call
 from towers.kernels.cpu.topk_call import BLOCK, Boxes
-from towers.search.boxes import axes_of, boxes_of
+from towers.search.axes import read_of
+from towers.search.boxes import boxes_of, chosen_axes
 from towers.search.compared import Compared
 from towers.search.head import Head
 
@@ -83,8 +84,8 @@ class Items:
         return torch.where(self.ids[places] == ids, places, -1)
 
 
-def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, ordered: bool = False) -> Items:
-    """`count` items of some parts; with C code in an order that makes boxes small, unless they have it (`ordered`).
+def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, axes: Tensor | None = None) -> Items:
+    """`count` items of some parts; with C code in an order that makes boxes small, unless they have it.
 
     Each part is copied before the next is asked for, and all else is done in place: memory holds what is laid out, and
     one part more or 8 bytes more for each item. Only a `Head` has boxes.
@@ -93,7 +94,7 @@ def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, ordered
         parts: from the last to the first: what was allocated last is what the system takes back first.
         count: their items.
         head: made the rows.
-        ordered: whether they have that order.
+        axes: of the boxes in whose order the items are; None: they have no such order.
     """
     blocks = torch.empty(-(-count // BLOCK), head.dense, BLOCK, dtype=head.dtype)
     filled = blocks.view(-1, head.dense)  # rows, until they are turned
@@ -111,9 +112,9 @@ def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, ordered
     rows, boxes, pace = filled[:count], None, math.inf
     largest = max(float(bound.abs()) for bound in rows.aminmax()) if rows.numel() else 0.0
     if isinstance(head, Head) and FEWEST < count < topk_call.MANY and topk_call.serves(rows.dtype):
-        axes = axes_of(rows, head)
-        if not ordered:
-            topk_call.arrange(rows, ids, axes.read.T)
+        if axes is None:
+            axes = chosen_axes(rows, head)
+            topk_call.arrange(rows, ids, read_of(axes, head).T)
         boxes = boxes_of(rows, head, axes)
     _turn(blocks)
     if isinstance(head, Head) and boxes is not None:
