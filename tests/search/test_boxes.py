@@ -13,8 +13,11 @@ from tests.helpers.searching import all_scores, exact_model, exact_states, plain
 
 from towers import TwoTowers
 from towers.kernels.cpu import topk_call, why_not
-from towers.search import Index
+from towers.search import Index, index_file
 from towers.search import items as laid_out
+from towers.search.axes import principal_axes, read_of, state_axes
+from towers.search.boxes import chosen_axes
+from towers.search.head import Head
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason="the C code cannot run")
 
@@ -29,7 +32,10 @@ def whole_budget() -> Iterator[None]:
 
 
 PACE = topk_call.pace
-SHAPES = ["as it is", "zero column", "nearly equal columns", "huge"]
+SHAPES = [
+    *("1", "1e18", "1e30", "1e-20", "1e-40", "zero columns", "no weights"),
+    *("nearly equal columns", "nearly equal rows", "lines", "huge and tiny weights"),
+]
 
 
 def both(index: Index, queries: torch.Tensor, k: int, **options) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
@@ -61,25 +67,89 @@ def test_boxes_change_no_bit(whole_budget: None, seed: int, count: int, k: int, 
         assert scanned[2] == 5 * count
 
 
-@settings(max_examples=30)
-@given(st.integers(0, 99), st.sampled_from([(1, 16), (6, 16), (20, 4), (3, 5)]), st.sampled_from(SHAPES), st.booleans())
-def test_bounds_are_above_all_scores(whole_budget: None, seed: int, sizes: tuple[int, int], kind: str, double: bool):
-    """Whatever the matrix by which states become rows: without an inverse, nearly without one, with huge numbers."""
+@settings(max_examples=40)
+@given(
+    st.integers(0, 99),
+    st.sampled_from([(1, 16), (6, 16), (20, 4), (3, 5)]),
+    st.sampled_from(SHAPES),
+    st.sampled_from(["state", "principal"]),
+    st.booleans(),
+)
+def test_bounds_are_above_all_scores(
+    whole_budget: None, seed: int, sizes: tuple[int, int], shape: str, kind: str, double: bool
+):
+    """Whatever the head by which states become rows and scores, and whatever the axes of the boxes."""
     torch.manual_seed(seed)
     model = plain_model(*sizes).to(torch.float64 if double else torch.float32)
-    weight = model.dense.weight.detach()
-    if kind == "zero column":
-        weight[:, 0] = 0
-    elif kind == "nearly equal columns":
+    weight, weights, bias = (own.detach() for own in (model.dense.weight, model.logit.weight, model.dense.bias))
+    states, queries = (torch.randn(count, sizes[0], dtype=weight.dtype) for count in (2000, 16))
+    if shape == "zero columns":
+        weight[:, 0], weights[:, ::2] = 0, 0
+    elif shape == "no weights":
+        torch.nn.init.zeros_(weights)
+    elif shape == "nearly equal columns":
         weight[:, -1] = weight[:, 0] * (1 + 1e-6)
-    elif kind == "huge":
-        weight *= 1e18
-    states = torch.randn(2000, sizes[0], dtype=weight.dtype)
+    elif shape == "nearly equal rows":
+        states = states[:1] + 1e-7 * states
+    elif shape == "lines":  # bounds are the scores themselves, but for rounding
+        bias += 100
+    elif shape == "huge and tiny weights":
+        weights *= torch.logspace(-36, 30, sizes[1], dtype=weight.dtype)
+    else:
+        model.requires_grad_(False)
+        weight *= float(shape)
+        bias *= float(shape)
+        weights *= float(shape) if float(shape) < 1 else 1.0
+    axes = {"state": lambda rows, head: state_axes(head), "principal": principal_axes}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(laid_out, "chosen_axes", axes[kind])
+        index = Index(model)
+        index.add(states)
+        index._laid_out()
+    for k in (1, 4):
+        walked, scanned = both(index, queries, k)
+        assert torch.equal(walked[0], scanned[0])
+        assert torch.equal(walked[1], scanned[1])
+
+
+@pytest.mark.parametrize(("scale", "weight"), [(1e-31, 1e29), (1e38, 1.0)])
+def test_numbers_near_the_ends_of_a_dtype_have_bounds(whole_budget: None, scale: float, weight: float):
+    """A kink between two numbers whose difference is next to nothing, or above what float32 holds."""
+    model = plain_model(1, 1)
+    for layer, value in ((model.dense, scale), (model.logit, weight)):
+        torch.nn.init.constant_(layer.weight, value)
+        torch.nn.init.zeros_(layer.bias)
     index = Index(model)
-    index.add(states)
-    walked, scanned = both(index, torch.randn(8, sizes[0], dtype=weight.dtype), 3)
-    assert torch.equal(walked[0], scanned[0])
-    assert torch.equal(walked[1], scanned[1])
+    index.add(torch.cat([torch.full((900, 1), 0.5), torch.tensor([[2.2], [-2.2]]).repeat(500, 1)]))
+    for query in (0.0, 1.0, -1.0, 0.6):
+        walked, scanned = both(index, torch.full((1, 1), query), 1)
+        assert torch.equal(walked[0], scanned[0])
+        assert torch.equal(walked[1], scanned[1])
+
+
+def test_axes_are_chosen_by_the_pairs_that_a_sample_scores():
+    torch.manual_seed(2)
+    head = Head(plain_model(6, 16), "right")
+    independent = head.item_rows(torch.rand(40000, 6) * 2 - 1)
+    assert torch.equal(chosen_axes(independent, head), state_axes(head))
+    alike = head.item_rows(torch.randn(40000, 2) @ torch.randn(2, 6) + 0.02 * torch.randn(40000, 6))
+    before = alike.clone()
+    assert torch.equal(chosen_axes(alike, head), principal_axes(alike, head))
+    assert torch.equal(alike, before)
+
+
+@pytest.mark.parametrize("shape", ["as it is", "zero columns", "nearly equal columns"])
+def test_a_place_times_the_axes_is_the_row(shape: str):
+    torch.manual_seed(0)
+    model = plain_model(6, 16)
+    if shape == "zero columns":
+        model.dense.weight.detach()[:, 0] = 0
+    elif shape == "nearly equal columns":
+        model.dense.weight.detach()[:, 1] = model.dense.weight[:, 0] * (1 + 1e-6)
+    head = Head(model, "right")
+    rows = head.item_rows(torch.randn(500, 6))
+    for axes in (state_axes(head), principal_axes(rows, head)):
+        assert (rows @ read_of(axes, head) @ axes.T - rows).abs().max() < 1e-5
 
 
 def test_ties_across_boxes_go_to_the_smaller_ids(whole_budget: None):
@@ -144,6 +214,30 @@ def test_removing_and_loading_keep_boxes_right(whole_budget: None, tmp_path: Pat
     walked, scanned = both(loaded, queries, 25)
     assert torch.equal(walked[0], scanned[0])
     assert torch.equal(walked[1], scanned[1])
+
+
+def test_files_of_format_1_are_searched_through_their_boxes(whole_budget: None, tmp_path: Path):
+    """They have no axes: places are states."""
+    torch.manual_seed(0)
+    model, items, queries = line_model(), torch.rand(3000, 1), torch.rand(6, 1)
+    path, index = tmp_path / "index", Index(model)
+    index.add(items)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(laid_out, "chosen_axes", lambda rows, head: head.weight)
+        patch.setattr(index_file, "FORMAT", 1)
+        index.save(path)
+        tensors, about = index_file.read(path)
+        assert torch.equal(tensors.pop("axes"), model.dense.weight)
+        index_file.write(path, tensors, about)
+    loaded = Index.load(path, model)
+    for removed in (torch.arange(0, 3000, 7), torch.arange(0)):
+        walked, scanned = both(loaded, queries, 5)
+        assert torch.equal(walked[0], scanned[0])
+        assert torch.equal(walked[1], scanned[1])
+        assert walked[2] < scanned[2] / 3
+        loaded.remove(removed)
+        loaded.save(path)
+        loaded = Index.load(path, model)
 
 
 def test_the_pace_of_a_scan_is_measured():

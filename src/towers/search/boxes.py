@@ -14,6 +14,8 @@ ROWS = 1 << 15
 """Rows that are looked at at a time, a number of whole boxes."""
 SAMPLE, QUERIES, K = 1 << 16, 64, 10
 """By which axes are chosen: rows, those of them that are queries too, and how many each finds."""
+TINY = {torch.float32: 1e-30, torch.float64: 1e-300}
+"""Less than this is 0 for the bounds (`topk.c`)."""
 
 
 def chosen_axes(rows: Tensor, head: Head) -> Tensor:
@@ -44,9 +46,11 @@ def _scored(rows: Tensor, queries: Tensor, head: Head, axes: Tensor) -> int:
 def boxes_of(rows: Tensor, head: Head, axes: Tensor) -> Boxes:
     """The boxes of rows "count dense" in their order.
 
-    How far the rows of their places are from rows is part of `slack`. The other part, and `rounding`, are a bound of
-    what is lost in the sums: each has at most 2 dense + axes + 24 rounded operations, with the head's weights and the
-    largest rows and places.
+    `slack` has two parts. One is how far the rows that places stand for are from rows. The other, and `rounding`, bound
+    what is lost in a score and in a bound: no number in their sums is above the sizes that are added up here, and each
+    sum has at most 2 dense + axes + 24 operations, which lose half an `eps` of it each, or two of them without fused
+    multiply-adds. What is lost in numbers near 0 is less than if each weight were `TINY` more. Where numbers may be
+    too large for the dtype, there are no bounds: `slack` is infinite.
     """
     read, back = read_of(axes, head), axes.T
     parts, off = list[Tensor](), rows.new_zeros(head.dense)
@@ -55,17 +59,20 @@ def boxes_of(rows: Tensor, head: Head, axes: Tensor) -> Boxes:
         places = some @ read
         off = torch.maximum(off, torch.addmm(some, places, back, alpha=-1).abs_().amax(0))
         parts.append(torch.cat([*_ends(some, BOX), *_ends(places, BOX)], 1))
-    boxes, count = torch.cat(parts), len(back)
+    boxes, count, info = torch.cat(parts), len(back), torch.finfo(head.dtype)
     sizes = (head.dense, head.dense, count, count)
     ends = boxes.split(sizes, 1)
     groups = torch.cat([_ends(part, BLOCK)[at % 2] for at, part in enumerate(ends)], 1)
     fields = torch.cat([_blocks(_fields(some, sizes)) for some in (boxes, groups)])
-    weights, off = head.weights.double().abs(), off.double()
+    tiny = TINY[head.dtype]
+    weights, off = head.weights.double().abs() + tiny, off.double()
     largest, far = (torch.maximum(high, -low).amax(0).double() for low, high in (ends[:2], ends[2:]))
-    error = (2 * head.dense + count + 24) * torch.finfo(head.dtype).eps
-    moves = back.double().abs() @ weights  # how much a score changes at most with a coordinate
-    sums = abs(head.offset) + float(weights @ (2 * largest + off) + 4 * far @ moves)
-    return Boxes(fields, axes, 1.001 * float(weights @ off) + error * sums, 2 * error)
+    error = (2 * head.dense + count + 24) * info.eps
+    moves = back.double().abs() @ weights + tiny  # how much a score changes at most with a coordinate
+    sums = abs(head.offset) + float(weights @ (2 * largest + off) + 4 * far @ moves) + tiny
+    slack = float(weights @ (1.001 * off + 2 * tiny)) + error * sums
+    holds = all(8 * float(size) < info.max for size in (sums, largest.amax(), far.amax()))
+    return Boxes(fields, axes, slack if holds else math.inf, 2 * error)
 
 
 def _ends(values: Tensor, size: int) -> tuple[Tensor, Tensor]:

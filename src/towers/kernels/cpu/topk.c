@@ -8,12 +8,12 @@
 
    Items lie BLOCK side by side, "blocks dense BLOCK". Where they were put in order (`arrange.c`), a box is BOX blocks, and
    a group is BLOCK boxes. Of each is known between which values its items' numbers lie: their rows, and their places,
-   which are fewer numbers that rows are made of (`search/boxes.py`). So a term weight * relu(query - item) is at most a
-   line in the place: where all items are on one side of the kink, the term itself; else the chord above it (of a positive weight), or the better of relu's two lines (of a negative one).
-   The sum of the lines is a line, and the highest value that it has in the box of places is a bound. Lines of positive
-   and negative weights cancel before that, as they do in the scores (Zhang et al., CROWN, 2018, bound networks so). The
-   sum of the highest values of the single terms is another bound; the smaller one counts. `slack` and what `margin` adds
-   are above all that rounding can do.
+   which are fewer numbers that rows are made of (`search/axes.py`). So a term weight * relu(query - item) is at most a
+   line in the place: where all items are on one side of the kink, the term itself; else the chord above it (of a positive
+   weight), or the better of relu's two lines (of a negative one). The sum of the lines is a line, and the highest value
+   that it has in the box of places is a bound. Lines of positive and negative weights cancel before that, as they do in
+   the scores (Zhang et al., CROWN, 2018, bound networks so). The sum of the highest values of the single terms is another
+   bound; the smaller one counts. `slack` and what `margin` adds are above all that rounding can do (`boxes_of`).
 
    A query walks from the best bound to the next one: a group is opened, and the bounds of its boxes are computed; of a
    box the items are scored; until no bound reaches the k-th best score. A pair of a walk costs more than one of a scan,
@@ -23,6 +23,7 @@
 
 #include "vectors.h"
 
+#include <float.h>
 #include <math.h>
 #include <time.h>
 
@@ -30,6 +31,8 @@ enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, STEPS = 8, RUN = 8 };
 /* items; blocks; queries or vectors; blocks that stay in cache; steps of a walk between looks at the clock; sorted
    items of a first run */
 #define LOSS 0.04
+#define LARGEST ((REAL)(IS_FLOAT ? FLT_MAX : DBL_MAX))
+#define TINY ((REAL)(IS_FLOAT ? 1e-30 : 1e-300))
 #define VECTORS_OF_BLOCK (BLOCK / LANES)
 
 typedef struct {
@@ -206,7 +209,7 @@ static int is_hidden(const Job *job, int64_t query, int64_t place) {
 static __attribute__((noinline)) void offer(const Job *job, Top *top, const V *scores, uint32_t lanes, int64_t place) {
     for (; lanes; lanes &= lanes - 1) {
         const int lane = __builtin_ctz(lanes);
-        const REAL score = (*scores)[lane];
+        const REAL score = (*scores)[lane] < LARGEST ? (*scores)[lane] : LARGEST; /* `keep_best` needs a number above all */
         if (place + lane >= job->count) break;
         const int64_t id = job->ids[place + lane];
         if (worse(score, id, top->least, top->last) || (job->keep && !job->keep[place + lane])) continue;
@@ -320,7 +323,7 @@ INLINE V bounds_of(const Job *job, const REAL *query, const REAL *box, REAL star
         V line; /* the weight of query - item, where relu has it */
         if (weight > 0) {
             const V low = fewest - relu(fewest), high = relu(most); /* of query - item, up to the kink or from it on */
-            const V wide = high - low, tiny = all(IS_FLOAT ? 1e-30f : 1e-300);
+            const V wide = high - low, tiny = all(TINY);
             line = all(weight) * (high / (tiny + relu(wide - tiny)));
             sum = mul_add(line, all(a) - low, sum);
             terms = mul_add(all(weight), high, terms);
@@ -354,10 +357,11 @@ static void upper_bounds(const Job *job, const REAL *query, const REAL *boxes, i
     }
 }
 
-/* What a bound has above the offset, so that rounding here and in the scores cannot make it too low. */
+/* What a bound has above the offset, so that rounding here and in the scores cannot make it too low (`boxes_of`). */
 static REAL margin(const Job *job, const REAL *query) {
     double sizes = 0;
-    for (int64_t k = 0; k < job->dense; k++) sizes += fabs((double)job->weights[k]) * fabs((double)query[k]);
+    for (int64_t k = 0; k < job->dense; k++)
+        sizes += (fabs((double)job->weights[k]) + TINY) * fabs((double)query[k]);
     return (REAL)(job->slack + job->rounding * sizes);
 }
 
@@ -397,7 +401,7 @@ static Rank take_rank(Rank *ranks, int64_t *count) {
 }
 
 /* Where numbers are so large that a bound is none, there is no bound. */
-static REAL known(REAL bound) { return bound < INFINITY ? bound : INFINITY; }
+static REAL known(REAL bound) { return isfinite(bound) ? bound : INFINITY; }
 
 typedef struct {
     int64_t boxes, groups, n_ready;
