@@ -91,8 +91,8 @@ def test_bounds_are_above_all_scores(
         weight[:, -1] = weight[:, 0] * (1 + 1e-6)
     elif shape == "nearly equal rows":
         states = states[:1] + 1e-7 * states
-    elif shape == "lines":  # bounds are the scores themselves, but for rounding
-        bias += 100
+    elif shape == "lines":  # bounds are the scores themselves, and they differ by rounding alone
+        states, bias[:] = states[:1] + 1e-6 * states, bias + 100
     elif shape == "huge and tiny weights":
         weights *= torch.logspace(-36, 30, sizes[1], dtype=weight.dtype)
     else:
