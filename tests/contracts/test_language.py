@@ -4,7 +4,7 @@ import asyncio
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple, NewType, Self, TypeGuard, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, NewType, Self, TypeGuard, TypeVar, Unpack
 
 import numpy as np
 import pytest
@@ -67,6 +67,16 @@ def later(xs: list[Float[Tensor, "n-1"]], n: Float[Tensor, "n"]) -> None: ...
 @contract
 def any_number(xs: tuple[Float[Tensor, "n"], ...]) -> tuple[Float[Tensor, "n"], ...]:
     return xs[::-1]
+
+
+@contract
+def unpacked(
+    a: tuple[Float[Tensor, "n"], *tuple[Int[Tensor, "m"], ...]],
+    b: tuple[*tuple[Float[Tensor, "m"], ...], Unpack[tuple[str, Float[Tensor, "n"]]]] | None = None,
+    c: tuple[int, *tuple[str, Unpack[tuple[Float[Tensor, "n"], ...]]], int] | None = None,
+    *others: *tuple[int, *tuple[Float[Tensor, "n"], ...]],
+) -> tuple[Float[Tensor, "n"], *tuple[object, ...]]:
+    return others[1:]
 
 
 @contract
@@ -213,6 +223,10 @@ ACCEPTED = {
     "no items": lambda: items([], f(2)),
     "items that wait": lambda: later([f(2), f(2)], f(3)),
     "any number": lambda: any_number((f(2), f(2))),
+    "an item any number of times": lambda: (
+        unpacked((f(2),), None, None, 3, f(2)), unpacked((f(2), i(3), i(3)), ("x", f(2)), (1, "x", 2), 3, f(2), f(2)),
+        unpacked((f(2),), (f(4), f(4), "x", f(2)), (1, "x", f(2), f(2), 2), 3, f(2)),
+    ),
     "a sequence": lambda: sequence((f(2),)),
     "a mapping": lambda: mapping({"a": f(2), "b": f(2)}, {1: i(2), 2: None}),
     "deep": lambda: deep({"a": [(f(2), i(3)), (f(2), i(3))], "b": []}),
@@ -265,6 +279,12 @@ REFUSED = {
     "no list": (lambda: items(f(2, 3)), r"xs is a Tensor; expected list\[Float\[Tensor, \"n _\"\]\]"),
     "no tensor in a list": (lambda: items([1]), r"xs\[0\] is an int; expected Float"),
     "one of any number": (lambda: any_number((f(2), f(3))), r"xs\[1\]: n is 3; expected 2"),
+    "too few items": (lambda: unpacked((f(2),), (f(2),)), r"b is a tuple of 1; expected \(\*tuple\[Float\[Tensor, \"m\"\], \.\.\.\], str, Float\[Tensor, \"n\"\]\) or None"),
+    "any number in front": (lambda: unpacked((f(2), i(4)), (f(4), f(3), "x", f(2))), r"b\[1\]: m is 3; expected 4 \(as in a\[1\]\)"),
+    "behind any number": (lambda: unpacked((f(2),), (f(4), "x", f(3))), r"b\[2\]: n is 3; expected 2"),
+    "any number between": (lambda: unpacked((f(2),), None, (1, "x", f(2), f(3), 2)), r"c\[3\]: n is 3; expected 2"),
+    "any number of *args": (lambda: unpacked((f(2),), None, None, 3, f(2), f(3)), r"others\[2\]: n is 3; expected 2"),
+    "any number in a result": (lambda: unpacked((f(2),), None, None, 3), r"the result is a tuple of 0; expected \(Float\[Tensor, \"n\"\], \*tuple\[object, \.\.\.\]\)"),
     "no tuple": (lambda: any_number([f(2)]), r"xs is a list; expected tuple\[Float\[Tensor, \"n\"\], \.\.\.\]"),
     "text is no sequence of tensors": (lambda: sequence("ab"), r"xs\[0\] is a str; expected Float"),
     "a value of a dict": (lambda: mapping({"a": f(2), "b": f(3)}), r"xs\['b'\]: n is 3; expected 2 \(as in xs\['a'\]\)"),

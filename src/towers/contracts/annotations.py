@@ -12,7 +12,7 @@ import torch
 from jaxtyping import AbstractArray
 
 from towers.contracts.expressions import expression
-from towers.contracts.nontensor import is_typed_dict
+from towers.contracts.nontensor import is_typed_dict, items_of_tuple
 from towers.contracts.resolve import types_of_fields
 from towers.contracts.specs import (
     Alternative,
@@ -113,8 +113,12 @@ def _read(hint: Any, value: str | None, root: str | None) -> Spec:
         return _unless_plain(hint, _read_fields(hint, fields, value))
     if not isinstance(kind, type):
         return (PlainSpec(hint),)
-    if kind is tuple and Ellipsis not in inner:
-        return _unless_plain(hint, TupleSpec(tuple(read_annotation(item, None, root) for item in inner)))
+    if kind is tuple:
+        items, rest = items_of_tuple(inner)
+        specs = tuple(read_annotation(item, None, root) for item in items)
+        return _unless_plain(
+            hint, ItemsSpec(tuple, *specs) if items and rest == 0 == len(items) - 1 else TupleSpec(specs, rest)
+        )
     if issubclass(kind, collections.abc.Mapping) and len(inner) == 2:
         keys, values = (read_annotation(item, None, root) for item in inner)
         return _unless_plain(hint, MappingSpec(cast(type, kind), keys, values))

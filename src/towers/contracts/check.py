@@ -123,7 +123,7 @@ class Check:
         if isinstance(option, TensorSpec):
             self.check_tensor(name, value, option)
         elif isinstance(option, TupleSpec):
-            for index, inner in enumerate(option.items):
+            for index, inner in enumerate(option.each(len(value))):
                 self.check(f"{name}[{index}]", value[index], inner)
         elif isinstance(option, ItemsSpec):
             for index, item in enumerate(option.items(value)):

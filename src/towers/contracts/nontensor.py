@@ -1,6 +1,7 @@
 """Checks types without tensors: classes by isinstance, all other types by beartype."""
 
 import collections.abc
+import re
 import types
 import typing
 import warnings
@@ -60,7 +61,7 @@ def described(hint: Any) -> str:
     if hint is type(None):
         return "None"
     plain = isinstance(hint, type) and not typing.get_args(hint)
-    return hint.__name__ if plain else str(hint).replace("typing.", "")
+    return hint.__name__ if plain else re.sub(r"\b(typing|jaxtyping)\.", "", str(hint))
 
 
 Test: TypeAlias = Callable[[Any], bool]
@@ -95,14 +96,59 @@ def traceable_test(hint: Any) -> Test:
     return _traceable_container(kind, inner) if isinstance(kind, type) else lambda value: True
 
 
+def items_of_tuple(inner: tuple[Any, ...]) -> tuple[tuple[Any, ...], int | None]:
+    """The types of the items of `tuple[…]`, and the index of the one that may stand any number of times, or None.
+
+    `tuple[X, ...]` has one item, which may stand any number of times; what is unpacked, as in `tuple[X, *tuple[Y, Z]]`,
+    is there item by item.
+
+    Raises:
+        ValueError: more than one may stand any number of times: no tuple says which is which.
+    """
+    if len(inner) == 2 and inner[1] is Ellipsis:
+        return inner[:1], 0
+    items: list[Any] = []
+    rest: int | None = None
+    for item in inner:
+        unpacked = _unpacked(item)
+        own, own_rest = ((item,), None) if unpacked is None else unpacked
+        if own_rest is not None:
+            if rest is not None:
+                raise ValueError(f"{described(tuple[inner])}: only one item of a tuple can stand any number of times")
+            rest = len(items) + own_rest
+        items += own
+    return tuple(items), rest
+
+
+def _unpacked(item: Any) -> tuple[tuple[Any, ...], int | None] | None:
+    """The items of `*tuple[…]` and of `*Ts`, whose items are of any type; None for what is not unpacked."""
+    if getattr(item, "__unpacked__", False):  # *tuple[…]
+        return items_of_tuple(typing.get_args(item))
+    if getattr(typing.get_origin(item), "_name", None) != "Unpack":
+        return None
+    (whole,) = typing.get_args(item)
+    return items_of_tuple(typing.get_args(whole)) if typing.get_origin(whole) is tuple else ((Any,), 0)
+
+
+def _traceable_tuple(inner: tuple[Any, ...]) -> Test:
+    items, rest = items_of_tuple(inner)
+    tests, least = [traceable_test(one) for one in items], len(items) - (rest is not None)
+
+    def test(value: Any) -> bool:
+        if not isinstance(value, tuple):
+            return False
+        count = len(cast(tuple[Any, ...], value))
+        if count < least or (rest is None and count > least):
+            return False
+        each = tests if rest is None else [*tests[:rest], *[tests[rest]] * (count - least), *tests[rest + 1 :]]
+        return all(one(item) for one, item in zip(each, cast(tuple[Any, ...], value), strict=True))
+
+    return test
+
+
 def _traceable_container(kind: type, inner: tuple[Any, ...]) -> Test:
-    if kind is tuple and Ellipsis not in inner:
-        tests = [traceable_test(one) for one in inner]
-        return lambda value: (
-            isinstance(value, tuple)
-            and len(cast(Any, value)) == len(tests)
-            and all(test(item) for test, item in zip(tests, cast(Any, value), strict=True))
-        )
+    if kind is tuple:
+        return _traceable_tuple(inner)
     parts = [traceable_test(one) for one in inner if one is not Ellipsis]
     if issubclass(kind, collections.abc.Mapping) and len(parts) == 2:
         key_of, value_of = parts

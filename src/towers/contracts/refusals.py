@@ -267,8 +267,9 @@ def _describe(option: Alternative) -> str:
         case TensorSpec():
             carriers = " | ".join(carrier.__name__ for carrier in option.carriers)
             return f'{option.kind}[{carriers}, "{option.text}"]'
-        case TupleSpec(items):
-            return f"({', '.join(_either(item) for item in items)})"
+        case TupleSpec(items, rest):
+            said = [f"*tuple[{_either(item)}, ...]" if at == rest else _either(item) for at, item in enumerate(items)]
+            return f"({', '.join(said)})"
         case ItemsSpec(kind, item):
             return f"{kind.__name__}[{_either(item)}{', ...' if kind is tuple else ''}]"
         case TreeSpec(leaf):

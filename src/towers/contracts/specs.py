@@ -66,6 +66,19 @@ class TupleSpec(Validated):
     """`tuple[A, B]`: a specification for each item."""
 
     items: "tuple[Spec, ...]"
+    rest: int | None = None
+    """The index of the item that may stand any number of times, as in `tuple[A, *tuple[B, ...]]`, or None."""
+
+    def takes_count(self, count: int) -> bool:
+        """Whether a tuple may have this number of items."""
+        return count == len(self.items) if self.rest is None else count >= len(self.items) - 1
+
+    def each(self, count: int) -> "tuple[Spec, ...]":
+        """The specification of each item of a tuple with this number of items."""
+        if self.rest is None:
+            return self.items
+        several = (self.items[self.rest],) * (count - len(self.items) + 1)
+        return (*self.items[: self.rest], *several, *self.items[self.rest + 1 :])
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def is_kind(value: object, option: Alternative) -> bool:
     if isinstance(option, TensorSpec):
         return isinstance(value, option.carriers) and has_layout(value)
     if isinstance(option, TupleSpec):
-        return isinstance(value, tuple) and len(cast(tuple[object, ...], value)) == len(option.items)
+        return isinstance(value, tuple) and option.takes_count(len(cast(tuple[object, ...], value)))
     if isinstance(option, PlainSpec):
         return option.takes(value) and option.traceable(value)  # beartype looks at one item of a list, by chance
     if isinstance(option, TreeSpec):

@@ -104,10 +104,7 @@ class ValueWriter:
         if isinstance(option, TensorSpec):
             self._tensor(value, option)
         elif isinstance(option, TupleSpec):
-            size = f"{writer.given('len', len)}({value})"
-            writer.refuse_if(f"not {self._isinstance(value, tuple)} or {size} != {len(option.items)}")
-            for index, item in enumerate(option.items):
-                self._part(f"{value}[{index}]", item)
+            self._tuple(value, option)
         elif isinstance(option, ItemsSpec):
             writer.refuse_if(f"not {self._isinstance(value, option.kind)}")
             item = writer.local("item")
@@ -146,6 +143,21 @@ class ValueWriter:
                 f"{writer.given('_is_valid', is_valid)}({value}, {writer.constant('validators', option.validators)})"
             )
             writer.refuse_if(f"not {asked}")
+
+    def _tuple(self, value: str, option: TupleSpec) -> None:
+        writer, count, rest = self.writer, len(option.items), option.rest
+        size = f"{writer.given('len', len)}({value})"
+        wrong = f"{size} != {count}" if rest is None else f"{size} < {count - 1}"
+        writer.refuse_if(f"not {self._isinstance(value, tuple)} or {wrong}")
+        for index, item in enumerate(option.items):
+            if rest is None or index < rest:
+                self._part(f"{value}[{index}]", item)
+            elif index > rest:
+                self._part(f"{value}[{index - count}]", item)
+            elif not _is_anything(item):
+                several = writer.local("item")
+                with writer.block(f"for {several} in {value}[{rest}:{size} - {count - 1 - rest}]:"):
+                    self.value(several, item)
 
     def _part(self, source: str, spec: Spec) -> None:
         if _is_anything(spec):

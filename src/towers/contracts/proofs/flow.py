@@ -126,5 +126,9 @@ def flattened(shapes: Any) -> Iterator[torch.Size]:
 
 def _axes(spec: Spec) -> str:
     tensors = [option.text for option in spec if isinstance(option, TensorSpec)]
-    tuples = [f"({', '.join(map(_axes, option.items))})" for option in spec if isinstance(option, TupleSpec)]
+    tuples = [f"({', '.join(_items(option))})" for option in spec if isinstance(option, TupleSpec)]
     return " or ".join(dict.fromkeys([*tensors, *tuples]))
+
+
+def _items(option: TupleSpec) -> Iterator[str]:
+    return (f"*({_axes(item)})" if at == option.rest else _axes(item) for at, item in enumerate(option.items))

@@ -277,7 +277,7 @@ def _choice(spec: Spec) -> Any:
     for option in spec:
         if isinstance(option, TensorSpec) and Tensor in option.carriers:
             return option
-        if isinstance(option, TupleSpec) and all(_choice(item) is not None for item in option.items):
+        if isinstance(option, TupleSpec) and option.rest is None and all(map(_choice, option.items)):
             return option
         if isinstance(option, PlainSpec) and option.hint is int:
             return option

@@ -181,8 +181,9 @@ class Drawer:
         match option:
             case TensorSpec():
                 return self.leaf(place, option, tuple(other for other in options if other is not option))
-            case TupleSpec(items):
-                return tuple(self.value(f"{place}[{index}]", item) for index, item in enumerate(items))
+            case TupleSpec(items, rest):
+                count = len(items) if rest is None else len(items) - 1 + self.draw(st.integers(0, 2))
+                return tuple(self.value(f"{place}[{index}]", item) for index, item in enumerate(option.each(count)))
             case ItemsSpec(kind, item):
                 count = range(self.draw(st.integers(1, 3)))
                 items = [self.value(f"{place}[{index}]", item) for index in count]
