@@ -72,8 +72,8 @@ def any_number(xs: tuple[Float[Tensor, "n"], ...]) -> tuple[Float[Tensor, "n"], 
 @contract
 def unpacked(
     a: tuple[Float[Tensor, "n"], *tuple[Int[Tensor, "m"], ...]],
-    b: tuple[*tuple[Float[Tensor, "m"], ...], Unpack[tuple[str, Float[Tensor, "n"]]]] | None = None,
-    c: tuple[int, *tuple[str, Unpack[tuple[Float[Tensor, "n"], ...]]], int] | None = None,
+    b: tuple[*tuple[Float[Tensor, "m"], ...], Unpack[tuple[str, Float[Tensor, "n"]]]] | None = None,  # noqa: UP044 (spelled as it is)
+    c: tuple[int, *tuple[str, Unpack[tuple[Float[Tensor, "n"], ...]]], int] | None = None,  # noqa: UP044
     *others: *tuple[int, *tuple[Float[Tensor, "n"], ...]],
 ) -> tuple[Float[Tensor, "n"], *tuple[object, ...]]:
     return others[1:]

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import AbstractArray
 
 from towers.contracts.expressions import expression
+from towers.contracts.no_types import NoType, check_type
 from towers.contracts.nontensor import is_typed_dict, items_of_tuple
 from towers.contracts.resolve import types_of_fields
 from towers.contracts.specs import (
@@ -112,6 +113,7 @@ def _read(hint: Any, value: str | None, root: str | None) -> Spec:
     if fields:
         return _unless_plain(hint, _read_fields(hint, fields, value))
     if not isinstance(kind, type):
+        check_type(hint)
         return (PlainSpec(hint),)
     if kind is tuple:
         items, rest = items_of_tuple(inner)
@@ -130,9 +132,17 @@ def _read(hint: Any, value: str | None, root: str | None) -> Spec:
     )
     if listed and len(inner) == 1:
         return _unless_plain(hint, ItemsSpec(cast(type, kind), read_annotation(inner[0], None, root)))
-    if any(isinstance(item, (list, tuple)) or holds_tensors(read_annotation(item, None, root)) for item in inner):
+    if any(isinstance(item, (list, tuple)) or _speaks_of_tensors(item, root) for item in inner):
         return (PlainSpec(kind),)  # a Callable or an Iterator: its results cannot be checked without using it up
     return (PlainSpec(hint),)
+
+
+def _speaks_of_tensors(item: Any, root: str | None) -> bool:
+    """Whether an argument of a class, which may take what is no type, names tensors."""
+    try:
+        return holds_tensors(read_annotation(item, None, root))
+    except NoType:
+        return False
 
 
 LOOKED_AT = (collections.abc.Iterable, collections.abc.Reversible, collections.abc.Container)
@@ -155,9 +165,18 @@ _reading: list[type] = []
 """The classes whose fields are being read: a class with a field of its own type would never end."""
 
 
-def read_record(kind: type, value: str) -> RecordSpec:
-    """A dataclass field by field, whether or not one of them is a tensor."""
-    return cast(RecordSpec, _read_fields(kind, _fields(kind), value))
+def read_record(kind: type, value: str, *, strictly: bool) -> RecordSpec:
+    """A dataclass field by field, whether or not one of them is a tensor.
+
+    Args:
+        kind: the dataclass.
+        value: the source of the object.
+        strictly: whether a field whose annotation is no type is refused; else it is not checked.
+
+    Raises:
+        NoType: the annotation of a field is no type.
+    """
+    return cast(RecordSpec, _read_fields(kind, _fields(kind), value, strictly=strictly))
 
 
 def _fields(hint: Any) -> tuple[str, ...]:
@@ -174,7 +193,9 @@ def _field_names(hint: type) -> tuple[str, ...]:
     return getattr(cast(type, hint), "_fields", ()) if issubclass(hint, tuple) else ()
 
 
-def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSpec | KeyedSpec:
+def _read_fields(
+    hint: Any, names: Iterable[str], value: str | None, *, strictly: bool = False
+) -> RecordSpec | KeyedSpec:
     kind: type = get_origin(hint) or hint
     meant = _arguments(hint, getattr(kind, "__parameters__", ()))
     _reading.append(kind)
@@ -185,9 +206,9 @@ def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSp
         if is_typed_dict(kind):
             optional = {name for name, one in full.items() if get_origin(one) is NotRequired}
             required = cast(Any, kind).__required_keys__ - optional
-            return KeyedSpec(kind, tuple((name, read_annotation(hints[name], None, None)) for name in names), required)
+            return KeyedSpec(kind, tuple((name, _read_field(hints[name], None, None)) for name in names), required)
         paths = {name: f"{value}.{name}" if value else None for name in names}
-        specs = {name: read_annotation(hints.get(name, Any), paths[name], value) for name in names}
+        specs = {name: _read_field(hints.get(name, Any), paths[name], value, strictly=strictly) for name in names}
         unset: set[str] = set()
         record: Any = kind
         if dataclasses.is_dataclass(record):
@@ -200,6 +221,16 @@ def _read_fields(hint: Any, names: Iterable[str], value: str | None) -> RecordSp
         return RecordSpec(kind, tuple(specs.items()), frozenset(unset))
     finally:
         _reading.pop()
+
+
+def _read_field(hint: Any, value: str | None, root: str | None, *, strictly: bool = False) -> Spec:
+    """The annotation of a field. Unless `strictly`, one that is no type is not checked: the class is someone else's."""
+    try:
+        return read_annotation(hint, value, root)
+    except NoType as error:
+        if strictly:
+            raise NoType(f"{value}: {error}") from None
+        return (PlainSpec(Any),)
 
 
 def _with_default(spec: Spec, default: object) -> Spec:

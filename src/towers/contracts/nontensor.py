@@ -186,6 +186,22 @@ def _by_beartype(value: object, hint: Any) -> bool:
         return True
 
 
+def refused_by_beartype(hint: Any) -> bool:
+    """Whether beartype says that something is no type."""
+    from beartype.roar import BeartypeDecorHintException
+
+    try:
+        with suppress(TypeError):
+            _in_silence(hint)
+            return False
+        from beartype.door import is_bearable
+
+        is_bearable(None, hint)
+    except BeartypeDecorHintException:
+        return True
+    return False
+
+
 def _first_row(value: object, hint: Any) -> object:
     """A tensor of one row in place of a tensor of many, where beartype looks at the first item; None for a number.
 

@@ -213,4 +213,9 @@ def _resolved(hint: Any, names: Names, near: Mapping[str, Any], module: Mapping[
     except Exception:
         if lookup.missed:  # an annotation may do anything with the unresolved name
             return Unresolved
-        raise
+        if not isinstance(hint, str):
+            raise
+        try:
+            return eval(hint, {}, lookup)  # what get_type_hints refuses because it is no type
+        except SyntaxError:
+            return hint  # a remark in plain words

@@ -1,12 +1,14 @@
 """Reads the signature of a function once, when it is decorated: what it demands of arguments and result."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, replace
 from typing import Any, Unpack, cast, get_args, get_origin
 
 from towers.contracts.annotations import read_annotation, read_record
 from towers.contracts.expressions import Condition, conditions, path_root
+from towers.contracts.no_types import NoType
 from towers.contracts.resolve import Names, types_of, types_of_fields
 from towers.contracts.specs import (
     ItemsSpec,
@@ -93,10 +95,13 @@ def read_signature(function: Callable[..., Any], options: Options, names: Names 
     parameters = tuple(inspect.signature(function).parameters.values())
     hints = types_of(function)
     specs: dict[str, Spec] = {}
+    unread: list[str] = []
     for parameter in parameters:
         if parameter.name in hints:
-            specs[parameter.name] = _of_all(parameter, hints[parameter.name])
-    result = read_annotation(hints["return"], "return") if "return" in hints else None
+            specs[parameter.name] = _of_all(parameter, hints[parameter.name], unread)
+    result = _read("the result", hints["return"], "return", unread) if "return" in hints else None
+    if unread and not options.only_tensors:
+        raise ValueError(f"{where}: {unread[0]}")
     if names is not None and names.missing:
         raise NameError(", ".join(sorted(names.missing)))
     everything = [*specs.values(), *([] if result is None else [result])]
@@ -105,6 +110,8 @@ def read_signature(function: Callable[..., Any], options: Options, names: Names 
     known = {*own, *(name for spec in specs.values() for name in axis_names(spec))}
     if any(is_unresolved(spec) for spec in everything):  # an axis may be named there
         bounds = tuple(one for one in bounds if {*one.subject.names, *one.bound.names} <= known)
+    if unread and any(map(holds_tensors, everything)):
+        warnings.warn(f"{function.__module__}.{where}: {unread[0]}, so it is not checked", RuntimeWarning, stacklevel=2)
     _check_names(where, bounds, known)
     _check_braces(where, bounds, everything, own)
     check_spelling(where, specs.values(), result, options.vocabulary)
@@ -134,22 +141,36 @@ def read_made(kind: type, initialise: Callable[..., Any], options: Options, name
     made.__annotations__ = {**hints, "self": kind}
     made.__qualname__, made.__module__ = kind.__qualname__, kind.__module__
     signature = read_signature(made, options, names)
-    arguments = {**signature.arguments, "self": (read_record(kind, "self"),)}
+    try:
+        own = read_record(kind, "self", strictly=not options.only_tensors)
+    except NoType as error:
+        raise ValueError(f"{signature.name}: {error}") from None
+    arguments = {**signature.arguments, "self": (own,)}
     formal = (first.replace(name="self"), *others)
     return replace(signature, arguments=arguments, formal=formal)
 
 
-def _of_all(parameter: inspect.Parameter, hint: Any) -> Spec:
+def _of_all(parameter: inspect.Parameter, hint: Any, unread: list[str]) -> Spec:
     """The specification of one parameter. The annotation of `*args` and `**kwargs` is that of each item."""
-    if get_origin(hint) is Unpack:  # `*args: *tuple[X, Y]`, `**kwargs: Unpack[Options]`: all of them at once
-        return read_annotation(get_args(hint)[0], parameter.name)
-    if getattr(hint, "__unpacked__", False):
-        return read_annotation(tuple[get_args(hint)], parameter.name)
-    if parameter.kind == parameter.VAR_POSITIONAL:
-        return (ItemsSpec(tuple, read_annotation(hint, None)),)
-    if parameter.kind == parameter.VAR_KEYWORD:
-        return (MappingSpec(dict, (PlainSpec(Any),), read_annotation(hint, None)),)
-    return read_annotation(hint, parameter.name)
+    name, unpacked = parameter.name, get_origin(hint) is Unpack or getattr(hint, "__unpacked__", False)
+    if parameter.kind == parameter.VAR_POSITIONAL:  # `*args: *tuple[X, Y]`: all of them at once
+        return (
+            _read(name, tuple[hint], name, unread) if unpacked else (ItemsSpec(tuple, _read(name, hint, None, unread)),)
+        )
+    if parameter.kind == parameter.VAR_KEYWORD:  # and `**kwargs: Unpack[Options]`
+        if unpacked:
+            return _read(name, get_args(hint)[0], name, unread)
+        return (MappingSpec(dict, (PlainSpec(Any),), _read(name, hint, None, unread)),)
+    return _read(name, hint, name, unread)
+
+
+def _read(name: str, hint: Any, value: str | None, unread: list[str]) -> Spec:
+    """The specification of one annotation; one that is no type is noted, and any value fits it."""
+    try:
+        return read_annotation(hint, value)
+    except NoType as error:
+        unread.append(f"{name}: {error}")
+        return (PlainSpec(Any),)
 
 
 def _check_names(where: str, bounds: Iterable[Condition], known: set[str]) -> None:
