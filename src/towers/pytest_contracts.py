@@ -12,11 +12,13 @@ Nothing happens, and nothing is imported, unless one of these settings stands in
 a class that needs no arguments, of a function that makes a module, of a module, or of a contracted function. They run
 with the whole suite, and with chosen files only if `--towers-contracts` is given.
 `towers_install`, and `--towers-install=PACKAGE`: packages whose annotated functions all get contracts while tests run.
+The summary names those of which the tests imported nothing.
 """
 
 import importlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -45,7 +47,48 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if packages:
         from towers.contracts import install
 
-        early_config.add_cleanup(install(*packages).remove)
+        with warnings.catch_warnings():  # a conftest.py may put it on the path; the summary says what was not found
+            warnings.filterwarnings("ignore", "install: no package", RuntimeWarning)
+            try:
+                early_config.stash[_INSTALLED] = installed = install(*packages)
+            except ValueError as error:
+                raise pytest.UsageError(f"towers_{error}") from None
+        early_config.add_cleanup(installed.remove)
+
+
+_INSTALLED: pytest.StashKey[Any] = pytest.StashKey()
+_UNUSED: pytest.StashKey[list[set[str]]] = pytest.StashKey()
+"""The packages of which each process of the tests imported nothing."""
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Note the packages of which nothing was imported."""
+    installed = session.config.stash.get(_INSTALLED, None)
+    if installed is not None:
+        unused: list[str] = installed.never_imported()
+        worker: dict[str, Any] | None = getattr(session.config, "workeroutput", None)  # a process of pytest-xdist
+        if worker is not None:
+            worker["towers_unused"] = unused
+        elif _UNUSED not in session.config.stash:
+            session.config.stash[_UNUSED] = [set(unused)]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of pytest-xdist has noted."""
+    if "towers_unused" in getattr(node, "workeroutput", {}):
+        node.config.stash.setdefault(_UNUSED, []).append(set(node.workeroutput["towers_unused"]))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name the packages that were to get contracts and of which nothing was imported: a name may be misspelt."""
+    if _UNUSED not in config.stash:
+        return
+    for name in sorted(set[str].intersection(*config.stash[_UNUSED])):
+        from towers.contracts.import_hook import not_found
+
+        why = not_found(name) or f"nothing of {name} was imported"
+        terminalreporter.write_line(f"towers_install: {why}, so no function got a contract", yellow=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:

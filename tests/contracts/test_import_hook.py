@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -196,7 +197,7 @@ def test_classes_that_a_base_or_a_metaclass_makes_dataclasses(tmp_path, monkeypa
 
 
 def test_another_package_and_what_comes_after_remove_have_no_contracts(package):
-    with install("strange", "strangers.other"):
+    with pytest.warns(RuntimeWarning, match="no package"), install("strange", "strangers.other"):
         layers = importlib.import_module("strangers.layers")
     assert not hasattr(layers.double, "__contract__")
 
@@ -255,6 +256,56 @@ def test_what_is_no_name_is_refused(packages):
         install(*packages)
 
 
+@pytest.mark.parametrize(
+    ("name", "perhaps"),
+    [
+        ("my-package", "; perhaps 'my_package' is meant"),
+        ("src/my_package/layers.py", "; perhaps 'my_package.layers' is meant"),
+        ("./my_package/", "; perhaps 'my_package' is meant"),
+        ("my_package.", ""),
+        ("my package", ""),
+        ("", ""),
+        ("a.3", ""),
+    ],
+)
+def test_what_is_no_name_of_a_package_is_refused(name, perhaps):
+    before = list(sys.meta_path)
+    with pytest.raises(ValueError, match=re.escape(f"install: {name!r} is no name of a package{perhaps}") + "$"):
+        install("strangers", name)
+    assert sys.meta_path == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("strngers", "no package strngers is found; perhaps strangers is meant"),
+        ("strangers.layer", "no package strangers.layer is found; perhaps strangers.layers is meant"),
+        ("strangers.layers.below", None),  # a module may have what it likes below it
+        ("strangers.layers", None),
+        ("towers.contracts.nothing", "no package towers.contracts.nothing is found"),
+        ("zqxj_zqxj", "no package zqxj_zqxj is found"),
+        ("__main__", None),
+    ],
+)
+def test_a_package_that_is_not_found_is_a_warning(package, name, text, recwarn):
+    install(name).remove()
+    told = [str(one.message) for one in recwarn if "is imported already" not in str(one.message)]
+    assert told == ([] if text is None else [f"install: {text}"])
+    assert "strangers" not in sys.modules
+
+
+def test_what_was_never_imported(package):
+    (package / "other.py").write_text("")
+    installed = install("strangers.layers", "strangers.other")
+    try:
+        importlib.import_module("strangers")
+        assert installed.never_imported() == ["strangers.other"]
+        importlib.import_module("strangers.other")
+        assert installed.never_imported() == []
+    finally:
+        installed.remove()
+
+
 class Shell:
     """What the extension uses of IPython's shell."""
 
@@ -270,8 +321,12 @@ def test_ipython(package, monkeypatch):
     shell = Shell()
     contracts.load_ipython_extension(shell)
     magic = shell.magics["towers_contracts"]
+    with pytest.raises(ValueError, match="'stran-gers' is no name of a package"):
+        magic("stran-gers")
     before = list(sys.meta_path)
     try:
+        with pytest.warns(RuntimeWarning, match="no package strangrs is found; perhaps strangers is meant"):
+            magic("strangrs")
         magic("strangers")
         layers = importlib.import_module("strangers.layers")
     finally:
@@ -304,3 +359,25 @@ def test_pytest(package, how, forks: Forks):
     command = [forks.python, "-m", "pytest", "-q", "-p", "towers.pytest_contracts", *option]
     ran = forks.run(command, cwd=root)
     assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert "towers_install" not in ran.stdout
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_pytest_names_what_was_never_imported(package, processes, forks: Forks):
+    root = package.parent
+    (root / "test_it.py").write_text("def test_one():\n    import strangers\ndef test_two(): pass\n")
+    (root / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    options = ["--towers-install=strangers", "--towers-install=strangrs", "--towers-install=strangers.layers.below"]
+    command = [forks.python, "-m", "pytest", "-q", "-n", processes, "-p", "towers.pytest_contracts", *options]
+    ran = forks.run(command, cwd=root)
+    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert [line for line in ran.stdout.splitlines() if "towers_install" in line] == [
+        "towers_install: nothing of strangers.layers.below was imported, so no function got a contract",
+        "towers_install: no package strangrs is found; perhaps strangers is meant, so no function got a contract",
+    ]
+
+
+def test_pytest_refuses_what_is_no_name(package, forks: Forks):
+    command = [forks.python, "-m", "pytest", "-q", "-p", "towers.pytest_contracts", "--towers-install=stran-gers"]
+    ran = forks.run(command, cwd=package.parent)
+    assert "towers_install: 'stran-gers' is no name of a package; perhaps 'stran_gers' is meant" in ran.stderr

@@ -1,11 +1,15 @@
 """`install("my_package")`: gives every function of a package with tensors in its annotations a contract, on import."""
 
 import ast
+import difflib
+import importlib.util
+import pkgutil
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
@@ -21,24 +25,32 @@ class install:
 
     Call it before the first import of the packages. Their files are not changed. Functions under `@contract`,
     `@no_type_check`, `@overload` or `@torch.jit.script` stay as they are. If an annotation cannot be read, its function
-    is not checked, and a RuntimeWarning says so. `remove()`, or the end of `with install(…):`, ends it for later
-    imports; what was imported before keeps its contracts.
+    is not checked, and a RuntimeWarning says so; another one says that no such package can be found. `remove()`, or the
+    end of `with install(…):`, ends it for later imports; what was imported before keeps its contracts.
 
     Args:
         packages: the names of packages or Python modules. A package includes all modules below it.
 
     Raises:
         TypeError: there is no name, or a name is not a text.
+        ValueError: a name is no name of a package, such as "my-package" or "src/my_package".
 
     >>> import towers.contracts
-    >>> with towers.contracts.install("my_package"):
-    ...     pass  # import my_package
+    >>> with towers.contracts.install("this"):
+    ...     pass  # import this
     """
 
     def __init__(self, *packages: str) -> None:
         if not packages or not all(isinstance(name, str) for name in packages):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"install: packages are {packages!r}; expected names such as 'my_package'")
+        for name in packages:
+            if not all(map(str.isidentifier, name.split("."))):
+                meant = _as_name(name)
+                perhaps = f"; perhaps {meant!r} is meant" if meant else ""
+                raise ValueError(f"install: {name!r} is no name of a package{perhaps}")
         self._finder = _Finder(packages)
+        for absent in filter(None, map(not_found, packages)):
+            warnings.warn(f"install: {absent}", RuntimeWarning, stacklevel=2)
         early = [name for name in sorted(sys.modules) if self._finder.covers(name)]
         if early:
             warnings.warn(
@@ -47,6 +59,10 @@ class install:
                 stacklevel=2,
             )
         sys.meta_path.insert(0, self._finder)
+
+    def never_imported(self) -> list[str]:
+        """The names of which no module was imported while this was installed."""
+        return [name for name in self._finder.packages if name not in self._finder.found]
 
     def remove(self) -> None:
         """End it: later imports get no contracts."""
@@ -63,10 +79,12 @@ class install:
 class _Finder(MetaPathFinder):
     def __init__(self, packages: Sequence[str]) -> None:
         self.packages = tuple(packages)
+        self.found: set[str] = set()
+        """Those of which a module was imported."""
 
     def covers(self, name: str) -> bool:
         """Whether a module is one of the packages, or below one."""
-        return any(name == package or name.startswith(f"{package}.") for package in self.packages)
+        return any(_is_below(name, package) for package in self.packages)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
@@ -77,10 +95,45 @@ class _Finder(MetaPathFinder):
         for finder in [other for other in sys.meta_path if not isinstance(other, _Finder)]:
             spec = finder.find_spec(fullname, path, target)
             if spec is not None:
+                self.found.update(package for package in self.packages if _is_below(fullname, package))
                 if type(spec.loader) is SourceFileLoader:
                     spec.loader = _Loader(spec.loader.name, spec.loader.path)
                 return spec
         return None
+
+
+def _is_below(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def not_found(name: str) -> str | None:
+    """What to say of a name that no package or module has, and of which none is imported; None: there is one.
+
+    Nothing is imported: modules below a package are looked for where it says that they are.
+    """
+    places: Sequence[str] | None = None
+    above = ""
+    for part in name.split("."):
+        whole = f"{above}{part}"
+        spec: ModuleSpec | None = getattr(sys.modules.get(whole), "__spec__", None)
+        if spec is None and whole not in sys.modules:
+            spec = importlib.util.find_spec(part) if not above else PathFinder.find_spec(whole, places)
+            if spec is None:
+                known = [module.name for module in pkgutil.iter_modules(places)]
+                near = difflib.get_close_matches(part, known, n=1, cutoff=0.7)
+                perhaps = f"; perhaps {above}{near[0]} is meant" if near else ""
+                return f"no package {whole} is found{perhaps}"
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        places, above = list(spec.submodule_search_locations), f"{whole}."
+    return None
+
+
+def _as_name(text: str) -> str | None:
+    """The name of a package that a path or the name of a distribution stands for; None if it is neither."""
+    steps = re.sub(r"^(\.*/)?(src/)?|(/__init__)?\.py$|/$", "", text.strip()).replace("-", "_").split("/")
+    name = ".".join(steps)
+    return name if all(map(str.isidentifier, name.split("."))) else None
 
 
 class _Loader(SourceFileLoader):
