@@ -1,7 +1,7 @@
 """TypedDicts, and what the type parameters of generic records stand for."""
 
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, NotRequired, TypedDict, TypeVar
+from typing import Final, Generic, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import pytest
 import torch
@@ -174,3 +174,34 @@ def test_under_compile():
     compiled({"words": f(2, 5, 3), "lengths": i(2)})
     with pytest.raises(torch._dynamo.exc.Unsupported, match=r"batch has no 'lengths'"):
         compiled({"words": f(2, 5, 3)})
+
+
+class Kept(typing_extensions.TypedDict, total=False):
+    x: typing_extensions.ReadOnly[typing_extensions.Required[Float[Tensor, "n"]]]
+    y: typing_extensions.ReadOnly[Float[Tensor, "n"]]
+    z: "typing_extensions.Required[Final[Float[Tensor, 'n']]]"
+
+
+def test_what_qualifies_a_type_does_not_hide_it():
+    @contract
+    @dataclass
+    class Constant:
+        x: Final[Float[Tensor, "n"]]
+        y: Final[Float[Tensor, "n"]]
+
+    @contract
+    def kept(a: Kept) -> None: ...
+
+    Constant(f(2), f(2))
+    kept({"x": f(2), "y": f(2), "z": f(2)})
+    kept({"x": f(2), "z": f(2)})
+    with pytest.raises(ShapeContractError, match=r"self\.y: n is 3; expected 2 \(as in self\.x\)"):
+        Constant(f(2), f(3))
+    with pytest.raises(ShapeContractError, match=r"a\['y'\]: n is 3; expected 2"):
+        kept({"x": f(2), "y": f(3), "z": f(2)})
+    with pytest.raises(ShapeContractError, match=r"a\['z'\]: n is 3; expected 2"):
+        kept({"x": f(2), "z": f(3)})
+    with pytest.raises(ShapeContractError, match="a has no 'x'"):
+        kept({"z": f(2)})
+    with pytest.raises(ShapeContractError, match="a has no 'z'"):
+        kept({"x": f(2)})

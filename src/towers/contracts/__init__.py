@@ -22,7 +22,8 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     {self.hidden}, {argument}, {argument.size},   read at each call
     {self.sizes[0]}, {x.shape[0]}, {len(x)}
     Float, Int32, Bool, Shaped, ...               every dtype class, classes of your own, and subclasses of Tensor
-    X | None, unions, defaults, *args, **kwargs   and TypeVars, Any, numpy arrays, properties, bound methods
+    X | None, unions, *args, **kwargs             and TypeVars, Any, numpy arrays, properties, bound methods
+    a default of another type                     let through where the argument is left out, such as None
     isinstance(x, Float[...]), print_bindings()   in the body of a contracted function they see the axes of the call,
                                                   and what isinstance binds holds for the result; not in async
                                                   functions and generators. Such a function is never compiled
@@ -36,12 +37,17 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     stricter                                      what jaxtyping lets through
     --------                                      ---------------------------
     list[X], tuple[X, ...], dict[K, X],           checked whole, not one item by chance; axes are shared. Iterable[X],
-    Sequence[X], Mapping[K, X], Iterable[X]       Reversible and Container where the value is a collection: an
-                                                  iterator would be used up
+    Sequence[X], Mapping[K, X], Iterable[X],      Reversible and Container where the value is a collection: an
+    tuple[X, *tuple[Y, ...]]                      iterator would be used up
+    a default with tensors                        checked as an argument is, where it has the type of the annotation
+    async functions                               the result is checked when awaited: jaxtyping refuses every one
+    annotations that are no types:                refused with ValueError when decorating, as by beartype, which lets
+    torch.float32, [X], (X, Y), "the input"       text through and takes a tuple for a union
     fields of dataclasses, NamedTuples,           checked, and their axes shared, when they pass a contract;
     and TypedDicts                                a key too many is let through, as a type checker does
     a dataclass under @contract                   InitVars and the arguments of an own __init__ before, every field
-                                                  after it is made, of types without tensors too; `{n}` is a field
+                                                  after it is made (__post_init__ may convert it), of types without
+                                                  tensors too; `{n}` is a field
     n-1 before n, and 2*n alone                   hold in any order; a linear expression of one name binds it
     a name nearly like another                    is a warning; with `vocabulary=` an unknown name is an error
     where="steps % chunk == 0"                    bounds and divisibility, which jaxtyping does not have
@@ -57,6 +63,18 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     "*" without a name                            "..." or "*name"
     dtypes that torch does not have               jax's keys, dtypes of classes of your own: every call is refused
     @beartype on an inner function                @contract: another checker does not see the axes of the outer call
+    isinstance(x, Float[...]) in a helper         a helper without a contract sees axes only where its caller asks for
+                                                  them too, by isinstance or print_bindings; so does what `install`
+                                                  leaves alone. Else every size fits: give the helper a contract
+    @jaxtyped above @beartype                     @contract in the place of both
+    a class that is no dataclass, decorated       refused with TypeError: decorate its methods. jaxtyping checks nothing
+    a partial, or an object with __call__         refused when decorating, as in jaxtyping: decorate the function
+    Never as an argument                          every call is refused; beartype refuses when decorating
+    Self, a Protocol without runtime_checkable    any value fits; beartype refuses them when decorating
+    {self.n}{self.n}, {n}0, d{n}                  refused with ValueError when decorating: jaxtyping joins the texts
+    an __init__ with a contract in a dataclass    checked by both
+      with one
+    jaxtyping.TypeCheckError                      ShapeContractError, a TypeError too, with another text
     ?name, PyTree[X, "T"]                         PyTree[X]
     {self.a+1}, {self.f()}, n**2, other code      {self.a}+1; text is parsed, never run
     jaxtyped("context")                           a function with a contract
@@ -65,8 +83,7 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     torch.jit.trace                               the sizes of the example are checked, with torch's TracerWarning
     Iterator, Generator and Callable of tensors   what they give is not looked at
     a generator's arguments, at the call          before its first item: a contracted generator is a generator
-    text with an annotation that is no text       refused with ValueError when decorating: jaxtyping never reads it
-      of jaxtyping's, such as "*a *b"
+    'Float[Tensor, "*a *b"]' as text              refused with ValueError when decorating: jaxtyping never reads it
     install(…) where no shape is named            a function with `Tensor`, int and str alone is left unchecked
     assigning a field of a dataclass later        checked when it passes a contract
     what a record holds of its own class          checked by its type only, not by its fields

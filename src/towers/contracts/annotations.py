@@ -6,7 +6,7 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Annotated, Any, NewType, NotRequired, Required, Self, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, NewType, Self, TypeVar, Union, cast, get_args, get_origin
 
 import torch
 from jaxtyping import AbstractArray
@@ -59,15 +59,32 @@ def _alternatives(hint: Any) -> Iterable[Any]:
         return hint.__constraints__ or _alternatives(Any if hint.__bound__ is None else hint.__bound__)
     if hasattr(hint, "__value__"):  # type X = …
         return _alternatives(_meant(hint.__value__, _arguments(hint, hint.__type_params__)))
-    if get_origin(hint) in (Required, NotRequired) or (get_origin(hint) is Annotated and not _validators(hint)):
+    if _form(hint) in _QUALIFIERS or (get_origin(hint) is Annotated and not _validators(hint)):
         return _alternatives(get_args(hint)[0])
     if isinstance(hint, NewType):
         return _alternatives(hint.__supertype__)
-    if getattr(get_origin(hint), "_name", None) in ("TypeGuard", "TypeIs"):
+    if _form(hint) in ("TypeGuard", "TypeIs"):
         return (bool,)
     if get_origin(hint) in (Union, types.UnionType):
         return [inner for option in get_args(hint) for inner in _alternatives(option)]
     return (Any,) if hint is Self else (hint,)
+
+
+def _form(hint: Any) -> str | None:
+    """The name of a special form with arguments, of typing or of typing_extensions: "Final" for `Final[int]`."""
+    return getattr(get_origin(hint), "_name", None)
+
+
+_QUALIFIERS = ("Final", "NotRequired", "ReadOnly", "Required")
+
+
+def _qualifiers(hint: Any) -> set[str | None]:
+    """The special forms around the type of a field."""
+    found = {_form(hint)}
+    while get_args(hint) and (_form(hint) in _QUALIFIERS or get_origin(hint) is Annotated):
+        hint = get_args(hint)[0]
+        found.add(_form(hint))
+    return found
 
 
 def _validators(hint: Any) -> tuple[Any, ...]:
@@ -204,8 +221,14 @@ def _read_fields(
         full = types_of_fields(kind, inside)
         hints = {name: _meant(one, meant) for name, one in full.items()}
         if is_typed_dict(kind):
-            optional = {name for name, one in full.items() if get_origin(one) is NotRequired}
-            required = cast(Any, kind).__required_keys__ - optional
+            # What is text is not among the keys that Python knows to be required, or not.
+            said = {name: _qualifiers(one) for name, one in full.items()}
+            known: frozenset[str] = cast(Any, kind).__required_keys__
+            required = frozenset(
+                name
+                for name, forms in said.items()
+                if "NotRequired" not in forms and (name in known or "Required" in forms)
+            )
             return KeyedSpec(kind, tuple((name, _read_field(hints[name], None, None)) for name in names), required)
         paths = {name: f"{value}.{name}" if value else None for name in names}
         specs = {name: _read_field(hints.get(name, Any), paths[name], value, strictly=strictly) for name in names}
