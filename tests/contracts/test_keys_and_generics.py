@@ -179,7 +179,7 @@ def test_under_compile():
 class Kept(typing_extensions.TypedDict, total=False):
     x: typing_extensions.ReadOnly[typing_extensions.Required[Float[Tensor, "n"]]]
     y: typing_extensions.ReadOnly[Float[Tensor, "n"]]
-    z: "typing_extensions.Required[Final[Float[Tensor, 'n']]]"
+    z: "typing_extensions.Required[Float[Tensor, 'n']]"
 
 
 def test_what_qualifies_a_type_does_not_hide_it():

@@ -21,6 +21,7 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     words-1, 2*n, n//2, n/2, n%3, min(a,b)        arithmetic over names; max too
     {self.hidden}, {argument}, {argument.size},   read at each call
     {self.sizes[0]}, {x.shape[0]}, {len(x)}
+    None in {argument}                            refused; here with a reason
     Float, Int32, Bool, Shaped, ...               every dtype class, classes of your own, and subclasses of Tensor
     X | None, unions, *args, **kwargs             and TypeVars, Any, numpy arrays, properties, bound methods
     a default of another type                     let through where the argument is left out, such as None
@@ -56,7 +57,6 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
                                                   strict export, it arrives as torch's Unsupported, with its text
     PyTree[X] of towers.contracts                 lists, tuples, dicts, dataclasses and nodes of torch's pytree, nested
                                                   in any way; None is a leaf. jaxtyping's own PyTree is read the same
-    None in {argument}                            refused with a reason
 
     not supported                                 instead
     -------------                                 -------
