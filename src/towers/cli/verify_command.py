@@ -2,18 +2,11 @@
 
 import argparse
 import json
-import os
 import sys
-import traceback
 from contextlib import redirect_stdout
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from towers.cli.arguments import Parser, picture
-
-if TYPE_CHECKING:
-    from torch import nn
-
+from towers.cli.named_module import load
 
 HELP = """
 Prove the shape contracts of a module for all sizes, on symbolic sizes and without data. MODULE names an nn.Module, or
@@ -87,49 +80,3 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds, more than 0")
     return seconds
-
-
-def load(name: str) -> "nn.Module":
-    """The module with a name such as "package.file:NAME". The working directory is searched too.
-
-    Raises:
-        ValueError: the name is malformed, or it does not lead to a module; or imported or called code raises an error
-            or ends the process.
-    """
-    from torch import nn
-
-    place, colon, attributes = name.partition(":")
-    if not colon or not place or not attributes:
-        raise ValueError(f"{name!r} must read PACKAGE.MODULE:NAME")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = import_module(place)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{place} cannot be imported: {_told(error)}") from None
-    for attribute in attributes.split("."):
-        if not hasattr(found, attribute):
-            raise ValueError(f"{place} has no {attributes}")
-        found = getattr(found, attribute)
-    if isinstance(found, nn.Module):
-        return found
-    if not callable(found):
-        raise ValueError(f"{name} is a {type(found).__name__}; expected an nn.Module or what makes one")
-    try:
-        made = found()
-    except TypeError as error:
-        raise ValueError(f"{name} cannot be called without arguments: {error}") from None
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{name}() raised {_told(error)}") from None
-    if not isinstance(made, nn.Module):
-        raise ValueError(f"{name}() is a {type(made).__name__}; expected an nn.Module")
-    return made
-
-
-def _told(error: BaseException) -> str:
-    """An error of the user's code in one line, with file and line."""
-    if isinstance(error, ImportError):
-        return str(error)
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (last.filename, last.lineno)
-    return f"{type(error).__name__}: {getattr(error, 'msg', error)} ({os.path.basename(file or '?')}:{line})"

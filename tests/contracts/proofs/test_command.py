@@ -126,9 +126,12 @@ def test_the_shapes_are_shown(folder: Path, capsys: pytest.CaptureFixture[str]):
     ("arguments", "text"),
     [
         (["their_modules"], "'their_modules' must read PACKAGE.MODULE:NAME"),
-        (["no_such_package:X"], "no_such_package cannot be imported: No module named 'no_such_package'"),
+        (["no_such_package:X"], "no_such_package cannot be imported: no package no_such_package is found"),
+        (["their_module:LINEAR"], "no package their_module is found; perhaps their_modules is meant"),
+        (["their_modules:Resi"], "their_modules has no Resi; perhaps Residual is meant"),
+        (["their_modules:Residual.forward"], "is a method; perhaps their_modules:Residual is meant"),
         (["their_modules:nothing"], "their_modules has no nothing"),
-        (["their_modules:NUMBER"], "their_modules:NUMBER is a int; expected an nn.Module or what makes one"),
+        (["their_modules:NUMBER"], "their_modules:NUMBER is an int; expected an nn.Module or what makes one"),
         (["their_modules:needs"], "their_modules:needs cannot be called without arguments"),
         (["their_modules:none"], r"their_modules:none() is a NoneType; expected an nn.Module"),
         (["their_modules:LINEAR"], "Linear.forward has no contract"),
@@ -191,3 +194,49 @@ def test_a_time_limit(folder: Path, capsys: pytest.CaptureFixture[str]):
         with pytest.raises(SystemExit):
             main(["verify", "their_modules:LINEAR", *contract, "--seconds", wrong])
         assert "must be a number of seconds, more than 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("blocks.py:3", "blocks:Block"),
+        ("blocks.py:9:4", "blocks:Other"),
+        ("blocks.py", "blocks:Block or blocks:Other"),
+        ("blocks", "blocks:Block or blocks:Other"),
+        ("blocks:", "blocks:Block or blocks:Other"),
+        ("./blocks.py:Block", "blocks:Block"),
+        ("{here}/blocks.py:Blok", "blocks:Block"),
+        ("blocks.py:Block:forward", "blocks:Block"),
+        ("blocks/Other", "blocks:Block or blocks:Other"),
+        ("blocks.Block", "blocks:Block"),
+        ("blocks::Block", "blocks:Block"),
+        ("blocks:Block()", "blocks:Block"),
+        ("below/makers.py:3", "below.makers:made"),
+        ("nowhere.py:3", None),
+        ("Block", None),
+        (":Block", None),
+        ("C:/blocks.py:Block", None),
+    ],
+)
+def test_what_names_no_module_gets_a_name_that_was_meant(text, meant, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    raises = "raise SystemError('the file is read, and not run')\n"
+    (tmp_path / "blocks.py").write_text(f"{raises}class Block:\n    x = 1\n\n\n\n\nclass Other:\n    y = 2\n")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "makers.py").write_text(f"{raises}def made():\n    return 3\n")
+    text = text.format(here=tmp_path)
+    assert main(["verify", text]) == 2
+    told = capsys.readouterr().err.strip()
+    assert (
+        told == f"towers verify: {text!r} must read PACKAGE.MODULE:NAME{f'; perhaps {meant} is meant' if meant else ''}"
+    )
+
+
+def test_a_part_of_a_module_may_be_a_number(tmp_path, monkeypatch, capsys):
+    (tmp_path / "parts.py").write_text(
+        "from torch import nn\nclass Made(nn.Linear):\n    def __init__(self):\n        super().__init__(2, 3)\n"
+        "    @classmethod\n    def made(cls): return cls()\nALL = nn.Sequential(Made(), nn.ReLU())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("parts:ALL.0", "parts:Made.made"):
+        assert main(["verify", name, "--contract", "batch 2 -> batch 3"]) == 0
