@@ -30,6 +30,7 @@ class Head:
         self.bias = self._own(model.dense.bias)
         self.weights = self._own(model.logit.weight)[0].contiguous()
         self.offset = float(self._own(model.logit.bias))
+        self._sizes = float(self.weights.double().abs().sum())
         self.dense, self.hidden = weight.shape
 
     def _own(self, parameter: Tensor) -> Tensor:
@@ -41,9 +42,10 @@ class Head:
         for first in range(0, len(states), ROWS):
             some = states[first : first + ROWS].detach().to("cpu", self.dtype)
             out = rows[first : first + ROWS]
-            torch.mul(some[:, :1], self.weight[:, 0], out=out)
-            for column in range(1, self.hidden):
-                out += some[:, column : column + 1] * self.weight[:, column]
+            columns = zip(some.unsqueeze(2).unbind(1), self.weight.unbind(1), strict=True)
+            torch.mul(*next(columns), out=out)
+            for numbers, weight in columns:
+                out += numbers * weight
         return rows
 
     def query_rows(self, item_rows: Tensor) -> Tensor:
@@ -69,7 +71,7 @@ class Head:
     def may_overflow(self, queries: Tensor, largest_item: float) -> bool:
         """Whether a score of these rows of queries, or a part of it, may be above what the dtype holds."""
         largest = largest_item + (float(queries.abs().amax()) if queries.numel() else 0.0)
-        bound = abs(self.offset) + float(self.weights.double().abs().sum()) * largest
+        bound = abs(self.offset) + self._sizes * largest
         return max(bound, largest) > torch.finfo(self.dtype).max
 
     def may_overflow_among(self, largest_item: float) -> bool:

@@ -183,7 +183,7 @@ class Index:
             kind = "on the device meta, without numbers" if states.is_meta else f"{states.layout}"
             raise ValueError(f"Index.{call}: {name} is {kind}; expected a dense tensor of states")
         rows = self._head.item_rows(states[first : first + PART])
-        if rows.numel() and not bool(torch.isfinite(torch.stack(rows.aminmax())).all()):
+        if rows.numel() and not all(math.isfinite(end) for end in rows.aminmax()):
             row = first + int((~torch.isfinite(rows).all(1)).nonzero()[0])
             raise ValueError(f"Index.{call}: {name}[{row}] is not finite (NaN or infinity), or too large to be scored")
         return rows

@@ -27,9 +27,9 @@
 #include <math.h>
 #include <time.h>
 
-enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, STEPS = 8, RUN = 8 };
+enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, STEPS = 8, RUN = 8, FEW = 16 };
 /* items; blocks; queries or vectors; blocks that stay in cache; steps of a walk between looks at the clock; sorted
-   items of a first run */
+   items of a first run; the largest k whose best are always in order */
 #define LOSS 0.04
 #define LARGEST ((REAL)(IS_FLOAT ? FLT_MAX : DBL_MAX))
 #define TINY ((REAL)(IS_FLOAT ? 1e-30 : 1e-300))
@@ -105,7 +105,8 @@ INLINE void score(V (*sum)[AT_ONCE], const REAL *query, const REAL *const *item,
     }
 }
 
-/* The best so far. A query takes what reaches its least score, and when it has SPARE more than k, the k best stay. */
+/* The best so far. Up to FEW are kept in order. Where they are more, a query takes what reaches its least score, and when
+   it has SPARE more than k, the k best stay. */
 
 INLINE int64_t spare(int64_t k) { return k / 2 > 2 * BLOCK ? k / 2 : 2 * BLOCK; }
 
@@ -205,6 +206,16 @@ static int is_hidden(const Job *job, int64_t query, int64_t place) {
     return first < job->hidden_from[query + 1] && job->hidden_items[first] == place;
 }
 
+/* At most k items in order, best first, get one more. */
+INLINE void insert(Top *top, int64_t k, REAL score, int64_t id) {
+    REAL *const scores = top->scores;
+    int64_t *const ids = top->ids;
+    int64_t at = top->count < k ? top->count++ : k - 1;
+    for (; at && worse(scores[at - 1], ids[at - 1], score, id); at--) scores[at] = scores[at - 1], ids[at] = ids[at - 1];
+    scores[at] = score, ids[at] = id;
+    if (top->count == k) top->least = scores[k - 1], top->last = ids[k - 1];
+}
+
 /* A vector of items, of which some `lanes` reach the least wanted score. */
 static __attribute__((noinline)) void offer(const Job *job, Top *top, const V *scores, uint32_t lanes, int64_t place) {
     for (; lanes; lanes &= lanes - 1) {
@@ -214,7 +225,10 @@ static __attribute__((noinline)) void offer(const Job *job, Top *top, const V *s
         const int64_t id = job->ids[place + lane];
         if (worse(score, id, top->least, top->last) || (job->keep && !job->keep[place + lane])) continue;
         if (job->hidden_items && is_hidden(job, top->query, place + lane)) continue;
-        top->scores[top->count] = score, top->ids[top->count++] = id;
+        if (job->k <= FEW)
+            insert(top, job->k, score, id);
+        else
+            top->scores[top->count] = score, top->ids[top->count++] = id;
     }
     if (top->count >= job->k + spare(job->k)) keep_best(top, job->k);
 }
@@ -383,7 +397,7 @@ static int64_t visit(const Job *job, Top *top, const REAL *query, int64_t box) {
         if (lanes) offer(job, top, &sum[0][0], lanes, first * LANES);
     }
     const int is_known = top->last < INT64_MAX;
-    if (top->count >= job->k + (is_known ? job->k / 8 + 1 : 0)) keep_best(top, job->k);
+    if (job->k > FEW && top->count >= job->k + (is_known ? job->k / 8 + 1 : 0)) keep_best(top, job->k);
     return (end - start) * LANES;
 }
 
