@@ -149,17 +149,41 @@ static int64_t count_ids(const Top *top, REAL low, REAL high, int64_t id) {
     return found;
 }
 
+INLINE V larger(V x, V y) {
+    const Mask is = x > y;
+    return (V)(((Mask)x & is) | ((Mask)y & ~is));
+}
+
+/* The largest of `count` scores, filled up to whole vectors. */
+INLINE REAL largest_of(const REAL *scores, int64_t count, REAL sign) {
+    V most = all(sign) * load(scores);
+    for (int64_t i = LANES; i < count; i += LANES) most = larger(all(sign) * load(scores + i), most);
+    REAL largest = most[0];
+    for (int lane = 1; lane < LANES; lane++) largest = most[lane] > largest ? most[lane] : largest;
+    return largest;
+}
+
+/* Of equal scores, in [low, high), the largest id that is still among the `wanted` smallest ones. */
+static int64_t last_of(const Top *top, REAL low, REAL high, int64_t wanted) {
+    int64_t first = -1, last = 0;
+    for (int64_t i = 0; i < top->count; i++) last = top->ids[i] > last ? top->ids[i] : last;
+    while (first + 1 < last) {
+        const int64_t middle = first + (last - first) / 2;
+        if (count_ids(top, low, high, middle) >= wanted)
+            last = middle;
+        else
+            first = middle;
+    }
+    return last;
+}
+
 /* At least k items become the k best, and `least` and `last` are those of the worst of them. */
 static __attribute__((noinline)) void keep_best(Top *top, int64_t k) {
     REAL *const scores = top->scores;
-    REAL low = INFINITY, high = -INFINITY;
-    int64_t above = 0, last = 0;
-    for (int64_t i = 0; i < top->count; i++) {
-        low = scores[i] < low ? scores[i] : low;
-        high = scores[i] > high ? scores[i] : high;
-        last = top->ids[i] > last ? top->ids[i] : last;
-    }
+    int64_t *const ids = top->ids;
+    int64_t above = 0, last = 0, kept = 0;
     for (int64_t i = top->count; i % LANES; i++) scores[i] = -INFINITY;
+    REAL low = top->least, high = largest_of(scores, top->count, 1);
     if (count_of(scores, top->count, high) >= k)
         low = high, high = INFINITY;
     else { /* scores from `low` on are at least k, those from `high` on at most k: as near as it goes */
@@ -174,24 +198,16 @@ static __attribute__((noinline)) void keep_best(Top *top, int64_t k) {
         }
         low = number_of(first), high = number_of(end);
     }
-    if (above == k) low = high;
-    for (int64_t first = -1; above < k && first + 1 < last;) { /* of equal ones, in [low, high), the smallest ids */
-        const int64_t middle = first + (last - first) / 2;
-        if (count_ids(top, low, high, middle) >= k - above)
-            last = middle;
-        else
-            first = middle;
-    }
-    int64_t kept = 0;
-    top->least = INFINITY, top->last = 0;
-    for (int64_t i = 0; i < top->count; i++) {
+    if (above < k) last = last_of(top, low, high, k - above);
+    for (int64_t i = 0; i < top->count; i++) { /* without a branch to guess */
         const REAL score = scores[i];
-        const int64_t id = top->ids[i];
-        if (score < low || (score < high && id > last)) continue;
-        scores[kept] = score, top->ids[kept++] = id;
-        if (score < top->least || (score == top->least && id > top->last)) top->least = score, top->last = id;
+        const int64_t id = ids[i];
+        scores[kept] = score, ids[kept] = id;
+        kept += (score >= high) | ((score >= low) & (id <= last) & (above < k));
     }
-    top->count = kept;
+    for (int64_t i = kept; i % LANES; i++) scores[i] = INFINITY;
+    top->count = kept, top->least = -largest_of(scores, kept, -1), top->last = 0;
+    for (int64_t i = 0; i < kept; i++) top->last = (scores[i] == top->least) & (ids[i] > top->last) ? ids[i] : top->last;
 }
 
 static int is_hidden(const Job *job, int64_t query, int64_t place) {
