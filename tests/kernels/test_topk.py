@@ -11,6 +11,7 @@ from towers import Tower, TwoTowers
 from towers.kernels.cpu import topk_call
 from towers.search import Index
 from towers.search import items as laid_out
+from towers.search.head import Head
 
 
 def found(level: str, dtype: torch.dtype, dense: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,6 +39,22 @@ def test_levels_have_the_same_bits(
     again, ids_again = found(other, dtype, dense)
     assert torch.equal(scores, again)
     assert torch.equal(ids, ids_again)
+
+
+@pytest.mark.parametrize("level", ["off", "v2", "v3", "v4"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [(6, 16), (1, 5), (20, 33)])
+def test_rows_are_sums_in_the_order_of_the_numbers(level: str, dtype: torch.dtype, sizes: tuple[int, int]):
+    torch.manual_seed(0)
+    model, states = plain_model(*sizes, dtype), torch.randn(70, sizes[0], dtype=dtype)
+    states[3, 0], states[5, -1] = math.nan, math.inf
+    with at_level(level):
+        rows = Head(model, "right").item_rows(states.T.contiguous().T)
+    expected = torch.zeros_like(rows)
+    for number, weight in zip(states.unbind(1), model.dense.weight.detach().unbind(1), strict=True):
+        expected += number.unsqueeze(1) * weight
+    assert torch.equal(rows.nan_to_num(7.0), expected.nan_to_num(7.0))
+    assert rows[3].isnan().all()
 
 
 @pytest.mark.parametrize("level", ["v2", "v3", "v4"])

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from towers.kernels.cpu import topk_call
 from towers.model import TwoTowers
 
 Side = Literal["left", "right"]
@@ -27,6 +28,7 @@ class Head:
         self.dtype = torch.promote_types(model.dense.weight.dtype, torch.float32)
         weight = self._own(model.dense.weight)
         self.weight = weight if side == "right" else -weight
+        self._columns = self.weight.T.contiguous()
         self.bias = self._own(model.dense.bias)
         self.weights = self._own(model.logit.weight)[0].contiguous()
         self.offset = float(self._own(model.logit.bias))
@@ -38,6 +40,8 @@ class Head:
 
     def item_rows(self, states: Tensor) -> Tensor:
         """The rows of items: states "count hidden" -> "count dense"."""
+        if topk_call.serves(self.dtype):
+            return topk_call.rows(states.detach().to("cpu", self.dtype), self._columns)
         rows = torch.empty(len(states), self.dense, dtype=self.dtype)
         for first in range(0, len(states), ROWS):
             some = states[first : first + ROWS].detach().to("cpu", self.dtype)

@@ -165,3 +165,20 @@ EXPORT int64_t NAME(topk_arrange)(REAL *rows, int64_t *ids, int64_t count, int64
     free(keys.values), free(keys.items), free(sums), free(items), leave(axes), leave(places);
     return 1;
 }
+
+/* States "count hidden" times `weight`, "hidden dense", are rows "count dense". Each product and each sum is rounded, in the
+   order of the numbers, so that a state gives the same bits as by torch. */
+EXPORT void NAME(topk_rows)(const REAL *states, const REAL *weight, REAL *rows, int64_t count, int64_t hidden,
+                            int64_t dense) {
+    const int64_t width = blocks_of(dense);
+    REAL *columns = room(width * LANES * hidden);
+    for (int64_t k = 0; k < hidden; k++) memcpy(columns + k * width * LANES, weight + k * dense, dense * sizeof(REAL));
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t part = 0; part < width; part++) {
+            const REAL *column = columns + part * LANES, *state = states + i * hidden;
+            V sum = all(state[0]) * load(column);
+            for (int64_t k = 1; k < hidden; k++) sum += all(state[k]) * load(column + k * width * LANES);
+            memcpy(rows + i * dense + part * LANES, &sum, least(LANES, dense - part * LANES) * sizeof(REAL));
+        }
+    leave(columns);
+}

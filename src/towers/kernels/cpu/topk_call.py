@@ -136,6 +136,19 @@ def pace(weights: Tensor, offset: float, blocks: Tensor) -> float:
     return min(times) / (len(queries) * len(ids)) if len(ids) else math.inf
 
 
+def rows(states: Tensor, weight: Tensor) -> Tensor:
+    """States "count hidden" times `weight`, "hidden dense": "count dense".
+
+    Each product and each sum is rounded, in the order of the numbers. `python benchmarks/run.py search` has the time to
+    build an index, and searches whose queries are made so.
+    """
+    states, weight = states.contiguous(), weight.contiguous()
+    out = states.new_empty(len(states), weight.shape[1])
+    at = [c_void_p(tensor.data_ptr()) for tensor in (states, weight, out)]
+    _code(out).topk_rows(*at, *(c_int64(size) for size in (len(states), *weight.shape)))
+    return out
+
+
 def arrange(rows: Tensor, ids: Tensor, read: Tensor) -> None:
     """Rows "count dense", and their ids "count" int64, change places so that those of a box are alike: a k-d tree.
 
