@@ -186,6 +186,8 @@ def home_hint(path: str) -> str:
 
 
 def _missing(path: Path) -> str:
+    if path.parent.name.endswith((".keras", ".h5")) and path.parent.exists():
+        return f"{path.parent}: is a file of Keras; carry it over first: towers convert {path.parent} FOLDER"
     if path.parent.is_file():
         return f"{path.parent}: is a file; give the folder that it is in: {path.parent.parent}"
     if not path.parent.is_dir():

@@ -50,7 +50,10 @@ def test_in_and_out_again(variants, capsys, ending):
 
 def test_explain_says_how_each_array_is_turned(variants, capsys):
     assert main(["convert", str(variants / "sizes.h5"), "model", "--explain"]) == 0
-    assert "(k, width, 1, filters) -> (k, filters, width)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "(k, width, 1, filters) -> (k, filters, width): for each word an (out, in) matrix" in told
+    assert told.count("transposed: Keras multiplies inputs by it from the right (in, out), torch keeps (out, in)") == 6
+    assert told.count("gates in Keras's order, which is torch's: i, f, c, o") == 4
 
 
 def test_what_is_not_carried_over_is_said(variants, capsys):
@@ -127,6 +130,8 @@ def test_refusals_leave_nothing(variants, capsys):
     assert "No such file" in refused(capsys, "none.keras", "model")
     assert "there is no such file" in refused(capsys, "there", "a.keras")
     assert "LAYER=WHAT belongs there" in refused(capsys, variants / "lambdas.keras", "model", "--lambda", "squeeze")
+    told = refused(capsys, variants / "lambdas.keras", "model", "--lambda", "sqNone=squeeze", "--lambda", "no=squeeze")
+    assert "lambdas.keras: lambdas: 'no' is no Lambda layer of the file; its Lambda layers: sqNone" in told
     TwoTowers(outputs=2).save("other")
     Ensemble([TwoTowers(), TwoTowers()]).save("several")
     told = refused(capsys, "other", "a.keras")

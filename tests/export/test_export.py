@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.utils import prune
 
-from towers import PairHead, Tower, TwoTowers
+from towers import PairHead, Tower, TwoTowers, keras
 from towers.answers import Model
 from towers.cli import main
 from towers.data import WordVectors
@@ -394,6 +394,10 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
         export(TwoTowers(), tmp_path / "none" / "a.onnx")
     with pytest.raises(TypeError, match=r"model is Model; .* are exported: give its network"):
         export(Model(TwoTowers(), WordVectors(["tea"], torch.ones(1, 300))), tmp_path / "a.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(ValueError, match=r"/folder\.onnx: is a folder; name a file"):
+        export(TwoTowers(), tmp_path / "folder.onnx")
+    (tmp_path / "folder.onnx").rmdir()
     assert not list(tmp_path.iterdir())
 
 
@@ -418,6 +422,10 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "table: float32 (vocabulary, 300)" in capsys.readouterr().out
     assert main(["export", "--model", "none", "--out", "c.onnx"]) == 2
     assert "none: no folder" in capsys.readouterr().err
+    keras.save(TwoTowers(), "model.keras")
+    assert main(["export", "--model", "model.keras", "--out", "c.onnx"]) == 2
+    told = "model.keras: is a file of Keras; carry it over first: towers convert model.keras FOLDER"
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["similarity", "entailment", "small", "an ensemble"])

@@ -469,7 +469,10 @@ def kind(layer: str, class_name: str):
 
 REFUSED = {
     "LSTM's activation": (setting("lstm", "activation", "relu"), "'lstm' .LSTM.: activation is 'relu'"),
-    "gates": (setting("lstm", "recurrent_activation", "tanh"), "recurrent_activation is 'tanh'"),
+    "gates": (
+        setting("lstm", "recurrent_activation", "tanh"),
+        "recurrent_activation is 'tanh', which no layer of ours has; 'sigmoid' or 'hard_sigmoid' belongs there",
+    ),
     "backwards": (setting("lstm", "go_backwards", True), "go_backwards is True"),
     "stateful": (setting("lstm_1", "stateful", True), "'lstm_1' .LSTM.: stateful is True"),
     "sequences": (setting("lstm", "return_sequences", True), "return_sequences is True"),
@@ -513,10 +516,69 @@ def test_another_network_is_refused_with_what_differs(variants, tmp_path, name):
 def test_weights_alone_need_like(variants):
     with pytest.raises(ValueError, match=r"\(conv2d: \(3, 12, 1, 10\), \(10,\).*Give like=TwoTowers"):
         towers.keras.load(variants / "sizes.weights.h5")
-    with pytest.raises(ValueError, match="belongs there"):
+    with pytest.raises(ValueError, match=r"its left tower \(conv2d, lstm\) has vector_width 12, like has 300"):
         towers.keras.load(variants / "sizes.weights.h5", like=TwoTowers())
     with pytest.raises(ValueError, match=r"left tower has vector_width 12, like has 300"):
         towers.keras.load(variants / "sizes.keras", like=TwoTowers())
+
+
+SIZES = {"vector_width": 12, "kernel_words": 3, "filters": 10, "pool": 5, "hidden": 4}
+
+
+def like(head=None, **sizes) -> TwoTowers:
+    """A network of the sizes of the variant "sizes", but for these."""
+    sizes = SIZES | sizes
+    return TwoTowers(Tower(**sizes), Tower(6, **sizes), **{"dense": 7, **(head or {})})
+
+
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"bidirectional": True}, "like has parts that no network of Keras has here: left bidirectional=True"),
+        ({"reduce": "max"}, "like has parts .*: left reduce='max', right reduce='max'"),
+        ({"filters": None, "pool": 1, "kernel_words": 1}, "like has parts .*: left filters=None"),
+        ({"head": {"features": ("absolute difference",)}}, r"like has parts .*: features=\['absolute difference'\]"),
+        ({"head": {"outputs": 3}}, "like has parts .*: outputs=3"),
+        ({"head": {"dense": 8}}, "like has (dense=)?8"),
+        ({"kernel_words": 2}, "kernel_words 3, like has 2"),
+        ({"hidden": 5}, "hidden 4, like has 5"),
+        ({"pool": 2}, "pool 5, like has 2"),
+    ],
+)
+def test_like_of_another_network_is_refused(variants, ending, change, told):
+    path = variants / f"sizes{ending}"
+    towers.keras.load(path, like=like())
+    with pytest.raises(ValueError, match=told) as caught:
+        towers.keras.load(path, like=like(**change))
+    assert str(path) in str(caught.value)
+
+
+def test_like_beside_a_file_that_says_it_itself_must_agree(variants):
+    for other, told in (
+        (like(recurrent_activation="hard_sigmoid"), "has recurrent_activation sigmoid, like has hard_sigmoid"),
+        (like({"dropout": 0.5}), r"dropout is 0\.0, like has 0\.5"),
+        (TwoTowers(*[Tower(**SIZES)] * 2, dense=7), "has two towers, like has one tower for both sentences"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            towers.keras.load(variants / "sizes.keras", like=other)
+
+
+def test_every_dropout_of_like_is_taken_over(variants):
+    rates = {"dropout": 0.1, "dense_dropout": 0.2, "word_dropout": 0.3}
+    model = towers.keras.load(variants / "sizes.weights.h5", like=like(rates))
+    assert {name: getattr(model, name).p for name in rates} == rates
+
+
+@pytest.mark.parametrize("gates", [1, 3])
+def test_other_recurrent_layers_are_no_lstm_in_weights_alone(variants, tmp_path, gates):
+    path = tmp_path / "a.weights.h5"
+    shutil.copy(variants / "sizes.weights.h5", path)
+    with h5py.File(path, "r+") as file:
+        for place, shape in enumerate([(2, 4 * gates), (4, 4 * gates), (4 * gates,)]):
+            replaced(f"layers/lstm/cell/vars/{place}", data=np.zeros(shape, "f4"))(file)
+    with pytest.raises(ValueError, match=r"has 1 layers of the kind LSTM \(lstm_1\); like has 2; other layers: lstm$"):
+        towers.keras.load(path, like=like())
 
 
 def moved(file, source: str, target: str):
@@ -566,6 +628,10 @@ def test_a_lambda_is_read_by_the_users_word_only(variants, tmp_path):
         towers.keras.load(variants / "lambdas.keras")
     with pytest.raises(ValueError, match=r"lambdas: 'sqNone' is 'run'; one of squeeze"):
         towers.keras.load(variants / "lambdas.keras", lambdas={"sqNone": "run"})
+    with pytest.raises(ValueError, match="lambdas: 'sq' is no Lambda layer of the file; its Lambda layers: sqNone"):
+        towers.keras.load(variants / "lambdas.keras", lambdas={"sqNone": "squeeze", "sq": "squeeze"})
+    with pytest.raises(ValueError, match=r"'sq' is no Lambda layer of the file; it has none, .*: .*conv2d, .*lstm"):
+        towers.keras.load(variants / "sizes.keras", lambdas={"sq": "squeeze"})
 
 
 def test_code_in_a_lambda_leaves_no_mark(variants, tmp_path):

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 HELP = """
 Carry a network of two towers over from Keras, or back. The end of a name says what it is: .keras, .h5 and .weights.h5
 are files of Keras 1, 2 or 3; anything else is a folder as `towers fit` saves it. Keras is not needed, and no code that
-a file holds is run.
+a file holds is run. Reading a file of Keras and writing one need the extra "keras" (pip install "towers[keras]": pyfive
+reads, h5py writes).
+
+Left is the first operand of Subtract, the sentence that the other one is subtracted from, whatever the order of inputs
+and names in the file; where they differ, a note says so.
 
   $ towers convert towers-run model.keras | tail -n 2
   compared with Keras's equations on 8 drawn pairs: logits differ by at most 2.4e-07
@@ -25,6 +29,10 @@ a file holds is run.
   towers convert model.keras my-model
   towers convert old.h5 my-model --lambda squeeze_1=squeeze --explain
   towers convert only.weights.h5 my-model --like another-model
+
+A file of weights alone (.weights.h5) does not say the length of a fixed tower, the gates' function and the sides: they
+are those of the network in --like. Its left tower takes the first convolution and the first LSTM in the order of the
+layers in the file, its right tower the second ones; a note says which. Its sizes are checked.
 
 Before it says that it is done, it reads back what it wrote and compares the network with the equations of Keras in
 float64, on sentences drawn from a fixed seed. Nothing is written where it refuses.
@@ -41,7 +49,10 @@ def add_options(convert: Parser) -> None:
     convert.add_argument("source", type=Path, metavar="IN", help="a file of Keras, or a folder")
     convert.add_argument("target", type=Path, metavar="OUT", help="a folder, or a file of Keras; must not exist yet")
     convert.add_argument(
-        "--like", type=Path, metavar="DIR", help="for weights alone: a folder with a network of the same sizes"
+        "--like",
+        type=Path,
+        metavar="DIR",
+        help="for weights alone: a folder with a network of its sizes, left tower first",
     )
     convert.add_argument(
         "--lambda",

@@ -20,12 +20,14 @@ words that its towers take. File and network are compared on drawn batches befor
   6 drawn batches: file and model differ by at most 1.2e-07
   saved model.onnx
 
-The sigmoid of the logit is the probability. A model that answers with classes or bins has a logit for each; their
-softmax is the probability. A second head is the output second_logit. The file's metadata says all this, with the names
-of the classes. A length that a tower does not take ends in an error when the file runs, as does an id without a row.
+Each tower of any number of words has an input of lengths: where the right one is such a tower, there is right_lengths,
+int64 (batch), too. The sigmoid of the logit is the probability. A model that answers with classes or bins has a logit
+for each; their softmax is the probability. A second head is the output second_logit. The file's metadata says all this,
+with the names of the classes. A length that a tower does not take ends in an error when the file runs, as does an id
+without a row.
 
   towers export --model towers-run --format torch --out model.pt2       for torch.export.load
-  towers export --model towers-run --format aoti --out model.pt2        compiled for this machine, without Python
+  towers export --model towers-run --format aoti --out model.pt2        compiled for this machine, by its C++ compiler
   towers export --model towers-run --from ids --out model.onnx          word ids, and the table of vectors as an input
   towers export --model towers-run --from ids --table inside --out model.onnx     the vectors that the folder has
 
@@ -34,12 +36,17 @@ that is not among them has no id; with the table outside, whoever runs the file 
 """
 
 
+FORMATS = "for ONNX Runtime; for torch.export.load; for AOTInductor, which needs a C++ compiler here (onnx)"
+
+
 def add_options(export: Parser) -> None:
     """The options of the command."""
     export.set_defaults(run=run)
-    export.add_argument("--model", type=Path, required=True, metavar="DIR", help="a folder of `towers fit` or `save`")
+    export.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="a folder of `towers fit`, `towers convert` or `save`"
+    )
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
-    export.add_argument("--format", choices=["onnx", "torch", "aoti"], default="onnx", help="(onnx)")
+    export.add_argument("--format", choices=["onnx", "torch", "aoti"], default="onnx", help=FORMATS)
     export.add_argument(
         "--from",
         dest="source",

@@ -112,10 +112,10 @@ def export(
         ImportError: onnx or onnxruntime is not installed.
         OSError: the file cannot be written.
         TypeError: `model` is neither TwoTowers nor a RaggedLSTM.
-        ValueError: the format is none of the three, the path ends otherwise, the model or the table is not float32 or
-            not finite, widths differ, a layer or a forward was replaced, the model cannot be copied, an option is not
-            one of this kind of model, ONNX has no such LSTM, the table is too large for an ONNX file, there are not as
-            many classes as outputs, no C++ compiler was found, or file and model differ.
+        ValueError: the format is none of the three, the path ends otherwise or is a folder, the model or the table is
+            not float32 or not finite, widths differ, a layer or a forward was replaced, the model cannot be copied, an
+            option is not one of this kind of model, ONNX has no such LSTM, the table is too large for an ONNX file,
+            there are not as many classes as outputs, no C++ compiler was found, or file and model differ.
 
     >>> import tempfile
     >>> from towers import TwoTowers
@@ -132,6 +132,8 @@ def export(
     if path.suffix != ending:
         others = "formats torch and aoti write .pt2" if format == "onnx" else "format onnx writes .onnx"
         raise ValueError(f"{path}: the name of a file of format {format} ends in {ending}; {others}")
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; name a file")
     if with_towers and format != "torch":
         raise ValueError(f"with_towers is for format torch; {format} has no place for towers' own operations")
     if not isinstance(model, TwoTowers | RaggedLSTM):  # pyright: ignore[reportUnnecessaryIsInstance]

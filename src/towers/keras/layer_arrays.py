@@ -34,13 +34,18 @@ class Turned(NamedTuple):
     how: str
 
 
-CONV = (Turned("kernel", "weight", "(k, width, 1, filters) -> (k, filters, width)"), Turned("bias", "bias", "as it is"))
-LSTM = (
-    Turned("kernel", "weight_ih_l0", "transposed"),
-    Turned("recurrent_kernel", "weight_hh_l0", "transposed"),
-    Turned("bias", "bias_ih_l0", "one bias, as it is"),
+_PRODUCT = "transposed: Keras multiplies inputs by it from the right (in, out), torch keeps (out, in)"
+_GATES = f"{_PRODUCT}; gates in Keras's order, which is torch's: i, f, c, o"
+CONV = (
+    Turned("kernel", "weight", "(k, width, 1, filters) -> (k, filters, width): for each word an (out, in) matrix"),
+    Turned("bias", "bias", "as it is"),
 )
-DENSE = (Turned("kernel", "weight", "transposed"), Turned("bias", "bias", "as it is"))
+LSTM = (
+    Turned("kernel", "weight_ih_l0", _GATES),
+    Turned("recurrent_kernel", "weight_hh_l0", _GATES),
+    Turned("bias", "bias_ih_l0", "as it is: Keras adds one bias, where nn.LSTM has two"),
+)
+DENSE = (Turned("kernel", "weight", _PRODUCT), Turned("bias", "bias", "as it is"))
 
 
 def conv_weight(kernel: Array) -> Array:

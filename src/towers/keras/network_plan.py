@@ -1,9 +1,12 @@
 """What was found in a Keras network: two towers and their head, each with the layers of the file."""
 
 from dataclasses import dataclass
+from typing import cast
 
-from towers.keras.graph import Layer
+from towers import checkpoint
+from towers.keras.graph import Json, Layer
 from towers.keras.settings import has_bias
+from towers.model import TwoTowers
 
 
 class Needs(ValueError):
@@ -49,8 +52,8 @@ class NetworkPlan:
     """A network of two towers: `left` is the first operand of the difference.
 
     `training` says what acts in training only, and is left out; `called` what calls of the model differ from Keras's;
-    `remarks` what else the user should know. `dropout` is that of the states' difference; `word_dropout` is never said
-    by a file.
+    `remarks` what else the user should know. `dropout` is that of the states' difference; `dense_dropout` and
+    `word_dropout` are never said by a file.
     """
 
     left: TowerPlan
@@ -62,6 +65,7 @@ class NetworkPlan:
     remarks: tuple[str, ...]
     training: tuple[str, ...] = ()
     dropout: float = 0.0
+    dense_dropout: float = 0.0
     word_dropout: float = 0.0
     called: tuple[str, ...] = ()
 
@@ -92,3 +96,19 @@ class NetworkPlan:
         """Whether Keras does not train a parameter of TwoTowers: its layer is frozen, or has no such bias."""
         frozen = any(parameter.startswith(f"{name}.") and not layer.trainable for name, layer in self.layers())
         return frozen or any(parameter == name for name, _ in self.without_bias())
+
+
+def other_parts(model: TwoTowers) -> list[str]:
+    """The parts of a model that no network in a file of Keras has: "outputs=3", "left bidirectional=True"."""
+    if not model.has_other_parts:
+        return []
+    sizes = model.sizes()
+    parts = [f"{name}={sizes[name]!r}" for name in ("features", "outputs", "second") if name in sizes]
+    for side in ("left", "right"):
+        tower = sizes.get(side)
+        if isinstance(tower, dict):  # "left": one tower is both
+            own = cast("Json", tower)
+            names = [name for name in ("filters", "hidden") if own.get(name, 1) is None]
+            names += [name for name in sorted(checkpoint.NEW_IN_3) if name in own]
+            parts += [f"{side} {name}={own[name]!r}" for name in names]
+    return parts

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from os import PathLike
 from typing import Any
 
@@ -28,7 +29,7 @@ from towers.keras.layer_arrays import (
     weight_paths,
     weights_of,
 )
-from towers.keras.network_plan import Needs, NetworkPlan, TowerPlan
+from towers.keras.network_plan import Needs, NetworkPlan, TowerPlan, other_parts
 from towers.keras.recognise import recognise
 from towers.model import Tower, TwoTowers
 
@@ -85,6 +86,8 @@ class Converted:
 def convert(path: str | PathLike[str], like: TwoTowers | None, lambdas: Mapping[str, str]) -> Converted:
     """See `towers.keras.load`, whose model this gives with its history."""
     file = open_keras(path)
+    if like is not None and (parts := other_parts(like)):
+        raise ValueError(f"{file.name}: like has parts that no network of Keras has here: {', '.join(parts)}")
     plan = plan_of(file, like, lambdas)
     model, parts = _model(plan), list(parts_of(plan, weights_of(file), partial(_lstm_arrays, file)))
     if like is not None:
@@ -145,7 +148,14 @@ def _model(plan: NetworkPlan) -> TwoTowers:
     """Its parameters on meta: sizes alone."""
     left = _tower(plan.left)
     right = left if plan.shared else _tower(plan.right)
-    model = TwoTowers(left, right, dense=plan.dense_units, dropout=plan.dropout, word_dropout=plan.word_dropout)
+    model = TwoTowers(
+        left,
+        right,
+        dense=plan.dense_units,
+        dropout=plan.dropout,
+        dense_dropout=plan.dense_dropout,
+        word_dropout=plan.word_dropout,
+    )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not plan.is_frozen(name))
     return model
@@ -180,13 +190,26 @@ def _fill(file: KerasFile, model: TwoTowers, state: Mapping[str, Array]) -> None
 
 def _refuse_other_sizes(file: KerasFile, model: TwoTowers, like: TwoTowers) -> None:
     """`like` beside a file that says its sizes itself must agree."""
+    if (model.left is model.right) != (like.left is like.right):
+        towers = ("two towers", "one tower for both sentences")
+        found, wanted = (towers[it.left is it.right] for it in (model, like))
+        raise ValueError(f"{file.name}: has {found}, like has {wanted}")
     for side in ("left", "right"):
-        found, wanted = getattr(model, side).config(), getattr(like, side).config()
-        for name in found:
-            if name != "chunk" and found[name] != wanted[name]:
-                raise ValueError(f"{file.name}: its {side} tower has {name} {found[name]}, like has {wanted[name]}")
+        sizes = {"recurrent_activation": "sigmoid", **getattr(model, side).config()}
+        _refuse_other_tower(file, f"its {side} tower", side, like, sizes)
     if model.dense.out_features != like.dense.out_features:
         raise ValueError(f"{file.name}: dense is {model.dense.out_features}, like has {like.dense.out_features}")
+    rates = [0.0 if it.dropout is None else it.dropout.p for it in (model, like)]
+    if rates[0] != rates[1]:
+        raise ValueError(f"{file.name}: dropout is {rates[0]}, like has {rates[1]}")
+
+
+def _refuse_other_tower(file: KerasFile, whose: str, side: str, like: TwoTowers, found: Mapping[str, Any]) -> None:
+    """A tower of `like` must have these sizes."""
+    wanted = {"recurrent_activation": "sigmoid", **getattr(like, side).config()}
+    for name, size in found.items():
+        if name != "chunk" and size != wanted[name]:
+            raise ValueError(f"{file.name}: {whose} has {name} {size}, like has {wanted[name]}")
 
 
 # Files of weights alone: no names of roles, no sizes but those of the arrays.
@@ -217,15 +240,31 @@ def _plan_of_weights(file: KerasFile, like: TwoTowers | None) -> NetworkPlan:
                 f"{count}{_what_else(file, found['other'])}"
             )
     _refuse_unknown_order(file, found["Conv"], found["LSTM"])
+    shapes_of = {layer.name: shapes for layer, shapes in layers}
+    for side, conv, lstm in zip(("left", "right"), found["Conv"], found["LSTM"], strict=False):
+        sizes = _sizes_of(shapes_of[conv.name], shapes_of[lstm.name])
+        _refuse_other_tower(file, f"its {side} tower ({conv.name}, {lstm.name})", side, like, sizes)
     plans = [_plan_like(*those) for those in zip(towers, found["Conv"], found["LSTM"], strict=True)]
     remark = f"weights alone: {found['Conv'][0].name} and {found['LSTM'][0].name} were taken for the left tower"
     dense, logit = found["Dense"]
-    drop, word_drop = (0.0 if part is None else part.p for part in (like.dropout, like.word_dropout))
-    plan = NetworkPlan(plans[0], plans[-1], dense, logit, like.dense.out_features, True, (remark,), (), drop, word_drop)
+    units = shapes_of[dense.name][0][1]
+    if units != like.dense.out_features:
+        raise ValueError(f"{file.name}: {dense.name} is a Dense of {units}, like has dense={like.dense.out_features}")
+    parts = (like.dropout, like.dense_dropout, like.word_dropout)
+    drop, dense_drop, word_drop = (0.0 if part is None else part.p for part in parts)
+    plan = NetworkPlan(plans[0], plans[-1], dense, logit, units, True, (remark,), (), drop, dense_drop, word_drop)
     for name, layer in plan.layers():
         parameters = like.get_submodule(name).parameters()
         layer.trainable = any(parameter.requires_grad for parameter in parameters)
     return plan
+
+
+def _sizes_of(conv: list[tuple[int, ...]], lstm: list[tuple[int, ...]]) -> dict[str, int]:
+    """The sizes of a tower that the shapes of its arrays tell."""
+    kernel_words, *width, filters = conv[0]
+    sizes = {"vector_width": prod(width), "kernel_words": kernel_words, "filters": filters, "hidden": lstm[1][0]}
+    features = lstm[0][0]
+    return sizes | ({"pool": filters // features} if features and filters % features == 0 else {})
 
 
 def _plan_like(tower: Tower, conv: Layer, lstm: Layer) -> TowerPlan:
@@ -327,8 +366,8 @@ def _kind_of(shapes: list[tuple[int, ...]]) -> str:
     ranks = [len(shape) for shape in shapes]
     if ranks in ([4], [4, 1], [3], [3, 1]):
         return "Conv"
-    if ranks in ([2, 2], [2, 2, 1]) or ranks == [2, 2, 1] * 4:
-        return "LSTM"
+    if (ranks in ([2, 2], [2, 2, 1]) and shapes[1][1] == 4 * shapes[1][0]) or ranks == [2, 2, 1] * 4:
+        return "LSTM"  # the recurrent kernel of a SimpleRNN is as wide as high, a GRU's three times as wide
     return "Dense" if ranks in ([2], [2, 1]) else "other"
 
 

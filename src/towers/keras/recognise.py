@@ -86,6 +86,11 @@ class _Reading:
         for name, word in self.lambdas.items():
             if word not in WORDS_FOR_LAMBDAS:
                 raise ValueError(f"lambdas: {name!r} is {word!r}; one of {', '.join(WORDS_FOR_LAMBDAS)} belongs there")
+        layers = list(self.graph.all_layers())
+        known = [layer.name for layer in layers if layer.kind == "Lambda"]
+        if wrong := [name for name in self.lambdas if name not in known]:
+            has = f"its Lambda layers: {', '.join(known)}" if known else _layers_but_lambdas(layers)
+            raise ValueError(f"lambdas: {wrong[0]!r} is no Lambda layer of the file; {has}")
         if len(self.graph.outputs) != 1:
             raise ValueError(f"the network has {len(self.graph.outputs)} outputs; two towers have one, the score")
         step = self._produced(_Frame(self.graph), self.graph.outputs[0])
@@ -349,6 +354,10 @@ _PLACES = (
     "a tower is Conv2D over neighbouring words, squeeze, MaxPooling1D over features, LSTM, with at most an Embedding "
     "in front"
 )
+
+
+def _layers_but_lambdas(layers: list[Layer]) -> str:
+    return f"it has none, and needs none said: {', '.join(layer.name for layer in layers)}"[:500]
 
 
 def _plain_relu(layer: Layer) -> str:

@@ -5,9 +5,22 @@ name, never ignored.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeGuard, cast
 
 from towers.keras.graph import Json, Layer
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Whether a value equals one of these, in value and kind."""
+
+    values: tuple[object, ...]
+
+    def __call__(self, found: Any) -> bool:
+        """Whether `found` is one."""
+        return any(found == value and isinstance(found, type(value)) for value in self.values)
+
 
 Rule = Callable[[Any], bool] | None
 """Whether a value is one that is read; None: the setting says nothing about results."""
@@ -15,7 +28,7 @@ Rule = Callable[[Any], bool] | None
 
 def one_of(*values: object) -> Rule:
     """Equal to one of these, in value and kind."""
-    return lambda found: any(found == value and isinstance(found, type(value)) for value in values)
+    return OneOf(values)
 
 
 def ones(found: Any) -> bool:
@@ -148,10 +161,10 @@ def check_settings(layer: Layer) -> None:
             continue
         rule = allowed.get(name, one_of(None, False))
         if rule is not None and not rule(value):
+            wanted = " or ".join(map(repr, rule.values)) if isinstance(rule, OneOf) else "1"
             why = _WHY.get((layer.kind, name))
-            raise ValueError(
-                f"{layer}: {name} is {repr(value)[:100]}" + (f": {why}" if why else ", which no layer of ours has")
-            )
+            problem = f": {why}" if why else f", which no layer of ours has; {wanted} belongs there"
+            raise ValueError(f"{layer}: {name} is {repr(value)[:100]}{problem}")
 
 
 def setting(layer: Layer, *names: str, default: Any = None) -> Any:

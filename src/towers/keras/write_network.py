@@ -20,6 +20,7 @@ from towers.keras.graph import saved_name
 from towers.keras.hdf5_reader import Array
 from towers.keras.keras_file import WEIGHTS_MEMBER
 from towers.keras.layer_arrays import conv_kernel
+from towers.keras.network_plan import other_parts
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
@@ -70,21 +71,11 @@ def refuse_other_parts(model: TwoTowers, path: Path) -> None:
     Raises:
         ValueError: names the file and the parts.
     """
-    if not model.has_other_parts:
-        return
-    sizes = model.sizes()
-    parts = [f"{name}={sizes[name]!r}" for name in ("features", "outputs", "second") if name in sizes]
-    for side in ("left", "right"):
-        tower = sizes.get(side)
-        if isinstance(tower, dict):  # "left": one tower is both
-            own = cast("Json", tower)
-            names = [name for name in ("filters", "hidden") if own.get(name, 1) is None]
-            names += [name for name in sorted(checkpoint.NEW_IN_3) if name in own]
-            parts += [f"{side} {name}={own[name]!r}" for name in names]
-    raise ValueError(
-        f"{path}: the model has parts that the network of Keras has not: {', '.join(parts)}; only a TwoTowers of "
-        "convolution, feature pool, LSTM and a head on the difference is written"
-    )
+    if parts := other_parts(model):
+        raise ValueError(
+            f"{path}: the model has parts that the network of Keras has not: {', '.join(parts)}; only a TwoTowers of "
+            "convolution, feature pool, LSTM and a head on the difference is written"
+        )
 
 
 # The network as Keras has it.
