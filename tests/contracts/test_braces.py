@@ -1,5 +1,8 @@
 """Braces: what is read from the arguments at a call, an item or a length among it, without running code."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
@@ -102,3 +105,26 @@ def test_items_and_lengths_under_compile():
     compiled(*(f(*shape) for shape in FITTING))
     with pytest.raises(Exception, match=r"x: sizes\[0\] is 4; expected 3"):
         compiled(f(5, 4), f(2, 5), f(3, 9))
+
+
+@contract(where="x <= {most}")
+def of_numbers(x: Float[Tensor, "{k} 2*{k}+1 x"], k: object, most: object = 9) -> Float[Tensor, "{k}"]:
+    return f(int(k))
+
+
+@pytest.mark.parametrize("kind", [int, float, np.int64, np.int32, np.uint8, np.float32, np.float64, Fraction])
+def test_every_kind_of_number(kind):
+    of_numbers(f(3, 7, 2), kind(3), kind(2))
+    with pytest.raises(ShapeContractError, match=r"x: k is 3; expected 2"):
+        of_numbers(f(3, 7, 2), kind(2))
+    with pytest.raises(ShapeContractError, match=r"x is 3.*at most 2"):
+        of_numbers(f(3, 7, 3), kind(3), kind(2))
+    if kind is not Fraction:
+        compiled = torch.compile(of_numbers, backend="eager")
+        assert compiled(f(3, 7, 2), kind(3), kind(2)).shape == (3,)
+
+
+@pytest.mark.parametrize("k", [torch.tensor(3), "3", None, [3], 3j])
+def test_what_is_no_number_is_refused(k):
+    with pytest.raises(ShapeContractError, match=r"x: k can have no size: k is .*not a number"):
+        of_numbers(f(3, 7, 2), k)

@@ -1,5 +1,6 @@
 """Writes source that binds axis names to sizes and compares sizes with names and expressions."""
 
+import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from towers.contracts.expressions import Expression, indexed, path_root, rooted
 from towers.contracts.layouts import merged
 from towers.contracts.specs import Axis, TensorSpec
 
-NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
+NUMBERS = (int, float, torch.SymInt, torch.SymFloat, numbers.Real)
+"""The types of what may stand for a size. The last one is that of numpy's numbers."""
 
 
 @dataclass(frozen=True)
