@@ -2,7 +2,7 @@
 
 import gc
 import typing
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from typing import ClassVar, Final
 
 import pytest
@@ -186,3 +186,39 @@ def test_a_dataclass_leaves_nothing_to_collect():
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
+
+
+@contract
+@dataclass
+class Loose:
+    x: Float[Tensor, "n"]
+    mask: Float[Tensor, "n"] = None
+    scale: Float[Tensor, ""] | None = None
+    filled: Float[Tensor, "n"] = None
+    names: list[Float[Tensor, "n"]] = ()
+
+    def __post_init__(self):
+        if self.filled is None:
+            self.filled = self.x
+
+
+def test_a_default_of_another_type_is_let_through_where_it_is_left_out():
+    made = Loose(f(2))
+    assert made.mask is None
+    assert made.names == ()
+    Loose(f(2), f(2), None, None, [f(2)])
+    for arguments, said in [
+        ((f(2), None), r"(?m)self.mask is None; expected Float\[Tensor, \"n\"\]$"),
+        ((f(2), f(3)), "self.mask: n is 3; expected 2"),
+        ((f(2), f(2), 3), "self.scale is an int"),
+        ((f(2), f(2), None, f(3)), "self.filled: n is 3; expected 2"),
+        ((f(2), f(2), None, None, ()), r"self.names is a tuple; expected list\[Float\[Tensor, \"n\"\]\]$"),
+    ]:
+        with pytest.raises(ShapeContractError, match=said):
+            Loose(*arguments)
+    holds_loose(made)
+    assert replace(Loose(f(2), f(2), names=[]), x=f(2)).scale is None
+
+
+@contract
+def holds_loose(made: Loose) -> None: ...

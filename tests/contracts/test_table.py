@@ -274,6 +274,21 @@ def nothing_there(D):
     return g
 
 
+def of_anything(D):
+    @D
+    def g(k: Any, x: Float[Tensor, "{k}"]) -> None: ...
+
+    return g
+
+
+def of_nothing(D):
+    class A:
+        @D
+        def g(self, x: Float[Tensor, "{self.nothing}"]) -> None: ...
+
+    return A().g
+
+
 def star(D):
     @D
     def g(x: Float[Tensor, "*"]) -> None: ...
@@ -582,6 +597,10 @@ ROWS: dict[str, list[Any]] = {
     "PyTree[X] of towers.contracts": ["test_trees.py"],
     '"*" without a name': [(("y", "d"), star, lambda g: g(f(2)))],
     "dtypes that torch does not have": [(("y", "n"), own_dtype, lambda g: g())],
+    "a tensor or a text as {argument}": [
+        (("ye", "nn"), of_anything, lambda g: g(torch.tensor(2), f(2)), lambda g: g("two", f(2))),
+    ],
+    "{self.nothing}": [(("n", "e"), of_nothing, lambda g: g(f(2)))],
     "@beartype on an inner function": [(("n", "y"), inner_beartype, lambda g: g(f(2, 3)))],
     "isinstance(x, Float[...]) in a helper": [
         (("y", "e"), helped, lambda g: g(f(2), f(3))), ("y", helped_and_asking, lambda g: g(f(2), f(3))),

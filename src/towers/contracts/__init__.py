@@ -62,6 +62,8 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     -------------                                 -------
     "*" without a name                            "..." or "*name"
     dtypes that torch does not have               jax's keys, dtypes of classes of your own: every call is refused
+    a tensor or a text as {argument}              refused: a tensor's value may be on another device
+    {self.nothing}                                AttributeError at the call; jaxtyping refuses with a TypeCheckError
     @beartype on an inner function                @contract: another checker does not see the axes of the outer call
     isinstance(x, Float[...]) in a helper         a helper without a contract sees axes only where its caller asks for
                                                   them too, by isinstance or print_bindings; so does what `install`

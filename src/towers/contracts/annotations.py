@@ -18,6 +18,7 @@ from towers.contracts.resolve import types_of_fields
 from towers.contracts.specs import (
     Alternative,
     Axis,
+    DefaultSpec,
     ItemsSpec,
     KeyedSpec,
     MappingSpec,
@@ -260,7 +261,7 @@ def _with_default(spec: Spec, default: object) -> Spec:
     """Allow the default of a field too, if it has another type, such as None for a tensor."""
     kinds = [_kind_of(option) for option in spec if not isinstance(option, PlainSpec)]
     plain = any(option.takes(default) for option in spec if isinstance(option, PlainSpec))
-    return spec if plain or any(isinstance(default, kind) for kind in kinds) else (*spec, PlainSpec(type(default)))
+    return spec if plain or any(isinstance(default, kind) for kind in kinds) else (*spec, DefaultSpec(type(default)))
 
 
 def _kind_of(option: Alternative) -> Any:

@@ -96,6 +96,9 @@ class Check:
         for name, spec in self.signature.arguments.items():
             if name in self.names.arguments:
                 self.check(name, self.names.arguments[name], spec)
+        for name, spec in self.signature.given.items():
+            if name in self.names.arguments and "self" in self.names.arguments:
+                self.check(f"self.{name}", getattr(self.names.arguments["self"], name), spec)
         self.compare_waiting()
         for condition in self.signature.where:
             self.check_condition(condition)

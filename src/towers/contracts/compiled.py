@@ -85,7 +85,7 @@ class _Source:
         self.mark = self.writer.mark
         self.result = f"{self.mark}result"
         self.owner = self.names[0] if self.names[:1] == ["self"] else "None"
-        self.loose = {name: f"{self.mark}left_out_{name}" for name in _loose(signature)}
+        self.loose = {name: f"{self.mark}left_out_{name}" for name in (*_loose(signature), *signature.given)}
         """For each parameter whose default does not fit its annotation: the local that is True if it was left out."""
         specs = [*signature.arguments.values(), *([] if signature.result is None else [signature.result])]
         spread = [axis.name for spec in specs for one in tensors(spec) for axis in one.axes if axis.broadcast]
@@ -195,6 +195,11 @@ class _Source:
         before = self._taken()
         self._refuse_by("raise", *self._given())
         self._values(late)
+        for name, spec in self.signature.given.items():
+            with self.writer.block(f"if not {self.loose[name]}:"):
+                field = self.writer.local("part")
+                self.writer.line(f"{field} = self.{name}")
+                self.values.value(field, spec)
         self._settle()
         after = self._taken()
         return "\n".join(

@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any, Unpack, cast, get_args, get_origin
 
 from towers.contracts.annotations import read_annotation, read_record
@@ -11,6 +11,7 @@ from towers.contracts.expressions import Condition, conditions, path_root
 from towers.contracts.no_types import NoType
 from towers.contracts.resolve import Names, types_of, types_of_fields
 from towers.contracts.specs import (
+    DefaultSpec,
     ItemsSpec,
     MappingSpec,
     PlainSpec,
@@ -47,6 +48,8 @@ class Signature:
     dtype_of: str | None
     package: str
     """The Python module of the function."""
+    given: Mapping[str, Spec] = field(default_factory=dict[str, Spec])
+    """Of a dataclass: the fields whose default is of another type, with what holds where they are given."""
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -147,7 +150,11 @@ def read_made(kind: type, initialise: Callable[..., Any], options: Options, name
         raise ValueError(f"{signature.name}: {error}") from None
     arguments = {**signature.arguments, "self": (own,)}
     formal = (first.replace(name="self"), *others)
-    return replace(signature, arguments=arguments, formal=formal)
+    narrow = {name: tuple(one for one in spec if not isinstance(one, DefaultSpec)) for name, spec in own.fields}
+    wider = {name for name, spec in own.fields if spec != narrow[name]}
+    made_by_python = cast(Any, kind).__dataclass_params__.init
+    given = {one.name: narrow[one.name] for one in others if made_by_python and one.name in wider}
+    return replace(signature, arguments=arguments, formal=formal, given=given)
 
 
 def _of_all(parameter: inspect.Parameter, hint: Any, unread: list[str]) -> Spec:

@@ -153,6 +153,11 @@ class PlainSpec:
         return self.traceable(value) if torch.compiler.is_compiling() else is_plain(value, self.hint)
 
 
+@dataclass(frozen=True)
+class DefaultSpec(PlainSpec):
+    """The type of the default of a field, where the annotation does not allow it, such as None for a tensor."""
+
+
 Container: TypeAlias = TupleSpec | ItemsSpec | TreeSpec | MappingSpec | RecordSpec | KeyedSpec
 Alternative: TypeAlias = TensorSpec | Container | PlainSpec
 Spec: TypeAlias = tuple[Alternative, ...]
