@@ -92,6 +92,11 @@ def test_completion_without_shtab(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         ("", "towers: the following arguments are required: COMMAND"),
         ("fit --epochs x", "towers fit: argument --epochs: 'x' is no whole number"),
         ("predict --pairs a", "towers predict: the following arguments are required: --model, --out"),
+        (
+            "export --mdoel a --out b",
+            "towers export: unrecognized arguments: --mdoel; did you mean --model? (towers ex",
+        ),
+        ("export --model=a --zzz=1", "towers export: the following arguments are required: --out (towers export"),
         ("fit --epoch 3", "towers fit: unrecognized arguments: --epoch 3; did you mean --epochs? (towers fit --help"),
         (
             "predict --model=a --pairs=b --out=c --zzz=1",

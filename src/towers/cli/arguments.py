@@ -1,6 +1,7 @@
 """What the options of several commands share. Nothing heavy is imported, so that `towers --help` answers at once."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,16 +22,25 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Refuse an unknown option in the name of its subcommand, with the nearest known option."""
+        self._given: list[str] = list(sys.argv[1:] if args is None else args)
         known, others = super().parse_known_args(args, namespace)
         if others:
-            option = others[0].partition("=")[0]
-            near = get_close_matches(option, self._option_string_actions, n=1) if option.startswith("-") else []
-            hint = f"; did you mean {near[0]}?" if near else ""
-            self.error(f"unrecognized arguments: {' '.join(others)}{hint}")
+            self.error(f"unrecognized arguments: {' '.join(others)}{self._hint(others[0])}")
         return known, others
 
+    def _hint(self, argument: str) -> str:
+        option = argument.partition("=")[0]
+        near = get_close_matches(option, self._option_string_actions, n=1) if option.startswith("-") else []
+        return f"; did you mean {near[0]}?" if near and near[0] != option else ""
+
     def error(self, message: str) -> NoReturn:
-        """Print the error in one line; argparse's own method lists all options before the error."""
+        """Print the error in one line; argparse's own method lists all options before the error.
+
+        That an option is missing is said of a misspelt one before the misspelt one is, which is what helps.
+        """
+        if " are required: -" in message:
+            hints = [(argument, self._hint(argument)) for argument in self._given if argument.startswith("--")]
+            message = next((f"unrecognized arguments: {name}{hint}" for name, hint in hints if hint), message)
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help tells more)\n")
 
 
