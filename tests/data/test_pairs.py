@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towers.data import SentencePairs, WordVectors
+from towers.data.columns import Columns
+from towers.data.memory_rows import MemoryRows
 
 VECTORS = WordVectors(["a", "b", "c"], torch.eye(3))
 
@@ -140,6 +142,8 @@ def test_bad_pairs_are_refused(arguments: dict[str, Any], message: str) -> None:
         (["a", "b", float("nan")], "row 3: label is nan; expected the name of a class"),
         (["entailment", "-", "neutral"], "row 2: label is -, which usually marks a missing label .1 row has it."),
         ([0, 1, -1], "row 3: label is -1, which usually marks a missing label"),
+        ([0.0, 1.0, -1.0], "row 3: label is -1.0, which usually marks a missing label"),
+        (["yes", "no", "-1"], "row 3: label is -1, which usually marks a missing label"),
     ],
 )
 def test_a_missing_label_is_no_class(labels: list[object], message: str) -> None:
@@ -151,6 +155,29 @@ def test_a_missing_label_is_no_class(labels: list[object], message: str) -> None
 def test_classes_of_one_and_minus_one() -> None:
     table = {"sentence1": ["a dog"] * 2, "sentence2": ["a cat"] * 2, "label": [1, -1]}
     assert SentencePairs.from_table(table, classes=True).classes == ("-1", "1")
+
+
+@pytest.mark.parametrize(
+    ("labels", "label_range", "without"),
+    [
+        ([0, 1, 2, -1], None, {3}),
+        ([0, 1, -2, -1], None, set()),  # a scale with negative degrees
+        (["yes", "no", "-1", "-", ""], None, {2, 3, 4}),
+        (["yes", "no", "NA"], None, set()),  # beside names it may be a name
+        ([0.0, 1.0, 0.5, -1.0], (0, 1), {3}),
+        ([0, 1, -1], (-1, 1), set()),
+        ([1, -1, -1], (0, 1), set()),
+        (["0", "1", "NA", "?", "nan"], (0, 1), {2, 3, 4}),
+    ],
+)
+def test_rows_without_a_label(labels: list[object], label_range: tuple[float, float] | None, without: set[int]) -> None:
+    assert Columns(MemoryRows({"label": labels})).missing("label", label_range) == without
+
+
+def test_names_beside_minus_one_are_classes_that_are_refused() -> None:
+    table = {"sentence1": ["a dog"] * 3, "sentence2": ["a cat"] * 3, "label": ["yes", "no", "-1"]}
+    with pytest.raises(ValueError, match="row 3: label is -1, which usually marks a missing label"):
+        SentencePairs.from_table(table, classes="found")
 
 
 def test_a_list_that_was_written_as_text_is_named() -> None:

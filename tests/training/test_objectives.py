@@ -9,6 +9,7 @@ import torch
 from towers import PairHead, Tower, TwoTowers
 from towers.data import SentencePairs, WordVectors
 from towers.training import evaluate, fit, loop, predict
+from towers.training.history import DivergedError
 from towers.training.loop import Batches
 from towers.training.objectives import Objective, batch_loss, in_bins, mean_bin
 
@@ -128,6 +129,18 @@ def small_model(outputs, second=None):
 
 
 HOW = {"epochs": 6, "lr": 0.02, "final_lr": 1e-3, "optimizer": "adamw", "weight_decay": 1e-4, "device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("dev", "said"),
+    [(False, "the answers after step 1 are not"), (True, "the loss of the dev pairs after step 1 is nan")],
+)
+def test_a_network_that_answers_nothing_after_its_last_step_is_not_kept(dev, said, tmp_path):
+    pairs = made_pairs().select(range(8))
+    how = {"batch_size": 8, "epochs": 1, "lr": 1e30, "optimizer": "adamw", "device": "cpu", "out": tmp_path / "run"}
+    with pytest.raises(DivergedError, match=rf"training diverged: {said}.*\(epoch 1\)"):
+        fit(small_model(3), pairs, pairs if dev else None, **how)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_classes_and_a_second_label_are_learned_and_resumed(tmp_path):

@@ -74,8 +74,8 @@ def test_a_later_step_is_named():
 
     def poisoned(module, arguments, result):
         nonlocal count
-        count += 1
-        return result * float("inf") if count == 9 else result
+        count += module.training
+        return result * float("inf") if module.training and count == 9 else result
 
     model.register_forward_hook(poisoned)
     with pytest.raises(DivergedError, match=r"the loss of step 9 is (nan|inf) \(epoch 2\)"):

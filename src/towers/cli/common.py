@@ -166,8 +166,12 @@ def skipping(
     """The pairs of a file but those with a bad sentence, or without a label; they are counted in a warning."""
     (rows,) = read_rows(path, reading["format"], separator=reading["separator"], rows=None)
     skipped, asked = Skipped(), Columns(rows)
-    of_labels = [columns.get(name) for name in ("label_column", "second_label_column")]
-    good, pairs = skipped.usable(rows, columns, model, [asked.missing(name) for name in of_labels if name is not None])
+    ranges = {"label_column": columns["label_range"], "second_label_column": columns.get("second_label_range")}
+    if columns["yes"] is not None or columns["classes"] not in (False, "found"):
+        ranges["label_column"] = None
+    of_labels = [(columns.get(name), range_) for name, range_ in ranges.items()]
+    missing = [asked.missing(name, range_) for name, range_ in of_labels if name is not None]
+    good, pairs = skipped.usable(rows, columns, model, missing)
     if skipped.rows and is_main(alone=False):
         print(f"towers {command}: warning: {path}: {skipped.told('left out')}", file=sys.stderr, flush=True)
     if not good:

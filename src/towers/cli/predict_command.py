@@ -7,7 +7,8 @@ from towers.cli.arguments import FORMATS, Parser, add_columns, add_machine, add_
 
 HELP = """
 Add the column `probability` to a file of sentence pairs of any size, in the file's own order; a model of labels in
-another range than 0 to 1 adds `score`, in that range. Word vectors and column names are those that the model was
+another range than 0 to 1 adds `score`, in that range. A model of classes adds a column of probabilities for each, and
+`class`, the most probable one. Word vectors and column names are those that the model was
 trained with; options replace them. Where a sentence is empty or too short, the new cell is empty.
 
   $ printf 'sentence1\\tsentence2\\na happy ram was spotted by the lass\\tthe lass noticed a ram\\n' >pairs.tsv
@@ -38,7 +39,9 @@ def add_options(predict: Parser) -> None:
         "--out", type=Path, required=True, metavar="FILE", help="the same rows, and their scores; -: standard output"
     )
     files.add_argument("--out-format", choices=FORMATS, help="of the output (what its ending says; as the pairs)")
-    files.add_argument("--score-column", metavar="NAME", help="of the output (probability, or score: see above)")
+    files.add_argument(
+        "--score-column", metavar="NAME", help="of the output (probability, or score: see above; of classes: class)"
+    )
     files.add_argument(
         "--threshold", type=float, metavar="X", help="also add `label`: 1 where the score is at least X, otherwise 0"
     )

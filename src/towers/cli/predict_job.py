@@ -111,16 +111,16 @@ class Answer:
     def __init__(self, arguments: argparse.Namespace, config: Config) -> None:
         self.classes = config.classes
         self.low, self.high = config.label_range
-        self.score = "class"
         if self.classes is not None:
-            for option in ("threshold", "score_column"):
-                if getattr(arguments, option) is not None:
-                    problem = "is for models of degrees; this one has a column for each class, and `class`"
-                    raise ValueError(f"--{option.replace('_', '-')} {problem}")
-            if "class" in self.classes:
-                raise ValueError("a class of the model is named 'class', as the column of the most probable one is")
+            if arguments.threshold is not None:
+                problem = "is for models of degrees; this one has a column for each class, and `class`"
+                raise ValueError(f"--threshold {problem}")
+            self.score = arguments.score_column or "class"
+            if self.score in self.classes:
+                problem = f"a class of the model is named {self.score!r}, as the column of the most probable one is"
+                raise ValueError(f"{problem}; say --score-column NAME to call that column otherwise")
             self.threshold = None
-            self.columns = {**dict.fromkeys(self.classes, float), "class": str}
+            self.columns = {**dict.fromkeys(self.classes, float), self.score: str}
             return
         self.threshold: float | None = arguments.threshold
         usual = "probability" if (self.low, self.high) == (0, 1) else "score"
@@ -139,9 +139,9 @@ class Answer:
         for rows in table:
             for name, kind in self.columns.items():
                 if name in rows.names:
-                    option = "--score-column" if kind is float else "--label-column"
+                    option = "--label-column" if kind is int else "--score-column"
                     problem = f"has a column {name!r} already"
-                    if self.classes is not None:
+                    if self.classes is not None and kind is float:
                         raise ValueError(
                             f"{rows.path} {problem}; a class of the model has this name: rename the column"
                         )

@@ -53,33 +53,38 @@ class Columns(NamedTuple):
     def classes(self, name: str) -> list[str]:
         """A column of names of classes; other cells than strings are spelled as JSON has them.
 
-        Beside two or more others, "-" (of SNLI), and -1 among numbers from 0 on, are missing labels, and refused.
+        Beside two or more others, "-" (of SNLI), and -1 where no other is negative, are missing labels, and refused.
         """
         names = [self._class(name, row, cell) for row, cell in enumerate(self.column(name, _LABELS))]
-        others = set(names) - {"-", "-1"}
-        numbers = all(other.isdecimal() for other in others)
-        for row, found in enumerate(names if len(others) > 1 else []):
-            if found == "-" or (found == "-1" and numbers):
+        marks = _marks(set(names))
+        for row, found in enumerate(names if marks else []):
+            if found in marks:
                 marked = names.count(found)
                 rows = "1 row has" if marked == 1 else f"{marked} rows have"
                 problem = f"{name} is {found}, which usually marks a missing label ({rows} it)"
-                raise self._mistake(row, f"{problem}: {_LEAVE_OUT if found == '-' else 'leave such rows out'}")
+                raise self._mistake(row, f"{problem}: {_LEAVE_OUT}")
         return names
 
     def none_is_a_number(self, name: str) -> bool:
         """Whether the cells of a label column are several names of which none is a number: then they are classes."""
-        cells = [cell for cell in self.column(name, _LABELS) if not is_missing(cell)]
-        return len(set(map(str, cells))) > 1 and not any(_is_number(cell) or _has_a_comma(cell) for cell in cells)
+        cells = _different(self.column(name, _LABELS))
+        cells -= _marks(cells)
+        return len(cells) > 1 and not any(_is_number(cell) or _has_a_comma(cell) for cell in cells)
 
-    def missing(self, name: str) -> set[int]:
-        """The places of the rows of a label column without a label: null, NaN, only spaces; "-" beside two others.
+    def missing(self, name: str, label_range: tuple[float, float] | None = None) -> set[int]:
+        """The places of the rows of a label column without a label: null, NaN, only spaces, and what marks one.
 
-        The text "nan" is one beside numbers; beside names it may be a name.
+        Beside two other names that is "-" or -1, beside numbers (in `label_range`; None: there are names) also a text
+        as "nan" or "NA", which beside names may be a name.
         """
         cells = self.column(name, _LABELS)
-        others = {str(cell).strip() for cell in cells if not is_missing(cell)} - {"-"}
-        marks = {"-"} if len(others) > 1 else set[str]()
-        marks |= {cell for cell in others if all(map(_is_number, others)) and float(cell) != float(cell)}
+        different = _different(cells)
+        marks = _marks(different)
+        if label_range is not None and label_range[0] <= -1:
+            marks -= _MINUS_ONE
+        others = {cell for cell in different - marks if cell.lower() not in _NO_LABEL}
+        if others and all(map(_is_number, others)):
+            marks |= different - others
         return {place for place, cell in enumerate(cells) if is_missing(cell) or str(cell).strip() in marks}
 
     def _class(self, name: str, row: int, cell: Any) -> str:
@@ -111,8 +116,12 @@ class Columns(NamedTuple):
         if name in self.rows.twice:
             raise ValueError(f"{self.rows.path}: two columns are named {name!r}; rename one of them")
         if name not in names:
-            near = get_close_matches(name, names, n=1)
+            alike = [other for other in names if other.strip().lower() == name.strip().lower()]
+            near = alike or get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; say which with {option}"
+            if len(names) == 1 and (others := [sign for sign in ",;|\t" if sign in names[0]]):
+                sign = "tab" if others[0] == "\t" else f"'{others[0]}'"
+                hint = f"; if its fields are divided otherwise, say --format csv --separator {sign}"
             if name in self.rows.hidden_names:
                 hint = f"; {name!r} is the index of the frame: give frame.reset_index()"
             more = f", … ({len(names)} columns)" if len(names) > LISTED else ""
@@ -154,6 +163,8 @@ class Columns(NamedTuple):
                 problem += ". Write the decimal point of a number as a point"
             elif self.none_is_a_number(name):
                 problem += _OF_CLASSES
+            elif str(cell).strip().lower() in _NO_LABEL:
+                problem += f". If it marks a missing label, {_LEAVE_OUT}"
             raise self._mistake(row, problem) from None
 
     def _mistake(self, row: int, problem: str) -> ValueError:
@@ -161,6 +172,9 @@ class Columns(NamedTuple):
 
 
 _LEAVE_OUT = "leave such rows out (--skip-bad does, of fit and evaluate)"
+_MINUS_ONE = frozenset({"-1", "-1.0"})
+_NO_LABEL = frozenset({"nan", "na", "n/a", "null", "none", "?"})
+"""Texts, in lower case, that mark a missing label among numbers."""
 _OF_CLASSES = ". Names of classes need classes=True (--preset entailment), or the one that means yes: yes=NAME (--yes)"
 
 
@@ -169,6 +183,21 @@ def is_missing(cell: Any) -> bool:
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return True
     return not cell.strip() if isinstance(cell, str) else isinstance(cell, float) and cell != cell
+
+
+def _different(cells: Sequence[Any]) -> set[str]:
+    """The different cells of a label column, as text, but those that hold nothing."""
+    return {str(cell).strip() for cell in cells if not is_missing(cell)}
+
+
+def _marks(different: set[str]) -> frozenset[str]:
+    """Which of the different labels mark a missing one: "-", and -1 if no other is negative, beside two others."""
+    marks = _MINUS_ONE | {"-"}
+    others = different - marks
+    if len(others) < 2:
+        return frozenset()
+    negative = any(_is_number(other) and float(other) < 0 for other in others)
+    return frozenset(different & (marks - _MINUS_ONE if negative else marks))
 
 
 def _has_a_comma(cell: Any) -> bool:
@@ -200,7 +229,8 @@ def _range_hint(numbers: Sequence[float], least: float, most: float) -> str:
     outside = [number for number in numbers if not least <= number <= most]
     if all(number == -1 for number in outside):
         rows = "1 row has" if len(outside) == 1 else f"{len(outside)} rows have"
-        return f"-1 usually marks a missing label ({rows} it): leave such rows out"
+        others = len({number for number in numbers if number != -1})
+        return f"-1 usually marks a missing label ({rows} it): {_LEAVE_OUT if others > 1 else 'leave such rows out'}"
     finite = [number for number in numbers if isfinite(number)] or [0.0]
     low, high = (f"{number:g}" for number in (min(finite), max(finite)))
     if low == high:

@@ -25,7 +25,8 @@ class Predict:
     Args:
         left_column: the column of the left sentence; None: the name in the model's training.
         right_column: the column of the right sentence.
-        score_column: the new column; None: `probability`, or `score` if labels do not go from 0 to 1.
+        score_column: the new column; None: `probability`, or `score` if labels do not go from 0 to 1. Of classes the
+            column of the most probable one; None: `class`.
         threshold: also add a label, 1 where the score is at least this.
         label_column: the column of these labels.
 
@@ -53,11 +54,13 @@ class Predict:
             ValueError: the threshold is outside the range of the labels, or two columns have one name.
         """
         if model.classes is not None:
-            if self.threshold is not None or self.score_column is not None:
-                raise ValueError("threshold and score_column are for models of degrees; this one has classes")
-            if "class" in model.classes:
-                raise ValueError("a class of the model is named 'class', as the column of the most probable one is")
-            return {**dict.fromkeys(model.classes, float), "class": str}
+            if self.threshold is not None:
+                raise ValueError("threshold is for models of degrees; this one has classes")
+            most = self.score_column or "class"
+            if most in model.classes:
+                problem = f"a class of the model is named {most!r}, as the column of the most probable one is"
+                raise ValueError(f"{problem}; take another score_column (--score-column)")
+            return {**dict.fromkeys(model.classes, float), most: str}
         low, high = model.label_range
         score = self.score_column or ("probability" if (low, high) == (0, 1) else "score")
         if self.threshold is None:

@@ -9,6 +9,8 @@ from torch import Tensor
 from towers.data import SentencePairs, WordVectors
 from towers.training.metrics import majority, measure, pearson
 
+ROUNDING = 1e-6
+"""Accuracies that differ by less are equal."""
 BINS = 10
 """Equal parts of the range from 0 to 1, in which probabilities are compared with what happened."""
 
@@ -93,7 +95,7 @@ def _means(sentences: Sequence[Sequence[str]], vectors: WordVectors) -> Tensor:
 def shortfalls(found: dict[str, float], cosine_pearson: float | None) -> list[str]:
     """What the model is not better than, in words."""
     said: list[str] = []
-    if found.get("accuracy", 1.0) <= found.get("majority", 0.0):
+    if found.get("accuracy", 1.0) <= found.get("majority", 0.0) + ROUNDING:
         said.append(f"the accuracy {found['accuracy']:.4f} is not above the majority class, {found['majority']:.4f}")
     if cosine_pearson is not None and not found["pearson"] > cosine_pearson:
         said.append(

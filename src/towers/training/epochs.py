@@ -87,8 +87,14 @@ class Epochs(pl.Callback):
         dev: dict[str, float] = {}
         if self.dev is not None:
             dev = self.measures.of(_all(module.logits, self.dev.pairs, together), self.dev.pairs)
+            if not math.isfinite(dev["loss"]):
+                raise _diverged(
+                    f"the loss of the dev pairs after step {progress.steps} is {dev['loss']:g}", progress, module.lr
+                )
             if self.dev.pairs.second is not None:
                 dev |= self.measures.of_second(_all(module.second_logits, self.dev.pairs, together), self.dev.pairs)
+        else:  # nothing else reads the weights of the last step
+            _check_answers(module, self.train, progress)
         row = Epoch(
             number=progress.epoch + 1,
             train=train,
@@ -221,6 +227,12 @@ def _check_weights(pl_module: pl.LightningModule, progress: Progress) -> None:
     for name, weight in module.model.named_parameters():
         if not bool(weight.isfinite().all()):
             raise _diverged(f"{name} is not finite after step {progress.steps}", progress, module.lr)
+
+
+def _check_answers(module: TowersModule, batches: Batches, progress: Progress) -> None:
+    share = next(iter(Batches(batches.pairs, batches.batch_size)))
+    if not bool(module.answers(module.transfer_batch_to_device(share, module.device, 0)).isfinite().all()):
+        raise _diverged(f"the answers after step {progress.steps} are not finite", progress, module.lr)
 
 
 def _diverged(problem: str, progress: Progress, lr: float) -> DivergedError:

@@ -205,10 +205,23 @@ class TowersModule(pl.LightningModule):
         self._collect(share, self.model.second(left, right), self.second_logits)
         return logits
 
+    @torch.no_grad()
+    def answers(self, share: Share) -> Tensor:
+        """The logits of a batch in evaluation, which are not collected."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            return self._of_batch(share)
+        finally:
+            self.model.train(training)
+
     def _logits(self, share: Share, collected: Collected) -> Tensor:
-        logits = self.model.compare(*self._states(share)) if self._together else self._whole(share)
+        logits = self._of_batch(share)
         self._collect(share, logits, collected)
         return logits
+
+    def _of_batch(self, share: Share) -> Tensor:
+        return self.model.compare(*self._states(share)) if self._together else self._whole(share)
 
     def _whole(self, share: Share) -> Tensor:
         return self.model(share.batch.left, share.batch.right)

@@ -10,7 +10,7 @@ from towers.data import SentencePairs
 from towers.training.objectives import Objective
 
 RARE = 0.05
-"""The share of labels between 0 and 1 up to which they are probably mistakes."""
+"""The share of labels between 0 and 1 up to which they are probably mistakes, as a single one is."""
 
 
 def are_soft(labels: Tensor) -> bool:
@@ -23,7 +23,7 @@ def few_degrees(pairs: SentencePairs) -> str | None:
     if pairs.labels is None or pairs.classes is not None:
         return None
     soft = ((pairs.labels != 0) & (pairs.labels != 1)).nonzero().squeeze(1).tolist()
-    if not 0 < len(soft) <= RARE * len(pairs):
+    if not 0 < len(soft) <= max(1, RARE * len(pairs)) or 2 * len(soft) >= len(pairs):
         return None
     first = f"line {pairs.lines[soft[0]]}: {float(pairs.labels[soft[0]]):g}"
     which = f"{len(soft)} of {len(pairs)} labels of {pairs.source} {'is' if len(soft) == 1 else 'are'} between 0 and 1"
