@@ -1,8 +1,10 @@
 """A model with its words: every answer is that of the network on the same vectors, asked for pair by pair."""
 
 import gzip
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy
@@ -490,6 +492,21 @@ def test_a_file_of_sentences_that_is_refused(
     assert message in err
     assert err.count("\n") == 1
     assert not list(folder.parent.glob("out*"))
+
+
+def test_sentences_of_standard_input(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("in.txt").write_text("\n".join(RIGHT))
+    said: list[str] = []
+    for name in ("in.txt", "-"):
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(Path("in.txt").read_bytes())))
+        assert main(["similar", "--query", LEFT[0], "--in", name]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != ""
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
+    assert main(["similar", "--query", LEFT[0], "--in", "-"]) == 2
+    assert "standard input: there is no sentence in it" in capsys.readouterr().err
 
 
 def test_a_gzip_file_of_sentences(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,7 @@ def test_completion_without_shtab(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     [
         ("", "towers: the following arguments are required: COMMAND"),
         ("fit --epochs x", "towers fit: argument --epochs: 'x' is no whole number"),
-        ("predict --pairs a", "towers predict: the following arguments are required: --model, --out"),
+        ("similar --query a", "towers similar: the following arguments are required: --in"),
         (
             "export --mdoel a --out b",
             "towers export: unrecognized arguments: --mdoel; did you mean --model? (towers ex",

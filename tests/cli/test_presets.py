@@ -155,9 +155,30 @@ def test_predict_writes_a_column_for_each_class(capsys):
     assert sorted(line.split("\t")[1] for line in told) == ["NEAR", "OTHER", "SAME"]
 
 
+def test_the_column_of_the_most_probable_class_has_the_name_that_is_said(capsys):
+    lines = Path("pairs.tsv").read_text().splitlines()
+    Path("more.tsv").write_text("\n".join([lines[0] + "\tclass", *(line + "\told" for line in lines[1:])]) + "\n")
+    command = ["predict", "more.tsv", "--model", "classes"]
+    assert main(command) == 2
+    assert "more.tsv has a column 'class' already; say --score-column NAME" in capsys.readouterr().err
+    assert main([*command, "--score-column", "SAME"]) == 2
+    assert "a class of the model is named 'SAME', as the column of the most probable one" in capsys.readouterr().err
+    assert main([*command, "--score-column", "best"]) == 0  # --out is standard output
+    header, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert header[-5:] == ["class", "NEAR", "OTHER", "SAME", "best"]
+    assert {row[-1] for row in rows} <= {"NEAR", "OTHER", "SAME"}
+    assert {row[-5] for row in rows} == {"old"}
+    parts = [*command, "--engine", "local", "--out", "parts"]
+    assert main(parts) == 2
+    assert main([*parts, "--score-column", "best"]) == 0
+    assert polars.read_csv(next(Path("parts").glob("*.tsv")), separator="\t").columns[-1] == "best"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["predict", "a.tsv", "--pairs", "b.tsv"], "name the pairs once: FILE or --pairs FILE"),
+        (["predict", "a.tsv", "--engine", "local"], "--engine needs --out DIR"),
         (["fit", "--preset", "small", "--shared"], "--shared belongs to --preset seed; small has one tower of its own"),
         (["fit", "--preset", "small", "--hidden", "3"], "--hidden belongs to --preset seed"),
         (["fit", "--second-label-column", "kind"], "--second-label-column goes with --preset similarity"),

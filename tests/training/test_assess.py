@@ -59,6 +59,7 @@ def test_what_a_model_is_not_better_than_is_said():
     assert assess.shortfalls({"accuracy": 0.6, "majority": 0.6}, None) == [
         "the accuracy 0.6000 is not above the majority class, 0.6000"
     ]
+    assert len(assess.shortfalls({"accuracy": 0.7 + 1e-8, "majority": 0.7}, None)) == 1  # float32 of the same share
     (said,) = assess.shortfalls({"pearson": math.nan}, 0.5)
     assert said == "Pearson's r nan is not above that of the cosine of mean vectors, 0.5000"
     assert assess.shortfalls({"pearson": 0.7}, 0.5) == assess.shortfalls({"accuracy": 0.7, "majority": 0.6}, None) == []

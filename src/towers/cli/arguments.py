@@ -50,7 +50,7 @@ def add_vectors(add: Callable[..., argparse.Action]) -> None:
     add(
         "--missing",
         choices=["hash", "zero"],
-        help="the vector of a word that the file lacks: hashed from its letters, or zeros (hash)",
+        help="the vector of a word that the file lacks: hashed from its letters, or zeros (hash; of presets zero)",
     )
 
 

@@ -31,12 +31,13 @@ def add_options(predict: Parser) -> None:
     """The options of the command."""
     predict.set_defaults(run=run, device="auto", precision="32-true")
     files = predict.add_argument_group("files")
-    files.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder that `towers fit` saved")
+    files.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the same as --pairs FILE")
+    files.add_argument("--model", type=Path, metavar="DIR", help="folder of a run (the newest towers-run*)")
     files.add_argument(
-        "--pairs", type=Path, required=True, metavar="FILE", help="sentence pairs, without labels; -: standard input"
+        "--pairs", type=Path, metavar="FILE", help="sentence pairs, without labels; -: standard input, TSV if typed"
     )
     files.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the same rows, and their scores; -: standard output"
+        "--out", type=Path, metavar="FILE", help="the same rows, and their scores; -: standard output (-)"
     )
     files.add_argument("--out-format", choices=FORMATS, help="of the output (what its ending says; as the pairs)")
     files.add_argument(
@@ -62,6 +63,15 @@ def add_options(predict: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, predict and write."""
+    from towers.cli.common import newest
+
+    if (arguments.file is None) == (arguments.pairs is None):
+        raise ValueError("name the pairs once: FILE or --pairs FILE, where - is standard input")
+    if arguments.out is None and arguments.engine is not None:
+        raise ValueError("--engine needs --out DIR, a folder for the parts")
+    arguments.pairs = arguments.pairs or arguments.file
+    arguments.out = arguments.out or Path("-")
+    arguments.model = newest(arguments)
     if arguments.engine is None:
         from towers.cli.predict_job import predict
 

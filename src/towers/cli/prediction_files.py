@@ -30,6 +30,8 @@ def source_of(arguments: argparse.Namespace) -> tuple[Source, TableFormat]:
         raise ValueError("--pairs -: standard input is closed")
     if pairs != STANDARD:
         pairs.stat()  # a missing file is reported first
+    elif format is None and getattr(sys.stdin, "isatty", bool)():
+        format = "tsv"
     if format is None:
         name = "standard input" if pairs == STANDARD else f"the ending {ending_of(str(pairs))!r}"
         known = "" if pairs == STANDARD else f", as {', '.join(ENDINGS)} do"

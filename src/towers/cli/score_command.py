@@ -12,6 +12,8 @@ classes, the probability of each, the most probable first.
   $ towers score --model towers-run "a happy ram was spotted by the lass" "the lass noticed a ram"
   0.9330
 
+A sentence that begins with - goes behind --, as do all that follow: towers score -- "- yes" "no".
+
 With --explain, a line for each word follows: how much lower the score is without it, the largest change first. Of a
 model of classes that is the probability of --class, or of the most probable one.
 

@@ -3,10 +3,11 @@
 import argparse
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from torch import Tensor
 
@@ -46,14 +47,15 @@ class Digest:
         return self._hashed.hexdigest()[:32]
 
 
-def read_lines(path: Path) -> Lines:
-    """The lines of a file, compressed with gzip or not, but blank ones.
+def read_lines(path: Path | None) -> Lines:
+    """The lines of a file, compressed with gzip or not, but blank ones; None: of standard input.
 
     Raises:
         ValueError: there is none, a line is not UTF-8, or lines end in carriage returns alone; the file is named.
     """
     lines = Lines([], [])
-    for block in blocks(path, ENCODED):
+    parts = _blocks("standard input", sys.stdin.buffer, ENCODED) if path is None else blocks(path, ENCODED)
+    for block in parts:
         lines.sentences.extend(block.sentences)
         lines.numbers.extend(block.numbers)
     return lines
@@ -65,21 +67,25 @@ def blocks(path: Path, size: int) -> Iterator[Lines]:
     if kinds and kinds[-1] in ENDINGS:
         problem = "is a table by its ending; a file with a sentence on each line is needed, without a header"
         raise ValueError(f"{path}: {problem}. Write the column of sentences into one")
-    lines, some = Lines([], []), False
     with unpacked(str(path)) as file:
-        for number, line in enumerate(file, 1):
-            if text := decode_line(str(path), number, line).strip():
-                if number == 1 and "\r" in text:
-                    raise ValueError(f"{path}, line 1: {RETURNS}")
-                lines.sentences.append(text)
-                lines.numbers.append(number)
-                if len(lines.numbers) == size:
-                    yield lines
-                    lines, some = Lines([], []), True
+        yield from _blocks(str(path), file, size)
+
+
+def _blocks(name: str, file: BinaryIO, size: int) -> Iterator[Lines]:
+    lines, some = Lines([], []), False
+    for number, line in enumerate(file, 1):
+        if text := decode_line(name, number, line).strip():
+            if number == 1 and "\r" in text:
+                raise ValueError(f"{name}, line 1: {RETURNS}")
+            lines.sentences.append(text)
+            lines.numbers.append(number)
+            if len(lines.numbers) == size:
+                yield lines
+                lines, some = Lines([], []), True
     if lines.numbers:
         yield lines
     elif not some:
-        raise ValueError(f"{path}: there is no sentence in it")
+        raise ValueError(f"{name}: there is no sentence in it")
 
 
 def encoded(model: Model, path: Path, side: Side, step: int = ENCODED) -> Iterator[tuple[Lines, Tensor]]:

@@ -20,7 +20,9 @@ def add_options(similar: Parser) -> None:
     """The options of the command."""
     similar.set_defaults(run=run)
     similar.add_argument("--query", required=True, metavar="TEXT", help="a sentence")
-    similar.add_argument("--in", dest="file", type=Path, required=True, metavar="FILE", help="a sentence on each line")
+    similar.add_argument(
+        "--in", dest="file", type=Path, required=True, metavar="FILE", help="a sentence on each line; -: standard input"
+    )
     similar.add_argument("-k", type=at_least_one, default=10, metavar="N", help="how many sentences to print (10)")
     add_class(similar)
     add_model(similar)
@@ -31,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     from towers.cli.common import answering
     from towers.cli.sentence_lines import read_lines
 
-    sentences = read_lines(arguments.file).sentences
+    sentences = read_lines(None if arguments.file == Path("-") else arguments.file).sentences
     with answering(arguments) as model:
         scores, places = model.most_similar(arguments.query, sentences, arguments.k, class_name=arguments.class_name)
         for score, place in zip(scores.tolist(), places.tolist(), strict=True):

@@ -53,7 +53,7 @@ def check_values(pairs: SentencePairs, name: str = "train") -> None:
 
 def _doubts_of_classes(classes: tuple[str, ...]) -> Iterator[str]:
     if "class" in classes:
-        yield "a class is named 'class', as the column that towers predict adds: it will refuse this model"
+        yield "a class is named 'class', as the column that towers predict adds: say --score-column NAME there"
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
