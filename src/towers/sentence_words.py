@@ -62,9 +62,7 @@ class SentenceWords(NamedTuple):
                 has = "1 word" if len(words) == 1 else f"{len(words)} words"
                 problem = f"{side} sentence {place} ({sentence!r:.60}) has {has}; its tower takes {takes}"
                 if tower.words is not None:
-                    problem += (
-                        f". A model trained with --{side}-words any, or --fit-length pad-or-cut, takes others"
-                    )
+                    problem += f". A model trained with --{side}-words any, or --fit-length pad-or-cut, takes others"
                 raise Unfit(problem, place)
             divided.append(words)
         self._warn_of_unknown(divided, side)
