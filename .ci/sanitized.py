@@ -236,10 +236,11 @@ def search(drawn: random.Random) -> None:
     laid_out.FEWEST = topk_call.BOX  # boxes for few items too
     pace = drawn.choice((1e-3, float("inf")))  # walks are given up, or are not
     topk_call.pace = lambda *_: pace
-    hidden, dtype, k = drawn.choice((1, 6, 9)), drawn.choice((torch.float32, torch.float64)), drawn.choice((1, 7))
+    hidden, dtype = drawn.choice((1, 6, 9)), drawn.choice((torch.float32, torch.float64))
     towers = [Tower(vector_width=3, hidden=hidden) for _ in range(2)]
     model = TwoTowers(*towers, dense=drawn.choice((1, 5, 16))).to(dtype)
     items, queries = (torch.randn(count, hidden, dtype=dtype) for count in (drawn.choice((9, 300, 3000)), 5))
+    k = min(drawn.choice((1, 7, 40)), len(items))  # in order, or in a buffer
     index = Index(model)
     index.add(items)
     with torch.no_grad():
