@@ -27,9 +27,9 @@
 #include <math.h>
 #include <time.h>
 
-enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, STEPS = 8, RUN = 8, FEW = 16 };
-/* items; blocks; queries or vectors; blocks that stay in cache; steps of a walk between looks at the clock; sorted
-   items of a first run; the largest k whose best are always in order */
+enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, STEPS = 8, RUN = 128, FEW = 16 };
+/* items; blocks; queries or vectors; blocks that stay in cache; steps of a walk between looks at the clock; items
+   that are sorted by counting; the largest k whose best are always in order */
 #define LOSS 0.04
 #define LARGEST ((REAL)(IS_FLOAT ? FLT_MAX : DBL_MAX))
 #define TINY ((REAL)(IS_FLOAT ? 1e-30 : 1e-300))
@@ -261,28 +261,37 @@ static void merge(const REAL *scores, const int64_t *ids, REAL *to_scores, int64
     }
 }
 
+/* A run of items, filled up to whole vectors with -inf, in its order: the place of each is the number of better ones. */
+static void sort_run(const REAL *scores, const int64_t *ids, REAL *to_scores, int64_t *to_ids, int64_t count) {
+    for (int64_t i = 0; i < count; i++) to_ids[i] = -1;
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t end = count_of(scores, count, scores[i]);
+        int64_t at = end - 1;
+        while (to_ids[at] >= 0) at--; /* equal ones fill their places from the last one on */
+        to_scores[at] = scores[i];
+        for (; at + 1 < end && to_ids[at + 1] < ids[i]; at++) to_ids[at] = to_ids[at + 1];
+        to_ids[at] = ids[i];
+    }
+}
+
 /* The items become the results, best first. */
 static void give(const Job *job, Top *top) {
     if (top->count > job->k) keep_best(top, job->k);
-    REAL *scores = job->scores + top->query * job->k, *own = top->scores;
-    int64_t *found = job->found + top->query * job->k, *ids = top->ids;
+    REAL *const results = job->scores + top->query * job->k, *own = results, *other = top->scores;
+    int64_t *const found = job->found + top->query * job->k, *ids = found, *other_ids = top->ids;
     const int64_t count = top->count;
-    for (int64_t at = count; at < job->k; at++) scores[at] = -INFINITY, found[at] = INT64_MAX;
-    for (int64_t at = 0; at < count; at++) {
-        const REAL score = own[at];
-        const int64_t id = ids[at], start = at - at % RUN;
-        int64_t to = at;
-        for (; to > start && worse(own[to - 1], ids[to - 1], score, id); to--) own[to] = own[to - 1], ids[to] = ids[to - 1];
-        own[to] = score, ids[to] = id;
-    }
+    for (int64_t at = count; at < job->k; at++) results[at] = -INFINITY, found[at] = INT64_MAX;
+    for (int64_t at = count; at % LANES; at++) other[at] = -INFINITY;
+    for (int64_t first = 0; first < count; first += RUN)
+        sort_run(other + first, other_ids + first, own + first, ids + first, least(RUN, count - first));
     for (int64_t run = RUN; run < count; run *= 2) {
         for (int64_t first = 0; first < count; first += 2 * run)
-            merge(own, ids, scores, found, first, least(first + run, count), least(first + 2 * run, count));
-        REAL *const other = own;
-        int64_t *const other_ids = ids;
-        own = scores, ids = found, scores = other, found = other_ids;
+            merge(own, ids, other, other_ids, first, least(first + run, count), least(first + 2 * run, count));
+        REAL *const last = own;
+        int64_t *const last_ids = ids;
+        own = other, ids = other_ids, other = last, other_ids = last_ids;
     }
-    if (own == top->scores) memcpy(scores, own, count * sizeof(REAL)), memcpy(found, ids, count * sizeof(int64_t));
+    if (own != results) memcpy(results, own, count * sizeof(REAL)), memcpy(found, ids, count * sizeof(int64_t));
 }
 
 /* All items for these queries, AT_ONCE at a time; `rows` and `tops` are filled up to a multiple of it. */
