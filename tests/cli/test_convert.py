@@ -132,6 +132,11 @@ def test_refusals_leave_nothing(variants, capsys):
     assert "LAYER=WHAT belongs there" in refused(capsys, variants / "lambdas.keras", "model", "--lambda", "squeeze")
     told = refused(capsys, variants / "lambdas.keras", "model", "--lambda", "sqNone=squeeze", "--lambda", "no=squeeze")
     assert "lambdas.keras: lambdas: 'no' is no Lambda layer of the file; its Lambda layers: sqNone" in told
+    TwoTowers().save("plain")
+    assert "--lambda goes with a file of Keras that is read" in refused(
+        capsys, "plain", "a.keras", "--lambda", "a=squeeze"
+    )
+    assert "--like goes with a file of Keras that is read" in refused(capsys, "plain", "a.keras", "--like", "plain")
     TwoTowers(outputs=2).save("other")
     Ensemble([TwoTowers(), TwoTowers()]).save("several")
     told = refused(capsys, "other", "a.keras")

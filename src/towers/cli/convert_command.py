@@ -74,6 +74,9 @@ def run(arguments: argparse.Namespace) -> None:
     if inwards == _is_keras(target):
         both = "files of Keras" if inwards else "folders"
         raise ValueError(f"{source} and {target}: both are {both} by their names; one ends in .keras, .h5, .weights.h5")
+    if not inwards and (arguments.like is not None or arguments.lambdas):
+        option = "--lambda" if arguments.lambdas else "--like"
+        raise ValueError(f"{option} goes with a file of Keras that is read; {source} is none: leave the option out")
     if target.exists() or target.is_symlink():
         raise ValueError(f"{target}: exists; give a name that is free")
     if not target.absolute().parent.is_dir():

@@ -3,6 +3,7 @@
 import inspect
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,8 @@ def write_compiled(interface: Interface, path: Path) -> Runner:
     configs: dict[str, Any] = {"aot_inductor.metadata": interface.metadata()}  # get_metadata() of what is loaded
     if hasattr(compiler.config.aot_inductor, "check_lowerbound"):
         configs["aot_inductor.check_lowerbound"] = False  # of sizes that torch takes to be above 1, such as batches
-    with _checking_inputs():
+    with _checking_inputs(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's about its own code
         compiler.aoti_compile_and_package(program(interface), package_path=str(path), inductor_configs=configs)
     run = compiler.aoti_load_package(str(path))
     return lambda batch: _all(run(**batch))

@@ -37,8 +37,8 @@ def load(
         ImportError: pyfive is not installed.
         OSError: the file cannot be read.
         TypeError: `like` is no TwoTowers.
-        ValueError: the file is damaged, its network is not two towers, or `like` is missing or does not fit; the
-            message names the layer and what differs.
+        ValueError: the file is damaged, its network is not two towers, `like` is missing or does not fit, or `lambdas`
+            names a layer that is no Lambda of the file; the message names the layer and what differs.
 
     Warns:
         UserWarning: a training that goes on would differ from Keras's: the network has regularizers, constraints, or
