@@ -294,6 +294,8 @@ def backward_kernel(
     x_1 = _fetch(values, row + last * step, last < length, inputs, INPUT)
     h_1 = tl.load(before_h + place + last * move, live, 0.0)
     c_1 = tl.load(before_c + place + last * move, live, 0.0)
+    if d_output is not None:
+        d_1 = tl.load(d_output + place + last * move, live, 0.0)
     for back in range(longest):
         t = last - back
         live = real & (t < length)[:, None]
@@ -304,7 +306,8 @@ def backward_kernel(
         h_1 = tl.load(before_h + place + next_t * move, real & sooner[:, None], 0.0)
         c_1 = tl.load(before_c + place + next_t * move, real & sooner[:, None], 0.0)
         if d_output is not None:
-            d_h += tl.load(d_output + place + t * move, live, 0.0)
+            d_h += d_1
+            d_1 = tl.load(d_output + place + next_t * move, real & sooner[:, None], 0.0)
 
         i = sigmoid(_share(x, u_i) + b_i + _share(h, w_i))
         f = sigmoid(_share(x, u_f) + b_f + _share(h, w_f))

@@ -10,6 +10,9 @@ from torch import Tensor
 ANYWHERE = ["starts", "lengths", "bias", "h_0", "c_0", "d_h_n", "d_c_n"]
 """Arguments whose alignment changes no compiled code: they may be views that start anywhere in a larger tensor."""
 
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+"""Whether Triton's interpreter runs the kernels, which knows no machine code."""
+
 Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Outputs, h and c before each step, h_n, c_n."""
 
@@ -54,19 +57,38 @@ def refuse_without_states(kept: bool) -> None:
 
 @triton.jit()
 @no_type_check
+def power_of_2(x):
+    """2^x by one instruction, to 2^-22 of the result; 0 below 2^-126, infinite from 2^128 on."""
+    if INTERPRETED:
+        value = tl.exp2(tl.where(x > 127.0, 127.0, x))  # NumPy warns where this is infinite
+    else:
+        value = tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=r,r", [x], tl.float32, True, 1)
+    return value
+
+
+@triton.jit()
+@no_type_check
+def reciprocal(x):
+    """1 / x by one instruction, to 2^-23 of the result; 0 of what is infinite."""
+    if INTERPRETED:
+        value = 1.0 / x
+    else:
+        value = tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=r,r", [x], tl.float32, True, 1)
+    return value
+
+
+@triton.jit()
+@no_type_check
 def sigmoid(x):
-    """1 / (1 + exp(-x)), by the exponential that cannot overflow."""
-    e = tl.exp(-tl.abs(x))
-    return tl.where(x < 0, e, 1.0) / (1.0 + e)
+    """1 / (1 + 2^(-x log2 e)), to 3.2e-7; where the power overflows, its reciprocal is 0."""
+    return reciprocal(1.0 + power_of_2(x * -1.4426950408889634))
 
 
 @triton.jit()
 @no_type_check
 def tanh(x):
-    """sign(x) (1 - e) / (1 + e) with e = exp(-2|x|): the usual form is NaN below -44."""
-    e = tl.exp(-2.0 * tl.abs(x))
-    size = (1.0 - e) / (1.0 + e)
-    return tl.where(x < 0, -size, size)
+    """1 - 2 / (1 + 2^(2 x log2 e)), to 6.4e-7 everywhere; near 0, where tanh is x, that is no small part of it."""
+    return 1.0 - 2.0 * reciprocal(1.0 + power_of_2(x * 2.8853900817779268))
 
 
 @triton.jit()

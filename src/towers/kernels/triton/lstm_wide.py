@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from towers.kernels.triton import lstm_exchanged
 from towers.kernels.triton.launch import aligned, contiguous, covered, start, torch_precision
 from towers.kernels.triton.lstm_shared import (
     ANYWHERE,
@@ -75,6 +76,11 @@ def tile(hidden: int, precision: str, shared_memory: int) -> dict[str, Any]:
 
     The compiler reports no register spill for any of these at compute capability 9.0.
     """
+    if precision == "bfloat16":
+        width = 64 if hidden <= 64 else 128
+        if 32 < hidden and 4 * width * width * 2 + 16 * 1024 <= shared_memory:
+            return {"H": width, "B": 8, "num_warps": width // 16, "num_stages": 1}
+        precision = "tf32"  # which holds every bfloat16 exactly
     if hidden <= 16:
         width = 8 if hidden <= 8 else 16
         return {"H": width, "B": 32 // width, "PRECISION": "registers", "STREAM": 0, "num_warps": 1, "num_stages": 1}
@@ -93,7 +99,7 @@ def _tile(weight_hh: Tensor, precision: str) -> dict[str, Any]:
         device: Any = cast(Any, torch.cuda).get_device_properties(weight_hh.device)
         shared = int(device.shared_memory_per_block_optin)
     if not precision:
-        precision = "tf32" if weight_hh.dtype == torch.bfloat16 else torch_precision()
+        precision = "bfloat16" if weight_hh.dtype == torch.bfloat16 else torch_precision()
     return tile(weight_hh.shape[2], precision, shared)
 
 
@@ -109,7 +115,7 @@ def launch_forward(
         for rows in (output, before_h, before_c):
             rows.zero_()
     start(
-        forward_kernel, (triton.cdiv(len(lengths), options["B"]), directions),
+        forward_kernel if "PRECISION" in options else lstm_exchanged.forward_kernel, (triton.cdiv(len(lengths), options["B"]), directions),
         gates, weight_hh, starts, lengths, h_0, c_0,
         output if outputs else None, *((before_h, before_c) if keep else (None, None)), h_n, c_n, len(lengths),
         HIDDEN=hidden, **options,
@@ -133,7 +139,7 @@ def launch_backward(
         torch.addmm(gates_by_direction[:, d], before_h[:, d], exact[d].t(), out=complete[:, d])
     d_h_0, d_c_0 = (torch.empty(directions, batch, hidden, device=gates.device) for _ in range(2))
     start(
-        backward_kernel, (triton.cdiv(batch, options["B"]), directions),
+        backward_kernel if "PRECISION" in options else lstm_exchanged.backward_kernel, (triton.cdiv(batch, options["B"]), directions),
         complete, weight_hh, starts, lengths, before_c, d_output, d_h_n, d_c_n, d_h_0, d_c_0, batch,
         HIDDEN=hidden, **options,
     )  # fmt: skip
@@ -261,6 +267,8 @@ def backward_kernel(
     if STREAM == 0:  # one step ahead; streamed weights leave no registers for that
         i_1, f_1, g_1, o_1 = four_gates(gates, gate_place + last * move * 4 * HIDDEN, live, HIDDEN)
         b_1 = tl.load(before_c + place + last * move * HIDDEN, live, 0.0)
+        if d_output is not None:
+            d_1 = tl.load(d_output + place + last * move * HIDDEN, live, 0.0)
     for back in range(longest):
         t = last - back
         live = real & (t < length)[:, None]
@@ -275,7 +283,11 @@ def backward_kernel(
             i_t, f_t, g_t, o_t = four_gates(gates, gate_here, live, HIDDEN)
             before = tl.load(before_c + here, live, 0.0)
         if d_output is not None:
-            d_h += tl.load(d_output + here, live, 0.0)
+            if STREAM == 0:
+                d_h += d_1
+                d_1 = tl.load(d_output + place + next_t * move * HIDDEN, sooner, 0.0)
+            else:
+                d_h += tl.load(d_output + here, live, 0.0)
         i, f, g, o = sigmoid(i_t), sigmoid(f_t), tanh(g_t), sigmoid(o_t)
         d_i, d_f, d_g, d_o, d_before = gate_gradients(i, f, g, o, before, d_h, d_c, live)
         tl.store(gates + gate_here, d_i, live)

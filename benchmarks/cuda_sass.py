@@ -1,0 +1,260 @@
+"""The kernels' machine code for compute capability 9.0, made and read without a GPU.
+
+    python benchmarks/run.py cuda --sass
+
+A launch is compiled as it would be started, by the Triton that is installed. Registers, spills and shared memory are
+what the assembler says. A step is one pass through the loop over the time steps (of the phrases: over a tile's chunks);
+a loop inside it counts as often as it runs. Instructions are those of one warp. `benchmarks/results/sm_90.json` keeps
+the rows of each version of Triton, one for each kernel and size.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import triton
+from rich.table import Table
+from triton.backends.compiler import GPUTarget
+
+from towers.kernels.triton import best_items, lstm_exchanged, lstm_narrow, lstm_wide, phrase_features
+
+MODULES = (lstm_narrow, lstm_wide, lstm_exchanged, phrase_features, best_items)
+RESULTS = Path(__file__).parent / "results" / "sm_90.json"
+SHARED_MEMORY = 227 * 1024  # bytes that a block can have at compute capability 9.0
+
+
+class NoDevice:
+    """What Triton asks of a device before it compiles for it."""
+
+    def get_current_target(self) -> Any:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of one kernel in machine code."""
+
+    warps: int
+    registers: int
+    spilled: int  # bytes of each thread
+    shared: int  # bytes of a block
+    instructions: int  # of one warp in one step
+    mufu: int  # of these, on the unit for exponentials and reciprocals
+    products: int  # of these, on the matrix units
+    barriers: int  # of these, that wait for other warps
+
+
+class Compiler:
+    """Stands where kernels are started; compiles what would be started, on the given tensors."""
+
+    def __init__(self) -> None:
+        self.built: list[Usage] = []
+
+    def __call__(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+        done = kernel.run(*arguments, grid=grid, warmup=True, **options, enable_fp_fusion=True)
+        stream, hidden = options.get("STREAM", 0), options.get("HIDDEN", 0)
+        self.built.append(usage(done, -(-hidden // stream) if stream else 1))
+
+
+def kernels() -> dict[str, Any]:
+    """By module and name."""
+    return {
+        f"{module.__name__.rpartition('.')[2]} {name.removesuffix('_kernel')}": value
+        for module in MODULES
+        for name, value in vars(module).items()
+        if name.endswith("_kernel")
+    }
+
+
+@contextmanager
+def compiling(cache: Path) -> Iterator[Compiler]:
+    """Launches compile for compute capability 9.0, and start nothing."""
+    instead, found = Compiler(), kernels().values()
+    for kernel in found:
+        kernel.device_caches.clear()
+    with patch.object(triton.runtime.driver, "_active", NoDevice()), triton.knobs.cache.scope():
+        triton.knobs.cache.dir = str(cache)
+        patches = [patch.object(module, "start", instead) for module in MODULES if hasattr(module, "start")]
+        for one in patches:
+            one.start()
+        try:
+            yield instead
+        finally:
+            for one in patches:
+                one.stop()
+            for kernel in found:
+                kernel.device_caches.clear()
+
+
+def usage(kernel: Any, trips: int = 1) -> Usage:
+    """What the assembler and the instructions say; `trips`: how often a loop inside a step runs."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    cubin = Path(triton.knobs.cache.dir) / f"{kernel.hash}.cubin"
+    cubin.write_bytes(kernel.asm["cubin"])
+
+    def dump(what: str) -> str:
+        return subprocess.run([tool, what, cubin], capture_output=True, text=True, check=True).stdout
+
+    report = dump("-res-usage")
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", report)
+    assert found, report
+    a_step = step(dump("-sass"), trips)
+    spilled = int(found[2]) + int(found[3])
+    return Usage(kernel.metadata.num_warps, int(found[1]), spilled, kernel.metadata.shared, *a_step)
+
+
+LINE = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\d+ )?([A-Z][A-Z0-9_.]*)([^;]*);", re.MULTILINE)
+COUNTED = (r".", r"MUFU", r"HMMA|HGMMA", r"BAR|WARPSYNC")
+
+
+def step(sass: str, trips: int) -> tuple[int, ...]:
+    """Instructions of the loop over steps: all, and those of `COUNTED`.
+
+    Of the loops it is the longest that no other holds, divided by the passes that the assembler has unrolled: a loop
+    for what is left over then has fewer exponentials.
+    """
+    lines = [(int(at, 16), name, rest) for at, name, rest in LINE.findall(sass)]
+    loops = [
+        (int(target[1], 16), at)
+        for at, name, rest in lines
+        if name == "BRA" and (target := re.search(r"(0x[0-9a-f]+)", rest)) and int(target[1], 16) < at
+    ]
+    if not loops:
+        return (0,) * len(COUNTED)
+
+    def count(loop: tuple[int, int], pattern: str) -> int:
+        return sum(loop[0] <= at <= loop[1] and re.match(pattern, name) is not None for at, name, _ in lines)
+
+    def holds(outer: tuple[int, int], inner: tuple[int, int]) -> bool:
+        return outer != inner and outer[0] <= inner[0] and inner[1] <= outer[1]
+
+    outermost = [loop for loop in loops if not any(holds(other, loop) for other in loops)]
+    walk = max(outermost, key=lambda loop: count(loop, "."))
+    unit = COUNTED[1] if count(walk, COUNTED[1]) else COUNTED[2]
+    least = min((found for loop in outermost if (found := count(loop, unit))), default=0)
+    passes = max(1, count(walk, unit) // least) if least else 1
+    inside = [loop for loop in loops if holds(walk, loop)]
+    inside = [loop for loop in inside if not any(holds(other, loop) for other in inside)]
+    return tuple(
+        (count(walk, pattern) + (trips - 1) * sum(count(loop, pattern) for loop in inside)) // passes
+        for pattern in COUNTED
+    )
+
+
+def lstm(
+    hidden: int, width: int, lengths: list[int], *, dtype: torch.dtype = torch.float32, precision: str = "tf32x3",
+    keep: bool = True, outputs: bool = True, gaps: bool = False, backward: bool = True,
+) -> None:  # fmt: skip
+    """Start what a layer's forward and backward pass start."""
+    rows = sum(lengths)
+    ends = torch.tensor(lengths).cumsum(0)
+    narrow = max(hidden, width) <= 8
+    starts, lengths = ends - torch.tensor(lengths), torch.tensor(lengths)
+    weight_hh, precisions = torch.zeros(1, 4 * hidden, hidden, dtype=dtype), [] if narrow else [precision]
+    if narrow:
+        bias, weight_ih = torch.zeros(1, 4 * hidden), torch.zeros(1, 4 * hidden, width, dtype=dtype)
+        module, inputs = lstm_narrow, (torch.zeros(rows, width, dtype=dtype), weight_ih, weight_hh, bias)
+    else:
+        module, inputs = lstm_wide, (torch.zeros(rows, 4 * hidden, dtype=dtype), weight_hh)
+    inputs = (*inputs, starts, lengths)
+    found = module.launch_forward(*inputs, None, None, *precisions, keep, outputs, gaps)
+    if backward:
+        output, before_h, before_c, h_n, c_n = found
+        d_output = output if outputs else None
+        module.launch_backward(*inputs, before_h, before_c, d_output, h_n, c_n, *precisions, gaps)
+
+
+LSTMS: Mapping[str, tuple[int, int, torch.dtype, str]] = {
+    "hidden 6": (6, 8, torch.float32, "tf32x3"),
+    "hidden 6, many inputs": (6, 300, torch.float32, "tf32x3"),
+    "hidden 16": (16, 16, torch.float32, "tf32x3"),
+    "hidden 32": (32, 32, torch.float32, "tf32x3"),
+    "hidden 64": (64, 64, torch.float32, "tf32x3"),
+    "hidden 64, tf32": (64, 64, torch.float32, "tf32"),
+    "hidden 64, bfloat16": (64, 64, torch.bfloat16, ""),
+    "hidden 128": (128, 128, torch.float32, "tf32x3"),
+    "hidden 128, tf32": (128, 128, torch.float32, "tf32"),
+    "hidden 128, bfloat16": (128, 128, torch.bfloat16, ""),
+}
+
+
+def phrases(dtype: torch.dtype, precision: str) -> None:
+    """Start what the convolution and the pool of a tower start: forward, lookup, both backward kernels."""
+    values, weight, bias = torch.zeros(200, 300, dtype=dtype), torch.zeros(2, 32, 300, dtype=dtype), torch.zeros(32)
+    features, winners = phrase_features.launch_forward(values, None, weight, bias, None, 4, precision, True)
+    ids = torch.zeros(200, dtype=torch.int64)
+    phrase_features.launch_lookup(torch.zeros(9, 2, 32), ids, bias, None, 4, False)
+    phrase_features.launch_backward(values, None, weight, bias, None, winners, features, precision, True)
+
+
+PHRASES: Mapping[str, tuple[torch.dtype, str]] = {
+    "float32": (torch.float32, "tf32x3"), "tf32": (torch.float32, "tf32"), "bfloat16": (torch.bfloat16, ""),
+}  # fmt: skip
+
+
+def search(queries: int, items: int, k: int, longest: int) -> None:
+    """Start what a search starts; no query may find `longest` items at most."""
+    rows, weights, keep = torch.zeros(items, 16), torch.zeros(16), torch.ones(items, dtype=torch.bool)
+    hidden = best_items.Hidden(torch.zeros(queries * longest).long(), torch.zeros(queries + 1).long(), longest)
+    given = (torch.zeros(queries, 16), weights, 0.5, best_items.tiles_of(rows), items, k)
+    best_items.launch(*given, least=-torch.inf, keep=keep, hidden=hidden)
+
+
+def jobs() -> Iterator[tuple[str, Callable[[], None], tuple[str, ...]]]:
+    """Name, what to start, and what its launches are called."""
+    for name, (hidden, width, dtype, precision) in LSTMS.items():
+        def run(*how: bool, of: Any = (hidden, width, dtype, precision)) -> None:
+            keep, outputs, backward = how
+            lstm(*of[:2], [3, 2], dtype=of[2], precision=of[3], keep=keep, outputs=outputs, backward=backward)
+
+        yield name, lambda run=run: run(False, False, False), ("last",)
+        yield name, lambda run=run: run(True, True, True), ("forward", "backward")
+    for name, (dtype, precision) in PHRASES.items():
+        launches = ("forward", "lookup", "backward, weight", "backward, values")
+        yield f"phrases, {name}", lambda dtype=dtype, precision=precision: phrases(dtype, precision), launches
+    yield "search, k 10", lambda: search(64, 2000, 10, 3), ("search",)
+
+
+def measure(cache: Path) -> list[dict[str, object]]:
+    """A row for each kernel and size."""
+    rows: list[dict[str, object]] = []
+    for name, run, launches in jobs():
+        with compiling(cache) as compiler:
+            run()
+        for launch, built in zip(launches, compiler.built, strict=True):
+            rows.append({"case": name, "kernel": launch, **asdict(built)})
+    return rows
+
+
+def write(rows: list[dict[str, object]], path: Path) -> dict[str, list[dict[str, object]]]:
+    """The rows in the place of this Triton's; those of other versions stay."""
+    found = json.loads(path.read_text("utf8")) if path.exists() else {}
+    found[f"triton {triton.__version__}"] = rows
+    parts = [
+        f"{json.dumps(version)}: [\n" + ",\n".join(json.dumps(row) for row in own) + "\n]"
+        for version, own in sorted(found.items())
+    ]
+    path.write_text("{" + ",\n".join(parts) + "}\n", encoding="utf8")
+    return found
+
+
+def table(rows: list[dict[str, object]]) -> Table:
+    result = Table(title=f"machine code for compute capability 9.0, triton {triton.__version__}, a step of one warp")
+    for heading in rows[0]:
+        result.add_column(heading, justify="left" if heading in ("case", "kernel") else "right")
+    for row in rows:
+        result.add_row(*map(str, row.values()))
+    return result
