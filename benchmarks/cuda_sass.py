@@ -3,8 +3,8 @@
     python benchmarks/run.py cuda --sass
 
 A launch is compiled as it would be started, by the Triton that is installed. Registers, spills and shared memory are
-what the assembler says. A step is one pass through the loop over the time steps (of the phrases: over a tile's chunks);
-a loop inside it counts as often as it runs. Instructions are those of one warp. `benchmarks/results/sm_90.json` keeps
+what the assembler says. A step is one pass through the loop over the time steps (of the phrases' weights: over tiles; of a
+kernel without a loop, and of the phrases' forward pass: all); a loop inside it counts as often as it runs. Instructions are those of one warp. `benchmarks/results/sm_90.json` keeps
 the rows of each version of Triton, one for each kernel and size.
 """
 
@@ -66,7 +66,10 @@ class Compiler:
     def __call__(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
         done = kernel.run(*arguments, grid=grid, warmup=True, **options, enable_fp_fusion=True)
         stream, hidden = options.get("STREAM", 0), options.get("HIDDEN", 0)
-        self.built.append(usage(done, -(-hidden // stream) if stream else 1))
+        if kernel is phrase_features.forward_kernel:
+            self.built.append(usage(done, -(-options["WIDTH"] // options["CHUNK"]), whole=True))
+        else:
+            self.built.append(usage(done, -(-hidden // stream) if stream else 1))
 
 
 def kernels() -> dict[str, Any]:
@@ -99,7 +102,7 @@ def compiling(cache: Path) -> Iterator[Compiler]:
                 kernel.device_caches.clear()
 
 
-def usage(kernel: Any, trips: int = 1) -> Usage:
+def usage(kernel: Any, trips: int = 1, *, whole: bool = False) -> Usage:
     """What the assembler and the instructions say; `trips`: how often a loop inside a step runs."""
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     cubin = Path(triton.knobs.cache.dir) / f"{kernel.hash}.cubin"
@@ -111,7 +114,7 @@ def usage(kernel: Any, trips: int = 1) -> Usage:
     report = dump("-res-usage")
     found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", report)
     assert found, report
-    a_step = step(dump("-sass"), trips)
+    a_step = step(dump("-sass"), trips, whole=whole)
     spilled = int(found[2]) + int(found[3])
     return Usage(kernel.metadata.num_warps, int(found[1]), spilled, kernel.metadata.shared, *a_step)
 
@@ -120,7 +123,7 @@ LINE = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\d+ )?([A-Z][A-Z0-9_.]*)
 COUNTED = (r".", r"MUFU", r"HMMA|HGMMA", r"BAR|WARPSYNC")
 
 
-def step(sass: str, trips: int) -> tuple[int, ...]:
+def step(sass: str, trips: int, *, whole: bool) -> tuple[int, ...]:
     """Instructions of the loop over steps: all, and those of `COUNTED`.
 
     Of the loops it is the longest that no other holds, divided by the passes that the assembler has unrolled: a loop
@@ -132,8 +135,8 @@ def step(sass: str, trips: int) -> tuple[int, ...]:
         for at, name, rest in lines
         if name == "BRA" and (target := re.search(r"(0x[0-9a-f]+)", rest)) and int(target[1], 16) < at
     ]
-    if not loops:
-        return (0,) * len(COUNTED)
+    end = (0, max(at for at, _, _ in lines))
+    loops = [end, *loops] if whole or not loops else loops
 
     def count(loop: tuple[int, int], pattern: str) -> int:
         return sum(loop[0] <= at <= loop[1] and re.match(pattern, name) is not None for at, name, _ in lines)
@@ -142,8 +145,8 @@ def step(sass: str, trips: int) -> tuple[int, ...]:
         return outer != inner and outer[0] <= inner[0] and inner[1] <= outer[1]
 
     outermost = [loop for loop in loops if not any(holds(other, loop) for other in loops)]
-    walk = max(outermost, key=lambda loop: count(loop, "."))
-    unit = COUNTED[1] if count(walk, COUNTED[1]) else COUNTED[2]
+    unit = next((one for one in COUNTED[1:3] if any(count(loop, one) for loop in outermost)), ".")
+    walk = max(outermost, key=lambda loop: (count(loop, unit), count(loop, ".")))
     least = min((found for loop in outermost if (found := count(loop, unit))), default=0)
     passes = max(1, count(walk, unit) // least) if least else 1
     inside = [loop for loop in loops if holds(walk, loop)]

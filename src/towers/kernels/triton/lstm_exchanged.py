@@ -54,7 +54,7 @@ def forward_kernel(
 ):  # fmt: skip
     """As `lstm_wide.forward_kernel`."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), B)
     unit = tl.arange(0, H)[:, None]
     real = (sentence < batch)[None, :] & (unit < HIDDEN)
     w_i, w_f, w_g, w_o = _four_parts(weight + direction * 4 * HIDDEN * HIDDEN, unit, tl.arange(0, H)[None, :], HIDDEN)
@@ -99,7 +99,7 @@ def backward_kernel(
 ):  # fmt: skip
     """As `lstm_wide.backward_kernel`: complete `gates` are replaced by their gradients."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), B)
     unit = tl.arange(0, H)[:, None]
     real = (sentence < batch)[None, :] & (unit < HIDDEN)
     # Transposed: the states' gradients are sums over the units.

@@ -31,6 +31,12 @@ from towers.kernels.triton.lstm_shared import (
 TILE = 4
 """Sentences of one warp."""
 
+PROGRAMS = 16384
+"""At most this number of programs walk back at once and keep sums of gradients, to which the next launch adds.
+
+At a million sentences and hidden size 6 the sums take 24 MB, where all tiles at once took 360 MB.
+"""
+
 OPTIONS = {"K": 8, "H": 8, "B": TILE, "num_warps": 1, "num_stages": 1}
 
 
@@ -101,16 +107,18 @@ def launch_backward(
     """`narrow_lstm_backward` of contiguous tensors. Each program writes its own sums, which are then added in order."""
     (directions, _, hidden), width, batch = weight_hh.shape, weight_ih.shape[2], len(lengths)
     tiles = triton.cdiv(batch, TILE)
+    programs = min(PROGRAMS, tiles)
     make = torch.zeros if gaps else torch.empty
     d_values = make(len(values), directions, width, device=values.device)
-    sums = [torch.empty(tiles, directions, 4 * hidden, n, device=values.device) for n in (width, hidden, 1)]
+    sums = [torch.empty(programs, directions, 4 * hidden, n, device=values.device) for n in (width, hidden, 1)]
     d_h_0, d_c_0 = (torch.empty(directions, batch, hidden, device=values.device) for _ in range(2))
-    start(
-        backward_kernel, (tiles, directions),
-        values, weight_ih, weight_hh, bias, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n,
-        d_values, *sums, d_h_0, d_c_0, batch,
-        INPUT=width, HIDDEN=hidden, **OPTIONS,
-    )  # fmt: skip
+    for first_tile in range(0, tiles, PROGRAMS):
+        start(
+            backward_kernel, (min(programs, tiles - first_tile), directions),
+            values, weight_ih, weight_hh, bias, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n,
+            d_values, *sums, d_h_0, d_c_0, batch, first_tile,
+            INPUT=width, HIDDEN=hidden, **OPTIONS,
+        )  # fmt: skip
     d_weight_ih, d_weight_hh, d_bias = (part.sum(0) for part in sums)
     return [
         (d_values.squeeze(1) if directions == 1 else d_values.sum(1)).to(values.dtype),
@@ -216,7 +224,7 @@ def forward_kernel(
 ):  # fmt: skip
     """Outputs, last states, and what the backward pass needs, the states before each step; None: not wanted."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), B)
     unit, inputs, from_unit = tl.arange(0, H)[None, :], tl.arange(0, K)[:, None], tl.arange(0, H)[:, None]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     u_i, u_f, u_g, u_o = four_weights(weight_ih + direction * 4 * HIDDEN * INPUT, unit, inputs, HIDDEN, INPUT)
@@ -253,12 +261,12 @@ def forward_kernel(
     tl.store(c_n + state, c, real)
 
 
-@triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=ANYWHERE)
+@triton.jit(do_not_specialize=["batch", "first_tile"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def backward_kernel(
     values, weight_ih, weight_hh, bias, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n,
     d_values, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_c_0,
-    batch,
+    batch, first_tile,
     INPUT: tl.constexpr, K: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """From the last step to the first; each program has its own rows of the weights' gradients, to be added up.
@@ -266,7 +274,7 @@ def backward_kernel(
     d_values is "rows directions INPUT", to be added up over directions.
     """
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, first_tile + tl.program_id(0), B)
     unit, inputs, from_unit = tl.arange(0, H)[None, :], tl.arange(0, K)[:, None], tl.arange(0, H)[:, None]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     weight_ih += direction * 4 * HIDDEN * INPUT
@@ -329,19 +337,24 @@ def backward_kernel(
 
     tl.store(d_h_0 + state, d_h, real)
     tl.store(d_c_0 + state, d_c, real)
+    again = first_tile > 0
     own = (tl.program_id(0) * directions + direction).to(tl.int64) * 4 * HIDDEN
-    _keep(d_weight_ih + own * INPUT, du_i, du_f, du_g, du_o, unit, inputs, HIDDEN, INPUT)
-    _keep(d_weight_hh + own * HIDDEN, dw_i, dw_f, dw_g, dw_o, unit, from_unit, HIDDEN, HIDDEN)
-    _keep(d_bias + own, db_i[None], db_f[None], db_g[None], db_o[None], unit, tl.zeros((1, 1), tl.int32), HIDDEN, 1)
+    _keep(d_weight_ih + own * INPUT, du_i, du_f, du_g, du_o, again, unit, inputs, HIDDEN, INPUT)
+    _keep(d_weight_hh + own * HIDDEN, dw_i, dw_f, dw_g, dw_o, again, unit, from_unit, HIDDEN, HIDDEN)
+    one = tl.zeros((1, 1), tl.int32)
+    _keep(d_bias + own, db_i[None], db_f[None], db_g[None], db_o[None], again, unit, one, HIDDEN, 1)
 
 
 @triton.jit()
 @no_type_check
-def _keep(sums, i, f, g, o, unit, inputs, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
-    """Add up the gates' gradients over the sentences, and write them in the places of the gates' weights."""
+def _keep(sums, i, f, g, o, again, unit, inputs, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
+    """Add up the gates' gradients over the sentences, in the places of the gates' weights; `again`: to what is there.
+
+    Each thread reads what it wrote itself.
+    """
     real = (unit < HIDDEN) & (inputs < WIDTH)
     place, gate = sums + unit * WIDTH + inputs, HIDDEN * WIDTH
-    tl.store(place, tl.sum(i, 1), real)
-    tl.store(place + gate, tl.sum(f, 1), real)
-    tl.store(place + 2 * gate, tl.sum(g, 1), real)
-    tl.store(place + 3 * gate, tl.sum(o, 1), real)
+    tl.store(place, tl.sum(i, 1) + tl.load(place, real & again, 0.0), real)
+    tl.store(place + gate, tl.sum(f, 1) + tl.load(place + gate, real & again, 0.0), real)
+    tl.store(place + 2 * gate, tl.sum(g, 1) + tl.load(place + 2 * gate, real & again, 0.0), real)
+    tl.store(place + 3 * gate, tl.sum(o, 1) + tl.load(place + 3 * gate, real & again, 0.0), real)

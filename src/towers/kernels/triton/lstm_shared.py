@@ -138,12 +138,12 @@ def four_gates(gates, place, live, HIDDEN: tl.constexpr):
 
 @triton.jit()
 @no_type_check
-def sentences(starts, lengths, batch, direction, B: tl.constexpr):
-    """This program's sentences: their numbers, lengths, the row of the first step, and how far the next row is.
+def sentences(starts, lengths, batch, direction, tile, B: tl.constexpr):
+    """A tile's sentences: their numbers, lengths, the row of the first step, and how far the next row is.
 
     The second direction begins at a sentence's last row and walks back. Sentences beyond the batch have length 0.
     """
-    sentence = tl.program_id(0) * B + tl.arange(0, B)
+    sentence = tile * B + tl.arange(0, B)
     length = tl.load(lengths + sentence, sentence < batch, 0)
     start = tl.load(starts + sentence, sentence < batch, 0).to(tl.int64)
     first = tl.where(direction == 0, start, start + length - 1)

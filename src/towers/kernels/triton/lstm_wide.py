@@ -71,6 +71,10 @@ def wide_lstm_backward(
         return launch_backward(aligned(gates), *tensors, **upstream, precision=precision, gaps=gaps)
 
 
+ENOUGH = {"maxnreg": 168}
+"""Left to itself, the assembler takes 128 registers for the forward pass at hidden size 32, and spills two."""
+
+
 def tile(hidden: int, precision: str, shared_memory: int) -> dict[str, Any]:
     """How a tile of sentences is laid out, by hidden size and by the multiprocessor's shared memory (bytes).
 
@@ -118,7 +122,7 @@ def launch_forward(
         forward_kernel if "PRECISION" in options else lstm_exchanged.forward_kernel, (triton.cdiv(len(lengths), options["B"]), directions),
         gates, weight_hh, starts, lengths, h_0, c_0,
         output if outputs else None, *((before_h, before_c) if keep else (None, None)), h_n, c_n, len(lengths),
-        HIDDEN=hidden, **options,
+        HIDDEN=hidden, **options, **(ENOUGH if options["H"] == 32 else {}),
     )  # fmt: skip
     return output.flatten(1), before_h, before_c, h_n, c_n
 
@@ -194,7 +198,7 @@ def forward_kernel(
 ):  # fmt: skip
     """Outputs, last states, and what the backward pass needs, the states before each step; None: not wanted."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), B)
     unit = tl.arange(0, H)[None, :]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     j, k = unit, tl.arange(0, H)[:, None]
@@ -248,7 +252,7 @@ def backward_kernel(
 ):  # fmt: skip
     """From the last step to the first: `gates`, complete with the state's part, are replaced by their gradients."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), B)
     unit = tl.arange(0, H)[None, :]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     j, k = tl.arange(0, H)[:, None], unit

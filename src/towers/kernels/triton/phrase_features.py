@@ -70,7 +70,7 @@ def phrase_lookup(
 def _sizes(values: Tensor, weight: Tensor, pool: int, precision: str) -> dict[str, Any]:
     positions, filters, width = weight.shape
     if values.dtype == weight.dtype == torch.bfloat16:
-        precision = precision or "tf32"  # TF32 holds every bfloat16 exactly
+        precision = "bfloat16" if precision in ("", "tf32") else precision  # each product is exact
     sizes = {
         "WIDTH": width,
         "POSITIONS": positions,
@@ -127,6 +127,8 @@ def launch_backward(
     programs = max(1, min(PROGRAMS, triton.cdiv(rows, tile)))
     span = triton.cdiv(triton.cdiv(rows, programs), tile) * tile
     sizes = _sizes(values, weight, filters // winners.shape[1], precision)
+    if sizes["PRECISION"] == "bfloat16":
+        sizes["PRECISION"] = "tf32"  # it holds every bfloat16; the gradients, in float32, would be two bfloat16 parts
     chunks = triton.cdiv(width, BACKWARD["CHUNK"])
     d_weight = torch.empty(programs, positions, filters, width, device=values.device)
     d_bias = torch.empty(programs, filters, device=values.device)
@@ -273,7 +275,10 @@ def forward_kernel(
         x = tl.load(values + row[:, None] * WIDTH + k[None, :], live[:, None] & known[None, :], 0.0)
         inside = known[:, None] & (share < POSITIONS * FILTERS)[None, :]
         w = tl.load(weight + share[None, :] * WIDTH + k[:, None], inside, 0.0)
-        shares = tl.dot(x.to(tl.float32), w.to(tl.float32), shares, input_precision=PRECISION)
+        if PRECISION == "bfloat16":
+            shares = tl.dot(x, w, shares)
+        else:
+            shares = tl.dot(x.to(tl.float32), w.to(tl.float32), shares, input_precision=PRECISION)
     # "tile position filter"; the share of position p goes to the phrase p rows before.
     shares = tl.reshape(shares, (TILE, P, FILTERS))
     at = tl.minimum(local[:, None, None] + tl.arange(0, P)[None, :, None], TILE - 1)
