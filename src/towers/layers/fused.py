@@ -23,6 +23,7 @@ from towers.kernels.batch import transformed
 from towers.kernels.cpu import door, pair_operator, tower_call, tower_operator
 from towers.kernels.cpu.door import PairWeights, TowerWeights, Words
 from towers.kernels.order import offsets_of
+from towers.layers.eager_triton import tower_states
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.pair_head import PairFeatures
 from towers.layers.phrases import FEW_TOKENS, PhraseConv
@@ -61,6 +62,9 @@ def last_states(tower: nn.Module, sentences: Tensor | Ragged, lengths: Tensor | 
     """The last state of each sentence, by kernels; None where the layers must be called."""
     if torch.compiler.is_compiling():
         states = _compiled(tower, sentences, lengths)
+        return _by_triton(tower, sentences, lengths) if states is None else states
+    if _on_device(tower.__dict__["_modules"]["conv"]):
+        states = _eager_triton(tower, sentences, lengths)
         return _by_triton(tower, sentences, lengths) if states is None else states
     found = _native(tower)
     if found is None:
@@ -304,6 +308,18 @@ def logits_again(
 
 
 # In Triton, on a GPU.
+
+
+def _on_device(conv: nn.Module) -> bool:
+    weight: Tensor | None = conv.__dict__["_parameters"].get("weight")
+    return weight is not None and weight.is_cuda
+
+
+def _eager_triton(tower: nn.Module, sentences: Tensor | Ragged, lengths: Tensor | None) -> Tensor | None:
+    layers = _layers(tower)
+    if layers is None or _are_watched(*layers):
+        return None
+    return tower_states(layers, sentences, lengths)
 
 
 def _by_triton_served(tower: Any, sentences: Tensor | Ragged) -> bool:

@@ -23,6 +23,7 @@ from towers.kernels.cpu.door import Accepted
 from towers.kernels.recurrence import GATES, Gates
 from towers.layers.axis_order import in_every_order, is_steps_first, is_unbatched
 from towers.layers.drop_in import DropIn
+from towers.layers.eager_triton import run_on_gpu
 from towers.layers.from_torch import from_torch, to_torch
 from towers.layers.plain_lstm import run_plain
 from towers.layers.validation import at_least_one, is_int, refuse
@@ -257,7 +258,7 @@ class RaggedLSTM(DropIn):
         if isinstance(input, Tensor) and not input.is_nested:
             return self._padded(input, hx, lengths, outputs)
         ragged = to_ragged(input, lengths, owner=self)
-        found = run_plain(self, ragged, hx, None, outputs=outputs)
+        found = (run_plain if ragged.values.is_cpu else run_on_gpu)(self, ragged, hx, None, outputs=outputs)
         output, state = found or self.run_batch(_batch_of_ragged(ragged), ragged.batch, hx, outputs=outputs)
         return output if output is None else like_input(ragged.with_values(output), input), state
 
@@ -265,7 +266,7 @@ class RaggedLSTM(DropIn):
         self, input: Tensor, hx: State | None, lengths: Tensor | None, outputs: bool
     ) -> tuple[Tensor | None, State]:
         """Of a batch, batch first."""
-        found = run_plain(self, input, hx, lengths, outputs=outputs)
+        found = (run_plain if input.is_cpu else run_on_gpu)(self, input, hx, lengths, outputs=outputs)
         return found or self.run_batch(_batch_of_padded(input, lengths), input.shape[0], hx, outputs=outputs)
 
     def run_batch(

@@ -15,11 +15,12 @@ from towers.kernels.batch import Batch, State, Weights, is_functorch_wrapped_ten
 from towers.kernels.cpu import door, layer_call
 from towers.ragged import Ragged
 
-_NAMES = {
+NAMES = {
     True: ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"),
     "single": ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0"),
     False: ("weight_ih_l0", "weight_hh_l0"),
 }
+"""Parameters of one layer and direction, by `bias`."""
 
 
 def run_plain(
@@ -35,7 +36,7 @@ def run_plain(
     if own["num_layers"] != 1 or own["bidirectional"] or own["proj_size"] or own["recurrent_activation"] != "sigmoid":
         return None
     try:
-        tensors = tuple([own["_parameters"][name] for name in _NAMES[own["bias"]]])
+        tensors = tuple([own["_parameters"][name] for name in NAMES[own["bias"]]])
         accepted = own["accepted"]
     except KeyError:  # pruned, reparametrized, or unpickled from a release without this memory
         return None

@@ -16,6 +16,7 @@ from towers.kernels.triton.lstm_shared import (
     ANYWHERE,
     four_gates,
     gate_gradients,
+    multiplied,
     sentences,
     sigmoid,
     state_or_zero,
@@ -54,7 +55,7 @@ def forward_kernel(
 ):  # fmt: skip
     """As `lstm_wide.forward_kernel`."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), 0, 0, B)
     unit = tl.arange(0, H)[:, None]
     real = (sentence < batch)[None, :] & (unit < HIDDEN)
     w_i, w_f, w_g, w_o = _four_parts(weight + direction * 4 * HIDDEN * HIDDEN, unit, tl.arange(0, H)[None, :], HIDDEN)
@@ -77,10 +78,10 @@ def forward_kernel(
         later = real & (t + 2 < length)[None, :]
         i_2, f_2, g_2, o_2 = four_gates(gates, gate_place + (t + 2) * move * 4, later, HIDDEN)
         large, small = _two_parts(h)
-        i = sigmoid(tl.dot(w_i, small, tl.dot(w_i, large, i_t)))
-        f = sigmoid(tl.dot(w_f, small, tl.dot(w_f, large, f_t)))
-        g = tanh(tl.dot(w_g, small, tl.dot(w_g, large, g_t)))
-        o = sigmoid(tl.dot(w_o, small, tl.dot(w_o, large, o_t)))
+        i = sigmoid(multiplied(w_i, small, multiplied(w_i, large, i_t)))
+        f = sigmoid(multiplied(w_f, small, multiplied(w_f, large, f_t)))
+        g = tanh(multiplied(w_g, small, multiplied(w_g, large, g_t)))
+        o = sigmoid(multiplied(w_o, small, multiplied(w_o, large, o_t)))
         c = tl.where(live, f * c + i * g, c)
         h = tl.where(live, o * tanh(c), h)
         if output is not None:
@@ -99,7 +100,7 @@ def backward_kernel(
 ):  # fmt: skip
     """As `lstm_wide.backward_kernel`: complete `gates` are replaced by their gradients."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), 0, 0, B)
     unit = tl.arange(0, H)[:, None]
     real = (sentence < batch)[None, :] & (unit < HIDDEN)
     # Transposed: the states' gradients are sums over the units.
@@ -139,10 +140,10 @@ def backward_kernel(
         f_large, f_small = _two_parts(d_f)
         g_large, g_small = _two_parts(d_g)
         o_large, o_small = _two_parts(d_o)
-        d_h_t = tl.dot(w_i, i_small, tl.dot(w_i, i_large))
-        d_h_t = tl.dot(w_f, f_small, tl.dot(w_f, f_large, d_h_t))
-        d_h_t = tl.dot(w_g, g_small, tl.dot(w_g, g_large, d_h_t))
-        d_h_t = tl.dot(w_o, o_small, tl.dot(w_o, o_large, d_h_t))
+        d_h_t = multiplied(w_i, i_small, multiplied(w_i, i_large, tl.zeros((H, B), tl.float32)))
+        d_h_t = multiplied(w_f, f_small, multiplied(w_f, f_large, d_h_t))
+        d_h_t = multiplied(w_g, g_small, multiplied(w_g, g_large, d_h_t))
+        d_h_t = multiplied(w_o, o_small, multiplied(w_o, o_large, d_h_t))
         d_h, d_c = tl.where(live, d_h_t, d_h), d_before
     tl.store(d_h_0 + state, d_h, real)
     tl.store(d_c_0 + state, d_c, real)

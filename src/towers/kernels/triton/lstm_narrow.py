@@ -5,12 +5,13 @@ state and, in the backward pass, the sums of its weights' gradients. Only inputs
 `narrow_lstm` is the operator that autograd, compile and export know.
 """
 
-from typing import Any, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from towers.kernels.triton.launch import aligned, contiguous, start
 from towers.kernels.triton.lstm_shared import (
@@ -79,6 +80,16 @@ def narrow_lstm_backward(
     return launch_backward(aligned(values), *tensors, **upstream, gaps=gaps)
 
 
+class Places(NamedTuple):
+    """Where sentences lie, as `lstm_shared.sentences` reads them."""
+
+    starts: Tensor | None
+    lengths: Tensor | None
+    batch: int
+    padded: int = 0
+    fewer: int = 0
+
+
 def launch_forward(
     values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
     h_0: Tensor | None, c_0: Tensor | None, keep: bool, outputs: bool, gaps: bool,
@@ -89,14 +100,25 @@ def launch_forward(
     if gaps:
         for rows in (output, before_h, before_c):
             rows.zero_()
-    kept = (before_h, before_c) if keep else (None, None)
-    start(
-        forward_kernel, (triton.cdiv(len(lengths), TILE), directions),
-        values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0,
-        output if outputs else None, *kept, h_n, c_n, len(lengths),
-        INPUT=weight_ih.shape[2], HIDDEN=hidden, **OPTIONS,
-    )  # fmt: skip
+    wanted = (output if outputs else None, *((before_h, before_c) if keep else (None, None)), h_n, c_n)
+    places = Places(starts, lengths, len(lengths))
+    start_forward(values, weight_ih, weight_hh, bias, None, places, h_0, c_0, *wanted, directions=directions)
     return output.flatten(1), before_h, before_c, h_n, c_n
+
+
+def start_forward(
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, bias_2: Tensor | None, places: Places,
+    h_0: Tensor | None, c_0: Tensor | None, output: Tensor | None, before_h: Tensor | None, before_c: Tensor | None,
+    h_n: Tensor, c_n: Tensor, *, directions: int,
+) -> None:  # fmt: skip
+    """Fill the results that are given."""
+    starts, lengths, batch, padded, fewer = places
+    start(
+        forward_kernel, (-(-batch // TILE), directions),
+        values, weight_ih, weight_hh, bias, bias_2, starts, lengths, h_0, c_0,
+        output, before_h, before_c, h_n, c_n, batch, padded, fewer,
+        INPUT=weight_ih.shape[-1], HIDDEN=weight_hh.shape[-1], **OPTIONS,
+    )  # fmt: skip
 
 
 def launch_backward(
@@ -104,30 +126,54 @@ def launch_backward(
     before_h: Tensor, before_c: Tensor, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None,
     gaps: bool,
 ) -> list[Tensor]:  # fmt: skip
-    """`narrow_lstm_backward` of contiguous tensors. Each program writes its own sums, which are then added in order."""
-    (directions, _, hidden), width, batch = weight_hh.shape, weight_ih.shape[2], len(lengths)
-    tiles = triton.cdiv(batch, TILE)
-    programs = min(PROGRAMS, tiles)
-    make = torch.zeros if gaps else torch.empty
-    d_values = make(len(values), directions, width, device=values.device)
-    sums = [torch.empty(programs, directions, 4 * hidden, n, device=values.device) for n in (width, hidden, 1)]
-    d_h_0, d_c_0 = (torch.empty(directions, batch, hidden, device=values.device) for _ in range(2))
-    for first_tile in range(0, tiles, PROGRAMS):
-        start(
-            backward_kernel, (min(programs, tiles - first_tile), directions),
-            values, weight_ih, weight_hh, bias, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n,
-            d_values, *sums, d_h_0, d_c_0, batch, first_tile,
-            INPUT=width, HIDDEN=hidden, **OPTIONS,
-        )  # fmt: skip
-    d_weight_ih, d_weight_hh, d_bias = (part.sum(0) for part in sums)
+    """`narrow_lstm_backward` of contiguous tensors."""
+    (directions, _, hidden), width, places = weight_hh.shape, weight_ih.shape[2], Places(starts, lengths, len(lengths))
+    upstream = (d_output, d_h_n, d_c_n)
+    d_values, sums, d_h_0, d_c_0 = start_backward(
+        values, weight_ih, weight_hh, bias, None, places, before_h, before_c, *upstream, gaps=gaps,
+        directions=directions,
+    )  # fmt: skip
+    d_weight_ih, d_weight_hh, d_bias = divided(sums, directions * 4 * hidden, width, hidden)
     return [
-        (d_values.squeeze(1) if directions == 1 else d_values.sum(1)).to(values.dtype),
-        d_weight_ih.to(weight_ih.dtype),
-        d_weight_hh.to(weight_hh.dtype),
-        d_bias.new_empty(0) if bias is None else d_bias.squeeze(2).to(bias.dtype),
+        d_values.to(values.dtype),
+        d_weight_ih.view(weight_ih.shape).to(weight_ih.dtype, copy=True),
+        d_weight_hh.view(weight_hh.shape).to(weight_hh.dtype, copy=True),
+        d_bias.new_empty(0) if bias is None else d_bias.view(bias.shape).to(bias.dtype, copy=True),
         d_h_0,
         d_c_0,
     ]
+
+
+def divided(sums: Tensor, gates: int, width: int, hidden: int) -> list[Tensor]:
+    """The gradients of weight_ih, weight_hh and bias, views of all of them."""
+    found: Any = sums.split([gates * width, gates * hidden, gates])
+    return found
+
+
+def start_backward(
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, bias_2: Tensor | None, places: Places,
+    before_h: Tensor, before_c: Tensor, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None,
+    *, gaps: bool, directions: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of values, of all weights (see `divided`), of h_0 and c_0, in float32.
+
+    Each program writes its own sums, which are then added in order.
+    """
+    starts, lengths, batch, padded, fewer = places
+    hidden, width = weight_hh.shape[-1], weight_ih.shape[-1]
+    tiles = -(-batch // TILE)
+    programs, device = min(PROGRAMS, tiles), values.device
+    d_values = (torch.zeros if gaps else torch.empty)((values.shape[0], directions, width), device=device)
+    sums = torch.empty((programs, directions * 4 * hidden * (width + hidden + 1)), device=device)
+    d_h_0, d_c_0 = (torch.empty((directions, batch, hidden), device=device) for _ in range(2))
+    for first_tile in range(0, tiles, PROGRAMS):
+        start(
+            backward_kernel, (min(programs, tiles - first_tile), directions),
+            values, weight_ih, weight_hh, bias, bias_2, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n,
+            d_values, sums, d_h_0, d_c_0, batch, padded, fewer, first_tile,
+            INPUT=width, HIDDEN=hidden, **OPTIONS,
+        )  # fmt: skip
+    return d_values.squeeze(1) if directions == 1 else d_values.sum(1), sums.sum(0), d_h_0, d_c_0
 
 
 @narrow_lstm.register_fake
@@ -168,6 +214,65 @@ def _backward(ctx: Any, d_output: Tensor | None, _h: None, _c: None, d_h_n: Tens
 narrow_lstm.register_autograd(_backward, setup_context=_setup_context)
 
 
+def layer(
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, bias_2: Tensor | None, places: Places,
+    *, outputs: bool, gaps: bool,
+) -> tuple[Tensor | None, Tensor, Tensor]:  # fmt: skip
+    """Output, h_n and c_n of one layer and direction in eager code, from a state of zeros, everything in float32.
+
+    Weights are "4*hidden input" and "4*hidden hidden". What the operator costs beside its kernel is left out: the rows
+    of `python benchmarks/run.py cuda --quick` named host.
+    """
+    tensors = (values, weight_ih, weight_hh, bias, bias_2)
+    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in tensors):
+        found: Any = _Layer.apply(*tensors, places, outputs, gaps)
+        return found
+    output, _, _, h_n, c_n = _layer_forward(*tensors, places, outputs, gaps, keep=False)
+    return output, h_n, c_n
+
+
+def _layer_forward(
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, bias_2: Tensor | None, places: Places,
+    outputs: bool, gaps: bool, *, keep: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor]:  # fmt: skip
+    rows, hidden, batch, device = values.shape[0], weight_hh.shape[1], places.batch, values.device
+    output = before_h = before_c = None
+    if outputs:
+        output = (torch.zeros if gaps else torch.empty)((rows, hidden), device=device)
+    if keep:  # rows of no sentence are not read
+        before_h, before_c = torch.empty((rows, hidden), device=device), torch.empty((rows, hidden), device=device)
+    h_n, c_n = torch.empty((1, batch, hidden), device=device), torch.empty((1, batch, hidden), device=device)
+    results = (output, before_h, before_c, h_n, c_n)
+    start_forward(values, weight_ih, weight_hh, bias, bias_2, places, None, None, *results, directions=1)
+    return results
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor | None, Tensor, Tensor]:
+        *tensors, ctx.places, outputs, ctx.gaps = given
+        output, before_h, before_c, h_n, c_n = _layer_forward(*given, keep=True)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, before_h, before_c)
+        return output, h_n, c_n
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor | None) -> Any:
+        values, weight_ih, weight_hh, bias, bias_2, *before = ctx.saved_tensors
+        d_output, d_h_n, d_c_n = upstream
+        if d_output is None and d_h_n is None and d_c_n is None:
+            return (None,) * 8
+        kept = (bias, bias_2, ctx.places, *before, aligned(d_output), *contiguous(d_h_n, d_c_n))
+        d_values, sums, _, _ = start_backward(values, weight_ih, weight_hh, *kept, gaps=ctx.gaps, directions=1)
+        (gates, hidden), width = weight_hh.shape, weight_ih.shape[1]
+        d_weight_ih, d_weight_hh, d_bias = divided(sums, gates, width, hidden)
+        places = (None, None, None)
+        d_bias_2 = None if bias_2 is None else d_bias
+        d_bias = None if bias is None else d_bias
+        return d_values, d_weight_ih.view(gates, width), d_weight_hh.view(gates, hidden), d_bias, d_bias_2, *places
+
+
 @triton.jit()
 @no_type_check
 def _share(inputs, matrix):
@@ -191,20 +296,28 @@ def _grown(sums, inputs, d_gate):
 
 @triton.jit()
 @no_type_check
-def _biases(bias, direction, unit, HIDDEN: tl.constexpr):
-    """The same for the gates i, f, g, o."""
+def _bias(bias, bias_2, place, real):
+    """One gate's sum of its biases, of which there may be none."""
     if bias is None:
-        zero = tl.zeros(unit.shape, tl.float32)
-        found = (zero, zero, zero, zero)
+        found = tl.zeros(real.shape, tl.float32)
     else:
-        place, real = bias + direction * 4 * HIDDEN + unit, unit < HIDDEN
-        found = (
-            tl.load(place, real, 0.0).to(tl.float32),
-            tl.load(place + HIDDEN, real, 0.0).to(tl.float32),
-            tl.load(place + 2 * HIDDEN, real, 0.0).to(tl.float32),
-            tl.load(place + 3 * HIDDEN, real, 0.0).to(tl.float32),
-        )
+        found = tl.load(bias + place, real, 0.0).to(tl.float32)
+        if bias_2 is not None:
+            found += tl.load(bias_2 + place, real, 0.0).to(tl.float32)
     return found
+
+
+@triton.jit()
+@no_type_check
+def _biases(bias, bias_2, direction, unit, HIDDEN: tl.constexpr):
+    """The same for the gates i, f, g, o."""
+    place, real = direction * 4 * HIDDEN + unit, unit < HIDDEN
+    return (
+        _bias(bias, bias_2, place, real),
+        _bias(bias, bias_2, place + HIDDEN, real),
+        _bias(bias, bias_2, place + 2 * HIDDEN, real),
+        _bias(bias, bias_2, place + 3 * HIDDEN, real),
+    )
 
 
 @triton.jit()
@@ -214,22 +327,22 @@ def _fetch(values, row, live, inputs, INPUT: tl.constexpr):
     return tl.load(values + row * INPUT + inputs, live[None, :] & (inputs < INPUT), 0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=ANYWHERE)
+@triton.jit(do_not_specialize=["batch", "padded", "fewer"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def forward_kernel(
-    values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0,
+    values, weight_ih, weight_hh, bias, bias_2, starts, lengths, h_0, c_0,
     output, before_h, before_c, h_n, c_n,
-    batch,
+    batch, padded, fewer,
     INPUT: tl.constexpr, K: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """Outputs, last states, and what the backward pass needs, the states before each step; None: not wanted."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), padded, fewer, B)
     unit, inputs, from_unit = tl.arange(0, H)[None, :], tl.arange(0, K)[:, None], tl.arange(0, H)[:, None]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     u_i, u_f, u_g, u_o = four_weights(weight_ih + direction * 4 * HIDDEN * INPUT, unit, inputs, HIDDEN, INPUT)
     w_i, w_f, w_g, w_o = four_weights(weight_hh + direction * 4 * HIDDEN * HIDDEN, unit, from_unit, HIDDEN, HIDDEN)
-    b_i, b_f, b_g, b_o = _biases(bias, direction, unit, HIDDEN)
+    b_i, b_f, b_g, b_o = _biases(bias, bias_2, direction, unit, HIDDEN)
 
     state = (direction * batch + sentence)[:, None] * HIDDEN + unit
     h = state_or_zero(h_0, state, real, B, H)
@@ -261,12 +374,12 @@ def forward_kernel(
     tl.store(c_n + state, c, real)
 
 
-@triton.jit(do_not_specialize=["batch", "first_tile"], do_not_specialize_on_alignment=ANYWHERE)
+@triton.jit(do_not_specialize=["batch", "padded", "fewer", "first_tile"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def backward_kernel(
-    values, weight_ih, weight_hh, bias, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n,
-    d_values, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_c_0,
-    batch, first_tile,
+    values, weight_ih, weight_hh, bias, bias_2, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n,
+    d_values, sums, d_h_0, d_c_0,
+    batch, padded, fewer, first_tile,
     INPUT: tl.constexpr, K: tl.constexpr, HIDDEN: tl.constexpr, H: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """From the last step to the first; each program has its own rows of the weights' gradients, to be added up.
@@ -274,7 +387,7 @@ def backward_kernel(
     d_values is "rows directions INPUT", to be added up over directions.
     """
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, first_tile + tl.program_id(0), B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, first_tile + tl.program_id(0), padded, fewer, B)
     unit, inputs, from_unit = tl.arange(0, H)[None, :], tl.arange(0, K)[:, None], tl.arange(0, H)[:, None]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     weight_ih += direction * 4 * HIDDEN * INPUT
@@ -282,7 +395,7 @@ def backward_kernel(
     u_i, u_f, u_g, u_o = four_weights(weight_ih, unit, inputs, HIDDEN, INPUT)
     w_i, w_f, w_g, w_o = four_weights(weight_hh, unit, from_unit, HIDDEN, HIDDEN)
     r_i, r_f, r_g, r_o = four_weights(weight_hh, from_unit, unit, HIDDEN, HIDDEN)
-    b_i, b_f, b_g, b_o = _biases(bias, direction, unit, HIDDEN)
+    b_i, b_f, b_g, b_o = _biases(bias, bias_2, direction, unit, HIDDEN)
 
     state = (direction * batch + sentence)[:, None] * HIDDEN + unit
     d_h = state_or_zero(d_h_n, state, real, B, H)
@@ -337,12 +450,15 @@ def backward_kernel(
 
     tl.store(d_h_0 + state, d_h, real)
     tl.store(d_c_0 + state, d_c, real)
-    again = first_tile > 0
-    own = (tl.program_id(0) * directions + direction).to(tl.int64) * 4 * HIDDEN
-    _keep(d_weight_ih + own * INPUT, du_i, du_f, du_g, du_o, again, unit, inputs, HIDDEN, INPUT)
-    _keep(d_weight_hh + own * HIDDEN, dw_i, dw_f, dw_g, dw_o, again, unit, from_unit, HIDDEN, HIDDEN)
-    one = tl.zeros((1, 1), tl.int32)
-    _keep(d_bias + own, db_i[None], db_f[None], db_g[None], db_o[None], again, unit, one, HIDDEN, 1)
+    # A program's sums: of all directions' weight_ih, then weight_hh, then biases.
+    zero = tl.zeros((1, 1), tl.int32)
+    again = zero + first_tile > 0
+    sums += tl.program_id(0).to(tl.int64) * (directions * 4 * HIDDEN * (INPUT + HIDDEN + 1))
+    of_hh, of_bias = directions * 4 * HIDDEN * INPUT, directions * 4 * HIDDEN * (INPUT + HIDDEN)
+    own = direction * 4 * HIDDEN
+    _keep(sums + own * INPUT, du_i, du_f, du_g, du_o, again, unit, inputs, HIDDEN, INPUT)
+    _keep(sums + of_hh + own * HIDDEN, dw_i, dw_f, dw_g, dw_o, again, unit, from_unit, HIDDEN, HIDDEN)
+    _keep(sums + of_bias + own, db_i[None], db_f[None], db_g[None], db_o[None], again, unit, zero, HIDDEN, 1)
 
 
 @triton.jit()

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ANYWHERE = ["starts", "lengths", "bias", "h_0", "c_0", "d_h_n", "d_c_n"]
+ANYWHERE = ["starts", "lengths", "bias", "bias_2", "h_0", "c_0", "d_h_n", "d_c_n"]
 """Arguments whose alignment changes no compiled code: they may be views that start anywhere in a larger tensor."""
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
@@ -138,14 +138,38 @@ def four_gates(gates, place, live, HIDDEN: tl.constexpr):
 
 @triton.jit()
 @no_type_check
-def sentences(starts, lengths, batch, direction, tile, B: tl.constexpr):
+def multiplied(matrix, rows, total):
+    """total + matrix @ rows of bfloat16, each product exact."""
+    if INTERPRETED:  # which multiplies the bits of a bfloat16 as if they were a number
+        total = tl.dot(matrix.to(tl.float32), rows.to(tl.float32), total, input_precision="ieee")
+    else:
+        total = tl.dot(matrix, rows, total)
+    return total
+
+
+@triton.jit()
+@no_type_check
+def sentences(starts, lengths, batch, direction, tile, padded, fewer, B: tl.constexpr):
     """A tile's sentences: their numbers, lengths, the row of the first step, and how far the next row is.
 
-    The second direction begins at a sentence's last row and walks back. Sentences beyond the batch have length 0.
+    Without `starts` a sentence has `padded` rows, of which its length are read; without `lengths` all of them are.
+    Starts without lengths are offsets, "batch+1". A walk has `fewer` steps than a sentence has rows. The second
+    direction begins at a sentence's last row and walks back. Sentences beyond the batch have length 0.
     """
     sentence = tile * B + tl.arange(0, B)
-    length = tl.load(lengths + sentence, sentence < batch, 0)
-    start = tl.load(starts + sentence, sentence < batch, 0).to(tl.int64)
+    inside = sentence < batch
+    if starts is None:
+        start = sentence.to(tl.int64) * padded
+        length = tl.where(inside, padded, 0).to(tl.int64)
+        if lengths is not None:
+            length = tl.minimum(tl.maximum(tl.load(lengths + sentence, inside, 0).to(tl.int64), 0), length)
+    else:
+        start = tl.load(starts + sentence, inside, 0).to(tl.int64)
+        if lengths is None:
+            length = tl.load(starts + 1 + sentence, inside, 0).to(tl.int64) - start
+        else:
+            length = tl.load(lengths + sentence, inside, 0).to(tl.int64)
+    length = tl.maximum(length - fewer, 0)
     first = tl.where(direction == 0, start, start + length - 1)
     return sentence.to(tl.int64), length.to(tl.int32), first, (1 - 2 * direction).to(tl.int64)
 

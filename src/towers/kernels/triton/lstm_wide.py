@@ -198,7 +198,7 @@ def forward_kernel(
 ):  # fmt: skip
     """Outputs, last states, and what the backward pass needs, the states before each step; None: not wanted."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), 0, 0, B)
     unit = tl.arange(0, H)[None, :]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     j, k = unit, tl.arange(0, H)[:, None]
@@ -252,7 +252,7 @@ def backward_kernel(
 ):  # fmt: skip
     """From the last step to the first: `gates`, complete with the state's part, are replaced by their gradients."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), B)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), 0, 0, B)
     unit = tl.arange(0, H)[None, :]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     j, k = tl.arange(0, H)[:, None], unit

@@ -15,9 +15,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from towers.kernels.triton.launch import contiguous, start, torch_precision
+from towers.kernels.triton.lstm_shared import multiplied
 
 # The compiler reports no register spill for these at compute capability 9.0 and 2 x 32 filters of 300.
 FORWARD = {"TILE": 128, "CHUNK": 32, "num_warps": 8, "num_stages": 3}
@@ -83,15 +85,15 @@ def _sizes(values: Tensor, weight: Tensor, pool: int, precision: str) -> dict[st
 
 def launch_forward(
     values: Tensor, ids: Tensor | None, weight: Tensor, bias: Tensor, real: Tensor | None,
-    pool: int, precision: str, keep: bool,
+    pool: int, precision: str, keep: bool, *, lengths: Tensor | None = None, words: int = 1,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`phrase_features` of contiguous tensors."""
+    """`phrase_features` of contiguous tensors; `lengths` say what is real of sentences that have `words` tokens."""
     positions, filters, _ = weight.shape
     rows = len(values if ids is None else ids)
     features, winners = _results(values, rows, filters // pool, keep)
     start(
-        forward_kernel, (triton.cdiv(rows, FORWARD["TILE"] - positions + 1),),
-        values, ids, weight, bias, real, features, winners if keep else None, rows, len(values),
+        forward_kernel, (-(-rows // (FORWARD["TILE"] - positions + 1)),),
+        values, ids, weight, bias, real, lengths, features, winners if keep else None, rows, values.shape[0], words,
         **_sizes(values, weight, pool, precision), **FORWARD,
     )  # fmt: skip
     return features, winners
@@ -119,7 +121,7 @@ def _results(like: Tensor, rows: int, groups: int, keep: bool) -> tuple[Tensor, 
 
 def launch_backward(
     values: Tensor, ids: Tensor | None, weight: Tensor, bias: Tensor, real: Tensor | None, winners: Tensor,
-    d_features: Tensor, precision: str, vectors: bool,
+    d_features: Tensor, precision: str, vectors: bool, *, lengths: Tensor | None = None, words: int = 1,
 ) -> list[Tensor]:  # fmt: skip
     """`phrase_features_backward` of contiguous tensors; each program writes its own sums, which are added in order."""
     positions, filters, width = weight.shape
@@ -135,7 +137,8 @@ def launch_backward(
     d_values = torch.empty_like(values if vectors else values[:0])
     start(
         backward_weight_kernel, (programs, chunks),
-        values, ids, real, winners, d_features, d_weight, d_bias, rows, len(values), span, **sizes, **BACKWARD,
+        values, ids, real, lengths, winners, d_features, d_weight, d_bias, rows, len(values), words, span,
+        **sizes, **BACKWARD,
     )  # fmt: skip
     if vectors:
         grid = (triton.cdiv(rows, tile), chunks)
@@ -216,6 +219,43 @@ phrase_features.register_autograd(_backward_features, setup_context=_keep_featur
 phrase_lookup.register_autograd(_backward_lookup, setup_context=_keep_lookup)
 
 
+def features(
+    values: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None, words: int, pool: int
+) -> Tensor:
+    """`phrase_features` of vectors in eager code, without what the operator costs beside its kernels.
+
+    Args:
+        values, weight, bias, pool: as there.
+        lengths: "batch"; of the `words` tokens of each sentence, those from its length on are not read; None: all are.
+        words: tokens of a sentence, where there are lengths.
+    """
+    if torch.is_grad_enabled() and (values.requires_grad or weight.requires_grad or bias.requires_grad):
+        found: Any = _Features.apply(values, weight, bias, lengths, words, pool)
+        return found
+    return launch_forward(values, None, weight, bias, None, pool, "", False, lengths=lengths, words=words)[0]
+
+
+class _Features(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None, words: int, pool: int
+    ) -> Tensor:
+        ctx.precision, ctx.words = torch_precision() if values.dtype == torch.float32 else "", words
+        given = (values, None, weight, bias, None, pool, ctx.precision, True)
+        found, winners = launch_forward(*given, lengths=lengths, words=words)
+        ctx.save_for_backward(values, weight, bias, lengths, winners)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_features: Tensor) -> Any:
+        values, weight, bias, lengths, winners = ctx.saved_tensors
+        given = (values, None, weight, bias, None, winners, d_features.contiguous(), ctx.precision)
+        vectors = ctx.needs_input_grad[0]
+        d_values, d_weight, d_bias = launch_backward(*given, vectors, lengths=lengths, words=ctx.words)
+        return d_values if vectors else None, d_weight, d_bias, None, None, None
+
+
 def unpooled(d_features: Tensor, winners: Tensor, pool: int) -> Tensor:
     """The gradients of the groups' winners, the others' 0: "tokens filters"."""
     d_total = d_features.new_zeros(*d_features.shape, pool)
@@ -230,9 +270,14 @@ def shares_of(d_total: Tensor, positions: int) -> Tensor:
 
 @triton.jit()
 @no_type_check
-def _rows(ids, real, token, rows, vocabulary):
-    """The rows of the tokens' vectors, and which tokens are read; an id that the table does not have is not."""
+def _rows(ids, real, lengths, words, token, rows, vocabulary):
+    """The rows of the tokens' vectors, and which tokens are read; an id that the table does not have is not.
+
+    Each sentence has `words` tokens, of which those from its length on are not read; no lengths: all are.
+    """
     live = (token >= 0) & (token < rows)
+    if lengths is not None:
+        live = live & (token % words < tl.load(lengths + token // words, live, 0))
     if real is not None:
         live = live & (tl.load(real + token, live, 0) != 0)
     if ids is None:
@@ -256,17 +301,17 @@ def _write_pooled(total, bias, features, winners, phrase, real, FILTERS: tl.cons
         tl.store(winners + place, winner.to(tl.uint8), real)
 
 
-@triton.jit(do_not_specialize=["rows", "vocabulary"])
+@triton.jit(do_not_specialize=["rows", "vocabulary", "words"], do_not_specialize_on_alignment=["lengths"])
 @no_type_check
 def forward_kernel(
-    values, ids, weight, bias, real, features, winners, rows, vocabulary,
+    values, ids, weight, bias, real, lengths, features, winners, rows, vocabulary, words,
     WIDTH: tl.constexpr, POSITIONS: tl.constexpr, P: tl.constexpr, FILTERS: tl.constexpr, POOL: tl.constexpr,
     TILE: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """From vectors, or from ids and a table of vectors."""
     local = tl.arange(0, TILE)
     token = tl.program_id(0).to(tl.int64) * (TILE - POSITIONS + 1) + local
-    row, live = _rows(ids, real, token, rows, vocabulary)
+    row, live = _rows(ids, real, lengths, words, token, rows, vocabulary)
     share = tl.arange(0, P * FILTERS)
     shares = tl.zeros((TILE, P * FILTERS), tl.float32)
     for first in range(0, WIDTH, CHUNK):
@@ -276,7 +321,7 @@ def forward_kernel(
         inside = known[:, None] & (share < POSITIONS * FILTERS)[None, :]
         w = tl.load(weight + share[None, :] * WIDTH + k[:, None], inside, 0.0)
         if PRECISION == "bfloat16":
-            shares = tl.dot(x, w, shares)
+            shares = multiplied(x, w, shares)
         else:
             shares = tl.dot(x.to(tl.float32), w.to(tl.float32), shares, input_precision=PRECISION)
     # "tile position filter"; the share of position p goes to the phrase p rows before.
@@ -297,7 +342,7 @@ def lookup_kernel(
     phrase = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     total = tl.zeros((TILE, FILTERS), tl.float32)
     for position in tl.static_range(POSITIONS):
-        row, live = _rows(ids, real, phrase + position, rows, vocabulary)
+        row, live = _rows(ids, real, None, 1, phrase + position, rows, vocabulary)
         at = (row * POSITIONS + position)[:, None] * FILTERS + tl.arange(0, FILTERS)[None, :]
         total += tl.load(projected + at, live[:, None], 0.0).to(tl.float32)
     _write_pooled(total, bias, features, winners, phrase, phrase < rows, FILTERS, POOL)
@@ -317,10 +362,10 @@ def _d_shares(
     return tl.load(d_features + at, live & won, 0.0)
 
 
-@triton.jit(do_not_specialize=["rows", "vocabulary", "span"])
+@triton.jit(do_not_specialize=["rows", "vocabulary", "words", "span"], do_not_specialize_on_alignment=["lengths"])
 @no_type_check
 def backward_weight_kernel(
-    values, ids, real, winners, d_features, d_weight, d_bias, rows, vocabulary, span,
+    values, ids, real, lengths, winners, d_features, d_weight, d_bias, rows, vocabulary, words, span,
     WIDTH: tl.constexpr, POSITIONS: tl.constexpr, P: tl.constexpr, FILTERS: tl.constexpr, POOL: tl.constexpr,
     TILE: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -331,7 +376,7 @@ def backward_weight_kernel(
     total, total_bias = tl.zeros((P * FILTERS, CHUNK), tl.float32), tl.zeros((P * FILTERS,), tl.float32)
     for offset in range(0, span, TILE):
         token = start + offset + tl.arange(0, TILE)
-        row, live = _rows(ids, real, token, rows, vocabulary)
+        row, live = _rows(ids, real, lengths, words, token, rows, vocabulary)
         x = tl.load(values + row[:, None] * WIDTH + k[None, :], live[:, None] & (k < WIDTH)[None, :], 0.0)
         d_shares = _d_shares(d_features, winners, token, share, rows, POSITIONS, FILTERS, POOL)
         total = tl.dot(tl.trans(d_shares), x.to(tl.float32), total, input_precision=PRECISION)
