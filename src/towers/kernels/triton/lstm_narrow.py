@@ -131,8 +131,10 @@ def launch_backward(
     upstream = (d_output, d_h_n, d_c_n)
     d_values, sums, d_h_0, d_c_0 = start_backward(
         values, weight_ih, weight_hh, bias, None, places, before_h, before_c, *upstream, gaps=gaps,
-        directions=directions,
+        directions=directions, states=True,
     )  # fmt: skip
+    assert d_h_0 is not None
+    assert d_c_0 is not None
     d_weight_ih, d_weight_hh, d_bias = divided(sums, directions * 4 * hidden, width, hidden)
     return [
         d_values.to(values.dtype),
@@ -146,16 +148,16 @@ def launch_backward(
 
 def divided(sums: Tensor, gates: int, width: int, hidden: int) -> list[Tensor]:
     """The gradients of weight_ih, weight_hh and bias, views of all of them."""
-    found: Any = sums.split([gates * width, gates * hidden, gates])
+    found: Any = sums.split_with_sizes([gates * width, gates * hidden, gates])
     return found
 
 
 def start_backward(
     values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, bias_2: Tensor | None, places: Places,
     before_h: Tensor, before_c: Tensor, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None,
-    *, gaps: bool, directions: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of values, of all weights (see `divided`), of h_0 and c_0, in float32.
+    *, gaps: bool, directions: int, states: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """Gradients of values, of all weights (see `divided`) and, if wanted, of h_0 and c_0, in float32.
 
     Each program writes its own sums, which are then added in order.
     """
@@ -165,7 +167,9 @@ def start_backward(
     programs, device = min(PROGRAMS, tiles), values.device
     d_values = (torch.zeros if gaps else torch.empty)((values.shape[0], directions, width), device=device)
     sums = torch.empty((programs, directions * 4 * hidden * (width + hidden + 1)), device=device)
-    d_h_0, d_c_0 = (torch.empty((directions, batch, hidden), device=device) for _ in range(2))
+    d_h_0 = d_c_0 = None
+    if states:
+        d_h_0, d_c_0 = (torch.empty((directions, batch, hidden), device=device) for _ in range(2))
     for first_tile in range(0, tiles, PROGRAMS):
         start(
             backward_kernel, (min(programs, tiles - first_tile), directions),
@@ -264,7 +268,7 @@ class _Layer(torch.autograd.Function):
         if d_output is None and d_h_n is None and d_c_n is None:
             return (None,) * 8
         kept = (bias, bias_2, ctx.places, *before, aligned(d_output), *contiguous(d_h_n, d_c_n))
-        d_values, sums, _, _ = start_backward(values, weight_ih, weight_hh, *kept, gaps=ctx.gaps, directions=1)
+        d_values, sums, *_ = start_backward(values, weight_ih, weight_hh, *kept, gaps=ctx.gaps, directions=1, states=False)
         (gates, hidden), width = weight_hh.shape, weight_ih.shape[1]
         d_weight_ih, d_weight_hh, d_bias = divided(sums, gates, width, hidden)
         places = (None, None, None)
@@ -448,8 +452,9 @@ def backward_kernel(
         d_h_t += product(d_g, r_g, "registers") + product(d_o, r_o, "registers")
         d_h = tl.where(live, d_h_t, d_h)
 
-    tl.store(d_h_0 + state, d_h, real)
-    tl.store(d_c_0 + state, d_c, real)
+    if d_h_0 is not None:
+        tl.store(d_h_0 + state, d_h, real)
+        tl.store(d_c_0 + state, d_c, real)
     # A program's sums: of all directions' weight_ih, then weight_hh, then biases.
     zero = tl.zeros((1, 1), tl.int32)
     again = zero + first_tile > 0

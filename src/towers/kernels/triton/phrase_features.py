@@ -76,7 +76,7 @@ def _sizes(values: Tensor, weight: Tensor, pool: int, precision: str) -> dict[st
     sizes = {
         "WIDTH": width,
         "POSITIONS": positions,
-        "P": triton.next_power_of_2(positions),
+        "P": 1 << (positions - 1).bit_length(),
         "FILTERS": filters,
         "POOL": pool,
     }
