@@ -3,9 +3,10 @@
     python benchmarks/run.py cuda --sass
 
 A launch is compiled as it would be started, by the Triton that is installed. Registers, spills and shared memory are
-what the assembler says. A step is one pass through the loop over the time steps (of the phrases' weights: over tiles; of a
-kernel without a loop, and of the phrases' forward pass: all); a loop inside it counts as often as it runs. Instructions are those of one warp. `benchmarks/results/sm_90.json` keeps
-the rows of each version of Triton, one for each kernel and size.
+what the assembler says. A step is one pass through the loop over the time steps; of the phrases' weights, over tiles;
+of kernels without a loop, and of the phrases' forward pass, it is all. A loop inside a step counts as often as it runs.
+Instructions are those of one warp. `benchmarks/results/sm_90.json` keeps the rows of each version of Triton, one for
+each kernel and size, and beside them the counts of the design before ("before").
 """
 
 import json
@@ -15,11 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import triton
+from rich.console import Console
 from rich.table import Table
 from triton.backends.compiler import GPUTarget
 
@@ -47,6 +50,7 @@ class NoDevice:
 class Usage:
     """Of one kernel in machine code."""
 
+    sentences: int  # or tokens, or queries, of a block
     warps: int
     registers: int
     spilled: int  # bytes of each thread
@@ -65,11 +69,12 @@ class Compiler:
 
     def __call__(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
         done = kernel.run(*arguments, grid=grid, warmup=True, **options, enable_fp_fusion=True)
+        tile = next(options[name] for name in ("B", "TILE", "QUERIES") if name in options)
         stream, hidden = options.get("STREAM", 0), options.get("HIDDEN", 0)
         if kernel is phrase_features.forward_kernel:
-            self.built.append(usage(done, -(-options["WIDTH"] // options["CHUNK"]), whole=True))
+            self.built.append(usage(done, tile, -(-options["WIDTH"] // options["CHUNK"]), whole=True))
         else:
-            self.built.append(usage(done, -(-hidden // stream) if stream else 1))
+            self.built.append(usage(done, tile, -(-hidden // stream) if stream else 1))
 
 
 def kernels() -> dict[str, Any]:
@@ -102,7 +107,7 @@ def compiling(cache: Path) -> Iterator[Compiler]:
                 kernel.device_caches.clear()
 
 
-def usage(kernel: Any, trips: int = 1, *, whole: bool = False) -> Usage:
+def usage(kernel: Any, tile: int, trips: int = 1, *, whole: bool = False) -> Usage:
     """What the assembler and the instructions say; `trips`: how often a loop inside a step runs."""
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     cubin = Path(triton.knobs.cache.dir) / f"{kernel.hash}.cubin"
@@ -116,10 +121,10 @@ def usage(kernel: Any, trips: int = 1, *, whole: bool = False) -> Usage:
     assert found, report
     a_step = step(dump("-sass"), trips, whole=whole)
     spilled = int(found[2]) + int(found[3])
-    return Usage(kernel.metadata.num_warps, int(found[1]), spilled, kernel.metadata.shared, *a_step)
+    return Usage(tile, kernel.metadata.num_warps, int(found[1]), spilled, kernel.metadata.shared, *a_step)
 
 
-LINE = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\d+ )?([A-Z][A-Z0-9_.]*)([^;]*);", re.MULTILINE)
+LINE = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P[0-9T]+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);", re.MULTILINE)
 COUNTED = (r".", r"MUFU", r"HMMA|HGMMA", r"BAR|WARPSYNC")
 
 
@@ -219,6 +224,7 @@ def search(queries: int, items: int, k: int, longest: int) -> None:
 def jobs() -> Iterator[tuple[str, Callable[[], None], tuple[str, ...]]]:
     """Name, what to start, and what its launches are called."""
     for name, (hidden, width, dtype, precision) in LSTMS.items():
+
         def run(*how: bool, of: Any = (hidden, width, dtype, precision)) -> None:
             keep, outputs, backward = how
             lstm(*of[:2], [3, 2], dtype=of[2], precision=of[3], keep=keep, outputs=outputs, backward=backward)
@@ -240,6 +246,15 @@ def measure(cache: Path) -> list[dict[str, object]]:
         for launch, built in zip(launches, compiler.built, strict=True):
             rows.append({"case": name, "kernel": launch, **asdict(built)})
     return rows
+
+
+def main(console: Console) -> None:
+    """Print the table, and put the rows into `RESULTS`."""
+    with TemporaryDirectory() as folder:
+        rows = measure(Path(folder))
+    write(rows, RESULTS)
+    console.print(table(rows))
+    print(RESULTS)
 
 
 def write(rows: list[dict[str, object]], path: Path) -> dict[str, list[dict[str, object]]]:

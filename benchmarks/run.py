@@ -4,6 +4,7 @@
     python benchmarks/run.py lstm tower --device cuda  two suites on the GPU
     python benchmarks/run.py cuda --minutes 6          what a GPU has to show, in six minutes
     python benchmarks/run.py cuda --quick              the same plan without a GPU, tiny: does everything run?
+    python benchmarks/run.py cuda --sass               the kernels' instructions a step, compiled without a GPU
     python benchmarks/run.py proof --packages          what verify says of modules of public packages
     python benchmarks/run.py --quick                   small sizes on one thread: does everything run?
     python benchmarks/run.py lstm --only "hidden 6,"   only the cases whose name contains this text
@@ -64,6 +65,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats")
     parser.add_argument("--minutes", type=float, default=6.0, help="for cuda alone: the limit of its plan; default: 6")
+    parser.add_argument("--sass", action="store_true", help="for cuda alone: instructions a step, without a GPU")
     parser.add_argument(
         "--keras-python",
         metavar="PYTHON",
@@ -91,10 +93,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     if "cuda" in options.suites:
         if len(options.suites) > 1:
             parser.error("cuda is a plan of its own: name no other suite beside it")
-        if not options.quick and not torch.cuda.is_available():
+        if not (options.quick or options.sass) and not torch.cuda.is_available():
             parser.error("cuda: torch sees no CUDA device here; cuda --quick is the dry run without one")
-        options.device = "cpu" if options.quick else "cuda"
+        options.device = "cpu" if options.quick or options.sass else "cuda"
         return options
+    if options.sass:
+        parser.error("--sass is for cuda: python benchmarks/run.py cuda --sass")
     if unknown := set(options.suites) - set(SUITES):
         parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
     if options.device == "cuda" and not options.show and not torch.cuda.is_available():
@@ -107,6 +111,9 @@ def main(argv: list[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 110)
     if options.show:
         show(options, console)
+        return
+    if options.sass:
+        import_module("cuda_sass").main(console)
         return
     if options.quick:
         torch.set_num_threads(1)  # several threads wait for each other while anything else runs on the machine

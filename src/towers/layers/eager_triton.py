@@ -50,17 +50,13 @@ def run_on_gpu(
     if offsets is None:
         if rows.dim() != 3 or not _lie_beside(lengths, sizes.device):
             return None
-        count, words = rows.shape[0], rows.shape[1]
-        places, flat = Places(None, lengths, count, words), rows.view(-1, sizes.inputs) if rows.is_contiguous() else None
-        flat = rows.reshape(-1, sizes.inputs) if flat is None else flat
+        places, flat = Places(None, lengths, rows.shape[0], rows.shape[1]), rows.flatten(0, 1)
     else:
         if rows.dim() != 2 or not _lie_beside(offsets, sizes.device):
             return None
         places, flat = Places(offsets, None, offsets.shape[0] - 1), rows
     w_ih, w_hh, bias, bias_2 = (*tensors, None, None)[:4]
-    output, h_n, c_n = layer(
-        aligned(flat), w_ih, w_hh, bias, bias_2, places, outputs=outputs, gaps=lengths is not None
-    )
+    output, h_n, c_n = layer(aligned(flat), w_ih, w_hh, bias, bias_2, places, outputs=outputs, gaps=lengths is not None)
     if output is not None and offsets is None:
         output = output.view(*rows.shape[:2], sizes.hidden)
     return output, (h_n, c_n)
@@ -103,7 +99,7 @@ def tower_states(layers: tuple[nn.Module, ...], sentences: Tensor | Ragged, leng
             return None
         words = rows.shape[1]
         places = Places(None, lengths, rows.shape[0], words, fewer)
-        rows = rows.reshape(-1, sizes.inputs)
+        rows = rows.flatten(0, 1)
     else:
         if rows.dim() != 2 or not _lie_beside(offsets, sizes.device):
             return None

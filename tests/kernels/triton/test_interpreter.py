@@ -16,7 +16,7 @@ LEAST = 100  # tests; fewer means that some did not run
 
 @pytest.mark.long
 def test_every_kernel_under_the_interpreter():
-    files = [HERE / f"test_{name}.py" for name in ("lstm", "phrases", "layers", "operators", "best_items")]
+    files = [HERE / f"test_{name}.py" for name in ("lstm", "phrases", "layers", "operators", "eager", "best_items")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # no -n of ours
     run = subprocess.run(command, env=alone | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=900)

@@ -254,7 +254,7 @@ def _layer_forward(
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> tuple[Tensor | None, Tensor, Tensor]:
-        *tensors, ctx.places, outputs, ctx.gaps = given
+        *tensors, ctx.places, _, ctx.gaps = given
         output, before_h, before_c, h_n, c_n = _layer_forward(*given, keep=True)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, before_h, before_c)
@@ -268,7 +268,8 @@ class _Layer(torch.autograd.Function):
         if d_output is None and d_h_n is None and d_c_n is None:
             return (None,) * 8
         kept = (bias, bias_2, ctx.places, *before, aligned(d_output), *contiguous(d_h_n, d_c_n))
-        d_values, sums, *_ = start_backward(values, weight_ih, weight_hh, *kept, gaps=ctx.gaps, directions=1, states=False)
+        how = {"gaps": ctx.gaps, "directions": 1, "states": False}
+        d_values, sums, *_ = start_backward(values, weight_ih, weight_hh, *kept, **how)
         (gates, hidden), width = weight_hh.shape, weight_ih.shape[1]
         d_weight_ih, d_weight_hh, d_bias = divided(sums, gates, width, hidden)
         places = (None, None, None)
@@ -391,7 +392,8 @@ def backward_kernel(
     d_values is "rows directions INPUT", to be added up over directions.
     """
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, first_tile + tl.program_id(0), padded, fewer, B)
+    tile = first_tile + tl.program_id(0)
+    sentence, length, first, step = sentences(starts, lengths, batch, direction, tile, padded, fewer, B)
     unit, inputs, from_unit = tl.arange(0, H)[None, :], tl.arange(0, K)[:, None], tl.arange(0, H)[:, None]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     weight_ih += direction * 4 * HIDDEN * INPUT

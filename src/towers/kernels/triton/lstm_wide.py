@@ -82,7 +82,7 @@ def tile(hidden: int, precision: str, shared_memory: int) -> dict[str, Any]:
     """
     if precision == "bfloat16":
         width = 64 if hidden <= 64 else 128
-        if 32 < hidden and 4 * width * width * 2 + 16 * 1024 <= shared_memory:
+        if hidden > 32 and 4 * width * width * 2 + 16 * 1024 <= shared_memory:
             return {"H": width, "B": 8, "num_warps": width // 16, "num_stages": 1}
         precision = "tf32"  # which holds every bfloat16 exactly
     if hidden <= 16:
@@ -118,8 +118,9 @@ def launch_forward(
     if gaps:
         for rows in (output, before_h, before_c):
             rows.zero_()
+    own = None if "PRECISION" in options else lstm_exchanged
     start(
-        forward_kernel if "PRECISION" in options else lstm_exchanged.forward_kernel, (triton.cdiv(len(lengths), options["B"]), directions),
+        own.forward_kernel if own else forward_kernel, (triton.cdiv(len(lengths), options["B"]), directions),
         gates, weight_hh, starts, lengths, h_0, c_0,
         output if outputs else None, *((before_h, before_c) if keep else (None, None)), h_n, c_n, len(lengths),
         HIDDEN=hidden, **options, **(ENOUGH if options["H"] == 32 else {}),
@@ -142,8 +143,9 @@ def launch_backward(
     for d in range(directions):
         torch.addmm(gates_by_direction[:, d], before_h[:, d], exact[d].t(), out=complete[:, d])
     d_h_0, d_c_0 = (torch.empty(directions, batch, hidden, device=gates.device) for _ in range(2))
+    own = None if "PRECISION" in options else lstm_exchanged
     start(
-        backward_kernel if "PRECISION" in options else lstm_exchanged.backward_kernel, (triton.cdiv(batch, options["B"]), directions),
+        own.backward_kernel if own else backward_kernel, (triton.cdiv(batch, options["B"]), directions),
         complete, weight_hh, starts, lengths, before_c, d_output, d_h_n, d_c_n, d_h_0, d_c_0, batch,
         HIDDEN=hidden, **options,
     )  # fmt: skip

@@ -219,9 +219,7 @@ phrase_features.register_autograd(_backward_features, setup_context=_keep_featur
 phrase_lookup.register_autograd(_backward_lookup, setup_context=_keep_lookup)
 
 
-def features(
-    values: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None, words: int, pool: int
-) -> Tensor:
+def features(values: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None, words: int, pool: int) -> Tensor:
     """`phrase_features` of vectors in eager code, without what the operator costs beside its kernels.
 
     Args:
