@@ -22,6 +22,7 @@ from unittest.mock import patch
 
 import torch
 import triton
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from triton.backends.compiler import GPUTarget
@@ -270,9 +271,11 @@ def write(rows: list[dict[str, object]], path: Path) -> dict[str, list[dict[str,
 
 
 def table(rows: list[dict[str, object]]) -> Table:
-    result = Table(title=f"machine code for compute capability 9.0, triton {triton.__version__}, a step of one warp")
-    for heading in rows[0]:
-        result.add_column(heading, justify="left" if heading in ("case", "kernel") else "right")
-    for row in rows:
-        result.add_row(*map(str, row.values()))
+    result = Table(
+        title=f"compute capability 9.0, triton {triton.__version__}: a step of one warp", box=box.SIMPLE_HEAD
+    )
+    for heading in ("kernel", *list(rows[0])[2:]):
+        result.add_column(heading, justify="left" if heading == "kernel" else "right")
+    for case, kernel, *counts in (row.values() for row in rows):
+        result.add_row(f"{case}: {kernel}", *map(str, counts))
     return result

@@ -5,6 +5,8 @@ from typing import Any, overload
 
 from triton import language as language
 
+knobs: Any
+
 class JITFunction:
     def __getitem__(self, grid: tuple[int, ...] | Callable[..., tuple[int, ...]]) -> Callable[..., Any]: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...

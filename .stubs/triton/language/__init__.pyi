@@ -2,6 +2,7 @@
 
 from typing import Any
 
-constexpr = Any
+class constexpr:
+    def __init__(self, value: object) -> None: ...
 
 def __getattr__(name: str) -> Any: ...

@@ -55,7 +55,8 @@ def run_on_gpu(
         if rows.dim() != 2 or not _lie_beside(offsets, sizes.device):
             return None
         places, flat = Places(offsets, None, offsets.shape[0] - 1), rows
-    w_ih, w_hh, bias, bias_2 = (*tensors, None, None)[:4]
+    w_ih, w_hh, *biases = tensors
+    bias, bias_2 = (*biases, None, None)[:2]
     output, h_n, c_n = layer(aligned(flat), w_ih, w_hh, bias, bias_2, places, outputs=outputs, gaps=lengths is not None)
     if output is not None and offsets is None:
         output = output.view(*rows.shape[:2], sizes.hidden)

@@ -37,7 +37,9 @@ class RaggedLSTM(DropIn):
     It computes in float32 at least; under autocast output and h_n have autocast's dtype, c_n stays float32.
     The C code (`backend` says whether it runs) gives a sentence the same bits whatever stands beside it.
     On an NVIDIA GPU with Triton, up to 128 units without a projection run in kernels of our own
-    (`towers.kernels.triton`), which do not wait for the GPU; all else goes through cuDNN, padded.
+    (`towers.kernels.triton`), which do not wait for the GPU; all else goes through cuDNN, padded. Above 64 units in
+    float32 their weights are read anew at each step; bfloat16 weights, or TF32 products where torch allows them, are
+    faster.
 
     In place of an nn.LSTM:
 

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from towers.kernels.triton.launch import covered
 
-product = torch.matmul  # of the steps; `rounding` puts the matrix units' arithmetic in its place
+# Of the steps; `rounding` puts the arithmetic of a GPU's units in their place.
+product, sigmoid, tanh = torch.matmul, torch.sigmoid, torch.tanh
 
 
 def narrow_forward(
@@ -29,8 +30,8 @@ def narrow_forward(
             h, c = h_n[direction, live], c_n[direction, live]
             before_h[place, direction], before_c[place, direction] = h, c
             i, f, g, o = _gates(direction, values[place], h, weight_ih, weight_hh, bias).chunk(4, 1)
-            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-            h = o.sigmoid() * c.tanh()
+            c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+            h = sigmoid(o) * tanh(c)
             output[place, direction], h_n[direction, live], c_n[direction, live] = h, h, c
     kept = len(values) if keep else 0
     return output[: len(values) if outputs else 0].flatten(1), before_h[:kept], before_c[:kept], h_n, c_n
@@ -101,8 +102,8 @@ def narrow_backward(
 def _gate_gradients(gates: Tensor, before: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor, Tensor]:
     """Of one step: those of the four gates' sums, and that of c before it."""
     i, f, g, o = gates.chunk(4, 1)
-    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-    end = (f * before + i * g).tanh()
+    i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+    end = tanh(f * before + i * g)
     d_c = d_c + d_h * o * (1 - end * end)
     d_i, d_f = d_c * g * i * (1 - i), d_c * before * f * (1 - f)
     return torch.cat([d_i, d_f, d_c * i * (1 - g * g), d_h * end * o * (1 - o)], 1), d_c * f

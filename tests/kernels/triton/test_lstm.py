@@ -43,7 +43,11 @@ def test_it_is_the_equations(case, device):
     compare(run(case, device), expect(case), 1e-6, 1e-5)
 
 
-HALF = {"few units": Case(6, MIXED, 8, dtype=torch.bfloat16), "many units": Case(20, MIXED, dtype=torch.bfloat16)}
+HALF = {
+    "few units": Case(6, MIXED, 8, dtype=torch.bfloat16),
+    "many units": Case(20, MIXED, dtype=torch.bfloat16),
+    "weights in shared memory": Case(40, MIXED, gaps=True, state=True, dtype=torch.bfloat16, precision=""),
+}
 
 
 @pytest.mark.parametrize("case", HALF.values(), ids=HALF.keys())
@@ -179,3 +183,21 @@ def test_no_memory_is_read_before_it_is_written(hidden, device, poisoned):
         pytest.skip("`test_cuda` poisons the GPU's own memory")
     case = Case(hidden, MIXED, gaps=True, options={"num_layers": 2, "bidirectional": True})
     compare(run(case, device), expect(case), 1e-6, 1e-5)
+
+
+def test_states_are_multiplied_as_two_parts_of_bfloat16(device):
+    """Weights of bfloat16 are exact, and two parts keep 16 bits of a state: one part would be 100 times further away."""
+    from towers.kernels.triton.lstm_wide import wide_lstm
+
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([3, 0, 5, 1], device=device)
+    gates = torch.randn(9, 160, generator=generator).to(device)
+    weight = (0.3 * torch.randn(1, 160, 40, generator=generator)).bfloat16().to(device)
+    found = []
+    for precision in ("", "ieee"):
+        leaves = [part.clone().requires_grad_() for part in (gates, weight)]
+        results = wide_lstm(*leaves, lengths.cumsum(0) - lengths, lengths, None, None, precision, True, True, False)
+        results[0].square().sum().backward()
+        found.append((results[0], results[3], leaves[0].grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=5e-5)

@@ -8,7 +8,7 @@ import torch
 from . import real_cases
 from .cases import errors, expect
 from .conftest import INTERPRETED
-from .rounding import bounds, product_tf32, product_tf32x3, simulated, tf32
+from .rounding import bounds, product_tf32, product_tf32x3, sigmoid, simulated, tanh, tf32
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="nothing of it is Triton's")
 
@@ -16,6 +16,17 @@ pytestmark = pytest.mark.skipif(INTERPRETED, reason="nothing of it is Triton's")
 def test_tf32_keeps_ten_bits():
     x = torch.tensor([1 + 2**-10, 1 + 2**-11, 1 + 2**-12, -1 - 2**-11, 3.0, 0.0])
     assert tf32(x).tolist() == [1 + 2**-10, 1 + 2**-10, 1.0, -1 - 2**-10, 3.0, 0.0]
+
+
+@pytest.mark.parametrize("signs", [(a, b) for a in (-1.0, 1.0) for b in (-1.0, 1.0)], ids=str)
+def test_gates_by_approximate_units_are_as_near_as_their_docstrings_say(signs):
+    """Both units as far off as they may be. Near 0, where tanh is x, the error is absolute: no small part of x."""
+    x = torch.cat([torch.linspace(-30, 30, 200_001), torch.linspace(-1e-3, 1e-3, 20_001), torch.tensor([-1e4, 1e4])])
+    of_sigmoid = (sigmoid(x, *signs).double() - x.double().sigmoid()).abs().max()
+    of_tanh = (tanh(x, *signs).double() - x.double().tanh()).abs().max()
+    assert of_sigmoid <= 3.2e-7
+    assert of_tanh <= 6.4e-7
+    assert (tanh(x[200_001:220_002], *signs).double() - x[200_001:220_002].double().tanh()).abs().max() > 1e-8
 
 
 def test_three_parts_are_nearly_float32():

@@ -100,9 +100,11 @@ def launch_forward(
     if gaps:
         for rows in (output, before_h, before_c):
             rows.zero_()
-    wanted = (output if outputs else None, *((before_h, before_c) if keep else (None, None)), h_n, c_n)
     places = Places(starts, lengths, len(lengths))
-    start_forward(values, weight_ih, weight_hh, bias, None, places, h_0, c_0, *wanted, directions=directions)
+    start_forward(
+        values, weight_ih, weight_hh, bias, None, places, h_0, c_0, output if outputs else None,
+        before_h if keep else None, before_c if keep else None, h_n, c_n, directions=directions,
+    )  # fmt: skip
     return output.flatten(1), before_h, before_c, h_n, c_n
 
 
@@ -262,7 +264,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor | None) -> Any:
+    def backward(ctx: Any, *upstream: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         values, weight_ih, weight_hh, bias, bias_2, *before = ctx.saved_tensors
         d_output, d_h_n, d_c_n = upstream
         if d_output is None and d_h_n is None and d_c_n is None:

@@ -1,8 +1,12 @@
 """The wide LSTM: the inputs' product is one matrix product before the steps, "rows directions*4*hidden".
 
 One program walks over a tile of sentences with weights and state in registers. Weights that are too large for that
-(STREAM > 0) come from the cache at each step, STREAM rows at a time, and the states pass through memory. Rows hold the
-gates i, f, g, o; the hidden size is padded to H with zeros, which stay zeros. `wide_lstm` is the operator that
+(STREAM > 0) come from the cache at each step, STREAM rows at a time, and the states pass through memory. So it is for
+hidden sizes above 64 in float32, whose weights have 256 kB at 128: by its instructions (`benchmarks/results/sm_90.json`)
+a step there is estimated at 5 to 6.5 microseconds, 2.5 times as fast as packed nn.LSTM at batch 32 and no faster at
+4096. TF32 products (`torch.set_float32_matmul_precision("high")`) take a fifth of the instructions, and bfloat16
+weights, which stay in shared memory (`lstm_exchanged`), a sixth. No GPU has measured this yet. Rows hold the gates
+i, f, g, o; the hidden size is padded to H with zeros, which stay zeros. `wide_lstm` is the operator that
 autograd, compile and export know.
 """
 
@@ -71,8 +75,8 @@ def wide_lstm_backward(
         return launch_backward(aligned(gates), *tensors, **upstream, precision=precision, gaps=gaps)
 
 
-ENOUGH = {"maxnreg": 168}
-"""Left to itself, the assembler takes 128 registers for the forward pass at hidden size 32, and spills two."""
+REGISTERS = {32: 168, 64: 232}
+"""At most, in the forward pass, by H: left to itself, the assembler takes 128 in some modes, and spills two."""
 
 
 def tile(hidden: int, precision: str, shared_memory: int) -> dict[str, Any]:
@@ -119,11 +123,12 @@ def launch_forward(
         for rows in (output, before_h, before_c):
             rows.zero_()
     own = None if "PRECISION" in options else lstm_exchanged
+    extra = {"maxnreg": REGISTERS[options["H"]]} if own is None and options["H"] in REGISTERS else {}
     start(
         own.forward_kernel if own else forward_kernel, (triton.cdiv(len(lengths), options["B"]), directions),
         gates, weight_hh, starts, lengths, h_0, c_0,
         output if outputs else None, *((before_h, before_c) if keep else (None, None)), h_n, c_n, len(lengths),
-        HIDDEN=hidden, **options, **(ENOUGH if options["H"] == 32 else {}),
+        HIDDEN=hidden, **options, **extra,
     )  # fmt: skip
     return output.flatten(1), before_h, before_c, h_n, c_n
 

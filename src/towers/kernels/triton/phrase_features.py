@@ -246,7 +246,7 @@ class _Features(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_features: Tensor) -> Any:
+    def backward(ctx: Any, d_features: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         values, weight, bias, lengths, winners = ctx.saved_tensors
         given = (values, None, weight, bias, None, winners, d_features.contiguous(), ctx.precision)
         vectors = ctx.needs_input_grad[0]
