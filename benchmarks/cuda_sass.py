@@ -274,8 +274,8 @@ def table(rows: list[dict[str, object]]) -> Table:
     result = Table(
         title=f"compute capability 9.0, triton {triton.__version__}: a step of one warp", box=box.SIMPLE_HEAD
     )
-    for heading in ("kernel", *list(rows[0])[2:]):
-        result.add_column(heading, justify="left" if heading == "kernel" else "right")
+    for heading in ("kernel", "tile", "warps", "regs", "spilled", "shared", "instr", "mufu", "mma", "barriers"):
+        result.add_column(heading, justify="left" if heading == "kernel" else "right", no_wrap=True)
     for case, kernel, *counts in (row.values() for row in rows):
         result.add_row(f"{case}: {kernel}", *map(str, counts))
     return result
