@@ -5,7 +5,8 @@ block where the hidden size is large. Both LSTM kernels find a sentence by its s
 jagged batches look the same to them.
 
 - `support` says which GPUs, sizes and dtypes the kernels support.
-- `fused_lstm` runs all layers of an LSTM: `lstm_narrow` for small sizes, `lstm_wide` for the others.
+- `fused_lstm` runs all layers of an LSTM: `lstm_narrow` for small sizes, `lstm_wide` for the others, and of these
+  `lstm_exchanged` takes the steps where weights are bfloat16 and hidden sizes 33 to 128.
 - `phrase_features` computes a tower's convolution and pool in one pass.
 - `best_items` finds the best items of each query, for `towers.search`.
 """

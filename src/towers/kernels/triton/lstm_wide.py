@@ -6,9 +6,9 @@ hidden sizes above 64 in float32, whose weights have 256 kB at 128: from its ins
 6.5 microseconds there, 2.5 times as fast as packed nn.LSTM at batch 32 and no faster at 4096. TF32 products
 (`torch.set_float32_matmul_precision("high")`) take a fifth of the instructions, and bfloat16 weights, which stay in
 shared memory (`lstm_exchanged`), a sixth; see `benchmarks/results/sm_90.json`. No GPU has measured this yet.
-Rows hold the gates
-i, f, g, o; the hidden size is padded to H with zeros, which stay zeros. `wide_lstm` is the operator that
-autograd, compile and export know.
+
+Rows hold the gates i, f, g, o; the hidden size is padded to H with zeros, which stay zeros. `wide_lstm` is the operator
+that autograd, compile and export know.
 """
 
 from typing import Any, cast, no_type_check
