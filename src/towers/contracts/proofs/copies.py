@@ -1,10 +1,12 @@
 """A module without its data: the same tree, hooks and attributes, in which every tensor is fake and lies on meta."""
 
 import copy
+import gc
 import inspect
-from types import MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
@@ -48,17 +50,25 @@ class Emptied:
         self.module, self.fake = module, fake
         tensors = [*module.parameters(), *module.buffers()]
         self.memo: dict[int, Any] = {id(tensor): faked(tensor, fake) for tensor in tensors}
+        self.generators: list[torch.Generator] = []
+        """Generators of random numbers: where there are any, their state is a tensor that must not be a fake one."""
 
-    def copy(self) -> nn.Module:
-        """A copy that has not run yet.
+    def copy(self, memo: dict[int, Any] | None = None) -> nn.Module:
+        """A copy that has not run yet. `memo`: gets what was copied, by the id of what it is a copy of.
 
         Raises:
             ValueError: something in the module cannot be copied.
         """
+        memo = {} if memo is None else memo
         try:
             with _Emptied(self.fake):
-                twin = copy.deepcopy(self.module, dict(self.memo))
+                memo |= self.memo | {id(each): each.clone_state() for each in self.generators}
+                twin = copy.deepcopy(self.module, memo)
         except Exception as error:
+            if not self.generators and (found := _generators(self.module)):
+                self.generators = found
+                memo.clear()
+                return self.copy(memo)
             kind = type(self.module).__name__
             raise ValueError(f"{kind}: verify runs a copy, and this module cannot be copied: {error}") from error
         _keep_hooks(self.module, twin)
@@ -68,6 +78,17 @@ class Emptied:
             if isinstance(part, nn.RNNBase):
                 part.get_expected_hidden_size = MethodType(expected_hidden_size, part)
         return twin
+
+
+def _generators(module: nn.Module) -> list[torch.Generator]:
+    """The generators of random numbers in what a copy of a module copies."""
+    seen, waiting = dict[int, Any](), [cast(Any, module)]
+    while waiting:
+        value = waiting.pop()
+        if id(value) not in seen and not isinstance(value, (Tensor, type, FunctionType, ModuleType)):
+            seen[id(value)] = value
+            waiting += gc.get_referents(value)
+    return [value for value in seen.values() if isinstance(value, torch.Generator)]
 
 
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")

@@ -2,14 +2,14 @@
 
 import dis
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
 from torch import nn
 
-from towers.contracts.proofs.outside import foreign
+from towers.contracts.proofs.reached import codes, foreign
 
 _OF_TENSORS = {"requires_grad", "is_leaf", "grad_fn", "is_autocast_enabled", "get_default_dtype"}
 _BUILTINS = {"type", "hash", "id", "str", "repr", "open", "input"}
@@ -46,19 +46,11 @@ def _read_by(kind: type[nn.Module]) -> tuple[str, ...]:
         if not foreign(function.__module__) or _package(function) != _package(kind):
             continue
         seen.add(function.__code__)
-        for code in _codes(function.__code__):
+        for code in codes(function.__code__):
             names, used = _names(code, function.__globals__, kind)
             found |= dict.fromkeys(names)
             waiting += map(inspect.unwrap, used)
     return tuple(found)
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    """The code of a function and of those that are defined in it."""
-    yield code
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _codes(inner)
 
 
 def _names(code: CodeType, known: dict[str, Any], kind: type) -> tuple[list[str], list[Any]]:

@@ -1,80 +1,148 @@
-"""Caches outside of a module's copy: fake tensors in globals, class attributes and lru_caches are taken out again."""
+"""What lies outside of a module's copy is after all runs as it was before: globals, closures, classes, caches.
 
-import sys
-from collections.abc import Iterator
-from functools import lru_cache
-from types import FunctionType, ModuleType
+Before the first run everything is kept that the module's code can write to (`reached` finds it) and that the copy
+does not have for itself. After each run on symbols, and in the end, what differs is put back in place: a global, an
+attribute, a closure's variable; the items of a list, dict, set or deque; the numbers of a tensor or an array; the state
+of a generator of random numbers; the results that functools.cache keeps. An lru_cache is emptied.
+
+Other threads may use the same things. Only what differs is written, and of a dict only the keys that do, unless their
+order has changed, so that they find their entries at all times. A global is put back only if code that the module
+reaches binds it. What they add to a list, a dict or the like while verify runs is lost where the module's code can
+reach it too, as nothing tells who has added it; and they see what the runs write until it is put back.
+"""
+
+import gc
+from collections.abc import Iterable, Set
+from functools import partial
+from operator import eq
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.modules import module as every_module
+from torch.overrides import _get_current_function_mode_stack  # pyright: ignore
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack  # pyright: ignore
 
-_CACHE = type(lru_cache(len))
-_KEEPS = (FunctionType, _CACHE)
+from towers.contracts.proofs.kinds_of_state import Way, cannot, same_bytes, version, ways, with_article, write_items
+from towers.contracts.proofs.reached import CACHED, kind_of, reach, results
 
-Space = type | ModuleType
-"""A class or a Python module: its attributes outlive a call."""
+MOST_BYTES = 2**28
+"""The most bytes of tensors that are kept; a change of others is named."""
 
 
 class Outside:
-    """The classes and the Python modules that a module's code comes from, as they were before any run."""
+    """What a copy of a module can write to beside itself, as it was before any run.
 
-    def __init__(self, module: nn.Module) -> None:
-        self.before = {space: dict(vars(space)) for space in _spaces(module)}
-        self.held = {id(value): _entries(value) for names in self.before.values() for value in names.values()}
-        self.cached = {id(value): _size(value) for names in self.before.values() for value in names.values()}
+    `own`: the ids of what was copied, which needs no care. `others`: further values that runs are given.
+    """
 
-    def put_back(self) -> None:
-        """Take out every fake tensor and every size that is a symbol."""
-        for space, before in self.before.items():
-            for name, value in list(vars(space).items()):
-                if _symbolic(value):
-                    setattr(space, name, before[name]) if name in before else delattr(space, name)
-                elif isinstance(value, (dict, list)):
-                    self._put_back_entries(cast(Any, value))
-                elif _size(value) > self.cached.get(id(value), 0):
-                    value.cache_clear()
+    def __init__(self, twin: Any, own: Set[int], others: Iterable[Any] = ()) -> None:
+        found, self.cut = reach([twin, *others, *_of_every_call()])
+        self.kept: list[_Kept | _Results] = []
+        self.bytes: dict[int, int] = {}
+        """The memory that is kept: its size by its address."""
+        self.lost: dict[str, None] = {}
+        """What could not be put back: "LOG (a file)"."""
+        with torch._C.DisableTorchFunction():
+            for name, value in found:
+                if id(value) not in own:
+                    try:
+                        self._keep(name, value)
+                    except Exception:  # some objects have code of their own wherever one looks at them
+                        self.cut = True
 
-    def _put_back_entries(self, value: dict[Any, Any] | list[Any]) -> None:
-        held = self.held.get(id(value))
-        if held is None or not any(_symbolic(item) for item in _items(value)):
+    def put_back(self, *, last: bool = True) -> None:
+        """Bring everything to what it was. `last`: also what takes long to compare, and cached results."""
+        with torch._C.DisableTorchFunction():
+            for each in self.kept:
+                if (last or not each.slow) and not each.put_back(last):
+                    self.lost[each.text] = None
+
+    def assumptions(self) -> tuple[str, ...]:
+        """One text on what could not be put back; none if all was."""
+        texts = ", ".join([*self.lost, *(["what more it reaches than is looked at"] if self.cut else [])])
+        return (f"what the code changes outside of the module is put back, but for {texts}",) if texts else ()
+
+    def _keep(self, name: str, value: Any) -> None:
+        kind = kind_of(value)
+        if issubclass(kind, CACHED):
+            self.kept.append(_Results(f"{name} (an lru_cache, now empty)", value))
+        if issubclass(kind, Tensor):
+            self._keep_numbers(f"{name} (a tensor of {value.numel()} numbers)", value)
+        self.kept += [_Kept(f"{name} ({with_article(kind)})", way) for way in ways(value)]
+
+    def _keep_numbers(self, text: str, tensor: Tensor) -> None:
+        """The numbers of a tensor, as those of all that share its memory."""
+        if tensor.is_meta:
             return
-        value.clear()
-        value.update(held) if isinstance(value, dict) else value.extend(held)
+        way = Way(partial(version, tensor), eq, cannot, slow=True)
+        try:
+            storage = tensor.untyped_storage()
+            at, size = storage.data_ptr(), storage.nbytes()
+        except (NotImplementedError, RuntimeError):  # sparse and other tensors that have no memory of their own
+            self.kept.append(_Kept(text, way))
+            return
+        if at not in self.bytes and sum(self.bytes.values()) + size <= MOST_BYTES:
+            self.bytes[at] = size
+            way = Way(storage.clone, same_bytes, storage.copy_, slow=True)
+        elif at in self.bytes:
+            return
+        self.kept.append(_Kept(text, way))
 
 
-def _spaces(module: nn.Module) -> list[Space]:
-    """The classes of all parts, the files that define them, and those of the functions that these use."""
-    kinds = {kind for part in module.modules() for kind in type(part).__mro__ if foreign(kind.__module__)}
-    files = {kind.__module__ for kind in kinds}
-    for file in list(files):
-        used = vars(sys.modules[file]).values() if file in sys.modules else ()
-        functions = [vars(value).get("__wrapped__", value) for value in used if isinstance(value, _KEEPS)]
-        files |= {each.__module__ for each in functions if isinstance(each, FunctionType) and foreign(each.__module__)}
-    return [*kinds, *(sys.modules[file] for file in files if file in sys.modules)]
+class _Kept:
+    """One thing, as it was."""
 
+    def __init__(self, text: str, way: Way) -> None:
+        self.text, self.way, self.slow, self.before = text, way, way.slow, way.read()
 
-def foreign(file: str) -> bool:
-    """Whether code is neither torch's nor Python's own nor the prover's."""
-    package = file.partition(".")[0]
-    return package not in ("torch", *sys.stdlib_module_names) and not file.startswith("towers.contracts")
-
-
-def _symbolic(value: Any, deep: bool = True) -> bool:
-    if isinstance(value, (FakeTensor, torch.SymInt)):
+    def put_back(self, last: bool) -> bool:
+        """Write what was there if something else is now; whether it is there."""
+        try:
+            if not self.way.same(self.way.read(), self.before):
+                self.way.write(self.before)
+        except Exception:  # it cannot be written, or its own code fails
+            return False
         return True
-    return deep and isinstance(value, tuple) and any(_symbolic(item, deep=False) for item in cast(Any, value))
 
 
-def _entries(value: Any) -> Any:
-    return type(value)(value) if type(value) in (dict, list) else None
+class _Results:
+    """The results that a function keeps."""
+
+    slow = False
+
+    def __init__(self, text: str, function: Any) -> None:
+        self.text, self.function = text, function
+        self.before = function.cache_info()
+        self.inside = results(function) if function.cache_parameters()["maxsize"] is None else None
+        self.copy = dict(self.inside or {})
+
+    def put_back(self, last: bool) -> bool:
+        """Take new ones out, if they are symbols or this is the last time; whether no others were lost by that."""
+        if self.function.cache_info().misses == self.before.misses or not (last or self._symbolic()):
+            return True
+        if self.inside is not None:
+            write_items(self.inside, self.copy)
+            return True
+        lost = self.before.currsize > 0
+        self.function.cache_clear()
+        self.before = self.function.cache_info()
+        return not lost
+
+    def _symbolic(self) -> bool:
+        held = self.function if self.inside is None else self.inside
+        return any(map(_symbolic, gc.get_referents(held)))
 
 
-def _items(value: dict[Any, Any] | list[Any]) -> Iterator[Any]:
-    return iter(value.values()) if isinstance(value, dict) else iter(value)
+def _symbolic(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return any(map(_symbolic, cast(Iterable[Any], value)))
+    return isinstance(value, (FakeTensor, torch.SymInt))
 
 
-def _size(value: Any) -> int:
-    """The number of results that an lru_cache keeps; 0 of what is none."""
-    return value.cache_info().currsize if isinstance(value, _CACHE) else 0
+def _of_every_call() -> list[Any]:
+    """The hooks of all modules, and the modes that are on."""
+    hooks = [value for name, value in vars(every_module).items() if name.startswith("_global_") and "hooks" in name]
+    held = [each for some in hooks if isinstance(some, dict) for each in cast(dict[Any, Any], some).values()]
+    return [*held, *_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]

@@ -3,7 +3,7 @@
 import inspect
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, islice, product
 from math import prod
@@ -52,8 +52,15 @@ class Reality:
 class RealityCheck:
     """Tries the claims of all cases of one module."""
 
-    def __init__(self, module: nn.Module, given: Given, seconds: float, search_until: float) -> None:
-        self.trials = Trials(module, given)
+    def __init__(
+        self,
+        module: nn.Module,
+        given: Given,
+        seconds: float,
+        search_until: float,
+        put_back: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.trials = Trials(module, given, put_back)
         self.reality = Reality()
         self.numbers = _numbers_in(module)
         self.tables = {1 + part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)}

@@ -19,8 +19,8 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from towers.contracts.proofs.divide import by_remainder, divide
 from towers.contracts.proofs.float_sizes import whole
 from towers.contracts.proofs.implied import always
-from towers.contracts.proofs.outside import foreign
 from towers.contracts.proofs.ranges import PRIMES, Span, Spans
+from towers.contracts.proofs.reached import foreign
 from towers.contracts.proofs.relations import Relations, implied, some_sizes
 from towers.contracts.proofs.remainders import reduced, with_constants
 from towers.contracts.proofs.symbolic_size import SymbolicSize, spelled

@@ -60,10 +60,10 @@ class Trial:
 
 
 class Trials:
-    """Runs one module's copy, the same for all sizes."""
+    """Runs one module's copy, the same for all sizes. `put_back`: undoes what runs left outside of the copy."""
 
-    def __init__(self, module: nn.Module, given: Given) -> None:
-        self.module, self.given = module, given
+    def __init__(self, module: nn.Module, given: Given, put_back: Callable[[], None] = lambda: None) -> None:
+        self.module, self.given, self.put_back = module, given, put_back
         self.twin: nn.Module | None = None
         self.table = _smallest_table(module)
         self.converted: dict[torch.dtype, nn.Module] = {}
@@ -139,6 +139,7 @@ class Trials:
         if not self.kept and self.repeated >= REPEATED:
             return error
         self.repeated += 1
+        self.put_back()
         fresh = real_copy(self.module)
         self.converted.clear()
         again = self.call(fresh, case, sizes, kind, dtype)

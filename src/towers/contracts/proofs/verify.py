@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -53,8 +53,12 @@ def verify(
 
     What is proven is that shapes and dtypes fit. Before that is said, copies of the module run on the CPU with real
     tensors of many sizes and values of several kinds: a failure there is a failure of the module. An argument that is
-    no tensor has its default, the module the mode that it is in, and `*name` stands for 0, 1 and 2 axes. Nothing of
-    the module itself is touched, and random state, default dtype, grad and autocast modes are put back.
+    no tensor has its default, the module the mode that it is in, and `*name` stands for 0, 1 and 2 axes.
+
+    Nothing of the module itself is touched. Random state, default dtype, grad and autocast modes are put back, and so
+    is what hooks and functions of yours write elsewhere: globals, closures, class attributes, default arguments,
+    lists, dicts, tensors and generators, the results that functools.cache keeps. `assumptions` names what cannot be
+    put back, such as a file that was written. What other threads write to the same lists and dicts meanwhile is lost.
 
     Args:
         module: any module whose `forward` has a contract, by `@contract`, `attach` or bare annotations.
@@ -80,10 +84,13 @@ def verify(
     end, seconds = start + seconds, seconds * WITHIN
     check_seconds = max(min(SECONDS, seconds / 4), SHARE * seconds)
     with nullcontext() if limited() else _one_at_a_time, as_if_nothing_ran():
-        prover = _prover_within(module, several(where, "verify: where"), args, kwargs, start + seconds)
-        coverages = prover.cover_all(prover.until - check_seconds, PATIENCE * seconds)
-        findings, reality = _settled(prover, coverages, values or {}, check_seconds, end)
-        prover.outside.put_back()
+        conditions = several(where, "verify: where")
+        prover = _prover_within(module, conditions, args, kwargs, values or {}, start + seconds)
+        try:
+            coverages = prover.cover_all(prover.until - check_seconds, PATIENCE * seconds)
+            findings, reality = _settled(prover, coverages, values or {}, check_seconds, end)
+        finally:
+            prover.outside.put_back()
         without_half_truths(findings)
     worst = min(findings, key=lambda finding: WORST_FIRST.index(finding.verdict))
     assert worst.outcome is not None
@@ -99,7 +106,7 @@ def verify(
         _trace(module, worst.outcome),
         sum(coverage.runs for coverage in coverages),
         time.perf_counter() - start,
-        (*assumptions(prover.subject), *_texts_read(coverages)),
+        (*assumptions(prover.subject), *_texts_read(coverages), *_left_outside(prover)),
         reality.tried,
         reality.untried,
         tuple(reality.remarks),
@@ -117,10 +124,15 @@ _one_at_a_time = threading.RLock()
 
 
 def _prover_within(
-    module: nn.Module, where: Sequence[str], args: Sequence[Any], kwargs: dict[str, Any], until: float
+    module: nn.Module,
+    where: Sequence[str],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    values: Given,
+    until: float,
 ) -> "_Prover":
     try:
-        return within(until - time.perf_counter(), lambda: _Prover(module, where, args, kwargs, until))
+        return within(until - time.perf_counter(), lambda: _Prover(module, where, args, kwargs, until, values.values()))
     except OutOfTime:
         kind = type(module).__name__
         raise ValueError(f"{kind}: verify runs a copy, and copying took longer than the time limit") from None
@@ -138,7 +150,7 @@ def _settled(
     def work() -> None:
         nonlocal settled
         findings.extend(map(judged, coverages))
-        checks.append(RealityCheck(prover.subject.instance, values, seconds, prover.until))
+        checks.append(RealityCheck(prover.subject.instance, values, seconds, prover.until, prover.outside.put_back))
         for at, (coverage, finding) in enumerate(zip(coverages, findings, strict=True)):
             main = at in (usual[0], usual[-1])
             settle(checks[0], prover, coverage, finding, few=not main, share=1 / (len(findings) - at))
@@ -147,7 +159,8 @@ def _settled(
     try:
         within(end - time.perf_counter(), work)
         return findings, checks[0].close()
-    except OutOfTime:
+    except OutOfTime as error:
+        prover.abandoned |= isinstance(error, Abandoned)
         judgements = [replace(finding) for finding in findings]  # whatever has not ended may still change its own
         judgements += [unjudged(coverage) for coverage in coverages[len(judgements) :]]
         if not checks:
@@ -180,10 +193,13 @@ def trace(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwar
           (3, 4, 32) -> (3, 4, 32)
     """
     prover = _Prover(module, several(where, "trace: where"), args, kwargs)
-    case = prover.subject.cases()[0]
-    outcome = prover.run(case, {name: span.part(2, None) or span for name, span in case.spans().items()})
-    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-    return _trace(module, outcome, prover.numbers(case) if tensors else None)
+    try:
+        case = prover.subject.cases()[0]
+        outcome = prover.run(case, {name: span.part(2, None) or span for name, span in case.spans().items()})
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+        return _trace(module, outcome, prover.numbers(case) if tensors else None)
+    finally:
+        prover.outside.put_back()
 
 
 class _Prover:
@@ -196,14 +212,17 @@ class _Prover:
         args: Sequence[Any],
         kwargs: dict[str, Any],
         until: float = float("inf"),
+        others: Iterable[Any] = (),
     ) -> None:
         self.until, self.abandoned = until, False
         """When the time limit passes, as time.perf_counter counts; whether a run is left that could not be ended."""
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.fake.cache_enabled = False  # no two runs have the same symbols
         self.emptied = Emptied(module, self.fake)
-        self.outside = Outside(module)
-        signature = own_signature(self.emptied.copy())
+        copied: dict[int, Any] = {}
+        twin = self.emptied.copy(copied)
+        self.outside = Outside(twin, set(map(id, copied.values())), [*args, *kwargs.values(), *others])
+        signature = own_signature(twin)
         if signature is None:
             kind = type(module).__name__
             raise ValueError(
@@ -219,7 +238,7 @@ class _Prover:
         try:
             return run(self.emptied, self.fake, case, spans, relations, earlier)
         finally:
-            self.outside.put_back()
+            self.outside.put_back(last=False)
 
     def cover_all(self, until: float, patience: float) -> list[Coverage]:
         """All runs of all cases, until the time limit; `patience`: how long a case goes on once a failure is known."""
@@ -321,6 +340,12 @@ def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
             texts.append(f"{name} is {' or '.join(map(repr, values))}")
     texts.append("the module is in training mode" if subject.instance.training else "the module is in eval mode")
     return (*texts, *read_beside(subject.instance))
+
+
+def _left_outside(prover: "_Prover") -> tuple[str, ...]:
+    """What is not as it was before, outside of the module."""
+    running = "a run that could not be ended goes on, and what it writes outside of the module is not put back"
+    return (*prover.outside.assumptions(), *([running] if prover.abandoned else []))
 
 
 def _texts_read(coverages: Sequence[Coverage]) -> tuple[str, ...]:
