@@ -239,6 +239,8 @@ class WordVectors:
 
     def _row(self, word: str) -> int:
         """The row of the first form of a word that has a vector; `_known` if none has."""
+        if (row := self._rows.get(word, self._known)) < self._known:
+            return row
         # A row beyond is that of another missing word: the result must not depend on earlier look-ups.
         rows = (self._rows.get(form, self._known) for form in forms(word))
         return next((row for row in rows if row < self._known), self._known)
