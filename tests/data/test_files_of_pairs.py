@@ -254,6 +254,7 @@ CASES = [
     ('label --', 'p.tsv', H + "a dog\ta cat\t--\n", "p.tsv, line 2: label is '--', which is no number; labels go from 0 to 1"),
     ('label N/A', 'p.tsv', H + "a dog\ta cat\tN/A\n", "p.tsv, line 2: label is 'N/A', which is no number; labels go from 0 to 1. If it marks a missing label, leave such rows out (--skip-bad does, of fit and evaluate)"),
     ('labels -1 among classes', 'p.tsv', H+R+"a dog\ta cat\t-1\n"+"a dog\ta cat\t0\n", 'p.tsv, line 3: label is -1; the label range is 0 to 1. -1 usually marks a missing label (1 row has it): leave such rows out (--skip-bad does, of fit and evaluate)'),
+    ('labels 0 1 2', 'p.tsv', H+R+"a dog\ta cat\t2\n"+"a dog\ta cat\t0\n", 'p.tsv, line 3: label is 2; the label range is 0 to 1. If its labels are meant to go from 0 to 2, say --label-range 0 2, or label_range=(0, 2) in Python; if they are numbers of classes, --preset entailment, or classes=True'),
     ('labels 1 to 5', 'p.tsv', H+"a dog\ta cat\t5\n"+"a dog\ta cat\t1\n", 'p.tsv, line 2: label is 5; the label range is 0 to 1. If its labels are meant to go from 1 to 5, say --label-range 1 5, or label_range=(1, 5) in Python'),
     ('labels -1 and 1', 'p.tsv', H+R+"a dog\ta cat\t-1\n", 'p.tsv, line 3: label is -1; the label range is 0 to 1. -1 usually marks a missing label (1 row has it): leave such rows out'),
     # sentences

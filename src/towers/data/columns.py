@@ -236,4 +236,7 @@ def _range_hint(numbers: Sequence[float], least: float, most: float) -> str:
     if low == high:
         return "Say what its labels mean with --label-range LOW HIGH, or label_range=(LOW, HIGH) in Python"
     option = f"--label-range {low} {high}, or label_range=({low}, {high}) in Python"
-    return f"If its labels are meant to go from {low} to {high}, say {option}"
+    said = f"If its labels are meant to go from {low} to {high}, say {option}"
+    if len(different := set(numbers)) > 2 and different == set(range(len(different))):
+        said += "; if they are numbers of classes, --preset entailment, or classes=True"
+    return said
