@@ -362,7 +362,7 @@ def test_pytest(package, how, forks: Forks):
     assert "towers_install" not in ran.stdout
 
 
-@pytest.mark.parametrize("processes", ["0", "2"])
+@pytest.mark.parametrize("processes", ["0", "1"])
 def test_pytest_names_what_was_never_imported(package, processes, forks: Forks):
     root = package.parent
     (root / "test_it.py").write_text("def test_one():\n    import strangers\ndef test_two(): pass\n")
