@@ -72,6 +72,34 @@ def test_score_of_one_pair_and_of_many(folder: Path) -> None:
     assert model.score([]).shape == (0,)
 
 
+@pytest.mark.parametrize("set_by", ["training", "autocast", "default device"])
+def test_answers_do_not_depend_on_what_the_caller_has_set(set_by: str, tmp_path: Path) -> None:
+    tower = Tower(vector_width=7, hidden=4, bidirectional=True)
+    network = TwoTowers(tower, tower, features=("absolute difference", "product"), outputs=5, dropout=0.5)
+    model = Model(network, WordVectors(WORDS, torch.randn(len(WORDS), 7)))
+
+    def answers() -> list[Any]:
+        many = model.score(LEFT[:3], RIGHT, tensor=True), model.encode(LEFT), model.similarity(LEFT, RIGHT)
+        return [model.score(LEFT[0], RIGHT[1]), *many, *model.most_similar(LEFT[0], RIGHT, k=2)]
+
+    before = answers()
+    try:
+        if set_by == "training":
+            model.network.train()
+            found = answers()
+            assert all(module.training for module in model.network.modules()), "it is so again afterwards"
+        elif set_by == "autocast":
+            with torch.autocast("cpu", torch.bfloat16):
+                found = answers()
+        else:
+            torch.set_default_device("meta")
+            found = answers()
+    finally:
+        torch.set_default_device("cpu")
+    for one, other in zip(found, before, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
 def test_scores_do_not_depend_on_where_logits_lie(folder: Path) -> None:
     """Those of merged shards are a part of a wider tensor; a block of queries ends where another one goes on."""
     model, logits = towers.load(folder), 3 * torch.randn(64, 8)

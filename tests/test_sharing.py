@@ -406,13 +406,16 @@ def test_only_the_two_files_of_a_model_are_fetched(model, run, hub, quick):
 
 
 @if_installed
-def test_what_is_not_on_the_hub_is_one_line(model, hub, quick):
+def test_what_is_not_on_the_hub_is_one_line(model, hub, quick, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"me/absent: 404 .*Repository Not Found") as raised:
         TwoTowers.from_pretrained("me/absent")
     assert "\n" not in str(raised.value)
     model.push_to_hub("me/pairs")
     with pytest.raises(FileNotFoundError, match=r"me/pairs: 404 .*Revision Not Found"):
         TwoTowers.from_pretrained("me/pairs", revision="v2")
+    model.save(tmp_path / "here")
+    with pytest.raises(ValueError, match=r"revision \('v2'\) is of a model on the hub; .*here is a folder"):
+        TwoTowers.from_pretrained(tmp_path / "here", revision="v2")
     hub.repositories["me/pairs"].commit("main", {"config.json": b"{}"}, "broken")
     with pytest.raises(ValueError, match="is no config of a saved model"):
         TwoTowers.from_pretrained("me/pairs")

@@ -103,6 +103,10 @@ class Model(Evaluated):
     word; `coverage` counts the words that had no vector. Long work shows a progress bar on a terminal; `progress=`
     True or False decides otherwise.
 
+    Answers do not depend on torch.autocast, torch's default device, or whether `network` is in training. A process that
+    forks (a server with `--preload`) calls no method before: torch's threads do not come along, and a child would wait
+    for them for ever, as in every program with torch (pytorch#49555).
+
     Args:
         network: the towers; a copy is used.
         vectors: the vectors of words.
@@ -343,7 +347,7 @@ class Model(Evaluated):
         """
         output = self.output_of(class_name)
         lefts, rights = Distinct.of(self._states(left, "left")), Distinct.of(self._states(right, "right"))
-        scores, first = torch.empty(len(lefts.which), len(rights.which)), 0
+        scores, first = torch.empty(len(lefts.which), len(rights.which), device="cpu"), 0
         for ranked in every_pair(self.network, self.objective, lefts, rights, output):
             lefts.fill(scores, first, self.scores_of(ranked))
             first += len(ranked)
@@ -391,7 +395,8 @@ class Model(Evaluated):
         queries = Distinct.of(self._states([query] if isinstance(query, str) else query, "left"))
         items = Distinct.of(self._states(sentences, "right"))
         k = min(k, len(items.which))
-        scores, places = [torch.empty(0, k)], [torch.empty(0, k, dtype=torch.int64)]
+        scores = [torch.empty(0, k, device="cpu")]
+        places = [torch.empty(0, k, dtype=torch.int64, device="cpu")]
         for ranked in every_pair(self.network, self.objective, queries, items, output):
             order = ranked.argsort(dim=1, descending=True, stable=True)[:, :k]  # logits differ where scores are equal
             scores.append(self.scores_of(ranked.gather(1, order)))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from towers.model import TwoTowers
 from towers.training.objectives import Objective, log_odds
+from towers.training.prediction import answering
 
 BLOCK = 1 << 22
 """Features of pairs that are held at a time."""
@@ -29,10 +30,13 @@ class Distinct(NamedTuple):
         """The distinct states; 0 and -0 are the same."""
         number: dict[bytes, int] = {}
         rows = (states.float() + 0.0).cpu().numpy()
-        which = torch.tensor([number.setdefault(row.tobytes(), len(number)) for row in rows], dtype=torch.int64)
+        which = torch.tensor(
+            [number.setdefault(row.tobytes(), len(number)) for row in rows], dtype=torch.int64, device="cpu"
+        )
         if len(number) == len(states):
             return cls(states, which)
-        first = torch.full((len(number),), len(states)).scatter_reduce(0, which, torch.arange(len(states)), "amin")
+        first = which.new_full((len(number),), len(states))
+        first = first.scatter_reduce(0, which, torch.arange(len(states), device="cpu"), "amin")
         return cls(states[first.to(states.device)], which)
 
     def fill(self, result: Tensor, first: int, found: Tensor) -> None:
@@ -65,10 +69,11 @@ def every_pair(
     """
     size = max(1, BLOCK // max(network.pair_features.width, network.dense.out_features))
     rows = max(1, size // max(1, len(right.which)))
-    with torch.inference_mode():
-        for some in left.states.split(rows) if len(left.states) else ():
+    for some in left.states.split(rows) if len(left.states) else ():
+        with torch.inference_mode(), answering(network, some.device.type):
             blocks = [_ranked(network, objective, some, others, output) for others in right.states.split(size)]
-            yield right.spread(torch.cat(blocks, 1), 1)
+            found = right.spread(torch.cat(blocks, 1), 1)
+        yield found
 
 
 def _ranked(network: TwoTowers, objective: Objective, lefts: Tensor, rights: Tensor, output: int | None) -> Tensor:

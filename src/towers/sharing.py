@@ -219,12 +219,17 @@ class Shareable(nn.Module):
             ImportError: safetensors is not installed, or huggingface_hub and this is no folder.
             FileNotFoundError: there is no such folder and no such model or revision on the hub, or it was never
                 downloaded and cannot be now; or a file is missing in it.
-            ValueError: a file is damaged or of a newer format, has an unknown entry, or the weights do not fit.
+            ValueError: a file is damaged or of a newer format, has an unknown entry, or the weights do not fit; there
+                is a `revision` and this is a folder.
             OSError: the hub refuses.
         """
         _refuse_unknown("from_pretrained", model_kwargs)
         name = str(pretrained_model_name_or_path)
         if name and Path(name).is_dir():
+            if revision is not None:
+                raise ValueError(
+                    f"revision ({revision!r}) is of a model on the hub; {name} is a folder, which has none"
+                )
             return cls.load(name, device=device)
         if not REPO_ID.fullmatch(name):
             problem = "no folder, and no name of a model on the hub, such as owner/name"

@@ -283,6 +283,8 @@ def check_program(module, model):
     for name in batch.keys() & {"left_lengths", "right_lengths"}:
         with pytest.raises(RuntimeError, match=f"{name}: a length is below"):
             module(**batch | {name: torch.tensor([4, 0])})
+        with pytest.raises(RuntimeError, match="dtype"):
+            module(**batch | {name: torch.tensor([2.9, 4.0])})
 
 
 def check_torch_ids(model, format, **options):
@@ -399,6 +401,15 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(tmp_path):
         export(TwoTowers(), tmp_path / "folder.onnx")
     (tmp_path / "folder.onnx").rmdir()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_comparison_draws_what_the_file_takes_whatever_torchs_default_dtype_is(tmp_path):
+    model = shared()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert export(model, tmp_path / "a.onnx").largest_difference < 1e-5
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):

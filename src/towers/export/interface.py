@@ -241,7 +241,7 @@ class TowersInterface(Interface):
         for side, tower in self.sides():
             size = tower.words or tower.kernel_words + words
             if table is None:
-                batch[side] = torch.randn(sentences, size, tower.vector_width, generator=generator)
+                batch[side] = torch.randn(sentences, size, tower.vector_width, generator=generator, dtype=torch.float32)
             else:
                 batch[side] = torch.randint(len(table), (sentences, size), generator=generator)
             if tower.words is None:
@@ -254,7 +254,7 @@ class TowersInterface(Interface):
 
     def _drawn_table(self, generator: torch.Generator) -> Tensor | None:
         if self.place == "outside":
-            return torch.randn(50, self.model.left.vector_width, generator=generator)
+            return torch.randn(50, self.model.left.vector_width, generator=generator, dtype=torch.float32)
         return self.table
 
     def expected(self, batch: Batch) -> tuple[Tensor, ...]:

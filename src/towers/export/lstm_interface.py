@@ -59,7 +59,7 @@ class LSTMInterface(Interface):
         batch: Batch = {}
         for entry in self.inputs():
             shape = [size if isinstance(size, int) else sizes[size] for size in entry.axes]
-            batch[entry.name] = torch.randn(shape, generator=generator)
+            batch[entry.name] = torch.randn(shape, generator=generator, dtype=torch.float32)
         return batch | {"lengths": torch.randint(words + 1, (sentences,), generator=generator)}
 
     def expected(self, batch: Batch) -> tuple[Tensor, ...]:

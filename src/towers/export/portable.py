@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from towers.ensemble import Ensemble
-from towers.export.portable_lstm import Padded, assert_in_file
+from towers.export.portable_lstm import Padded, assert_in_file, assert_int64_in_file
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.padded_tower import padded_states
 from towers.model import Tower, TwoTowers
@@ -54,6 +54,7 @@ class Pairs(nn.Module):
 
     def _check_lengths(self, side: str, sentences: Tensor, lengths: Tensor | None) -> None:
         if lengths is not None:
+            assert_int64_in_file(lengths)
             fitting = (lengths >= self.lowest[side]) & (lengths <= sentences.shape[1])
             demand = f"a length is below {self.lowest[side]}, or above the number of words"
             assert_in_file(fitting.all(), f"{side}_lengths: {demand}")

@@ -21,6 +21,11 @@ def assert_in_file(condition: Tensor, message: str) -> None:
     _torch._assert_async(condition, message)
 
 
+def assert_int64_in_file(lengths: Tensor) -> None:
+    """An assert of the exported program that lengths are whole numbers: of 2.9 words it would give a number."""
+    _torch._assert_tensor_metadata(lengths, None, None, torch.int64)
+
+
 class Padded(nn.Module):
     """An LSTM of padded sentences (steps, batch, width) that run from right to left, too; its weights are the layer's.
 
@@ -104,6 +109,7 @@ class PortableLSTM(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Padded input, in the order of `batch_first`."""
         x = input.transpose(0, 1) if self.batch_first else input
+        assert_int64_in_file(lengths)
         fitting = ((lengths >= 0) & (lengths <= x.shape[0])).all()
         assert_in_file(fitting, "lengths: a length is below 0, or above the number of steps")
         output, h_n, c_n = self.padded(F.pad(x, (0, 0, 0, 0, 0, 1)), lengths, h_0, c_0)

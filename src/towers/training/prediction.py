@@ -3,8 +3,8 @@
 import ctypes
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from functools import cache
 from itertools import chain
@@ -29,6 +29,27 @@ TOKENS = 1 << 14
 """The most words in a batch: a batch of long sentences has fewer sentences, but at least one."""
 REMEMBERED = 10_000
 """The number of missing words that are counted one by one; the most frequent ones are kept."""
+
+
+@contextmanager
+def answering(network: torch.nn.Module, device_type: str, *, mixed: bool = False) -> Generator[None]:
+    """Without dropout, and in the dtype of the weights unless `mixed`, whatever the caller has set.
+
+    A network in training is so again afterwards; torch.autocast and torch's default device hold around it.
+    """
+    training = [module for module in network.modules() if module.training] if network.training else []
+    with ExitStack() as stack:
+        if mixed or torch.is_autocast_enabled(device_type):
+            stack.enter_context(torch.autocast(device_type, torch.bfloat16, enabled=mixed))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if training:
+            network.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
 
 class Predictor:
@@ -91,33 +112,35 @@ class Predictor:
         if not len(pairs):
             return torch.empty((0, self.model.outputs) if self.objective.kind == "classes" else 0)
         counts = Counter(chain.from_iterable(chain(pairs.left, pairs.right)))
-        vectors = self.vectors.select(counts)
-        with torch.autocast(self.place.type, torch.bfloat16) if self.mixed else nullcontext():
+        with answering(self.model, self.place.type, mixed=self.mixed):
+            vectors = self.vectors.select(counts)
             left, right = self._states(pairs, vectors)
-            logits = self.model.compare(left, right)
+            answers = self.objective.answer(self.model.compare(left, right).float()).cpu()
         self.pairs += len(pairs)
         self._count(counts, vectors)
         self._note_unknown(pairs, counts, vectors)
         if len(pairs) >= self.batch_size:  # for a single pair it would take longer than the pair
             give_memory_back()
-        return self.objective.answer(logits.float()).cpu()
+        return answers
 
     @torch.inference_mode()
     def one(self, left: Sentence, right: Sentence) -> Tensor:
         """The probability of one pair, the words `left` and `right`, without what is only worth its time for many."""
         vectors, counts = self.vectors, Counter((*left, *right))
-        if not isinstance(vectors, WordVectors):
-            vectors = vectors.select(counts)
-        rows, model = vectors.gather((*left, *right)).to(self.model.dense.weight), self.model
-        with torch.autocast(self.place.type, torch.bfloat16) if self.mixed else nullcontext():
+        model = self.model
+        with answering(model, self.place.type, mixed=self.mixed):
+            if not isinstance(vectors, WordVectors):
+                vectors = vectors.select(counts)
+            rows = vectors.gather((*left, *right)).to(model.dense.weight)
             if model.left is model.right and model.has_other_parts:  # both sentences in one call of each part
                 ends = torch.tensor([0, len(left), len(rows)], device=rows.device)
                 states = model.encode_left(Ragged.unchecked(rows, ends))
                 logit = model.compare(states[:1], states[1:])
             else:
                 logit = model(rows[None, : len(left)], rows[None, len(left) :])
+            answer = self.objective.answer(logit.float()).cpu()
         self._count(counts, vectors)
-        return self.objective.answer(logit.float()).cpu()
+        return answer
 
     @torch.inference_mode()
     def encode(self, sentences: Sequence[Sentence], side: Literal["left", "right"]) -> Tensor:
@@ -129,9 +152,9 @@ class Predictor:
         if not sentences:
             return torch.empty(0, self.model.hidden)
         counts = Counter(chain.from_iterable(sentences))
-        vectors = self.vectors.select(counts)
         encode = self.model.encode_left if side == "left" else self.model.encode_right
-        with torch.autocast(self.place.type, torch.bfloat16) if self.mixed else nullcontext():
+        with answering(self.model, self.place.type, mixed=self.mixed):
+            vectors = self.vectors.select(counts)
             states = self._encode(encode, sentences, vectors)
         known = {word for word in counts if vectors.has(word)}
         self.unknown += sum(map(known.isdisjoint, sentences)) if len(known) < len(counts) else 0
