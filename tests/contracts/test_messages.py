@@ -403,3 +403,23 @@ def test_a_message_has_at_most_2000_characters():
             function(*arguments)
         assert len(str(caught.value)) == 2000
         assert str(caught.value).endswith("…")
+
+
+class MadeOfWeights(nn.Module):
+    @contract
+    def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, "out"]) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+
+
+class MakesItFirst(nn.Module):
+    def __init__(self) -> None:
+        self.inner = MadeOfWeights(torch.zeros(2, 3), torch.zeros(3))
+        super().__init__()
+
+
+@pytest.mark.parametrize("make", [lambda: MadeOfWeights(torch.zeros(2, 3), torch.zeros(3)), MakesItFirst])
+def test_a_module_that_is_not_yet_one_has_no_path(make):
+    """Before nn.Module's own `__init__` has run, a module has no submodules that could be asked for."""
+    with pytest.raises(ShapeContractError, match=r"^MadeOfWeights.__init__: bias: out is 3; expected 2"):
+        make()

@@ -48,7 +48,7 @@ def module_path(owner: object) -> str:
     callers: list[nn.Module] = []
     while frame is not None:
         caller: object = frame.f_locals.get("self")
-        if isinstance(caller, nn.Module):
+        if isinstance(caller, nn.Module) and "_modules" in vars(caller):  # not before its super().__init__()
             callers.append(caller)
         frame = frame.f_back
     for root in reversed(callers):
