@@ -3,7 +3,7 @@
 The walk starts at a copy of the module. It follows attributes and containers, and from each function of the user's
 the names in its code: globals, attributes of Python modules, closures, defaults. Of a class it follows the methods
 whose names some code has, those that override torch's, and special ones; a constructor only where code names the class.
-Code of torch, of Python's own library and of the prover is not followed. The walk ends after MOST values.
+Code of torch, of Python's own library and of towers is not followed. The walk ends after MOST values.
 """
 
 import dis
@@ -36,8 +36,11 @@ _PLAIN = {
 }
 """Types of values that hold nothing that could change."""
 
-_UNFOLLOWED = {"torch", "numpy", "sympy", "jaxtyping", "beartype", "typing_extensions", *sys.stdlib_module_names}
-"""Packages whose code is not followed."""
+_UNFOLLOWED = {
+    *("torch", "numpy", "sympy", "jaxtyping", "beartype", "typing_extensions", "towers"),
+    *sys.stdlib_module_names,
+}
+"""Packages whose code is not followed: what their caches hold (C code and its structs, here) stays theirs."""
 
 _HOLDERS = ("collections", "weakref", "queue", "types", "argparse", "torch.optim")
 """Modules of Python and torch whose objects keep what a user puts into them."""

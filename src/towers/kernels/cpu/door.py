@@ -262,7 +262,7 @@ def _tower_weights(tensors: tuple[Tensor, ...], pool: int) -> TowerWeights | Non
     structs = [_Tower(first, *at[1:], ctypes.addressof(lstm), *numbers) for first in (at[0], None)]
     lanes, shape = -(-hidden // lstm.lanes) * lstm.lanes, (kernel_positions, filters, width)
     at_own, at_shares = [ctypes.addressof(struct) for struct in structs]
-    calls = own.tower_forward, own.tower_backward, structs
+    calls = own.tower_forward, own.tower_backward, [*structs, lstm]  # their addresses are in the structs
     return TowerWeights(dtype, shape, hidden, features, pool, lanes, at_own, at_shares, *calls)
 
 
