@@ -391,7 +391,6 @@ def test_files_without_vectors_and_options_without_files(capsys):
         (["fit", "--seed", "4294967296"], "--seed: 4294967296 is more than 4294967295"),
         (["fit", "--right-words", "some"], "--right-words: 'some' is neither 'any' nor a number"),
         (["fit", "--epoch", "2"], "unrecognized arguments: --epoch 2"),
-        (["predict"], "name the pairs once: FILE or --pairs FILE, where - is standard input"),
         ([], "the following arguments are required: COMMAND"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -177,6 +177,7 @@ def test_the_column_of_the_most_probable_class_has_the_name_that_is_said(capsys)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["predict"], "name the pairs once: FILE or --pairs FILE, where - is standard input"),
         (["predict", "a.tsv", "--pairs", "b.tsv"], "name the pairs once: FILE or --pairs FILE"),
         (["predict", "a.tsv", "--engine", "local"], "--engine needs --out DIR"),
         (["fit", "--preset", "small", "--shared"], "--shared belongs to --preset seed; small has one tower of its own"),
