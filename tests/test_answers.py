@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -99,6 +100,17 @@ def test_answers_do_not_depend_on_what_the_caller_has_set(set_by: str, tmp_path:
             torch.set_default_device(None)  # "cpu" would leave a mode behind
     for one, other in zip(found, before, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_threads_that_ask_a_network_in_training_get_its_answers() -> None:
+    tower = Tower(vector_width=7, hidden=4)
+    model = Model(TwoTowers(tower, tower, dropout=0.5), WordVectors(WORDS, torch.randn(len(WORDS), 7)))
+    before = model.score(LEFT[:3], RIGHT, tensor=True)
+    model.network.train()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: model.score(LEFT[:3], RIGHT, tensor=True), range(200)))
+    assert max(float((scores - before).abs().max()) for scores in found) <= 1e-6
+    assert all(module.training for module in model.network.modules())
 
 
 def test_scores_do_not_depend_on_where_logits_lie(folder: Path) -> None:

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
+from threading import Lock
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -31,25 +34,43 @@ REMEMBERED = 10_000
 """The number of missing words that are counted one by one; the most frequent ones are kept."""
 
 
+@dataclass
+class _Asked:
+    """How many threads ask a network, and which of its modules were in training before the first of them."""
+
+    count: int = 0
+    training: list[torch.nn.Module] = field(default_factory=list[torch.nn.Module])
+
+
+_asking = Lock()
+_asked: WeakKeyDictionary[torch.nn.Module, _Asked] = WeakKeyDictionary()
+
+
 @contextmanager
 def answering(network: torch.nn.Module, device_type: str, *, mixed: bool = False) -> Generator[None]:
     """Without dropout, and in the dtype of the weights unless `mixed`, whatever the caller has set.
 
-    A network in training is so again afterwards; torch.autocast and torch's default device hold around it.
+    A network in training is so again after the last of the threads that ask it; torch.autocast and torch's default
+    device hold around it.
     """
-    training = [module for module in network.modules() if module.training] if network.training else []
+    with _asking:
+        asked = _asked.setdefault(network, _Asked())
+        asked.count += 1
+        if network.training:
+            asked.training += [module for module in network.modules() if module.training]
+            network.eval()
     with ExitStack() as stack:
         if mixed or torch.is_autocast_enabled(device_type):
             stack.enter_context(torch.autocast(device_type, torch.bfloat16, enabled=mixed))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        if training:
-            network.eval()
         try:
             yield
         finally:
-            for module in training:
-                module.training = True
+            with _asking:
+                asked.count -= 1
+                while asked.count == 0 and asked.training:
+                    asked.training.pop().training = True
 
 
 class Predictor:
