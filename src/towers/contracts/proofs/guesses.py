@@ -1,9 +1,10 @@
 """Conditions under which a module may hold, guessed from the table of real runs: they are still to be proven."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import combinations
 from math import gcd, prod
 from typing import Any, cast
 
@@ -20,6 +21,9 @@ from towers.contracts.proofs.verdicts import Guess, as_equalities
 
 LARGEST_NUMBER, MOST_NUMBERS = 300, 24
 """Of the numbers at which questions change their answers, those that are tried with real tensors."""
+
+MOST_TIMES = 4
+"""The largest factor between two axes."""
 
 MOST_CHALLENGES = 3
 """How often a guess that a further run refutes is made again."""
@@ -45,7 +49,7 @@ def supposed(
         table = check.further(case, table, _challenges(table, alone), check.share())
         if all(_true_of(alone, trial) for trial in table[count:]):
             break
-    guesses += _between(list(whole))
+    guesses += _between(table, [name for name, span in whole.items() if not span.single])
     return table, [
         each for each in guesses if all(holds_at(each.texts, one.sizes) == (one.error is None) for one in table)
     ]
@@ -236,15 +240,29 @@ def _relation(text: str, names: Iterable[str]) -> Any:
 # Between two axes.
 
 
-def _between(names: Sequence[str]) -> Iterable[Guess]:
+def _between(table: Sequence[Trial], names: Sequence[str]) -> Iterable[Guess]:
     """Conditions between two axes, and those that hold too where an axis is 1, as what broadcasts does."""
-    for one, other in product(names, names):
-        if one < other:
-            yield from map(_any_of, (f"{one} == {other}", f"{one} <= {other}", f"{one} >= {other}"))
-            yield from (_any_of(f"{one} == {other}", f"{name} == 1") for name in (one, other))
-            yield _any_of(f"{one} == 1", f"{other} == 1")
-        if one != other:
-            yield _any_of(f"{one} % {other} == 0")
+    for one, other in combinations(names, 2):
+        orders = (f"{one} == {other}", f"{one} <= {other}", f"{one} >= {other}")
+        alone = f"{one} == 1", f"{other} == 1"
+        linear = [*_linear(table, one, other), *_linear(table, other, one)]
+        yield from map(_any_of, (f"{one} % {other} == 0", f"{other} % {one} == 0"))
+        for text in (*orders, *linear):
+            yield from (_any_of(text), *(_any_of(text, each) for each in alone), _any_of(text, *alone))
+        yield _any_of(*alone)
+
+
+def _linear(table: Sequence[Trial], one: str, other: str) -> Iterable[str]:
+    """An axis as a multiple of another, or as a part of it, and a number: as most runs that pass have them."""
+    passing = [trial.sizes for trial in table if trial.error is None and min(trial.sizes[one], trial.sizes[other]) > 1]
+    for factor in range(1, MOST_TIMES + 1):
+        for way in (f"{other}*{factor}", f"{other}//{factor}")[: 1 + (factor > 1)]:
+            values = [(sizes[other] * factor if "*" in way else sizes[other] // factor) for sizes in passing]
+            rests = Counter(sizes[one] - value for sizes, value in zip(passing, values, strict=True))
+            [(rest, count)] = rests.most_common(1) or [(0, 0)]
+            if count == len(passing) > 1 and (factor > 1 or rest):
+                term = other if factor == 1 else way
+                yield f"{one} == {term}" + (f" {'+' if rest > 0 else '-'} {abs(rest)}" if rest else "")
 
 
 def _any_of(*texts: str) -> Guess:

@@ -1,5 +1,6 @@
 """Proves by the signs of coefficients that a comparison holds for all sizes of a region, where torch could not."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import sympy
@@ -35,6 +36,35 @@ def always(relation: Any, spans: Spans) -> bool:
         "StrictLessThan": sign == -2,
         "LessThan": sign < 0,
     }.get(type(relation).__name__, False)
+
+
+def always_of_multiples(relation: Any, spans: Spans, multiples: Mapping[str, str], known: Sequence[Any]) -> bool:
+    """As `always`, where some axes are multiples of others, and comparisons are known.
+
+    Such an axis is written as the other one times a number, which is 1 only where both are equal.
+    """
+    axes = {str(axis): axis for axis in relation.free_symbols}
+    wide = dict(spans)
+    for name, divisor in multiples.items():
+        if name not in axes or spans[name].single or spans[name].first < 1:
+            continue
+        by = axes.get(divisor, sympy.Symbol(divisor, integer=True, positive=True))
+        last = spans[divisor].last
+        low = max(1, 1 if not last else -(-spans[name].first // last))
+        if low == 1 and any(_says(each, axes[name], by) for each in known):
+            low = 2
+        times = sympy.Symbol(f"{name}/{divisor}", integer=True, positive=True)
+        wide[str(times)] = Span(low)
+        relation = relation.subs(axes[name], by * times)
+        if relation in (True, False):
+            return bool(relation)
+    return always(relation, wide)
+
+
+def _says(known: Any, one: Any, other: Any) -> bool:
+    """Whether a comparison that is known says that two axes differ."""
+    difference = known.args[0] - known.args[1] if isinstance(known, sympy.Ne) else 0
+    return difference in (one - other, other - one)
 
 
 def never(relation: Any, spans: Spans) -> bool:
@@ -151,6 +181,8 @@ def _polynomial(node: Any, axes: dict[Any, Any]) -> Any:
     if type(node).__name__ in ("FloorDiv", "CleanDiv") and parts[1].is_Integer and parts[1] > 0:
         terms = sympy.expand(parts[0]).as_coefficients_dict()
         constant = terms.pop(sympy.S.One, 0)
+        if all((value / parts[1]).is_Integer for value in terms.values()):  # 2*k + 4 by 2, as where an axis is even
+            return sum(value / parts[1] * term for term, value in terms.items()) + constant // parts[1]
         fine = all(value >= 0 for value in terms.values())
         return axes.setdefault(node, _at_least(int(constant // parts[1]))) if fine else None
     if type(node).__name__ in ("FloorDiv", "CleanDiv") and parts[1].free_symbols and _sign_of(parts[1]) == 2:

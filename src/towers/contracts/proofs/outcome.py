@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from towers.contracts.proofs.flow import Passed
-from towers.contracts.proofs.implied import always
+from towers.contracts.proofs.implied import always, always_of_multiples
 from towers.contracts.proofs.ranges import Spans
-from towers.contracts.proofs.relations import Relations, implied
+from towers.contracts.proofs.relations import Relations, implied, multiples_told
 from towers.contracts.proofs.symbolic_inputs import Case
 from towers.contracts.proofs.symbols import Guard
 
@@ -67,7 +67,10 @@ class Outcome:
 
     def sure_of(self, guard: Guard) -> bool:
         """Whether a guard is proven to hold at all sizes of the run."""
-        return always(guard.relation, self.spans) or implied(guard.relation, self.relations)
+        if always(guard.relation, self.spans) or implied(guard.relation, self.relations):
+            return True
+        multiples = {**self.case.multiples, **multiples_told(self.relations)}
+        return bool(multiples) and always_of_multiples(guard.relation, self.spans, multiples, self.relations)
 
     def shown(self, shapes: Any) -> str:
         """Shapes as text: "(batch, words-1, 32), (2, batch, 6)"."""

@@ -79,6 +79,30 @@ def some_sizes(relations: Relations, spans: Spans) -> Iterator[dict[str, int]]:
             yield found
 
 
+def multiples_told(relations: Relations) -> dict[str, str]:
+    """The axes that are a multiple of another one by a relation such as `heads % groups == 0`, each with that."""
+    found: dict[str, str] = {}
+    for relation in relations:
+        if isinstance(relation, sympy.Eq):
+            left, right = cast(tuple[Any, Any], relation.args)
+            if type(left).__name__ in ("Mod", "PythonMod") and right == 0 and all(side.is_Symbol for side in left.args):
+                found[str(left.args[0])] = str(left.args[1])
+    return found
+
+
+def without_fractions(relation: Any) -> Any:
+    """A comparison in which an axis was divided by another, which divides it, as one of whole numbers."""
+    if not isinstance(relation, Relational) or not any(map(_is_inverse, sympy.preorder_traversal(relation))):
+        return relation
+    left, right = cast(tuple[Any, Any], relation.args)
+    number, divisor = cast(tuple[Any, Any], sympy.fraction(sympy.together(left - right)))
+    return relation.func(sympy.expand(number), 0) if divisor.is_positive else relation
+
+
+def _is_inverse(node: Any) -> bool:
+    return bool(node.is_Pow and node.exp.is_negative)
+
+
 def implied(relation: Any, known: Sequence[Any]) -> bool:
     """Whether a relation follows from one that is known, up to a constant."""
     goal = _normal(relation)

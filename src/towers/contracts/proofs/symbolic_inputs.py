@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any, Literal, cast, get_args, get_origin
 
 import torch
@@ -129,6 +130,13 @@ class Case:
             except (KeyError, LookupError):
                 continue
             yield condition.compare(left, right)
+
+    @cached_property
+    def multiples(self) -> dict[str, str]:
+        """The axes that are a multiple of another one by a condition such as `heads % groups == 0`, each with that."""
+        parts = [condition.parts for condition in self.subject.where]
+        pairs = [(left.text, right.text) for left, right in filter(None, parts)]
+        return {left: right for left, right in pairs if {left, right} <= self.axes().keys() and left != right}
 
     def _number(self, expression: Expression) -> int | None:
         if expression.names:

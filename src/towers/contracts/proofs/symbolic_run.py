@@ -77,7 +77,7 @@ class _Run:
     """The state of one run."""
 
     def __init__(self, module: nn.Module, case: Case, spans: Spans, relations: Relations) -> None:
-        self.symbols = Symbols(spans, self.place, case.fits, relations)
+        self.symbols = Symbols(spans, self.place, case.fits, relations, case.multiples)
         self.flow = Flow()
         self.root = type(module).__name__
         self.paths = {id(part): path for path, part in named_parts(module).items()}

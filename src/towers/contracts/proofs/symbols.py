@@ -21,7 +21,7 @@ from towers.contracts.proofs.float_sizes import whole
 from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.ranges import PRIMES, Span, Spans
 from towers.contracts.proofs.reached import foreign
-from towers.contracts.proofs.relations import Relations, implied, some_sizes
+from towers.contracts.proofs.relations import Relations, implied, multiples_told, some_sizes, without_fractions
 from towers.contracts.proofs.remainders import reduced, with_constants
 from towers.contracts.proofs.symbolic_size import SymbolicSize, spelled
 from towers.contracts.proofs.time_limit import ask
@@ -122,8 +122,11 @@ class Symbols:
         locate: Callable[[], str],
         fits: Callable[[Mapping[str, int]], bool],
         relations: Relations = (),
+        multiples: Mapping[str, str] | None = None,
     ) -> None:
         self.spans, self.relations = spans, relations
+        self.multiples = {**(multiples or {}), **multiples_told(relations)}
+        """For an axis another one that divides it."""
         self.claimed = dict(spans)
         """The sizes for which the answers to the questions on one axis hold."""
         self.env = _Watched(duck_shape=False)
@@ -142,7 +145,9 @@ class Symbols:
         """How sizes that arose on the way are called."""
         self.any_value: set[Any] = set()
         """Sizes that arose on the way and can have every value of their range."""
-        self.sizes: dict[str, int | SymInt] = {name: self._size(name, span) for name, span in spans.items()}
+        self.sizes: dict[str, int | SymInt] = {}
+        for name in spans:
+            self._add(name)
         self.packed: dict[int, tuple[Any, Any]] = {}
         """The batch sizes of packed sequences by their id, each with the number of its sentences."""
         self.own: list[Guard] = []
@@ -154,6 +159,26 @@ class Symbols:
         """Whether a tuple was made whose items are not counted."""
         self.explaining = False
         """Whether a check has failed and looks for the text of its error: then a comparison decides nothing."""
+
+    def _add(self, name: str) -> None:
+        """Make the size of an axis, after that of which it is a multiple."""
+        divisor = self.multiples.pop(name, None)
+        if divisor is not None and divisor not in self.sizes:
+            self._add(divisor)
+        if name not in self.sizes:
+            product = divisor is not None and not self.spans[name].single and self.examples[divisor] > 0
+            self.sizes[name] = self._multiple(name, str(divisor)) if product else self._size(name, self.spans[name])
+
+    def _multiple(self, name: str, divisor: str) -> Any:
+        """The size of an axis as another size times a symbol: then torch's quotients of both are exact."""
+        hint, source = self.examples[name] // self.examples[divisor], ConstantSource(f"{name}/{divisor}")
+        symbol: Any = self.env.create_symbol(
+            hint, source, dynamic_dim=DimDynamic.DYNAMIC, do_not_specialize_zero_one=True
+        )
+        self.env.var_to_range[symbol] = ValueRanges(1 if self.spans[name].first else 0, int_oo)
+        span = self.spans[divisor]
+        self.names[symbol] = self.axes[name] / (span.first if span.single else self.axes[divisor])
+        return self.sizes[divisor] * self.env.create_symintnode(symbol, hint=hint, source=source)
 
     def _size(self, name: str, span: Span) -> int | SymInt:
         if span.single:
@@ -298,7 +323,7 @@ class Symbols:
 
     def in_axes(self, expression: Any) -> Any:
         """A sympy expression over axis names."""
-        return whole(expression.xreplace(self.names))
+        return without_fractions(whole(expression.xreplace(self.names)))
 
     def spell(self, expression: Any) -> str:
         """A sympy expression as text in axis names."""
