@@ -281,6 +281,20 @@ def cat(symbols: Symbols, tensors: Any, dim: Any = 0, **options: Any) -> Any:
     return made(shape, first.dtype, orders[0])
 
 
+def diagonal(symbols: Symbols, input: Any, offset: Any = 0, dim1: Any = 0, dim2: Any = 1) -> Any:
+    """torch.diagonal of two axes: torch asks which one is smaller."""
+    rank = input.dim() if plain(input) else 0
+    if not all(type(each) is int for each in (offset, dim1, dim2)) or dim1 == dim2:
+        return NotImplemented
+    if not (-rank <= dim1 < rank and -rank <= dim2 < rank) or not symbols.from_on(rank, 2):
+        return NotImplemented
+    one, other = input.shape[dim1], input.shape[dim2]
+    if alike(one, other) or not whole(input) or offset:
+        return NotImplemented
+    rest = [size for axis, size in enumerate(input.shape) if axis not in (dim1 % rank, dim2 % rank)]
+    return made((*rest, 2, torch.sym_min(one, other)), input.dtype).select(-2, 0)  # with gaps, as that of a square
+
+
 def _empty(part: Any) -> bool:
     """Whether it is a tensor of one axis without numbers, which torch leaves out of a longer one."""
     return isinstance(part, Tensor) and part.dim() == 1 and type(part.shape[0]) is int and part.shape[0] == 0
@@ -347,6 +361,7 @@ def arange(symbols: Symbols, end: Any, *more: Any, **options: Any) -> Any:
 
 
 RULES: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys((torch.diagonal, Tensor.diagonal), diagonal),
     **dict.fromkeys((torch.permute, Tensor.permute), permute),
     **dict.fromkeys((torch.transpose, Tensor.transpose, torch.swapaxes, Tensor.swapaxes), transpose),
     Tensor.view: view,

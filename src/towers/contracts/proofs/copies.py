@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from towers.contracts import modes
 from towers.contracts.decorate import contract
 from towers.contracts.proofs.layer_rules import expected_hidden_size
+from towers.contracts.proofs.seen_code import Seen
 from towers.contracts.signature import Options, Signature, read_signature
 from towers.contracts.specs import holds_tensors
 from towers.contracts.subjects import contract_of
@@ -47,7 +48,7 @@ class Emptied:
     """Makes copies of one module; they share their fake parameters."""
 
     def __init__(self, module: nn.Module, fake: FakeTensorMode) -> None:
-        self.module, self.fake = module, fake
+        self.module, self.fake, self.seen = module, fake, Seen()
         tensors = [*module.parameters(), *module.buffers()]
         self.memo: dict[int, Any] = {id(tensor): faked(tensor, fake) for tensor in tensors}
         self.generators: list[torch.Generator] = []
@@ -74,6 +75,8 @@ class Emptied:
         _keep_hooks(self.module, twin)
         for part in twin.modules():
             _read_bare_annotations(part)
+        self.seen.see(twin)
+        for part in twin.modules():
             _show_attached(part)
             if isinstance(part, nn.RNNBase):
                 part.get_expected_hidden_size = MethodType(expected_hidden_size, part)

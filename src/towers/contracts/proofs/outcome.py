@@ -60,6 +60,8 @@ class Outcome:
     """Every size in axis names that a module passed on."""
     texts: tuple[str, ...] = ()
     """The functions that made a text of a size."""
+    hashes: tuple[str, ...] = ()
+    """The functions that had a size for a key."""
     keeps: bool = False
     """Whether the module keeps a size of this call."""
     spell: Callable[[Any], str] = str

@@ -2,6 +2,7 @@
 
 import inspect
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -66,6 +67,7 @@ class RealityCheck:
         self.tables = {1 + part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)}
         """One more than the rows of each table: positions often are indices into one, and no symbol tells."""
         self.slowest = 0.0
+        self.remarks: dict[str, list[str]] = {}
         self.began = time.perf_counter(), time.thread_time()
         self.seconds = seconds
         self.search_until = search_until
@@ -132,6 +134,9 @@ class RealityCheck:
         """Remark on dtypes that the annotations admit and that real tensors do not pass in."""
         for dtype in admitted:
             if self.spent() < self.seconds and (trial := self._first_failure(case, dtype)) is not None:
+                usual = self.trials.run(case, trial.sizes)
+                if usual is not None and usual.error is not None:  # the values do not fit: it is not the dtype
+                    continue
                 reason = next(iter(trial.message.splitlines()), "")
                 self.remark(f"not in {str(dtype).removeprefix('torch.')}: {reason}")
 
@@ -211,10 +216,15 @@ class RealityCheck:
         return max(time.thread_time() - own, (time.perf_counter() - wall) / 2)
 
     def remark(self, text: str) -> None:
-        """Record a remark, once."""
+        """Record a remark; of those that differ in numbers alone the first, with their number."""
         text = text.splitlines()[0]
-        if text not in self.reality.remarks:
-            self.reality.remarks.append(text)
+        alike = self.remarks.setdefault(re.sub(r"\d+", "#", text), [text])
+        alike += [] if text in alike else [text]
+        more = len(alike) - 1
+        said = f"{alike[0]} (and {more} more with other numbers)" if more else alike[0]
+        kept = [each for each in self.reality.remarks if not each.startswith(alike[0])]
+        at = next((at for at, each in enumerate(self.reality.remarks) if each.startswith(alike[0])), len(kept))
+        self.reality.remarks[:] = [*kept[:at], said, *kept[at:]]
 
     def trials_of(self, case: Case) -> list[Trial]:
         """The real runs of a case."""
@@ -324,4 +334,7 @@ def _elements(case: Case, sizes: Mapping[str, int]) -> int:
 
 def holds_at(conditions: Sequence[str], sizes: Mapping[str, int]) -> bool:
     """Whether the conditions of a verdict, which are Python's expressions on axis names, hold at some sizes."""
-    return all(eval(text, {"__builtins__": {}, "min": min, "max": max}, dict(sizes)) for text in conditions)
+    try:
+        return all(eval(text, {"__builtins__": {}, "min": min, "max": max}, dict(sizes)) for text in conditions)
+    except ZeroDivisionError:  # a remainder by an empty axis
+        return False

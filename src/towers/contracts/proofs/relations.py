@@ -90,17 +90,32 @@ def multiples_told(relations: Relations) -> dict[str, str]:
     return found
 
 
-def without_fractions(relation: Any) -> Any:
-    """A comparison in which an axis was divided by another, which divides it, as one of whole numbers."""
-    if not isinstance(relation, Relational) or not any(map(_is_inverse, sympy.preorder_traversal(relation))):
+def plainer(relation: Any) -> Any:
+    """A comparison of whole numbers where there are several axes: `2*t == r+1` for `t == (r+1)/2`.
+
+    `min(t, r) == t` is `t <= r`. An axis that was divided by another is a multiple of it.
+    """
+    if not isinstance(relation, Relational) or len(relation.free_symbols) < 2:
         return relation
     left, right = cast(tuple[Any, Any], relation.args)
+    if isinstance(relation, (sympy.Eq, sympy.Ne)):
+        for one, other in ((left, right), (right, left)):
+            if type(one).__name__ in ("Min", "Max") and len(one.args) == 2 and other in one.args:
+                rest = next(each for each in one.args if each != other)
+                order = sympy.Le(other, rest) if type(one).__name__ == "Min" else sympy.Ge(other, rest)
+                return order if isinstance(relation, sympy.Eq) else sympy.Not(order)
+    if not any(each.is_Pow and each.exp.is_negative for each in sympy.preorder_traversal(relation)) and not any(
+        term.is_Rational and not term.is_Integer
+        for side in (left, right)
+        for term in side.as_coefficients_dict().values()
+    ):
+        return relation
     number, divisor = cast(tuple[Any, Any], sympy.fraction(sympy.together(left - right)))
-    return relation.func(sympy.expand(number), 0) if divisor.is_positive else relation
-
-
-def _is_inverse(node: Any) -> bool:
-    return bool(node.is_Pow and node.exp.is_negative)
+    if not divisor.is_positive:
+        return relation
+    terms = [term * factor for term, factor in sympy.expand(number).as_coefficients_dict().items()]
+    negative = [term for term in terms if term.as_coeff_Mul()[0] < 0]
+    return relation.func(sum(term for term in terms if term not in negative), -sum(negative))
 
 
 def implied(relation: Any, known: Sequence[Any]) -> bool:

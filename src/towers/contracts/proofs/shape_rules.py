@@ -59,6 +59,10 @@ RULES: dict[Any, Rule] = {
     torch.linspace: value_rules.linspace,
     torch.triu_indices: value_rules.upper,
     torch.tril_indices: value_rules.lower,
+    F.one_hot: value_rules.one_hot,
+    **dict.fromkeys((torch.tensor, torch.as_tensor), value_rules.tensor_of),
+    torch.full_like: value_rules.full_like,
+    torch.full: value_rules.full,
     F.ctc_loss: value_rules.ctc_loss,
     torch.ctc_loss: value_rules.ctc_loss,
     torch._nested_tensor_from_mask_left_aligned: value_rules.not_left_aligned,  # pyright: ignore

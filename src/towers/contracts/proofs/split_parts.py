@@ -125,6 +125,11 @@ class Parts(tuple[Any, ...]):
         """The shape of each tensor, and of one piece of each run."""
         return [item.shape if isinstance(item, Tensor) else item.shape() for item in self.items]
 
+    def count_all(self) -> Any:
+        """The number of all tensors, which may be a symbol."""
+        counts = [1 if isinstance(item, Tensor) else item.count - item.first - item.without for item in self.items]
+        return sum(counts)
+
     def __iter__(self) -> Iterator[Any]:
         for item in self.items:
             if isinstance(item, Tensor):

@@ -328,7 +328,7 @@ def _run(
             hook.remove()
         fake.shape_env = None
     outcome = one.outcome
-    outcome.texts = tuple(one.symbols.env.texts)
+    outcome.texts, outcome.hashes = tuple(one.symbols.env.texts), tuple(one.symbols.env.hashes)
     outcome.guards, outcome.taken = one.symbols.guards(), tuple(one.symbols.taken)
     outcome.sizes = {one.symbols.in_axes(size) for size in one.asked}
     outcome.spell = one.symbols.spell

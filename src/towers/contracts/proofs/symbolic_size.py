@@ -125,15 +125,15 @@ def _spell(node: Any, tight: int) -> str:
         return f"{kind.lower()}({', '.join(sorted(_spell(part, 0) for part in node.args))})"
     if node.is_Add:
         divisor = lcm(*(int(term.as_coeff_Mul()[0].q) for term in node.args))
-        if divisor > 1:  # (time-1)/2, not time/2-1/2
-            return _wrapped(f"{_spell((node * divisor).expand(), 2)}/{divisor}", tight > 1)
+        if divisor > 1:  # (time-1)//2, which has no remainder, not time/2-1/2
+            return _wrapped(f"{_spell((node * divisor).expand(), 2)}//{divisor}", tight > 1)
         terms = sorted(node.args, key=lambda term: bool(term.is_number))
         terms.sort(key=lambda term: _spell(term, 1).startswith("-"))
         return _wrapped("+".join(_spell(term, 1) for term in terms).replace("+-", "-"), tight > 1)
     if node.is_Mul:
         number, rest = node.as_coeff_Mul()
         if number.is_Rational and not number.is_Integer:
-            return _wrapped(f"{_spell((node * number.q).expand(), 2)}/{number.q}", tight > 1)
+            return _wrapped(f"{_spell((node * number.q).expand(), 2)}//{number.q}", tight > 1)
         if number == -1:
             return _wrapped("-" + _spell(rest, 2), tight > 1)
         factors = [] if number == 1 else [str(number)]

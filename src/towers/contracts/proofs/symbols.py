@@ -21,7 +21,7 @@ from towers.contracts.proofs.float_sizes import whole
 from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.ranges import PRIMES, Span, Spans
 from towers.contracts.proofs.reached import foreign
-from towers.contracts.proofs.relations import Relations, implied, multiples_told, some_sizes, without_fractions
+from towers.contracts.proofs.relations import Relations, implied, multiples_told, plainer, some_sizes
 from towers.contracts.proofs.remainders import reduced, with_constants
 from towers.contracts.proofs.symbolic_size import SymbolicSize, spelled
 from towers.contracts.proofs.time_limit import ask
@@ -61,6 +61,8 @@ class _Watched(ShapeEnv):
     """What must be so of sizes that only values tell, and where: torch would check it at each call."""
     texts: list[str]
     """Where code that is not torch's made a text of a size, which is another one for each size."""
+    hashes: list[str]
+    """Where a size is the key of a dict, a set or a cache: another key for each size."""
     granted = False
     """Whether a rule says so itself."""
     ends: dict[Any, tuple[int, int]]
@@ -110,6 +112,19 @@ def _noticed(node: Any) -> str:
     return _text_of(node)
 
 
+_hash_of: Any = SymInt.__hash__
+
+
+def _hashed(size: Any) -> int:
+    """The hash of a size; code that a proof runs may have a size for a key, which is noted."""
+    asks = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    if type(asks.f_globals) is dict or not isinstance(size.node.shape_env, _Watched):
+        return _hash_of(size)  # einops relies on its TypeError
+    size.node.shape_env.hashes.append(asks.f_code.co_qualname)
+    return hash(size.node.expr)
+
+
+setattr(SymInt, "__hash__", _hashed)  # noqa: B010
 sym_node.SymNode._graph_repr = _noticed  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 
 
@@ -131,7 +146,7 @@ class Symbols:
         """The sizes for which the answers to the questions on one axis hold."""
         self.env = _Watched(duck_shape=False)
         self.env.places, self.env.owed, self.env.ends, self.env.locate = [], [], {}, locate
-        self.env.texts = []
+        self.env.texts, self.env.hashes = [], []
         self.locate = locate
         self.examples = examples(spans, fits, relations)
         self.names: dict[Any, Any] = {}
@@ -323,7 +338,7 @@ class Symbols:
 
     def in_axes(self, expression: Any) -> Any:
         """A sympy expression over axis names."""
-        return without_fractions(whole(expression.xreplace(self.names)))
+        return plainer(whole(expression.xreplace(self.names)))
 
     def spell(self, expression: Any) -> str:
         """A sympy expression as text in axis names."""

@@ -6,9 +6,9 @@ As in `layer_rules`, the first argument is the symbols of the run.
 from typing import Any
 
 import torch
-from torch import SymInt, Tensor
+from torch import SymFloat, SymInt, Tensor
 
-from towers.contracts.proofs.fast_meta import made, made_like
+from towers.contracts.proofs.fast_meta import items_of, made, made_like, plain, shape_of, whole
 from towers.contracts.proofs.symbols import Symbols
 
 
@@ -40,6 +40,50 @@ def _triangle(row: Any, col: Any, offset: Any, options: dict[str, Any]) -> Any:
         return NotImplemented
     count = row * (row - 1) // 2 if offset else row * (row + 1) // 2
     return made((2, count), options.get("dtype") or torch.int64)
+
+
+def one_hot(symbols: Symbols, tensor: Any, num_classes: Any = -1) -> Any:
+    """F.one_hot of a number of classes that is a size."""
+    if not isinstance(num_classes, SymInt) or not plain(tensor) or tensor.dtype != torch.int64:
+        return NotImplemented
+    if not symbols.from_on(num_classes, 1) and num_classes < 1:
+        raise RuntimeError("Class values must be smaller than num_classes.")
+    return made((*tensor.shape, num_classes), torch.int64)
+
+
+def tensor_of(symbols: Symbols, data: Any, **options: Any) -> Any:
+    """torch.tensor and torch.as_tensor of numbers some of which are computed from sizes."""
+    if isinstance(data, Tensor) or not options.keys() <= {"dtype", "device", "requires_grad"}:
+        return NotImplemented
+    shape: list[int] = []
+    numbers: list[Any] = [data]
+    while numbers and isinstance(numbers[0], (list, tuple)):
+        counts = {len(items_of(each)) if isinstance(each, (list, tuple)) else -1 for each in numbers}
+        if len(counts) > 1:
+            return NotImplemented
+        shape += counts
+        numbers = [inner for each in numbers for inner in items_of(each)]
+    symbolic = any(isinstance(each, (SymInt, SymFloat)) for each in numbers)
+    if not symbolic or not all(isinstance(each, (int, float, SymInt, SymFloat)) for each in numbers):
+        return NotImplemented
+    floats = any(isinstance(each, (float, SymFloat)) for each in numbers)
+    return made(shape, options.get("dtype") or (torch.get_default_dtype() if floats else torch.int64))
+
+
+def full_like(symbols: Symbols, input: Any, fill_value: Any, **options: Any) -> Any:
+    """torch.full_like of a number that is computed from sizes."""
+    if not isinstance(fill_value, (SymInt, SymFloat)) or not whole(input) or not options.keys() <= {"dtype", "device"}:
+        return NotImplemented
+    return made(input.shape, options.get("dtype") or input.dtype)
+
+
+def full(symbols: Symbols, size: Any, fill_value: Any, **options: Any) -> Any:
+    """torch.full of a number that is computed from sizes."""
+    shape = shape_of((items_of(size),))
+    if not isinstance(fill_value, (SymInt, SymFloat)) or shape is None or not options.keys() <= {"dtype", "device"}:
+        return NotImplemented
+    usual = torch.int64 if isinstance(fill_value, SymInt) else torch.get_default_dtype()
+    return made(shape, options.get("dtype") or usual)
 
 
 def ctc_loss(symbols: Symbols, log_probs: Tensor, targets: Tensor, *lengths: Any, **options: Any) -> Any:

@@ -352,7 +352,9 @@ def _texts_read(coverages: Sequence[Coverage]) -> tuple[str, ...]:
     """That no text of a size decides what is run, where one was made: it is a symbol's name in a proof."""
     outcomes = [each for coverage in coverages for each in (*coverage.passed, *(open for open, _ in coverage.open))]
     readers = dict.fromkeys(text for outcome in outcomes for text in outcome.texts)
-    return (f"no text of a size decides what is run (made in {' and '.join(readers)})",) if readers else ()
+    keyed = dict.fromkeys(text for outcome in outcomes for text in outcome.hashes)
+    texts = (f"no text of a size decides what is run (made in {' and '.join(readers)})",) if readers else ()
+    return (*texts, f"no size is a key that was there before (asked in {' and '.join(keyed)})") if keyed else texts
 
 
 def _contracts(coverages: Sequence[Coverage], findings: Sequence[Finding]) -> tuple[ContractVerdict, ...]:

@@ -1,0 +1,190 @@
+"""The code of a module as a proof runs it: where Python makes a number of a size, its functions keep the symbol.
+
+`len(x)`, `math.sqrt(x.size(1))` and a cache with a size as its key ask for a Python int. The copy of a module gets
+functions of the same code that find others under these names; the functions themselves are left alone.
+"""
+
+import dis
+import functools
+import math
+from collections.abc import Callable
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from typing import Any, cast
+
+import torch
+from torch import SymFloat, SymInt, Tensor, nn
+
+from towers.contracts.proofs.reached import foreign
+from towers.contracts.proofs.split_parts import Parts
+
+_CACHE = type(functools.lru_cache(len))
+
+
+class SeenNames(dict[str, Any]):
+    """The global names of functions; a function of the same package behind a name is one that is seen too."""
+
+    def __init__(self, names: dict[str, Any], made: "Seen", package: str) -> None:
+        super().__init__()
+        self.names, self.made, self.package = names, made, package
+        self.forget()
+
+    def forget(self) -> None:
+        """What a run has stored is gone for the next."""
+        self.clear()
+        self.update({name: value for name, value in self.names.items() if name[:2] == name[-2:] == "__"})
+
+    def __missing__(self, name: str) -> Any:
+        value: Any
+        if name in self.names:
+            value = self.names[name]
+        else:
+            space: Any = self.names["__builtins__"]
+            value = (space if isinstance(space, dict) else vars(space))[name]
+        found = self.made.of(value, self.package)
+        if callable(found):  # it stays what it is
+            self[name] = found
+        return found
+
+
+class Seen:
+    """The functions that a proof has made of others."""
+
+    def __init__(self) -> None:
+        self.functions: dict[Any, FunctionType] = {}
+        self.names: dict[int, SeenNames] = {}
+
+    def of(self, value: Any, package: str) -> Any:
+        """What stands for a value under a global name of a package."""
+        if value is math:
+            return _MATH
+        if type(value) is _CACHE and _package(value.__wrapped__) == package:
+            value = value.__wrapped__  # what a cache keeps would be a size of the proof's
+        if isinstance(value, FunctionType):
+            return self.function(value) if _package(value) == package and _may_be_seen(value) else value
+        return _KEPT.get(value, value) if isinstance(value, BuiltinFunctionType) else value
+
+    def function(self, function: FunctionType) -> FunctionType:
+        """A function of the same code."""
+        if function not in self.functions:
+            names = self.names.get(id(function.__globals__))
+            if names is None:
+                names = SeenNames(function.__globals__, self, _package(function))
+                self.names[id(function.__globals__)] = names
+            code = _without_sets(function.__code__)
+            made = FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
+            made.__kwdefaults__ = function.__kwdefaults__
+            made.__dict__.update(function.__dict__)
+            made.__module__, made.__qualname__ = function.__module__, function.__qualname__
+            self.functions[function] = made
+        return self.functions[function]
+
+    def see(self, module: nn.Module) -> None:
+        """Give each part of a copy the methods of its class as they are run in a proof."""
+        for names in self.names.values():
+            names.forget()
+        for part in cast(Any, module).modules():
+            for name, value in _methods(type(part)).items():
+                own: Any = part.__dict__.get(name, value)
+                inner: Any = getattr(own, "__func__", own)
+                function = self.of(inner, _package(inner))
+                if isinstance(function, FunctionType) and function is not inner:
+                    part.__dict__[name] = function if isinstance(own, staticmethod) else MethodType(function, part)
+
+
+def _package(value: Any) -> str:
+    function = getattr(value, "__wrapped__", value) if type(value) is _CACHE else value
+    home = getattr(function, "__globals__", {}).get("__name__") or getattr(function, "__module__", None) or ""
+    return home.partition(".")[0]
+
+
+def _may_be_seen(function: FunctionType) -> bool:
+    """Whether it is not torch's, Python's or of those that know symbols; and makes no class."""
+    code = function.__code__.co_code[::2]
+    package = _package(function)
+    return foreign(package) and package not in _KNOW_SYMBOLS and _CLASS not in code
+
+
+_KNOW_SYMBOLS = ("einops", "towers")
+
+_CLASS = dis.opmap["LOAD_BUILD_CLASS"]
+"""The body of a class finds global names in another way."""
+
+
+def _without_sets(code: CodeType) -> CodeType:
+    """Code in which `size in {37, 50}` compares the size with each."""
+    constants: list[Any] = []
+    for each in code.co_consts:
+        seen = _without_sets(each) if isinstance(each, CodeType) else each
+        constants.append(tuple(cast(Any, seen)) if isinstance(seen, frozenset) else seen)
+    return code.replace(co_consts=tuple(constants))
+
+
+def _methods(kind: type) -> dict[str, Any]:
+    """The methods of a class and of those that it comes from, without torch's and those with two underscores."""
+    return {
+        name: value
+        for base in reversed(kind.__mro__)
+        if foreign(base.__module__)
+        for name, value in vars(base).items()
+        if not name.startswith("__") and isinstance(value, (FunctionType, staticmethod, _CACHE))
+    }
+
+
+# What stands for the functions that take a size for a number.
+
+
+def _len(value: Any, /) -> Any:
+    if isinstance(value, Tensor) and not value.is_nested and value.dim():
+        return value.shape[0]
+    return value.count_all() if isinstance(value, Parts) else len(value)
+
+
+def _of_sizes(function: Any, symbolic: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def called(*args: Any) -> Any:
+        return (symbolic if any(isinstance(each, (SymInt, SymFloat)) for each in args) else function)(*args)
+
+    return called
+
+
+_torch: Any = torch
+
+
+def _sqrt(value: Any) -> Any:
+    return _torch._sym_sqrt(torch.sym_float(value))
+
+
+def _log2(value: Any) -> Any:
+    symbolic = isinstance(value, (SymInt, SymFloat))
+    return _torch._sym_log2(torch.sym_float(value)) if symbolic else math.log2(value)
+
+
+def _log(value: Any, base: Any = math.e) -> Any:
+    return _log2(value) / _log2(base)
+
+
+def _log10(value: Any) -> Any:
+    return _log(value, 10)
+
+
+def _log1p(value: Any) -> Any:
+    return _log(1 + value)
+
+
+_SYMBOLIC = {"sqrt": _sqrt, "log": _log, "log2": _log2, "log10": _log10, "log1p": _log1p}
+
+_KEPT: dict[Any, Any] = {
+    len: _len,
+    **{getattr(math, name): _of_sizes(getattr(math, name), symbolic) for name, symbolic in _SYMBOLIC.items()},
+}
+
+
+class _Math:
+    """The module `math`."""
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(math, name)
+        return _KEPT.get(value, value) if callable(value) else value
+
+
+_MATH = _Math()
