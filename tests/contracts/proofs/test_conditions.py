@@ -66,7 +66,7 @@ def test_a_true_quotient():
     assert verify(Half(), where="high % 2 == 0")
     proof = verify(Half(), seconds=600)
     assert (proof.verdict, proof.conditions) == ("holds if", ("high % 2 == 0",))
-    assert "high/2 is (high+1)/2; expected no whole number (high as in x)" in str(proof)
+    assert "high/2 is (high+1)//2; expected no whole number (high as in x)" in str(proof)
 
 
 def test_conditions_are_a_text_or_several():

@@ -218,7 +218,7 @@ class RealityCheck:
     def remark(self, text: str) -> None:
         """Record a remark; of those that differ in numbers alone the first, with their number."""
         text = text.splitlines()[0]
-        alike = self.remarks.setdefault(re.sub(r"\d+", "#", text), [text])
+        alike = self.remarks.setdefault(re.sub(r"(?<![a-z])\d+", "#", text), [text])
         alike += [] if text in alike else [text]
         more = len(alike) - 1
         said = f"{alike[0]} (and {more} more with other numbers)" if more else alike[0]

@@ -95,7 +95,7 @@ def plainer(relation: Any) -> Any:
 
     `min(t, r) == t` is `t <= r`. An axis that was divided by another is a multiple of it.
     """
-    if not isinstance(relation, Relational) or len(relation.free_symbols) < 2:
+    if not isinstance(relation, Relational):
         return relation
     left, right = cast(tuple[Any, Any], relation.args)
     if isinstance(relation, (sympy.Eq, sympy.Ne)):
@@ -104,6 +104,8 @@ def plainer(relation: Any) -> Any:
                 rest = next(each for each in one.args if each != other)
                 order = sympy.Le(other, rest) if type(one).__name__ == "Min" else sympy.Ge(other, rest)
                 return order if isinstance(relation, sympy.Eq) else sympy.Not(order)
+    if len(relation.free_symbols) < 2:
+        return relation
     if not any(each.is_Pow and each.exp.is_negative for each in sympy.preorder_traversal(relation)) and not any(
         term.is_Rational and not term.is_Integer
         for side in (left, right)

@@ -39,7 +39,7 @@ class SeenNames(dict[str, Any]):
             value = self.names[name]
         else:
             space: Any = self.names["__builtins__"]
-            value = (space if isinstance(space, dict) else vars(space))[name]
+            value = cast(Any, space if isinstance(space, dict) else vars(space))[name]
         found = self.made.of(value, self.package)
         if callable(found):  # it stays what it is
             self[name] = found
@@ -57,8 +57,9 @@ class Seen:
         """What stands for a value under a global name of a package."""
         if value is math:
             return _MATH
-        if type(value) is _CACHE and _package(value.__wrapped__) == package:
-            value = value.__wrapped__  # what a cache keeps would be a size of the proof's
+        inner: Any = getattr(value, "__wrapped__", None) if type(value) is _CACHE else None
+        if inner is not None and _package(inner) == package:
+            value = inner  # what a cache keeps would be a size of the proof's
         if isinstance(value, FunctionType):
             return self.function(value) if _package(value) == package and _may_be_seen(value) else value
         return _KEPT.get(value, value) if isinstance(value, BuiltinFunctionType) else value
@@ -83,7 +84,7 @@ class Seen:
         for names in self.names.values():
             names.forget()
         for part in cast(Any, module).modules():
-            for name, value in _methods(type(part)).items():
+            for name, value in _methods(part.__class__).items():
                 own: Any = part.__dict__.get(name, value)
                 inner: Any = getattr(own, "__func__", own)
                 function = self.of(inner, _package(inner))
