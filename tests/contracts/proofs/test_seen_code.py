@@ -26,6 +26,10 @@ def halved(x: Tensor) -> Tensor:
     return x / math.sqrt(len(x))
 
 
+def twice(x: Tensor) -> Tensor:
+    return x + x
+
+
 class Length(nn.Module):
     @contract
     def forward(self, x: Float[Tensor, "rows time"]) -> Float[Tensor, "rows"]:
@@ -90,7 +94,34 @@ class Counted(nn.Module):
         return x[:, :CALLS]
 
 
-PROVEN = [Length, Bare, OneHot, Scattered, Cached, Keyed, Filled, Diagonal, Counted]
+class Wrapped(nn.Module):
+    """Keeps a function under the name of a method, as torchmetrics does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.doubled = lambda x: 2 * x
+
+    def doubled(self, x: Tensor) -> Tensor:
+        return x
+
+    @contract
+    def forward(self, x: Float[Tensor, "rows time"]) -> Float[Tensor, "rows time"]:
+        return self.doubled(x)
+
+
+class Compared(nn.Module):
+    """A function that is kept is the same one under its global name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = twice
+
+    @contract
+    def forward(self, x: Float[Tensor, "rows time"]) -> Float[Tensor, "rows time"]:
+        return self.kept(x) + twice(x) if self.kept is twice else x[:, :1]
+
+
+PROVEN = [Length, Bare, OneHot, Scattered, Cached, Keyed, Filled, Diagonal, Counted, Wrapped, Compared]
 
 
 @pytest.mark.parametrize("kind", PROVEN)

@@ -6,8 +6,10 @@ functions of the same code that find others under these names; the functions the
 
 import dis
 import functools
+import inspect
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any, cast
 
@@ -26,23 +28,27 @@ class SeenNames(dict[str, Any]):
     def __init__(self, names: dict[str, Any], made: "Seen", package: str) -> None:
         super().__init__()
         self.names, self.made, self.package = names, made, package
+        self.checked: dict[str, Any] = {}
+        """Of the check of a contract, the function that it checks: the check hands it on."""
         self.forget()
 
     def forget(self) -> None:
         """What a run has stored is gone for the next."""
         self.clear()
         self.update({name: value for name, value in self.names.items() if name[:2] == name[-2:] == "__"})
+        self.update(self.checked)
 
     def __missing__(self, name: str) -> Any:
         value: Any
+        called, name = name.endswith(CALLED), name.removesuffix(CALLED)
         if name in self.names:
             value = self.names[name]
         else:
             space: Any = self.names["__builtins__"]
             value = cast(Any, space if isinstance(space, dict) else vars(space))[name]
-        found = self.made.of(value, self.package)
-        if callable(found):  # it stays what it is
-            self[name] = found
+        found = self.made.of(value, self.package) if called else _MATH if value is math else value
+        if called:  # a function stays what it is
+            self[name + CALLED] = found
         return found
 
 
@@ -54,9 +60,7 @@ class Seen:
         self.names: dict[int, SeenNames] = {}
 
     def of(self, value: Any, package: str) -> Any:
-        """What stands for a value under a global name of a package."""
-        if value is math:
-            return _MATH
+        """What is called in place of a value under a global name of a package."""
         inner: Any = getattr(value, "__wrapped__", None) if type(value) is _CACHE else None
         if inner is not None and _package(inner) == package:
             value = inner  # what a cache keeps would be a size of the proof's
@@ -71,12 +75,18 @@ class Seen:
             if names is None:
                 names = SeenNames(function.__globals__, self, _package(function))
                 self.names[id(function.__globals__)] = names
-            code = _without_sets(function.__code__)
+            code = _seen_code(function.__code__)
             made = FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
             made.__kwdefaults__ = function.__kwdefaults__
             made.__dict__.update(function.__dict__)
             made.__module__, made.__qualname__ = function.__module__, function.__qualname__
             self.functions[function] = made
+            if "__contract__" in vars(function) and isinstance(
+                inner := vars(function).get("__wrapped__"), FunctionType
+            ):
+                places = [name for name, value in function.__globals__.items() if value is inner]
+                names.checked |= dict.fromkeys(places, self.of(inner, _package(inner)))
+                names.forget()
         return self.functions[function]
 
     def see(self, module: nn.Module) -> None:
@@ -86,6 +96,8 @@ class Seen:
         for part in cast(Any, module).modules():
             for name, value in _methods(part.__class__).items():
                 own: Any = part.__dict__.get(name, value)
+                if own is not value and not isinstance(own, MethodType):
+                    continue  # what an object keeps under the name of a method is not bound to it
                 inner: Any = getattr(own, "__func__", own)
                 function = self.of(inner, _package(inner))
                 if isinstance(function, FunctionType) and function is not inner:
@@ -111,24 +123,50 @@ _CLASS = dis.opmap["LOAD_BUILD_CLASS"]
 """The body of a class finds global names in another way."""
 
 
-def _without_sets(code: CodeType) -> CodeType:
-    """Code in which `size in {37, 50}` compares the size with each."""
+CALLED = "()"
+"""Ends a global name that a piece of code only calls. A function that is compared or handed on is the program's own."""
+
+
+def _seen_code(code: CodeType) -> CodeType:
+    """Code in which `size in {37, 50}` compares the size with each, and that asks for others to call."""
     constants: list[Any] = []
     for each in code.co_consts:
-        seen = _without_sets(each) if isinstance(each, CodeType) else each
+        seen = _seen_code(each) if isinstance(each, CodeType) else each
         constants.append(tuple(cast(Any, seen)) if isinstance(seen, frozenset) else seen)
-    return code.replace(co_consts=tuple(constants))
+    called, other = set[str](), set[str]()
+    for step, after in pairwise([*dis.get_instructions(code), None]):
+        if step is not None and step.opcode in dis.hasname:
+            pushed = step.opname == "LOAD_GLOBAL" and (step.arg or 0) & 1  # it, or its attribute, is to be called
+            only = pushed and (after is None or after.opname not in ("LOAD_ATTR", "LOAD_METHOD"))
+            (called if only else other).add(step.argval)
+    names = tuple(name + CALLED if name in called - other else name for name in code.co_names)
+    return code.replace(co_consts=tuple(constants), co_names=names)
 
 
+@functools.cache
 def _methods(kind: type) -> dict[str, Any]:
-    """The methods of a class and of those that it comes from, without torch's and those with two underscores."""
-    return {
+    """The methods that `forward` uses, as far as names tell: of a class and of those it comes from, not torch's."""
+    known: dict[str, Any] = {
         name: value
         for base in reversed(kind.__mro__)
         if foreign(base.__module__)
         for name, value in vars(base).items()
         if not name.startswith("__") and isinstance(value, (FunctionType, staticmethod, _CACHE))
     }
+    found: dict[str, Any] = {}
+    waiting = ["forward"]
+    while waiting:
+        name = waiting.pop()
+        if name in known and name not in found:
+            found[name] = known[name]
+            function: Any = inspect.unwrap(getattr(known[name], "__func__", known[name]))
+            waiting += _names_in(function.__code__)
+    return found
+
+
+def _names_in(code: CodeType) -> list[str]:
+    inner = [each for each in code.co_consts if isinstance(each, CodeType)]
+    return [*code.co_names, *(name for each in inner for name in _names_in(each))]
 
 
 # What stands for the functions that take a size for a number.
