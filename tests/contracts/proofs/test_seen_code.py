@@ -205,7 +205,7 @@ def runs(module: nn.Module, sizes: dict[str, int]) -> bool:
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_where_it_fails_is_what_real_tensors_say(kind: type[nn.Module]):
-    proof = verify(kind())
+    proof = verify(kind(), seconds=60)
     names = dict.fromkeys(name for shape in SHAPES[kind] for name in shape.split() if name.isidentifier())
     assert proof.verdict == "holds if", proof.message
     found: set[bool] = set()
