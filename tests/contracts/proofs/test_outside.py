@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from towers.contracts import contract, trace, verify
 
-QUICK = 0.5
+SECONDS = 20
 
 
 def described(value, seen=None):
@@ -476,7 +476,7 @@ def put_back_but_for(proof):
 def test_a_program_is_as_if_nothing_had_run(program):
     module, held = program()
     before = state_of(held)
-    proof = verify(module, seconds=QUICK)
+    proof = verify(module, seconds=SECONDS)
     assert state_of(held) == before
     assert proof.verdict in PROGRAMS[program], proof
     assert not put_back_but_for(proof)
@@ -625,7 +625,7 @@ def test_each_kind_of_thing_at_each_place(place):
             "function": lambda: step.held,
         }[place]()
     before = described(with_slots(held))
-    assert verify(module, seconds=QUICK).verdict == "proven"
+    assert verify(module, seconds=SECONDS).verdict == "proven"
     assert described(with_slots(held)) == before
     module(torch.zeros(2, 4))
     after = described(with_slots(held))
@@ -675,7 +675,7 @@ def test_what_is_bound_anew_is_bound_as_before(case, monkeypatch):
         monkeypatch.setitem(sys.modules, "this_text", package)
     space["globals_of_text"] = space
     before = eval(read, space)
-    assert verify(Steps(space["step"]), seconds=QUICK).verdict in ("proven", "failed")
+    assert verify(Steps(space["step"]), seconds=SECONDS).verdict in ("proven", "failed")
     assert eval(read, space) == before
 
 
@@ -692,21 +692,21 @@ def many(n):
 @pytest.mark.parametrize("function", [few, many])
 def test_an_empty_cache_is_empty_after_verify(function):
     function.cache_clear()
-    verify(Steps(lambda x: function(x.dim()) + function(type(x))), seconds=QUICK)
+    verify(Steps(lambda x: function(x.dim()) + function(type(x))), seconds=SECONDS)
     assert function.cache_info().currsize == 0
 
 
 def test_entries_of_a_cache_are_kept_or_it_is_said_that_they_are_not():
     many.cache_clear()
     mine = many(1)
-    assert not put_back_but_for(verify(Steps(lambda x: many(x.dim())), seconds=QUICK))
+    assert not put_back_but_for(verify(Steps(lambda x: many(x.dim())), seconds=SECONDS))
     assert many(1) is mine
     assert many.cache_info().currsize == 1
     few.cache_clear()
     few(2)
-    assert not put_back_but_for(verify(Steps(lambda x: few(2)), seconds=QUICK))
+    assert not put_back_but_for(verify(Steps(lambda x: few(2)), seconds=SECONDS))
     assert few.cache_info().currsize == 1
-    assert put_back_but_for(verify(Steps(lambda x: few(x.dim() + 1)), seconds=QUICK)) == [
+    assert put_back_but_for(verify(Steps(lambda x: few(x.dim() + 1)), seconds=SECONDS)) == [
         "few (an lru_cache, now empty)"
     ]
     assert few.cache_info().currsize == 0
@@ -717,9 +717,9 @@ NUMBERS = itertools.count()
 
 def test_what_cannot_be_put_back_is_named(tmp_path):
     with open(tmp_path / "log.txt", "w") as log, open(tmp_path / "untouched.txt", "w") as untouched:
-        proof = verify(Steps(lambda x: (log.write("a"), untouched.name, next(NUMBERS))), seconds=QUICK)
+        proof = verify(Steps(lambda x: (log.write("a"), untouched.name, next(NUMBERS))), seconds=SECONDS)
     assert put_back_but_for(proof) == ["NUMBERS (an itertools.count), log (a file)"]
-    assert not put_back_but_for(verify(Steps(lambda x: NUMBERS), seconds=QUICK))
+    assert not put_back_but_for(verify(Steps(lambda x: NUMBERS), seconds=SECONDS))
 
 
 def test_a_generator_of_random_numbers_that_is_an_attribute_is_copied():
@@ -735,7 +735,7 @@ def test_a_generator_of_random_numbers_that_is_an_attribute_is_copied():
 
     module = Noise()
     before = described(module.generators["own"])
-    assert verify(module, seconds=QUICK).verdict == "proven"
+    assert verify(module, seconds=SECONDS).verdict == "proven"
     assert described(module.generators["own"]) == before
 
 
@@ -745,7 +745,7 @@ def test_it_is_put_back_when_verify_raises_or_has_no_time():
     verify(model, seconds=0.01)
     assert kept == []
     with pytest.raises(KeyboardInterrupt):
-        verify(hooked(lambda m, i, o: [kept.append(o), raise_(KeyboardInterrupt)]), seconds=QUICK)
+        verify(hooked(lambda m, i, o: [kept.append(o), raise_(KeyboardInterrupt)]), seconds=SECONDS)
     assert kept == []
 
 
@@ -764,7 +764,7 @@ def test_hooks_of_all_modules_and_functions_for_values_leave_nothing():
     handle = nn.modules.module.register_module_forward_hook(lambda m, i, o: kept.append(o))
     try:
         values = {"x": lambda shape: (drawn.append(shape), torch.ones(shape))[1]}
-        verify(hooked(lambda m, i, o: None), values=values, seconds=QUICK)
+        verify(hooked(lambda m, i, o: None), values=values, seconds=SECONDS)
     finally:
         handle.remove()
     assert kept == drawn == []
@@ -780,7 +780,7 @@ def test_what_another_thread_binds_stays_if_the_code_only_reads_it():
     thread = threading.Thread(target=other)
     thread.start()
     try:
-        verify(Steps(space["step"]), seconds=QUICK)
+        verify(Steps(space["step"]), seconds=SECONDS)
     finally:
         done.set()
         thread.join()

@@ -3,6 +3,8 @@
 import copy
 import gc
 import inspect
+import weakref
+from collections.abc import Callable
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
@@ -14,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from towers.contracts import modes
 from towers.contracts.decorate import contract
 from towers.contracts.proofs.layer_rules import expected_hidden_size
+from towers.contracts.proofs.reached import kind_of
+from towers.contracts.proofs.rebinding import Rebinding, copied
 from towers.contracts.proofs.seen_code import Seen
 from towers.contracts.signature import Options, Signature, read_signature
 from towers.contracts.specs import holds_tensors
@@ -53,6 +57,8 @@ class Emptied:
         self.memo: dict[int, Any] = {id(tensor): faked(tensor, fake) for tensor in tensors}
         self.generators: list[torch.Generator] = []
         """Generators of random numbers: where there are any, their state is a tensor that must not be a fake one."""
+        self.rebinding: Rebinding | None = None
+        """What leads back to the module though deepcopy leaves it shared: known after the first copy."""
 
     def copy(self, memo: dict[int, Any] | None = None) -> nn.Module:
         """A copy that has not run yet. `memo`: gets what was copied, by the id of what it is a copy of.
@@ -64,15 +70,18 @@ class Emptied:
         try:
             with _Emptied(self.fake):
                 memo |= self.memo | {id(each): each.clone_state() for each in self.generators}
-                twin = copy.deepcopy(self.module, memo)
+                twin = _deep_copy(self.module, memo)
         except Exception as error:
-            if not self.generators and (found := _generators(self.module)):
+            if not self.generators and (
+                found := [each for each in _held_by(self.module) if kind_of(each) is torch.Generator]
+            ):
                 self.generators = found
                 memo.clear()
                 return self.copy(memo)
             kind = type(self.module).__name__
             raise ValueError(f"{kind}: verify runs a copy, and this module cannot be copied: {error}") from error
-        _keep_hooks(self.module, twin)
+        self.rebinding = self.rebinding or Rebinding(memo)
+        _keep_hooks(self.module, twin, self.rebinding.apply(memo))
         for part in twin.modules():
             _read_bare_annotations(part)
         self.seen.see(twin)
@@ -83,21 +92,42 @@ class Emptied:
         return twin
 
 
-def _generators(module: nn.Module) -> list[torch.Generator]:
-    """The generators of random numbers in what a copy of a module copies."""
+_UNCOPIED = (weakref.WeakMethod, *weakref.ProxyTypes)
+"""What deepcopy refuses, or takes for what it stands for."""
+
+
+def _deep_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """A deepcopy; weak methods and proxies in it are those of the original, for a Rebinding to replace."""
+    before = dict(memo)
+    try:
+        twin = copy.deepcopy(module, memo)
+        left = [each for each in copied(memo) if kind_of(each) in weakref.ProxyTypes]
+        if not left:
+            return twin
+    except Exception:
+        left = [each for each in _held_by(module) if kind_of(each) in _UNCOPIED]
+        if not left:
+            raise
+    memo.clear()
+    memo |= before | {id(each): each for each in left}
+    return copy.deepcopy(module, memo)
+
+
+def _held_by(module: nn.Module) -> list[Any]:
+    """Everything in what a copy of a module copies."""
     seen, waiting = dict[int, Any](), [cast(Any, module)]
     while waiting:
         value = waiting.pop()
         if id(value) not in seen and not isinstance(value, (Tensor, type, FunctionType, ModuleType)):
             seen[id(value)] = value
             waiting += gc.get_referents(value)
-    return [value for value in seen.values() if isinstance(value, torch.Generator)]
+    return list(seen.values())
 
 
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
 
 
-def _keep_hooks(module: nn.Module, twin: nn.Module) -> None:
+def _keep_hooks(module: nn.Module, twin: nn.Module, counterpart: Callable[[Any], Any]) -> None:
     """Give the hooks of a module, those of `attach` included, to a copy that lost them.
 
     einops' layers copy themselves so: all that they keep is their pattern.
@@ -107,7 +137,7 @@ def _keep_hooks(module: nn.Module, twin: nn.Module) -> None:
         same = twins.get(path)
         if same is not None and not any(getattr(same, name) for name in _HOOKS):
             for name in _HOOKS:
-                getattr(same, name).update(getattr(part, name))
+                getattr(same, name).update({key: counterpart(hook) for key, hook in getattr(part, name).items()})
 
 
 def named_parts(module: nn.Module) -> dict[str, nn.Module]:
@@ -178,9 +208,10 @@ class _Cloned(TorchFunctionMode):
 
 def real_copy(module: nn.Module) -> nn.Module:
     """A copy with its values, on the CPU."""
+    memo: dict[int, Any] = {}
     with _Cloned():
-        twin = copy.deepcopy(module)
-    _keep_hooks(module, twin)
+        twin = _deep_copy(module, memo)
+    _keep_hooks(module, twin, Rebinding(memo).apply(memo))
     for part in twin.modules():
         _read_bare_annotations(part)
     return twin.to("cpu")

@@ -29,7 +29,7 @@ MOST = 40_000
 CACHED = type(functools.lru_cache(len))
 """What lru_cache and cache make of a function."""
 
-_PLAIN = {
+PLAIN = {
     *(type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented)),
     *(torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format, torch.SymInt, CodeType),
     *(types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType),
@@ -157,12 +157,12 @@ class _Reached:
 
     def look(self, name: str, value: Any) -> None:
         """Follow a value later."""
-        if type(value) not in _PLAIN:
+        if type(value) not in PLAIN:
             self.waiting.append((name, value))
 
     def look_all(self, name: str, values: Iterable[Any]) -> None:
         """Follow the items of a container."""
-        self.waiting.extend((name, value) for value in values if type(value) not in _PLAIN)
+        self.waiting.extend((name, value) for value in values if type(value) not in PLAIN)
 
     def mention(self, names: Iterable[str]) -> None:
         """Some code has names: methods that are called so may be called."""
@@ -194,7 +194,7 @@ class _Reached:
         names = code.co_names
         self.mention(names)
         self.mention(text for text in code.co_consts if isinstance(text, str) and text.isidentifier())
-        bound = _bound(code)
+        bound = bound_names(code)
         if bound:
             self.found.append(("", Names(space, bound)))
         stores = _STORE_ATTR in code.co_code[::2] or "setattr" in names
@@ -285,7 +285,7 @@ _STORE_ATTR, _STORE_GLOBAL = dis.opmap["STORE_ATTR"], dis.opmap["STORE_GLOBAL"]
 _DELETE_GLOBAL = dis.opmap["DELETE_GLOBAL"]
 
 
-def _bound(code: CodeType) -> tuple[str, ...]:
+def bound_names(code: CodeType) -> tuple[str, ...]:
     """The globals that code may bind anew."""
     if "globals" in code.co_names:
         return (*code.co_names, *(text for text in code.co_consts if isinstance(text, str)))

@@ -345,7 +345,8 @@ def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
 def _left_outside(prover: "_Prover") -> tuple[str, ...]:
     """What is not as it was before, outside of the module."""
     running = "a run that could not be ended goes on, and what it writes outside of the module is not put back"
-    return (*prover.outside.assumptions(), *([running] if prover.abandoned else []))
+    texts = [*prover.outside.assumptions(), *([running] if prover.abandoned else [])]
+    return (*texts, *(prover.emptied.rebinding.assumptions() if prover.emptied.rebinding else ()))
 
 
 def _texts_read(coverages: Sequence[Coverage]) -> tuple[str, ...]:
