@@ -9,6 +9,7 @@ from typing import Any, cast
 import sympy
 from sympy.core.relational import Relational
 
+from towers.contracts.proofs.at_sizes import at
 from towers.contracts.proofs.ranges import Span
 
 _FAR = 2**40
@@ -62,13 +63,10 @@ def _changes(span: Span, last: int, relation: Any, axis: Any) -> Iterator[int]:
         return
     for node in _nodes(relation):  # from where on a number is its own remainder
         if _is_mod(node) and node.args[0].is_Integer and _direction(node.args[1], axis) == 1:
-            found = _first(span.first, last, lambda size, node=node: node.args[1].subs(axis, size) > abs(node.args[0]))
+            found = _first(span.first, last, lambda size, node=node: at(node.args[1], axis)(size) > abs(node.args[0]))
             if found is not None:
                 yield found
-    difference = _difference(relation)
-
-    def holds(size: int) -> bool:
-        return bool(relation.subs(axis, size))
+    difference, holds = _difference(relation), at(relation, axis)
 
     if difference is not None and (poly := _poly(difference, axis)) is not None:
         roots: list[Any] = [] if poly.degree() < 1 else poly.real_roots()
@@ -76,7 +74,7 @@ def _changes(span: Span, last: int, relation: Any, axis: Any) -> Iterator[int]:
         yield from (size for size in near if holds(size) != holds(size - 1))
     elif difference is not None and (direction := _direction(difference, axis)):
         for least in (0, 1):  # from where on it is 0, and from where on more
-            found = _first(span.first, last, lambda size: direction * difference.subs(axis, size) >= least)  # noqa: B023
+            found = _first(span.first, last, lambda size: direction * at(difference, axis)(size) >= least)  # noqa: B023
             if found is not None:
                 yield found
     else:

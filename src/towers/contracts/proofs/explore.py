@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
+from heapq import heappop, heappush
 from itertools import product
 from typing import Any, cast
 
 import sympy
 
+from towers.contracts.proofs.at_sizes import at
 from towers.contracts.proofs.divide import divide, sure
 from towers.contracts.proofs.implied import never
 from towers.contracts.proofs.outcome import Outcome
@@ -63,7 +65,6 @@ class Coverage:
 
 
 Run = Callable[[Spans, Relations], Outcome]
-Region = tuple[dict[str, Span], Relations]
 
 
 def explore(coverage: Coverage, run: Run, relations: Relations = (), patience: float = float("inf")) -> None:
@@ -80,16 +81,14 @@ class _Explorer:
         case, whole = coverage.case, coverage.whole
         self.seen: set[Any] = set()
         self.fixed: set[str] = set()
-        self.waiting: list[Region] = []
+        self.waiting: list[tuple[tuple[int, ...], dict[str, Span], Relations]] = []
         for spans in _small_and_large(whole):
             self.push(spans, relations)
         while self.waiting:
             if coverage.failed and time.perf_counter() > patience:
                 self.coverage.open.append((coverage.first, OUT_OF_TIME))
                 return
-            region = min(self.waiting, key=self.turn)
-            self.waiting.remove(region)
-            spans, relations = region
+            _, spans, relations = heappop(self.waiting)
             if self.pinned(spans) and self.fails_in_general():
                 continue
             if not self.possible(spans, relations):
@@ -107,11 +106,10 @@ class _Explorer:
                 self.coverage.open.append((Outcome(case, spans), OUT_OF_TIME))
                 return
 
-    def turn(self, region: Region) -> tuple[int, int, int]:
-        """The order of regions: those of large sizes first, for small ones often fail."""
-        spans, relations = region
+    def turn(self, spans: Spans, relations: Relations) -> tuple[int, ...]:
+        """The order of regions: those of large sizes first, for small ones often fail; then as they came."""
         ended = sum(span.last is not None and self.coverage.whole[name].last is None for name, span in spans.items())
-        return self.pinned(spans), ended, len(relations)
+        return self.pinned(spans), ended, len(relations), len(self.seen)
 
     def possible(self, spans: Spans, relations: Relations = ()) -> bool:
         """Whether the conditions on several axes allow any sizes of a region."""
@@ -126,7 +124,7 @@ class _Explorer:
         key = (tuple(sorted(spans.items())), frozenset(relations))
         if key not in self.seen:
             self.seen.add(key)
-            self.waiting.append((spans, relations))
+            heappush(self.waiting, (self.turn(spans, relations), spans, relations))
 
     def pinned(self, region: Spans) -> int:
         """The number of axes that a region fixes to one size, though the contract allows more."""
@@ -195,7 +193,7 @@ class _Explorer:
         parts = divide(span, guard.relation, axis, alone=alone)
         again = len(parts) > 1 and parts[0].step != span.step
         for part in parts:
-            if again or (len(parts) > 1 and not bool(guard.relation.subs(axis, part.first))):
+            if again or (len(parts) > 1 and not at(guard.relation, axis)(part.first)):
                 self.push({**outcome.spans, name: part}, outcome.relations)
         return again
 
@@ -216,7 +214,7 @@ class _Explorer:
         [axis] = guard.relation.free_symbols
         span = outcome.spans[str(axis)]
         parts = divide(span, guard.relation, axis)
-        true = [part for part in parts if bool(guard.relation.subs(axis, part.first))]
+        true = [part for part in parts if at(guard.relation, axis)(part.first)]
         if len(parts) > 1 and len(true) == 1:
             outcome.spans = {**outcome.spans, str(axis): true[0]}
 
@@ -272,14 +270,14 @@ class _Explorer:
 def _special_sizes(factor: Any, axis: Any, span: Span) -> tuple[int, ...]:
     """The small sizes of an axis for which a size derived from it is 0 or 1."""
     near = range(span.first, span.first + 24 * span.step, span.step)
-    return tuple(size for size in near if size in span and factor.subs(axis, size) in (0, 1))
+    return tuple(size for size in near if size in span and at(factor, axis)(size) in (0, 1))
 
 
 @cache
 def _where_one(factor: Any, axis: Any, span: Span) -> Span | None:
     """The small sizes of an axis for which a quotient is 1, as one region, if they are not all."""
     near = [size for size in range(span.first, span.first + 65 * span.step, span.step) if size in span]
-    found = [size for size in near if factor.subs(axis, size) == 1]
+    found = [size for size in near if at(factor, axis)(size) == 1]
     part = span.part(found[0], found[-1]) if found else None
     return part if part is not None and part != span else None
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 import sympy
 from sympy.core.relational import Relational
 
+from towers.contracts.proofs.at_sizes import at
 from towers.contracts.proofs.divide import divide, sure
 from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.remainders import reduced
@@ -78,7 +79,7 @@ def never(relation: Any, spans: Spans) -> bool:
         [axis] = relation.free_symbols
         span = spans[str(axis)]
         parts = divide(span, relation, axis)
-        return all(sure(part, relation, axis) and not bool(relation.subs(axis, part.first)) for part in parts)
+        return all(sure(part, relation, axis) and not at(relation, axis)(part.first) for part in parts)
     return always(sympy.Not(relation), spans)
 
 

@@ -16,6 +16,7 @@ from torch.utils._sympy import value_ranges
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from towers.contracts.proofs.at_sizes import at
 from towers.contracts.proofs.divide import by_remainder, divide
 from towers.contracts.proofs.float_sizes import whole
 from towers.contracts.proofs.implied import always
@@ -273,7 +274,7 @@ class Symbols:
             if not parted and len(relation.free_symbols) == 1:
                 [axis] = relation.free_symbols
                 parts = divide(spans[str(axis)], relation, axis)
-                true = [part for part in parts if bool(relation.subs(axis, part.first))]
+                true = [part for part in parts if at(relation, axis)(part.first)]
                 self.claimed |= {str(axis): true[0]} if len(true) == 1 else {}
         return False
 
