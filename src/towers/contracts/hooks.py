@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, get_type_hints
+from typing import Any, Self, get_type_hints
 
 import jaxtyping
 from jaxtyping import AbstractDtype, Shaped
@@ -87,13 +87,22 @@ class attach:
 
 
 class _Hook:
-    """A hook. A subclass adds the generated check as `__call__`. Copies and pickles are made again from `made_from`."""
+    """A hook. A subclass adds the generated check as `__call__`. A pickle is made again from `made_from`.
+
+    As a function does, it never changes, and copies of a module share it.
+    """
 
     def __init__(self, place: int, made_from: tuple[Any, ...]) -> None:
         self.place, self.made_from = place, made_from
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _hook, (self.place, *self.made_from)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
 
 def _hook(place: int, *made_from: Any) -> Any:
