@@ -1,11 +1,14 @@
 """The time limit of verify holds with whatever a module does, and leaves nothing behind: not in the interpreter, not in
 torch, not in other threads. `forward` may never end; where it cannot be interrupted, its thread is left to itself."""
 
+import ctypes
+import re
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,3 +247,16 @@ def test_the_thread_has_the_modes_of_the_one_that_asks():
 def test_abandoned_is_out_of_time():
     assert issubclass(Abandoned, OutOfTime)
     assert not issubclass(OutOfTime, Exception)
+
+
+def test_it_computes_with_as_many_threads_as_torch_was_told():
+    """More threads than free cores wait for each other, tens of times slower."""
+    library = re.search(r"/\S*lib[gi]omp\S*", Path("/proc/self/maps").read_text()) if sys.platform == "linux" else None
+    if library is None:
+        pytest.skip("this torch does not compute with OpenMP, or says not where that is")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert within(60, lambda: ctypes.CDLL(library[0]).omp_get_max_threads()) == 3
+    finally:
+        torch.set_num_threads(threads)

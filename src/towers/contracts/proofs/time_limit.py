@@ -199,7 +199,7 @@ _abandoned = _Abandoned()
 
 
 class _Modes:
-    """What torch keeps for each thread: the modes of gradients, autocast and overrides, and the device."""
+    """What torch keeps for each thread: modes of gradients, autocast and overrides, the device, OpenMP's threads."""
 
     def __init__(self) -> None:
         self.gradients, self.inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
@@ -213,6 +213,7 @@ class _Modes:
 
     def enter(self) -> None:
         """Set them in this thread."""
+        torch.get_num_threads()  # OpenMP has the number of torch.set_num_threads in a thread once it was asked there
         torch.set_grad_enabled(self.gradients)
         for device, on, dtype in self.autocast:
             torch.set_autocast_enabled(device, on)
