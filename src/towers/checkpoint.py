@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from io import IOBase
 from os import PathLike
 from pathlib import Path
 from types import NoneType
@@ -246,6 +247,22 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         raise type(error)(error.errno, error.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def lock(file: IOBase, *, without_locks: bool) -> bool:
+    """Lock an open file until it is closed. False: another process has locked it.
+
+    `without_locks` is the answer where the system has no locks, as on Windows.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return without_locks
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def without_nan(value: Any) -> Any:

@@ -269,7 +269,7 @@ def test_json_lines_as_parquet_take_the_type_that_fits_all(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("records", "out", "message"),
     [
-        ([{}, {}, {}, {"new": 1}], "out.csv", "pairs.jsonl, line 4: has 'new', which the first rows had not"),
+        ([{}, {}, {}, {"new": 1}], "out.csv", "pairs.jsonl, line 4: has 'new', which is no column of the header"),
         ([{"a": "x\ty"}], "out.tsv", "pairs.jsonl, line 1: has a tab or a line end in a cell, which TSV cannot"),
         ([{"a": "x"}, {"a": "x\ny"}], "out.tsv", "line 2: has a tab or a line end in a cell"),
         ([{"a": "\ud800"}], "out.csv", "line 1: has half a character, which UTF-8 cannot hold"),

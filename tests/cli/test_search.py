@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -156,6 +157,17 @@ def test_a_mistake_is_one_line(options: tuple[str, ...], said: str, capsys: pyte
     assert said in err
     assert err.count("\n") == 1
     assert {path.name for path in Path().iterdir()} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("command", ["search", "index"])
+def test_what_is_no_regular_file_is_not_replaced(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("pipe")
+    queries = ["--queries", "queries.txt"] if command == "search" else []
+    assert main([command, "--model", "towers-run", "--corpus", "corpus.txt", *queries, "--out", "pipe"]) == 2
+    assert "--out pipe: is no regular file; name one" in capsys.readouterr().err
+    assert Path("pipe").is_fifo()
 
 
 READERS = {

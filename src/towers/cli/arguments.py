@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the error in one line; argparse's own method lists all options before the error.
 
-        That an option is missing is said of a misspelt one before the misspelt one is, which is what helps.
+        argparse reports a missing option before a misspelt one. Here a misspelt one comes first: it is the cause.
         """
         if " are required: -" in message:
             hints = [(argument, self._hint(argument)) for argument in self._given if argument.startswith("--")]

@@ -161,7 +161,9 @@ def _add_training(fit: Parser) -> None:
         "--batch-size", type=at_least_one, metavar="N", help="pairs of a training step, over all processes (5)"
     )
     training.add_argument("--lr", type=float, metavar="X", help="learning rate (0.001)")
-    training.add_argument("--final-lr", type=float, metavar="X", help="to which it falls linearly (it stays)")
+    training.add_argument(
+        "--final-lr", type=float, metavar="X", help="learning rate at the end, reached linearly (as --lr)"
+    )
     training.add_argument(
         "--optimizer", choices=["keras-adam", "adamw"], help="Keras's Adam, or AdamW with --weight-decay (keras-adam)"
     )
@@ -170,16 +172,22 @@ def _add_training(fit: Parser) -> None:
         "--average",
         type=float,
         metavar="X",
-        help="decay of a moving average of the weights, which is kept, as .999 (none)",
+        help="keep a moving average of the weights, with this decay, such as .999 (none)",
     )
     training.add_argument(
-        "--correlation", type=float, metavar="X", help="of degrees: weight of 1 - r of each batch in the loss (0)"
+        "--correlation",
+        type=float,
+        metavar="X",
+        help="of degrees: weight in the loss of 1 - Pearson's r of each batch (0)",
     )
     training.add_argument(
         "--smoothing", type=float, metavar="X", help="of classes: share of a label spread over all classes, as .1 (0)"
     )
     training.add_argument(
-        "--second-weight", type=float, metavar="X", help="what the loss of a second label counts beside the first (.3)"
+        "--second-weight",
+        type=float,
+        metavar="X",
+        help="weight of the second label in the loss; the first one has 1 (.3)",
     )
     training.add_argument(
         "--random-batches",

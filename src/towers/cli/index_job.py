@@ -9,7 +9,8 @@ import torch
 
 from towers.answers import Model
 from towers.cli.common import answering
-from towers.cli.sentence_lines import CORPUS, ENCODED, Digest, blocks, encoded, paced, place_for, states_of
+from towers.cli.prediction_files import file_to_write
+from towers.cli.sentence_lines import CORPUS, ENCODED, Digest, blocks, encoded, paced, states_of
 from towers.scale import Shards
 from towers.search import Index
 from towers.search.sentences import VECTORS, check_vectors
@@ -23,7 +24,7 @@ def index(arguments: argparse.Namespace) -> None:
     if arguments.shard is not None:
         _index_in_shards(arguments)
         return
-    place = place_for(arguments, "corpus")
+    place = file_to_write(arguments.out, {"corpus": arguments.corpus}, standard=False)
     with answering(arguments) as model:
         made = Index(model.network)
         digest = Digest()

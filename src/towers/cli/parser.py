@@ -95,7 +95,7 @@ class PrintCompletion(argparse.Action):
 
 
 def _complete_paths(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> None:
-    """Options that name files and folders are completed by those that there are."""
+    """Let shells complete options that take a file or a folder with the names of files and folders."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
             below: dict[str, argparse.ArgumentParser] = dict(action.choices or {})  # type: ignore[arg-type]

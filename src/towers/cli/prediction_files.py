@@ -3,14 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
-from io import IOBase
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from towers.checkpoint import replace
+from towers.checkpoint import lock, replace
 from towers.data.readers import ENDINGS, TableFormat, ending_of
 from towers.data.sources import Source, Stream
 
@@ -52,6 +51,16 @@ def place_of(arguments: argparse.Namespace) -> Path | None:
         if arguments.pairs.exists() and _is_standard_output(arguments.pairs):
             raise ValueError("--out -: standard output goes to the file of --pairs; send it elsewhere")
         return None
+    return file_to_write(out, {name: getattr(arguments, name) for name in ("pairs", "vectors")})
+
+
+def file_to_write(out: Path, read: Mapping[str, Path | None], *, standard: bool = True) -> Path:
+    """The file that --out names, links resolved. `read` has the files that the command reads, by their options.
+
+    Raises:
+        ValueError: it is a folder, a device, or a file that is read; its folder is missing; or its ending is that of
+            another kind of file. With `standard` the message names - for standard output.
+    """
     check_ending(out)
     place = Path(os.path.realpath(out))
     if not place.parent.is_dir():
@@ -59,10 +68,10 @@ def place_of(arguments: argparse.Namespace) -> Path | None:
     if place.is_dir():
         raise ValueError(f"--out {out}: is a folder; name a file")
     if out.exists() and (not place.is_file() or _is_standard_output(place)):
-        raise ValueError(f"--out {out}: is no regular file; name one, or - for standard output")
-    for option in ("pairs", "vectors"):
-        read: Path | None = getattr(arguments, option)
-        if read is not None and out.exists() and read.exists() and out.samefile(read):
+        stream = ", or - for standard output" if standard else ""
+        raise ValueError(f"--out {out}: is no regular file; name one{stream}")
+    for option, file in read.items():
+        if file is not None and out.exists() and file.exists() and out.samefile(file):
             raise ValueError(f"--out {out}: is the file of --{option}, which stays as it is; name another file")
     return place
 
@@ -110,7 +119,7 @@ def write(place: Path | None, work: Callable[[BinaryIO], None]) -> None:
 
 def _into(path: Path, work: Callable[[BinaryIO], None]) -> None:
     with path.open("wb") as file:
-        _lock(file)
+        lock(file, without_locks=False)
         work(cast(BinaryIO, file))
 
 
@@ -118,21 +127,8 @@ def _remove_leftovers(place: Path) -> None:
     """Remove what killed commands left of this output; what a running command writes is locked, and stays."""
     for partial in place.parent.glob(f".{escape(place.name)}.*.partial"):
         with suppress(OSError), partial.open("rb") as file:
-            if _lock(file):
+            if lock(file, without_locks=False):
                 partial.unlink()
-
-
-def _lock(file: IOBase) -> bool:
-    """Lock a file until it is closed. False: another process has locked it, or the system has no locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from torch import Tensor
 from towers.answers import Model
 from towers.cli.arguments import check_no_run
 from towers.cli.common import answering
-from towers.cli.prediction_files import STANDARD, naming, write
-from towers.cli.sentence_lines import CORPUS, Digest, Lines, blocks, encoded, place_for, read_lines
+from towers.cli.prediction_files import STANDARD, file_to_write, naming, write
+from towers.cli.sentence_lines import CORPUS, Digest, Lines, blocks, encoded, read_lines
 from towers.data.readers import ENDINGS
 from towers.scale import Shards
 from towers.search import Index
@@ -36,7 +36,8 @@ def search(arguments: argparse.Namespace) -> None:
     corpus: Path | None = arguments.corpus
     if corpus is None and arguments.index is None:
         raise ValueError("name --corpus FILE, or --index FILE")
-    place = None if arguments.out == STANDARD else place_for(arguments, "corpus", "queries", "index")
+    read = {name: getattr(arguments, name) for name in ("corpus", "queries", "index")}
+    place = None if arguments.out == STANDARD else file_to_write(arguments.out, read)
     format = arguments.out_format or ENDINGS.get(arguments.out.suffix.lower()) or "tsv"
     lines = texts_of(arguments, format)
     next(blocks(arguments.queries, 1))  # a file without a query is reported before the work

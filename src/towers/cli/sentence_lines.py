@@ -1,8 +1,6 @@
 """Files with a sentence on each line, for `towers index`, `search` and `similar`."""
 
-import argparse
 import hashlib
-import os
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +10,6 @@ from typing import BinaryIO, NamedTuple
 from torch import Tensor
 
 from towers.answers import Model, Side
-from towers.cli.prediction_files import check_ending
 from towers.data.encoding import RETURNS, decode_line, unpacked
 from towers.data.readers import ENDINGS
 from towers.scale.pace import Pace
@@ -117,23 +114,3 @@ def paced(path: Path, parts: Iterator[Lines]) -> Iterator[Lines]:
             pace.add(lines.numbers[-1] - pace.done)
     finally:
         pace.clear()
-
-
-def place_for(arguments: argparse.Namespace, *read: str) -> Path:
-    """The file to write, links resolved.
-
-    Raises:
-        ValueError: it is a folder or one of the files that are read, or there is no such folder.
-    """
-    out: Path = arguments.out
-    check_ending(out)
-    place = Path(os.path.realpath(out))
-    if not place.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {place.parent}")
-    if place.is_dir():
-        raise ValueError(f"--out {out}: is a folder; name a file")
-    for option in read:
-        file: Path | None = getattr(arguments, option)
-        if file is not None and file.exists() and place.exists() and place.samefile(file):
-            raise ValueError(f"--out {out}: is the file of --{option}, which stays as it is; name another file")
-    return place

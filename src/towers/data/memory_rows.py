@@ -78,7 +78,7 @@ def is_table(value: object) -> bool:
 
 
 def names_of(table: Any) -> list[str]:
-    """The names of a table's columns; pandas has columns that are named by numbers too, for which no one can ask."""
+    """The names of a table's columns; columns of pandas that are named by numbers are left out."""
     if isinstance(table, Mapping):
         return list(cast(Mapping[str, Any], table))
     names = getattr(table, "column_names", None)

@@ -81,7 +81,7 @@ class TextWriter(Writer):
 
     def _refuse_new(self, rows: Rows, name: str) -> None:
         place = next(place for place, record in enumerate(rows.records()) if name in record)
-        raise self._mistake(rows, place, f"{name!r}, which the first rows had not and the header has not")
+        raise self._mistake(rows, place, f"{name!r}, which is no column of the header")
 
 
 class TsvWriter(TextWriter):

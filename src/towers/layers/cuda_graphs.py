@@ -32,7 +32,7 @@ class Replayed:
     Args:
         module: such as a Tower, a TwoTowers, or a method such as `RaggedLSTM.last`, with `owner`.
         owner: the module that has the weights; None: the module itself.
-        most: graphs that are kept; the one that was used longest ago makes room.
+        most: graphs that are kept; the least recently used one makes room.
 
     Raises:
         ValueError: `most` is less than 1, or there is no owner.

@@ -8,7 +8,7 @@ _plain: Any = nn.Module
 
 
 class DropIn(nn.RNNBase):
-    """An LSTM to loops that look for nn.RNNBase, without the second list of weights that nn.RNNBase keeps.
+    """An nn.RNNBase for code that looks for one, without the second list of weights that nn.RNNBase keeps.
 
     nn.RNNBase remembers its weights in `_flat_weights` and follows changes of them by name. Here every call reads the
     attributes themselves, so that whatever replaces a weight (pruning, a parametrization, weight drop,

@@ -1,7 +1,7 @@
 """A whole tower, or two with their head, in one call of a kernel: the same results as their layers in less time.
 
-The layers are the definition, and they run wherever no kernel does: where somebody listens to a layer or has replaced
-it, where tensors are traced, wrapped or transformed, and where sizes do not fit (then their contracts say what is
+The layers are the definition, and they run wherever no kernel does: where a layer has a forward hook or was replaced,
+where tensors are traced, wrapped or transformed, and where sizes do not fit (then their contracts say what is
 wrong). In a compiled graph a tower on the CPU is the operation `towers::tower`, and a pair `towers::pair`,
 which make the same calls. What the kernels gain is in the rows "towers, vectors" and "towers, ids" of
 `python benchmarks/run.py tower`.
@@ -38,7 +38,7 @@ _everywhere: Any = all_modules  # its hooks listen to every module
 
 
 def has_forward_hooks(*layers: nn.Module) -> bool:
-    """Whether a layer must be called itself: somebody listens to it (a contract by `attach` is a hook), or replaced it.
+    """Whether a layer must be called itself: it has a forward hook (as a contract by `attach` is), or was replaced.
 
     Backward hooks do not count: torch calls them for tensors only, and a layer gives the next one a Ragged.
     """
@@ -52,7 +52,7 @@ def has_forward_hooks(*layers: nn.Module) -> bool:
 
 
 def _has_backward_hooks(*layers: nn.Module) -> bool:
-    """Whether somebody listens to the gradients of a layer that takes and gives tensors."""
+    """Whether a layer that takes and gives tensors has a backward hook."""
     if _everywhere._global_backward_hooks or _everywhere._global_backward_pre_hooks:
         return True
     return any(layer.__dict__["_backward_hooks"] or layer.__dict__["_backward_pre_hooks"] for layer in layers)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from towers.checkpoint import CONFIG, VECTORS, WEIGHTS, own_version, replace, undamaged
+from towers.checkpoint import CONFIG, VECTORS, WEIGHTS, lock, own_version, replace, undamaged
 from towers.data.parts import Fingerprint, Part, TableFile
 
 FORMAT = 1
@@ -105,8 +105,8 @@ class RunFolder:
         Raises:
             ValueError: another process writes here, or an output is not what was written.
         """
-        with (self.path / MANIFEST).open("rb") as lock, (self.path / JOURNAL).open("a+b") as journal:
-            if not _lock(lock):
+        with (self.path / MANIFEST).open("rb") as manifest, (self.path / JOURNAL).open("a+b") as journal:
+            if not lock(manifest, without_locks=True):
                 raise ValueError(f"{self.path}: another process writes here; wait for it, or end it")
             for partial in self.path.glob(".*.partial"):
                 with suppress(OSError):
@@ -196,16 +196,3 @@ def _check_same(path: Path, kind: str, before: Mapping[str, Fingerprint], named:
         if not before[name].fits(file):
             told = f"{file} is not what it was when the run began"
             raise ValueError(f"{path}: its run has another {kind}: {told}; name another folder")
-
-
-def _lock(file: BinaryIO) -> bool:
-    """Lock an open file for this process; True too where the system has no locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -228,7 +228,7 @@ class TowersModule(pl.LightningModule):
 
     @property
     def _together(self) -> bool:
-        """Whether one call of the tower takes both sides: it is one tower, and no call does the whole network."""
+        """Whether one call of the tower takes both sides: the tower is shared, and no kernel runs the whole network."""
         model, kind = self.model, type(self.model)
         usual = kind.forward is TwoTowers.forward and kind.states is TwoTowers.states
         return usual and model.left is model.right and model.has_other_parts

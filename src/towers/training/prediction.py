@@ -50,8 +50,8 @@ _asked: WeakKeyDictionary[torch.nn.Module, _Asked] = WeakKeyDictionary()
 def answering(network: torch.nn.Module, device_type: str, *, mixed: bool = False) -> Generator[None]:
     """Without dropout, and in the dtype of the weights unless `mixed`, whatever the caller has set.
 
-    A network in training is so again after the last of the threads that ask it; torch.autocast and torch's default
-    device hold around it.
+    A network that was in training mode is in it again when the last thread that asks it has its answers. torch.autocast
+    and torch's default device are off inside, and as they were after it.
     """
     with _asking:
         asked = _asked.setdefault(network, _Asked())

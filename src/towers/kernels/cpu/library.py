@@ -166,7 +166,7 @@ def _why_it_is_missing() -> tuple[str, str]:
 
 @lru_cache(1)
 def _warn_once() -> None:
-    """Slowness without a word would be a fault that no one would find."""
+    """Warn once that torch's own operations run, since users would not find out why it is slow."""
     _, _, refusal, remedy = _loaded()
     if refusal is not None and asked() != "off":
         warnings.warn(

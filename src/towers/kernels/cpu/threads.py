@@ -74,7 +74,7 @@ def parallel_at() -> int:
 
 @lru_cache(None)
 def warn_of_one_thread(reason: str) -> None:
-    """Once for each reason: slowness without a word would be a fault that no one would find."""
+    """Warn once for each reason, since users would not find out why it is slow."""
     warnings.warn(
         f"{reason}: the C code of towers runs in one thread, slower, with the same results. "
         "torch.set_num_threads(1) asks for no more",
