@@ -8,7 +8,6 @@ from typing import Any, Self, get_args
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from towers import checkpoint
 from towers.contracts import contract
@@ -20,7 +19,7 @@ from towers.kernels.recurrence import Gates
 from towers.layers import fused
 from towers.layers.lstm import RaggedLSTM
 from towers.layers.padded_tower import padded_states
-from towers.layers.pair_head import Feature, PairFeatures, PairHead
+from towers.layers.pair_head import Feature, PairFeatures, PairHead, logits_of, reset_dense
 from towers.layers.phrases import PhraseConv
 from towers.layers.pool import FeaturePool
 from towers.layers.step_pool import Reduce, over_steps
@@ -403,7 +402,7 @@ class TwoTowers(Shareable):
         self.logit = nn.Linear(dense, outputs, device=device, dtype=dtype)
         self.second = second
         self.accepted = Accepted()
-        self._reset_head()
+        reset_dense(self.dense, self.logit)
 
     @property
     def symmetric(self) -> bool:
@@ -420,14 +419,9 @@ class TwoTowers(Shareable):
         """Keras's initial values, in both towers and the dense layers."""
         for tower in dict.fromkeys((self.left, self.right)):
             tower.reset_parameters()
-        self._reset_head()
+        reset_dense(self.dense, self.logit)
         if self.second is not None:
             self.second.reset_parameters()
-
-    def _reset_head(self) -> None:
-        for layer in (self.dense, self.logit):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
     @contract(
         where=(
@@ -532,10 +526,7 @@ class TwoTowers(Shareable):
             ShapeContractError: a width is not `hidden`, or the leading axes do not broadcast.
         """
         features = self.pair_features(left_state, right_state)
-        if self.dropout is not None:
-            features = self.dropout(features)
-        units = F.relu(self.dense(features))
-        logits = self.logit(units if self.dense_dropout is None else self.dense_dropout(units))
+        logits = logits_of(features, self.dropout, self.dense, self.dense_dropout, self.logit)
         return logits.squeeze(-1) if self.outputs == 1 else logits
 
     # On disk; `save_pretrained`, `push_to_hub` and `from_pretrained` are those of Shareable.

@@ -24,6 +24,23 @@ SYMMETRIC = frozenset({"absolute difference", "product"})
 """Features that are the same for (u, v) and (v, u)."""
 
 
+def reset_dense(*layers: nn.Linear) -> None:
+    """Give dense layers Keras's initial values: glorot-uniform, zero biases."""
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def logits_of(
+    features: Tensor, dropout: nn.Module | None, dense: nn.Linear, dense_dropout: nn.Module | None, logit: nn.Linear
+) -> Tensor:
+    """The logits of the features of a pair: dropout, a dense layer with relu, dropout, a linear layer."""
+    if dropout is not None:
+        features = dropout(features)
+    units = F.relu(dense(features))
+    return logit(units if dense_dropout is None else dense_dropout(units))
+
+
 class PairFeatures(nn.Module):
     """Features of a pair from its two states u and v, side by side; it has no parameters.
 
@@ -126,9 +143,7 @@ class PairHead(nn.Module):
 
     def reset_parameters(self) -> None:
         """Keras's initial values: glorot-uniform, zero biases."""
-        for layer in (self.dense, self.logit):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        reset_dense(self.dense, self.logit)
 
     @contract(dtype_of="dense.weight")
     def forward(
@@ -141,9 +156,8 @@ class PairHead(nn.Module):
         Raises:
             ShapeContractError: a width is not `hidden`, or the leading axes do not broadcast.
         """
-        features = self.dropout(self.pair_features(left_state, right_state))
-        units = F.relu(self.dense(features))
-        return self.logit(units if self.dense_dropout is None else self.dense_dropout(units))
+        features = self.pair_features(left_state, right_state)
+        return logits_of(features, self.dropout, self.dense, self.dense_dropout, self.logit)
 
     def config(self) -> dict[str, Any]:
         """The arguments of another head of the same sizes, beside `hidden`."""
