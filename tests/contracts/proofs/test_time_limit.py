@@ -5,6 +5,7 @@ import ctypes
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -155,13 +156,26 @@ def test_a_call_that_cannot_be_interrupted_is_left_to_itself():
     assert verify(Does(lambda x: x + 1)).verdict == "proven"
 
 
-def test_a_copy_that_never_ends_is_an_error():
+def test_a_copy_that_never_ends_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.modules["towers.contracts.proofs.verify"], "COPYING", 0.2)
+
     class Copied(Does):
         def __deepcopy__(self, memo: Any) -> Any:
             forever()
 
-    with pytest.raises(ValueError, match="Copied: verify runs a copy, and copying took longer than the time limit"):
+    with pytest.raises(ValueError, match="Copied: verify runs a copy, and copying took over"):
         verify(Copied(torch.relu), seconds=0.2)
+
+
+def test_a_copy_that_takes_longer_than_the_limit_has_a_verdict():
+    class Copied(Does):
+        def __deepcopy__(self, memo: Any) -> Any:
+            time.sleep(0.2)
+            return Copied(self.work)
+
+    proof = verify(Copied(torch.relu), seconds=0.1)
+    assert proof.verdict == "not provable"
+    assert "time limit" in proof.message
 
 
 def test_a_failure_seen_before_the_time_was_over_stands():

@@ -21,17 +21,16 @@ _CHANGES = {"append", "add", "update", "pop", "setdefault", "insert", "extend", 
 def read_beside(module: nn.Module) -> tuple[str, ...]:
     """What `forward` of each part reads, and the functions of the same package that it uses; nothing of torch's code.
 
-    One text, such as "time.time and CALLS are as they were (read in Gate)"; none where nothing is read. Device and
-    memory layout of the inputs, which every proof names, and modes that are run both ways are left out.
+    One text, such as "Gate reads CALLS, and the verdict is for what it was in these runs"; none if there is nothing.
+    Device and memory layout of the inputs, which every proof names, and modes that are run both ways are left out.
     """
     reads = {kind: _read_by(kind) for kind in dict.fromkeys(map(type, module.modules())) if foreign(kind.__module__)}
     names = list(dict.fromkeys(name for found in reads.values() for name in found))
     if not names:
         return ()
     readers = [kind.__name__ for kind, found in reads.items() if found]
-    return (
-        f"{_listed(names)} {'is as it was' if len(names) == 1 else 'are as they were'} (read in {_listed(readers)})",
-    )
+    verb, were = "reads" if len(readers) == 1 else "read", "it was" if len(names) == 1 else "they were"
+    return (f"{_listed(readers)} {verb} {_listed(names)}, and the verdict is for what {were} in these runs",)
 
 
 @cache

@@ -3,7 +3,7 @@
 Before the first run everything is kept that the module's code can write to (`reached` finds it) and that the copy
 does not have for itself. After each run on symbols, and in the end, what differs is put back in place: a global, an
 attribute, a closure's variable; the items of a list, dict, set or deque; the numbers of a tensor or an array; the state
-of a generator of random numbers; the results that functools.cache keeps. An lru_cache is emptied.
+of a generator of random numbers; the results that functools.cache keeps, and an lru_cache but for those that it drops.
 
 Other threads may use the same things. Only what differs is written, and of a dict only the keys that do, unless their
 order has changed, so that they find their entries at all times. A global is put back only if code that the module
@@ -29,6 +29,9 @@ from towers.contracts.proofs.reached import CACHED, kind_of, reach, results
 
 MOST_BYTES = 2**28
 """The most bytes of tensors that are kept; a change of others is named."""
+
+NAMED = 6
+"""The most things that are named of those that could not be put back."""
 
 
 class Outside:
@@ -61,13 +64,15 @@ class Outside:
 
     def assumptions(self) -> tuple[str, ...]:
         """One text on what could not be put back; none if all was."""
-        texts = ", ".join([*self.lost, *(["what more it reaches than is looked at"] if self.cut else [])])
+        more = [f"{len(self.lost) - NAMED} more"] if len(self.lost) > NAMED else []
+        cut = ["what more it reaches than is looked at"] if self.cut else []
+        texts = ", ".join([*list(self.lost)[:NAMED], *more, *cut])
         return (f"what the code changes outside of the module is put back, but for {texts}",) if texts else ()
 
     def _keep(self, name: str, value: Any) -> None:
         kind = kind_of(value)
         if issubclass(kind, CACHED):
-            self.kept.append(_Results(f"{name} (an lru_cache, now empty)", value))
+            self.kept.append(_Results(f"{name} (an lru_cache, which has lost results)", value))
         if issubclass(kind, Tensor):
             self._keep_numbers(f"{name} (a tensor of {value.numel()} numbers)", value)
         self.kept += [_Kept(f"{name} ({with_article(kind)})", way) for way in ways(value)]
@@ -115,20 +120,35 @@ class _Results:
     def __init__(self, text: str, function: Any) -> None:
         self.text, self.function = text, function
         self.before = function.cache_info()
-        self.inside = results(function) if function.cache_parameters()["maxsize"] is None else None
+        self.inside = results(function)
+        self.limited = function.cache_parameters()["maxsize"] is not None
         self.copy = dict(self.inside or {})
 
     def put_back(self, last: bool) -> bool:
         """Take new ones out, if they are symbols or this is the last time; whether no others were lost by that."""
         if self.function.cache_info().misses == self.before.misses or not (last or self._symbolic()):
             return True
-        if self.inside is not None:
+        if self.inside is not None and not self.limited:
             write_items(self.inside, self.copy)
             return True
+        if self.inside is not None and self.copy and self._take_out(self.inside):
+            return all(key in self.inside for key in self.copy)
         lost = self.before.currsize > 0
         self.function.cache_clear()
         self.before = self.function.cache_info()
         return not lost
+
+    def _take_out(self, inside: dict[Any, Any]) -> bool:
+        """Take new results out of a limited number of them; whether that can be done.
+
+        lru_cache allows for keys that are gone when it comes to drop them. One that it has dropped is never put in.
+        """
+        try:
+            for key in [key for key, held in inside.items() if self.copy.get(key) is not held]:
+                del inside[key]
+        except Exception:  # a key's own `==` or hash
+            return False
+        return True
 
     def _symbolic(self) -> bool:
         held = self.function if self.inside is None else self.inside

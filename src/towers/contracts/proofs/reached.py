@@ -114,7 +114,8 @@ def content(cell: types.CellType) -> Any:
 def results(function: Any) -> dict[Any, Any] | None:
     """The dict in which CPython keeps the results of a function under lru_cache or cache; None if it is not found.
 
-    Only if their number is not limited it has them as they are, and is as good as one of the user's.
+    Only if their number is not limited it has them as they are, and is as good as one of the user's; else each is in
+    an object that is a link in a chain.
     """
     held = gc.get_referents(function)
     before = [one for one, next_one in pairwise(held) if next_one is getattr(function, "__wrapped__", None)]

@@ -29,6 +29,9 @@ SLACK = 0.1
 PAUSE = 0.005
 """Seconds between two looks at what the work does."""
 
+THREADS = ("verify", "end of verify")
+"""The names of the threads that are started here."""
+
 MOST_SENT = 100
 """Interruptions that work may catch; then its thread is stopped where it is, for good."""
 
@@ -107,7 +110,7 @@ class _Worker:
         self.found: list[Any] = []
         self.error: BaseException | None = None
         self.modes, self.context = _Modes(), copy_context()
-        self.thread = threading.Thread(target=self.run, daemon=True, name="verify")
+        self.thread = threading.Thread(target=self.run, daemon=True, name=THREADS[0])
 
     def run(self) -> None:
         """What the thread does."""
@@ -140,7 +143,7 @@ class _Worker:
         finally:  # also where the user interrupts the wait
             if not self.done.is_set():
                 _abandoned.append(self)
-                threading.Thread(target=self.end, daemon=True, name="end of verify").start()
+                threading.Thread(target=self.end, daemon=True, name=THREADS[1]).start()
         if not self.done.is_set():
             raise Abandoned
         self.thread.join()

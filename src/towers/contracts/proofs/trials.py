@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from towers.contracts.errors import ShapeContractError, ValueContractError
 from towers.contracts.proofs.copies import real_copy
+from towers.contracts.proofs.process_state import Process, Unlogged
 from towers.contracts.proofs.shape_rules import OnDevice
 from towers.contracts.proofs.symbolic_inputs import Case
 from towers.contracts.proofs.time_limit import root_thread
@@ -285,8 +286,12 @@ def _names_missing_device(error: Exception) -> bool:
 
 
 @contextmanager
-def as_if_nothing_ran() -> Generator[None]:
-    """Put back random state, default dtype, the modes of gradients and autocast; keep quiet what this thread prints."""
+def as_if_nothing_ran() -> Generator[Process]:
+    """Put back random state, default dtype, the modes of gradients and autocast, and what holds for the whole process.
+
+    What this thread prints, warns of and logs is dropped.
+    """
+    process = Process()
     state, numpy = random.getstate(), sys.modules.get("numpy")
     numbers: Any = None if numpy is None else numpy.random.get_state()
     dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
@@ -295,10 +300,11 @@ def as_if_nothing_ran() -> Generator[None]:
     out, err = _Silent(sys.stdout), _Silent(sys.stderr)
     sys.stdout, sys.stderr = out, err
     try:
-        with torch.random.fork_rng(devices=cuda), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=cuda), warnings.catch_warnings(), Unlogged(out.is_silent):
             warnings.simplefilter("ignore")
-            yield
+            yield process
     finally:
+        process.put_back()
         sys.stdout = out.inner if sys.stdout is out else sys.stdout
         sys.stderr = err.inner if sys.stderr is err else sys.stderr
         random.setstate(state)
@@ -316,8 +322,12 @@ class _Silent:
     def __init__(self, inner: Any) -> None:
         self.inner, self.thread = inner, root_thread()
 
+    def is_silent(self) -> bool:
+        """Whether this is the thread, or works for it."""
+        return root_thread() == self.thread
+
     def write(self, text: str) -> int:
-        return len(text) if root_thread() == self.thread else self.inner.write(text)
+        return len(text) if self.is_silent() else self.inner.write(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

@@ -57,8 +57,10 @@ def verify(
 
     Nothing of the module itself is touched. Random state, default dtype, grad and autocast modes are put back, and so
     is what hooks and functions of yours write elsewhere: globals, closures, class attributes, default arguments,
-    lists, dicts, tensors and generators, the results that functools.cache keeps. `assumptions` names what cannot be
-    put back, such as a file that was written. What other threads write to the same lists and dicts meanwhile is lost.
+    lists, dicts, tensors and generators, the results that functools.cache keeps; and what they set for the whole
+    process: torch's flags, hooks of all modules, os.environ, the working directory, logging and the like.
+    `assumptions` names what cannot be put back, such as a file that was written. What other threads write to the same
+    places meanwhile is lost.
 
     Args:
         module: any module whose `forward` has a contract, by `@contract`, `attach` or bare annotations.
@@ -72,7 +74,7 @@ def verify(
 
     Raises:
         ValueError: `forward` has no contract; an argument can be made from no annotation and was not given; a
-            condition cannot be read or leaves no size; or the module cannot be copied.
+            condition cannot be read or leaves no size; or the module cannot be copied, or not within 10 s.
 
     >>> from towers import Tower
     >>> from towers.contracts import verify
@@ -83,7 +85,7 @@ def verify(
     start = time.perf_counter()
     end, seconds = start + seconds, seconds * WITHIN
     check_seconds = max(min(SECONDS, seconds / 4), SHARE * seconds)
-    with nullcontext() if limited() else _one_at_a_time, as_if_nothing_ran():
+    with nullcontext() if limited() else _one_at_a_time, as_if_nothing_ran() as process:
         conditions = several(where, "verify: where")
         prover = _prover_within(module, conditions, args, kwargs, values or {}, start + seconds)
         try:
@@ -106,7 +108,7 @@ def verify(
         _trace(module, worst.outcome),
         sum(coverage.runs for coverage in coverages),
         time.perf_counter() - start,
-        (*assumptions(prover.subject), *_texts_read(coverages), *_left_outside(prover)),
+        (*assumptions(prover.subject), *_texts_read(coverages), *_left_outside(prover), *process.assumptions()),
         reality.tried,
         reality.untried,
         tuple(reality.remarks),
@@ -115,6 +117,9 @@ def verify(
 
 WITHIN = 0.95
 """The share of the time limit after which the work is asked to end; at the limit it is left behind."""
+
+COPYING = 10.0
+"""Seconds that the first copy may take, whatever the time limit is: without a copy there is no verdict."""
 
 PATIENCE = 0.15
 """After this share of the time, the search for more failures ends where one is known: the rest is for conditions."""
@@ -131,11 +136,12 @@ def _prover_within(
     values: Given,
     until: float,
 ) -> "_Prover":
+    seconds = max(COPYING, until - time.perf_counter())
     try:
-        return within(until - time.perf_counter(), lambda: _Prover(module, where, args, kwargs, until, values.values()))
+        return within(seconds, lambda: _Prover(module, where, args, kwargs, until, values.values()))
     except OutOfTime:
         kind = type(module).__name__
-        raise ValueError(f"{kind}: verify runs a copy, and copying took longer than the time limit") from None
+        raise ValueError(f"{kind}: verify runs a copy, and copying took over {seconds:.0f} s") from None
 
 
 def _settled(
@@ -344,7 +350,7 @@ def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
 
 def _left_outside(prover: "_Prover") -> tuple[str, ...]:
     """What is not as it was before, outside of the module."""
-    running = "a run that could not be ended goes on, and what it writes outside of the module is not put back"
+    running = "one run could not be ended when the time was over: what it still writes outside of its copy stays"
     texts = [*prover.outside.assumptions(), *([running] if prover.abandoned else [])]
     return (*texts, *(prover.emptied.rebinding.assumptions() if prover.emptied.rebinding else ()))
 
