@@ -92,10 +92,7 @@ def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = N
 
 
 class Model(Evaluated):
-    """Two towers with the vectors of their words.
-
-        model = towers.load("towers-run")
-        model.score("a happy ram was spotted by the lass", "the lass noticed a ram")
+    """Two towers with the vectors of their words; `towers.load` makes one from the folder of a run.
 
     Sentences are strings, divided into words as in the model's training, or lists of words. Any iterable of them will
     do: lists, generators, columns of pandas, polars, Arrow and Hugging Face datasets. Every method raises a ValueError
@@ -118,6 +115,13 @@ class Model(Evaluated):
 
     Raises:
         ValueError: there are other than `outputs` classes, or the vectors have another width than the towers take.
+
+    >>> import towers
+    >>> from towers.answers import Model
+    >>> from towers.data import sample_pairs
+    >>> model = Model(towers.TwoTowers(), sample_pairs(1).vectors)
+    >>> 0 < model.score("a happy ram was spotted by the lass", "the lass noticed a ram") < 1
+    True
     """
 
     def __init__(
@@ -354,7 +358,7 @@ class Model(Evaluated):
         return scores
 
     def scores_of(self, ranked: Tensor) -> Tensor:
-        """The scores of what `towers.search.Index` finds by: logits, the log-odds of a class, or of bins degrees."""
+        """The scores of what `towers.search.Index` ranks by, `ranked`: logits, the log-odds of a class, or degrees."""
         return self._in_range(ranked if self._predictor.objective.kind == "bins" else ranked.sigmoid())
 
     def ranked_of(self, score: float) -> float:

@@ -61,21 +61,27 @@ class Ensemble(TwoTowers):
     def states(
         self, left: Any, right: Any, left_lengths: Tensor | None = None, right_lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The states of both sentences of each pair, of all members side by side."""
+        """The states of both sentences of each pair, of all members side by side.
+
+        `left`, `right`, `left_lengths` and `right_lengths`, and the errors, are those of `TwoTowers.forward`.
+        """
         pairs = [member.states(left, right, left_lengths, right_lengths) for member in self.each()]
         lefts, rights = zip(*pairs, strict=True)
         return torch.cat(lefts, -1), torch.cat(rights, -1)
 
     def encode_left(self, sentences: Any, lengths: Tensor | None = None) -> Tensor:
-        """The states of left sentences, of all members side by side."""
+        """The states of left sentences of these `lengths`, by `TwoTowers.encode_left`, of all members side by side."""
         return torch.cat([member.encode_left(sentences, lengths) for member in self.each()], -1)
 
     def encode_right(self, sentences: Any, lengths: Tensor | None = None) -> Tensor:
-        """The states of right sentences, of all members side by side."""
+        """The states of right sentences of these `lengths`, by `TwoTowers.encode_right`, of all side by side."""
         return torch.cat([member.encode_right(sentences, lengths) for member in self.each()], -1)
 
     def compare(self, left_state: Tensor, right_state: Tensor) -> Tensor:
-        """The logits of the mean of the members' probabilities; leading axes broadcast, as in TwoTowers."""
+        """The logits of the mean of the members' probabilities, from `left_state` and `right_state`.
+
+        The leading axes of the states broadcast, as in `TwoTowers.compare`.
+        """
         sides = zip(self.each(), self.divided(left_state), self.divided(right_state), strict=True)
         return mean_logits([member.compare(left, right) for member, left, right in sides], self.outputs)
 
@@ -95,7 +101,7 @@ class Ensemble(TwoTowers):
             member.reset_parameters()
 
     def save(self, folder: str | PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
-        """Write all members to one folder, as `TwoTowers.save`. Raises what that does."""
+        """Write all members to one folder. `extra` and the errors are those of `TwoTowers.save`."""
         self.refuse_other_init(self.members)
         weights: dict[str, Tensor] = {}
         for place, member in enumerate(self.each()):
@@ -106,7 +112,7 @@ class Ensemble(TwoTowers):
 
     @classmethod
     def load(cls, folder: str | PathLike[str], *, device: torch.device | str | None = None) -> Self:
-        """An ensemble that `save` wrote, in evaluation. Raises what `TwoTowers.load` does."""
+        """An ensemble that `save` wrote to `folder`, in evaluation. Raises what `TwoTowers.load` does."""
         config, weights = checkpoint.read(folder)
         with checkpoint.explained(folder):
             members: list[TwoTowers] = []
