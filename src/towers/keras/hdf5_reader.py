@@ -50,10 +50,6 @@ class Hdf5:
         group = self._find(path)
         return [] if group is None else self._guarded(path, lambda: [str(name) for name in cast("Any", group)])
 
-    def is_array(self, path: str) -> bool:
-        """Whether numbers lie at the path."""
-        return isinstance(self._find(path), self._dataset)
-
     def text(self, path: str, attribute: str) -> str | None:
         """An attribute that holds one text; None where there is none."""
         value = self._attribute(path, attribute)
