@@ -92,7 +92,7 @@ def _set_anomalies(before: tuple[bool, bool]) -> None:
     _torch.autograd.set_detect_anomaly(*before)
 
 
-_printing: dict[str, Any] = vars(_torch._tensor_str.PRINT_OPTS)
+_printing = cast(dict[str, Any], vars(_torch._tensor_str.PRINT_OPTS))
 
 
 def _print_options() -> dict[str, Any]:
