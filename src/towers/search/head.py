@@ -33,6 +33,7 @@ class Head:
         self.weights = self._own(model.logit.weight)[0].contiguous()
         self.offset = float(self._own(model.logit.bias))
         self._sizes = float(self.weights.double().abs().sum())
+        self._most = torch.finfo(self.dtype).max
         self.dense, self.hidden = weight.shape
 
     def _own(self, parameter: Tensor) -> Tensor:
@@ -74,9 +75,12 @@ class Head:
 
     def may_overflow(self, queries: Tensor, largest_item: float) -> bool:
         """Whether a score of these rows of queries, or a part of it, may be above what the dtype holds."""
-        largest = largest_item + (float(queries.abs().amax()) if queries.numel() else 0.0)
+        largest = largest_item
+        if queries.numel():
+            least, most = queries.aminmax()
+            largest += max(-float(least), float(most))
         bound = abs(self.offset) + self._sizes * largest
-        return max(bound, largest) > torch.finfo(self.dtype).max
+        return not (bound <= self._most and largest <= self._most)  # NaN is not, either
 
     def may_overflow_among(self, largest_item: float) -> bool:
         """The same, where items are the queries."""

@@ -140,7 +140,12 @@ class Index:
             return self.add(self._states(items, "add", "items", self.side), ids)
         self._model.check("add")
         own = self._new_ids(ids, len(items))
-        parts = [self._rows(items, "add", "items", first) for first in range(0, len(items), PART)]
+        _check_dense(items, "add", "items")
+        parts = list[Tensor]()
+        for first in range(0, len(items), PART):
+            rows = self._head.item_rows(items[first : first + PART])
+            _check_finite(rows, "add", "items", first)
+            parts.append(rows)
         if not parts:
             return
         divided = [own[first : first + PART] for first in range(0, len(own), PART)]
@@ -176,17 +181,6 @@ class Index:
                 f"Index.add: ids has {int(used.min())}, which an item of the index has; remove that item first"
             )
         return own
-
-    def _rows(self, states: Tensor, call: str, name: str, first: int = 0) -> Tensor:
-        """The rows of a part of states, those from `first` on."""
-        if states.is_meta or states.layout != torch.strided:
-            kind = "on the device meta, without numbers" if states.is_meta else f"{states.layout}"
-            raise ValueError(f"Index.{call}: {name} is {kind}; expected a dense tensor of states")
-        rows = self._head.item_rows(states[first : first + PART])
-        if rows.numel() and not all(math.isfinite(end) for end in rows.aminmax()):
-            row = first + int((~torch.isfinite(rows).all(1)).nonzero()[0])
-            raise ValueError(f"Index.{call}: {name}[{row}] is not finite (NaN or infinity), or too large to be scored")
-        return rows
 
     def _laid_out(self) -> Items:
         if self._added:
@@ -242,8 +236,11 @@ class Index:
         return scores.to(queries.device), found.ids.to(queries.device)
 
     def _query_rows(self, queries: Tensor, items: Items) -> Tensor:
-        rows = self._head.query_rows(self._rows(queries, "search", "queries"))
-        if self._head.may_overflow(rows, items.largest):
+        _check_dense(queries, "search", "queries")
+        own = self._head.item_rows(queries)
+        rows = self._head.query_rows(own)
+        if self._head.may_overflow(rows, items.largest):  # also where a number is not finite
+            _check_finite(own, "search", "queries")
             raise ValueError(f"Index.search: scores of these queries may be above what {rows.dtype} holds")
         return rows
 
@@ -394,6 +391,19 @@ class Index:
         if index.loaded is not None:
             check_vectors(index.about, index.loaded, path)
         return index
+
+
+def _check_dense(states: Tensor, call: str, name: str) -> None:
+    if states.is_meta or states.layout != torch.strided:
+        kind = "on the device meta, without numbers" if states.is_meta else f"{states.layout}"
+        raise ValueError(f"Index.{call}: {name} is {kind}; expected a dense tensor of states")
+
+
+def _check_finite(rows: Tensor, call: str, name: str, first: int = 0) -> None:
+    """Of the rows of states, those from `first` on."""
+    if rows.numel() and not all(math.isfinite(end) for end in rows.aminmax()):
+        row = first + int((~torch.isfinite(rows).all(1)).nonzero()[0])
+        raise ValueError(f"Index.{call}: {name}[{row}] is not finite (NaN or infinity), or too large to be scored")
 
 
 def _output(model: TwoTowers | SentenceModel, output: int | None, class_name: str | None) -> int | None:

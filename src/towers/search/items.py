@@ -52,7 +52,7 @@ class Items:
     copies: dict[torch.device, OnDevice] = field(default_factory=dict[torch.device, OnDevice], init=False, repr=False)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.ids.shape[0]
 
     @cached_property
     def order(self) -> Tensor:

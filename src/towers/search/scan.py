@@ -88,7 +88,7 @@ def _native(queries: Tensor, head: Head, items: Items, k: int, allowed: Allowed,
         queries, head.weights, head.offset, items.blocks, items.ids, k, least=least, keep=allowed.keep, hidden=hidden,
         boxes=items.boxes, pace=items.pace,
     )  # fmt: skip
-    return Found(scores, ids, int(computed.abs().sum()))
+    return Found(scores, ids, sum(map(abs, computed.tolist())))
 
 
 # Tile by tile: in torch, and for heads whose best are found quickly first.

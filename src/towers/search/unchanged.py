@@ -1,9 +1,5 @@
 """Whether a model still has the weights that an index was made with."""
 
-from collections.abc import Iterator
-
-from torch import Tensor
-
 from towers.model import TwoTowers
 from towers.search.head import fingerprint
 
@@ -16,14 +12,13 @@ class Unchanged:
     """
 
     def __init__(self, model: TwoTowers) -> None:
-        self._model, self._parts = model, list(model.modules())
-        self.fingerprint, self._states = fingerprint(model), [*self._now()]
+        kept = [kind for part in model.modules() for kind in (part._parameters, part._buffers)]  # pyright: ignore[reportPrivateUsage]
+        self._model, self._kept = model, [kind for kind in kept if kind]
+        self.fingerprint, self._states = fingerprint(model), self._now()
 
-    def _now(self) -> Iterator[tuple[int, int]]:
-        for part in self._parts:
-            for tensor in (*part._parameters.values(), *part._buffers.values()):  # pyright: ignore[reportPrivateUsage]
-                if isinstance(tensor, Tensor):
-                    yield tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+    def _now(self) -> list[tuple[int, int]]:
+        tensors = [tensor for kind in self._kept for tensor in kind.values() if tensor is not None]
+        return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
     def check(self, call: str) -> None:
         """Refuse other weights.
@@ -31,7 +26,7 @@ class Unchanged:
         Raises:
             ValueError: the model has been trained, or changed in another way.
         """
-        now = [*self._now()]
+        now = self._now()
         if now == self._states:
             return
         if fingerprint(self._model) != self.fingerprint:

@@ -404,6 +404,17 @@ static REAL margin(const Job *job, const REAL *query) {
     return (REAL)(job->slack + job->rounding * sizes);
 }
 
+/* A score that at least k of the items in AT_ONCE vectors reach, k up to LANES: the k-th largest of the lanes' largest. */
+static __attribute__((noinline)) REAL reached_by(const V *scores, int64_t k) {
+    V most = scores[0];
+    for (int v = 1; v < AT_ONCE; v++) most = larger(scores[v], most);
+    REAL one[LANES], found = -INFINITY;
+    store(one, most);
+    for (int lane = 0; lane < LANES; lane++)
+        if (one[lane] > found && __builtin_popcount(reaches(most, one[lane])) >= k) found = one[lane];
+    return found;
+}
+
 static int64_t visit(const Job *job, Top *top, const REAL *query, int64_t box) {
     const int64_t vectors = (job->count + BLOCK - 1) / BLOCK * VECTORS_OF_BLOCK;
     const int64_t start = box * BOX * VECTORS_OF_BLOCK, end = least(vectors, start + BOX * VECTORS_OF_BLOCK);
@@ -411,8 +422,11 @@ static int64_t visit(const Job *job, Top *top, const REAL *query, int64_t box) {
     int64_t first = start;
     for (; first + AT_ONCE <= end; first += AT_ONCE) {
         score_one(job, query, job->blocks, first, sum, AT_ONCE);
+        const int is_new = top->count < job->k && job->k <= LANES; /* nothing is known of what is wanted */
+        const int are_all = !job->keep && !job->hidden_items && (first + AT_ONCE) * LANES <= job->count;
+        const REAL some = is_new && are_all ? reached_by(sum[0], job->k) : -INFINITY;
         UNROLL for (int v = 0; v < AT_ONCE; v++) {
-            const uint32_t lanes = reaches(sum[0][v], top->least);
+            const uint32_t lanes = reaches(sum[0][v], some > top->least ? some : top->least);
             if (lanes) offer(job, top, &sum[0][v], lanes, (first + v) * LANES);
         }
     }

@@ -95,25 +95,19 @@ def search(
         scores "queries k", ids "queries k", and "queries": how many items and bounds were scored; negative where a walk
         was given up, and all items were scored.
     """
-    count = len(queries)
-    scores = queries.new_empty(count, k)
-    found, computed = torch.empty(count, k, dtype=torch.int64), torch.empty(count, dtype=torch.int64)
+    count, n_items = queries.shape[0], ids.shape[0]
+    scores, found = queries.new_empty((count, k)), ids.new_empty((count, k))
+    computed = ids.new_empty((count,))
     threads = max(1, min(torch.get_num_threads(), -(-count // AT_ONCE)))
     part = min(MOST, -(-count // threads // AT_ONCE) * AT_ONCE) if count else AT_ONCE
-    tensors = {"queries": queries, "weights": weights, "blocks": blocks, "ids": ids, "keep": keep}
-    tensors |= {"scores": scores, "found": found, "computed": computed}
-    if boxes is not None:
-        tensors |= {"boxes": boxes.fields, "axes": boxes.axes}
-    if hidden is not None and len(hidden[0]):
-        tensors |= {"hidden_items": hidden[0], "hidden_from": hidden[1]}
-    given = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
+    fields, axes, slack, rounding = boxes or (None, None, 0.0, 0.0)
+    hidden_items, hidden_from = hidden if hidden is not None and len(hidden[0]) else (None, None)
+    some = (queries, weights, blocks, ids, keep, hidden_items, hidden_from, fields, axes)
+    given = [None if tensor is None else tensor.contiguous() for tensor in some]
     job = Job(
-        **{name: tensor.data_ptr() for name, tensor in given.items()},
-        offset=offset, least=least, slack=0.0 if boxes is None else boxes.slack,
-        rounding=0.0 if boxes is None else boxes.rounding, pace=pace + _offers(k, len(ids)),
-        count=len(ids), dense=len(weights),
-        hidden=0 if boxes is None else boxes.axes.shape[1], n_queries=count, k=k,
-        part=part, parts=-(-count // part), next=0,
+        *[None if tensor is None else tensor.data_ptr() for tensor in (*given, scores, found, computed)],
+        offset, least, slack, rounding, pace + _offers(k, n_items), n_items, weights.shape[0],
+        0 if axes is None else axes.shape[1], count, k, part, -(-count // part), 0,
     )  # fmt: skip
     start(_code(queries).topk_search, job, threads)
     return scores, found, computed
