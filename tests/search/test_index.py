@@ -41,6 +41,15 @@ def test_scores_are_those_of_compare(side: str, hidden: int, dense: int):
     assert (scores.diff(dim=1) <= 0).all()
 
 
+def test_items_and_queries_of_several_parts(monkeypatch):
+    monkeypatch.setattr("towers.search.index.PART", 4)
+    model, items, queries = plain_model(), torch.rand(30, 3), torch.rand(9, 3)
+    scores, ids = index_of(model, items).search(queries, k=3)
+    parts = [index_of(model, items).search(query.unsqueeze(0), k=3) for query in queries]
+    assert torch.equal(scores, torch.cat([part for part, _ in parts]))
+    assert torch.equal(ids, torch.cat([part for _, part in parts]))
+
+
 def test_a_model_in_float64_is_searched_in_float64():
     model = plain_model().double()
     items, queries = torch.randn(300, 3).double(), torch.randn(4, 3).double()
