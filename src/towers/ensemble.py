@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from towers import checkpoint
 from towers.layers.validation import refuse
 from towers.model import TwoTowers
+from towers.ragged import Ragged
 
 
 class Ensemble(TwoTowers):
@@ -59,7 +60,11 @@ class Ensemble(TwoTowers):
         return list(states.split([member.hidden for member in self.each()], -1))
 
     def states(
-        self, left: Any, right: Any, left_lengths: Tensor | None = None, right_lengths: Tensor | None = None
+        self,
+        left: Tensor | Ragged,
+        right: Tensor | Ragged,
+        left_lengths: Tensor | None = None,
+        right_lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The states of both sentences of each pair, of all members side by side.
 
@@ -69,11 +74,11 @@ class Ensemble(TwoTowers):
         lefts, rights = zip(*pairs, strict=True)
         return torch.cat(lefts, -1), torch.cat(rights, -1)
 
-    def encode_left(self, sentences: Any, lengths: Tensor | None = None) -> Tensor:
+    def encode_left(self, sentences: Tensor | Ragged, lengths: Tensor | None = None) -> Tensor:
         """The states of left sentences of these `lengths`, by `TwoTowers.encode_left`, of all members side by side."""
         return torch.cat([member.encode_left(sentences, lengths) for member in self.each()], -1)
 
-    def encode_right(self, sentences: Any, lengths: Tensor | None = None) -> Tensor:
+    def encode_right(self, sentences: Tensor | Ragged, lengths: Tensor | None = None) -> Tensor:
         """The states of right sentences of these `lengths`, by `TwoTowers.encode_right`, of all side by side."""
         return torch.cat([member.encode_right(sentences, lengths) for member in self.each()], -1)
 

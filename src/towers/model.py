@@ -455,7 +455,11 @@ class TwoTowers(Shareable):
         return self.compare(*self.states(left, right, left_lengths, right_lengths))
 
     def states(
-        self, left: Any, right: Any, left_lengths: Tensor | None = None, right_lengths: Tensor | None = None
+        self,
+        left: Tensor | Ragged,
+        right: Tensor | Ragged,
+        left_lengths: Tensor | None = None,
+        right_lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The states of both sentences of each pair, for both heads.
 
