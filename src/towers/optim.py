@@ -104,5 +104,5 @@ def _without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     """The step without its hooks. When an optimizer's class is first used, torch wraps its step in the step hooks; a
     subclass that calls it would run them twice."""
     while getattr(step, "hooked", False):
-        step = step.__wrapped__  # type: ignore[attr-defined]
+        step = vars(step)["__wrapped__"]
     return step

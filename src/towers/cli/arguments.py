@@ -16,9 +16,9 @@ class Parser(argparse.ArgumentParser):
     An abbreviation that is clear today could become ambiguous with a later option and break a script.
     """
 
-    def __init__(self, **options: object) -> None:
-        fixed = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-        super().__init__(**{**options, **fixed})  # type: ignore[arg-type]
+    def __init__(self, **options: Any) -> None:
+        own: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(**options | own)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Refuse an unknown option in the name of its subcommand, with the nearest known option."""

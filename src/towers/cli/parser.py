@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from towers.cli import (
     about_command,
@@ -98,8 +98,7 @@ def _complete_paths(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> N
     """Let shells complete options that take a file or a folder with the names of files and folders."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
-            below: dict[str, argparse.ArgumentParser] = dict(action.choices or {})  # type: ignore[arg-type]
-            for subparser in below.values():
+            for subparser in cast(Any, action).choices.values():
                 _complete_paths(subparser, kinds)
         elif action.type is Path:
-            action.complete = kinds["DIR" if action.metavar == "DIR" else "FILE"]  # type: ignore[attr-defined]
+            vars(action)["complete"] = kinds["DIR" if action.metavar == "DIR" else "FILE"]

@@ -82,7 +82,7 @@ class Condition:
             return None
         match self.subject.tree:
             case ast.BinOp(left, ast.Mod(), right):
-                return tuple(_checked(self.text, side, self.subject.paths) for side in (left, right))  # type: ignore[return-value]
+                return _checked(self.text, left, self.subject.paths), _checked(self.text, right, self.subject.paths)
             case _:
                 return None
 

@@ -11,7 +11,6 @@ from towers.keras.settings import (
     gates,
     is_ints,
     mixed_policy,
-    one_of,
     setting,
     size,
     training_only,
@@ -282,7 +281,7 @@ class _Reading:
                 check_settings(layer)
             if kind in _IDENTITIES:
                 self._pass(layer)
-            elif kind == "Activation" and one_of("linear")(layer.config.get("activation")):  # type: ignore[misc]
+            elif kind == "Activation" and OneOf(("linear",))(layer.config.get("activation")):
                 pass
             elif kind == "Embedding" and not found and len(axes) == 1:
                 found["embedding"] = layer

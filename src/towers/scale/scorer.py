@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from towers.answers import Model, load
 from towers.checkpoint import CONFIG, WEIGHTS
@@ -137,7 +137,7 @@ class Scorer:
             read = [Reader(model, side)(name, rows.column(name)) for name, side in self.task.sides(model)]
             problems = [next((cell for cell in row if isinstance(cell, str)), None) for row in zip(*read, strict=True)]
             places = [place for place, problem in enumerate(problems) if problem is None]
-            sentences: list[list[Words]] = [[column[place] for place in places] for column in read]  # type: ignore[misc]
+            sentences = cast("list[list[Words]]", [[column[place] for place in places] for column in read])
             before = model.unknown
             with warnings.catch_warnings():  # of unknown words, which are counted
                 warnings.simplefilter("ignore")
