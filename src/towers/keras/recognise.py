@@ -7,6 +7,7 @@ from towers.keras.graph import Call, Graph, Layer, Source
 from towers.keras.network_plan import Needs, NetworkPlan, TowerPlan
 from towers.keras.settings import (
     ALLOWED,
+    OneOf,
     check_settings,
     gates,
     is_ints,
