@@ -40,19 +40,20 @@ def flat(result: Any) -> list[Tensor]:
     return [output.values if isinstance(output, Ragged) else output, h_n, c_n]
 
 
-def states(count: int, hidden: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return torch.randn(1, count, hidden, dtype=dtype), torch.randn(1, count, hidden, dtype=dtype)
+def states(rows: int, count: int, hidden: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return torch.randn(rows, count, hidden, dtype=dtype), torch.randn(rows, count, hidden, dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("bias", [True, "single", False])
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["one direction", "both"])
 @torch.no_grad()
-def test_it_gives_the_bits_of_the_general_way(bias, dtype, taken):
+def test_it_gives_the_bits_of_the_general_way(bidirectional, bias, dtype, taken):
     for hidden, count, steps in ((6, 1, 7), (3, 5, 4), (20, 40, 3), (33, 2, 1), (6, 0, 7), (6, 3, 0)):
-        lstm = RaggedLSTM(5, hidden, bias=bias, dtype=dtype)
+        lstm = RaggedLSTM(5, hidden, bias=bias, bidirectional=bidirectional, dtype=dtype)
         for parameter in lstm.parameters():
             parameter.normal_()
-        x, hx = torch.randn(count, steps, 5, dtype=dtype), states(count, hidden, dtype)
+        x, hx = torch.randn(count, steps, 5, dtype=dtype), states(1 + bidirectional, count, hidden, dtype)
         lengths = torch.randint(0, steps + 1, (count,), dtype=torch.int32)
         x[torch.arange(steps) >= lengths.unsqueeze(1)] = torch.nan
         whole, offsets = x.nan_to_num(1), torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
@@ -84,11 +85,12 @@ def test_every_order_of_axes_takes_it(taken):
 
 @torch.no_grad()
 def test_nothing_but_where_weights_lie_is_remembered(taken):
-    lstm, x = RaggedLSTM(5, 6), torch.randn(1, 4, 5)
+    lstm, x = RaggedLSTM(5, 6, bidirectional=True), torch.randn(1, 4, 5)
     for change in (
         lambda: lstm.weight_hh_l0.mul_(2),
         lambda: lstm.weight_hh_l0.data.mul_(2),
         lambda: setattr(lstm.bias_ih_l0, "data", torch.randn(24)),
+        lambda: lstm.weight_hh_l0_reverse.data.mul_(2),
         lambda: setattr(lstm, "weight_ih_l0", torch.nn.Parameter(torch.randn(24, 5))),
         lambda: lstm.double(),
     ):
@@ -109,7 +111,7 @@ def test_other_calls_do_not_take_it(taken):
     RaggedLSTM(5, 6)(x)  # gradients
     with torch.no_grad():
         for lstm in (
-            RaggedLSTM(5, 6, num_layers=2), RaggedLSTM(5, 6, bidirectional=True), RaggedLSTM(5, 6, proj_size=2),
+            RaggedLSTM(5, 6, num_layers=2), RaggedLSTM(5, 6, proj_size=2),
             RaggedLSTM(5, 6, recurrent_activation="hard_sigmoid"), RaggedLSTM(5, 6).to(torch.bfloat16),
         ):  # fmt: skip
             lstm(x.to(lstm.weight_ih_l0.dtype))

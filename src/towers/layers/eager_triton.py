@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from towers.contracts.modes import autocast, proving
 from towers.kernels.batch import State, is_functorch_wrapped_tensor, plain
 from towers.kernels.triton import support
-from towers.layers.plain_lstm import NAMES
 from towers.ragged import Ragged
 
 _PLAIN = (Tensor, nn.Parameter)
@@ -36,7 +35,7 @@ def run_on_gpu(
     if own["recurrent_activation"] != "sigmoid" or not plain() or proving():
         return None
     try:
-        tensors = tuple([own["_parameters"][name] for name in NAMES[own["bias"]]])
+        tensors = tuple([own["_parameters"][name] for name in own["_in_order"]])
         accepted = own["accepted"]
     except KeyError:  # pruned, reparametrized, or unpickled from a release without this memory
         return None

@@ -1,4 +1,4 @@
-"""One layer of a RaggedLSTM in one direction, in plain eager code: one call of C, without gradients; or of torch.lstm.
+"""One layer of a RaggedLSTM, in plain eager code: one call of C, without gradients; or of torch.lstm.
 
 It is the case of a sentence at a time, where the general way's Python takes longer than the numbers: see the rows "one
 sentence" of `python benchmarks/run.py tower`, and the rows "batch 1," of its suite `lstm` with TOWERS_NATIVE=off.
@@ -15,13 +15,6 @@ from towers.kernels.batch import Batch, State, Weights, is_functorch_wrapped_ten
 from towers.kernels.cpu import door, layer_call
 from towers.ragged import Ragged
 
-NAMES = {
-    True: ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"),
-    "single": ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0"),
-    False: ("weight_ih_l0", "weight_hh_l0"),
-}
-"""Parameters of one layer and direction, by `bias`."""
-
 
 def run_plain(
     lstm: nn.Module, input: Tensor | Ragged, state: State | None, lengths: Tensor | None, *, outputs: bool
@@ -33,14 +26,14 @@ def run_plain(
     if not door.plain() or proving() or torch.is_autocast_enabled("cpu"):
         return None
     own: dict[str, Any] = lstm.__dict__
-    if own["num_layers"] != 1 or own["bidirectional"] or own["proj_size"] or own["recurrent_activation"] != "sigmoid":
+    if own["num_layers"] != 1 or own["proj_size"] or own["recurrent_activation"] != "sigmoid":
         return None
     try:
-        tensors = tuple([own["_parameters"][name] for name in NAMES[own["bias"]]])
+        tensors = tuple([own["_parameters"][name] for name in own["_in_order"]])
         accepted = own["accepted"]
     except KeyError:  # pruned, reparametrized, or unpickled from a release without this memory
         return None
-    weights = door.layer_weights(accepted, tensors)
+    weights = door.layer_weights(accepted, tensors, 1 + own["bidirectional"])
     if weights is None:
         return None
     rows, offsets = (input, None) if isinstance(input, Tensor) else (input.values, input.offsets)
@@ -58,15 +51,15 @@ def _by_torch(
     """torch.lstm over padded input, where there is no C code; with gradients too."""
     if not _is_plain(x, weights.dtype) or x.dim() != 3 or x.shape[2] != weights.inputs:
         return None
-    count, steps, _ = x.shape
+    (count, steps, _), directions = x.shape, weights.directions
     if lengths is not None and not (_is_plain(lengths, torch.int64) and lengths.shape == (count,)):
         return None
     if state is None:
-        zeros = x.new_zeros(1, count, weights.hidden)
+        zeros = x.new_zeros(directions, count, weights.hidden)
         state = (zeros, zeros)
-    elif any(not _is_plain(one, x.dtype) or one.shape != (1, count, weights.hidden) for one in state):
+    elif any(not _is_plain(one, x.dtype) or one.shape != (directions, count, weights.hidden) for one in state):
         return None
-    own = Weights(tensors, len(tensors) - 2, False, 1, False, 0.0)
+    own = Weights(tensors, len(tensors) // directions - 2, False, 1, directions == 2, 0.0)
     return torch_lstm.run(Batch(x, None, lengths, steps), state, own, outputs=outputs)
 
 

@@ -299,40 +299,44 @@ def _pair_weights(tensors: tuple[Tensor, ...], left_pool: int, right_pool: int) 
 
 class _Layer(ctypes.Structure):
     _fields_ = (
-        *((name, c_void_p) for name in ("w_ih", "w_hh", "b_ih", "b_hh")),
-        *((name, c_int64) for name in ("inputs", "hidden")),
+        ("directions_weights", c_void_p * 8),  # of each: W_ih, W_hh and two biases
+        *((name, c_int64) for name in ("inputs", "hidden", "directions")),
     )
 
 
 class LayerWeights(NamedTuple):
-    """The weights of one layer and direction of an LSTM: W_ih, W_hh and up to two biases."""
+    """The weights of one layer of an LSTM: of each direction W_ih, W_hh and up to two biases."""
 
     dtype: torch.dtype
     inputs: int
     hidden: int
+    directions: int
     at: int  # the struct
     forward: Any  # None: there is no C code here
     struct: Any
 
 
-def layer_weights(accepted: Accepted, tensors: tuple[Tensor, ...]) -> LayerWeights | None:
+def layer_weights(accepted: Accepted, tensors: tuple[Tensor, ...], directions: int) -> LayerWeights | None:
     """Weights in the order of LayerWeights; None: they are not dense, or their sizes or dtypes do not fit."""
-    return accepted.recall(_layer_weights, tensors)
+    return accepted.recall(_layer_weights, tensors, directions)
 
 
-def _layer_weights(tensors: tuple[Tensor, ...]) -> LayerWeights | None:
-    w_ih, w_hh, *biases = tensors
+def _layer_weights(tensors: tuple[Tensor, ...], directions: int) -> LayerWeights | None:
+    each = len(tensors) // directions
+    w_ih, w_hh, *biases = tensors[:each]
     if not are_dense(tensors) or w_ih.dim() != 2 or w_hh.dim() != 2 or w_ih.dtype not in REALS:
         return None
     (inputs, hidden), dtype = (w_ih.shape[1], w_hh.shape[1]), w_ih.dtype
     sizes = [(4 * hidden, inputs), (4 * hidden, hidden), *[(4 * hidden,)] * len(biases)]
-    if [one.shape for one in tensors] != sizes or 0 in sizes[0] or any(one.dtype != dtype for one in tensors):
+    if [one.shape for one in tensors] != sizes * directions or 0 in sizes[0] or any(one.dtype != dtype for one in tensors):
         return None
     own = code(dtype, hidden)
     if own is None:
-        return LayerWeights(dtype, inputs, hidden, 0, None, None)
-    struct = _Layer(*[*[one.data_ptr() for one in tensors], None, None][:4], inputs, hidden)
-    return LayerWeights(dtype, inputs, hidden, ctypes.addressof(struct), own.lstm_layer, struct)
+        return LayerWeights(dtype, inputs, hidden, directions, 0, None, None)
+    at = [one.data_ptr() for one in tensors]
+    absent = [None] * (4 - each)
+    struct = _Layer((c_void_p * 8)(*at[:each], *absent, *at[each:], *absent), inputs, hidden, directions)
+    return LayerWeights(dtype, inputs, hidden, directions, ctypes.addressof(struct), own.lstm_layer, struct)
 
 
 # Sentences.

@@ -1,4 +1,4 @@
-"""One layer of an LSTM in one direction, without gradients: one call of `lstm_layer.c`.
+"""One layer of an LSTM in one direction or both, without gradients: one call of `lstm_layer.c`.
 
 The door has checked weights and sentences before; lengths and offsets are left for the C code to check. The rows "one
 sentence" of `python benchmarks/run.py tower` are what it gains.
@@ -25,7 +25,7 @@ def run(
 
     None: something is not dense, sizes or dtypes do not fit, or lengths or offsets are wrong.
     """
-    x, hidden = dense("input", rows, weights.dtype), weights.hidden
+    x, hidden, directions = dense("input", rows, weights.dtype), weights.hidden, weights.directions
     if x is None or x.shape[-1] != weights.inputs or x.dim() != (3 if offsets is None else 2):
         return None
     if offsets is None:
@@ -41,10 +41,10 @@ def run(
     h_0 = c_0 = None
     if state is not None:
         h_0, c_0 = [dense(name, one, weights.dtype) for name, one in zip(("h_0", "c_0"), state, strict=True)]
-        if h_0 is None or c_0 is None or h_0.shape != (1, count, hidden) or c_0.shape != h_0.shape:
+        if h_0 is None or c_0 is None or h_0.shape != (directions, count, hidden) or c_0.shape != h_0.shape:
             return None
-    y = x.new_empty((*x.shape[:-1], hidden)) if outputs else None
-    h_n, c_n = x.new_empty((1, count, hidden)), x.new_empty((1, count, hidden))
+    y = x.new_empty((*x.shape[:-1], directions * hidden)) if outputs else None
+    h_n, c_n = x.new_empty((directions, count, hidden)), x.new_empty((directions, count, hidden))
     threads = torch.get_num_threads()
     at = [0 if one is None else one.data_ptr() for one in (x, offsets, lengths, h_0, c_0, y, h_n, c_n)]
     answer = weights.forward(_JOB(weights.at, *at[:3], of_rows, span, count, *at[3:], threads,

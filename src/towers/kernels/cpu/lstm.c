@@ -165,7 +165,7 @@ static void step_forward(const LstmJob *job, const Slot *slots, int64_t block, c
             store(job->cells + place * LANES, c);
             store(job->entries + place * LANES, load(slot->h + block * LANES));
         }
-        if (job->y) store_some(job->y + slot->row * hidden + block * LANES, after, hidden - block * LANES);
+        if (job->y) store_some(job->y + slot->row * job->apart + block * LANES, after, hidden - block * LANES);
     }
 }
 
@@ -195,7 +195,7 @@ static void gates_backward(const LstmJob *job, const Slot *slot, REAL *flow) {
         V i = load(kept), f = load(kept + LANES), g = load(kept + 2 * LANES), o = load(kept + 3 * LANES);
         V end = tanh_of(load(cell)), before = load(slot->left > 1 ? cell + way * width : slot->next + at);
         V d_h = load(slot->h + at), d_c = load(slot->c + at);
-        if (job->y) d_h += load_some(job->y + slot->row * hidden + at, hidden - at);
+        if (job->y) d_h += load_some(job->y + slot->row * job->apart + at, hidden - at);
         d_c = mul_add(d_h * o, mul_add(-end, end, all(1)), d_c);
         store(flow, d_c * g * i * (1 - i));
         store(flow + width, d_c * before * f * (1 - f));

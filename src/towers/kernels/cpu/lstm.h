@@ -17,6 +17,7 @@ typedef struct {
     REAL *h_out, *c_out; /* c_out may be absent */
     const REAL *c_0; /* for the backward pass; 0 where absent */
     REAL *y; /* "rows hidden", may be absent; in the backward pass its gradient */
+    int64_t apart; /* from one row of y to the next */
     REAL *gates;   /* "words blocks 4 LANES": kept for the backward pass, or absent */
     REAL *cells;   /* "words blocks LANES": c behind the word */
     REAL *entries; /* "words blocks LANES": h before it */

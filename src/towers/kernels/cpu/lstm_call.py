@@ -21,6 +21,7 @@ class Job(ctypes.Structure):
         *((name, c_void_p) for name in ("x", "starts", "lengths", "offsets", "order")),
         *((name, c_int64) for name in ("span", "steps", "batch", "inputs", "hidden", "reverse")),
         *((name, c_void_p) for name in ("packed", "packed_x", "h_in", "c_in", "h_out", "c_out", "c_0", "y")),
+        ("apart", c_int64),
         *((name, c_void_p) for name in ("gates", "cells", "entries", "g_x", "sums", "g_w_ih", "g_w_hh", "g_bias")),
         *((name, c_int64) for name in ("parts", "next")),
     )
@@ -72,7 +73,7 @@ class Layout:
         """With what a job has of it."""
         own = {"starts": self.starts, "lengths": self.lengths, "offsets": self.offsets, "order": self.order}
         places = {name: part.data_ptr() if isinstance(part, Tensor) else part for name, part in (own | fields).items()}
-        return Job(span=self.span, steps=self.span, batch=self.batch, **places)
+        return Job(span=self.span, steps=self.span, batch=self.batch, apart=fields["hidden"], **places)
 
 
 def forward(

@@ -1,4 +1,4 @@
-/* One layer of an LSTM in one direction, without gradients, in one call: it looks at the lengths, packs the weights and
+/* One layer of an LSTM in one direction or both, without gradients, in one call: it looks at the lengths, packs the weights and
    walks over the sentences (`lstm.c`), with nothing of Python in between. The number of threads changes no bit. */
 
 #include "calls.h"
@@ -8,7 +8,11 @@
 
 typedef struct {
     const REAL *w_ih, *w_hh, *b_ih, *b_hh; /* "4*hidden inputs", "4*hidden hidden"; biases may be absent */
-    int64_t inputs, hidden;
+} Direction;
+
+typedef struct {
+    Direction direction[2]; /* the second one from the end of each sentence */
+    int64_t inputs, hidden, directions;
 } Layer;
 
 typedef struct {
@@ -17,9 +21,9 @@ typedef struct {
     const int64_t *offsets; /* "batch+1": the rows of each sentence; absent: `span` rows each */
     const int64_t *lengths; /* "batch": how many of its `span` rows are real; absent: all */
     int64_t rows, span, batch;
-    const REAL *h_0, *c_0; /* "batch hidden", 0 where absent */
-    REAL *y;               /* "rows hidden", 0 where no sentence is; may be absent */
-    REAL *h_n, *c_n;       /* "batch hidden" */
+    const REAL *h_0, *c_0; /* "directions batch hidden", 0 where absent */
+    REAL *y;               /* "rows directions*hidden", 0 where no sentence is; may be absent */
+    REAL *h_n, *c_n;       /* "directions batch hidden" */
     int64_t threads;
     Parallel *parallel; /* may be absent */
 } LayerJob;
@@ -42,30 +46,38 @@ static int64_t lay_out(const LayerJob *job, LstmJob *lstm, int64_t *memory) {
     return DONE;
 }
 
+static void one_direction(const LayerJob *job, LstmJob lstm, int64_t which, REAL *packed, Parallel **parallel) {
+    const Direction *own = job->layer->direction + which;
+    const int64_t hidden = lstm.hidden, gates = 4 * hidden, before = which * job->batch * hidden;
+    REAL *bias = packed + blocks_of(hidden) * (lstm.inputs + hidden + 1) * 4 * LANES;
+    for (int64_t unit = 0; own->b_hh && unit < gates; unit++) bias[unit] = own->b_ih[unit] + own->b_hh[unit];
+    NAME(lstm_pack)(packed, own->w_ih, own->w_hh, own->b_hh ? bias : own->b_ih, lstm.inputs, hidden);
+    lstm.packed = packed, lstm.reverse = which;
+    lstm.y = job->y ? job->y + which * hidden : 0;
+    lstm.h_in = job->h_0 ? job->h_0 + before : 0, lstm.c_in = job->c_0 ? job->c_0 + before : 0;
+    lstm.h_out = job->h_n + before, lstm.c_out = job->c_n + before;
+    by_threads(parallel, NAME(lstm_forward), &lstm, lstm.parts);
+}
+
 static int64_t run(const LayerJob *job, Parallel **parallel) {
     const Layer *layer = job->layer;
     const int64_t inputs = layer->inputs, hidden = layer->hidden, gates = 4 * hidden;
     LstmJob lstm = {
         .x = job->x, .span = job->span, .steps = job->span, .batch = job->batch, .inputs = inputs, .hidden = hidden,
-        .h_in = job->h_0, .c_in = job->c_0, .h_out = job->h_n, .c_out = job->c_n, .y = job->y,
+        .apart = layer->directions * hidden,
     };
     const int alike = !job->offsets && !job->lengths;
     int64_t *places = alike ? 0 : malloc((4 * job->batch + 2) * sizeof(int64_t));
-    const int64_t of_weights = blocks_of(hidden) * (inputs + hidden + 1) * 4 * LANES;
-    REAL *packed = room(of_weights + gates);
+    REAL *packed = room(blocks_of(hidden) * (inputs + hidden + 1) * 4 * LANES + gates);
     int64_t answer = packed && (alike || places) ? DONE : NO_MEMORY;
     if (answer == DONE && !alike) answer = lay_out(job, &lstm, places);
     if (answer == DONE) {
-        REAL *bias = packed + of_weights;
-        for (int64_t unit = 0; layer->b_hh && unit < gates; unit++) bias[unit] = layer->b_ih[unit] + layer->b_hh[unit];
-        NAME(lstm_pack)(packed, layer->w_ih, layer->w_hh, layer->b_hh ? bias : layer->b_ih, inputs, hidden);
-        lstm.packed = packed;
         for (int64_t s = 0; job->y && job->lengths && s < job->batch; s++)
-            memset(job->y + (s * job->span + lstm.lengths[s]) * hidden, 0,
-                   (job->span - lstm.lengths[s]) * hidden * sizeof(REAL));
+            memset(job->y + (s * job->span + lstm.lengths[s]) * lstm.apart, 0,
+                   (job->span - lstm.lengths[s]) * lstm.apart * sizeof(REAL));
         const int64_t words = alike ? job->rows : lstm.offsets[job->batch];
         lstm.parts = least(least(job->threads, job->batch), most(1, words * gates * (inputs + hidden) / A_THREAD));
-        by_threads(parallel, NAME(lstm_forward), &lstm, lstm.parts);
+        for (int64_t which = 0; which < layer->directions; which++) one_direction(job, lstm, which, packed, parallel);
     }
     leave(packed);
     free(places);
