@@ -211,11 +211,14 @@ class WordVectors:
         """As `look_up`, for a few words, but nothing is counted or kept: the table stays as it is."""
         rows = [self._row(word) for word in words]
         missing = [place for place, row in enumerate(rows) if row == self._known]
-        if not missing:
-            return self._table.index_select(0, torch.tensor(rows, dtype=torch.int64)).to(torch.float32)
-        vectors = torch.zeros(len(rows), self.width)
-        known = [place for place, row in enumerate(rows) if row < self._known]
-        vectors[known] = self._table[[rows[place] for place in known]].to(torch.float32)
+        if not self._known:
+            vectors = torch.zeros(len(rows), self.width)
+        else:
+            last = self._known - 1
+            ids = torch.tensor([min(row, last) for row in rows] if missing else rows, dtype=torch.int64)
+            vectors = self._table.index_select(0, ids).to(torch.float32)
+        if missing:
+            vectors.index_fill_(0, torch.tensor(missing), 0)
         if self.missing == "hash" and (named := [place for place in missing if words[place] != BLANK]):
             vectors[named] = self.scale * hashed_table([forms(words[place])[-2] for place in named], self.width)
         return vectors

@@ -16,6 +16,7 @@
 
 #define SLOTS 24 /* sentences side by side, for which a block's weights stay in the cache */
 #define THIN 2   /* sentences, up to which the words are looked at ahead of the steps */
+#define COLUMNS 64 /* of weights of x, whose vectors for a block stay in the nearest cache */
 #define CHUNK 64 /* words, whose gates stay there while the gradient of the weights is summed */
 
 typedef struct {
@@ -135,15 +136,58 @@ INLINE void fill(REAL *to, const REAL *from, int64_t sentence, int64_t hidden) {
     if (from) memcpy(to, from + sentence * hidden, hidden * sizeof(REAL));
 }
 
+/* Some columns of a block's weights of x, by vectors of units. */
+INLINE void pack_columns(REAL *to, const AheadJob *job, int64_t block, int64_t first, int64_t columns) {
+    const int64_t inputs = job->lstm->inputs, hidden = job->lstm->hidden, unit = block * LANES;
+    for (int64_t gate = 0; gate < 4; gate++)
+        turn(to + gate * LANES, 4 * LANES, job->w_ih + (gate * hidden + unit) * inputs + first, inputs,
+             least(LANES, hidden - unit), columns);
+}
+
+/* The bias and the products with the weights of x, of one block of units and all rows: for a few rows, for which packing
+   would take longer. The sums are those of `step_forward`, in the same order. */
+static void block_ahead(const AheadJob *job, int64_t block) {
+    const int64_t inputs = job->lstm->inputs, hidden = job->lstm->hidden, blocks = blocks_of(hidden);
+    V packed[COLUMNS * 4], bias[4];
+    for (int64_t gate = 0; gate < 4; gate++)
+        bias[gate] = job->bias ? load_some(job->bias + gate * hidden + block * LANES, hidden - block * LANES) : all(0);
+    for (int64_t column = 0; column < inputs; column += COLUMNS) {
+        const int64_t columns = least(COLUMNS, inputs - column);
+        pack_columns((REAL *)packed, job, block, column, columns);
+#define AHEAD(begin, n)                                                                                                \
+    {                                                                                                                  \
+        REAL *to = job->to + ((begin)*blocks + block) * 4 * LANES;                                                     \
+        const REAL *x[ROWS];                                                                                           \
+        V sum[ROWS][4];                                                                                                \
+        for (int r = 0; r < n; r++) {                                                                                  \
+            x[r] = job->lstm->x + ((begin) + r) * inputs + column;                                                     \
+            for (int g = 0; g < 4; g++) sum[r][g] = column ? load(to + (r * blocks * 4 + g) * LANES) : bias[g];        \
+        }                                                                                                              \
+        products_##n##_4(sum, x, columns, x, 0, (const REAL *)packed);                                                 \
+        for (int r = 0; r < n; r++)                                                                                    \
+            for (int g = 0; g < 4; g++) store(to + (r * blocks * 4 + g) * LANES, sum[r][g]);                           \
+    }
+        GROUPS(job->rows, AHEAD)
+#undef AHEAD
+    }
+}
+
+BY_THREADS(lstm_ahead) {
+    AheadJob *job = shared;
+    for (int64_t block; (block = take(&job->next)) < blocks_of(job->lstm->hidden);) block_ahead(job, block);
+}
+
 /* A word of n sentences, one block of units. */
 static void step_forward(const LstmJob *job, const Slot *slots, int64_t block, const REAL *ahead, int n,
                          Products *products) {
-    const int64_t inputs = job->inputs, hidden = job->hidden, blocks = blocks_of(hidden);
+    const int64_t inputs = job->ahead ? 0 : job->inputs, hidden = job->hidden, blocks = blocks_of(hidden);
     const REAL *w = job->packed + block * (inputs + hidden) * 4 * LANES, *x[ROWS], *h[ROWS];
     const REAL *bias = job->packed + (blocks * (inputs + hidden) + block) * 4 * LANES;
     V sum[ROWS][4];
     for (int r = 0; r < n; r++) {
-        const REAL *begin = ahead ? ahead + (r * ROWS * blocks + block) * 4 * LANES : bias;
+        const REAL *begin = job->ahead ? job->ahead + (slots[r].row * blocks + block) * 4 * LANES
+                            : ahead    ? ahead + (r * ROWS * blocks + block) * 4 * LANES
+                                       : bias;
         x[r] = job->x + slots[r].row * inputs;
         h[r] = slots[r].h;
         UNROLL for (int g = 0; g < 4; g++) sum[r][g] = load(begin + g * LANES);
@@ -372,7 +416,7 @@ static void walk(const LstmJob *job, int64_t part, int back) {
         if (back)
             run_backward(job, slots, n, steps, &chunk);
         else
-            run_forward(job, slots, n, steps, n <= THIN && steps > 1 ? memory + SLOTS * 3 * width : 0);
+            run_forward(job, slots, n, steps, !job->ahead && n <= THIN && steps > 1 ? memory + SLOTS * 3 * width : 0);
         for (int r = n - 1; r >= 0; r--)
             if (!slots[r].left) {
                 Slot done = slots[r];

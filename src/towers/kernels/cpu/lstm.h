@@ -18,6 +18,7 @@ typedef struct {
     const REAL *c_0; /* for the backward pass; 0 where absent */
     REAL *y; /* "rows hidden", may be absent; in the backward pass its gradient */
     int64_t apart; /* from one row of y to the next */
+    const REAL *ahead; /* "rows blocks 4 LANES": what a word's sums begin with, by `lstm_ahead`; may be absent */
     REAL *gates;   /* "words blocks 4 LANES": kept for the backward pass, or absent */
     REAL *cells;   /* "words blocks LANES": c behind the word */
     REAL *entries; /* "words blocks LANES": h before it */
@@ -27,12 +28,20 @@ typedef struct {
     int64_t parts, next; /* of the sentences, and the next one to take */
 } LstmJob;
 
+typedef struct {
+    const LstmJob *lstm;
+    const REAL *w_ih, *bias; /* "4*hidden inputs"; "4*hidden", may be absent */
+    REAL *to;                /* "rows blocks 4 LANES" */
+    int64_t rows, next;      /* the next block of units to take */
+} AheadJob;
+
 EXPORT int64_t NAME(lanes)(void);
 EXPORT int64_t NAME(lstm_lay_out)(const int64_t *starts, const int64_t *lengths, int64_t span, int64_t batch,
                                   int64_t rows, int64_t *offsets, int64_t *order);
 EXPORT void NAME(lstm_pack)(REAL *to, const REAL *w_ih, const REAL *w_hh, const REAL *bias, int64_t inputs,
                             int64_t hidden);
 EXPORT void NAME(lstm_pack_back)(REAL *to, const REAL *weights, int64_t width, int64_t hidden);
+BY_THREADS(lstm_ahead);
 BY_THREADS(lstm_forward);
 BY_THREADS(lstm_backward);
 BY_THREADS(lstm_give_weights);

@@ -4,7 +4,12 @@
 #include "calls.h"
 #include "lstm.h"
 
+#define FEW 64 /* rows for which the weights of x are not packed */
 #define A_THREAD 60000 /* multiply-adds for which it pays to wake another thread; as in `lstm_call.py` */
+
+INLINE int64_t packed_size(int64_t inputs, int64_t hidden) {
+    return blocks_of(hidden) * (inputs + hidden + 1) * 4 * LANES;
+}
 
 typedef struct {
     const REAL *w_ih, *w_hh, *b_ih, *b_hh; /* "4*hidden inputs", "4*hidden hidden"; biases may be absent */
@@ -46,12 +51,22 @@ static int64_t lay_out(const LayerJob *job, LstmJob *lstm, int64_t *memory) {
     return DONE;
 }
 
-static void one_direction(const LayerJob *job, LstmJob lstm, int64_t which, REAL *packed, Parallel **parallel) {
+/* For `few` rows packing the weights of x would take longer than the products. */
+static void one_direction(const LayerJob *job, LstmJob lstm, int64_t which, int few, REAL *memory,
+                          Parallel **parallel) {
     const Direction *own = job->layer->direction + which;
     const int64_t hidden = lstm.hidden, gates = 4 * hidden, before = which * job->batch * hidden;
-    REAL *bias = packed + blocks_of(hidden) * (lstm.inputs + hidden + 1) * 4 * LANES;
-    for (int64_t unit = 0; own->b_hh && unit < gates; unit++) bias[unit] = own->b_ih[unit] + own->b_hh[unit];
-    NAME(lstm_pack)(packed, own->w_ih, own->w_hh, own->b_hh ? bias : own->b_ih, lstm.inputs, hidden);
+    const int64_t inputs = few ? 0 : lstm.inputs;
+    REAL *sum = memory, *packed = sum + up(gates, LANES) * LANES, *ahead = packed + packed_size(inputs, hidden);
+    for (int64_t unit = 0; own->b_hh && unit < gates; unit++) sum[unit] = own->b_ih[unit] + own->b_hh[unit];
+    const REAL *bias = own->b_hh ? sum : own->b_ih;
+    NAME(lstm_pack)(packed, own->w_ih, own->w_hh, bias, inputs, hidden);
+    if (few) {
+        AheadJob first = {.lstm = &lstm, .w_ih = own->w_ih, .bias = bias, .to = ahead, .rows = job->rows};
+        const int64_t worth = most(1, job->rows * gates * lstm.inputs / A_THREAD);
+        by_threads(parallel, NAME(lstm_ahead), &first, least(job->threads, worth));
+        lstm.ahead = ahead;
+    }
     lstm.packed = packed, lstm.reverse = which;
     lstm.y = job->y ? job->y + which * hidden : 0;
     lstm.h_in = job->h_0 ? job->h_0 + before : 0, lstm.c_in = job->c_0 ? job->c_0 + before : 0;
@@ -68,8 +83,10 @@ static int64_t run(const LayerJob *job, Parallel **parallel) {
     };
     const int alike = !job->offsets && !job->lengths;
     int64_t *places = alike ? 0 : malloc((4 * job->batch + 2) * sizeof(int64_t));
-    REAL *packed = room(blocks_of(hidden) * (inputs + hidden + 1) * 4 * LANES + gates);
-    int64_t answer = packed && (alike || places) ? DONE : NO_MEMORY;
+    const int few = job->rows <= FEW;
+    const int64_t of_ahead = few ? job->rows * blocks_of(hidden) * 4 * LANES : 0;
+    REAL *memory = room(up(gates, LANES) * LANES + packed_size(few ? 0 : inputs, hidden) + of_ahead);
+    int64_t answer = memory && (alike || places) ? DONE : NO_MEMORY;
     if (answer == DONE && !alike) answer = lay_out(job, &lstm, places);
     if (answer == DONE) {
         for (int64_t s = 0; job->y && job->lengths && s < job->batch; s++)
@@ -77,9 +94,9 @@ static int64_t run(const LayerJob *job, Parallel **parallel) {
                    (job->span - lstm.lengths[s]) * lstm.apart * sizeof(REAL));
         const int64_t words = alike ? job->rows : lstm.offsets[job->batch];
         lstm.parts = least(least(job->threads, job->batch), most(1, words * gates * (inputs + hidden) / A_THREAD));
-        for (int64_t which = 0; which < layer->directions; which++) one_direction(job, lstm, which, packed, parallel);
+        for (int64_t which = 0; which < layer->directions; which++) one_direction(job, lstm, which, few, memory, parallel);
     }
-    leave(packed);
+    leave(memory);
     free(places);
     return answer;
 }
