@@ -218,12 +218,14 @@ class Predictor:
 
     def _count(self, counts: Counter[str], vectors: WordVectors) -> None:
         del counts[BLANK]
-        missing = Counter({word: count for word, count in counts.items() if not vectors.has(word)})
-        self._tokens += counts.total()
-        self._tokens_found += counts.total() - missing.total()
+        missing = {word: count for word, count in counts.items() if not vectors.has(word)}
+        total = counts.total()
+        self._tokens += total
+        self._tokens_found += total - sum(missing.values())
         self._types.update(map(hash, counts))
         self._types_found.update(hash(word) for word in counts if word not in missing)
-        self._missing.update(missing)
+        if missing:
+            self._missing.update(missing)
         if len(self._missing) > 2 * REMEMBERED:
             self._missing = Counter(dict(self._missing.most_common(REMEMBERED)))
 
