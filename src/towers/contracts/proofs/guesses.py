@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from math import gcd, prod
@@ -66,8 +67,10 @@ def numbers_told(coverage: Coverage) -> list[int]:
                     found |= {int(node.args[1]) * times for times in (1, 2, 3)}
             if len(guard.relation.free_symbols) == 1:
                 [axis] = guard.relation.free_symbols
-                parts = divide(coverage.whole[str(axis)], guard.relation, axis)
-                found |= {part.first - more for part in parts[1:] for more in (0, 1)}
+                whole = coverage.whole[str(axis)]
+                with suppress(ZeroDivisionError):  # of a remainder by `axis - 3`, say; by the axis itself from 1 on
+                    parts = divide(whole.part(max(whole.first, 1), whole.last) or whole, guard.relation, axis)
+                    found |= {part.first - more for part in parts[1:] for more in (0, 1)}
     return sorted(number for number in found if 1 < number <= LARGEST_NUMBER)[-MOST_NUMBERS:]
 
 

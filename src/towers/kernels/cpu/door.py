@@ -328,7 +328,11 @@ def _layer_weights(tensors: tuple[Tensor, ...], directions: int) -> LayerWeights
         return None
     (inputs, hidden), dtype = (w_ih.shape[1], w_hh.shape[1]), w_ih.dtype
     sizes = [(4 * hidden, inputs), (4 * hidden, hidden), *[(4 * hidden,)] * len(biases)]
-    if [one.shape for one in tensors] != sizes * directions or 0 in sizes[0] or any(one.dtype != dtype for one in tensors):
+    if (
+        [one.shape for one in tensors] != sizes * directions
+        or 0 in sizes[0]
+        or any(one.dtype != dtype for one in tensors)
+    ):
         return None
     own = code(dtype, hidden)
     if own is None:
