@@ -33,8 +33,9 @@ OUT_OF_TIME = "the time limit was reached before all sizes were covered"
 MOST_GUESSES = 8
 """After this number of guards that cannot be solved, no more sizes are run for them."""
 
-BEYOND = (TypeError, ZeroDivisionError, RecursionError, NotImplementedError)
-"""What sympy raises where it cannot say whether a condition holds: (7/2)//(3/2) == 2, a remainder of 0, …"""
+BEYOND = (TypeError, ZeroDivisionError, RecursionError, NotImplementedError, AssertionError)
+"""What sympy, and torch's functions for it, raise where they cannot say whether a condition holds: (7/2)//(3/2) == 2, a
+remainder by 0, one of a negative number, …"""
 
 
 @dataclass

@@ -13,7 +13,7 @@ import sympy
 
 from towers.contracts.expressions import conditions as read_conditions
 from towers.contracts.proofs.divide import divide
-from towers.contracts.proofs.explore import Coverage
+from towers.contracts.proofs.explore import BEYOND, Coverage
 from towers.contracts.proofs.ranges import Spans
 from towers.contracts.proofs.reality import RealityCheck, holds_at
 from towers.contracts.proofs.symbolic_inputs import Case
@@ -68,8 +68,8 @@ def numbers_told(coverage: Coverage) -> list[int]:
             if len(guard.relation.free_symbols) == 1:
                 [axis] = guard.relation.free_symbols
                 whole = coverage.whole[str(axis)]
-                with suppress(ZeroDivisionError):  # of a remainder by `axis - 3`, say; by the axis itself from 1 on
-                    parts = divide(whole.part(max(whole.first, 1), whole.last) or whole, guard.relation, axis)
+                with suppress(*BEYOND):
+                    parts = divide(whole.part(1, None) or whole, guard.relation, axis)
                     found |= {part.first - more for part in parts[1:] for more in (0, 1)}
     return sorted(number for number in found if 1 < number <= LARGEST_NUMBER)[-MOST_NUMBERS:]
 
