@@ -48,14 +48,14 @@ def _two_parts(x):
 @triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def forward_kernel(
-    gates, weight, starts, lengths, h_0, c_0,
+    gates, weight, starts, lengths, order, h_0, c_0,
     output, before_h, before_c, h_n, c_n,
     batch,
     HIDDEN: tl.constexpr, H: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """As `lstm_wide.forward_kernel`."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), 0, 0, B)
+    sentence, length, first, step = sentences(starts, lengths, order, batch, direction, tl.program_id(0), 0, 0, B)
     unit = tl.arange(0, H)[:, None]
     real = (sentence < batch)[None, :] & (unit < HIDDEN)
     w_i, w_f, w_g, w_o = _four_parts(weight + direction * 4 * HIDDEN * HIDDEN, unit, tl.arange(0, H)[None, :], HIDDEN)
@@ -93,14 +93,14 @@ def forward_kernel(
 @triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def backward_kernel(
-    gates, weight, starts, lengths, before_c, d_output, d_h_n, d_c_n,
+    gates, weight, starts, lengths, order, before_c, d_output, d_h_n, d_c_n,
     d_h_0, d_c_0,
     batch,
     HIDDEN: tl.constexpr, H: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """As `lstm_wide.backward_kernel`: complete `gates` are replaced by their gradients."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), 0, 0, B)
+    sentence, length, first, step = sentences(starts, lengths, order, batch, direction, tl.program_id(0), 0, 0, B)
     unit = tl.arange(0, H)[:, None]
     real = (sentence < batch)[None, :] & (unit < HIDDEN)
     # Transposed: the states' gradients are sums over the units.

@@ -26,6 +26,7 @@ from towers.kernels.triton.lstm_shared import (
     four_gates,
     four_weights,
     gate_gradients,
+    longest_first,
     new_gradients,
     new_results,
     product,
@@ -112,6 +113,11 @@ def _tile(weight_hh: Tensor, precision: str) -> dict[str, Any]:
     return tile(weight_hh.shape[2], precision, shared)
 
 
+def _order(lengths: Tensor, rows: int, options: dict[str, Any]) -> Tensor | None:
+    """In which tiles take the sentences: by length where many programs of several warps come one after the other."""
+    return longest_first(lengths, rows, options["B"], options["num_warps"]) if options["num_warps"] > 1 else None
+
+
 def launch_forward(
     gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, h_0: Tensor | None, c_0: Tensor | None,
     precision: str, keep: bool, outputs: bool, gaps: bool,
@@ -127,7 +133,7 @@ def launch_forward(
     extra = {"maxnreg": REGISTERS[options["H"]]} if own is None and options["H"] in REGISTERS else {}
     start(
         own.forward_kernel if own else forward_kernel, (triton.cdiv(len(lengths), options["B"]), directions),
-        gates, weight_hh, starts, lengths, h_0, c_0,
+        gates, weight_hh, starts, lengths, _order(lengths, len(gates), options), h_0, c_0,
         output if outputs else None, *((before_h, before_c) if keep else (None, None)), h_n, c_n, len(lengths),
         HIDDEN=hidden, **options, **extra,
     )  # fmt: skip
@@ -152,7 +158,7 @@ def launch_backward(
     own = None if "PRECISION" in options else lstm_exchanged
     start(
         own.backward_kernel if own else backward_kernel, (triton.cdiv(batch, options["B"]), directions),
-        complete, weight_hh, starts, lengths, before_c, d_output, d_h_n, d_c_n, d_h_0, d_c_0, batch,
+        complete, weight_hh, starts, lengths, _order(lengths, len(gates), options), before_c, d_output, d_h_n, d_c_n, d_h_0, d_c_0, batch,
         HIDDEN=hidden, **options,
     )  # fmt: skip
     if gaps:
@@ -199,14 +205,14 @@ wide_lstm.register_autograd(_backward, setup_context=_setup_context)
 @triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def forward_kernel(
-    gates, weight, starts, lengths, h_0, c_0,
+    gates, weight, starts, lengths, order, h_0, c_0,
     output, before_h, before_c, h_n, c_n,
     batch,
     HIDDEN: tl.constexpr, H: tl.constexpr, B: tl.constexpr, PRECISION: tl.constexpr, STREAM: tl.constexpr,
 ):  # fmt: skip
     """Outputs, last states, and what the backward pass needs, the states before each step; None: not wanted."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), 0, 0, B)
+    sentence, length, first, step = sentences(starts, lengths, order, batch, direction, tl.program_id(0), 0, 0, B)
     unit = tl.arange(0, H)[None, :]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     j, k = unit, tl.arange(0, H)[:, None]
@@ -253,14 +259,14 @@ def forward_kernel(
 @triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def backward_kernel(
-    gates, weight, starts, lengths, before_c, d_output, d_h_n, d_c_n,
+    gates, weight, starts, lengths, order, before_c, d_output, d_h_n, d_c_n,
     d_h_0, d_c_0,
     batch,
     HIDDEN: tl.constexpr, H: tl.constexpr, B: tl.constexpr, PRECISION: tl.constexpr, STREAM: tl.constexpr,
 ):  # fmt: skip
     """From the last step to the first: `gates`, complete with the state's part, are replaced by their gradients."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, batch, direction, tl.program_id(0), 0, 0, B)
+    sentence, length, first, step = sentences(starts, lengths, order, batch, direction, tl.program_id(0), 0, 0, B)
     unit = tl.arange(0, H)[None, :]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     j, k = tl.arange(0, H)[:, None], unit
