@@ -38,13 +38,13 @@ def as_on_a_gpu() -> Iterator[None]:
 
 @contextmanager
 def without_launches() -> Iterator[None]:
-    from towers.kernels.triton import lstm_narrow, lstm_wide, phrase_features
+    from towers.kernels.triton import lstm_narrow, lstm_products, lstm_wide, phrase_features
 
     def start(kernel: object, grid: tuple[int, ...], *arguments: object, **options: object) -> None:
         pass
 
     with as_on_a_gpu(), ExitStack() as replaced:
-        for module in (lstm_narrow, lstm_wide, phrase_features):
+        for module in (lstm_narrow, lstm_products, lstm_wide, phrase_features):
             replaced.enter_context(patch.object(module, "start", start))
         yield
 

@@ -3,21 +3,23 @@
     python benchmarks/run.py cuda --sass
 
 A launch is compiled as it would be started, by the Triton that is installed. Registers, spills and shared memory are
-what the assembler says. A step is one pass through the loop over the time steps; of the phrases' weights, over tiles;
-of kernels without a loop, and of the phrases' forward pass, it is all. A loop inside a step counts as often as it runs.
-Instructions are those of one warp. `benchmarks/results/sm_90.json` keeps the rows of each version of Triton, one for
+what the assembler says. A step is one pass through the loop over the time steps; of weights' gradients, over tiles of
+rows; of products of rows, of the phrases' forward pass, and of kernels without a loop, it is all. A loop inside a step
+counts as often as it runs. Instructions are those of one warp. `benchmarks/results/sm_90.json` keeps the rows of each version of Triton, one for
 each kernel and size, and beside them the counts of the design before ("before").
 """
 
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -27,9 +29,9 @@ from rich.console import Console
 from rich.table import Table
 from triton.backends.compiler import GPUTarget
 
-from towers.kernels.triton import best_items, lstm_exchanged, lstm_narrow, lstm_wide, phrase_features
+from towers.kernels.triton import best_items, lstm_exchanged, lstm_narrow, lstm_products, lstm_wide, phrase_features
 
-MODULES = (lstm_narrow, lstm_wide, lstm_exchanged, phrase_features, best_items)
+MODULES = (lstm_narrow, lstm_wide, lstm_exchanged, lstm_products, phrase_features, best_items)
 RESULTS = Path(__file__).parent / "results" / "sm_90.json"
 SHARED_MEMORY = 227 * 1024  # bytes that a block can have at compute capability 9.0
 
@@ -51,7 +53,7 @@ class NoDevice:
 class Usage:
     """Of one kernel in machine code."""
 
-    sentences: int  # or tokens, or queries, of a block
+    sentences: int  # or tokens, rows or queries, of a block
     warps: int
     registers: int
     spilled: int  # bytes of each thread
@@ -62,20 +64,23 @@ class Usage:
     barriers: int  # of these, that wait for other warps
 
 
-class Compiler:
-    """Stands where kernels are started; compiles what would be started, on the given tensors."""
+class Resources(NamedTuple):
+    """Of one kernel, as the assembler says."""
 
-    def __init__(self) -> None:
-        self.built: list[Usage] = []
+    registers: int
+    spilled: int
+    shared: int
+
+
+class Compiler:
+    """Stands where kernels are started; compiles what would be started, on the given tensors, and reads it."""
+
+    def __init__(self, read: Callable[[Any, Any, dict[str, Any]], Any]) -> None:
+        self.read, self.built = read, list[Any]()
 
     def __call__(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
         done = kernel.run(*arguments, grid=grid, warmup=True, **options, enable_fp_fusion=True)
-        tile = next(options[name] for name in ("B", "TILE", "QUERIES") if name in options)
-        stream, hidden = options.get("STREAM", 0), options.get("HIDDEN", 0)
-        if kernel is phrase_features.forward_kernel:
-            self.built.append(usage(done, tile, -(-options["WIDTH"] // options["CHUNK"]), whole=True))
-        else:
-            self.built.append(usage(done, tile, -(-hidden // stream) if stream else 1))
+        self.built.append(self.read(done, kernel, options))
 
 
 def kernels() -> dict[str, Any]:
@@ -89,40 +94,50 @@ def kernels() -> dict[str, Any]:
 
 
 @contextmanager
-def compiling(cache: Path) -> Iterator[Compiler]:
-    """Launches compile for compute capability 9.0, and start nothing."""
-    instead, found = Compiler(), kernels().values()
+def compiling(
+    cache: Path, read: Callable[[Any, Any, dict[str, Any]], Any], modules: Sequence[ModuleType] = MODULES
+) -> Iterator[Compiler]:
+    """Launches of these modules compile for compute capability 9.0, and start nothing; those of others do nothing."""
+    instead, found = Compiler(read), kernels().values()
     for kernel in found:
         kernel.device_caches.clear()
-    with patch.object(triton.runtime.driver, "_active", NoDevice()), triton.knobs.cache.scope():
+    with patch.object(triton.runtime.driver, "_active", NoDevice()), triton.knobs.cache.scope(), ExitStack() as stack:
         triton.knobs.cache.dir = str(cache)
-        patches = [patch.object(module, "start", instead) for module in MODULES if hasattr(module, "start")]
-        for one in patches:
-            one.start()
+        for module in MODULES:
+            if hasattr(module, "start"):
+                start = instead if module in modules else lambda *_, **__: None
+                stack.enter_context(patch.object(module, "start", start))
         try:
             yield instead
         finally:
-            for one in patches:
-                one.stop()
             for kernel in found:
                 kernel.device_caches.clear()
 
 
-def usage(kernel: Any, tile: int, trips: int = 1, *, whole: bool = False) -> Usage:
-    """What the assembler and the instructions say; `trips`: how often a loop inside a step runs."""
+def _dump(kernel: Any, what: str) -> str:
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     cubin = Path(triton.knobs.cache.dir) / f"{kernel.hash}.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
+    return subprocess.run([tool, what, cubin], capture_output=True, text=True, check=True).stdout
 
-    def dump(what: str) -> str:
-        return subprocess.run([tool, what, cubin], capture_output=True, text=True, check=True).stdout
 
-    report = dump("-res-usage")
+def resources(kernel: Any, *_: Any) -> Resources:
+    report = _dump(kernel, "-res-usage")
     found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", report)
     assert found, report
-    a_step = step(dump("-sass"), trips, whole=whole)
-    spilled = int(found[2]) + int(found[3])
-    return Usage(tile, kernel.metadata.num_warps, int(found[1]), spilled, kernel.metadata.shared, *a_step)
+    return Resources(int(found[1]), int(found[2]) + int(found[3]), kernel.metadata.shared)
+
+
+def usage(done: Any, kernel: Any, options: dict[str, Any]) -> Usage:
+    """What the assembler and the instructions say."""
+    tile = next(options[name] for name in ("B", "TILE", "QUERIES") if name in options)
+    stream, whole, trips = options.get("STREAM", 0), False, 1  # trips: how often a loop inside a step runs
+    if kernel in (phrase_features.forward_kernel, lstm_products.rows_kernel):
+        whole, trips = True, -(-options.get("WIDTH", options.get("INPUTS", 0)) // options["CHUNK"])
+    elif stream:
+        trips = -(-options["HIDDEN"] // stream)
+    a_step = step(_dump(done, "-sass"), trips, whole=whole)
+    return Usage(tile, done.metadata.num_warps, *resources(done), *a_step)
 
 
 LINE = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P[0-9T]+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);", re.MULTILINE)
@@ -168,22 +183,15 @@ def lstm(
     keep: bool = True, outputs: bool = True, gaps: bool = False, backward: bool = True,
 ) -> None:  # fmt: skip
     """Start what a layer's forward and backward pass start."""
-    rows = sum(lengths)
-    ends = torch.tensor(lengths).cumsum(0)
+    ends, longs = torch.tensor(lengths).cumsum(0), torch.tensor(lengths)
     narrow = max(hidden, width) <= 8
-    starts, lengths = ends - torch.tensor(lengths), torch.tensor(lengths)
-    weight_hh, precisions = torch.zeros(1, 4 * hidden, hidden, dtype=dtype), [] if narrow else [precision]
-    if narrow:
-        bias, weight_ih = torch.zeros(1, 4 * hidden), torch.zeros(1, 4 * hidden, width, dtype=dtype)
-        module, inputs = lstm_narrow, (torch.zeros(rows, width, dtype=dtype), weight_ih, weight_hh, bias)
-    else:
-        module, inputs = lstm_wide, (torch.zeros(rows, 4 * hidden, dtype=dtype), weight_hh)
-    inputs = (*inputs, starts, lengths)
-    found = module.launch_forward(*inputs, None, None, *precisions, keep, outputs, gaps)
+    module, precisions = (lstm_narrow, []) if narrow else (lstm_wide, [precision])
+    weights = [torch.zeros(1, 4 * hidden, size, dtype=dtype) for size in (width, hidden)]
+    inputs = (torch.zeros(sum(lengths), width, dtype=dtype), *weights, torch.zeros(1, 4 * hidden), ends - longs, longs)
+    output, *kept, h_n, c_n = module.launch_forward(*inputs, None, None, *precisions, keep, outputs, gaps)
     if backward:
-        output, before_h, before_c, h_n, c_n = found
-        d_output = output if outputs else None
-        module.launch_backward(*inputs, before_h, before_c, d_output, h_n, c_n, *precisions, gaps)
+        how = [gaps] if narrow else [precision, gaps, True]
+        module.launch_backward(*inputs, *kept, output if outputs else None, h_n, c_n, *how)
 
 
 LSTMS: Mapping[str, tuple[int, int, torch.dtype, str]] = {
@@ -222,31 +230,46 @@ def search(queries: int, items: int, k: int, longest: int) -> None:
     best_items.launch(*given, least=-torch.inf, keep=keep, hidden=hidden)
 
 
-def jobs() -> Iterator[tuple[str, Callable[[], None], tuple[str, ...]]]:
-    """Name, what to start, and what its launches are called."""
+PRODUCTS: Mapping[str, tuple[int, int, torch.dtype, str]] = {
+    "float32": (64, 64, torch.float32, "tf32x3"), "tf32": (64, 64, torch.float32, "tf32"),
+    "bfloat16": (64, 64, torch.bfloat16, ""),
+}  # fmt: skip
+
+
+class Job(NamedTuple):
+    """What to start, the modules of which launches are read, and what these are called."""
+
+    name: str
+    run: Callable[[], None]
+    modules: tuple[ModuleType, ...]
+    launches: tuple[str, ...]
+
+
+def jobs() -> Iterator[Job]:
+    walks = (lstm_narrow, lstm_wide)
     for name, (hidden, width, dtype, precision) in LSTMS.items():
-
-        def run(*how: bool, of: Any = (hidden, width, dtype, precision)) -> None:
-            keep, outputs, backward = how
-            lstm(*of[:2], [3, 2], dtype=of[2], precision=of[3], keep=keep, outputs=outputs, backward=backward)
-
-        yield name, lambda run=run: run(False, False, False), ("last",)
-        yield name, lambda run=run: run(True, True, True), ("forward", "backward")
-    for name, (dtype, precision) in PHRASES.items():
-        launches = ("forward", "lookup", "backward, weight", "backward, values")
-        yield f"phrases, {name}", lambda dtype=dtype, precision=precision: phrases(dtype, precision), launches
-    yield "search, k 10", lambda: search(64, 2000, 10, 3), ("search",)
+        given = partial(lstm, hidden, width, [3, 2], dtype=dtype, precision=precision)
+        yield Job(name, partial(given, keep=False, outputs=False, backward=False), walks, ("last",))
+        yield Job(name, given, walks, ("forward", "backward"))
+    launches = ("list", "inputs", "list", "complete", "sums, inputs", "sums, states", "d_inputs")
+    for name, (hidden, width, dtype, precision) in PRODUCTS.items():
+        run = partial(lstm, hidden, width, [3, 2], dtype=dtype, precision=precision, gaps=True)
+        yield Job(f"products, {name}", run, (lstm_products,), launches)
+    launches = ("forward", "lookup", "backward, weight", "backward, values")
+    for name, of in PHRASES.items():
+        yield Job(f"phrases, {name}", partial(phrases, *of), (phrase_features,), launches)
+    yield Job("search, k 10", lambda: search(64, 2000, 10, 3), (best_items,), ("search",))
 
 
 def measure(cache: Path) -> list[dict[str, object]]:
     """A row for each kernel and size."""
-    rows: list[dict[str, object]] = []
-    for name, run, launches in jobs():
-        with compiling(cache) as compiler:
+    rows: dict[tuple[str, str], dict[str, object]] = {}
+    for name, run, modules, launches in jobs():
+        with compiling(cache, usage, modules) as compiler:
             run()
         for launch, built in zip(launches, compiler.built, strict=True):
-            rows.append({"case": name, "kernel": launch, **asdict(built)})
-    return rows
+            rows[name, launch] = {"case": name, "kernel": launch, **asdict(built)}
+    return list(rows.values())
 
 
 def main(console: Console) -> None:

@@ -5,7 +5,6 @@ So the operators, and all that calls them, are tested without Triton's interpret
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from towers.kernels.triton.launch import covered
 
@@ -14,10 +13,10 @@ product, sigmoid, tanh = torch.matmul, torch.sigmoid, torch.tanh
 
 
 def narrow_forward(
-    values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
     h_0: Tensor | None, c_0: Tensor | None, keep: bool, outputs: bool, gaps: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """`lstm_narrow.launch_forward`; without weight_ih, `values` are the gates' inputs."""
+    """`lstm_narrow.launch_forward`."""
     directions, _, hidden = weight_hh.shape
     output, before_h, before_c = (torch.zeros(len(values), directions, hidden, device=values.device) for _ in range(3))
     h_n, c_n = (
@@ -44,35 +43,39 @@ def _step(direction: int, t: int, starts: Tensor, lengths: Tensor) -> tuple[Tens
 
 
 def _gates(
-    direction: int, values: Tensor, h: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None
+    direction: int, values: Tensor, h: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None
 ) -> Tensor:
     by_state = product(h, weight_hh[direction].float().t())
-    if weight_ih is None:
-        return values.unflatten(1, (weight_hh.shape[0], -1))[:, direction].float() + by_state
-    by_input = F.linear(values.float(), weight_ih[direction].float())
+    by_input = product(values.float(), weight_ih[direction].float().t())
     return by_input + by_state if bias is None else by_input + by_state + bias[direction].float()
 
 
-def wide_forward(gates, weight_hh, starts, lengths, h_0, c_0, precision, keep, outputs, gaps):
-    return narrow_forward(gates, None, weight_hh, None, starts, lengths, h_0, c_0, keep, outputs, gaps)
+def wide_forward(
+    values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0, precision, keep, outputs, gaps
+) -> tuple[Tensor, ...]:
+    """`lstm_wide.launch_forward`; the gates are not kept, but computed again."""
+    given = (values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0, keep, outputs, gaps)
+    output, *others = narrow_forward(*given)
+    kept = len(values) if keep else 0
+    return output, torch.zeros(kept, weight_hh[..., 0].numel(), dtype=weight_ih.dtype, device=values.device), *others
 
 
 def wide_backward(
-    gates, weight_hh, starts, lengths, before_h, before_c, d_output, d_h_n, d_c_n, precision, gaps
-) -> list[Tensor]:
+    values, weight_ih, weight_hh, bias, starts, lengths, gates, before_h, before_c, d_output, d_h_n, d_c_n,
+    precision, gaps, inputs,
+) -> list[Tensor]:  # fmt: skip
+    """`lstm_wide.launch_backward`."""
     upstream = (before_h, before_c, d_output, d_h_n, d_c_n)
-    d_gates, _, d_weight_hh, _, *d_state = narrow_backward(
-        gates, None, weight_hh, None, starts, lengths, *upstream, gaps
-    )
-    return [d_gates, d_weight_hh, *d_state]
+    d_values, *others = narrow_backward(values, weight_ih, weight_hh, bias, starts, lengths, *upstream, gaps)
+    return [d_values if inputs else d_values[:0].clone(), *others]
 
 
 def narrow_backward(
-    values: Tensor, weight_ih: Tensor | None, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
     before_h: Tensor, before_c: Tensor, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None,
     gaps: bool,
 ) -> list[Tensor]:  # fmt: skip
-    """`lstm_narrow.launch_backward`; without weight_ih, `values` are the gates' inputs."""
+    """`lstm_narrow.launch_backward`."""
     directions, _, hidden = weight_hh.shape
     d_gates = torch.zeros(len(values), directions, 4 * hidden, device=values.device)
     d_h_0, d_c_0 = (
@@ -89,14 +92,14 @@ def narrow_backward(
             found, d_before = _gate_gradients(gates, before, d_h, d_c)
             d_gates[place, direction] = found
             d_h_0[direction, live], d_c_0[direction, live] = product(found, recurrent), d_before
-    nothing, real = torch.zeros(0, device=values.device), covered(starts, lengths, len(values))
-    d_weight_hh = torch.einsum("rdg,rdh->dgh", d_gates[real], before_h[real]).to(weight_hh.dtype)
-    if weight_ih is None:
-        return [d_gates.flatten(1).to(values.dtype), nothing, d_weight_hh, nothing.clone(), d_h_0, d_c_0]
-    d_values = torch.einsum("rdg,dgk->rk", d_gates, weight_ih.float()).to(values.dtype)
-    d_weight_ih = torch.einsum("rdg,rk->dgk", d_gates[real], values[real].float()).to(weight_ih.dtype)
-    d_bias = nothing.clone() if bias is None else d_gates.sum(0).to(bias.dtype)
-    return [d_values, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_c_0]
+    real = covered(starts, lengths, len(values))
+    each = range(directions)
+    d_values = sum(product(d_gates[:, d], weight_ih[d].float()) for d in each)
+    d_weight_hh = torch.stack([product(d_gates[real, d].t(), before_h[real, d]) for d in each])
+    d_weight_ih = torch.stack([product(d_gates[real, d].t(), values[real].float()) for d in each])
+    d_bias = torch.zeros(0, device=values.device) if bias is None else d_gates.sum(0).to(bias.dtype)
+    weights = (d_weight_ih.to(weight_ih.dtype), d_weight_hh.to(weight_hh.dtype))
+    return [d_values.to(values.dtype), *weights, d_bias, d_h_0, d_c_0]
 
 
 def _gate_gradients(gates: Tensor, before: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor, Tensor]:

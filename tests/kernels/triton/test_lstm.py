@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from towers.kernels import Batch, triton
+from towers.kernels.triton import lstm_wide
 
 from .cases import Case, compare, expect, run, weights_of
+from .conftest import INTERPRETED
 
 MIXED = (3, 0, 1, 5, 5, 2)
 EVERY = {"num_layers": 2, "bidirectional": True, "bias": "single"}
@@ -41,6 +43,47 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_it_is_the_equations(case, device):
     compare(run(case, device), expect(case), 1e-6, 1e-5)
+
+
+SORTED = {
+    "padded": Case(18, (1, 2, 0, 3, 2, 1, 2, 3, 1, 1, 5, 2, 3, 1, 0, 2, 1, 2, 1), gaps=True, state=True,
+                   options={"bidirectional": True}),
+    "one long": Case(18, (*[1] * 17, 9, 1)),
+    "bfloat16": Case(40, (2, 0, 1, 3, 1, 1, 2, 2, 4, 1), dtype=torch.bfloat16, precision=""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SORTED.values(), ids=SORTED.keys())
+def test_tiles_of_like_lengths_give_the_callers_order(case, device, monkeypatch):
+    """Where more sentences wait than a GPU can take at once; the bits of each are those of any other tile."""
+    from towers.kernels.triton import lstm_shared
+
+    before = run(case, device)
+    orders = []
+    monkeypatch.setattr(lstm_shared, "multiprocessors", lambda device: 0)
+    monkeypatch.setattr(lstm_wide, "longest_first", noting(lstm_wide.longest_first, orders))
+    found = run(case, device)
+    if device.type == "cuda" or INTERPRETED:
+        assert [[case.lengths[index] for index in order] for order in orders] == [sorted(case.lengths)[::-1]] * 2
+    parts = ((one.h_n, one.c_n, *one.outputs) for one in (found, before))
+    for one, other in zip(*parts, strict=True):
+        assert torch.equal(one, other)
+    compare(found, before, 0, 1e-6)
+
+
+def noting(call, found):
+    return lambda *arguments: (found.append(call(*arguments)), found[-1])[1]
+
+
+def test_few_sentences_or_steps_are_not_sorted(monkeypatch):
+    """A sort costs some 20 microseconds of the device, as much as 40 steps."""
+    from towers.kernels.triton import lstm_shared
+
+    monkeypatch.setattr(lstm_shared, "multiprocessors", lambda device: 132)
+    lengths = torch.arange(4096) % 64 + 1
+    for batch, rows, is_sorted in ((4096, 4096 * 64, True), (2112, 2112 * 512, False), (4096, 4096 * 40, False)):
+        assert (lstm_shared.longest_first(lengths[:batch], rows, 16, 8) is not None) is is_sorted
+    assert lstm_shared.longest_first(lengths, 4096 * 64, 16, 4) is None, "three programs at once"
 
 
 HALF = {
@@ -129,7 +172,6 @@ def test_an_empty_batch(hidden, device):
 @pytest.mark.parametrize("hidden", [6, 20])
 def test_without_gradients_nothing_is_kept(hidden, device):
     from towers.kernels.triton.lstm_narrow import narrow_lstm
-    from towers.kernels.triton.lstm_wide import wide_lstm
 
     case = Case(hidden, MIXED, input_size=8)
     layer = case.layer()
@@ -140,15 +182,12 @@ def test_without_gradients_nothing_is_kept(hidden, device):
     with torch.no_grad():
         wanted = triton.run(Batch(rows, starts, lengths, None), None, weights)[1][0]
     weight_ih, weight_hh, first, second = (part.unsqueeze(0).requires_grad_() for part in weights.flat)
+    given = (rows, weight_ih, weight_hh, first + second, starts, lengths, None, None)
     if hidden == 6:
-        found = narrow_lstm(
-            rows, weight_ih, weight_hh, first + second, starts, lengths, None, None, False, False, False
-        )
+        *steps, h_n, _ = narrow_lstm(*given, False, False, False)
     else:
-        gates = torch.nn.functional.linear(rows, weight_ih[0], (first + second)[0])
-        found = wide_lstm(gates, weight_hh, starts, lengths, None, None, "ieee", False, False, False)
-    output, before_h, before_c, h_n, _ = found
-    assert len(output) == len(before_h) == len(before_c) == 0
+        *steps, h_n, _ = lstm_wide.wide_lstm(*given, "ieee", False, False, False)
+    assert not any(len(part) for part in steps)
     torch.testing.assert_close(h_n, wanted, rtol=0, atol=1e-6)
     with pytest.raises(RuntimeError, match="no gradients after keep=False"):
         h_n.sum().backward()
@@ -187,17 +226,17 @@ def test_no_memory_is_read_before_it_is_written(hidden, device, poisoned):
 
 def test_states_are_multiplied_as_two_parts_of_bfloat16(device):
     """Weights of bfloat16 are exact, and two parts keep 16 bits of a state: one part would be 100 times further away."""
-    from towers.kernels.triton.lstm_wide import wide_lstm
-
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([3, 0, 5, 1], device=device)
-    gates = torch.randn(9, 160, generator=generator).to(device)
+    inputs = torch.eye(9, dtype=torch.bfloat16).to(device)  # so that the gates' inputs are the weights themselves
+    of_inputs = torch.randn(1, 160, 9, generator=generator).bfloat16().to(device)
     weight = (0.3 * torch.randn(1, 160, 40, generator=generator)).bfloat16().to(device)
+    places = (lengths.cumsum(0) - lengths, lengths)
     found = []
     for precision in ("", "ieee"):
-        leaves = [part.clone().requires_grad_() for part in (gates, weight)]
-        results = wide_lstm(*leaves, lengths.cumsum(0) - lengths, lengths, None, None, precision, True, True, False)
-        results[0].square().sum().backward()
-        found.append((results[0], results[3], leaves[0].grad))
+        results = lstm_wide.wide_lstm(
+            inputs, of_inputs, weight, None, *places, None, None, precision, True, True, False
+        )
+        found.append((results[0], results[-2]))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=5e-5)

@@ -5,7 +5,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from towers.kernels.batch import Batch, State, Weights
-from towers.kernels.triton.launch import covered
 from towers.kernels.triton.support import NARROW
 
 
@@ -34,13 +33,11 @@ def run(
         h_0, c_0 = (None, None) if state is None else (state[0][part], state[1][part])
         last = layer == weights.num_layers - 1
         how = (keep, outputs or not last, gaps)
+        given = (values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0)
         if max(weight_ih.shape[2], weight_hh.shape[2]) <= NARROW:
-            found = narrow_lstm(values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0, *how)
+            values, *_, h_n, c_n = narrow_lstm(*given, *how)
         else:
-            clean = gaps and keep and layer == 0  # between layers, rows of no sentence are 0
-            gates = _gates(values, starts, lengths, weight_ih, bias, clean)
-            found = wide_lstm(gates, weight_hh, starts, lengths, h_0, c_0, precision, *how)
-        values, _, _, h_n, c_n = found
+            values, *_, h_n, c_n = wide_lstm(*given, precision, *how)
         ends.append((h_n, c_n))
         if not last and weights.dropout:
             values = F.dropout(values, weights.dropout)
@@ -70,13 +67,3 @@ def _block(weights: Weights, layer: int) -> tuple[Tensor, Tensor, Tensor | None]
 
 def _stacked(parts: tuple[Tensor, ...]) -> Tensor:
     return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
-
-
-def _gates(
-    values: Tensor, starts: Tensor, lengths: Tensor, weight_ih: Tensor, bias: Tensor | None, clean: bool
-) -> Tensor:
-    """What the inputs contribute to the gates, in one product: "rows directions*4*hidden"."""
-    values = values.to(weight_ih.dtype)
-    if clean:  # the weights' gradients multiply all rows, and 0 * NaN is NaN
-        values = values.masked_fill(~covered(starts, lengths, values.shape[0]).unsqueeze(1), 0.0)
-    return F.linear(values, weight_ih.flatten(0, 1), None if bias is None else bias.flatten().to(weight_ih.dtype))

@@ -344,7 +344,9 @@ def forward_kernel(
 ):  # fmt: skip
     """Outputs, last states, and what the backward pass needs, the states before each step; None: not wanted."""
     direction, directions = tl.program_id(1), tl.num_programs(1)
-    sentence, length, first, step = sentences(starts, lengths, None, batch, direction, tl.program_id(0), padded, fewer, B)
+    sentence, length, first, step = sentences(
+        starts, lengths, None, batch, direction, tl.program_id(0), padded, fewer, B
+    )
     unit, inputs, from_unit = tl.arange(0, H)[None, :], tl.arange(0, K)[:, None], tl.arange(0, H)[:, None]
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     u_i, u_f, u_g, u_o = four_weights(weight_ih + direction * 4 * HIDDEN * INPUT, unit, inputs, HIDDEN, INPUT)

@@ -6,18 +6,97 @@ TILE rows of the list, and ends where there are none. So tiles are full whatever
 and what lies in it is never read.
 """
 
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from towers.kernels.triton.launch import start
+from towers.kernels.triton.launch import start, torch_precision
 from towers.kernels.triton.lstm_shared import multiplied
 
+# The compiler reports no register spill for these at compute capability 9.0.
+LIST = {"TILE": 128, "num_warps": 1}
 ROWS = {"TILE": 64, "COLUMNS": 128, "CHUNK": 32, "num_warps": 4, "num_stages": 2}
 SUMS = {"TILE": 32, "UNITS": 64, "COLUMNS": 64, "num_warps": 4, "num_stages": 2}
+PROGRAMS = 512
+"""At most about this number of programs add up weights' gradients, each over its part of the rows."""
+
+
+def own_precision(weight: Tensor) -> str:
+    """Of products where none is asked for: "bfloat16" of such weights, else as torch is set."""
+    return "bfloat16" if weight.dtype == torch.bfloat16 else torch_precision()
+
+
+def real_rows(starts: Tensor, lengths: Tensor, rows: int) -> Tensor:
+    """The number of the rows that belong to sentences, then these rows: "rows+1" of int64, of which the rest is 0."""
+    real = torch.zeros(rows + 1, dtype=torch.int64, device=starts.device)
+    start(list_kernel, (len(lengths),), starts, lengths, lengths.cumsum(0), real, len(lengths), **LIST)
+    return real
+
+
+def inputs_product(
+    values: Tensor, weight_ih: Tensor, bias: Tensor | None, real: Tensor | None, precision: str
+) -> Tensor:
+    """What the inputs "rows input" contribute to the gates, "rows directions*4*hidden", in the weights' dtype."""
+    directions, gates, width = weight_ih.shape
+    out = torch.empty(len(values), directions * gates, dtype=weight_ih.dtype, device=values.device)
+    _rows(values, weight_ih, bias, None, out, real, 1, (width, 1), precision)
+    return out
+
+
+def complete_gates(gates: Tensor, before_h: Tensor, weight_hh: Tensor, real: Tensor | None, precision: str) -> Tensor:
+    """The gates with what the states before each step contribute, "rows directions*4*hidden" in float32.
+
+    That does not depend on the order of the steps: it is one product for all rows.
+    """
+    out = torch.empty(gates.shape, dtype=torch.float32, device=gates.device)
+    _rows(before_h, weight_hh, None, gates, out, real, len(weight_hh), (weight_hh.shape[2], 1), precision)
+    return out
+
+
+def inputs_gradient(d_gates: Tensor, values: Tensor, weight_ih: Tensor, real: Tensor | None, precision: str) -> Tensor:
+    """From the gates' gradients to those of the inputs; 0 in rows of no sentence."""
+    out = torch.empty_like(values) if real is None else torch.zeros_like(values)
+    _rows(d_gates, weight_ih, None, None, out, real, 1, (1, weight_ih.shape[2]), precision)
+    return out
+
+
+def _rows(
+    x: Tensor, weight: Tensor, bias: Tensor | None, before: Tensor | None, out: Tensor, real: Tensor | None,
+    parts: int, strides: tuple[int, int], precision: str,
+) -> None:  # fmt: skip
+    """Start `rows_kernel`; x, weight and out are divided into parts, each of which is a product of its own."""
+    rows, inputs, outputs = len(out), x[0].numel() // parts if len(x) else 0, out.shape[1] // parts
+    start(
+        rows_kernel, (triton.cdiv(rows, ROWS["TILE"]) * triton.cdiv(outputs, ROWS["COLUMNS"]), parts),
+        x, weight, bias, before, out, real, rows,
+        X_ROW=parts * inputs, X_PART=inputs, W_COLUMN=strides[0], W_INPUT=strides[1], W_PART=inputs * outputs,
+        OUT_ROW=parts * outputs, OUT_PART=outputs, INPUTS=inputs, OUTPUTS=outputs, PRECISION=precision, **ROWS,
+    )  # fmt: skip
+
+
+def weights_gradient(
+    d_gates: Tensor, x: Tensor, real: Tensor | None, directions: int, precision: str, *, parts: int, bias: bool
+) -> tuple[Tensor, Tensor]:
+    """Sums over the rows: the gradients of the weights that x was multiplied by, and of the bias (empty: not wanted).
+
+    They are "directions 4*hidden inputs" and "directions 4*hidden", in float32. x has all directions' parts, or one
+    for all of them. Each program writes its own sums, which are then added in order.
+    """
+    rows, gates, inputs = len(x), d_gates.shape[1] // directions, x[0].numel() // parts
+    blocks = triton.cdiv(gates, SUMS["UNITS"]) * triton.cdiv(inputs, SUMS["COLUMNS"])
+    programs = max(1, min(triton.cdiv(rows, SUMS["TILE"]), PROGRAMS // (blocks * directions)))
+    sums = torch.empty(programs, directions, gates, inputs, device=x.device)
+    d_bias = torch.empty(programs if bias else 0, directions, gates, device=x.device)
+    start(
+        sums_kernel, (programs, blocks, directions),
+        d_gates, x, real, sums, d_bias if bias else None, rows,
+        X_ROW=parts * inputs, X_PART=inputs if parts > 1 else 0, GATES=gates, INPUTS=inputs,
+        PRECISION=precision, DIRECTIONS=directions, **SUMS,
+    )  # fmt: skip
+    return sums.sum(0), d_bias.sum(0)
 
 
 @triton.jit(do_not_specialize=["batch"])
@@ -52,7 +131,7 @@ def rows_kernel(
     OUT_ROW: tl.constexpr, OUT_PART: tl.constexpr, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr,
     TILE: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """out = x @ weight + bias + before, for TILE rows, COLUMNS columns and one part."""
+    """out = x @ weight + bias + before, for TILE rows, and COLUMNS columns of a part."""
     tiles: tl.constexpr = (OUTPUTS + COLUMNS - 1) // COLUMNS
     program, part = tl.program_id(0), tl.program_id(1)
     place = (program // tiles).to(tl.int64) * TILE + tl.arange(0, TILE)
@@ -79,33 +158,35 @@ def rows_kernel(
         tl.store(out + to, total, inside)
 
 
-@triton.jit(do_not_specialize=["rows", "span"])
+@triton.jit(do_not_specialize=["rows"])
 @no_type_check
 def sums_kernel(
-    d_gates, x, real, sums, d_bias, rows, span,
-    GATES_ROW: tl.constexpr, X_ROW: tl.constexpr, X_PART: tl.constexpr, GATES: tl.constexpr, INPUTS: tl.constexpr,
+    d_gates, x, real, sums, d_bias, rows,
+    X_ROW: tl.constexpr, X_PART: tl.constexpr, GATES: tl.constexpr, INPUTS: tl.constexpr, DIRECTIONS: tl.constexpr,
     TILE: tl.constexpr, UNITS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """sums = d_gates^T @ x over `span` rows, for UNITS of the gates and COLUMNS of x, which each have a part."""
+    """d_gates^T @ x over a program's share of the rows, for UNITS of a direction's gates and COLUMNS of x."""
     tiles: tl.constexpr = (INPUTS + COLUMNS - 1) // COLUMNS
-    program, part = tl.program_id(0), tl.program_id(2)
+    program, direction = tl.program_id(0), tl.program_id(2)
     j = tl.program_id(1) // tiles * UNITS + tl.arange(0, UNITS)
     k = tl.program_id(1) % tiles * COLUMNS + tl.arange(0, COLUMNS)
-    total, total_bias = tl.zeros((UNITS, COLUMNS), tl.float32), tl.zeros((UNITS,), tl.float32)
-    begin, count = program.to(tl.int64) * span, rows
+    count = rows.to(tl.int64)
     if real is not None:
-        count = tl.load(real).to(tl.int32)
-    for first in range(0, tl.minimum(span, tl.maximum(count - begin, 0).to(tl.int32)), TILE):
-        row, live = _listed(real, begin + first + tl.arange(0, TILE), rows)
-        at = (row * GATES_ROW + part * GATES)[None, :] + j[:, None]
+        count = tl.load(real)
+    span = tl.cdiv(tl.cdiv(count, tl.num_programs(0)), TILE) * TILE
+    begin = program * span
+    total, total_bias = tl.zeros((UNITS, COLUMNS), tl.float32), tl.zeros((UNITS,), tl.float32)
+    for first in range(begin, tl.minimum(begin + span, count), TILE):
+        row, live = _listed(real, first + tl.arange(0, TILE), rows)
+        at = ((row * DIRECTIONS + direction) * GATES)[None, :] + j[:, None]
         d = tl.load(d_gates + at, live[None, :] & (j < GATES)[:, None], 0.0)
-        a = tl.load(x + (row * X_ROW + part * X_PART)[:, None] + k[None, :], live[:, None] & (k < INPUTS)[None, :], 0.0)
-        total = tl.dot(d.to(tl.float32), a.to(tl.float32), total, input_precision=PRECISION)
+        at = (row * X_ROW + direction * X_PART)[:, None] + k[None, :]
+        a = tl.load(x + at, live[:, None] & (k < INPUTS)[None, :], 0.0).to(tl.float32)
+        total = tl.dot(d, a, total, input_precision=PRECISION)
         if d_bias is not None:
-            total_bias += tl.sum(d.to(tl.float32), 1)
-    own = (program * tl.num_programs(2) + part).to(tl.int64) * GATES
-    place = (own + j)[:, None] * INPUTS + k[None, :]
-    tl.store(sums + place, total, (j < GATES)[:, None] & (k < INPUTS)[None, :])
-    if d_bias is not None:
+            total_bias += tl.sum(d, 1)
+    own = (program.to(tl.int64) * DIRECTIONS + direction) * GATES + j
+    tl.store(sums + own[:, None] * INPUTS + k[None, :], total, (j < GATES)[:, None] & (k < INPUTS)[None, :])
+    if d_bias is not None:  # noqa: SIM102
         if tl.program_id(1) % tiles == 0:
-            tl.store(d_bias + own + j, total_bias, j < GATES)
+            tl.store(d_bias + own, total_bias, j < GATES)

@@ -46,30 +46,31 @@ def new_gradients(like: tuple[Tensor | None, ...], weight_hh: Tensor, lengths: T
     return [*found, *(weight_hh.new_empty(state, dtype=torch.float32) for _ in range(2))]
 
 
-@cache
-def multiprocessors(device: torch.device) -> int:
-    return cast(Any, torch.cuda).get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-
+WARPS = 12
+"""That keep a multiprocessor busy: three for each scheduler, as a step's instructions take a third of its latency."""
 
 LEAST_STEPS = 96
-"""Of a place for a program, for which tiles of like lengths are worth a sort: at 0.5 microseconds or more a step."""
+"""Of every place for a program, from which on a sort is worth its 20 microseconds, at half a microsecond a step."""
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Of a GPU; without one, more than any batch needs."""
+    properties: Any = cast(Any, torch.cuda).get_device_properties
+    return properties(device).multi_processor_count if device.type == "cuda" else 1 << 20
 
 
 def longest_first(lengths: Tensor, rows: int, sentences: int, warps: int) -> Tensor | None:
-    """The sentences by their lengths, sorted on the device without waiting for it; None where that gains nothing.
+    """The numbers of the sentences by length, sorted on the device without waiting for it; None where it gains nothing.
 
-    A program of `sentences` sentences walks as far as the longest of them. Programs that all run at once end with the
-    longest sentence in any order; where some wait for a place, tiles of like lengths leave 1.7 to 1.9 times less to
-    walk, and the longest begin first ("work" in `benchmarks/results/sm_90.json`). Results are in the caller's order.
+    A program of `sentences` sentences walks as far as the longest of them. If all programs run at once, they end with
+    the longest sentence in any order. If some wait for a place, tiles of like lengths, the longest first, leave little
+    more than half the steps ("work" in `benchmarks/results/sm_90.json`). Results stay in the caller's order.
     """
     places = multiprocessors(lengths.device) * max(1, WARPS // warps)
     if len(lengths) <= places * sentences or rows < LEAST_STEPS * places * sentences:
         return None
     return lengths.to(torch.int32).argsort(descending=True, stable=True)
-
-
-WARPS = 12
-"""That keep a multiprocessor busy: three for each scheduler, as a step's instructions take a third of its latency."""
 
 
 def refuse_without_states(kept: bool) -> None:
@@ -179,7 +180,8 @@ def multiplied(matrix, rows, total):
 def sentences(starts, lengths, order, batch, direction, tile, padded, fewer, B: tl.constexpr):
     """A tile's sentences: their numbers, lengths, the row of the first step, and how far the next row is.
 
-    Tiles take the sentences one after the other, or in an `order`. Without `starts` a sentence has `padded` rows, of which its length are read; without `lengths` all of them are.
+    Tiles take the sentences one after the other, or in an `order`.
+    Without `starts` a sentence has `padded` rows, of which its length are read; without `lengths` all of them are.
     Starts without lengths are offsets, "batch+1". A walk has `fewer` steps than a sentence has rows. The second
     direction begins at a sentence's last row and walks back. Sentences beyond the batch have length 0.
     """

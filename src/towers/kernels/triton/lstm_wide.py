@@ -1,9 +1,10 @@
 """The wide LSTM: the inputs' product is one matrix product before the steps, "rows directions*4*hidden".
 
-One program walks over a tile of sentences with weights and state in registers. Weights that are too large for that
-(STREAM > 0) come from the cache at each step, STREAM rows at a time, and the states pass through memory. So it is for
-hidden sizes above 64 in float32, whose weights have 256 kB at 128: from its instructions a step is estimated at 5 to
-6.5 microseconds there, 2.5 times as fast as packed nn.LSTM at batch 32 and no faster at 4096. TF32 products
+Products that wait for no step are those of `lstm_products`, over the rows of sentences only. Then one program walks
+over a tile of sentences with weights and state in registers. Weights that are too large for that (STREAM > 0) come from
+the cache at each step, STREAM rows at a time, and the states pass through memory. So it is for hidden sizes above 64 in
+float32, whose weights have 256 kB at 128: from its instructions a step is estimated at 5 to 6.5 microseconds there, 2.5
+times as fast as packed nn.LSTM at batch 32 and no faster at 4096. TF32 products
 (`torch.set_float32_matmul_precision("high")`) take a fifth of the instructions, and bfloat16 weights, which stay in
 shared memory (`lstm_exchanged`), a sixth; see `benchmarks/results/sm_90.json`. No GPU has measured this yet.
 
@@ -19,10 +20,17 @@ import triton.language as tl
 from torch import Tensor
 
 from towers.kernels.triton import lstm_exchanged
-from towers.kernels.triton.launch import aligned, contiguous, covered, start, torch_precision
+from towers.kernels.triton.launch import aligned, contiguous, start
+from towers.kernels.triton.lstm_products import (
+    complete_gates,
+    inputs_gradient,
+    inputs_product,
+    own_precision,
+    real_rows,
+    weights_gradient,
+)
 from towers.kernels.triton.lstm_shared import (
     ANYWHERE,
-    Results,
     four_gates,
     four_weights,
     gate_gradients,
@@ -40,41 +48,34 @@ from towers.kernels.triton.lstm_shared import (
 
 @torch.library.custom_op("towers::wide_lstm", mutates_args=())
 def wide_lstm(
-    gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, h_0: Tensor | None, c_0: Tensor | None,
-    precision: str, keep: bool, outputs: bool, gaps: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """One layer of an LSTM, all its sentences and directions; computed in float32.
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    h_0: Tensor | None, c_0: Tensor | None, precision: str, keep: bool, outputs: bool, gaps: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """As `narrow_lstm`, with one more argument and one more result.
 
     Args:
-        gates: what inputs and bias contribute to the gates i, f, g, o, "rows directions*4*hidden".
-        weight_hh: "directions 4*hidden hidden".
-        starts, lengths: "batch" of int64: sentence i is the `lengths[i]` rows from row `starts[i]` on. No two
-            sentences share a row.
-        h_0, c_0: "directions batch hidden"; None: zeros.
         precision: of products on the matrix units: "tf32", "tf32x3" or "ieee"; "": as torch is set.
-        keep: whether the states before each step are kept, which the backward pass needs.
-        outputs: whether the outputs of all steps are wanted.
-        gaps: whether some rows belong to no sentence; their outputs and gradients are 0.
+        values, weight_ih, weight_hh, bias, starts, lengths, h_0, c_0, keep, outputs, gaps: as there.
 
     Returns:
-        Outputs "rows directions*hidden"; h and c before each step, "rows directions hidden"; h_n and c_n,
-        "directions batch hidden". A result that is not wanted has no rows.
+        Outputs; what the inputs contribute to the gates, "rows directions*4*hidden"; h and c before each step; h_n and
+        c_n. Of the gates and of h and c before each step only the rows of sentences are defined.
     """
-    tensors = contiguous(weight_hh, starts, lengths, h_0, c_0)
-    return launch_forward(aligned(gates), *tensors, precision=precision, keep=keep, outputs=outputs, gaps=gaps)
+    tensors = contiguous(weight_ih, weight_hh, bias, starts, lengths, h_0, c_0)
+    return launch_forward(aligned(values), *tensors, precision=precision, keep=keep, outputs=outputs, gaps=gaps)
 
 
 @torch.library.custom_op("towers::wide_lstm_backward", mutates_args=())
 def wide_lstm_backward(
-    gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, before_h: Tensor, before_c: Tensor,
-    d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, precision: str, gaps: bool,
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    gates: Tensor, before_h: Tensor, before_c: Tensor, d_output: Tensor | None, d_h_n: Tensor | None,
+    d_c_n: Tensor | None, precision: str, gaps: bool, inputs: bool,
 ) -> list[Tensor]:  # fmt: skip
-    """Gradients of gates, weight_hh, h_0 and c_0."""
-    tensors = contiguous(weight_hh, starts, lengths, before_h, before_c)
+    """Gradients of values (no rows unless `inputs`), weight_ih, weight_hh, bias (empty where it is None), h_0, c_0."""
+    tensors = contiguous(weight_ih, weight_hh, bias, starts, lengths, gates, before_h, before_c)
     d_h_n, d_c_n = contiguous(d_h_n, d_c_n)
     upstream = {"d_output": aligned(d_output), "d_h_n": d_h_n, "d_c_n": d_c_n}
-    with torch.autocast(gates.device.type, enabled=False):
-        return launch_backward(aligned(gates), *tensors, **upstream, precision=precision, gaps=gaps)
+    return launch_backward(aligned(values), *tensors, **upstream, precision=precision, gaps=gaps, inputs=inputs)
 
 
 REGISTERS = {32: 168, 64: 232}
@@ -108,8 +109,6 @@ def _tile(weight_hh: Tensor, precision: str) -> dict[str, Any]:
     if weight_hh.is_cuda:
         device: Any = cast(Any, torch.cuda).get_device_properties(weight_hh.device)
         shared = int(device.shared_memory_per_block_optin)
-    if not precision:
-        precision = "bfloat16" if weight_hh.dtype == torch.bfloat16 else torch_precision()
     return tile(weight_hh.shape[2], precision, shared)
 
 
@@ -119,83 +118,97 @@ def _order(lengths: Tensor, rows: int, options: dict[str, Any]) -> Tensor | None
 
 
 def launch_forward(
-    gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, h_0: Tensor | None, c_0: Tensor | None,
-    precision: str, keep: bool, outputs: bool, gaps: bool,
-) -> Results:  # fmt: skip
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    h_0: Tensor | None, c_0: Tensor | None, precision: str, keep: bool, outputs: bool, gaps: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """`wide_lstm` of contiguous tensors."""
     directions, _, hidden = weight_hh.shape
-    options = _tile(weight_hh, precision)
-    output, before_h, before_c, h_n, c_n = new_results(gates, directions, hidden, len(lengths), keep, outputs)
+    precision = precision or own_precision(weight_hh)
+    options, batch = _tile(weight_hh, precision), len(lengths)
+    real = real_rows(starts, lengths, len(values)) if gaps else None
+    gates = inputs_product(values, weight_ih, bias, real, precision)
+    output, before_h, before_c, h_n, c_n = new_results(values, directions, hidden, batch, keep, outputs)
     if gaps:
-        for rows in (output, before_h, before_c):
-            rows.zero_()
+        output.zero_()
     own = None if "PRECISION" in options else lstm_exchanged
     extra = {"maxnreg": REGISTERS[options["H"]]} if own is None and options["H"] in REGISTERS else {}
     start(
-        own.forward_kernel if own else forward_kernel, (triton.cdiv(len(lengths), options["B"]), directions),
-        gates, weight_hh, starts, lengths, _order(lengths, len(gates), options), h_0, c_0,
-        output if outputs else None, *((before_h, before_c) if keep else (None, None)), h_n, c_n, len(lengths),
+        own.forward_kernel if own else forward_kernel, (triton.cdiv(batch, options["B"]), directions),
+        gates, weight_hh, starts, lengths, _order(lengths, len(values), options), h_0, c_0,
+        output if outputs else None, *((before_h, before_c) if keep else (None, None)), h_n, c_n, batch,
         HIDDEN=hidden, **options, **extra,
     )  # fmt: skip
-    return output.flatten(1), before_h, before_c, h_n, c_n
+    return output.flatten(1), gates if keep else gates.new_empty(0, gates.shape[1]), before_h, before_c, h_n, c_n
 
 
 def launch_backward(
-    gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, before_h: Tensor, before_c: Tensor,
-    d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, precision: str, gaps: bool,
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    gates: Tensor, before_h: Tensor, before_c: Tensor, d_output: Tensor | None, d_h_n: Tensor | None,
+    d_c_n: Tensor | None, precision: str, gaps: bool, inputs: bool,
 ) -> list[Tensor]:  # fmt: skip
-    """`wide_lstm_backward` of contiguous tensors.
-
-    What the states contribute to the gates does not depend on the order of the steps: it is one product for all rows,
-    and so are the weights' gradients.
-    """
+    """`wide_lstm_backward` of contiguous tensors."""
+    precision = precision or own_precision(weight_hh)
     (directions, _, hidden), batch, options = weight_hh.shape, len(lengths), _tile(weight_hh, precision)
-    complete = torch.empty(len(gates), directions, 4 * hidden, device=gates.device)
-    exact, gates_by_direction = weight_hh.float(), gates.view_as(complete).float()
-    for d in range(directions):
-        torch.addmm(gates_by_direction[:, d], before_h[:, d], exact[d].t(), out=complete[:, d])
-    d_h_0, d_c_0 = (torch.empty(directions, batch, hidden, device=gates.device) for _ in range(2))
+    real = real_rows(starts, lengths, len(values)) if gaps else None
+    of_states = "tf32x3" if precision == "bfloat16" else precision  # which has the bits of two bfloat16 parts, or more
+    d_gates = complete_gates(gates, before_h, weight_hh, real, of_states)
+    d_h_0, d_c_0 = (torch.empty(directions, batch, hidden, device=values.device) for _ in range(2))
     own = None if "PRECISION" in options else lstm_exchanged
     start(
         own.backward_kernel if own else backward_kernel, (triton.cdiv(batch, options["B"]), directions),
-        complete, weight_hh, starts, lengths, _order(lengths, len(gates), options), before_c, d_output, d_h_n, d_c_n, d_h_0, d_c_0, batch,
-        HIDDEN=hidden, **options,
+        d_gates, weight_hh, starts, lengths, _order(lengths, len(values), options), before_c, d_output, d_h_n, d_c_n,
+        d_h_0, d_c_0, batch, HIDDEN=hidden, **options,
     )  # fmt: skip
-    if gaps:
-        complete.masked_fill_(~covered(starts, lengths, len(gates))[:, None, None], 0.0)
-    d_weight = torch.stack([complete[:, d].t() @ before_h[:, d] for d in range(directions)])
-    return [complete.flatten(1).to(gates.dtype), d_weight.to(weight_hh.dtype), d_h_0, d_c_0]
+    after = "tf32" if precision == "bfloat16" else precision  # which holds every bfloat16
+    how = (real, directions, after)
+    d_weight_ih, d_bias = weights_gradient(d_gates, values, *how, parts=1, bias=bias is not None)
+    d_weight_hh, _ = weights_gradient(d_gates, before_h, *how, parts=directions, bias=False)
+    return [
+        inputs_gradient(d_gates, values, weight_ih, real, after) if inputs else values.new_empty(0, values.shape[1]),
+        d_weight_ih.to(weight_ih.dtype),
+        d_weight_hh.to(weight_hh.dtype),
+        d_bias.new_empty(0) if bias is None else d_bias.to(bias.dtype),
+        d_h_0,
+        d_c_0,
+    ]
 
 
 @wide_lstm.register_fake
 def _(
-    gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, h_0: Tensor | None, c_0: Tensor | None,
-    precision: str, keep: bool, outputs: bool, gaps: bool,
-) -> Results:  # fmt: skip
-    directions, _, hidden = weight_hh.shape
-    output, before_h, before_c, h_n, c_n = new_results(gates, directions, hidden, lengths.shape[0], keep, outputs)
-    return output.flatten(1), before_h, before_c, h_n, c_n
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    h_0: Tensor | None, c_0: Tensor | None, precision: str, keep: bool, outputs: bool, gaps: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    directions, gates, hidden = weight_hh.shape
+    output, before_h, before_c, h_n, c_n = new_results(values, directions, hidden, lengths.shape[0], keep, outputs)
+    kept = weight_ih.new_empty(values.shape[0] if keep else 0, directions * gates)
+    return output.flatten(1), kept, before_h, before_c, h_n, c_n
 
 
 @wide_lstm_backward.register_fake
-def _(gates: Tensor, weight_hh: Tensor, starts: Tensor, lengths: Tensor, *_: Any) -> list[Tensor]:
-    return new_gradients((gates, weight_hh), weight_hh, lengths)
+def _(
+    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, starts: Tensor, lengths: Tensor,
+    *rest: Any,
+) -> list[Tensor]:  # fmt: skip
+    d_values, *others = new_gradients((values, weight_ih, weight_hh, bias), weight_hh, lengths)
+    return [d_values if rest[-1] else values.new_empty(0, values.shape[1]), *others]
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
-    gates, weight_hh, starts, lengths, _, _, ctx.precision, ctx.kept, _, ctx.gaps = inputs
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, _, _, ctx.precision, ctx.kept, _, ctx.gaps = inputs
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[1], output[2])
-    ctx.save_for_backward(gates, weight_hh, starts, lengths, output[1], output[2])
+    ctx.mark_non_differentiable(*output[1:4])
+    ctx.save_for_backward(*tensors, *output[1:4])
 
 
-def _backward(ctx: Any, d_output: Tensor | None, _h: None, _c: None, d_h_n: Tensor | None, d_c_n: Tensor | None) -> Any:
+def _backward(ctx: Any, d_output: Tensor | None, *upstream: Tensor | None) -> Any:
+    d_h_n, d_c_n = upstream[-2:]
     if d_output is None and d_h_n is None and d_c_n is None:
-        return (None,) * 10
+        return (None,) * 12
     refuse_without_states(ctx.kept)
-    found = wide_lstm_backward(*ctx.saved_tensors, d_output, d_h_n, d_c_n, ctx.precision, ctx.gaps)
-    # The places of gates, weight_hh, h_0 and c_0 among the arguments.
-    wanted: dict[int, Tensor] = dict(zip((0, 1, 4, 5), found, strict=True))
+    how = (ctx.precision, ctx.gaps, ctx.needs_input_grad[0])
+    found = wide_lstm_backward(*ctx.saved_tensors, d_output, d_h_n, d_c_n, *how)
+    # The places of values, weight_ih, weight_hh, bias, h_0 and c_0 among the arguments.
+    wanted: dict[int, Tensor] = dict(zip((0, 1, 2, 3, 6, 7), found, strict=True))
     return tuple(wanted.get(place) if needed else None for place, needed in enumerate(ctx.needs_input_grad))
 
 
