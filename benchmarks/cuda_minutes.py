@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +63,17 @@ class Outcome(NamedTuple):
     last: str  # the last line that the step printed
 
 
+@contextmanager
+def ending_with_its_step() -> Iterator[None]:
+    """A plan that is told to end stops the step that runs, which is in a session of its own, and is not told."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@ending_with_its_step()
 def main(minutes: float, out: Path, console: Console, *, quick: bool) -> bool:
     """Run the plan; whether every step was done."""
     out.mkdir(parents=True, exist_ok=True)

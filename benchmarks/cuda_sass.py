@@ -5,8 +5,8 @@
 A launch is compiled as it would be started, by the Triton that is installed. Registers, spills and shared memory are
 what the assembler says. A step is one pass through the loop over the time steps; of weights' gradients, over tiles of
 rows; of products of rows, of the phrases' forward pass, and of kernels without a loop, it is all. A loop inside a step
-counts as often as it runs. Instructions are those of one warp. `benchmarks/results/sm_90.json` keeps the rows of each version of Triton, one for
-each kernel and size, and beside them the counts of the design before ("before").
+counts as often as it runs. Instructions are those of one warp. `benchmarks/results/sm_90.json` keeps the rows of each
+version of Triton, one for each kernel and size, and beside them the counts of the design before ("before").
 """
 
 import json

@@ -2,7 +2,12 @@
 
 import importlib
 import itertools
+import os
+import re
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -91,6 +96,38 @@ def test_the_plan_goes_on_after_a_step_that_hangs_or_fails(benchmarks, monkeypat
         ("equality", "done", "well"), ("steps", "cut off", "begun"), ("cases", "failed", "wrong"),
     ]  # fmt: skip
     assert "cut off" in (tmp_path / "cuda.txt").read_text("utf8")
+
+
+ENDED = """
+import sys
+sys.path.insert(0, "benchmarks")
+import cuda_minutes as minutes, run
+
+minutes.PLAN = [step for step in minutes.PLAN if step.name in ("host", "tower")]
+of_step, hangs = minutes.command, ["sh", "-c", "echo $$; exec sleep 600"]
+minutes.command = lambda step, *how: hangs if step.name == "tower" else of_step(step, *how)
+sys.argv = ["run.py", "cuda", "--quick", "--out", sys.argv[1]]
+run.main()
+"""
+
+
+def test_a_run_that_is_ended_midway_leaves_what_it_has(benchmarks, repository, forks, tmp_path):
+    """And no process: its second step is there when the run gets the signal, and would sleep for ten minutes."""
+    run = subprocess.Popen([forks.python, "-c", ENDED, tmp_path], cwd=repository, stdout=subprocess.DEVNULL)
+    log = tmp_path / "tower.log"
+    while not (log.exists() and log.read_text().endswith("\n")):
+        assert run.poll() is None, "it hangs in its second step"
+        time.sleep(0.01)
+    run.terminate()
+    assert run.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(log.read_text()), 0)
+    rows = benchmarks["report"].read_json(tmp_path / "host.json")
+    assert {row.case for row in rows} == {"last(), hidden 6", "training step, hidden 6", "tower"}
+    said = (tmp_path / "cuda.txt").read_text("utf8")
+    assert re.search(r"host .* done", said)
+    assert re.search(r"host µs, tower, kernels not launched +<= 80 +\d", said)
+    assert "tower beside" not in said, "it did not end"
 
 
 def noting(call, found):
@@ -260,8 +297,6 @@ def test_waits_are_counted(benchmarks, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", ["lstm", "tower"])
 def test_quick_run_on_a_gpu(suite, benchmarks, repository, tmp_path):
-    import subprocess
-
     command = [
         sys.executable,
         repository / "benchmarks" / "run.py",

@@ -5,7 +5,7 @@ nothing is computed beside the kernels, which find sentences by lengths or offse
 rows "host" of `python benchmarks/run.py cuda --quick`. All else takes the operators, as compile and export do.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from towers.contracts.modes import autocast, proving
 from towers.kernels.batch import State, is_functorch_wrapped_tensor, plain
 from towers.kernels.triton import support
+from towers.layers.plain_lstm import one_layer
 from towers.ragged import Ragged
 
 _PLAIN = (Tensor, nn.Parameter)
@@ -29,16 +30,12 @@ def run_on_gpu(
     lstm: nn.Module, input: Tensor | Ragged, state: State | None, lengths: Tensor | None, *, outputs: bool
 ) -> tuple[Tensor | None, State] | None:
     """As `plain_lstm.run_plain`: output and states of padded input or of Ragged; None: it is another case."""
-    own: dict[str, Any] = lstm.__dict__
-    if state is not None or own["num_layers"] != 1 or own["bidirectional"] or own["proj_size"]:
+    if state is not None or lstm.__dict__["bidirectional"] or not plain() or proving():
         return None
-    if own["recurrent_activation"] != "sigmoid" or not plain() or proving():
+    found = one_layer(lstm)
+    if found is None:
         return None
-    try:
-        tensors = tuple([own["_parameters"][name] for name in own["_in_order"]])
-        accepted = own["accepted"]
-    except KeyError:  # pruned, reparametrized, or unpickled from a release without this memory
-        return None
+    tensors, accepted = found
     sizes: _Sizes | None = accepted.recall(_layer_sizes, tensors, _LAYER)
     rows, offsets = (input, None) if isinstance(input, Tensor) else (input.values, input.offsets)
     if sizes is None or not _are_rows(rows, sizes.device, sizes.inputs) or autocast(sizes.device):

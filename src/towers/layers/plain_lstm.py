@@ -16,6 +16,17 @@ from towers.kernels.cpu import door, layer_call
 from towers.ragged import Ragged
 
 
+def one_layer(lstm: nn.Module) -> tuple[tuple[Tensor, ...], door.Accepted] | None:
+    """The parameters of an LSTM of one layer, whose gates are sigmoids, and its memory; None: another LSTM."""
+    own: dict[str, Any] = lstm.__dict__
+    if own["num_layers"] != 1 or own["proj_size"] or own["recurrent_activation"] != "sigmoid":
+        return None
+    try:
+        return tuple([own["_parameters"][name] for name in own["_in_order"]]), own["accepted"]
+    except KeyError:  # pruned, reparametrized, or unpickled from a release without this memory
+        return None
+
+
 def run_plain(
     lstm: nn.Module, input: Tensor | Ragged, state: State | None, lengths: Tensor | None, *, outputs: bool
 ) -> tuple[Tensor | None, State] | None:
@@ -25,15 +36,11 @@ def run_plain(
     """
     if not door.plain() or proving() or torch.is_autocast_enabled("cpu"):
         return None
-    own: dict[str, Any] = lstm.__dict__
-    if own["num_layers"] != 1 or own["proj_size"] or own["recurrent_activation"] != "sigmoid":
+    found = one_layer(lstm)
+    if found is None:
         return None
-    try:
-        tensors = tuple([own["_parameters"][name] for name in own["_in_order"]])
-        accepted = own["accepted"]
-    except KeyError:  # pruned, reparametrized, or unpickled from a release without this memory
-        return None
-    weights = door.layer_weights(accepted, tensors, 1 + own["bidirectional"])
+    tensors, accepted = found
+    weights = door.layer_weights(accepted, tensors, 1 + lstm.__dict__["bidirectional"])
     if weights is None:
         return None
     rows, offsets = (input, None) if isinstance(input, Tensor) else (input.values, input.offsets)

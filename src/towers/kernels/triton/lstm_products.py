@@ -68,7 +68,7 @@ def _rows(
     parts: int, strides: tuple[int, int], precision: str,
 ) -> None:  # fmt: skip
     """Start `rows_kernel`; x, weight and out are divided into parts, each of which is a product of its own."""
-    rows, inputs, outputs = len(out), x[0].numel() // parts if len(x) else 0, out.shape[1] // parts
+    rows, inputs, outputs = len(out), x.shape[1:].numel() // parts, out.shape[1] // parts
     start(
         rows_kernel, (triton.cdiv(rows, ROWS["TILE"]) * triton.cdiv(outputs, ROWS["COLUMNS"]), parts),
         x, weight, bias, before, out, real, rows,
@@ -85,7 +85,7 @@ def weights_gradient(
     They are "directions 4*hidden inputs" and "directions 4*hidden", in float32. x has all directions' parts, or one
     for all of them. Each program writes its own sums, which are then added in order.
     """
-    rows, gates, inputs = len(x), d_gates.shape[1] // directions, x[0].numel() // parts
+    rows, gates, inputs = len(x), d_gates.shape[1] // directions, x.shape[1:].numel() // parts
     blocks = triton.cdiv(gates, SUMS["UNITS"]) * triton.cdiv(inputs, SUMS["COLUMNS"])
     programs = max(1, min(triton.cdiv(rows, SUMS["TILE"]), PROGRAMS // (blocks * directions)))
     sums = torch.empty(programs, directions, gates, inputs, device=x.device)
