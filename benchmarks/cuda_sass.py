@@ -6,7 +6,8 @@ A launch is compiled as it would be started, by the Triton that is installed. Re
 what the assembler says. A step is one pass through the loop over the time steps; of weights' gradients, over tiles of
 rows; of products of rows, of the phrases' forward pass, and of kernels without a loop, it is all. A loop inside a step
 counts as often as it runs. Instructions are those of one warp. `benchmarks/results/sm_90.json` keeps the rows of each
-version of Triton, one for each kernel and size, and beside them the counts of the design before ("before").
+version of Triton, one for each kernel and size, beside them the counts of the design before ("before"), and what
+`cuda_counts` counts ("work").
 """
 
 import json
@@ -273,21 +274,26 @@ def measure(cache: Path) -> list[dict[str, object]]:
 
 
 def main(console: Console) -> None:
-    """Print the table, and put the rows into `RESULTS`."""
+    """Print the tables, and put their rows into `RESULTS`."""
+    import cuda_counts  # which the tests that read machine code do not need
+
     with TemporaryDirectory() as folder:
         rows = measure(Path(folder))
-    write(rows, RESULTS)
+    write(rows, RESULTS, f"triton {triton.__version__}")
     console.print(table(rows))
+    counted = list(cuda_counts.measure())
+    write(counted, RESULTS, "work")
+    console.print(cuda_counts.table(counted))
     print(RESULTS)
 
 
-def write(rows: list[dict[str, object]], path: Path) -> dict[str, list[dict[str, object]]]:
-    """The rows in the place of this Triton's; those of other versions stay."""
+def write(rows: list[dict[str, object]], path: Path, part: str) -> dict[str, list[dict[str, object]]]:
+    """The rows in the place of this part's; those of others, as of other versions of Triton, stay."""
     found = json.loads(path.read_text("utf8")) if path.exists() else {}
-    found[f"triton {triton.__version__}"] = rows
+    found[part] = rows
     parts = [
-        f"{json.dumps(version)}: [\n" + ",\n".join(json.dumps(row) for row in own) + "\n]"
-        for version, own in sorted(found.items())
+        f"{json.dumps(name)}: [\n" + ",\n".join(json.dumps(row) for row in own) + "\n]"
+        for name, own in sorted(found.items())
     ]
     path.write_text("{" + ",\n".join(parts) + "}\n", encoding="utf8")
     return found
