@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 
@@ -41,6 +42,7 @@ def test_a_loop_that_the_assembler_unrolled_is_several_steps(sass):
 
 def test_the_results_are_of_both_tritons_and_say_that_each_design_gains(repository):
     found = json.loads((repository / "benchmarks/results/sm_90.json").read_text("utf8"))
+    work = found.pop("work")
     assert len(found) >= 4, "two versions of Triton, each before and now"
     for version, rows in found.items():
         for row in rows:
@@ -53,3 +55,21 @@ def test_the_results_are_of_both_tritons_and_say_that_each_design_gains(reposito
             for rows in (found[version], found.get(f"{version}, before", []))
         )
         assert all(now[key] < before[key] for key in before if key[0].startswith("hidden")), version
+        # 64 rows of 64 inputs to 128 gates, beside the multiplications alone of one thread for each: 32 a warp's.
+        by_units = next(
+            row for row in found[version] if (row["case"], row["kernel"]) == ("products, float32", "inputs")
+        )
+        assert by_units["instructions"] * by_units["warps"] < 64 * 64 * 128 / 32 / 2
+    assert any(row["sorted"] for row in work)
+    for row in work:
+        assert row["rows"] < 0.6 * row["rows_before"]
+        assert (row["steps"] < 0.65 * row["steps_before"]) if row["sorted"] else row["steps"] == row["steps_before"]
+
+
+def test_the_walk_of_the_place_that_ends_last(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository / "benchmarks")
+    counts = importlib.import_module("cuda_counts")
+    lengths = torch.tensor([1, 4, 1, 4, 2])
+    assert counts.walk(lengths, 2, 1) == (12 / 20, 10), "4, 4 and 2 steps, one after the other"
+    assert counts.walk(lengths, 2, 2) == (12 / 20, 6)
+    assert counts.walk(lengths.sort(descending=True).values, 2, 2) == (12 / 14, 4)
