@@ -32,7 +32,7 @@ def walk(lengths: Tensor, sentences: int, places: int) -> tuple[float, int]:
     ends = [0] * places
     for steps in longest.tolist():
         heapq.heappush(ends, heapq.heappop(ends) + steps)
-    return float(lengths.sum() / (longest.sum() * sentences)), max(ends)
+    return int(lengths.sum()) / (int(longest.sum()) * sentences), max(ends)
 
 
 def measure() -> Iterator[dict[str, object]]:

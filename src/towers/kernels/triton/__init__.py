@@ -6,7 +6,8 @@ jagged batches look the same to them.
 
 - `support` says which GPUs, sizes and dtypes the kernels support.
 - `fused_lstm` runs all layers of an LSTM: `lstm_narrow` for small sizes, `lstm_wide` for the others, and of these
-  `lstm_exchanged` takes the steps where weights are bfloat16 and hidden sizes 33 to 128.
+  `lstm_exchanged` takes the steps where weights are bfloat16 and hidden sizes 33 to 128. Products of the wide LSTM that
+  wait for no step are those of `lstm_products`.
 - `phrase_features` computes a tower's convolution and pool in one pass.
 - `best_items` finds the best items of each query, for `towers.search`.
 """

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from towers.kernels.triton.launch import start, torch_precision
-from towers.kernels.triton.lstm_shared import multiplied
+from towers.kernels.triton.lstm_shared import ANYWHERE, multiplied
 
 # The compiler reports no register spill for these at compute capability 9.0.
 LIST = {"TILE": 128, "num_warps": 1}
@@ -99,7 +99,7 @@ def weights_gradient(
     return sums.sum(0), d_bias.sum(0)
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def list_kernel(starts, lengths, ends, real, batch, TILE: tl.constexpr):
     """One program lists the rows of a sentence; the last one writes their number."""
@@ -123,7 +123,7 @@ def _listed(real, place, rows):
     return row, live
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=ANYWHERE)
 @no_type_check
 def rows_kernel(
     x, weight, bias, before, out, real, rows,
