@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,11 +44,12 @@ class Subject:
 
     def dtype(self, spec: TensorSpec) -> torch.dtype:
         """The dtype of a tensor made for an annotation: that of the floating arguments where it is allowed."""
-        allowed = spec.dtypes
-        order = (self.floating, *PREFERRED, *sorted(allowed or (), key=str))
-        return next(dtype for dtype in order if allowed is None or dtype in allowed)
+        allowed, floating = spec.dtypes, self.floating
+        if allowed is None or floating in allowed:
+            return floating
+        return next(dtype for dtype in (*PREFERRED, *sorted(allowed, key=str)) if dtype in allowed)
 
-    @property
+    @cached_property
     def floating(self) -> torch.dtype:
         """The dtype of its floating arguments: that of the parameter it names, of its first one, or torch's default."""
         if self.signature.dtype_of is not None:

@@ -74,6 +74,8 @@ class RealityCheck:
         """When the search for a condition ends at the latest, as time.perf_counter counts."""
         self.seen: list[tuple[Case, Trial]] = []
         """Every real run in the usual dtype."""
+        self.plans: list[tuple[Case, list[dict[str, int]]]] = []
+        """The sizes to try of each case that has come up."""
         self.reality.untried = self.trials.refused()
 
     def confirm(self, finding: Finding, case: Case) -> bool:
@@ -102,7 +104,7 @@ class RealityCheck:
         """Real runs of a case at many sizes, the cheapest first; `share` of what time is left."""
         if self.reality.untried is not None and not self.reality.untried.startswith("tried at"):
             return []
-        planned = few_of(plan(case, self.numbers)) if few else plan(case, self.numbers)
+        planned = few_of(self.plan(case)) if few else self.plan(case)
         try:
             counted = [(_elements(case, each), each) for each in planned]
         except ValueError:  # no input can be made
@@ -124,6 +126,14 @@ class RealityCheck:
                 if trial.needs:
                     self.remark(f"needs values that fit: {trial.needs}")
         return found
+
+    def plan(self, case: Case) -> list[dict[str, int]]:
+        """As the function, once for each case."""
+        known = [planned for of, planned in self.plans if of is case]
+        if not known:
+            known = [plan(case, self.numbers)]
+            self.plans.append((case, known[0]))
+        return known[0]
 
     def gradients(self, case: Case) -> Trial | None:
         """A failure that shows with gradients on alone, at one of five sizes."""
@@ -240,7 +250,7 @@ class RealityCheck:
         return reality
 
     def _first_failure(self, case: Case, dtype: torch.dtype | None) -> Trial | None:
-        for sizes in few_of(plan(case, self.numbers)):
+        for sizes in few_of(self.plan(case)):
             if self._affordable(case, sizes) and self.spent() < self.seconds:
                 trial = self._timed(case, sizes, 0, dtype)
                 if trial is not None and trial.error is not None:

@@ -158,6 +158,8 @@ class ModuleSubject(Subject):
     variadic: bool = False
     broadcast: tuple[str, ...] = ()
     """Axes that stand as `#name` in one argument, and without # in another, which is always given."""
+    braces: dict[str, int] = field(default_factory=dict[str, int], compare=False)
+    """What braces were read as."""
 
     def cases(self) -> list[Case]:
         """Every way to call it: each combination of up to four optional arguments; of more none, each, two and all.
@@ -203,6 +205,9 @@ class ModuleSubject(Subject):
         Raises:
             LookupError: it is None, or an argument that has no number here.
         """
+        known = self.braces.get(path)
+        if known is not None:
+            return known
         root = path_root(path)
         value = self.instance if root == "self" else self.values.get(root, self.signature.defaults.get(root))
         if value is None:
@@ -210,6 +215,7 @@ class ModuleSubject(Subject):
         found = value if path == root else read_path(value, path)
         if not isinstance(found, int):
             raise LookupError(path)
+        self.braces[path] = found
         return found
 
 

@@ -10,6 +10,7 @@ import sympy
 import torch
 from torch import SymInt
 from torch._dynamo.source import ConstantSource
+from torch._guards import SLoc
 from torch.fx.experimental import sym_node
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, statically_known_true
 from torch.utils._sympy import value_ranges
@@ -53,6 +54,9 @@ class Divided(BaseException):
     """A question has an answer for each remainder of an axis: the run ends, and each remainder is run."""
 
 
+_NOWHERE = SLoc(None, None)
+
+
 class _Watched(ShapeEnv):
     """A ShapeEnv that says where each guard arose."""
 
@@ -79,6 +83,12 @@ class _Watched(ShapeEnv):
         if self.num_deferred_runtime_asserts > before and not self.granted and not _from_zero_on(orig_expr):
             self.owed.append((orig_expr, self.locate()))
         return answer
+
+    def _get_stack_summary(
+        self, is_debug: bool = False, framework_loc: str | None = None
+    ) -> tuple[SLoc, str]:
+        """No place: `places` has ours, and torch imports hundreds of modules to find its own."""
+        return _NOWHERE, ""
 
     def look_up(self) -> None:
         """From here on torch takes each size for what `replace` makes of it, as it does once two are the same."""

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
+from math import prod
 from typing import Any
 
 import torch
@@ -74,6 +76,7 @@ class Trials:
         self.redirect = False
         """Whether the code asks for a device that is not available; then all tensors stay on the CPU."""
         self.count = 0
+        self.drawn = _Drawn()
         self.combined: Counter[str] = Counter()
         """At how many sizes every combination of values met an error; errors are the same but for their numbers."""
 
@@ -158,9 +161,11 @@ class Trials:
         self.count += 1
         generator = torch.Generator().manual_seed(sum(sizes.values()) + 1000 * sum(kind))
         if dtype is not None and dtype.is_floating_point:
-            twin = self.converted.setdefault(dtype, real_copy(self.module).to(dtype))
+            if dtype not in self.converted:
+                self.converted[dtype] = real_copy(self.module).to(dtype)
+            twin = self.converted[dtype]
         try:
-            make = _Maker(kind, (self.table, 1 + min(sizes.values(), default=1)), generator, dtype)
+            make = _Maker(kind, (self.table, 1 + min(sizes.values(), default=1)), generator, self.drawn, dtype)
             arguments = case.arguments(sizes, make)
             _keep_conditions(arguments, case, sizes)
             for name in self.given.keys() & arguments.keys():
@@ -185,6 +190,7 @@ class _Maker:
     ends: tuple[int, int]
     """The number of rows of the smallest table, and one more than the smallest size: no index or length is larger."""
     generator: torch.Generator
+    drawn: "_Drawn"
     dtype: torch.dtype | None
 
     def __call__(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -199,8 +205,8 @@ class _Maker:
             dtype = self.dtype
         wide = torch.complex64 if dtype.is_complex else torch.float32
         if floats == 1 and not dtype.is_complex:
-            return torch.rand(tuple(shape), generator=self.generator, device="cpu").to(dtype)
-        values = torch.randn(tuple(shape), generator=self.generator, dtype=wide, device="cpu")
+            return self.drawn.uniform(shape, self.generator).to(dtype)
+        values = self.drawn.normal(shape, self.generator, wide)
         if floats == 2 and _square(shape):
             values = values @ values.mH + torch.eye(shape[-1], dtype=wide, device="cpu")
         return values.to(dtype)
@@ -210,9 +216,42 @@ class _Maker:
         if kind == 1:
             return ~mask
         if kind == 2 and shape and 0 not in shape:
-            mask = torch.rand(tuple(shape), generator=self.generator, device="cpu") > 0.5
+            mask = self.drawn.uniform(shape, self.generator) > 0.5
             mask[..., 0] = True
         return mask
+
+
+_PERIOD = 65_521
+"""Random numbers that are drawn once. A prime, so that no two rows of a matrix of fewer rows begin at the same one."""
+
+
+class _Drawn:
+    """Random tensors that are parts of one row of numbers, which goes on from its start: drawing each takes long."""
+
+    @cached_property
+    def _uniform(self) -> Tensor:
+        return torch.rand(_PERIOD, generator=torch.Generator().manual_seed(1), dtype=torch.float32, device="cpu")
+
+    @cached_property
+    def _normal(self) -> Tensor:
+        return torch.randn(_PERIOD, generator=torch.Generator().manual_seed(2), dtype=torch.float32, device="cpu")
+
+    def uniform(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Numbers from 0 to 1, 1 excluded; the generator says where they begin."""
+        return _part(self._uniform, prod(shape), generator).view(tuple(shape))
+
+    def normal(self, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        """Numbers of a normal distribution, real or complex."""
+        if dtype.is_complex:
+            return torch.complex(*(self.normal(shape, generator, torch.float32) / 2**0.5 for _ in range(2))).to(dtype)
+        return _part(self._normal, prod(shape), generator).view(tuple(shape))
+
+
+def _part(row: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    start = int(torch.randint(_PERIOD, (), generator=generator, device="cpu"))
+    if start + count <= _PERIOD:
+        return row[start : start + count].clone()
+    return row.repeat(-(-(start + count) // _PERIOD))[start : start + count].clone()
 
 
 def _one_error(met: Sequence[str]) -> str:

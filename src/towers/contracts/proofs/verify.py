@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import uninteresting_files
 
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.expressions import conditions as read_conditions
@@ -81,7 +80,6 @@ def verify(
     >>> verify(Tower()).verdict
     'proven'
     """
-    uninteresting_files()  # torch imports much for it when it is first called: an interrupted import leaves ruins
     start = time.perf_counter()
     end, seconds = start + seconds, seconds * WITHIN
     check_seconds = max(min(SECONDS, seconds / 4), SHARE * seconds)
