@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from towers.contracts.bindings import Bindings, Unknown
 from towers.contracts.proofs.split_parts import Parts
@@ -32,19 +31,17 @@ class Passed:
     """The same as the annotation has it, with braces."""
 
 
-class Flow(TorchFunctionMode):
-    """While it is on, every result of torch is computed from what its arguments are computed from."""
+class Flow:
+    """Knows of the tensors of a run what each was computed from."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.known: dict[int, tuple[Tensor, frozenset[Source]]] = {}
         """By id; the tensor is kept, so that no other one gets its id."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        result: object = func(*args, **(kwargs or {}))
+    def result(self, result: object, args: Sequence[Any], kwargs: Any = None) -> None:
+        """A result of torch is computed from what its arguments are computed from."""
         if isinstance(result, (Tensor, list, tuple)) and not isinstance(result, torch.Size):
             self.mark(cast(object, result), self.sources([args, kwargs]))
-        return cast(object, result)
 
     def mark(self, value: object, sources: frozenset[Source]) -> None:
         """Say what the tensors in a value are computed from."""

@@ -20,6 +20,7 @@ from towers.contracts.proofs import (
     split_parts,
     value_rules,
 )
+from towers.contracts.proofs.flow import Flow
 from towers.contracts.proofs.symbols import Symbols
 from towers.contracts.proofs.time_limit import ask
 
@@ -113,17 +114,23 @@ class OnDevice(TorchFunctionMode):
 
 
 class Rules(OnDevice):
-    """While it is on, operations follow RULES, and nothing lies on another device than meta."""
+    """While it is on, operations follow RULES, nothing lies on another device than meta, and `flow` gets results."""
 
-    def __init__(self, symbols: Symbols) -> None:
+    def __init__(self, symbols: Symbols, flow: Flow | None = None) -> None:
         super().__init__("meta")
-        self.symbols = symbols
+        self.symbols, self.flow = symbols, flow or Flow()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if type(func) is MethodWrapperType:  # reads an attribute such as the shape, as most calls do
-            return func(*args)
-        ask()
-        kwargs = dict(kwargs or {})
+            result = func(*args)
+        else:
+            ask()
+            result = self.ruled(func, args, dict(kwargs or {}))
+        self.flow.result(result, args, kwargs)
+        return result
+
+    def ruled(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The result of an operation."""
         if self.symbols.parted and split_parts.any_parts(args, kwargs):
             with self:
                 return split_parts.joined(self.symbols, func, args, kwargs)

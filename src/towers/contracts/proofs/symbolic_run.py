@@ -301,7 +301,7 @@ def _run(
     one.symbols.env.look_up()
     fake.shape_env = one.symbols.env
     try:
-        with quiet(), fake, dispatch, Rules(one.symbols), modes.watched(one.interceptor), one.flow:
+        with quiet(), fake, dispatch, Rules(one.symbols, one.flow), modes.watched(one.interceptor):
             known = [truth(relation, one.symbols.sizes) for relation in relations]
             for each in (*case.truths(one.symbols.sizes), *known):
                 one.symbols.assume(each)

@@ -65,7 +65,11 @@ class SymbolicSize:
         return truth if isinstance(truth, bool) else self._decide(truth)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, (int, SymInt, SymbolicSize)) and self._compare(self.value == bare(other))
+        if not isinstance(other, (int, SymInt, SymbolicSize)):
+            return False
+        size = bare(other)
+        same = isinstance(size, SymInt) and size.node.expr == self.value.node.expr  # which needs no proof
+        return same or self._compare(self.value == size)
 
     def __ne__(self, other: object) -> bool:
         return not self == other

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any, cast
 
 import sympy
+import sympy.tensor.tensor  # which sympy imports when it first compares
 import torch
 from torch import SymInt
 from torch._dynamo.source import ConstantSource

@@ -251,7 +251,12 @@ def _part(row: Tensor, count: int, generator: torch.Generator) -> Tensor:
     start = int(torch.randint(_PERIOD, (), generator=generator, device="cpu"))
     if start + count <= _PERIOD:
         return row[start : start + count].clone()
-    return row.repeat(-(-(start + count) // _PERIOD))[start : start + count].clone()
+    turned = row.roll(-start)
+    many = torch.empty(count, dtype=row.dtype, device="cpu")
+    end = count // _PERIOD * _PERIOD
+    many[:end].view(-1, _PERIOD).copy_(turned)
+    many[end:] = turned[: count - end]
+    return many
 
 
 def _one_error(met: Sequence[str]) -> str:

@@ -82,7 +82,7 @@ def verify(
     """
     start = time.perf_counter()
     end, seconds = start + seconds, seconds * WITHIN
-    check_seconds = max(min(SECONDS, seconds / 4), SHARE * seconds)
+    check_seconds = max(min(SECONDS, seconds * RESERVE), SHARE * seconds)
     with nullcontext() if limited() else _one_at_a_time, as_if_nothing_ran() as process:
         conditions = several(where, "verify: where")
         prover = _prover_within(module, conditions, args, kwargs, values or {}, start + seconds)
@@ -119,6 +119,10 @@ WITHIN = 0.95
 COPYING = 10.0
 """Seconds that the first copy may take, whatever the time limit is: without a copy there is no verdict."""
 
+RESERVE = 0.1
+"""The share of a short time limit that the proof leaves to the real runs: without them it is still one, but not without
+its own end. What time the proof does not need they have too."""
+
 PATIENCE = 0.15
 """After this share of the time, the search for more failures ends where one is known: the rest is for conditions."""
 
@@ -145,7 +149,11 @@ def _prover_within(
 def _settled(
     prover: "_Prover", coverages: Sequence[Coverage], values: Given, seconds: float, end: float
 ) -> tuple[list[Finding], Reality]:
-    """The findings after the reality check, which has `seconds`, and a search for conditions; all ends by `end`."""
+    """The findings after the reality check and a search for conditions; all ends by `end`.
+
+    The check has `seconds`, and of a short time limit what the proof has left, up to SECONDS.
+    """
+    seconds = max(seconds, min(SECONDS, prover.until - time.perf_counter()))
     checks: list[RealityCheck] = []
     findings: list[Finding] = []
     settled = 0
