@@ -2,15 +2,19 @@
 
 import copy
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from jaxtyping import Float, Int, jaxtyped
 from torch import Tensor, nn
+from torch.fx.experimental import symbolic_shapes
 
 from towers import FeaturePool, PhraseConv, RaggedLSTM, Tower, TwoTowers
 from towers.contracts import Proof, attach, checks, contract, verify
+from towers.contracts.proofs import verify as proving
 
 from ...helpers.forked import Forks
 
@@ -106,6 +110,31 @@ def test_holds_if(module: nn.Module, conditions: tuple[str, ...]):
     assert (proof.verdict, proof.conditions) == ("holds if", conditions)
     assert not proof
     assert verify(module, where=conditions)
+
+
+def test_a_short_limit_is_the_proofs(monkeypatch: pytest.MonkeyPatch):
+    """A tenth of it is kept for the real runs, which find what no symbol tells."""
+    ends: list[float] = []
+
+    def noted(seconds: float, work: Callable[[], Any]) -> Any:
+        ends.append(seconds + time.perf_counter())
+        return work()
+
+    monkeypatch.setattr(proving, "within", noted)
+    assert verify(Double(), seconds=4)
+    copied, proven, tried = ends
+    assert copied - proven == pytest.approx(0.4, abs=0.1)
+    assert tried == pytest.approx(copied + 0.2, abs=0.1)
+
+
+def test_torch_looks_for_no_place_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    """Its first look imports hundreds of modules, within the time limit."""
+
+    def looked() -> set[str]:
+        raise AssertionError
+
+    monkeypatch.setattr(symbolic_shapes, "uninteresting_files", looked)
+    assert verify(Even()).verdict == "holds if"
 
 
 def test_specialised_names_the_size_and_the_place():

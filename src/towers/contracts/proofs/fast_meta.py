@@ -30,7 +30,7 @@ def made(shape: Sequence[Any], dtype: torch.dtype, order: Order | None = None) -
         known = cast(Any, vars(fake.shape_env)).setdefault("towers_laid", known)
     key = (tuple(size.node.expr if isinstance(size, torch.SymInt) else size for size in shape), dtype, order)
     if (inner := known.get(key)) is None:
-        with in_kernel_invocation_manager(fake):
+        with torch._C.DisableTorchFunction(), in_kernel_invocation_manager(fake):  # no rule, which would come here
             inner = known[key] = _laid(shape, dtype, order)
     tensor = FakeTensor(fake, inner, META)
     setattr(tensor, _ORDER, order or tuple(range(len(shape))))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from math import lcm
 
 PRIMES = (11, 17, 23, 31, 41, 53, 67, 83, 101, 127, 149, 173)
@@ -43,12 +44,7 @@ class Span:
 
     def example(self, prime: int) -> int:
         """One of the sizes, near the given prime, itself a prime where possible."""
-        near = self.first + max(0, (prime - self.first) // self.step) * self.step
-        tries = [size for size in range(near, near + 40 * self.step, self.step) if size in self]
-        if not tries:
-            assert self.last is not None
-            return self.last - (self.last - self.first) % self.step
-        return next((size for size in tries if _prime(size)), tries[0])
+        return _example(self, prime)
 
     def texts(self, name: str, lowest: int = 2) -> list[str]:
         """As conditions: "time >= 2", "time % 2 == 1"; none if it has every size.
@@ -65,6 +61,16 @@ class Span:
     def text(self, name: str, lowest: int = 2) -> str:
         """As one condition, with the same arguments; empty if it has every size."""
         return " and ".join(self.texts(name, lowest))
+
+
+@cache
+def _example(span: Span, prime: int) -> int:
+    near = span.first + max(0, (prime - span.first) // span.step) * span.step
+    tries = [size for size in range(near, near + 40 * span.step, span.step) if size in span]
+    if not tries:
+        assert span.last is not None
+        return span.last - (span.last - span.first) % span.step
+    return next((size for size in tries if _prime(size)), tries[0])
 
 
 def _prime(number: int) -> bool:

@@ -154,4 +154,6 @@ def _moved(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if dtypes:
         kwargs["dtype"] = dtypes[0]
     kwargs.pop("non_blocking", None)
+    if kwargs == {"dtype": tensor.dtype}:
+        return tensor
     return Tensor.to(tensor, **kwargs) if kwargs else tensor

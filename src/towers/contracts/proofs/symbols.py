@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import product
 from typing import Any, cast
 
 import sympy
-import sympy.tensor.tensor  # which sympy imports when it first compares
 import torch
 from torch import SymInt
 from torch._dynamo.source import ConstantSource
@@ -28,6 +28,8 @@ from towers.contracts.proofs.relations import Relations, implied, multiples_told
 from towers.contracts.proofs.remainders import reduced, with_constants
 from towers.contracts.proofs.symbolic_size import SymbolicSize, spelled
 from towers.contracts.proofs.time_limit import ask
+
+import_module("sympy.tensor.tensor")  # which sympy does when it first adds, within the time limit
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,7 @@ class _Watched(ShapeEnv):
             self.owed.append((orig_expr, self.locate()))
         return answer
 
-    def _get_stack_summary(
-        self, is_debug: bool = False, framework_loc: str | None = None
-    ) -> tuple[SLoc, str]:
+    def _get_stack_summary(self, is_debug: bool = False, framework_loc: str | None = None) -> tuple[SLoc, str]:
         """No place: `places` has ours, and torch imports hundreds of modules to find its own."""
         return _NOWHERE, ""
 
