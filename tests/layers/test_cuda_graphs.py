@@ -21,7 +21,8 @@ class Recorded:
         Recorded.made += 1
 
     def replay(self) -> None:
-        self.found.copy_(self.call())
+        if isinstance(self.found, torch.Tensor):
+            self.found.copy_(self.call())
 
 
 class Stream:
@@ -85,6 +86,54 @@ def test_the_graph_used_longest_ago_makes_room(captured):
     assert len(replayed.graphs) == 2
 
 
+class Noted(torch.nn.Linear):
+    """Returns a list, and notes where it ran."""
+
+    def forward(self, words):
+        self.noted = (torch.is_inference_mode_enabled(), torch.is_autocast_cache_enabled())
+        return [super().forward(words)]
+
+
+def test_a_graph_outlives_the_modes_it_was_captured_in(captured):
+    layer, words = Noted(5, 3), torch.randn(2, 5)
+    replayed = Replayed(layer)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        (small,) = replayed(words)
+        assert layer.noted == (False, False), "autocast's copies of weights end with it"
+        assert torch.is_autocast_cache_enabled()
+    assert small.dtype == torch.bfloat16
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        replayed(words + 1)
+    assert Recorded.made == 1
+
+
+def test_autocast_and_precision_have_graphs_of_their_own(captured, monkeypatch):
+    layer, words = torch.nn.Linear(5, 3), torch.randn(2, 5)
+    replayed = Replayed(layer)
+    with torch.no_grad():
+        assert replayed(words).dtype == torch.float32
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert replayed(words).dtype == torch.bfloat16
+        monkeypatch.setattr(cuda_graphs, "torch_precision", lambda: "tf32")
+        replayed(words)
+    assert Recorded.made == 3
+
+
+def test_results_of_any_kind_have_memory_of_their_own(captured):
+    layer = Noted(5, 3)
+    replayed = Replayed(layer)
+    with torch.no_grad():
+        (first,), (second,) = replayed(torch.zeros(2, 5)), replayed(torch.zeros(2, 5))
+        assert first.data_ptr() != second.data_ptr()
+
+
+def test_a_batch_of_no_sentences_has_no_graph(captured):
+    layer = RaggedLSTM(5, 6)
+    with torch.no_grad():
+        assert Replayed(layer.last, layer)(torch.zeros(0, 3, 5)).shape == (1, 0, 6)
+    assert Recorded.made == 0
+
+
 def test_other_calls_are_the_modules_own():
     layer = RaggedLSTM(5, 6)
     replayed, words = Replayed(layer.last, layer), torch.randn(2, 3, 5)
@@ -113,6 +162,19 @@ def test_a_layer_on_a_gpu(hidden):
             lengths = torch.randint(0, 13, (32,), generator=generator).cuda()
             torch.testing.assert_close(replayed(words, lengths), layer.last(words, lengths=lengths), rtol=0, atol=0)
     assert len(replayed.graphs) == 1
+
+
+@pytest.mark.cuda
+def test_a_capture_of_ones_own_on_a_gpu():
+    """CUDA starts no graph in a stream that is captured: there the module's own call is captured."""
+    layer, words = RaggedLSTM(8, 6, device="cuda"), torch.randn(4, 3, 8, device="cuda")
+    replayed, graph = Replayed(layer.last, layer), torch.cuda.CUDAGraph()
+    with torch.no_grad():
+        wanted = replayed(words)
+        with torch.cuda.graph(graph):
+            found = replayed(words)
+        graph.replay()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
 @pytest.mark.cuda

@@ -5,15 +5,21 @@
         states(vectors, lengths)  # the first call of a shape is captured, those after it start the GPU once
 
 The time of small batches on a GPU is the host's; a replay takes little of it, whatever the module has. Values and
-lengths may change from call to call, and weights in place; a graph whose weights lie elsewhere is captured again.
+lengths may change from call to call, and weights in place; a graph whose weights lie elsewhere is captured again. Under
+autocast, and after another precision of products was set, a shape has a graph of its own.
 """
 
+import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from towers.contracts.modes import autocast
+from towers.kernels.triton.launch import torch_precision
 
 
 class _Graph(NamedTuple):
@@ -27,7 +33,8 @@ class Replayed:
     """Calls of a module with padded tensors, from CUDA graphs.
 
     The module must not ask for values, as the Triton kernels' layers do not, and draw no random numbers. Tensors on
-    the CPU, gradients, and arguments that are no tensors take the module's own call.
+    the CPU, empty ones, gradients, arguments that are no tensors, and a capture that is under way take the module's own
+    call.
 
     Args:
         module: such as a Tower, a TwoTowers, or a method such as `RaggedLSTM.last`, with `owner`.
@@ -49,15 +56,20 @@ class Replayed:
 
     def __call__(self, *given: Any) -> Any:
         """What the module returns, in memory of its own."""
-        if not _can_be_replayed(given):
+        if not _can_be_replayed(given) or any(one is not None and not one.numel() for one in given):
             return self.module(*given)
-        key = (self.owner.training, *[None if one is None else (one.shape, one.dtype, one.device) for one in given])
+        device = next(one.device for one in given if one is not None)
+        small = torch.get_autocast_dtype(device.type) if autocast(device) else None
+        shapes = [None if one is None else (one.shape, one.dtype, one.device) for one in given]
+        key = (self.owner.training, small, torch_precision(), *shapes)
         kept, weights = (
             self.graphs.get(key),
             [one.data_ptr() for one in (*self.owner.parameters(), *self.owner.buffers())],
         )
         if kept is None or kept.weights != weights:
-            kept = self.graphs[key] = self._captured(given, weights)
+            with _for_later():
+                kept = self._captured(given, weights)
+            self.graphs[key] = kept
             if len(self.graphs) > self.most:
                 self.graphs.popitem(last=False)
         self.graphs.move_to_end(key)
@@ -87,10 +99,28 @@ class Replayed:
 def _can_be_replayed(given: tuple[Any, ...]) -> bool:
     tensors = [one for one in given if one is not None]
     plain = all(type(one) in (Tensor, nn.Parameter) and not one.is_nested and one.is_cuda for one in tensors)
-    return plain and bool(tensors) and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if not (plain and tensors) or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return not torch.cuda.is_current_stream_capturing()  # in which no graph can be started
+
+
+@contextmanager
+def _for_later() -> Generator[None]:
+    """A capture may be replayed later than what it began in.
+
+    Outside of inference mode its tensors could not be written, and autocast's copies of the weights are gone when
+    autocast ends; they are not those of weights that were changed in place, either.
+    """
+    cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(cached)
 
 
 def _copied(found: Any) -> Any:
     if isinstance(found, Tensor):
         return found.clone()
-    return tuple(_copied(one) for one in found) if type(found) is tuple else found  # pyright: ignore[reportUnknownVariableType]
+    return tuple(_copied(one) for one in found) if type(found) is tuple else copy.deepcopy(found)  # pyright: ignore[reportUnknownVariableType]
