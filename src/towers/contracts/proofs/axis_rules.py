@@ -354,10 +354,16 @@ def channels_last(rank: int) -> tuple[int, ...]:
 
 
 def arange(symbols: Symbols, end: Any, *more: Any, **options: Any) -> Any:
-    """torch.arange of a size that is a symbol."""
-    if more or not isinstance(end, SymInt) or not symbols.from_on(end, 0) or not options.keys() <= {"dtype", "device"}:
+    """torch.arange of whole numbers some of which are computed from sizes."""
+    start, end, step = (0, end, 1) if not more else (end, *more, 1)[:3]
+    if len(more) > 2 or not options.keys() <= {"dtype", "device"} or type(step) is not int or step < 1:
         return NotImplemented
-    return made((end,), options.get("dtype") or torch.int64)
+    if not isinstance(end, (int, SymInt)) or not isinstance(start, (int, SymInt)):
+        return NotImplemented
+    count = end - start
+    if not isinstance(count, SymInt) or not symbols.from_on(count, 0):
+        return NotImplemented
+    return made(((count + step - 1) // step if step > 1 else count,), options.get("dtype") or torch.int64)
 
 
 RULES: dict[Any, Callable[..., Any]] = {

@@ -130,9 +130,25 @@ def _direction(node: Any, axis: Any) -> int:
         return _direction(rest, axis) * (1 if number > 0 else -1) if number.is_Integer and rest.args != node.args else 0
     if type(node).__name__ in ("FloorDiv", "CleanDiv") and node.args[1].is_Integer and node.args[1] > 0:
         return _direction(node.args[0], axis)
+    if type(node).__name__ in ("TruncToInt", "FloorToInt", "CeilToInt"):
+        return _direction_of_float(node.args[0], axis)
     if type(node).__name__ in ("Min", "Max"):
         found = {_direction(part, axis) for part in node.args if part.has(axis)}
         return found.pop() if len(found) == 1 else 0
+    return 0
+
+
+def _direction_of_float(node: Any, axis: Any) -> int:
+    """The same of a size in floating point, times or by a number: rounding changes no order."""
+    kind = type(node).__name__
+    if kind == "ToFloat":
+        return _direction(node.args[0], axis)
+    number, rest = node.args if len(node.args) == 2 else (None, None)
+    if kind in ("IntTrueDiv", "FloatTrueDiv"):
+        inner = _direction_of_float if kind == "FloatTrueDiv" else _direction
+        return inner(number, axis) * (1 if rest > 0 else -1) if rest is not None and rest.is_number else 0
+    if node.is_Mul and number is not None and number.is_Float:
+        return _direction_of_float(rest, axis) * (1 if number > 0 else -1)
     return 0
 
 

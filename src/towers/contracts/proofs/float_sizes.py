@@ -35,6 +35,15 @@ def _quotient(value: Any) -> tuple[Any, Any] | None:
         return (number, divisor) if fine else None
     if type(value).__name__ == "ToFloat":
         return (value.args[0], sympy.S.One) if value.args[0].is_nonnegative else None
+    if type(value).__name__ == "FloatTrueDiv" and value.args[1].is_number and value.args[1] > 0:
+        inner, divisor = _quotient(value.args[0]), Fraction(float(value.args[1]))
+        if (
+            inner is None
+            or inner[1] & (inner[1] - 1)
+            or not all(part * each <= EXACT for part, each in ((divisor.numerator, inner[1]), (divisor.denominator, 1)))
+        ):  # two quotients would be rounded twice
+            return None
+        return inner[0] * divisor.denominator, inner[1] * divisor.numerator
     if value.is_Mul and len(value.args) == 2 and value.args[0].is_Float:
         factor = Fraction(float(value.args[0]))
         inner = _quotient(value.args[1])

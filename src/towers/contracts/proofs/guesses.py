@@ -5,18 +5,21 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import combinations
-from math import gcd, prod
+from itertools import combinations, islice
+from math import gcd, lcm, prod
 from typing import Any, cast
 
 import sympy
+from torch.utils._sympy.functions import PythonMod
 
 from towers.contracts.expressions import conditions as read_conditions
 from towers.contracts.proofs.divide import divide
 from towers.contracts.proofs.explore import BEYOND, Coverage
 from towers.contracts.proofs.ranges import Spans
 from towers.contracts.proofs.reality import RealityCheck, holds_at
+from towers.contracts.proofs.relations import negation, some_sizes, turned, usable
 from towers.contracts.proofs.symbolic_inputs import Case
+from towers.contracts.proofs.symbolic_size import spelled
 from towers.contracts.proofs.trials import Trial
 from towers.contracts.proofs.verdicts import Guess, as_equalities
 
@@ -26,22 +29,27 @@ LARGEST_NUMBER, MOST_NUMBERS = 300, 24
 MOST_TIMES = 4
 """The largest factor between two axes."""
 
+MOST_TOLD = 6
+"""Of the questions on several axes that runs which fail had, those whose other answer is looked at."""
+
 MOST_CHALLENGES = 3
 """How often a guess that a further run refutes is made again."""
 
 
 def supposed(
-    check: RealityCheck, case: Case, table: Sequence[Trial], whole: Spans, told: Sequence[Guess]
+    check: RealityCheck, coverage: Coverage, table: Sequence[Trial], told: Sequence[Guess]
 ) -> tuple[Sequence[Trial], list[Guess]]:
     """The table with more runs, and the conditions that hold where the runs passed and nowhere else.
 
     They are those that the symbolic runs told, some on single axes, some on several with these, and some between two.
     Bounds are sharpened by more runs, and remainders are tried at the numbers between.
     """
+    case, whole = coverage.case, coverage.whole
     if {trial.error is None for trial in table} != {True, False}:
         return table, []
     table = check.around(case, table)
     guesses: list[Guess] = []
+    alone: list[str] = []
     for _ in range(MOST_CHALLENGES):
         alone = _on_one_axis(check, case, table, whole)
         guesses = [*told, *_few(table, whole), *([_all_of(alone)] if alone else [])]
@@ -50,10 +58,21 @@ def supposed(
         table = check.further(case, table, _challenges(table, alone), check.share())
         if all(_true_of(alone, trial) for trial in table[count:]):
             break
-    guesses += _between(table, [name for name, span in whole.items() if not span.single])
-    return table, [
-        each for each in guesses if all(holds_at(each.texts, one.sizes) == (one.error is None) for one in table)
-    ]
+    names = [name for name, span in whole.items() if not span.single]
+    relations = _relations_told(coverage)
+    guesses += _with_relations(table, alone, relations, list(whole))
+    guesses += _products_divided(coverage, table, alone, names)
+    guesses += _between(table, names)
+    table = check.further(case, table, _divisors_left(table, whole), check.share())
+    guesses += _divisors(table, whole)
+    if not any(_exact(each, table) for each in guesses):
+        guesses += _or_one(check, case, table, whole)
+    return table, [each for each in guesses if _exact(each, table)]
+
+
+def _exact(guess: Guess, table: Sequence[Trial]) -> bool:
+    """Whether a condition holds where the runs passed and nowhere else."""
+    return all(holds_at(guess.texts, one.sizes) == (one.error is None) for one in table)
 
 
 def numbers_told(coverage: Coverage) -> list[int]:
@@ -74,6 +93,33 @@ def numbers_told(coverage: Coverage) -> list[int]:
     return sorted(number for number in found if 1 < number <= LARGEST_NUMBER)[-MOST_NUMBERS:]
 
 
+def _relations_told(coverage: Coverage) -> list[Any]:
+    """The other answers to the questions on several axes that runs which fail had: there another run may pass."""
+    found: dict[str, Any] = {}
+    for outcome in coverage.failed:
+        for guard in outcome.open:
+            if len(guard.relation.free_symbols) > 1 and usable(guard.relation):
+                found.setdefault(guard.text(), negation(guard.relation))
+        for relation in outcome.relations:
+            if isinstance(relation, sympy.Ne):
+                found.setdefault(spelled(relation), negation(relation))
+    return list(found.values())[:MOST_TOLD]
+
+
+def sizes_told(coverage: Coverage) -> list[dict[str, int]]:
+    """Some sizes, far from each other, for which a question on several axes has the other answer than where runs fail.
+
+    Few of the sizes that are usually tried meet `(high//4)*(wide//4) == 9`.
+    """
+    found: list[dict[str, int]] = []
+    small = {name: span.first for name, span in coverage.whole.items()}
+    for relation in _relations_told(coverage):
+        if isinstance(relation, sympy.Eq):
+            some = list(islice(some_sizes((relation,), coverage.whole), 400))
+            found += [{**small, **each} for each in some[:: max(1, len(some) // 8)]]
+    return found
+
+
 def _all_of(texts: Sequence[str]) -> Guess:
     return Guess(tuple(texts), ((tuple(texts), ()),))
 
@@ -83,7 +129,83 @@ def _true_of(texts: Sequence[str], trial: Trial) -> bool:
     return trial.error is not None or holds_at(texts, trial.sizes)
 
 
+def _with_relations(
+    table: Sequence[Trial], alone: Sequence[str], relations: Sequence[Any], order: Sequence[str]
+) -> Iterable[Guess]:
+    """What questions on several axes must be: alone, or 1 where something broadcasts, or beside those on one axis."""
+    for relation in relations:
+        text = spelled(turned(relation, order))
+        yield Guess((text,), (((), (relation,)),))
+        left, right = relation.args
+        if isinstance(relation, sympy.Eq) and right.is_Integer and right > 1:
+            yield Guess((f"{text} or {spelled(left)} == 1",), (((), (relation,)), ((), (sympy.Eq(left, 1),))))
+        few = _needed(table, alone, text)
+        for texts in dict.fromkeys((tuple(few), tuple(alone))):
+            yield Guess((*texts, text), ((texts, (relation,)),))
+
+
+def _needed(table: Sequence[Trial], alone: Sequence[str], text: str) -> list[str]:
+    """The conditions on one axis that a further one does not say: without them the table would be another."""
+    few = list(alone)
+    for each in alone:
+        less = [other for other in few if other != each]
+        if all(holds_at((*less, text), one.sizes) == holds_at((*few, text), one.sizes) for one in table):
+            few = less
+    return few
+
+
+def _products_divided(
+    coverage: Coverage, table: Sequence[Trial], alone: Sequence[str], names: Sequence[str]
+) -> Iterable[Guess]:
+    """A product of two axes, or of three, that must be a multiple of a number."""
+    numbers = {span.step for outcome in coverage.failed for span in outcome.spans.values() if span.step > 1}
+    numbers |= {
+        int(node.args[1])
+        for outcome in (*coverage.failed, *(each for each, _ in coverage.open))
+        for guard in outcome.open
+        for node in sympy.preorder_traversal(guard.relation)
+        if type(node).__name__ in ("Mod", "PythonMod") and node.args[1].is_Integer
+    }
+    for count in (2, 3):
+        for some in combinations(names, count):
+            product = sympy.prod(sympy.Symbol(name, integer=True, positive=True) for name in some)
+            for number in sorted(numbers):
+                text = f"{'*'.join(some)} % {number} == 0"
+                relation = sympy.Eq(PythonMod(product, sympy.Integer(number)), 0)
+                few = tuple(_needed(table, alone, text))
+                yield Guess((*few, text), ((few, (relation,)),))
+
+
 # On one axis.
+
+
+def _divisors_left(table: Sequence[Trial], whole: Spans) -> Iterable[dict[str, int]]:
+    """Where the sizes that pass are divisors of a number, those divisors that were not run."""
+    passing = [trial.sizes for trial in table if trial.error is None]
+    for name in whole:
+        sizes = {each[name] for each in passing}
+        if 2 < len(sizes) < 16 and (number := lcm(*sizes)) <= LARGEST_NUMBER:
+            yield from ({**passing[0], name: size} for size in sympy.divisors(number) if size not in sizes)
+
+
+def _divisors(table: Sequence[Trial], whole: Spans) -> Iterable[Guess]:
+    """A size that divides a number, such as 12 % groups == 0."""
+    for name in whole:
+        sizes = sorted({trial.sizes[name] for trial in table if trial.error is None})
+        if 2 < len(sizes) < 16 and sizes == sympy.divisors(lcm(*sizes)):
+            ways = tuple(((f"{name} == {size}",), ()) for size in sizes)
+            yield Guess((f"{lcm(*sizes)} % {name} == 0",), ways)
+
+
+def _or_one(check: RealityCheck, case: Case, table: Sequence[Trial], whole: Spans) -> Iterable[Guess]:
+    """A condition that holds too where an axis is 1, as what broadcasts does."""
+    for name in whole:
+        if any(trial.sizes[name] == 1 and trial.error is None for trial in table):
+            alone = tuple(_on_one_axis(check, case, [one for one in table if one.sizes[name] != 1], whole))
+            if alone:
+                text = " and ".join(alone)
+                either = f"{text} or {name} == 1" if len(alone) == 1 else f"({text}) or {name} == 1"
+                yield Guess((either,), ((alone, ()), ((f"{name} == 1",), ())))
 
 
 def _on_one_axis(check: RealityCheck, case: Case, table: Sequence[Trial], whole: Spans) -> list[str]:

@@ -25,6 +25,10 @@ def always(relation: Any, spans: Spans) -> bool:
     if type(relation).__name__ in ("Equality", "Unequality") and type(left).__name__ in ("Mod", "PythonMod"):
         axes = {axis: _from(spans[str(axis)]) for axis in relation.free_symbols if str(axis) in spans}
         parts = [_polynomial(part, axes) for part in left.args] if len(axes) == len(relation.free_symbols) else [None]
+        if None not in parts and right.is_Integer:
+            rest = _remainder(*parts)
+            if rest is not None:
+                return (rest == right) == (type(relation).__name__ == "Equality")
         found = None if None in parts or right != 0 else _divided(*parts)
         if found is not None:
             return (found[1] == 0) == (type(relation).__name__ == "Equality")
@@ -146,6 +150,8 @@ def _bounds(node: Any, axes: dict[Any, Any]) -> tuple[Any, Any] | None:
     if node.is_Symbol or node.is_Rational:
         value = axes.get(node, node)
         return value, value
+    if type(node).__name__ in ("TruncToInt", "FloorToInt"):
+        return _bounds_of_float(node, axes)
     parts = [_bounds(part, axes) for part in node.args]
     if any(part is None for part in parts):
         return None
@@ -166,6 +172,19 @@ def _bounds(node: Any, axes: dict[Any, Any]) -> tuple[Any, Any] | None:
         divisor = node.args[1]
         return (found[0][0] - divisor + 1) / divisor, found[0][1] / divisor
     return None
+
+
+def _bounds_of_float(node: Any, axes: dict[Any, Any]) -> tuple[Any, Any] | None:
+    """The same of `int(time * 0.3)`: what rounding does to a product of a size, which is far below 2**33, is below 1."""
+    product = node.args[0]
+    if not product.is_Mul or len(product.args) != 2 or not product.args[0].is_Float or product.args[0] <= 0:
+        return None
+    factor, size = product.args
+    inner = _bounds(size.args[0], axes) if type(size).__name__ == "ToFloat" and factor < 2**10 else None
+    if inner is None or _sign_of(sympy.expand(inner[0])) <= 0:
+        return None
+    near = sympy.Rational(int(factor * 2**40), 2**40)
+    return near * inner[0] - 1, (near + sympy.Rational(1, 2**40)) * inner[1]
 
 
 def _polynomial(node: Any, axes: dict[Any, Any]) -> Any:
@@ -190,6 +209,16 @@ def _polynomial(node: Any, axes: dict[Any, Any]) -> Any:
         found = _divided(*parts)
         return None if found is None else found[0]
     return None
+
+
+def _remainder(number: Any, divisor: Any) -> Any:
+    """The remainder of a polynomial by a number, where it is the same everywhere: 4*i*j + 2*i + 1 is odd."""
+    if not divisor.is_Integer or divisor <= 0:
+        return None
+    terms = cast(Any, sympy.expand(number)).as_coefficients_dict()
+    rest = {term: value for term, value in terms.items() if value.is_Integer and value % divisor}
+    whole = all(value.is_Integer for value in terms.values()) and rest.keys() <= {sympy.S.One}
+    return rest.get(sympy.S.One, sympy.S.Zero) % divisor if whole else None
 
 
 def _divided(number: Any, divisor: Any) -> tuple[Any, Any] | None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
+from math import gcd
 from types import CodeType
 from typing import Any, cast
 
@@ -106,6 +107,9 @@ def plainer(relation: Any) -> Any:
                 return order if isinstance(relation, sympy.Eq) else sympy.Not(order)
     if len(relation.free_symbols) < 2:
         return relation
+    if isinstance(relation, (sympy.Eq, sympy.Ne)) and (common := _common_factor(left, right)) is not None:
+        parts = (sum(term / common for term in sympy.Add.make_args(side)) for side in (left, right))
+        return relation.func(*parts)  # of batch*time == 2*batch and 16*high*wide == 64 it is time == 2, high*wide == 4
     if not any(each.is_Pow and each.exp.is_negative for each in sympy.preorder_traversal(relation)) and not any(
         term.is_Rational and not term.is_Integer
         for side in (left, right)
@@ -118,6 +122,17 @@ def plainer(relation: Any) -> Any:
     terms = [term * factor for term, factor in sympy.expand(number).as_coefficients_dict().items()]
     negative = [term for term in terms if term.as_coeff_Mul()[0] < 0]
     return relation.func(sum(term for term in terms if term not in negative), -sum(negative))
+
+
+@cache
+def _common_factor(left: Any, right: Any) -> Any:
+    """The product of the axes and the number that both sides of an equation are multiples of; None where it is 1."""
+    terms = [term for side in (left, right) for term in sympy.Add.make_args(side) if term != 0]
+    common = set[Any].intersection(*(set(sympy.Mul.make_args(term)) for term in terms))
+    axes = [factor for factor in common if factor.is_Symbol and factor.is_positive]
+    numbers = [term.as_coeff_Mul()[0] for term in terms]
+    number = gcd(*map(int, numbers)) if all(each.is_Integer for each in numbers) else 1
+    return number * sympy.prod(axes) if axes or number > 1 else None
 
 
 def implied(relation: Any, known: Sequence[Any]) -> bool:
@@ -142,9 +157,20 @@ def _normal(relation: Any) -> tuple[str, Any] | None:
     }.get(type(relation).__name__)
 
 
+@cache
+def _multiple(expression: Any, known: Any) -> bool:
+    """Whether an expression is another one times axes and a number, none of which is 0."""
+    if not expression.free_symbols >= known.free_symbols:
+        return False
+    factor = cast(Any, sympy.cancel(expression / known))
+    return bool(factor.is_nonzero) and sympy.fraction(factor)[1].is_Integer
+
+
 def _follows(goal: tuple[str, Any], fact: tuple[str, Any]) -> bool:
     wanted, expression = goal
     kind, known = fact
+    if wanted == kind and kind != ">" and _multiple(expression, known):
+        return True
     if wanted == kind and expression in (known, -known) and kind != ">":
         return True
     same, other = sympy.expand(expression - known), sympy.expand(expression + known)

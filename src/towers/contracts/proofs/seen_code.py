@@ -8,6 +8,7 @@ import dis
 import functools
 import inspect
 import math
+import random
 from collections.abc import Callable
 from itertools import pairwise
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
@@ -46,7 +47,7 @@ class SeenNames(dict[str, Any]):
         else:
             space: Any = self.names["__builtins__"]
             value = cast(Any, space if isinstance(space, dict) else vars(space))[name]
-        found = self.made.of(value, self.package) if called else _MATH if value is math else value
+        found = self.made.of(value, self.package) if called else _MODULES.get(id(value), value)
         if called:  # a function stays what it is
             self[name + CALLED] = found
         return found
@@ -66,7 +67,8 @@ class Seen:
             value = inner  # what a cache keeps would be a size of the proof's
         if isinstance(value, FunctionType):
             return self.function(value) if _package(value) == package and _may_be_seen(value) else value
-        return _KEPT.get(value, value) if isinstance(value, BuiltinFunctionType) else value
+        known = isinstance(value, (BuiltinFunctionType, MethodType)) or value is int or value is float
+        return _KEPT.get(value, value) if known else value
 
     def function(self, function: FunctionType) -> FunctionType:
         """A function of the same code."""
@@ -178,6 +180,11 @@ def _len(value: Any, /) -> Any:
     return value.count_all() if isinstance(value, Parts) else len(value)
 
 
+def _int(*args: Any, **options: Any) -> Any:
+    size = len(args) == 1 and not options and isinstance(args[0], (SymInt, SymFloat))
+    return torch.sym_int(args[0]) if size else int(*args, **options)
+
+
 def _of_sizes(function: Any, symbolic: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def called(*args: Any) -> Any:
@@ -214,16 +221,43 @@ _SYMBOLIC = {"sqrt": _sqrt, "log": _log, "log2": _log2, "log10": _log10, "log1p"
 
 _KEPT: dict[Any, Any] = {
     len: _len,
+    int: _int,
+    float: _of_sizes(float, torch.sym_float),
     **{getattr(math, name): _of_sizes(getattr(math, name), symbolic) for name, symbolic in _SYMBOLIC.items()},
 }
 
 
-class _Math:
-    """The module `math`."""
+class _Module:
+    """A module of Python some functions of which keep symbols."""
+
+    def __init__(self, module: Any, kept: dict[Any, Any]) -> None:
+        self._module, self._kept = module, kept
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(math, name)
-        return _KEPT.get(value, value) if callable(value) else value
+        value = getattr(self._module, name)
+        return self._kept.get(name, value)
 
 
-_MATH = _Math()
+def _drawn(low: Any, high: Any) -> Any:
+    """random.randint of numbers one of which is a size: any number of its range."""
+    size = next((each for each in (low, high) if isinstance(each, SymInt)), None)
+    if size is None:
+        return random.randint(low, high)
+    if high < low:
+        raise ValueError(f"empty range in randrange({low}, {high + 1})")
+    return size.node.shape_env.fresh("a random number", low, high)
+
+
+def _drawn_below(start: Any, stop: Any = None, step: int = 1) -> Any:
+    if step == 1 and any(isinstance(each, SymInt) for each in (start, stop)):
+        return _drawn(0 if stop is None else start, (start if stop is None else stop) - 1)
+    return random.randrange(start, stop, step)
+
+
+_KEPT.update({random.randint: _drawn, random.randrange: _drawn_below})
+
+_MODULES = {
+    id(math): _Module(math, {value.__name__: kept for value, kept in _KEPT.items()}),
+    id(random): _Module(random, {"randint": _drawn, "randrange": _drawn_below}),
+}
+"""By the id of a module, for a global name may be anything."""

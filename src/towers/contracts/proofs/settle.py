@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from towers.contracts.proofs.explore import Coverage
-from towers.contracts.proofs.guesses import numbers_told, supposed
+from towers.contracts.proofs.guesses import numbers_told, sizes_told, supposed
 from towers.contracts.proofs.reality import DTYPES, RealityCheck, holds_at
 from towers.contracts.proofs.trials import Trial
 from towers.contracts.proofs.verdicts import Finding, Guess
@@ -35,12 +35,14 @@ def settle(
         table = check.with_examples(table, coverage.passed)
     if table and finding.verdict in ("failed", "not provable") and (numbers := numbers_told(coverage)):
         table = check.at_numbers(case, table, numbers)
+    if table and finding.verdict != "proven" and (wanted := sizes_told(coverage)):
+        table = check.further(case, table, wanted, check.share())
     broken, narrow = _differences(finding, table)
     mixed = {trial.error is None for trial in table} == {True, False}
     if broken or narrow or (finding.verdict in ("failed", "not provable") and mixed):
         before = replace(finding)
         _refute(finding, broken, narrow)  # which stands if the time is over before a condition is found
-        table, guesses = supposed(check, case, table, coverage.whole, before.guesses)
+        table, guesses = supposed(check, coverage, table, before.guesses)
         everywhere = before.verdict == "proven"  # on symbols: then under each condition too
         if before.verdict != "failed":  # what fails is not known on symbols: another size may pass, where no run was
             guesses = [each for each in guesses if _single(each.texts) is None]

@@ -12,6 +12,7 @@ from torch.utils._device import _device_constructors  # pyright: ignore[reportPr
 
 from towers.contracts.proofs import (
     axis_rules,
+    drawn_rules,
     elementwise_rules,
     fast_meta,
     image_rules,
@@ -21,6 +22,7 @@ from towers.contracts.proofs import (
     value_rules,
 )
 from towers.contracts.proofs.flow import Flow
+from towers.contracts.proofs.overlaps import WRITES, refuse_overlaps
 from towers.contracts.proofs.symbols import Symbols
 from towers.contracts.proofs.time_limit import ask
 
@@ -51,7 +53,7 @@ RULES: dict[Any, Rule] = {
     torch.rnn_relu: layer_rules.rnn,
     torch._pack_padded_sequence: layer_rules.pack,  # pyright: ignore[reportPrivateUsage]
     torch._pad_packed_sequence: layer_rules.pad,  # pyright: ignore[reportPrivateUsage]
-    Tensor.__getitem__: layer_rules.first_batch_size,
+    **drawn_rules.RULES,
     F.max_pool1d: layer_rules.max_pool1d,
     torch.max_pool1d: layer_rules.max_pool1d,
     F.scaled_dot_product_attention: layer_rules.attention,
@@ -62,6 +64,8 @@ RULES: dict[Any, Rule] = {
     torch.tril_indices: value_rules.lower,
     F.one_hot: value_rules.one_hot,
     **dict.fromkeys((torch.tensor, torch.as_tensor), value_rules.tensor_of),
+    **dict.fromkeys((torch.cov, torch.corrcoef, Tensor.cov, Tensor.corrcoef), value_rules.cov),
+    **dict.fromkeys((torch.topk, Tensor.topk), value_rules.topk),
     torch.full_like: value_rules.full_like,
     torch.full: value_rules.full,
     F.ctc_loss: value_rules.ctc_loss,
@@ -137,6 +141,8 @@ class Rules(OnDevice):
         if func in SEEN_THROUGH:
             with self:
                 return SEEN_THROUGH[func](*args, **kwargs)
+        if func in WRITES or func is Tensor.__setitem__:
+            refuse_overlaps(func, args)
         rule = RULES.get(func)
         if rule is not None:
             result = rule(self.symbols, *args, **kwargs)

@@ -114,6 +114,7 @@ _RELATIONS = {
     "StrictGreaterThan": ">",
     "GreaterThan": ">=",
 }
+_ROUNDINGS = {"TruncToInt": "int", "FloorToInt": "floor", "CeilToInt": "ceil"}
 _DIVISIONS = {"FloorDiv": "//", "CleanDiv": "//", "Mod": "%", "PythonMod": "%"}
 
 
@@ -125,6 +126,15 @@ def _spell(node: Any, tight: int) -> str:
     if kind in _DIVISIONS:
         left, right = (_spell(side, 3) for side in node.args)
         return _wrapped(f"{left}{_DIVISIONS[kind]}{right}", tight > 1)
+    if kind in _ROUNDINGS:
+        return f"{_ROUNDINGS[kind]}({_spell(node.args[0], 0)})"
+    if kind == "ToFloat":
+        return _spell(node.args[0], tight)
+    if kind in ("IntTrueDiv", "FloatTrueDiv"):
+        left, right = (_spell(side, 3) for side in node.args)
+        return _wrapped(f"{left}/{right}", tight > 1)
+    if node.is_Float:
+        return repr(float(node))
     if kind in ("Min", "Max"):
         return f"{kind.lower()}({', '.join(sorted(_spell(part, 0) for part in node.args))})"
     if node.is_Add:
@@ -140,7 +150,7 @@ def _spell(node: Any, tight: int) -> str:
             return _wrapped(f"{_spell((node * number.q).expand(), 2)}//{number.q}", tight > 1)
         if number == -1:
             return _wrapped("-" + _spell(rest, 2), tight > 1)
-        factors = [] if number == 1 else [str(number)]
+        factors = [] if number == 1 else [_spell(number, 0)]
         factors += sorted(_spell(factor, 2) for factor in rest.as_ordered_factors())
         return _wrapped("*".join(factors), tight > 2)
     return str(node)

@@ -77,6 +77,10 @@ class _Watched(ShapeEnv):
     """The first and the last value of each symbol that has a last one."""
     divides: Callable[[Any], bool] | None = None
     """Whether a guard ends the run."""
+    spell: Callable[[Any], str]
+    """A size in axis names."""
+    fresh: Callable[[str, Any, Any], SymInt]
+    """A size that is not known, but for its range."""
 
     def guard_or_defer_runtime_assert(  # pyright: ignore[reportIncompatibleVariableOverride]  (torch caches it)
         self, orig_expr: Any, msg: str, fx_node: Any = None
@@ -136,8 +140,17 @@ def _hashed(size: Any) -> int:
     return hash(size.node.expr)
 
 
+_str_of: Any = vars(sym_node.SymNode)["str"]
+
+
+def _in_axes(node: Any) -> str:
+    """The text of a size, as torch's messages have it: of one of a proof in axis names."""
+    return node.shape_env.spell(node.expr) if isinstance(node.shape_env, _Watched) else _str_of(node)
+
+
 setattr(SymInt, "__hash__", _hashed)  # noqa: B010
 sym_node.SymNode._graph_repr = _noticed  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+sym_node.SymNode.str = _in_axes  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Symbols:
@@ -158,7 +171,8 @@ class Symbols:
         """The sizes for which the answers to the questions on one axis hold."""
         self.env = _Watched(duck_shape=False)
         self.env.places, self.env.owed, self.env.ends, self.env.locate = [], [], {}, locate
-        self.env.texts, self.env.hashes = [], []
+        self.env.texts, self.env.hashes, self.env.spell = [], [], self.grouped
+        self.env.fresh = self.fresh
         self.locate = locate
         self.examples = examples(spans, fits, relations)
         self.names: dict[Any, Any] = {}
@@ -170,6 +184,8 @@ class Symbols:
         """The same the other way round."""
         self.labels: dict[str, str] = {}
         """How sizes that arose on the way are called."""
+        self.drawn: dict[int, tuple[Any, int, Any, Any]] = {}
+        """Tensors of random numbers by their id, each with its version and the least and the largest number."""
         self.any_value: set[Any] = set()
         """Sizes that arose on the way and can have every value of their range."""
         self.sizes: dict[str, int | SymInt] = {}
@@ -249,7 +265,7 @@ class Symbols:
             self.shorts[meaning] = self.env.create_symintnode(symbol, hint=hint, source=source)
         return self.shorts[meaning]
 
-    def fresh(self, label: str, low: int, high: Any) -> SymInt:
+    def fresh(self, label: str, low: Any, high: Any) -> SymInt:
         """A size that the values of a tensor decide; it can be any from low to high."""
         size: SymInt = self.env.create_unbacked_symint()
         self.env.granted = True
@@ -356,6 +372,11 @@ class Symbols:
         """A sympy expression as text in axis names."""
         named = {symbol: sympy.Symbol(self.labels.get(str(symbol), str(symbol))) for symbol in expression.free_symbols}
         return spelled(sympy.sympify(self.in_axes(expression)).xreplace(named))
+
+    def grouped(self, expression: Any) -> str:
+        """The same, in brackets where it is a sum: torch joins sizes to "3xhx(w-1)"."""
+        text = self.spell(expression)
+        return f"({text})" if self.in_axes(expression).is_Add else text
 
     def spelling(self) -> dict[str, str]:
         """The text of each of torch's symbols, for torch's own messages."""

@@ -70,6 +70,24 @@ def tensor_of(symbols: Symbols, data: Any, **options: Any) -> Any:
     return made(shape, options.get("dtype") or (torch.get_default_dtype() if floats else torch.int64))
 
 
+def cov(symbols: Symbols, input: Any, **options: Any) -> Any:
+    """torch.cov and torch.corrcoef of floating numbers: a square, but a single number for one variable."""
+    if not plain(input) or input.dim() > 2 or not input.dtype.is_floating_point or options.keys() - {"correction"}:
+        return NotImplemented
+    one = input.dim() < 2 or input.shape[0] == 1
+    return made(() if one else (input.shape[0], input.shape[0]), input.dtype)
+
+
+def topk(symbols: Symbols, input: Any, k: Any, dim: Any = -1, largest: Any = True, sorted: Any = True) -> Any:
+    """torch.topk of a number that is computed from sizes, of which torch makes an int."""
+    if not isinstance(k, SymInt) or not plain(input) or type(dim) is not int or not -input.dim() <= dim < input.dim():
+        return NotImplemented
+    if (not symbols.from_on(k, 0) and k < 0) or k > input.shape[dim]:
+        raise RuntimeError("selected index k out of range")
+    shape = [k if axis == dim % input.dim() else size for axis, size in enumerate(input.shape)]
+    return torch.return_types.topk((made(shape, input.dtype), made(shape, torch.int64)))
+
+
 def full_like(symbols: Symbols, input: Any, fill_value: Any, **options: Any) -> Any:
     """torch.full_like of a number that is computed from sizes."""
     if not isinstance(fill_value, (SymInt, SymFloat)) or not whole(input) or not options.keys() <= {"dtype", "device"}:
