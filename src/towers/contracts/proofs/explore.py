@@ -16,7 +16,7 @@ from towers.contracts.proofs.divide import divide, sure
 from towers.contracts.proofs.implied import never
 from towers.contracts.proofs.outcome import Outcome
 from towers.contracts.proofs.ranges import Span, Spans
-from towers.contracts.proofs.relations import MOST_RELATIONS, Relations, negation, usable
+from towers.contracts.proofs.relations import MOST_RELATIONS, Relations, negation, one_number, usable
 from towers.contracts.proofs.symbolic_inputs import Case
 from towers.contracts.proofs.symbolic_size import spelled
 from towers.contracts.proofs.symbols import Guard, examples
@@ -159,6 +159,8 @@ class _Explorer:
                     return
                 unresolved = f"{guard.fixed} is made a number at {guard.place}"
                 self.sample(outcome, guard.fixed)
+                continue
+            if one_number(guard.relation) and self.parted(outcome, guard):
                 continue
             if any(self.divided(outcome, guard, axis) for axis in _axes(guard, outcome)):
                 return

@@ -175,7 +175,7 @@ def _bounds(node: Any, axes: dict[Any, Any]) -> tuple[Any, Any] | None:
 
 
 def _bounds_of_float(node: Any, axes: dict[Any, Any]) -> tuple[Any, Any] | None:
-    """The same of `int(time * 0.3)`: what rounding does to a product of a size, which is far below 2**33, is below 1."""
+    """The same of `int(time * 0.3)`: rounding changes a product of a size, which is far below 2**33, by less than 1."""
     product = node.args[0]
     if not product.is_Mul or len(product.args) != 2 or not product.args[0].is_Float or product.args[0] <= 0:
         return None

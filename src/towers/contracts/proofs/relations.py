@@ -52,6 +52,17 @@ def _computed(node: Any) -> bool:
 _KINDS = ("FloorDiv", "CleanDiv", "Mod", "PythonMod", "Min", "Max")
 
 
+def one_number(relation: Any) -> bool:
+    """Whether it asks if quotients of several axes have one number: (high//4)*(wide//4) == 9.
+
+    Such a relation stands for itself. For each remainder of both axes there would be another one.
+    """
+    if not isinstance(relation, (sympy.Eq, sympy.Ne)) or len(relation.free_symbols) < 2 or not usable(relation):
+        return False
+    remainders = any(type(node).__name__ in ("Mod", "PythonMod") for node in sympy.preorder_traversal(relation))
+    return not remainders and any(side.is_Integer for side in relation.args)
+
+
 def truth(relation: Any, sizes: Mapping[str, Any]) -> Any:
     """Whether it holds for sizes: a bool for ints, a SymBool for symbols."""
     return eval(_compiled(relation), {"min": torch.sym_min, "max": torch.sym_max}, dict(sizes))

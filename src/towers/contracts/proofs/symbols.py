@@ -24,7 +24,7 @@ from towers.contracts.proofs.float_sizes import whole
 from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.ranges import PRIMES, Span, Spans
 from towers.contracts.proofs.reached import foreign
-from towers.contracts.proofs.relations import Relations, implied, multiples_told, plainer, some_sizes
+from towers.contracts.proofs.relations import Relations, implied, multiples_told, one_number, plainer, some_sizes
 from towers.contracts.proofs.remainders import reduced, with_constants
 from towers.contracts.proofs.symbolic_size import SymbolicSize, spelled
 from towers.contracts.proofs.time_limit import ask
@@ -296,6 +296,8 @@ class Symbols:
             relation = guard.relation
             spans = self.claimed
             parted = any(by_remainder(spans[str(axis)], relation, axis) for axis in relation.free_symbols)
+            if one_number(relation):
+                continue
             if parted and not (always(relation, spans) or implied(relation, self.relations)):
                 return True
             if not parted and len(relation.free_symbols) == 1:
