@@ -28,7 +28,8 @@ def randint(symbols: Symbols, *given: Any, **options: Any) -> Any:
     if not low < high:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
     result = made(shape, options.get("dtype") or torch.int64)
-    symbols.drawn[id(result)] = (result, result._version, low, high - 1)
+    if not result.is_inference():  # which has no version
+        symbols.drawn[id(result)] = (result, result._version, low, high - 1)
     return result
 
 

@@ -180,12 +180,13 @@ def _products_divided(
 
 
 def _divisors_left(table: Sequence[Trial], whole: Spans) -> Iterable[dict[str, int]]:
-    """Where the sizes that pass are divisors of a number, those divisors that were not run."""
+    """Where the sizes that pass are divisors of a number, those divisors that were not run, and some multiples."""
     passing = [trial.sizes for trial in table if trial.error is None]
     for name in whole:
         sizes = {each[name] for each in passing}
         if 2 < len(sizes) < 16 and (number := lcm(*sizes)) <= LARGEST_NUMBER:
-            yield from ({**passing[0], name: size} for size in sympy.divisors(number) if size not in sizes)
+            further = (*sympy.divisors(number), *(times * number for times in (2, 3, 4, 5)))
+            yield from ({**passing[0], name: size} for size in further if size not in sizes)
 
 
 def _divisors(table: Sequence[Trial], whole: Spans) -> Iterable[Guess]:

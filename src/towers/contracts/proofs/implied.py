@@ -183,8 +183,8 @@ def _bounds_of_float(node: Any, axes: dict[Any, Any]) -> tuple[Any, Any] | None:
     inner = _bounds(size.args[0], axes) if type(size).__name__ == "ToFloat" and factor < 2**10 else None
     if inner is None or _sign_of(sympy.expand(inner[0])) <= 0:
         return None
-    near = sympy.Rational(int(factor * 2**40), 2**40)
-    return near * inner[0] - 1, (near + sympy.Rational(1, 2**40)) * inner[1]
+    near, more = sympy.Rational(int(factor * 2**40), 2**40), sympy.Rational(1, 2**40)
+    return (near - more) * inner[0] - 1, (near + more) * inner[1]
 
 
 def _polynomial(node: Any, axes: dict[Any, Any]) -> Any:
