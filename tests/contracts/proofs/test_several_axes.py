@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from towers.contracts import attach, verify
+from towers.contracts.proofs.explore import Coverage
 from towers.contracts.proofs.guesses import supposed
 from towers.contracts.proofs.reality import RealityCheck, holds_at
 from towers.contracts.proofs.symbolic_inputs import read_subject
@@ -106,5 +107,5 @@ def test_each_axis_that_is_enough_is_found():
     case = read_subject(module, subject(module).signature, (), (), {}).cases()[0]
     check = RealityCheck(module, {}, 1.0, time.perf_counter() + 20)
     table = check.further(case, [], [dict.fromkeys(case.spans(), size) for size in (1, 2)])
-    _, guesses = supposed(check, case, table, case.spans(), ())
+    _, guesses = supposed(check, Coverage(case, case.spans()), table, ())
     assert [{*guess.texts[0].split(" or ")} for guess in guesses[:1]] == [{"height >= 2", "width >= 2", "depth >= 2"}]

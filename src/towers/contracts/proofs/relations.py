@@ -64,8 +64,11 @@ def one_number(relation: Any) -> bool:
 
 
 def truth(relation: Any, sizes: Mapping[str, Any]) -> Any:
-    """Whether it holds for sizes: a bool for ints, a SymBool for symbols."""
-    return eval(_compiled(relation), {"min": torch.sym_min, "max": torch.sym_max}, dict(sizes))
+    """Whether it holds for sizes: a bool for ints, a SymBool for symbols. A remainder by an empty axis has no truth."""
+    try:
+        return eval(_compiled(relation), {"min": torch.sym_min, "max": torch.sym_max}, dict(sizes))
+    except ZeroDivisionError:
+        return False
 
 
 @cache
