@@ -44,11 +44,11 @@ def run_on_gpu(
     from towers.kernels.triton.lstm_narrow import Places, layer
 
     if offsets is None:
-        if rows.dim() != 3 or not _lie_beside(lengths, sizes.device):
+        if rows.dim() != 3 or not _lie_beside(lengths, sizes.device, rows.shape[0]):
             return None
         places, flat = Places(None, lengths, rows.shape[0], rows.shape[1]), rows.flatten(0, 1)
     else:
-        if rows.dim() != 2 or not _lie_beside(offsets, sizes.device):
+        if rows.dim() != 2 or not _lie_beside(offsets, sizes.device, offsets.shape[0]):
             return None
         places, flat = Places(offsets, None, offsets.shape[0] - 1), rows
     w_ih, w_hh, *biases = tensors
@@ -92,13 +92,13 @@ def tower_states(layers: tuple[nn.Module, ...], sentences: Tensor | Ragged, leng
 
     fewer, words = weight.shape[0] - 1, 1
     if offsets is None:
-        if rows.dim() != 3 or not _lie_beside(lengths, sizes.device):
+        if rows.dim() != 3 or not _lie_beside(lengths, sizes.device, rows.shape[0]):
             return None
         words = rows.shape[1]
         places = Places(None, lengths, rows.shape[0], words, fewer)
         rows = rows.flatten(0, 1)
     else:
-        if rows.dim() != 2 or not _lie_beside(offsets, sizes.device):
+        if rows.dim() != 2 or not _lie_beside(offsets, sizes.device, offsets.shape[0]):
             return None
         places = Places(offsets, None, offsets.shape[0] - 1, 0, fewer)
     found = features(rows.contiguous(), weight, bias, lengths, max(words, 1), pool["size"])
@@ -116,8 +116,11 @@ def _are_rows(values: Tensor, device: torch.device, width: int) -> bool:
     )
 
 
-def _lie_beside(places: Tensor | None, device: torch.device) -> bool:
-    return places is None or (type(places) in _PLAIN and places.device == device and places.is_contiguous())
+def _lie_beside(places: Tensor | None, device: torch.device, count: int) -> bool:
+    if places is None:
+        return True
+    fits = type(places) in _PLAIN and places.shape == (count,)  # else the kernels would read beyond their end
+    return fits and places.device == device and places.is_contiguous()
 
 
 def _layer_sizes(tensors: tuple[Tensor, ...], _: int) -> _Sizes | None:

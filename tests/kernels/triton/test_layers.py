@@ -8,6 +8,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from towers import Ragged, RaggedLSTM, Tower, TwoTowers
+from towers.contracts import checks
 from towers.kernels import dispatch, triton
 from towers.kernels.triton import lstm_narrow, lstm_wide, phrase_features, support
 
@@ -306,3 +307,11 @@ def test_the_compiler_takes_the_device_as_it_finds_it(monkeypatch):
     assert compiled(torch.zeros(1)) == 1
     assert compiled(torch.ones(1)) == 2
     assert asked == [torch.device("cuda")]
+
+
+@pytest.mark.parametrize("hidden", [6, 17])
+@pytest.mark.parametrize("count", [1, 3])
+def test_too_few_or_too_many_lengths_are_refused_without_contracts(count, hidden, served):
+    layer, lengths = RaggedLSTM(5, hidden).to(served), torch.ones(count, dtype=torch.int64, device=served)
+    with checks("off"), pytest.raises(ValueError, match=r"expected \(2,\), one for each sentence"):
+        layer.last(torch.zeros(2, 3, 5, device=served), lengths=lengths)

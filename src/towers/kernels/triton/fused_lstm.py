@@ -19,6 +19,9 @@ def run(
         weights: of all layers.
         outputs: whether the output of every step is wanted.
         precision: of products on the matrix units: "tf32", "tf32x3" or "ieee"; "": torch's setting.
+
+    Raises:
+        ValueError: there is not one length for each sentence, where contracts are off.
     """
     from towers.kernels.triton.lstm_narrow import narrow_lstm  # both register operators and load Triton
     from towers.kernels.triton.lstm_wide import wide_lstm
@@ -49,6 +52,9 @@ def _rows(batch: Batch, state: State | None) -> tuple[Tensor, Tensor, Tensor, bo
     """Values, starts, lengths, and whether some rows may belong to no sentence."""
     values, starts, lengths, longest, dense = batch
     if starts is not None and lengths is not None:
+        if starts.shape != lengths.shape:  # a kernel would read beyond the end of one of them
+            expected = f"expected {tuple(starts.shape)}, one for each sentence"
+            raise ValueError(f"RaggedLSTM: lengths is {tuple(lengths.shape)}; {expected}")
         return values, starts, lengths, not dense
     longest = longest or 0
     count = values.shape[0] // max(longest, 1) if state is None else state[0].shape[1]
