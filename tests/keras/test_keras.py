@@ -632,6 +632,8 @@ def test_a_lambda_is_read_by_the_users_word_only(variants, tmp_path):
         towers.keras.load(variants / "lambdas.keras", lambdas={"sqNone": "squeeze", "sq": "squeeze"})
     with pytest.raises(ValueError, match=r"'sq' is no Lambda layer of the file; it has none, .*: .*conv2d, .*lstm"):
         towers.keras.load(variants / "sizes.keras", lambdas={"sq": "squeeze"})
+    with pytest.raises(TypeError, match="lambdas is 'squeeze'; a dict from names of Lambda layers"):
+        towers.keras.load(variants / "lambdas.keras", lambdas="squeeze")
 
 
 def test_code_in_a_lambda_leaves_no_mark(variants, tmp_path):
@@ -823,6 +825,26 @@ def test_archives_that_are_none_say_what_they_lack(variants, tmp_path):
                 archive.writestr(name, content[name])
     with pytest.raises(ValueError, match=r"has 2 members config\.json"):
         towers.keras.load(tmp_path / "twice.keras")
+    (tmp_path / "weights.index").touch()
+    with pytest.raises(
+        ValueError, match=r"weights: is the name of a checkpoint of TensorFlow \(weights\.index\), which"
+    ):
+        towers.keras.load(tmp_path / "weights")
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d", "is a pointer of Git LFS, .*: git lfs pull"),
+        (b"\n<!DOCTYPE html>\n<html>", "is a web page .HTML or XML., not the file itself; download it again"),
+    ],
+    ids=["Git LFS", "HTML"],
+)
+def test_what_came_in_place_of_the_file_is_named(tmp_path, start, message):
+    for name in ("a.keras", "a.h5"):
+        (tmp_path / name).write_bytes(start)
+        with pytest.raises(ValueError, match=message):
+            towers.keras.load(tmp_path / name)
 
 
 # Damaged files: one clear error, or the same model.

@@ -36,7 +36,7 @@ def load(
     Raises:
         ImportError: pyfive is not installed.
         OSError: the file cannot be read.
-        TypeError: `like` is no TwoTowers.
+        TypeError: `like` is no TwoTowers, or `lambdas` no dict.
         ValueError: the file is damaged, its network is not two towers, `like` is missing or does not fit, or `lambdas`
             names a layer that is no Lambda of the file; the message names the layer and what differs.
 
@@ -121,7 +121,7 @@ def load_optimizer(
     Raises:
         ImportError: pyfive is not installed.
         OSError: the file cannot be read.
-        TypeError: `model` is no TwoTowers.
+        TypeError: `model` is no TwoTowers, or `lambdas` no dict.
         ValueError: the file names another optimizer or none, its Adam has what KerasAdam has not (decay, clipping,
             AMSGrad, a schedule), it holds no state, or the state is another network's; or `model` has other weights, or
             trains what Keras does not, a frozen layer or the bias of one with use_bias=False: freeze it with

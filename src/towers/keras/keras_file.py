@@ -14,6 +14,8 @@ from towers.keras.hdf5_reader import Hdf5
 WEIGHTS_MEMBER = "model.weights.h5"
 _MIB = 1 << 20
 _CONFIG_BYTES = 64 * _MIB
+_START = 64
+"""Bytes that tell one kind of file from another."""
 _LARGEST_RATIO = 100
 """How far a compressed member may expand; below 64 MiB it may always. Keras itself stores members as they are."""
 
@@ -74,8 +76,12 @@ def open_keras(path: str | PathLike[str]) -> KerasFile:
         if (path / "saved_model.pb").is_file():
             raise ValueError(f"{path}: is a SavedModel of TensorFlow, which{_OF_TENSORFLOW}")
         return _archive(fspath(path), lambda member, limit: _from_folder(path, member, limit))
+    if not path.exists() and path.with_name(f"{path.name}.index").is_file():
+        raise ValueError(
+            f"{path}: is the name of a checkpoint of TensorFlow ({path.name}.index), which{_OF_TENSORFLOW}"
+        )
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(_START)
     if start[:2] == b"PK":
         try:
             with zipfile.ZipFile(path) as archive:
@@ -84,8 +90,14 @@ def open_keras(path: str | PathLike[str]) -> KerasFile:
             raise ValueError(
                 f"{path}: is a damaged zip ({str(error)[:200]}); save the network again with Keras"
             ) from None
-    if start == b"\x89HDF\r\n\x1a\n":
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return _hdf5(fspath(path), path.read_bytes())
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path}: is a pointer of Git LFS, not the file itself; fetch that with: git lfs pull")
+    if start.lstrip()[:1] == b"<":
+        raise ValueError(
+            f"{path}: is a web page (HTML or XML), not the file itself; download it again, by its raw link"
+        )
     if start[:1] == b"{":
         raise ValueError(
             f"{path}: is JSON: a network without its weights (to_json), or the list of files of weights in several "

@@ -102,6 +102,8 @@ def plan_of(file: KerasFile, like: TwoTowers | None, lambdas: Mapping[str, str])
     Raises:
         ValueError: as `towers.keras.load`.
     """
+    if not isinstance(lambdas, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"lambdas is {lambdas!r}; a dict from names of Lambda layers to what they do belongs there")
     if file.config is None:
         return _plan_of_weights(file, like)
     graph = read_graph(file.config, file.name)
