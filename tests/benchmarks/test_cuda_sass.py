@@ -40,7 +40,7 @@ def test_a_loop_that_the_assembler_unrolled_is_several_steps(sass):
     assert sass.step(twice + moved, 1, whole=False)[:2] == (3, 1)
 
 
-def test_the_results_are_of_both_tritons_and_say_that_each_design_gains(repository):
+def test_the_results_are_of_both_tritons_and_say_that_each_design_gains(repository, sass):
     found = json.loads((repository / "benchmarks/results/sm_90.json").read_text("utf8"))
     work = found.pop("work")
     assert len(found) >= 4, "two versions of Triton, each before and now"
@@ -49,7 +49,9 @@ def test_the_results_are_of_both_tritons_and_say_that_each_design_gains(reposito
             if not version.endswith("before"):
                 assert row["spilled"] == 0, row
             assert row["shared"] <= 227 * 1024
+    launches = {(job.name, launch) for job in sass.jobs() for launch in job.launches}
     for version in [version for version in found if not version.endswith("before")]:
+        assert {(row["case"], row["kernel"]) for row in found[version]} == launches, version
         now, before = (
             {(row["case"], row["kernel"]): row["instructions"] * row["warps"] / row.get("sentences", 1) for row in rows}
             for rows in (found[version], found.get(f"{version}, before", []))
