@@ -5,7 +5,7 @@
 A program of the wide LSTM walks as far as the longest of its sentences, and a multiprocessor has places for some
 programs at once. "steps" is how far the place that ends last has walked: programs begin in their order, each at the
 first place that is free. "real" is the share of the rows of all steps that belong to sentences. "rows" is what the
-products multiply, of padded input with and without the rows of padding.
+products multiply, of padded input with and without the rows of padding; the table has the share that is left.
 """
 
 import heapq
@@ -60,9 +60,12 @@ def table(rows: list[dict[str, object]]) -> Table:
     result = Table(
         title="counted: a tile's real rows, the walk of the last place, rows of products", box=box.SIMPLE_HEAD
     )
-    for heading in ("case", "programs", "places", "sorted", "real", "steps", "rows"):
+    for heading in ("case", "batch", "lengths", "programs", "places", "real", "steps", "rows"):
         result.add_column(heading, justify="left" if heading == "case" else "right", no_wrap=True)
     for row in rows:
-        pairs = [f"{row[f'{name}_before']} -> {row[name]}" for name in ("real", "steps", "rows")]
-        result.add_row(*(str(row[name]) for name in ("case", "programs", "places", "sorted")), *pairs)
+        size, batch, lengths = str(row["case"]).rsplit(", ", 2)
+        named = (size, batch.removeprefix("batch "), lengths.replace("lengths of at most", "<="))
+        counted = (str(row["programs"]), str(row["places"]))
+        pairs = (f"{row['real_before']:.0%} -> {row['real']:.0%}", f"{row['steps_before']} -> {row['steps']}")
+        result.add_row(*named, *counted, *pairs, f"{row['rows'] / row['rows_before']:.0%}")
     return result

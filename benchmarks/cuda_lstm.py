@@ -147,7 +147,7 @@ class Job:
         self.lengths = lengths_of(case).to(device)
         self.input = torch.randn(case.batch, case.longest, case.input_size, device=device).to(dtype)
         theirs = nn.LSTM(case.input_size, case.hidden, batch_first=True, device=device, dtype=dtype)
-        ours = RaggedLSTM(case.input_size, case.hidden, device=device, dtype=dtype)
+        self.ours = ours = RaggedLSTM(case.input_size, case.hidden, device=device, dtype=dtype)
         ours.load_state_dict(theirs.state_dict())
         lengths, sentence = self.lengths, torch.arange(case.batch, device=device)
 

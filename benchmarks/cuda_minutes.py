@@ -1,7 +1,8 @@
 """All that a GPU has to show, in minutes: `python benchmarks/run.py cuda --minutes 6`.
 
 The plan's steps run one after the other, each in a process of its own with its own limit of time. What a step leaves is
-given to the rest of the sweep. Results are written as they come: a run that is cut off leaves what it has.
+given to the rest of the sweep. Results are written as they come: a run that is cut off leaves what it has, and the same
+command with `--resume` measures what is missing. Without it the results of an earlier run move to DIR/before first.
 `python benchmarks/run.py cuda --quick` is the dry run: the same plan without a GPU, at tiny sizes in Triton's
 interpreter, with the host times, which need no GPU.
 """
@@ -52,31 +53,43 @@ PLAN = (
     Planned("profile", 15, "where the device's time goes in a training step"),
     Planned("rest", 25, "as much of the whole sweep as there is time for"),
 )  # fmt: skip
+NO_TIME = 75  # what a step ends with that had no time for all its cases: EX_TEMPFAIL, which pytest never ends with
 QUICK_MINUTES, QUICK_LIMIT = 1.95, 40.0
 """Of the dry run, and the seconds of each of its steps: most of them import torch."""
 
 
 class Outcome(NamedTuple):
     name: str
-    result: str  # "done", "cut off" or "failed"
+    result: str  # "done", "cut off" (stopped, or without time for all its cases), "failed" or "not run"
     seconds: float
     last: str  # the last line that the step printed
 
 
 @contextmanager
 def ending_with_its_step() -> Iterator[None]:
-    """A plan that is told to end stops the step that runs, which is in a session of its own, and is not told."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """A plan that is told to end stops the step that runs, which is in a session of its own, and is not told.
+
+    SIGHUP comes where a connection to the GPU's machine breaks.
+    """
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @ending_with_its_step()
-def main(minutes: float, out: Path, console: Console, *, quick: bool) -> bool:
+def main(minutes: float, out: Path, console: Console, *, quick: bool, resume: bool = False) -> bool:
     """Run the plan; whether every step was done."""
     out.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        move_aside(out)
+    console.print(f"results: {out}; a run that is ended goes on with --resume", soft_wrap=True)
     total = 60 * (QUICK_MINUTES if quick else minutes)
     end, planned = time.monotonic() + total, sum(step.seconds for step in PLAN)
     outcomes: list[Outcome] = []
@@ -93,6 +106,17 @@ def main(minutes: float, out: Path, console: Console, *, quick: bool) -> bool:
     draw(out)
     print(out)
     return all(outcome.result == "done" for outcome in outcomes)
+
+
+def move_aside(out: Path) -> None:
+    """What an earlier run left goes to DIR/before: its rows would stand among those of today's code."""
+    names = [f"{suite}.{kind}" for suite in ("lstm", "tower", "search", "host") for kind in ("json", "png")]
+    names += ["cuda.txt", "profile.txt", *(f"{step.name}.log" for step in PLAN)]
+    if left := [out / name for name in names if (out / name).exists()]:
+        before = out / "before"
+        before.mkdir(exist_ok=True)
+        for path in left:
+            path.replace(before / path.name)
 
 
 def command(step: Planned, out: Path, limit: float, quick: bool) -> list[str]:
@@ -114,7 +138,7 @@ def run(step: Planned, out: Path, limit: float, quick: bool) -> Outcome:
             start_new_session=True,
         )  # fmt: skip
         try:
-            result = "done" if process.wait(limit) == 0 else "failed"
+            result = {0: "done", NO_TIME: "cut off"}.get(process.wait(limit), "failed")
         except subprocess.TimeoutExpired:
             result = "cut off"
         finally:
@@ -149,10 +173,12 @@ def reach(out: Path, quick: bool) -> Table:
 
 def write(outcomes: list[Outcome], out: Path, quick: bool) -> None:
     """DIR/cuda.txt: the steps so far, and what was reached so far."""
-    with (out / "cuda.txt").open("w", encoding="utf8") as file:
+    whole = out / "cuda.part"
+    with whole.open("w", encoding="utf8") as file:
         console = Console(file=file, width=160)
         console.print(plan_table(outcomes))
         console.print(reach(out, quick))
+    whole.replace(out / "cuda.txt")
 
 
 def draw(out: Path) -> None:

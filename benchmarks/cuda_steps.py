@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 
 import cuda_host
 import cuda_lstm
@@ -20,6 +21,7 @@ import cuda_tools
 import cuda_tower
 import torch
 from cuda_lstm import Case, Job, Steps
+from cuda_minutes import NO_TIME
 from report import Row, machine, read_json, write_json
 from timing import equal_precision
 
@@ -30,6 +32,7 @@ class Step:
     def __init__(self, out: Path, seconds: float, quick: bool) -> None:
         self.out, self.quick, self.end = out, quick, time.monotonic() + seconds
         self.device = torch.device("cpu" if quick else "cuda")
+        self.complete = True
 
     @property
     def left(self) -> float:
@@ -47,10 +50,15 @@ class Step:
         path = self.out / f"{suite}.json"
         return {row.case for row in read_json(path)} if path.exists() else set()
 
-    def measure(self, module: object, cases: Sequence[object], seconds: float) -> None:
-        """Case after case while there is time; `seconds` of timing for each."""
+    def measure(self, module: ModuleType, cases: Sequence[object], seconds: float) -> None:
+        """Case after case while there is time, those that are not there yet; `seconds` of timing for each."""
+        done = self.done(module.__name__.removeprefix("cuda_"))
         for case in cases:
+            if case.name in done:
+                print(f"there already: {case.name}")
+                continue
             if self.left < 1:
+                self.complete = False
                 print(f"no time for {case.name}")
                 continue
             self.write(module.measure(case, self.device, quick=self.quick, seconds=seconds))
@@ -63,7 +71,10 @@ def equality(step: Step) -> None:
     for hidden, batch, longest in sizes:
         case = Case(hidden, batch, longest=longest)
         with cuda_lstm.precision(case.precision) as dtype:
-            Job(case, step.device, dtype).check()
+            job = Job(case, step.device, dtype)
+            if (chosen := job.ours.backend(job.input, lengths=job.lengths)).name != "triton":
+                sys.exit(f"no kernel of ours would run here: {chosen}")
+            job.check()
         print(f"as nn.LSTM: {case.name}", flush=True)
 
 
@@ -116,8 +127,7 @@ def profile(step: Step) -> None:
 
 def rest(step: Step) -> None:
     """What of the whole sweep there is time for."""
-    of_lstm = [case for case in cuda_lstm.cases(step.quick) if case.name not in step.done("lstm")]
-    of_tower = [case for case in cuda_tower.cases(step.quick) if case.name not in step.done("tower")]
+    of_lstm, of_tower = cuda_lstm.cases(step.quick), cuda_tower.cases(step.quick)
     if step.quick:  # the sizes of the suites' own quick run are large for an interpreter
         of_lstm, of_tower = [Case(6, 3, longest=5)], []
     half = step.left / 2
@@ -125,6 +135,7 @@ def rest(step: Step) -> None:
     step.measure(cuda_tower, [case for case in of_tower if isinstance(case, cuda_tower.Case)], 1.0)
     step.end = end
     step.measure(cuda_lstm, of_lstm, 0.05 if step.quick else 0.4)
+    step.complete = True  # however much there was time for
 
 
 STEPS: dict[str, Callable[[Step], None]] = {
@@ -132,7 +143,7 @@ STEPS: dict[str, Callable[[Step], None]] = {
 }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("out", type=Path, metavar="DIR")
@@ -143,7 +154,9 @@ def main() -> None:
         torch.set_num_threads(1)
         cuda_tools.HOST_CALLS = 1  # the interpreter takes half a second
     with equal_precision(), cuda_host.as_on_a_gpu() if options.quick else nullcontext():
-        STEPS[options.step](Step(options.out, options.seconds, options.quick))
+        step = Step(options.out, options.seconds, options.quick)
+        STEPS[options.step](step)
+        return 0 if step.complete else NO_TIME
 
 
 if __name__ == "__main__":

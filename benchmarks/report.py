@@ -79,7 +79,9 @@ def write_json(rows: Sequence[Row], about: dict[str, object], path: Path) -> Non
         lines = [json.dumps(list(map(_rounded, row.values())), ensure_ascii=False) for row in of_table]
         tables.append(f'{{"columns": {json.dumps(columns)}, "rows": [\n' + ",\n".join(lines) + "\n]}")
     text = f'{{"machine": {json.dumps(about)},\n"tables": [{", ".join(tables)}]}}\n'
-    path.write_text(text, encoding="utf8")
+    whole = path.with_suffix(".part")  # a process that is killed while it writes leaves the rows before
+    whole.write_text(text, encoding="utf8")
+    whole.replace(path)
 
 
 def _rounded(value: object) -> object:

@@ -26,6 +26,7 @@ import argparse
 import os
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -64,7 +65,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; default: all; or cuda")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats")
-    parser.add_argument("--minutes", type=float, default=6.0, help="for cuda alone: the limit of its plan; default: 6")
+    parser.add_argument(
+        "--minutes", type=float, default=6.0, help="for cuda alone: the limit of its plan, from 1; default: 6"
+    )
     parser.add_argument("--sass", action="store_true", help="for cuda alone: instructions a step, without a GPU")
     parser.add_argument(
         "--keras-python",
@@ -93,6 +96,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     if "cuda" in options.suites:
         if len(options.suites) > 1:
             parser.error("cuda is a plan of its own: name no other suite beside it")
+        if options.only or options.show:
+            parser.error("cuda takes no --only and no --show; what it printed is in DIR/cuda.txt")
+        if not options.minutes >= 1:
+            parser.error(f"--minutes ({options.minutes:g}) must be at least 1")
+        if missing := [name for name in ("triton", "pytest", "xdist") if find_spec(name) is None]:
+            parser.error(f'cuda needs {", ".join(missing)}: pip install -e ".[dev]"')
         if not (options.quick or options.sass) and not torch.cuda.is_available():
             parser.error("cuda: torch sees no CUDA device here; cuda --quick is the dry run without one")
         options.device = "cpu" if options.quick or options.sass else "cuda"
@@ -100,7 +109,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     if options.sass:
         parser.error("--sass is for cuda: python benchmarks/run.py cuda --sass")
     if unknown := set(options.suites) - set(SUITES):
-        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}, cuda")
     if options.device == "cuda" and not options.show and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device here")
     return options
@@ -119,16 +128,27 @@ def main(argv: list[str] | None = None) -> None:
         torch.set_num_threads(1)  # several threads wait for each other while anything else runs on the machine
     about = machine(torch.device(options.device))
     out = options.out or RESULTS / ("quick" if options.quick else folder_name(about))
-    out.mkdir(parents=True, exist_ok=True)
+    make(out)
     print_machine(about, console)
     if about["load_before"] > 1:
         console.print("[red]Other programs are running on this machine: do not keep these numbers.")
     if options.suites == ["cuda"]:
-        sys.exit(not import_module("cuda_minutes").main(options.minutes, out, console, quick=options.quick))
+        plan = import_module("cuda_minutes")
+        sys.exit(not plan.main(options.minutes, out, console, quick=options.quick, resume=options.resume))
     for name in options.suites or SUITES:
         suite = module_of(name, options.device)
         if rows := run(suite, name, options, about, out):
             report(suite, name, rows, about, out, console)
+
+
+def make(out: Path) -> None:
+    """A folder in which results can be written, or the end before anything is measured."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "try.part").touch()
+        (out / "try.part").unlink()
+    except OSError as error:
+        sys.exit(f"results cannot be written to {out} ({error.strerror}); --out names another folder")
 
 
 def show(options: argparse.Namespace, console: Console) -> None:

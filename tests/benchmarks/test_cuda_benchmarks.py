@@ -84,6 +84,7 @@ def test_the_plan_goes_on_after_a_step_that_hangs_or_fails(benchmarks, monkeypat
         "equality": "print('well', flush=True)",
         "steps": "import time; print('begun', flush=True); time.sleep(60)",
         "cases": "import sys; print('wrong'); sys.exit(1)",
+        "tower": f"import sys; print('no time for it'); sys.exit({minutes.NO_TIME})",
     }
     plan = [step for step in minutes.PLAN if step.name in codes]
     monkeypatch.setattr(minutes, "PLAN", plan)
@@ -94,6 +95,7 @@ def test_the_plan_goes_on_after_a_step_that_hangs_or_fails(benchmarks, monkeypat
     assert not minutes.main(1.0, tmp_path, console, quick=True)
     assert [(found.name, found.result, found.last) for found in outcomes] == [
         ("equality", "done", "well"), ("steps", "cut off", "begun"), ("cases", "failed", "wrong"),
+        ("tower", "cut off", "no time for it"),
     ]  # fmt: skip
     assert "cut off" in (tmp_path / "cuda.txt").read_text("utf8")
 
@@ -128,6 +130,87 @@ def test_a_run_that_is_ended_midway_leaves_what_it_has(benchmarks, repository, f
     assert re.search(r"host .* done", said)
     assert re.search(r"host µs, tower, kernels not launched +<= 80 +\d", said)
     assert "tower beside" not in said, "it did not end"
+
+
+def test_each_signal_that_ends_a_run_ends_its_step(benchmarks):
+    """SIGHUP among them, of a connection that breaks: by itself it would leave the step running on the GPU."""
+    minutes = importlib.import_module("cuda_minutes")
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    for number in numbers:
+        with pytest.raises(SystemExit) as end, minutes.ending_with_its_step():
+            os.kill(os.getpid(), number)
+        assert end.value.code == 128 + number
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_what_an_earlier_run_left_is_kept_apart_unless_it_goes_on(benchmarks, monkeypatch, tmp_path):
+    """Its rows would stand among those of today's code, in the table of the reach too."""
+    minutes, console = importlib.import_module("cuda_minutes"), importlib.import_module("rich.console").Console
+    monkeypatch.setattr(minutes, "PLAN", [])
+    (tmp_path / "host.json").write_text('{"machine": {}, "tables": []}')
+    (tmp_path / "mine.json").touch()
+    assert minutes.main(1.0, tmp_path, console(quiet=True), quick=True, resume=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"host.json", "mine.json"}
+    assert minutes.main(1.0, tmp_path, console(quiet=True), quick=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.json", "before"}
+    assert [path.name for path in (tmp_path / "before").iterdir()] == ["host.json"]
+
+
+def test_a_step_measures_what_is_missing_and_says_what_it_had_no_time_for(benchmarks, monkeypatch, tmp_path, capsys):
+    steps, lstm, row = importlib.import_module("cuda_steps"), benchmarks["cuda_lstm"], benchmarks["report"].Row
+    monkeypatch.setattr(lstm, "measure", lambda case, *_, **__: [row("lstm", case.name, "ours", "forward", 1.0, 1.0)])
+    here, missing = lstm.Case(6, 1), lstm.Case(6, 2)
+    step = steps.Step(tmp_path, 60.0, quick=True)
+    step.measure(lstm, [here], 0.05)
+    step.measure(lstm, [here, missing], 0.05)
+    assert capsys.readouterr().out.splitlines() == [here.name, f"there already: {here.name}", missing.name]
+    assert step.complete
+    late = steps.Step(tmp_path, 0.0, quick=True)
+    late.measure(lstm, [missing, lstm.Case(6, 3)], 0.05)
+    assert not late.complete
+    assert late.done("lstm") == {here.name, missing.name}
+
+
+def test_a_write_that_is_ended_midway_leaves_the_rows_before(benchmarks, monkeypatch, tmp_path):
+    report, path = benchmarks["report"], tmp_path / "lstm.json"
+    first = [report.Row("lstm", "a case", "ours", "forward", 1.0, 1.0)]
+    report.write_json(first, {}, path)
+    write = Path.write_text
+
+    def half(self: Path, text: str, **how: str) -> None:
+        write(self, text[: len(text) // 2], **how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        report.write_json(first * 2, {}, path)
+    assert report.read_json(path) == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("cuda --quick --show", "no --show; what it printed is in DIR/cuda.txt"),
+        ("cuda --quick --only x", "cuda takes no --only"),
+        ("cuda --quick --minutes nan", r"minutes \(nan\) must be at least 1"),
+        ("cuda --quick", r'cuda needs triton, xdist: pip install -e "\.\[dev\]"'),
+        ("cude", "no suite cude; there are .*, cuda$"),
+    ],
+)
+def test_what_the_plan_cannot_do_is_said_before_it_starts(arguments, said, benchmarks, monkeypatch, capsys):
+    run = importlib.import_module("run")
+    monkeypatch.setattr(run, "find_spec", lambda name: None if name != "pytest" else run)
+    with pytest.raises(SystemExit) as end:
+        run.arguments(arguments.split())
+    assert end.value.code == 2
+    assert re.search(said, capsys.readouterr().err.strip(), re.MULTILINE)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_measured(benchmarks, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"results cannot be written to .*file \(File exists\); --out names another"):
+        importlib.import_module("run").make(tmp_path / "file")
 
 
 def noting(call, found):
