@@ -89,6 +89,7 @@ HALF = {
     "few units": Case(6, MIXED, 8, dtype=torch.bfloat16),
     "many units": Case(20, MIXED, dtype=torch.bfloat16),
     "weights in shared memory": Case(40, MIXED, gaps=True, state=True, dtype=torch.bfloat16, precision=""),
+    "as many as fit there": Case(100, (3, 0, 2), dtype=torch.bfloat16, precision="", contractive=True),
 }
 
 
@@ -223,13 +224,14 @@ def test_no_memory_is_read_before_it_is_written(hidden, device, poisoned):
     compare(run(case, device), expect(case), 1e-6, 1e-5)
 
 
-def test_states_are_multiplied_as_two_parts_of_bfloat16(device):
+@pytest.mark.parametrize("hidden", [40, 100])
+def test_states_are_multiplied_as_two_parts_of_bfloat16(hidden, device):
     """Weights of bfloat16 are exact, and two parts keep 16 bits of a state: one part would be 100 times further away."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([3, 0, 5, 1], device=device)
     inputs = torch.eye(9, dtype=torch.bfloat16).to(device)  # so that the gates' inputs are the weights themselves
-    of_inputs = torch.randn(1, 160, 9, generator=generator).bfloat16().to(device)
-    weight = (0.3 * torch.randn(1, 160, 40, generator=generator)).bfloat16().to(device)
+    of_inputs = torch.randn(1, 4 * hidden, 9, generator=generator).bfloat16().to(device)
+    weight = (torch.randn(1, 4 * hidden, hidden, generator=generator) * 2 / hidden**0.5).bfloat16().to(device)
     places = (lengths.cumsum(0) - lengths, lengths)
     found = []
     for precision in ("", "ieee"):
