@@ -315,3 +315,14 @@ def test_too_few_or_too_many_lengths_are_refused_without_contracts(count, hidden
     layer, lengths = RaggedLSTM(5, hidden).to(served), torch.ones(count, dtype=torch.int64, device=served)
     with checks("off"), pytest.raises(ValueError, match=r"expected \(2,\), one for each sentence"):
         layer.last(torch.zeros(2, 3, 5, device=served), lengths=lengths)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("hidden", [6, 17])
+def test_gradients_of_two_biases_are_added_up_apart(hidden, bidirectional, served):
+    layer = RaggedLSTM(5, hidden, bidirectional=bidirectional, device=served)
+    words, found = torch.ones(2, 3, 5, device=served), []
+    for _ in range(2):
+        layer.last(words).sum().backward()
+        found.append([parameter.grad.clone() for parameter in layer.parameters()])
+    torch.testing.assert_close(found[1], [2 * gradient for gradient in found[0]])

@@ -65,11 +65,17 @@ def _rows(batch: Batch, state: State | None) -> tuple[Tensor, Tensor, Tensor, bo
 def _block(weights: Weights, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """A layer's weights with its directions stacked; the sum of two biases, in float32."""
     each, directions = 2 + weights.biases, 1 + weights.bidirectional
-    flat = weights.flat[layer * directions * each :][: directions * each]
-    weight_ih, weight_hh, *biases = (_stacked(flat[kind::each]) for kind in range(each))
-    bias = biases[0].float() + biases[1].float() if len(biases) == 2 else biases[0] if biases else None
+    first = layer * directions * each
+    parts = [weights.flat[at : at + each] for at in range(first, first + directions * each, each)]
+    weight_ih, weight_hh = (_stacked([part[kind] for part in parts]) for kind in range(2))
+    bias = _stacked([_sum(*part[2:]) for part in parts]) if weights.biases else None
     return weight_ih, weight_hh, bias
 
 
-def _stacked(parts: tuple[Tensor, ...]) -> Tensor:
+def _sum(bias: Tensor, *second: Tensor) -> Tensor:
+    """Of biases as they are: of views, each would get a view of one gradient, and keep it as its own."""
+    return bias.float() + second[0].float() if second else bias
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
     return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
