@@ -29,7 +29,10 @@ TESTS = "tests/kernels/triton"
 
 
 class Planned(NamedTuple):
-    """A step: its name, its share of six minutes in seconds, what it does, and for tests what pytest is told."""
+    """A step: its name, its share of the time, what it does, and for tests what pytest is told.
+
+    Shares are seconds of a plan of 400; they are scaled to the minutes that there are.
+    """
 
     name: str
     seconds: float
@@ -38,18 +41,19 @@ class Planned(NamedTuple):
     quick_tests: tuple[str, ...] = ()  # in the interpreter
 
 
+PROCESSES = str(min(12, os.cpu_count() or 1))
 SERIAL = "wait or graph or compiled or exported"
 PLAN = (
     Planned("equality", 25, "narrow and wide kernels against nn.LSTM, once"),
     Planned("tests", 100, "equality tests of all kernels, in parallel",
-            ("-m", "cuda", "-n", "12", "-k", f"not ({SERIAL})", TESTS), ("-k", "own or far", f"{TESTS}/test_lstm.py")),
+            ("-m", "cuda", "-n", PROCESSES, "-k", f"not ({SERIAL})", TESTS), ("-k", "own or far", f"{TESTS}/test_lstm.py")),
     Planned("serial", 45, "waits, graphs, compile, export",
             ("-m", "cuda", "-k", SERIAL, TESTS), ("-k", "exported", f"{TESTS}/test_layers.py")),
     Planned("steps", 60, "time per step, hidden 6, 64 and 128"),
     Planned("cases", 60, "packed, padded, buckets and ours in eight cases"),
     Planned("host", 10, "host time of a call, kernels not launched"),
     Planned("tower", 30, "a tower beside a copy of its vectors, in three precisions"),
-    Planned("search", 15, "the search kernel beside torch, 10^6 and 10^7 items"),
+    Planned("search", 30, "the search kernel beside torch, 10^6 and 10^7 items"),
     Planned("profile", 15, "where the device's time goes in a training step"),
     Planned("rest", 25, "as much of the whole sweep as there is time for"),
 )  # fmt: skip
@@ -130,7 +134,7 @@ def command(step: Planned, out: Path, limit: float, quick: bool) -> list[str]:
 
 def run(step: Planned, out: Path, limit: float, quick: bool) -> Outcome:
     """Run a step and keep what it printed in DIR/STEP.log; at its limit it is stopped, and all that it started."""
-    environment = {**os.environ, **({"TRITON_INTERPRET": "1"} if quick else {})}
+    environment = {**os.environ, "TRITON_INTERPRET": "1" if quick else "0"}
     start, log = time.monotonic(), out / f"{step.name}.log"
     with log.open("w", encoding="utf8") as file:
         process = subprocess.Popen(
