@@ -46,7 +46,8 @@ SERIAL = "wait or graph or compiled or exported"
 PLAN = (
     Planned("equality", 25, "narrow and wide kernels against nn.LSTM, once"),
     Planned("tests", 100, "equality tests of all kernels, in parallel",
-            ("-m", "cuda", "-n", PROCESSES, "-k", f"not ({SERIAL})", TESTS), ("-k", "own or far", f"{TESTS}/test_lstm.py")),
+            ("-m", "cuda", "-n", PROCESSES, "-k", f"not ({SERIAL})", TESTS),
+            ("-k", "own or far", f"{TESTS}/test_lstm.py")),
     Planned("serial", 45, "waits, graphs, compile, export",
             ("-m", "cuda", "-k", SERIAL, TESTS), ("-k", "exported", f"{TESTS}/test_layers.py")),
     Planned("steps", 60, "time per step, hidden 6, 64 and 128"),
