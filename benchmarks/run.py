@@ -100,7 +100,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
             parser.error("cuda takes no --only and no --show; what it printed is in DIR/cuda.txt")
         if not options.minutes >= 1:
             parser.error(f"--minutes ({options.minutes:g}) must be at least 1")
-        if missing := [name for name in ("triton", "pytest", "xdist") if find_spec(name) is None]:
+        needed = ("triton",) if options.sass else ("triton", "pytest", "xdist")
+        if missing := [name for name in needed if find_spec(name) is None]:
             parser.error(f'cuda needs {", ".join(missing)}: pip install -e ".[dev]"')
         if not (options.quick or options.sass) and not torch.cuda.is_available():
             parser.error("cuda: torch sees no CUDA device here; cuda --quick is the dry run without one")

@@ -195,6 +195,7 @@ def test_a_write_that_is_ended_midway_leaves_the_rows_before(benchmarks, monkeyp
         ("cuda --quick --only x", "cuda takes no --only"),
         ("cuda --quick --minutes nan", r"minutes \(nan\) must be at least 1"),
         ("cuda --quick", r'cuda needs triton, xdist: pip install -e "\.\[dev\]"'),
+        ("cuda --sass", r"cuda needs triton: pip install"),
         ("cude", "no suite cude; there are .*, cuda$"),
     ],
 )
