@@ -12,6 +12,7 @@ import torch
 _TORCH = str(Path(torch.__file__).parent)
 _CONTRACTS = str(Path(__file__).parent.parent)
 _LAYERS = str(Path("torch", "nn", "modules"))
+_PYTHON, _PACKAGES = str(Path(inspect.__file__).parent), str(Path(torch.__file__).parent.parent)
 
 
 def running_at(stop: str) -> str:
@@ -22,7 +23,7 @@ def running_at(stop: str) -> str:
         file = frame.f_code.co_filename
         if file == stop and frame.f_code.co_name == "run":
             break
-        if not file.startswith((_CONTRACTS, "<")) and (
+        if not _is_ours(file) and (
             not file.startswith(_TORCH) or (_LAYERS in file and not found and not file.endswith("module.py"))
         ):
             found = f"{Path(file).name}:{frame.f_lineno}"
@@ -37,10 +38,15 @@ def raised_at(trace: TracebackType | None) -> str:
     found = ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((_TORCH, _CONTRACTS, "<")):
+        if not file.startswith(_TORCH) and not _is_ours(file):
             found = f"{Path(file).name}:{trace.tb_lineno}"
         trace = trace.tb_next
     return found
+
+
+def _is_ours(file: str) -> bool:
+    """Whether the code is of contracts, was made from text, or is of Python's own library."""
+    return file.startswith((_CONTRACTS, "<")) or (file.startswith(_PYTHON) and not file.startswith(_PACKAGES))
 
 
 @contextmanager
