@@ -59,15 +59,14 @@ def supposed(
         if all(_true_of(alone, trial) for trial in table[count:]):
             break
     names = [name for name, span in whole.items() if not span.single]
-    relations = _relations_told(coverage)
-    guesses += _with_relations(table, alone, relations, list(whole))
+    guesses += _between(table, names)  # the plainest first: what takes longer to prove may be another word for it
+    guesses += _with_relations(table, alone, _relations_told(coverage), list(whole))
     guesses += _products_divided(coverage, table, alone, names)
-    guesses += _between(table, names)
     table = check.further(case, table, _divisors_left(table, whole), check.share())
     guesses += _divisors(table, whole)
     if not any(_exact(each, table) for each in guesses):
         guesses += _or_one(check, case, table, whole)
-    return table, [each for each in guesses if _exact(each, table)]
+    return table, [each for at, each in enumerate(guesses) if each not in guesses[:at] and _exact(each, table)]
 
 
 def _exact(guess: Guess, table: Sequence[Trial]) -> bool:
