@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from towers.kernels.cpu import library
+from towers.kernels.cpu import door, library
 
-CACHES = (library.code, library._loaded, library.asked, library._warn_once)
+CACHES = (library.code, library._loaded, library.asked, library._warn_once, door._lstm_code)
 
 
 @contextmanager

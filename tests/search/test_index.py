@@ -354,6 +354,7 @@ CHANGES: dict[str, Callable[[TwoTowers], object]] = {
     "data": lambda model: setattr(model.logit.weight, "data", model.logit.weight + 1),
     "a tower": lambda model: model.right.load_state_dict(plain_model().right.state_dict()),
     "dtype": lambda model: model.double(),
+    "another layer": lambda model: setattr(model, "dense", torch.nn.Linear(*model.dense.weight.T.shape)),
 }
 
 

@@ -62,7 +62,7 @@ def run_on_gpu(
 def tower_states(layers: tuple[nn.Module, ...], sentences: Tensor | Ragged, lengths: Tensor | None) -> Tensor | None:
     """The last states of a tower's sentences, "batch hidden"; None: it is another case.
 
-    The layers are a PhraseConv, a FeaturePool and a RaggedLSTM, to which nobody listens.
+    The layers are a PhraseConv, a FeaturePool and a RaggedLSTM, without hooks.
     """
     conv, pool, lstm = (layer.__dict__ for layer in layers)
     if not plain() or proving() or conv["product_dtype"] is not None:

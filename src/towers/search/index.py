@@ -53,7 +53,7 @@ class Index:
     `candidates`. `about` has the texts by name that `save` was given; of a new index it is empty.
 
     An index serves the weights that the model had when it was made. After more training it refuses to work: make a new
-    one.
+    one. What torch does not count is not seen: changes in place through `.data`, as in `weight.data.mul_(2)`.
 
     Args:
         model: gives the score, a TwoTowers with TwoTowers's own `compare`; or a model of `towers.load`. With that one

@@ -12,13 +12,22 @@ class Unchanged:
     """
 
     def __init__(self, model: TwoTowers) -> None:
-        kept = [kind for part in model.modules() for kind in (part._parameters, part._buffers)]  # pyright: ignore[reportPrivateUsage]
-        self._model, self._kept = model, [kind for kind in kept if kind]
-        self.fingerprint, self._states = fingerprint(model), self._now()
+        self._model, self.fingerprint = model, fingerprint(model)
+        self._look()
+
+    def _look(self) -> None:
+        """Note what the model is made of now."""
+        parts = list(self._model.modules())
+        kept = [kind for part in parts for kind in (part._parameters, part._buffers)]  # pyright: ignore[reportPrivateUsage]
+        self._kept, self._parts = [kind for kind in kept if kind], [part._modules for part in parts if part._modules]  # pyright: ignore[reportPrivateUsage]
+        self._states, self._modules = self._now(), self._modules_now()
 
     def _now(self) -> list[tuple[int, int]]:
         tensors = [tensor for kind in self._kept for tensor in kind.values() if tensor is not None]
         return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+
+    def _modules_now(self) -> list[object]:
+        return [part for kind in self._parts for part in kind.values()]
 
     def check(self, call: str) -> None:
         """Refuse other weights.
@@ -26,10 +35,9 @@ class Unchanged:
         Raises:
             ValueError: the model has been trained, or changed in another way.
         """
-        now = self._now()
-        if now == self._states:
+        if self._now() == self._states and self._modules_now() == self._modules:
             return
         if fingerprint(self._model) != self.fingerprint:
             problem = "the weights of the model have changed since the index was made"
             raise ValueError(f"Index.{call}: {problem}; make a new index, and encode its items again")
-        self._states = now
+        self._look()
