@@ -67,9 +67,8 @@ class Step:
 
 def equality(step: Step) -> None:
     """One forward and backward pass of the narrow and the wide kernels against nn.LSTM."""
-    sizes = ((6, 4, 6), (20, 4, 6)) if step.quick else ((6, 64, 64), (64, 64, 64))
-    for hidden, batch, longest in sizes:
-        case = Case(hidden, batch, longest=longest)
+    few = (Case(6, 4, longest=6), Case(20, 4, longest=6), Case(20, 4, longest=6, precision="bfloat16"))
+    for case in few if step.quick else (Case(6, 64), Case(64, 64), Case(128, 64, precision="bfloat16")):
         with cuda_lstm.precision(case.precision) as dtype:
             job = Job(case, step.device, dtype)
             if (chosen := job.ours.backend(job.input, lengths=job.lengths)).name != "triton":
@@ -79,7 +78,8 @@ def equality(step: Step) -> None:
 
 
 def steps(step: Step) -> None:
-    cases = [Steps(6, "float32"), Steps(64, "float32"), Steps(64, "bfloat16"), Steps(128, "float32")]
+    sizes = ((6, "float32"), (64, "float32"), (64, "bfloat16"), (128, "float32"), (128, "bfloat16"))
+    cases = [Steps(hidden, kind) for hidden, kind in sizes]
     step.measure(cuda_lstm, [Steps(6, "float32", batch=2)] if step.quick else cases, 0.05 if step.quick else 0.25)
 
 

@@ -152,6 +152,17 @@ def is_plain(*tensors: Tensor) -> bool:
     return plain() and _CLASSES.issuperset(map(type, tensors)) and not any(map(is_functorch_wrapped_tensor, tensors))
 
 
+def is_strided(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether this is an ordinary strided tensor of that dtype on that device, wrapped by nothing."""
+    return (
+        type(tensor) in _CLASSES
+        and tensor.dtype is dtype
+        and tensor.device == device
+        and tensor.layout is torch.strided
+        and not is_functorch_wrapped_tensor(tensor)
+    )
+
+
 def as_tensors(*tensors: Tensor) -> list[Tensor]:
     """What an operation was called with, without the classes that others gave to tensors: they have done their part."""
     return [part if type(part) in (Tensor, nn.Parameter) else part.as_subclass(Tensor) for part in tensors]

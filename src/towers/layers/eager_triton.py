@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from towers.contracts.modes import autocast, proving
-from towers.kernels.batch import State, is_functorch_wrapped_tensor, plain
+from towers.kernels.batch import State, is_strided, plain
 from towers.kernels.triton import support
 from towers.layers.plain_lstm import one_layer
 from towers.ragged import Ragged
@@ -40,22 +40,21 @@ def run_on_gpu(
     rows, offsets = (input, None) if isinstance(input, Tensor) else (input.values, input.offsets)
     if sizes is None or not _are_rows(rows, sizes.device, sizes.inputs) or autocast(sizes.device):
         return None
+    from towers.kernels.triton.eager_calls import layer
     from towers.kernels.triton.launch import aligned
-    from towers.kernels.triton.lstm_narrow import Places, layer
+    from towers.kernels.triton.lstm_narrow import Places
 
     if offsets is None:
         if rows.dim() != 3 or not _lie_beside(lengths, sizes.device, rows.shape[0]):
             return None
-        places, flat = Places(None, lengths, rows.shape[0], rows.shape[1]), rows.flatten(0, 1)
+        places = Places(None, lengths, rows.shape[0], rows.shape[1])
     else:
         if rows.dim() != 2 or not _lie_beside(offsets, sizes.device, offsets.shape[0]):
             return None
-        places, flat = Places(offsets, None, offsets.shape[0] - 1), rows
+        places = Places(offsets, None, offsets.shape[0] - 1)
     w_ih, w_hh, *biases = tensors
     bias, bias_2 = (*biases, None, None)[:2]
-    output, h_n, c_n = layer(aligned(flat), w_ih, w_hh, bias, bias_2, places, outputs=outputs, gaps=lengths is not None)
-    if output is not None and offsets is None:
-        output = output.view(*rows.shape[:2], sizes.hidden)
+    output, h_n, c_n = layer(aligned(rows), w_ih, w_hh, bias, bias_2, places, outputs=outputs, gaps=lengths is not None)
     return output, (h_n, c_n)
 
 
@@ -87,8 +86,8 @@ def tower_states(layers: tuple[nn.Module, ...], sentences: Tensor | Ragged, leng
         return None
     if not _are_rows(rows, sizes.device, sizes.inputs) or autocast(sizes.device):
         return None
-    from towers.kernels.triton.lstm_narrow import Places, layer
-    from towers.kernels.triton.phrase_features import features
+    from towers.kernels.triton.eager_calls import features, layer
+    from towers.kernels.triton.lstm_narrow import Places
 
     fewer, words = weight.shape[0] - 1, 1
     if offsets is None:
@@ -106,14 +105,7 @@ def tower_states(layers: tuple[nn.Module, ...], sentences: Tensor | Ragged, leng
 
 
 def _are_rows(values: Tensor, device: torch.device, width: int) -> bool:
-    return (
-        type(values) in _PLAIN
-        and values.dtype == torch.float32
-        and values.device == device
-        and values.layout is torch.strided
-        and values.shape[-1] == width
-        and not is_functorch_wrapped_tensor(values)
-    )
+    return is_strided(values, torch.float32, device) and values.shape[-1] == width
 
 
 def _lie_beside(places: Tensor | None, device: torch.device, count: int) -> bool:
@@ -148,13 +140,4 @@ def _tower_sizes(tensors: tuple[Tensor, ...], _: int, pool: int) -> _Sizes | Non
 
 def _are_weights(tensors: tuple[Tensor, ...]) -> bool:
     device = tensors[0].device
-    return all(
-        type(one) in _PLAIN
-        and one.dtype == torch.float32
-        and one.device == device
-        and one.layout is torch.strided
-        and one.is_contiguous()
-        and not one.is_neg()
-        and not is_functorch_wrapped_tensor(one)
-        for one in tensors
-    )
+    return all(is_strided(one, torch.float32, device) and one.is_contiguous() and not one.is_neg() for one in tensors)

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from towers.contracts.modes import proving
 from towers.kernels import torch_lstm
-from towers.kernels.batch import Batch, State, Weights, is_functorch_wrapped_tensor
+from towers.kernels.batch import Batch, State, Weights, is_strided
 from towers.kernels.cpu import door, layer_call
 from towers.ragged import Ragged
+
+_CPU = torch.device("cpu")
 
 
 def one_layer(lstm: nn.Module) -> tuple[tuple[Tensor, ...], door.Accepted] | None:
@@ -56,25 +58,15 @@ def _by_torch(
     outputs: bool,
 ) -> tuple[Tensor | None, State] | None:  # fmt: skip
     """torch.lstm over padded input, where there is no C code; with gradients too."""
-    if not _is_plain(x, weights.dtype) or x.dim() != 3 or x.shape[2] != weights.inputs:
+    if not is_strided(x, weights.dtype, _CPU) or x.dim() != 3 or x.shape[2] != weights.inputs:
         return None
     (count, steps, _), directions = x.shape, weights.directions
-    if lengths is not None and not (_is_plain(lengths, torch.int64) and lengths.shape == (count,)):
+    if lengths is not None and not (is_strided(lengths, torch.int64, _CPU) and lengths.shape == (count,)):
         return None
     if state is None:
         zeros = x.new_zeros(directions, count, weights.hidden)
         state = (zeros, zeros)
-    elif any(not _is_plain(one, x.dtype) or one.shape != (directions, count, weights.hidden) for one in state):
+    elif any(not is_strided(one, x.dtype, _CPU) or one.shape != (directions, count, weights.hidden) for one in state):
         return None
     own = Weights(tensors, len(tensors) // directions - 2, False, 1, directions == 2, 0.0)
     return torch_lstm.run(Batch(x, None, lengths, steps), state, own, outputs=outputs)
-
-
-def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
-    return (
-        type(tensor) in (Tensor, nn.Parameter)
-        and tensor.dtype is dtype
-        and tensor.is_cpu
-        and tensor.layout is torch.strided
-        and not is_functorch_wrapped_tensor(tensor)
-    )

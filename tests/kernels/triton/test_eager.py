@@ -91,6 +91,29 @@ def test_sums_of_several_launches(monkeypatch):
         close(dict(layer.named_parameters())[name].grad, parameter.grad, 1e-5, f"gradient of {name}")
 
 
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["straight", "by the operator"])
+def test_another_default_dtype_changes_nothing(bidirectional, taken):
+    layer = RaggedLSTM(5, 6, bidirectional=bidirectional)
+    words, lengths = torch.randn(3, 4, 5, requires_grad=True), torch.tensor([4, 1, 2])
+    wanted = (words, *layer.parameters())
+
+    def results() -> list[Tensor]:
+        output, state = layer(words, lengths=lengths)
+        total = output.square().sum() + sum(part.square().sum() for part in state)
+        return [output, *state, *torch.autograd.grad(total, wanted)]
+
+    expected = results()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = results()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)
+    assert taken == [not bidirectional] * 2
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 5), (2, 0, 5)])
 def test_no_sentences_and_no_steps(shape, taken):
     layer, words = RaggedLSTM(5, 6), torch.zeros(shape, requires_grad=True)

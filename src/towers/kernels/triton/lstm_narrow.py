@@ -11,12 +11,12 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from towers.kernels.triton.launch import aligned, contiguous, start
 from towers.kernels.triton.lstm_shared import (
     ANYWHERE,
     Results,
+    four_biases,
     four_weights,
     gate_gradients,
     new_gradients,
@@ -130,9 +130,8 @@ def launch_backward(
 ) -> list[Tensor]:  # fmt: skip
     """`narrow_lstm_backward` of contiguous tensors."""
     (directions, _, hidden), width, places = weight_hh.shape, weight_ih.shape[2], Places(starts, lengths, len(lengths))
-    upstream = (d_output, d_h_n, d_c_n)
     d_values, sums, d_h_0, d_c_0 = start_backward(
-        values, weight_ih, weight_hh, bias, None, places, before_h, before_c, *upstream, gaps=gaps,
+        values, weight_ih, weight_hh, bias, None, places, before_h, before_c, d_output, d_h_n, d_c_n, gaps=gaps,
         directions=directions, states=True,
     )  # fmt: skip
     assert d_h_0 is not None
@@ -164,14 +163,14 @@ def start_backward(
     Each program writes its own sums, which are then added in order.
     """
     starts, lengths, batch, padded, fewer = places
-    hidden, width = weight_hh.shape[-1], weight_ih.shape[-1]
-    tiles = -(-batch // TILE)
-    programs, device = min(PROGRAMS, tiles), values.device
-    d_values = (torch.zeros if gaps else torch.empty)((values.shape[0], directions, width), device=device)
-    sums = torch.empty((programs, directions * 4 * hidden * (width + hidden + 1)), device=device)
+    hidden, width, tiles = weight_hh.shape[-1], weight_ih.shape[-1], -(-batch // TILE)
+    programs, device, dtype = min(PROGRAMS, tiles), values.device, torch.float32
+    shape = values.shape if directions == 1 else (*values.shape[:-1], directions, width)
+    d_values = (torch.zeros if gaps else torch.empty)(shape, device=device, dtype=dtype)
+    sums = torch.empty((programs, directions * 4 * hidden * (width + hidden + 1)), device=device, dtype=dtype)
     d_h_0 = d_c_0 = None
     if states:
-        d_h_0, d_c_0 = (torch.empty((directions, batch, hidden), device=device) for _ in range(2))
+        d_h_0, d_c_0 = (torch.empty((directions, batch, hidden), device=device, dtype=dtype) for _ in range(2))
     for first_tile in range(0, tiles, PROGRAMS):
         start(
             backward_kernel, (min(programs, tiles - first_tile), directions),
@@ -179,7 +178,7 @@ def start_backward(
             d_values, sums, d_h_0, d_c_0, batch, padded, fewer, first_tile,
             INPUT=width, HIDDEN=hidden, **OPTIONS,
         )  # fmt: skip
-    return d_values.squeeze(1) if directions == 1 else d_values.sum(1), sums.sum(0), d_h_0, d_c_0
+    return d_values if directions == 1 else d_values.sum(-2), sums.sum(0), d_h_0, d_c_0
 
 
 @narrow_lstm.register_fake
@@ -220,66 +219,6 @@ def _backward(ctx: Any, d_output: Tensor | None, _h: None, _c: None, d_h_n: Tens
 narrow_lstm.register_autograd(_backward, setup_context=_setup_context)
 
 
-def layer(
-    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, bias_2: Tensor | None, places: Places,
-    *, outputs: bool, gaps: bool,
-) -> tuple[Tensor | None, Tensor, Tensor]:  # fmt: skip
-    """Output, h_n and c_n of one layer and direction in eager code, from a state of zeros, everything in float32.
-
-    Weights are "4*hidden input" and "4*hidden hidden". What the operator costs beside its kernel is left out: the rows
-    of `python benchmarks/run.py cuda --quick` named host.
-    """
-    tensors = (values, weight_ih, weight_hh, bias, bias_2)
-    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in tensors):
-        found: Any = _Layer.apply(*tensors, places, outputs, gaps)
-        return found
-    output, _, _, h_n, c_n = _layer_forward(*tensors, places, outputs, gaps, keep=False)
-    return output, h_n, c_n
-
-
-def _layer_forward(
-    values: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, bias_2: Tensor | None, places: Places,
-    outputs: bool, gaps: bool, *, keep: bool,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor]:  # fmt: skip
-    rows, hidden, batch, device = values.shape[0], weight_hh.shape[1], places.batch, values.device
-    output = before_h = before_c = None
-    if outputs:
-        output = (torch.zeros if gaps else torch.empty)((rows, hidden), device=device)
-    if keep:  # rows of no sentence are not read
-        before_h, before_c = torch.empty((rows, hidden), device=device), torch.empty((rows, hidden), device=device)
-    h_n, c_n = torch.empty((1, batch, hidden), device=device), torch.empty((1, batch, hidden), device=device)
-    results = (output, before_h, before_c, h_n, c_n)
-    start_forward(values, weight_ih, weight_hh, bias, bias_2, places, None, None, *results, directions=1)
-    return results
-
-
-class _Layer(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *given: Any) -> tuple[Tensor | None, Tensor, Tensor]:
-        *tensors, ctx.places, _, ctx.gaps = given
-        output, before_h, before_c, h_n, c_n = _layer_forward(*given, keep=True)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, before_h, before_c)
-        return output, h_n, c_n
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        values, weight_ih, weight_hh, bias, bias_2, *before = ctx.saved_tensors
-        d_output, d_h_n, d_c_n = upstream
-        if d_output is None and d_h_n is None and d_c_n is None:
-            return (None,) * 8
-        kept = (bias, bias_2, ctx.places, *before, aligned(d_output), *contiguous(d_h_n, d_c_n))
-        how = {"gaps": ctx.gaps, "directions": 1, "states": False}
-        d_values, sums, *_ = start_backward(values, weight_ih, weight_hh, *kept, **how)
-        (gates, hidden), width = weight_hh.shape, weight_ih.shape[1]
-        d_weight_ih, d_weight_hh, d_bias = divided(sums, gates, width, hidden)
-        places = (None, None, None)
-        d_bias_2 = None if bias_2 is None else d_bias
-        d_bias = None if bias is None else d_bias
-        return d_values, d_weight_ih.view(gates, width), d_weight_hh.view(gates, hidden), d_bias, d_bias_2, *places
-
-
 @triton.jit()
 @no_type_check
 def _share(inputs, matrix):
@@ -299,32 +238,6 @@ def _spread(d_gate, matrix):
 def _grown(sums, inputs, d_gate):
     """Sums of a gate's weights' gradients "K B H", each sentence's own, and those of one more step."""
     return sums + inputs[:, :, None] * d_gate[None]
-
-
-@triton.jit()
-@no_type_check
-def _bias(bias, bias_2, place, real):
-    """One gate's sum of its biases, of which there may be none."""
-    if bias is None:
-        found = tl.zeros(real.shape, tl.float32)
-    else:
-        found = tl.load(bias + place, real, 0.0).to(tl.float32)
-        if bias_2 is not None:
-            found += tl.load(bias_2 + place, real, 0.0).to(tl.float32)
-    return found
-
-
-@triton.jit()
-@no_type_check
-def _biases(bias, bias_2, direction, unit, HIDDEN: tl.constexpr):
-    """The same for the gates i, f, g, o."""
-    place, real = direction * 4 * HIDDEN + unit, unit < HIDDEN
-    return (
-        _bias(bias, bias_2, place, real),
-        _bias(bias, bias_2, place + HIDDEN, real),
-        _bias(bias, bias_2, place + 2 * HIDDEN, real),
-        _bias(bias, bias_2, place + 3 * HIDDEN, real),
-    )
 
 
 @triton.jit()
@@ -351,7 +264,7 @@ def forward_kernel(
     real = (sentence < batch)[:, None] & (unit < HIDDEN)
     u_i, u_f, u_g, u_o = four_weights(weight_ih + direction * 4 * HIDDEN * INPUT, unit, inputs, HIDDEN, INPUT)
     w_i, w_f, w_g, w_o = four_weights(weight_hh + direction * 4 * HIDDEN * HIDDEN, unit, from_unit, HIDDEN, HIDDEN)
-    b_i, b_f, b_g, b_o = _biases(bias, bias_2, direction, unit, HIDDEN)
+    b_i, b_f, b_g, b_o = four_biases(bias, bias_2, direction, unit, HIDDEN)
 
     state = (direction * batch + sentence)[:, None] * HIDDEN + unit
     h = state_or_zero(h_0, state, real, B, H)
@@ -405,7 +318,7 @@ def backward_kernel(
     u_i, u_f, u_g, u_o = four_weights(weight_ih, unit, inputs, HIDDEN, INPUT)
     w_i, w_f, w_g, w_o = four_weights(weight_hh, unit, from_unit, HIDDEN, HIDDEN)
     r_i, r_f, r_g, r_o = four_weights(weight_hh, from_unit, unit, HIDDEN, HIDDEN)
-    b_i, b_f, b_g, b_o = _biases(bias, bias_2, direction, unit, HIDDEN)
+    b_i, b_f, b_g, b_o = four_biases(bias, bias_2, direction, unit, HIDDEN)
 
     state = (direction * batch + sentence)[:, None] * HIDDEN + unit
     d_h = state_or_zero(d_h_n, state, real, B, H)

@@ -88,8 +88,8 @@ def weights_gradient(
     rows, gates, inputs = len(x), d_gates.shape[1] // directions, x.shape[1:].numel() // parts
     blocks = triton.cdiv(gates, SUMS["UNITS"]) * triton.cdiv(inputs, SUMS["COLUMNS"])
     programs = max(1, min(triton.cdiv(rows, SUMS["TILE"]), PROGRAMS // (blocks * directions)))
-    sums = torch.empty(programs, directions, gates, inputs, device=x.device)
-    d_bias = torch.empty(programs if bias else 0, directions, gates, device=x.device)
+    sums = torch.empty(programs, directions, gates, inputs, device=x.device, dtype=torch.float32)
+    d_bias = torch.empty(programs if bias else 0, directions, gates, device=x.device, dtype=torch.float32)
     start(
         sums_kernel, (programs, blocks, directions),
         d_gates, x, real, sums, d_bias if bias else None, rows,

@@ -154,6 +154,32 @@ def four_weights(weight, j, k, HIDDEN: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit()
 @no_type_check
+def _bias(bias, bias_2, place, real):
+    """One gate's sum of its biases, of which there may be none."""
+    if bias is None:
+        found = tl.zeros(real.shape, tl.float32)
+    else:
+        found = tl.load(bias + place, real, 0.0).to(tl.float32)
+        if bias_2 is not None:
+            found += tl.load(bias_2 + place, real, 0.0).to(tl.float32)
+    return found
+
+
+@triton.jit()
+@no_type_check
+def four_biases(bias, bias_2, direction, unit, HIDDEN: tl.constexpr):
+    """The same for the gates i, f, g, o."""
+    place, real = direction * 4 * HIDDEN + unit, unit < HIDDEN
+    return (
+        _bias(bias, bias_2, place, real),
+        _bias(bias, bias_2, place + HIDDEN, real),
+        _bias(bias, bias_2, place + 2 * HIDDEN, real),
+        _bias(bias, bias_2, place + 3 * HIDDEN, real),
+    )
+
+
+@triton.jit()
+@no_type_check
 def four_gates(gates, place, live, HIDDEN: tl.constexpr):
     """The values at `place` in the rows "4*HIDDEN" of the gates i, f, g, o; 0 where not `live`."""
     return (

@@ -152,7 +152,7 @@ def launch_backward(
     real = real_rows(starts, lengths, len(values)) if gaps else None
     of_states = "tf32x3" if precision == "bfloat16" else precision  # which has the bits of two bfloat16 parts, or more
     d_gates = complete_gates(gates, before_h, weight_hh, real, of_states)
-    d_h_0, d_c_0 = (torch.empty(directions, batch, hidden, device=values.device) for _ in range(2))
+    d_h_0, d_c_0 = (before_h.new_empty(directions, batch, hidden) for _ in range(2))
     own = None if "PRECISION" in options else lstm_exchanged
     start(
         own.backward_kernel if own else backward_kernel, (triton.cdiv(batch, options["B"]), directions),

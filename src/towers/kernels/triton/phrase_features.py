@@ -15,7 +15,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from towers.kernels.triton.launch import contiguous, start, torch_precision
@@ -116,7 +115,7 @@ def launch_lookup(
 
 def _results(like: Tensor, rows: int, groups: int, keep: bool) -> tuple[Tensor, Tensor]:
     winners = torch.empty(rows if keep else 0, groups, dtype=torch.uint8, device=like.device)
-    return torch.empty(rows, groups, device=like.device), winners
+    return torch.empty(rows, groups, device=like.device, dtype=torch.float32), winners
 
 
 def launch_backward(
@@ -132,8 +131,8 @@ def launch_backward(
     if sizes["PRECISION"] == "bfloat16":
         sizes["PRECISION"] = "tf32"  # it holds every bfloat16; the gradients, in float32, would be two bfloat16 parts
     chunks = triton.cdiv(width, BACKWARD["CHUNK"])
-    d_weight = torch.empty(programs, positions, filters, width, device=values.device)
-    d_bias = torch.empty(programs, filters, device=values.device)
+    d_weight = torch.empty(programs, positions, filters, width, device=values.device, dtype=torch.float32)
+    d_bias = torch.empty(programs, filters, device=values.device, dtype=torch.float32)
     d_values = torch.empty_like(values if vectors else values[:0])
     start(
         backward_weight_kernel, (programs, chunks),
@@ -217,41 +216,6 @@ def _refuse_without_winners(kept: bool) -> None:
 
 phrase_features.register_autograd(_backward_features, setup_context=_keep_features)
 phrase_lookup.register_autograd(_backward_lookup, setup_context=_keep_lookup)
-
-
-def features(values: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None, words: int, pool: int) -> Tensor:
-    """`phrase_features` of vectors in eager code, without what the operator costs beside its kernels.
-
-    Args:
-        values, weight, bias, pool: as there.
-        lengths: "batch"; of the `words` tokens of each sentence, those from its length on are not read; None: all are.
-        words: tokens of a sentence, where there are lengths.
-    """
-    if torch.is_grad_enabled() and (values.requires_grad or weight.requires_grad or bias.requires_grad):
-        found: Any = _Features.apply(values, weight, bias, lengths, words, pool)
-        return found
-    return launch_forward(values, None, weight, bias, None, pool, "", False, lengths=lengths, words=words)[0]
-
-
-class _Features(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None, words: int, pool: int
-    ) -> Tensor:
-        ctx.precision, ctx.words = torch_precision() if values.dtype == torch.float32 else "", words
-        given = (values, None, weight, bias, None, pool, ctx.precision, True)
-        found, winners = launch_forward(*given, lengths=lengths, words=words)
-        ctx.save_for_backward(values, weight, bias, lengths, winners)
-        return found
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_features: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        values, weight, bias, lengths, winners = ctx.saved_tensors
-        given = (values, None, weight, bias, None, winners, d_features.contiguous(), ctx.precision)
-        vectors = ctx.needs_input_grad[0]
-        d_values, d_weight, d_bias = launch_backward(*given, vectors, lengths=lengths, words=ctx.words)
-        return d_values if vectors else None, d_weight, d_bias, None, None, None
 
 
 def unpooled(d_features: Tensor, winners: Tensor, pool: int) -> Tensor:
