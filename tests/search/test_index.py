@@ -1,8 +1,12 @@
 """`Index` finds what sorting all scores finds, ties included; it refuses what it cannot search."""
 
+import copy
+import pickle
 import re
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from tests.helpers.small import forgetful_model
 
 from towers import ShapeContractError, TwoTowers
 from towers.search import Index, scan
+from towers.search.items import lay_out
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -380,3 +385,53 @@ def test_a_changed_model_is_noticed(change: str):
             call()
     assert len(index) == 9
     assert len(before) == 2
+
+
+def test_threads_that_search_at_once_find_all_items(monkeypatch):
+    """What was added is laid out by the first search; one that begins meanwhile waits for it."""
+    model, items, queries = plain_model(), torch.rand(30, 3), torch.rand(2, 3)
+    expected, index, found = index_of(model, items).search(queries, k=30), index_of(model, items), list[object]()
+    other = Thread(target=lambda: found.append(index.search(queries, k=30)))
+
+    def slowly(*args, **kwargs):
+        monkeypatch.setattr("towers.search.index.lay_out", lay_out)
+        other.start()
+        other.join(0.05)
+        return lay_out(*args, **kwargs)
+
+    monkeypatch.setattr("towers.search.index.lay_out", slowly)
+    found.append(index.search(queries, k=30))
+    other.join()
+    assert all(torch.equal(ids, expected[1]) for _, ids in found)
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_an_interrupted_search_loses_no_item_silently(monkeypatch, read: int):
+    """Parts that were copied are given back to the system, so that they cannot be copied again."""
+    items, queries = torch.rand(30, 3), torch.rand(2, 3)
+    index = index_of(plain_model(), items)
+
+    def interrupted(parts, *_, **__):
+        assert len(list(islice(parts, read))) == read
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("towers.search.index.lay_out", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index.search(queries, k=3)
+    monkeypatch.setattr("towers.search.index.lay_out", lay_out)
+    if not read:
+        assert index.search(queries, k=30)[1].shape == (2, 30)
+        return
+    for call in (lambda: index.search(queries, k=3), lambda: index.remove(torch.tensor([1]))):
+        with pytest.raises(ValueError, match="interrupted while it laid out the items, and some are lost; make a new"):
+            call()
+
+
+def test_copies_of_an_index_find_the_same():
+    index, queries = index_of(plain_model(), torch.rand(30, 3)), torch.rand(2, 3)
+    for copied in (pickle.loads(pickle.dumps(index)), copy.deepcopy(index)):
+        copied.remove(torch.tensor([0]))
+        copied.add(torch.rand(1, 3), torch.tensor([0]))
+        assert torch.equal(copied.search(queries, k=30)[1].sort().values[0], torch.arange(30))
+    assert len(index) == 30

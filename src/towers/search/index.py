@@ -24,6 +24,7 @@ from towers.search.candidates import best_of_candidates
 from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
 from towers.search.items import Items, Rows, lay_out
+from towers.search.own_lock import OwnLock
 from towers.search.sentences import VECTORS, SentenceModel, Sentences, check_vectors, network_of, scores_of
 from towers.search.unchanged import Unchanged
 
@@ -51,6 +52,8 @@ class Index:
     skips the boxes that cannot hold one of its best, where these are at least half of them. `pairs_computed` says how
     many pairs (and bounds) the last search scored, and `exact` whether it was exact: all are, but those with
     `candidates`. `about` has the texts by name that `save` was given; of a new index it is empty.
+
+    Several threads may use one index: each search finds the items that were added, and not removed, before it began.
 
     An index serves the weights that the model had when it was made. After more training it refuses to work: make a new
     one. What torch does not count is not seen: changes in place through `.data`, as in `weight.data.mul_(2)`.
@@ -112,12 +115,14 @@ class Index:
         self._items = lay_out((), 0, self._head)
         self._added = list[Rows]()
         self._next_id = 0
+        self._lock, self._torn = OwnLock(), False
         self.pairs_computed = 0
         self.exact = True
         self.about: dict[str, str] = {}
 
     def __len__(self) -> int:
-        return len(self._items) + sum(len(ids) for _, ids in self._added)
+        with self._lock:
+            return len(self._items) + sum(len(ids) for _, ids in self._added)
 
     @contract
     def add(
@@ -139,18 +144,19 @@ class Index:
         if not isinstance(items, Tensor):
             return self.add(self._states(items, "add", "items", self.side), ids)
         self._model.check("add")
-        own = self._new_ids(ids, len(items))
         _check_dense(items, "add", "items")
         parts = list[Tensor]()
         for first in range(0, len(items), PART):
             rows = self._head.item_rows(items[first : first + PART])
             _check_finite(rows, "add", "items", first)
             parts.append(rows)
-        if not parts:
-            return
-        divided = [own[first : first + PART] for first in range(0, len(own), PART)]
-        self._added.extend(zip(parts, divided, strict=True))
-        self._next_id = max(self._next_id, (own[-1] if isinstance(own, range) else int(own.max())) + 1)
+        with self._lock:
+            own = self._new_ids(ids, len(items))
+            if not parts:
+                return
+            divided = [own[first : first + PART] for first in range(0, len(own), PART)]
+            self._added.extend(zip(parts, divided, strict=True))
+            self._next_id = max(self._next_id, (own[-1] if isinstance(own, range) else int(own.max())) + 1)
 
     def _states(self, sentences: Sentences, call: str, name: str, side: Side) -> Tensor:
         if self.loaded is None:
@@ -182,13 +188,21 @@ class Index:
             )
         return own
 
-    def _laid_out(self) -> Items:
-        if self._added:
-            parts, count = self._added, len(self)
-            self._added = []
-            added = (parts.pop() for _ in range(len(parts)))
-            self._items = lay_out(chain(added, self._items.parts(PART)), count, self._head)
-        return self._items
+    def _laid_out(self, call: str) -> Items:
+        with self._lock:
+            if self._torn:
+                problem = "an earlier call was interrupted while it laid out the items, and some are lost"
+                raise ValueError(f"Index.{call}: {problem}; make a new index")
+            parts = self._added
+            if parts:
+                whole = len(parts)
+                added = (parts.pop() for _ in range(whole))
+                try:
+                    self._items = lay_out(chain(added, self._items.parts(PART)), len(self), self._head)
+                except BaseException:  # Ctrl-C too
+                    self._torn = len(parts) < whole
+                    raise
+            return self._items
 
     @contract
     def search(
@@ -221,7 +235,7 @@ class Index:
             own = self._states(queries, "search", "queries", "left" if self.side == "right" else "right")
             return self.search(own, k, exclude, filter, candidates)
         self._model.check("search")
-        items = self._laid_out()
+        items = self._laid_out("search")
         rows = self._query_rows(queries, items)
         wanted = allowed(items, len(queries), exclude, filter)
         self._check_k(k, items, wanted)
@@ -276,7 +290,7 @@ class Index:
         if threshold is None and k is None:
             raise ValueError("Index.all_pairs: give threshold, k, or both")
         self._model.check("all_pairs")
-        items = self._laid_out()
+        items = self._laid_out("all_pairs")
         if k is not None and len(items) < 2:
             raise ValueError(f"Index.all_pairs: k ({k}) has no pairs to choose from: the index has {len(items)} items")
         if k is not None and not 1 <= k < len(items):
@@ -302,16 +316,17 @@ class Index:
         Raises:
             ValueError: no item has one of these ids. Nothing is removed then.
         """
-        items, own = self._laid_out(), ids.detach().to("cpu", torch.int64)
-        places = items.places(own)
-        if bool((places < 0).any()):
-            raise ValueError(f"Index.remove: no item has the id {int(own[places < 0][0])}")
-        kept = torch.ones(len(items), dtype=torch.bool)
-        kept[places] = False
-        masks = reversed(kept.split(PART))
-        left = ((rows[own], ids[own]) for (rows, ids), own in zip(items.parts(PART), masks, strict=False))
-        axes = None if items.boxes is None else items.boxes.axes
-        self._items = lay_out(left, int(kept.sum()), self._head, axes=axes)
+        with self._lock:
+            items, own = self._laid_out("remove"), ids.detach().to("cpu", torch.int64)
+            places = items.places(own)
+            if bool((places < 0).any()):
+                raise ValueError(f"Index.remove: no item has the id {int(own[places < 0][0])}")
+            kept = torch.ones(len(items), dtype=torch.bool)
+            kept[places] = False
+            masks = reversed(kept.split(PART))
+            left = ((rows[own], ids[own]) for (rows, ids), own in zip(items.parts(PART), masks, strict=False))
+            axes = None if items.boxes is None else items.boxes.axes
+            self._items = lay_out(left, int(kept.sum()), self._head, axes=axes)
 
     # On disk.
 
@@ -332,11 +347,12 @@ class Index:
         digest = None if self.loaded is None else self.loaded.vectors_digest
         if digest is not None:
             self.about = {**self.about, VECTORS: digest}
-        items = self._laid_out()
+        with self._lock:
+            items, next_id = self._laid_out("save"), self._next_id
         own = {
             "fingerprint": self._model.fingerprint,
             "side": self.side,
-            "next_id": self._next_id,
+            "next_id": next_id,
             "largest": items.largest,
             "about": self.about,
         }
