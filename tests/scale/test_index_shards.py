@@ -104,8 +104,26 @@ def test_mistakes(tmp_path: Path) -> None:
         Shards([])
     with pytest.raises(ValueError, match="some indexes have left items, others right ones"):
         Shards([Index(network), Index(network, side="left")])
+    with pytest.raises(ValueError, match="of several models, weights or outputs, whose scores differ"):
+        Shards([Index(network), Index(TwoTowers())])
     with pytest.raises(ValueError, match="two parts have found the same id"):
         Shards([shards.indexes[0], shards.indexes[0]]).search(torch.rand(1, 6), 2)
     part = torch.rand(2, 3), torch.arange(6).view(2, 3)
     with pytest.raises(ValueError, match=r"k \(4\) must be from 1 to 3"):
         merge([part], 4)
+
+
+def test_indexes_that_are_filled_or_emptied_later() -> None:
+    network, states, queries = TwoTowers(), torch.rand(20, 6), torch.rand(2, 6)
+    indexes = [Index(network), Index(network)]
+    shards, whole = Shards(indexes), Index(network)
+    with pytest.raises(ValueError, match=r"k \(1\) must be at most 0"):
+        shards.search(queries, 1)
+    whole.add(states)
+    for number, index in enumerate(indexes):
+        index.add(states[10 * number : 10 * number + 10], torch.arange(10) + 10 * number)
+        index.search(queries, 1)
+    assert all(map(torch.equal, shards.search(queries, 20), whole.search(queries, 20)))
+    indexes[0].remove(torch.arange(10))
+    whole.remove(torch.arange(10))
+    assert all(map(torch.equal, shards.search(queries, 10), whole.search(queries, 10)))

@@ -435,3 +435,24 @@ def test_copies_of_an_index_find_the_same():
         copied.add(torch.rand(1, 3), torch.tensor([0]))
         assert torch.equal(copied.search(queries, k=30)[1].sort().values[0], torch.arange(30))
     assert len(index) == 30
+
+
+def test_a_file_that_is_written_over_is_refused(tmp_path):
+    """It would give the new numbers, or end the process; a file that is replaced or removed stays as it was."""
+    model, queries = plain_model(), torch.rand(2, 3)
+    index_of(model, torch.rand(30, 3)).save(tmp_path / "index")
+    index_of(model, torch.rand(20, 3)).save(tmp_path / "other")
+    index = Index.load(tmp_path / "index", model)
+    expected = index.search(queries, k=30)
+    index_of(model, torch.rand(30, 3)).save(tmp_path / "index")
+    assert agrees(index.search(queries, k=30), (expected[0].tolist(), expected[1].tolist()))
+    index = Index.load(tmp_path / "index", model)
+    copied = pickle.loads(pickle.dumps(index))
+    (tmp_path / "index").write_bytes((tmp_path / "other").read_bytes())
+    for call in (lambda: index.search(queries, k=3), lambda: index.add(torch.rand(1, 3), torch.tensor([3]))):
+        with pytest.raises(ValueError, match="was written over since it was loaded; load it again, and replace files"):
+            call()
+    assert len(copied.search(queries, k=30)[1]) == 2
+    index = Index.load(tmp_path / "other", model)
+    (tmp_path / "other").unlink()
+    assert len(index.search(queries, k=20)[1]) == 2

@@ -81,7 +81,8 @@ class Shards:
         about: texts by name about all items together; None: those of the index, if there is one only.
 
     Raises:
-        ValueError: there is no index, they are of several sides, or one takes sentences (has a loaded model).
+        ValueError: there is no index, they are of several sides, models or outputs, or one takes sentences (has a
+            loaded model).
 
     >>> import torch
     >>> from towers import TwoTowers
@@ -103,11 +104,13 @@ class Shards:
             raise ValueError("Shards: there is no index")
         if len({index.side for index in indexes}) > 1:
             raise ValueError("Shards: some indexes have left items, others right ones")
+        if len({(index.fingerprint, index.output) for index in indexes}) > 1:
+            raise ValueError("Shards: the indexes are of several models, weights or outputs, whose scores differ")
         if any(index.loaded is not None for index in indexes):
             raise ValueError(
                 "Shards: an index has a loaded model; make it with the model's network: Index(model.network)"
             )
-        self.indexes = [index for index in indexes if len(index)] or list(indexes[:1])
+        self.indexes = list(indexes)
         self.hidden = self.indexes[0].hidden
         self.about = dict(about if about is not None else indexes[0].about if len(indexes) == 1 else {})
         self._threads = min(len(self.indexes), threads or cores())
@@ -163,14 +166,16 @@ class Shards:
         """
         if k < 1:
             raise ValueError(f"Shards.search: k ({k}) must be at least 1")
-        if k > len(self):
-            raise ValueError(f"Shards.search: k ({k}) must be at most {len(self)}, the number of items")
-        if len(self.indexes) == 1:
-            return self.indexes[0].search(queries, k)
+        filled = [(index, size) for index in self.indexes if (size := len(index))]
+        if k > (count := sum(size for _, size in filled)):
+            raise ValueError(f"Shards.search: k ({k}) must be at most {count}, the number of items")
+        if len(filled) == 1:
+            return filled[0][0].search(queries, k)
 
-        def search(index: Index) -> tuple[Tensor, Tensor]:
+        def search(shard: tuple[Index, int]) -> tuple[Tensor, Tensor]:
+            index, size = shard
             with torch.inference_mode():
-                return index.search(queries, min(k, len(index)))
+                return index.search(queries, min(k, size))
 
         with ThreadPoolExecutor(self._threads) as pool:
-            return merge(pool.map(search, self.indexes), k)
+            return merge(pool.map(search, filled), k)

@@ -111,6 +111,7 @@ class Index:
         self._head = Head(model, side) if usual else Compared(model, side, output)
         if not self._head.is_finite():
             raise ValueError("Index: a weight of the model's head is not finite")
+        self.output = output
         self._model = Unchanged(model)
         self._items = lay_out((), 0, self._head)
         self._added = list[Rows]()
@@ -123,6 +124,11 @@ class Index:
     def __len__(self) -> int:
         with self._lock:
             return len(self._items) + sum(len(ids) for _, ids in self._added)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the weights of its model from others."""
+        return self._model.fingerprint
 
     @contract
     def add(
@@ -151,6 +157,7 @@ class Index:
             _check_finite(rows, "add", "items", first)
             parts.append(rows)
         with self._lock:
+            self._check_items("add")
             own = self._new_ids(ids, len(items))
             if not parts:
                 return
@@ -188,11 +195,16 @@ class Index:
             )
         return own
 
+    def _check_items(self, call: str) -> None:
+        if self._torn:
+            problem = "an earlier call was interrupted while it laid out the items, and some are lost"
+            raise ValueError(f"Index.{call}: {problem}; make a new index")
+        if self._items.source is not None:
+            self._items.source.check(call)
+
     def _laid_out(self, call: str) -> Items:
         with self._lock:
-            if self._torn:
-                problem = "an earlier call was interrupted while it laid out the items, and some are lost"
-                raise ValueError(f"Index.{call}: {problem}; make a new index")
+            self._check_items(call)
             parts = self._added
             if parts:
                 whole = len(parts)
@@ -350,7 +362,7 @@ class Index:
         with self._lock:
             items, next_id = self._laid_out("save"), self._next_id
         own = {
-            "fingerprint": self._model.fingerprint,
+            "fingerprint": self.fingerprint,
             "side": self.side,
             "next_id": next_id,
             "largest": items.largest,
@@ -374,6 +386,9 @@ class Index:
     ) -> Self:
         """An index that `save` wrote. The file is mapped into memory: it is read when it is searched.
 
+        It may be replaced or removed meanwhile, as `save` does it: the index keeps the file that it has. Where another
+        program writes into that file itself, as `cp` does, the next call refuses to go on.
+
         Args:
             path: the file.
             model: the model with which the index was made, with the same weights.
@@ -384,7 +399,7 @@ class Index:
             ValueError: the file is no index, is damaged or cut off, has a newer format, or is of another model,
                 or its sentences were encoded with other word vectors.
         """
-        tensors, own = index_file.read(path)
+        tensors, own, source = index_file.read(path)
         if own.get("fingerprint") != fingerprint(network_of(model)):
             raise ValueError(f"{path}: is an index of another model, or of other weights; make it again with this one")
         _output(model, output, class_name)
@@ -401,7 +416,7 @@ class Index:
                 index_file.check_blocks(tensors["boxes"], count, 2 * (head.dense + axes.shape[1]), head.dtype)
                 boxes = Boxes(tensors["boxes"], axes, float(own["slack"]), float(own["rounding"]))
                 pace = topk_call.pace(head.weights, head.offset, blocks)
-            index._items = Items(blocks, ids, float(own["largest"]), boxes, pace)
+            index._items = Items(blocks, ids, float(own["largest"]), boxes, pace, source)
             index._next_id = int(own["next_id"])
             index.about = index_file.texts(own.get("about", {}))  # old files have none
         if index.loaded is not None:

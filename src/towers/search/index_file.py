@@ -3,6 +3,7 @@
 import ctypes
 import json
 import mmap
+import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from towers.checkpoint import replace
 from towers.kernels.cpu.topk_call import BLOCK
+from towers.search.mapped_file import MappedFile
 
 FORMAT = 2
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
@@ -50,8 +52,8 @@ def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], about: Mappi
     replace(Path(path), write_all)
 
 
-def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, which are read from the file when they are used, and what is said about them.
+def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any], MappedFile]:
+    """The tensors, which are read from the file when they are used, what is said about them, and the file.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
@@ -59,9 +61,10 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = Path(path)
     with path.open("rb") as file:
+        source = MappedFile(path, os.fstat(file.fileno()))
         start = file.read(8)
         length = int.from_bytes(start, "little")
-        size = path.stat().st_size
+        size = source.size
         if len(start) < 8 or 8 + length > size:
             raise ValueError(f"{path}: is no index of towers, or is cut off")
         header = _header(path, file.read(length))
@@ -75,7 +78,7 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError(f"{path}: is damaged or cut off: it has {size:,} bytes, and its header says {end:,}")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     try:
-        return {name: _tensor(mapped, 8 + length, entry) for name, entry in entries.items()}, about
+        return {name: _tensor(mapped, 8 + length, entry) for name, entry in entries.items()}, about, source
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{path}: is damaged: {error}") from None
 

@@ -15,6 +15,7 @@ from towers.search.axes import read_of
 from towers.search.boxes import boxes_of, chosen_axes
 from towers.search.compared import Compared
 from towers.search.head import Head
+from towers.search.mapped_file import MappedFile
 
 FEWEST = 8192
 """Up to this number of items, all are compared: a walk over their boxes costs more than it saves."""
@@ -41,6 +42,7 @@ class Items:
     largest: an upper bound of the absolute values of the rows.
     boxes: what is known about each 128 items, for upper bounds of their scores; None where no query walks over them.
     pace: nanoseconds of a pair where queries meet all items, measured where there are boxes.
+    source: the file in which they lie; None: they lie in memory.
     copies: those on GPUs that have searched.
     """
 
@@ -49,6 +51,7 @@ class Items:
     largest: float
     boxes: Boxes | None = None
     pace: float = math.inf
+    source: MappedFile | None = None
     copies: dict[torch.device, OnDevice] = field(default_factory=dict[torch.device, OnDevice], init=False, repr=False)
 
     def __len__(self) -> int:

@@ -1,0 +1,45 @@
+"""A file that is mapped into memory, and whether somebody has written into it since."""
+
+import os
+from pathlib import Path
+
+
+class MappedFile:
+    """The file behind some tensors, as it was when it was mapped.
+
+    A file that was replaced or removed stays as it was for those who have mapped it. One that was written over in place
+    gives them the new numbers, or ends the process where it has become shorter.
+
+    Args:
+        path: its name.
+        state: of the file itself, whatever has the name now.
+    """
+
+    def __init__(self, path: Path, state: os.stat_result) -> None:
+        self.path, self.size, self._file, self._changed = (
+            path.absolute(),
+            state.st_size,
+            _file(state),
+            state.st_mtime_ns,
+        )
+
+    def check(self, call: str) -> None:
+        """Refuse a file that was written over in place.
+
+        Raises:
+            ValueError: it was.
+        """
+        try:
+            now = self.path.stat()
+        except OSError:  # removed, or out of reach
+            return
+        if _file(now) == self._file and (now.st_size, now.st_mtime_ns) != (self.size, self._changed):
+            problem = "was written over since it was loaded"
+            raise ValueError(f"Index.{call}: {self.path} {problem}; load it again, and replace files by renaming")
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # a copy of the tensors lies in memory
+
+
+def _file(state: os.stat_result) -> tuple[int, int]:
+    return state.st_dev, state.st_ino
