@@ -144,6 +144,17 @@ INLINE void pack_columns(REAL *to, const AheadJob *job, int64_t block, int64_t f
              least(LANES, hidden - unit), columns);
 }
 
+/* The memory that `pack_columns` will read, on its way while others are multiplied. */
+INLINE void fetch_columns(const AheadJob *job, int64_t block, int64_t first) {
+    const int64_t inputs = job->lstm->inputs, hidden = job->lstm->hidden, unit = block * LANES;
+    const int64_t units = least(LANES, hidden - unit), columns = least(COLUMNS, inputs - first);
+    for (int64_t gate = 0; gate < 4; gate++)
+        for (int64_t row = 0; row < units; row++) {
+            const REAL *from = job->w_ih + (gate * hidden + unit + row) * inputs + first;
+            for (int64_t k = 0; k < columns; k += 64 / (int64_t)sizeof(REAL)) __builtin_prefetch(from + k);
+        }
+}
+
 /* The bias and the products with the weights of x, of one block of units and all rows: for a few rows, for which packing
    would take longer. The sums are those of `step_forward`, in the same order. */
 static void block_ahead(const AheadJob *job, int64_t block) {
@@ -154,6 +165,8 @@ static void block_ahead(const AheadJob *job, int64_t block) {
     for (int64_t column = 0; column < inputs; column += COLUMNS) {
         const int64_t columns = least(COLUMNS, inputs - column);
         pack_columns((REAL *)packed, job, block, column, columns);
+        if (column + COLUMNS < inputs) fetch_columns(job, block, column + COLUMNS);
+        else if (block + 1 < blocks) fetch_columns(job, block + 1, 0);
 #define AHEAD(begin, n)                                                                                                \
     {                                                                                                                  \
         REAL *to = job->to + ((begin)*blocks + block) * 4 * LANES;                                                     \
