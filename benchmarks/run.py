@@ -39,6 +39,7 @@ SUITES = {
     "proof": "proof",
     "import": "imports",
     "reading": "reading",
+    "quick-paths": "quick_paths",
     "search": "search",
     "search-heads": "search_heads",
     "answers": "answers",

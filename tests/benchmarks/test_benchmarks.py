@@ -39,13 +39,14 @@ MODULES = (
     "proof_peers",
     "peer_sources",
     "reading",
+    "quick_paths",
     "search",
     "search_heads",
     "export",
 )
 SUITES = (
-    "lstm", "tower", "lstm-memory", "lstm-threads", "contracts", "proof", "import", "reading", "search", "search-heads",
-    "export",
+    "lstm", "tower", "lstm-memory", "lstm-threads", "contracts", "proof", "import", "reading", "quick-paths",
+    "search", "search-heads", "export",
 )  # fmt: skip
 Called = Callable[..., dict[str, Any]]
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}

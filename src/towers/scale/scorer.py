@@ -3,7 +3,7 @@
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -159,7 +159,7 @@ class Scorer:
             answer = self.answer(MemoryRows(batch))
             return arrow.extended(batch, self.columns, answer.places, answer.values, {PROBLEM: answer.problems})
 
-    def each(self, batches: Any) -> Any:
+    def each(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """An iterator of batches, as Spark's `mapInArrow` wants it.
 
         Args:

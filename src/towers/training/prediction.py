@@ -146,7 +146,10 @@ class Predictor:
 
     @torch.inference_mode()
     def one(self, left: Sentence, right: Sentence) -> Tensor:
-        """The probability of one pair, the words `left` and `right`, without what is only worth its time for many."""
+        """The probability of one pair, the words `left` and `right`, without what is only worth its time for many.
+
+        What that gains: row "one pair" of `python benchmarks/run.py quick-paths`.
+        """
         vectors, counts = self.vectors, Counter((*left, *right))
         model = self.model
         with answering(model, self.place.type, mixed=self.mixed):

@@ -181,7 +181,7 @@ def counts(operand: Any) -> Any:
 def holds(compare: Callable[[Any, Any], Any], subject: Any, bound: Any, text: str) -> bool:
     """Whether a condition holds, for every value of a tensor; in a graph an assert of torch's says so later.
 
-    A few values on the CPU are compared by Python, which takes a third of the time of two operations of torch.
+    A few values on the CPU are compared by Python: row "a few lengths" of `python benchmarks/run.py quick-paths`.
     """
     if type(subject) is Tensor and type(bound) is int and _are_few(subject):
         return all(map(compare, subject.tolist(), repeat(bound)))
@@ -197,7 +197,7 @@ def holds(compare: Callable[[Any, Any], Any], subject: Any, bound: Any, text: st
 def between(values: Any, low: Any, high: Any) -> bool:
     """Whether whole numbers on the CPU lie between two; False: they do not, or each condition must say it.
 
-    It takes a quarter of the time of both conditions. Python compares a few values sooner than torch.
+    What it gains: row "two bounds at once" of `python benchmarks/run.py quick-paths`.
     """
     if type(values) is not Tensor or type(low) is not int or type(high) is not int or torch.compiler.is_compiling():
         return False
