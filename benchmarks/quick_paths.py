@@ -99,7 +99,7 @@ def both_sides() -> Calls:
 def one_pair() -> Calls:
     """`Predictor.one`: a pair without what is only worth its time for many."""
     predictor = Predictor(build(PRESETS["similarity"], vector_width=50), WordVectors(VOCABULARY, torch.randn(500, 50)))
-    left, right = VOCABULARY[:7], VOCABULARY[5:12]
+    left, right = tuple(VOCABULARY[:7]), tuple(VOCABULARY[5:12])
     pairs = SentencePairs([left], [right])
     assert (predictor.one(left, right) - predictor(pairs)).abs().max() < 1e-6
     return {WITH: lambda: predictor.one(left, right), WITHOUT: lambda: predictor(pairs)}
