@@ -461,12 +461,28 @@ typedef struct {
     REAL *upper;          /* of all groups */
     Rank *closed, *ready; /* groups that were not opened, boxes that were not visited: heaps */
     V *slope;
+    double by_clock, by_thread; /* when it was last asked what other programs took */
 } Walk;
 
 static double nanoseconds(void) {
     struct timespec now;
     timespec_get(&now, TIME_UTC);
     return 1e9 * (double)now.tv_sec + (double)now.tv_nsec;
+}
+
+/* Nanoseconds that other programs took from this thread since it last asked, where the system counts them; which takes
+   ten times as long as a look at the clock. */
+static double taken_by_others(Walk *own) {
+#if defined(CLOCK_THREAD_CPUTIME_ID)
+    struct timespec spent;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent);
+    const double by_clock = nanoseconds(), by_thread = 1e9 * (double)spent.tv_sec + (double)spent.tv_nsec;
+    const double taken = by_clock - own->by_clock - (by_thread - own->by_thread);
+    own->by_clock = by_clock, own->by_thread = by_thread;
+    return taken > 0 ? taken : 0;
+#else
+    return 0;
+#endif
 }
 
 /* The boxes of a group whose bounds reach the least wanted score become ready. */
@@ -505,7 +521,8 @@ static int walk(const Job *job, Top *top, const REAL *query, Walk *own, double u
         const REAL of_box = own->n_ready ? own->ready[0].bound : -INFINITY;
         if (!closed && !own->n_ready) break;
         if ((of_group > of_box ? of_group : of_box) < top->least) break;
-        if (step % STEPS == 0 && until < INFINITY && nanoseconds() > until) {
+        if (step % STEPS == 0 && until < INFINITY && nanoseconds() > until &&
+            nanoseconds() > (until += taken_by_others(own))) {
             job->computed[top->query] = -computed - job->count;
             return 0;
         }
@@ -529,7 +546,8 @@ BY_THREADS(topk_search) {
     REAL *rows = room(most * job->dense), *scores = room(job->part * room_of_top), *upper = room((groups / BLOCK + 1) * BLOCK);
     V *slope = (V *)room((job->hidden + 1) * LANES);
     Rank *ranks = malloc((size_t)(groups + boxes + 1) * sizeof(Rank));
-    Walk own = {boxes, groups, 0, upper, ranks, ranks + groups, slope};
+    Walk own = {boxes, groups, 0, upper, ranks, ranks + groups, slope, 0, 0};
+    taken_by_others(&own);
     for (int64_t piece; (piece = take(&job->next)) < job->parts;) {
         const int64_t first = piece * job->part, end = least(job->n_queries, first + job->part);
         const double scanned = job->pace * job->count * AT_ONCE * ((end - first + AT_ONCE - 1) / AT_ONCE);
@@ -540,7 +558,7 @@ BY_THREADS(topk_search) {
             const int64_t at = (query - first) * room_of_top;
             Top top = {job->least, INT64_MAX, query, 0, scores + at, ids + at};
             job->computed[query] = job->count;
-            if (boxes && left > 0) {
+            if (boxes && (left > 0 || (left += taken_by_others(&own)) > 0)) {
                 const double alone = scanned / (double)(end - first), start = now;
                 const int done = walk(job, &top, row, &own, start + (left < alone ? left : alone));
                 now = nanoseconds();

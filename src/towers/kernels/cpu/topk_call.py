@@ -5,6 +5,7 @@ Sizes and dtypes must fit each other: the caller checks them (`towers.search`), 
 
 import ctypes
 import math
+import os
 import time
 from ctypes import c_double, c_int64, c_void_p
 from typing import NamedTuple
@@ -122,11 +123,11 @@ def pace(weights: Tensor, offset: float, blocks: Tensor) -> float:
     """Nanoseconds that a pair takes where queries meet all items: the shortest of three measurements."""
     some = blocks[: SAMPLE // BLOCK]
     queries, ids = some[:4].transpose(1, 2).flatten(0, 1).nan_to_num(posinf=0.0), torch.arange(len(some) * BLOCK)
-    times = list[int]()
+    times, clock = list[int](), time.thread_time_ns if os.name == "posix" else time.perf_counter_ns  # as in topk.c
     for _ in range(3):
-        start = time.perf_counter_ns()
+        start = clock()
         search(queries, weights, offset, some, ids, 1, least=-math.inf, keep=None, hidden=None, boxes=None)
-        times.append(time.perf_counter_ns() - start)
+        times.append(clock() - start)
     return min(times) / (len(queries) * len(ids)) if len(ids) else math.inf
 
 
