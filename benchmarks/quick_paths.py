@@ -119,16 +119,6 @@ def clean_padding() -> Calls:
     return {name: replaced(torch_lstm, "_to_clean", way, step) for name, way in ways.items()}
 
 
-def contiguous_weights() -> Calls:
-    """`PhraseConv.project`: the product and its gradients with a contiguous copy of the transposed weights."""
-    vectors, weight = torch.randn(1024, 300), torch.randn(64, 300, requires_grad=True)
-
-    def step(layout: Callable[[Tensor], Tensor]) -> Callable[[], object]:
-        return lambda: torch.autograd.grad((vectors @ layout(weight.t())).square().sum(), weight)
-
-    return {WITH: step(Tensor.contiguous), WITHOUT: step(lambda one: one)}
-
-
 PATHS: dict[str, Callable[[], Calls]] = {
     "a few lengths": few_lengths,
     "two bounds at once": two_bounds,
@@ -137,7 +127,6 @@ PATHS: dict[str, Callable[[], Calls]] = {
     "both sides in one call": both_sides,
     "one pair": one_pair,
     "padding that is finite": clean_padding,
-    "contiguous weights": contiguous_weights,
 }
 
 

@@ -11,7 +11,7 @@ from towers.contracts import contract
 from towers.contracts.modes import autocast
 from towers.contracts.operations import operation
 from towers.convert import like_input, to_ragged
-from towers.kernels.batch import is_jit_tracing, is_plain
+from towers.kernels.batch import is_plain
 from towers.kernels.cpu import words_call
 from towers.layers.cache import VersionedCache, can_keep
 from towers.layers.shift_add import add_neighbours
@@ -160,10 +160,6 @@ class PhraseConv(nn.Module):
         """The shares of each word of `vectors`, one for each kernel position, by one matrix product."""
         weight = rearrange(self.weight, "kernel_positions filters width -> (kernel_positions filters) width").t()
         dtype = self.product_dtype
-        if torch.is_grad_enabled() and not is_jit_tracing():
-            # With a contiguous copy the backward pass takes less time: row "contiguous weights" of the suite
-            # quick-paths. A trace by torch.jit is compared with one without gradients, of the same operations.
-            weight = weight.contiguous()
         if dtype is None:
             product = vectors.to(weight.dtype) @ weight
         else:
