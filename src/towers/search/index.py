@@ -202,7 +202,7 @@ class Index:
         if self._items.source is not None:
             self._items.source.check(call)
 
-    def _laid_out(self, call: str) -> Items:
+    def _laid_out(self, call: str = "search") -> Items:
         with self._lock:
             self._check_items(call)
             parts = self._added
