@@ -226,7 +226,7 @@ def test_files_of_format_1_are_searched_through_their_boxes(whole_budget: None, 
         patch.setattr(laid_out, "chosen_axes", lambda rows, head: head.weight)
         patch.setattr(index_file, "FORMAT", 1)
         index.save(path)
-        tensors, about = index_file.read(path)
+        tensors, about, *_ = index_file.read(path)
         assert torch.equal(tensors.pop("axes"), model.dense.weight)
         index_file.write(path, tensors, about)
     loaded = Index.load(path, model)
