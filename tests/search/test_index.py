@@ -4,7 +4,7 @@ import copy
 import pickle
 import re
 from collections.abc import Callable
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from threading import Thread
 
@@ -18,6 +18,7 @@ from tests.helpers.small import forgetful_model
 from towers import ShapeContractError, TwoTowers
 from towers.search import Index, scan
 from towers.search.items import lay_out
+from towers.training.presets import PRESETS, build
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -456,3 +457,26 @@ def test_a_file_that_is_written_over_is_refused(tmp_path):
     index = Index.load(tmp_path / "other", model)
     (tmp_path / "other").unlink()
     assert len(index.search(queries, k=20)[1]) == 2
+
+
+@pytest.mark.parametrize("preset", [False, True])
+@pytest.mark.parametrize(
+    "setting", [torch.autocast("cpu", torch.bfloat16), torch.device("meta")], ids=["autocast", "device"]
+)
+def test_autocast_and_the_default_device_change_nothing(setting, preset: bool, tmp_path):
+    model = build(PRESETS["small"], vector_width=4) if preset else plain_model()
+    items, queries = torch.randn(300, model.hidden) * 3, torch.randn(9, model.hidden) * 3
+    some, numbers = torch.arange(0, 300, 3), [[number] for number in range(9)]
+
+    def found():
+        index = index_of(model, items)
+        each = [index.search(queries, k=9, exclude=numbers, filter=some)]
+        each.append(index.search(queries, k=9, candidates=90))
+        index.save(tmp_path / "index")
+        index.remove(some)
+        return [*each, index.all_pairs(k=2), Index.load(tmp_path / "index", model).search(queries, k=9)]
+
+    expected = found()
+    with setting:
+        again = found()
+    assert all(map(torch.equal, chain(*expected), chain(*again)))

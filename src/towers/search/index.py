@@ -25,6 +25,7 @@ from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
 from towers.search.items import Items, Rows, lay_out
 from towers.search.own_lock import OwnLock
+from towers.search.plain_torch import plain_torch
 from towers.search.sentences import VECTORS, SentenceModel, Sentences, check_vectors, network_of, scores_of
 from towers.search.unchanged import Unchanged
 
@@ -86,6 +87,7 @@ class Index:
     (torch.Size([2, 10]), torch.Size([2, 10]))
     """
 
+    @plain_torch()
     def __init__(
         self,
         model: TwoTowers | SentenceModel,
@@ -131,6 +133,7 @@ class Index:
         return self._model.fingerprint
 
     @contract
+    @plain_torch()
     def add(
         self, items: Float[Tensor, "items {self.hidden}"] | Sentences, ids: Int[Tensor, "items"] | None = None
     ) -> None:
@@ -217,6 +220,7 @@ class Index:
             return self._items
 
     @contract
+    @plain_torch()
     def search(
         self,
         queries: Float[Tensor, "queries {self.hidden}"] | Sentences,
@@ -283,6 +287,7 @@ class Index:
             raise ValueError(f"Index.search: k ({k}) must be at most {left}, what exclude and filter leave{of}")
 
     @contract
+    @plain_torch()
     def all_pairs(
         self, threshold: float | None = None, k: int | None = None
     ) -> tuple[Float[Tensor, "pairs"], Int[Tensor, "pairs 2"]]:
@@ -319,6 +324,7 @@ class Index:
         return scores[scores >= least], ids[scores >= least]
 
     @contract
+    @plain_torch()
     def remove(self, ids: Int[Tensor, "removed"]) -> None:
         """Take items out.
 
@@ -342,6 +348,7 @@ class Index:
 
     # On disk.
 
+    @plain_torch()
     def save(self, path: str | PathLike[str], *, about: Mapping[str, str] | None = None) -> None:
         """Write the index to the file `path`: whole, under another name, which is then changed.
 
@@ -376,6 +383,7 @@ class Index:
         index_file.write(path, tensors, own)
 
     @classmethod
+    @plain_torch()
     def load(
         cls,
         path: str | PathLike[str],
