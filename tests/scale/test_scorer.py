@@ -7,6 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy
 import polars
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tests.test_answers import folder as folder
 import towers
 from towers import Tower, TwoTowers
 from towers.data.memory_rows import MemoryRows
-from towers.scale import Encode, Predict, Scorer, Search, loads
+from towers.scale import Encode, Predict, Scorer, Search, arrow, loads
 from towers.search import Index
 
 ROWS = {
@@ -168,7 +169,7 @@ def test_mistakes(folder: Path, task: Any, batch: dict[str, list[Any]], said: st
 
 
 def test_other_mistakes(folder: Path) -> None:
-    with pytest.raises(TypeError, match=r"batch \(builtins.dict\) must be a RecordBatch"):
+    with pytest.raises(TypeError, match=r"batch \(builtins.dict\) must be a RecordBatch.*batch_format=\"pyarrow\""):
         Scorer(folder)(ROWS)
     with pytest.raises(TypeError, match=r"task \('predict'\) must be Predict\(\)"):
         Scorer(folder, "predict")
@@ -192,3 +193,12 @@ def test_a_process_of_its_own(folder: Path) -> None:
         assert pool.submit(scorer, frame).result().equals(scorer(frame))
         assert pool.submit(scorer, frame).result().equals(scorer(frame))
         assert pool.submit(loads).result() == 1
+
+
+def test_more_numbers_than_a_column_of_arrow_holds() -> None:
+    """Its offsets have 32 bits."""
+    pyarrow = pytest.importorskip("pyarrow")
+    cells = numpy.broadcast_to(numpy.float32(1), (1 << 21, 1 << 10))  # one number in memory
+    batch = pyarrow.table({"text": pyarrow.nulls(len(cells))})
+    with pytest.raises(ValueError, match="state: 2,097,152 rows with 1,024 numbers each are more than a list column"):
+        arrow._add_pyarrow(batch, "state", list[float], cells, numpy.ones(len(cells), dtype=bool))

@@ -16,7 +16,8 @@ def check(batch: object) -> None:
     """
     if not (_is(batch, "pyarrow", "RecordBatch", "Table") or _is(batch, "polars", "DataFrame")):
         kind = f"{type(batch).__module__}.{type(batch).__name__}"
-        raise TypeError(f"batch ({kind}) must be a RecordBatch or a Table of pyarrow, or a DataFrame of polars")
+        wanted = "must be a RecordBatch or a Table of pyarrow, or a DataFrame of polars"
+        raise TypeError(f'batch ({kind}) {wanted}; Ray Data gives one with map_batches(…, batch_format="pyarrow")')
 
 
 def _is(batch: object, package: str, *names: str) -> bool:
@@ -81,6 +82,9 @@ def _add_pyarrow(batch: Any, name: str, kind: type, cells: Any, there: Any) -> A
     if kind in (float, int):
         return batch.append_column(name, pyarrow.array(cells, type=inner[kind], mask=~there))
     width = cells.shape[1] if cells.ndim == 2 else 0
+    if len(cells) * width >= 1 << 31:  # offsets would begin again from below 0
+        told = f"{len(cells):,} rows with {width:,} numbers each are more than a list column of Arrow holds"
+        raise ValueError(f"{name}: {told} (2^31 - 1); give smaller batches")
     offsets = pyarrow.array(numpy.arange(len(cells) + 1, dtype="int32") * width)
     flat = pyarrow.array(cells.reshape(-1), type=inner[kind])
     mask = pyarrow.array(~there)

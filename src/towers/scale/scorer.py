@@ -152,7 +152,8 @@ class Scorer:
 
         Raises:
             TypeError: it is none of these.
-            ValueError: it lacks a column that is read, or has one of the new columns already.
+            ValueError: it lacks a column that is read, has one of the new columns already, or its lists are more than a
+                column of Arrow holds.
         """
         arrow.check(batch)
         with _ONE_AT_A_TIME:
