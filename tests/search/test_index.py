@@ -16,6 +16,7 @@ from tests.helpers.searching import all_scores, exact_model, exact_states, plain
 from tests.helpers.small import forgetful_model
 
 from towers import ShapeContractError, TwoTowers
+from towers.contracts import checks
 from towers.search import Index, scan
 from towers.search.items import lay_out
 from towers.training.presets import PRESETS, build
@@ -239,6 +240,9 @@ def test_no_gradients_and_no_changed_inputs():
         (lambda index: index.search(torch.zeros(2, 3), 9, exclude=[{1}, {1, 2, 99}]), "k (9) must be at most 8, what exclude and filter leave for query 1"),
         (lambda index: index.search(torch.zeros(2, 3), 1, exclude=[{1}]), "exclude has ids for 1 queries; there are 2"),
         (lambda index: index.search(torch.zeros(2, 3), 1, exclude=[{1}, {True}]), "exclude has True; expected ids"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, exclude={0: [1]}), "exclude is a dict; expected ids, or a list with the ids of each query"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, exclude=[{1}, {1: 2}]), "exclude has {1: 2}; expected ids"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, filter=torch.ones(10, dtype=torch.uint8)), "filter is torch.uint8: .bool() makes a mask of it, and .long() ids"),
         (lambda index: index.search(torch.zeros(2, 3), 1, filter=torch.ones(9, dtype=torch.bool)), "filter is a mask (9,); expected one entry for each id, 0 to 9"),
         (lambda index: index.search(torch.zeros(2, 3), 1, filter=torch.ones(9)), "filter is torch.float32 (9,); expected ids"),
         (lambda index: index.search(torch.tensor([[0, 0, 0], [0, torch.nan, 0]]), 1), "queries[1] is not finite"),
@@ -480,3 +484,12 @@ def test_autocast_and_the_default_device_change_nothing(setting, preset: bool, t
     with setting:
         again = found()
     assert all(map(torch.equal, chain(*expected), chain(*again)))
+
+
+def test_ids_of_one_query_that_are_none_are_refused():
+    index = index_of(plain_model(), torch.rand(20, 3))
+    with (
+        checks("off"),
+        pytest.raises(ValueError, match="exclude has None; expected ids: a tensor, set or list of ints"),
+    ):
+        index.search(torch.rand(2, 3), k=1, exclude=[{1}, None])

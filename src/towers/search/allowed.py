@@ -1,6 +1,6 @@
 """Which items a query may find: what `exclude` and `filter` of a search mean."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -66,6 +66,8 @@ def allowed(items: Items, queries: int, exclude: Exclude | None, filter: Ids | N
 def _for_each(exclude: Exclude) -> bool:
     if isinstance(exclude, Tensor):
         return exclude.dim() == 2
+    if isinstance(exclude, Mapping):
+        raise ValueError("Index.search: exclude is a dict; expected ids, or a list with the ids of each query")
     entries = list(exclude)
     return bool(entries) and not any(isinstance(entry, int) for entry in entries)
 
@@ -91,14 +93,18 @@ def _pairs(items: Items, keep: Tensor | None, entries: list[Tensor]) -> Allowed:
     return Allowed(keep, places, sizes.cumsum(0))
 
 
-def _ids(name: str, given: Ids) -> Tensor:
+def _ids(name: str, given: object) -> Tensor:
     if isinstance(given, Tensor):
+        if given.dtype == torch.uint8:
+            raise ValueError(f"Index.search: {name} is torch.uint8: .bool() makes a mask of it, and .long() ids")
         if given.dim() != 1 or given.dtype == torch.bool or given.is_floating_point() or given.is_complex():
             raise ValueError(
                 f"Index.search: {name} is {given.dtype} {tuple(given.shape)}; expected ids, one integer each"
             )
         return given.detach().to("cpu", torch.int64)
-    entries = list(given)
+    if not isinstance(given, Collection) or isinstance(given, (str, bytes, Mapping)):
+        raise ValueError(f"Index.search: {name} has {given!r:.60}; expected ids: a tensor, set or list of ints")
+    entries = list(cast(Collection[int], given))
     if wrong := [entry for entry in entries if type(entry) is not int]:
         raise ValueError(f"Index.search: {name} has {wrong[0]!r}; expected ids, which are ints")
     return torch.tensor([entry for entry in entries if 0 <= entry < 1 << 63], dtype=torch.int64)  # others have no item
