@@ -10,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from towers.contracts import contract, verify
+from towers.contracts.proofs import guesses
 from towers.contracts.proofs.implied import always, never
 from towers.contracts.proofs.ranges import Span
 from towers.contracts.proofs.reality import holds_at
 from towers.contracts.proofs.relations import implied, one_number, plainer
+from towers.contracts.proofs.trials import Trial
 
 
 class Pairs(nn.Module):
@@ -197,3 +199,21 @@ def test_what_a_remainder_or_a_product_says():
     assert implied(sympy.Ne(5 * b * (h - w), 0), [sympy.Ne(h, w)])
     assert not implied(sympy.Ne((h - 3) * (h - w), 0), [sympy.Ne(h, w)])  # h may be 3
     assert not implied(sympy.Eq(h, w), [sympy.Eq((h - 3) * (h - w), 0)])
+
+
+def test_a_few_sizes_that_pass_are_no_condition_before_those_beside_them_were_run():
+    """As after two poolings by 2: 20, 21, 22 and 23 give the same features, and 22 was not run."""
+    table = [Trial({"b": 2, "t": size}, None if 20 <= size < 24 else ValueError()) for size in (1, 19, 20, 21, 23, 24)]
+    whole = {"b": Span(1), "t": Span(1)}
+    assert not list(guesses._few(table, whole))
+    assert {"b": 2, "t": 22} in guesses._beside_few(table, whole)
+    assert not list(guesses._few([*table, Trial({"b": 2, "t": 22}, None)], whole))
+    [guess] = guesses._few([*table, Trial({"b": 2, "t": 22}, ValueError())], whole)
+    assert guess.texts == ("t == 20 or t == 21 or t == 23",)
+
+
+def test_two_sizes_far_apart_are_a_condition_when_those_next_to_each_fail():
+    table = [Trial({"t": size}, None if size in (1, 512) else ValueError()) for size in (1, 2, 9, 511, 512)]
+    assert not list(guesses._few(table, {"t": Span(1)}))
+    [guess] = guesses._few([*table, Trial({"t": 513}, ValueError())], {"t": Span(1)})
+    assert guess.texts == ("t == 1 or t == 512",)

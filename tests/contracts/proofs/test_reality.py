@@ -140,6 +140,20 @@ def test_a_failure_that_only_a_later_call_has_is_one_of_the_module():
     assert made.calls == []
 
 
+def test_a_call_that_fails_after_others_is_not_taken_for_one_of_wrong_values():
+    def forward(self, x: Float[Tensor, "time time"]) -> Float[Tensor, "time time"]:
+        half = len(x) // 2
+        if half not in self.masks:
+            self.masks[half] = torch.ones(len(x), len(x)).tril()
+        return x * self.masks[half]
+
+    made = module(forward)
+    made.masks = {}
+    proof = verify(made)
+    assert proof.verdict == "failed", str(proof)
+    assert made.masks == {}
+
+
 # Conditions: exact, or none.
 
 

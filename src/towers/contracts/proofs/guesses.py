@@ -15,7 +15,7 @@ from torch.utils._sympy.functions import PythonMod
 from towers.contracts.expressions import conditions as read_conditions
 from towers.contracts.proofs.divide import divide
 from towers.contracts.proofs.explore import BEYOND, Coverage
-from towers.contracts.proofs.ranges import Spans
+from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.reality import RealityCheck, holds_at
 from towers.contracts.proofs.relations import negation, some_sizes, turned, usable
 from towers.contracts.proofs.symbolic_inputs import Case
@@ -48,6 +48,7 @@ def supposed(
     if {trial.error is None for trial in table} != {True, False}:
         return table, []
     table = check.around(case, table)
+    table = check.further(case, table, _beside_few(table, whole), check.share())
     guesses: list[Guess] = []
     alone: list[str] = []
     for _ in range(MOST_CHALLENGES):
@@ -266,12 +267,41 @@ def _challenges(table: Sequence[Trial], alone: Sequence[str]) -> Iterable[dict[s
             yield from ({**bases[0], name: bases[0][name] + times * divisor} for times in (1, 2, 3, 5))
 
 
+FEW, NEAR = 4, 64
+"""Fewer sizes than these are told one by one; all between them are run first, or if they are apart, those beside."""
+
+
 def _few(table: Sequence[Trial], whole: Spans) -> Iterable[Guess]:
-    """Two or three sizes of an axis, as where something of a fixed size is added: 1 and that size."""
+    """Two or three sizes of an axis, as where something of a fixed size is added: 1 and that size.
+
+    Only where those beside them were run: sizes that pass are no condition if no other was tried.
+    """
+    for name, sizes in _few_sizes(table, whole):
+        if _beside(sizes, whole[name]) <= {trial.sizes[name] for trial in table}:
+            yield _any_of(*(f"{name} == {size}" for size in sizes))
+
+
+def _few_sizes(table: Sequence[Trial], whole: Spans) -> Iterable[tuple[str, list[int]]]:
+    """The axes of which two or three sizes pass, with these."""
     for name in whole:
         sizes = sorted({trial.sizes[name] for trial in table if trial.error is None})
-        if 1 < len(sizes) < 4:
-            yield _any_of(*(f"{name} == {size}" for size in sizes))
+        if 1 < len(sizes) < FEW:
+            yield name, sizes
+
+
+def _beside_few(table: Sequence[Trial], whole: Spans) -> Iterable[dict[str, int]]:
+    """Runs beside the few sizes of an axis that pass."""
+    for name, sizes in _few_sizes(table, whole):
+        base = next(trial.sizes for trial in table if trial.error is None)
+        yield from ({**base, name: size} for size in sorted(_beside(sizes, whole[name])))
+
+
+def _beside(sizes: Sequence[int], span: Span) -> set[int]:
+    """All sizes from the one before the first to the one after the last; if they are many, those next to each."""
+    step = span.step
+    near = range(sizes[0] - step, sizes[-1] + step + 1, step)
+    found = near if len(near) <= NEAR else (size + more for size in sizes for more in (-step, 0, step))
+    return {size for size in found if size in span}
 
 
 # On several axes, where those on one leave some failures.

@@ -33,6 +33,9 @@ LARGEST_INPUTS = 2**24
 REPEATED = 8
 """Failures that are repeated on a fresh copy, after which it is known that calls leave nothing that matters."""
 
+REPLAYED = 2
+"""How often it is looked whether all that was called before makes a call fail, whatever the values."""
+
 COMBINED = 3
 """Sizes at which all combinations of values meet one error; elsewhere it is then enough that the first four meet it."""
 
@@ -73,6 +76,11 @@ class Trials:
         self.repeated = 0
         self.kept = False
         """Whether a failure was due to what an earlier call left."""
+        self.called: list[tuple[Case, Mapping[str, int]]] = []
+        """The calls of the copy, in their order."""
+        self.left: Exception | None = None
+        """A failure that calls of other sizes leave behind them, whatever their values and its own."""
+        self.replayed = 0
         self.redirect = False
         """Whether the code asks for a device that is not available; then all tensors stay on the CPU."""
         self.count = 0
@@ -108,6 +116,8 @@ class Trials:
         while error is not None and not isinstance(error, ShapeContractError):
             if isinstance(error, MemoryError) or "allocate memory" in str(error):
                 return None
+            if error is self.left:
+                break
             met.append(f"{type(error).__name__}: {error}")
             further = further or self._further(_kinds(case, sizes), usual, met)
             kind = next(further, None)
@@ -134,6 +144,7 @@ class Trials:
         self, case: Case, sizes: Mapping[str, int], kind: Sequence[int], dtype: torch.dtype | None
     ) -> Exception | None:
         """One call on the copy, with one kind of values; a failure is repeated on a fresh copy."""
+        before, self.called = self.called, [*self.called, (case, sizes)]
         error = self.call(self.twin, case, sizes, kind, dtype)
         if error is not None and not self.redirect and _names_missing_device(error):
             self.redirect = True
@@ -147,11 +158,29 @@ class Trials:
         fresh = real_copy(self.module)
         self.converted.clear()
         again = self.call(fresh, case, sizes, kind, dtype)
-        self.twin = fresh
+        self.twin, self.called = fresh, [(case, sizes)]
         if again is None:
             self.kept = True
             error.add_note("only after calls of other sizes: a fresh copy passes")
+            if dtype is None and not isinstance(error, ShapeContractError) and self._fails_after(before, case, sizes):
+                self.left = error
         return error
+
+    def _fails_after(
+        self, before: Sequence[tuple[Case, Mapping[str, int]]], case: Case, sizes: Mapping[str, int]
+    ) -> bool:
+        """Whether a call fails with every kind of values after all calls before it had values of that kind."""
+        if self.replayed >= REPLAYED:
+            return False
+        self.replayed += 1
+        for kind in ((step, step % 3, step % 3) for step in range(4)):
+            self.put_back()
+            self.twin, self.called = real_copy(self.module), []
+            for one, earlier in before:
+                self.call(self.twin, one, earlier, kind, None)
+            if self.call(self.twin, case, sizes, kind, None) is None:
+                return False
+        return True
 
     def call(
         self, twin: nn.Module | None, case: Case, sizes: Mapping[str, int], kind: Sequence[int], dtype: Any
