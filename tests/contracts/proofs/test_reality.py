@@ -473,13 +473,31 @@ def test_every_value_of_an_option_is_run():
     assert "name is 'usual'" in proof.assumptions
 
 
-def test_two_options_together():
-    def forward(self, x: Float[Tensor, "batch 8"], a: bool = False, b: bool = True) -> Float[Tensor, "batch 8"]:
-        return x[1:] if a and not b else x
+def test_three_options_together():
+    def forward(
+        self, x: Float[Tensor, "batch 8"], a: bool = False, b: bool = True, c: Literal["u", "v"] = "u"
+    ) -> Float[Tensor, "batch 8"]:
+        return x[1:] if a and not b and c == "v" else x
 
     proof = verify(module(forward))
     assert proof.verdict == "failed"
-    assert proof.worst.label == "a=True, b=False"
+    assert proof.worst.label == "a=True, b=False, c='v'"
+    assert not any("combinations" in text for text in proof.assumptions)
+
+
+def test_that_not_all_combinations_of_options_were_run_is_told():
+    def forward(
+        self,
+        x: Float[Tensor, "batch"],
+        a: bool = False,
+        b: bool = False,
+        c: bool = False,
+        d: bool = False,
+        e: bool = False,
+    ) -> Float[Tensor, "batch"]:
+        return x
+
+    assert any(text.startswith("of all combinations") for text in verify(module(forward)).assumptions)
 
 
 def test_assumptions_are_told():

@@ -174,10 +174,20 @@ class ModuleSubject(Subject):
         ones = dict.fromkeys([(), *((name,) for name in self.broadcast), self.broadcast])
         cases = [Case(self, *parts) for parts in itertools.product(ways, ranks, ones)]
         cases += [Case(self, self.optional, ranks[0], members=(member,)) for member in self._members()]
-        single = [((name, value),) for name, some in self.varied().items() for value in some]
-        pairs = [(*one, *two) for one, two in itertools.combinations(single, 2) if one[0][0] != two[0][0]]
-        cases += [Case(self, (), ranks[0], options=options) for options in [*single, *pairs][:MOST_OPTIONS]]
+        options = itertools.islice(self._options(), MOST_OPTIONS)
+        cases += [Case(self, (), ranks[0], options=way) for way in options]
         return cases
+
+    def _options(self) -> Iterator[tuple[tuple[str, Any], ...]]:
+        """All combinations of arguments that are no tensors, those that differ least from the defaults first."""
+        varied = [[(name, value) for value in some] for name, some in self.varied().items() if some]
+        for count in range(1, len(varied) + 1):
+            for some in itertools.combinations(varied, count):
+                yield from itertools.product(*some)
+
+    def all_options(self) -> bool:
+        """Whether `cases` has all combinations of arguments that are no tensors."""
+        return next(itertools.islice(self._options(), MOST_OPTIONS, None), None) is None
 
     def _members(self) -> list[tuple[str, int]]:
         """The members of unions of tensors beyond the first, each with its argument."""

@@ -350,6 +350,8 @@ def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
         if name not in (*made, "self") and name in subject.signature.arguments:
             values = [default, *subject.varied().get(name, ())]
             texts.append(f"{name} is {' or '.join(map(repr, values))}")
+    if not subject.all_options():
+        texts.append("of all combinations of these those that differ least from the defaults were run")
     texts.append("the module is in training mode" if subject.instance.training else "the module is in eval mode")
     return (*texts, *read_beside(subject.instance))
 
