@@ -202,7 +202,7 @@ def pairs_by_sorting(scores: torch.Tensor, ids: list[int], threshold: float, k: 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize(
-    ("threshold", "k"), [(None, 3), (0.25, None), (-100.0, None), (100.0, None), (0.0, 2), (-9.0, 89)]
+    ("threshold", "k"), [(None, 3), (0.25, None), (-100.0, None), (100.0, None), (0, 2), (-9.0, 89)]
 )
 def test_all_pairs_are_those_of_sorting(side: str, threshold: float | None, k: int | None):
     model, items, ids = exact_model(), exact_states(90), torch.randperm(200)[:90]

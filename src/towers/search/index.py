@@ -289,7 +289,7 @@ class Index:
     @contract
     @plain_torch()
     def all_pairs(
-        self, threshold: float | None = None, k: int | None = None
+        self, threshold: float | int | None = None, k: int | None = None
     ) -> tuple[Float[Tensor, "pairs"], Int[Tensor, "pairs 2"]]:
         """Pairs of items of the index, each item being a query for all others: scores, and (query id, item id).
 
