@@ -560,7 +560,8 @@ BY_THREADS(topk_search) {
             job->computed[query] = job->count;
             if (boxes && (left > 0 || (left += taken_by_others(&own)) > 0)) {
                 const double alone = scanned / (double)(end - first), start = now;
-                const int done = walk(job, &top, row, &own, start + (left < alone ? left : alone));
+                const int cold = query == first; /* it brings the boxes into the caches, and may take all that is left */
+                const int done = walk(job, &top, row, &own, start + (left < alone || cold ? left : alone));
                 now = nanoseconds();
                 left += done ? (start + alone - now) / 2 : start - now;
                 if (done) {
