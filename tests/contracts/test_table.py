@@ -4,9 +4,9 @@ import asyncio
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Never, Protocol, Self, TypedDict, TypeVar, no_type_check
+from typing import Annotated, Any, Literal, NamedTuple, Never, Protocol, Self, TypedDict, TypeVar, cast, no_type_check
 
 import numpy as np
 import pytest
@@ -491,6 +491,77 @@ def chained(D):
     return g
 
 
+def operators(D):
+    class A:
+        @D
+        def __eq__(self, other: object) -> bool:
+            return NotImplemented
+
+        @D
+        def __rsub__(self, other: Any) -> X:
+            return NotImplemented if other == 2 else other
+
+        @D
+        def __lt__(self, other: object) -> bool:
+            return cast(Any, other)
+
+        @D
+        def no_operator(self) -> bool:
+            return NotImplemented
+
+    return A()
+
+
+def unpacked(D):
+    @D
+    def g(a: list[tuple[int, *tuple[str, ...]]]) -> None: ...
+
+    return g
+
+
+def unpacked_arguments(D):
+    @D
+    def g(*a: *tuple[int, str]) -> None: ...
+
+    return g
+
+
+class Outer: ...
+
+
+def local(D):
+    class Local(Outer): ...
+
+    @D
+    def g(a: "Local", b: "Outer") -> None: ...
+
+    return lambda fits_a, fits_b: g(Local() if fits_a else 3, Local() if fits_b else 3)
+
+
+def cached(D):
+    class A:
+        def __init__(self, n: int):
+            self.n = n
+
+        @D
+        @cached_property
+        def v(self) -> Float[Tensor, "3"]:
+            return f(self.n)
+
+    return A
+
+
+def short(D):
+    return D(lambda x: x)
+
+
+def alternatives(D):
+    @D
+    def g(a: tuple[Float[Tensor, "b"], X, X] | tuple[X, X] | tuple[Float[Tensor, "b"], Float[Tensor, "c"]], x: X): ...
+
+    return g
+
+
 def tried(make: Any, *calls: Call) -> dict[Any, str]:
     """What jaxtyping with beartype, and what towers says of each call."""
     found: dict[Any, str] = {}
@@ -564,9 +635,18 @@ ROWS: dict[str, list[Any]] = {
         ("y", unknown, lambda g: g("anything", f(2))),
         "test_strings.py",
     ],
+    "an operator that returns NotImplemented": [
+        ("yenn", operators, lambda a: a == 3, lambda a: 2 - a, lambda a: a < 3, lambda a: 3 - a),
+        ("n", operators, lambda a: a.no_operator()),
+    ],
     "list[X], tuple[X, ...], dict[K, X], Sequence[X], Mapping[K, X], Iterable[X], tuple[X, *tuple[Y, ...]]": [
         (("yyyy", "ynnn"), whole, whole_call("a", wrong=False), *(whole_call(place, wrong=True) for place in "cei")),
         ((None, "nnnn"), whole, *(whole_call(place, wrong=True) for place in "abdh")),
+        (("yyy", "ynn"), unpacked, lambda g: g([(1, "a")]), lambda g: g([(1, "a", 2)]), lambda g: g([()])),
+        (("d", "yn"), unpacked_arguments, lambda g: g(1, "a"), lambda g: g(1, 2)),
+    ],
+    "local names and later ones in a string": [
+        (("yyn", "ynn"), local, lambda g: g(1, 1), lambda g: g(0, 1), lambda g: g(1, 0)),
     ],
     "a default with tensors": [
         (("yy", "ny"), tensor_default, lambda g: g(f(2)), lambda g: g(f(3))),
@@ -608,6 +688,12 @@ ROWS: dict[str, list[Any]] = {
     "@jaxtyped above @beartype": [("yn", two_decorators, lambda g: g(f(2), f(2)), lambda g: g(f(2), f(3)))],
     "a class that is no dataclass, decorated": [(("y", "d"), plain_class, lambda g: g("anything"))],
     "a partial, or an object with __call__": [("d", object_with_call), ("d", partly)],
+    "@contract above @cached_property, a lambda": [
+        (("d", "yn"), cached, lambda a: a(3).v, lambda a: a(4).v), (("d", "y"), short, lambda g: g(3)),
+    ],
+    "axes of an alternative that did not fit": [
+        (("n", "y"), alternatives, lambda g: g((f(2), f(3)), f(5))),
+    ],
     "Never as an argument": [(("d", "n"), never, lambda g: g(f(2), 3))],
     "Self, a Protocol without runtime_checkable": [
         (("d", "y"), oneself, lambda g: g(f(2), 3)), (("d", "y"), quiet, lambda g: g(f(2), 3)),

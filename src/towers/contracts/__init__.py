@@ -32,14 +32,17 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
                                                   export and vmap, not on meta
     int, Literal, list[int], Callable, ...        what is no tensor is beartype's; under torch.compile, where beartype
                                                   cannot run, containers of it are checked whole
-    strings, from __future__ import annotations   and names that are defined further down; what speaks of a name that
-                                                  stands for nothing (an import for types only) is not checked
+    strings, from __future__ import annotations   what speaks of a name that stands for nothing (an import for types
+                                                  only) is not checked
+    an operator that returns NotImplemented       __eq__, __add__, __radd__, ...: let through, whatever is annotated
 
     stricter                                      what jaxtyping lets through
     --------                                      ---------------------------
     list[X], tuple[X, ...], dict[K, X],           checked whole, not one item by chance; axes are shared. Iterable[X],
     Sequence[X], Mapping[K, X], Iterable[X],      Reversible and Container where the value is a collection: an
-    tuple[X, *tuple[Y, ...]]                      iterator would be used up
+    tuple[X, *tuple[Y, ...]]                      iterator would be used up. What is unpacked is checked without
+                                                  tensors too, and as `*args: *tuple[X, Y]`, which beartype refuses
+    local names and later ones in a string        read where they stand for something; jaxtyping lets every value pass
     a default with tensors                        checked as an argument is, where it has the type of the annotation
     async functions                               the result is checked when awaited: jaxtyping refuses every one
     annotations that are no types:                refused with ValueError when decorating, as by beartype, which lets
@@ -71,6 +74,8 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     @jaxtyped above @beartype                     @contract in the place of both
     a class that is no dataclass, decorated       refused with TypeError: decorate its methods. jaxtyping checks nothing
     a partial, or an object with __call__         refused when decorating, as in jaxtyping: decorate the function
+    @contract above @cached_property, a lambda    as below it; jaxtyping refuses them when decorating
+    axes of an alternative that did not fit       free: in jaxtyping some stay bound, and a call that fits is refused
     Never as an argument                          every call is refused; beartype refuses when decorating
     Self, a Protocol without runtime_checkable    any value fits; beartype refuses them when decorating
     {self.n}{self.n}, {n}0, d{n}                  refused with ValueError when decorating: jaxtyping joins the texts

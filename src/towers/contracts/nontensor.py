@@ -45,7 +45,8 @@ def class_kinds(hint: Any) -> tuple[type, ...]:
 def is_plain(value: object, hint: Any) -> bool:
     """Whether beartype says that a value has a type.
 
-    If beartype cannot decide, for instance because a name is not defined, the answer is True.
+    If beartype cannot decide, for instance because a name is not defined, the answer is True. Of what is unpacked, as
+    in `tuple[int, *tuple[str, ...]]`, it takes any items; such types are checked as in a compiled program.
     """
     if is_anything(hint):
         return True
@@ -58,8 +59,8 @@ def is_plain(value: object, hint: Any) -> bool:
 
 def described(hint: Any) -> str:
     """A type as text for a message."""
-    if hint is type(None):
-        return "None"
+    if hint in (type(None), types.NotImplementedType):
+        return "None" if hint is type(None) else "NotImplemented"
     plain = isinstance(hint, type) and not typing.get_args(hint)
     return hint.__name__ if plain else re.sub(r"\b(typing|jaxtyping)\.", "", str(hint))
 
@@ -180,7 +181,9 @@ def _by_beartype(value: object, hint: Any) -> bool:
 
     try:
         with suppress(TypeError):  # not every type can be a key
-            _in_silence(hint)
+            test = _in_silence(hint)
+            if test is not None:
+                return test(value)
         return is_bearable(_first_row(value, hint), hint)
     except BeartypeException:
         return True
@@ -217,10 +220,22 @@ def _first_row(value: object, hint: Any) -> object:
 
 
 @cache
-def _in_silence(hint: Any) -> None:
-    """Let beartype read a type for the first time, without its warnings about types such as `typing.Callable`."""
+def _in_silence(hint: Any) -> Test | None:
+    """Let beartype read a type for the first time, without its warnings about types such as `typing.Callable`.
+
+    Returns:
+        What takes the place of beartype where something is unpacked in the type; else None.
+    """
     from beartype.door import is_bearable
+
+    if _holds_unpacked(hint):
+        return traceable_test(hint)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         is_bearable(None, hint)
+    return None
+
+
+def _holds_unpacked(hint: Any) -> bool:
+    return any(_unpacked(inner) is not None or _holds_unpacked(inner) for inner in typing.get_args(hint))

@@ -1,9 +1,11 @@
 """Reads the signature of a function once, when it is decorated: what it demands of arguments and result."""
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
+from types import NotImplementedType
 from typing import Any, Unpack, cast, get_args, get_origin
 
 from towers.contracts.annotations import read_annotation, read_record
@@ -22,6 +24,11 @@ from towers.contracts.specs import (
     tensors,
 )
 from towers.contracts.spelling import check_spelling
+
+OPERATORS = re.compile(
+    r"__(eq|ge|gt|le|lt|ne|[ir]?(add|and|divmod|floordiv|lshift|matmul|mod|mul|or|pow|rshift|sub|truediv|xor))__"
+)
+"""The methods of operators with two sides. Each may return NotImplemented, whatever its annotation says."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,8 @@ def read_signature(function: Callable[..., Any], options: Options, names: Names 
         if parameter.name in hints:
             specs[parameter.name] = _of_all(parameter, hints[parameter.name], unread)
     result = _read("the result", hints["return"], "return", unread) if "return" in hints else None
+    if result is not None and OPERATORS.fullmatch(function.__name__):
+        result = (*result, PlainSpec(NotImplementedType))
     if unread and not options.only_tensors:
         raise ValueError(f"{where}: {unread[0]}")
     if names is not None and names.missing:
