@@ -1,11 +1,13 @@
 """`towers index` and `towers search`: what the model says of every pair, sorted."""
 
 import gzip
+import io
 import json
 import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars
@@ -60,6 +62,37 @@ def test_results_in_all_formats(folder: Path, capsys: pytest.CaptureFixture[str]
     assert agrees(polars.read_parquet("found.parquet").to_dicts(), folder, texts=True)
     assert search("--corpus", "corpus.txt", "--out", "found", "--out-format", "csv") == 0
     assert Path("found").read_text().startswith("query,rank,id,score\n1,1,")
+
+
+@pytest.mark.usefixtures("files")
+def test_queries_on_standard_input(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("towers.cli.search_job.SEARCHED", 1)
+    options = ("--corpus", "corpus.txt", "--out", "found.jsonl", "--queries", "-")
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(Path("queries.txt").read_bytes())))
+    assert search(*options) == 0
+    assert agrees([json.loads(line) for line in Path("found.jsonl").read_text().splitlines()], folder)
+    for given, said in (
+        (b"a dog runs\n\nram\n", "standard input, line 3: left sentence 0 ('ram') has 1 word"),
+        (b"\n", "standard input: there is no sentence in it"),
+        (None, "standard input is closed"),
+    ):
+        monkeypatch.setattr("sys.stdin", given if given is None else SimpleNamespace(buffer=io.BytesIO(given)))
+        assert search(*options) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.usefixtures("files")
+def test_parquet_on_a_full_disk_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert search("--corpus", "corpus.txt", "--out", "-", "--out-format", "parquet") == 2
+    said = "standard output: No space left on device; standard output is not whole"
+    assert capsys.readouterr().err == f"towers search: {said}\n"
 
 
 @pytest.mark.usefixtures("files")
@@ -134,7 +167,8 @@ def test_shards_are_searched_as_one_index(folder: Path, capsys: pytest.CaptureFi
         (("--corpus", "short.txt", "--out", "found.tsv"), "short.txt, line 3: right sentence 1 ('ram') has 1 word"),
         (("--corpus", "table.csv.gz", "--out", "found.tsv"), "table.csv.gz: is a table by its ending; a file with a"),
         (("--corpus", "tab.txt", "--texts", "--out", "found.tsv"), "tab.txt, line 1: has a tab, which TSV cannot hold"),
-        (("--corpus", "corpus.txt", "--out", "found.tsv", "-k", "4"), "k (4) must be at most 3, the number of items"),
+        (("--corpus", "corpus.txt", "--out", "found.tsv", "-k", "4"), "-k 4: corpus.txt has 3 sentences; say -k 3 or less"),
+        (("--corpus", "-", "--out", "found.tsv"), "-: standard input cannot be read twice, as this file is; write it"),
         (("--corpus", "corpus.txt", "--out", "corpus.txt"), "--out corpus.txt: is the file of --corpus"),
         (("--corpus", "corpus.txt", "--out", "no/found.tsv"), "--out no/found.tsv: there is no folder"),
         (("--corpus", "corpus.txt", "--out", "towers-run"), "--out towers-run: is a folder; name a file"),
@@ -241,7 +275,8 @@ def test_mistakes_with_an_engine(capsys: pytest.CaptureFixture[str]) -> None:
         (("--out", "-"), "--out -: with --engine it is a folder"),
         (("--out", "no/out"), "--out no/out: there is no folder no"),
         (("--texts",), "--texts needs --corpus FILE"),
-        (("-k", "4"), "k (4) must be at most 3, the number of items"),
+        (("-k", "4"), "-k 4: corpus has 3 sentences; say -k 3 or less"),
+        (("--queries", "-"), "--queries -: with --engine a run reads them again when it goes on; write them to a file"),
         (("--workers", "999"), "--workers 999: this process may use"),
         (("--index", "none"), "none: No such file or directory"),
         (("--queries", "none.txt"), "none.txt: No such file or directory"),

@@ -71,6 +71,10 @@ def time_of(lengths: Int[Tensor, "batch"], x: Float[Tensor, "batch time 8"]) -> 
 
 
 @contract
+def counted(k: int | None) -> None: ...
+
+
+@contract
 def exact(x: Float64[Tensor, "n"], y: Int[Tensor, "n"] | None = None) -> None: ...
 
 
@@ -243,6 +247,7 @@ HINTS = {
         "perhaps its item 0 is meant, as of a module that gives several things (nn.LSTM)",
     ),
     "a numpy array": (lambda: Layer()(f(2, 4, 8).numpy()), "torch.as_tensor makes one of numpy's"),
+    "an integer of another kind": (lambda: counted(torch.tensor(3)), "int(…) makes one of it"),
     "None": (lambda: Layer()(None), "perhaps the annotation lacks `| None`"),
     "a list of numbers": (lambda: Layer()([1.0, 2.0]), "torch.tensor makes one of numbers"),
     "nested, but not jagged": (

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -227,6 +228,23 @@ def test_no_gradients_and_no_changed_inputs():
     assert torch.equal(items, before)
 
 
+def test_ids_and_masks_of_numpy():
+    index, queries = index_of(plain_model(), torch.randn(9, 3)), torch.randn(2, 3)
+    fixed = np.array([1, 4, 7])
+    fixed.flags.writeable = False
+    each, mask = np.array([[1, 2], [3, 4]]), np.arange(9) % 2 == 0
+    for arrays, ids in (
+        ({"exclude": fixed}, {"exclude": {1, 4, 7}}),
+        ({"exclude": [np.int64(1), 4, 7]}, {"exclude": {1, 4, 7}}),
+        ({"exclude": each}, {"exclude": [{1, 2}, {3, 4}]}),
+        ({"exclude": [each[0], {np.int32(3), 4}]}, {"exclude": [{1, 2}, {3, 4}]}),
+        ({"filter": fixed[::-1]}, {"filter": {1, 4, 7}}),
+        ({"filter": mask}, {"filter": {0, 2, 4, 6, 8}}),
+    ):
+        found, expected = index.search(queries, 3, **arrays), index.search(queries, 3, **ids)
+        assert all(map(torch.equal, found, expected))
+
+
 # What is refused.
 
 
@@ -245,6 +263,8 @@ def test_no_gradients_and_no_changed_inputs():
         (lambda index: index.search(torch.zeros(2, 3), 1, filter=torch.ones(10, dtype=torch.uint8)), "filter is torch.uint8: .bool() makes a mask of it, and .long() ids"),
         (lambda index: index.search(torch.zeros(2, 3), 1, filter=torch.ones(9, dtype=torch.bool)), "filter is a mask (9,); expected one entry for each id, 0 to 9"),
         (lambda index: index.search(torch.zeros(2, 3), 1, filter=torch.ones(9)), "filter is torch.float32 (9,); expected ids"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, filter=np.array([1.5])), "filter is torch.float64 (1,); expected ids"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, exclude=np.array(["a"])), "exclude is an array of <U1; expected ids"),
         (lambda index: index.search(torch.tensor([[0, 0, 0], [0, torch.nan, 0]]), 1), "queries[1] is not finite"),
         (lambda index: index.add(torch.tensor([[0, torch.inf, 0]])), "items[0] is not finite"),
         (lambda index: index.search(torch.full((1, 3), 1e38), 1), "scores of these queries may be above what torch.float32 holds"),
@@ -280,6 +300,14 @@ def test_the_largest_id():
         index.add(torch.randn(1, 3))
     assert set(index.search(torch.randn(1, 3), 2, exclude=[2**70])[1][0].tolist()) == {2**63 - 2, 7}
     assert len(index.all_pairs(k=1)[0]) == 2
+
+
+def test_a_folder_is_no_index(tmp_path: Path):
+    index = Index(plain_model())
+    with pytest.raises(IsADirectoryError, match=re.escape(f"{tmp_path} is a folder; name a file, such as {tmp_path}")):
+        index.save(tmp_path)
+    with pytest.raises(IsADirectoryError, match=re.escape(f"{tmp_path} is a folder; towers.scale.Shards.load reads")):
+        Index.load(tmp_path, plain_model())
 
 
 @pytest.mark.parametrize("call", ["add", "search"])

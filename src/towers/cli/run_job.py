@@ -198,11 +198,12 @@ def _report(
         print(json.dumps(said), flush=True)
         return
     rate = f"{new / seconds:,.0f} a second" if new else "nothing was left to do"
-    parts, unread = _number(len(folder.parts), "parts"), _number(unknown, unit)
+    parts = _number(len(folder.parts), "parts")
+    unread = f"{_number(unknown, unit)}{' with a sentence' if unit == 'pairs' else ''}"
     print(f"{_number(rows, unit)} in {parts} in {arguments.out}; {rate}", flush=True)
     for count, told in (
         (bad, f"{_number(bad, 'bad rows')} left out; bad-*.jsonl there says why"),
-        (unknown, f"{unread} with a sentence of which no word has a vector; such answers mean nothing"),
+        (unknown, f"{unread} of which no word has a vector; such answers mean nothing"),
     ):
         if count:
             print(f"towers {arguments.command}: warning: {told}", file=sys.stderr, flush=True)

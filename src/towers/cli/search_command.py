@@ -39,7 +39,9 @@ def add_options(search: Parser) -> None:
     search.set_defaults(run=run, json=False)
     search.add_argument("--corpus", type=Path, metavar="FILE", help="a sentence on each line: what is searched")
     search.add_argument("--index", type=Path, metavar="FILE", help="what `towers index` wrote, a file or a folder")
-    search.add_argument("--queries", type=Path, required=True, metavar="FILE", help="a sentence on each line")
+    search.add_argument(
+        "--queries", type=Path, required=True, metavar="FILE", help="a sentence on each line; -: standard input"
+    )
     search.add_argument("-k", type=at_least_one, default=10, metavar="N", help="results of each query (10)")
     search.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the results; -: standard output; see --engine"

@@ -17,7 +17,7 @@ from towers.answers import Model
 from towers.cli.arguments import check_no_run
 from towers.cli.common import answering
 from towers.cli.prediction_files import STANDARD, file_to_write, naming, write
-from towers.cli.sentence_lines import CORPUS, Digest, Lines, blocks, encoded, read_lines
+from towers.cli.sentence_lines import CORPUS, Digest, Lines, blocks, encoded, paced, read_lines, states_of
 from towers.data.readers import ENDINGS
 from towers.scale import Shards
 from towers.search import Index
@@ -40,7 +40,7 @@ def search(arguments: argparse.Namespace) -> None:
     place = None if arguments.out == STANDARD else file_to_write(arguments.out, read)
     format = arguments.out_format or ENDINGS.get(arguments.out.suffix.lower()) or "tsv"
     lines = texts_of(arguments, format)
-    next(blocks(arguments.queries, 1))  # a file without a query is reported before the work
+    queries = _queries(arguments.queries)
     with answering(arguments) as model:
         output = model.output_of(arguments.class_name)
         if arguments.index is not None:
@@ -54,14 +54,41 @@ def search(arguments: argparse.Namespace) -> None:
             for part, states in encoded(model, corpus, "right"):
                 made.add(states, torch.tensor(part.numbers))
             found = Shards([made])
+        check_k(arguments, len(found))
         searched = (
-            (part.numbers, *found.search(states, arguments.k))
-            for part, states in encoded(model, arguments.queries, "left", SEARCHED)
+            (part.numbers, *found.search(states_of(model, name, part, "left"), arguments.k)) for name, part in queries
         )
         rows = rows_of(model, searched, lines)
         first = next(rows)
         with naming(arguments.out):
             write(place, lambda file: write_rows(file, format, chain([first], rows)))
+
+
+def _queries(path: Path) -> Iterator[tuple[str, Lines]]:
+    """The queries of a file or of standard input, some at a time, each with the name of the file.
+
+    Raises:
+        OSError, ValueError: as `read_lines`, or there is no query; before the first ones are asked for.
+    """
+    if path == STANDARD:
+        texts, numbers = read_lines(None)
+        pieces = (slice(at, at + SEARCHED) for at in range(0, len(numbers), SEARCHED))
+        return (("standard input", Lines(texts[piece], numbers[piece])) for piece in pieces)
+    next(blocks(path, 1))
+    return ((str(path), part) for part in paced(path, blocks(path, SEARCHED)))
+
+
+def check_k(arguments: argparse.Namespace, count: int) -> None:
+    """Refuse a -k above the number of items.
+
+    Raises:
+        ValueError: it is.
+    """
+    if arguments.k > count:
+        searched = arguments.corpus if arguments.index is None else arguments.index
+        has = "no sentences" if not count else "1 sentence" if count == 1 else f"{count} sentences"
+        most = f"; say -k {count}{' or less' if count > 1 else ''}" if count else ""
+        raise ValueError(f"-k {arguments.k}: {searched} has {has}{most}")
 
 
 def texts_of(arguments: argparse.Namespace, format: str) -> Lines | None:
@@ -138,7 +165,9 @@ def write_rows(file: BinaryIO, format: str, rows: Iterator[dict[str, Any]]) -> N
         frames: list[polars.DataFrame] = []
         while some := list(islice(rows, FRAME)):
             frames.append(polars.DataFrame(some))
-        polars.concat(frames).write_parquet(file)
+        whole = io.BytesIO()  # polars's own error of a full disk is no OSError
+        polars.concat(frames).write_parquet(whole)
+        file.write(whole.getbuffer())
         return
     text = io.TextIOWrapper(file, encoding="utf8", newline="")
     if format in ("tsv", "csv"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from towers.cli.common import newest
 from towers.cli.prediction_files import STANDARD, naming, write
 from towers.cli.run_job import check_engine, checked_out, model_files, work
-from towers.cli.search_job import check_corpus, rows_of, texts_of, write_rows
+from towers.cli.search_job import check_corpus, check_k, rows_of, texts_of, write_rows
 from towers.cli.sentence_lines import Lines, blocks
 from towers.scale import Scorer, Search, Shards
 from towers.scale.index_shards import listed
@@ -27,6 +27,8 @@ def search_in_parts(arguments: argparse.Namespace) -> None:
         raise ValueError("--engine searches an index: make one with towers index, and name it with --index")
     if arguments.out == STANDARD:
         raise ValueError("--out -: with --engine it is a folder, from which an interrupted run goes on; name one")
+    if arguments.queries == STANDARD:
+        raise ValueError("--queries -: with --engine a run reads them again when it goes on; write them to a file")
     check_engine(arguments)
     out, format = checked_out(arguments), arguments.out_format or "tsv"
     lines = texts_of(arguments, format)
@@ -65,8 +67,7 @@ def _scorers(arguments: argparse.Namespace, lines: Lines | None) -> list[Scorer]
 
     model = scorer(path, 1).model
     shards = Shards.load(path, model.network, output=model.output_of(arguments.class_name))
-    if arguments.k > len(shards):
-        raise ValueError(f"k ({arguments.k}) must be at most {len(shards)}, the number of items")
+    check_k(arguments, len(shards))
     if lines is not None:
         check_corpus(shards, lines, arguments.corpus)
     return [scorer(file, min(arguments.k, len(shards) if count is None else count)) for file, count in counts.items()]

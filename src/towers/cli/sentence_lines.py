@@ -48,9 +48,12 @@ def read_lines(path: Path | None) -> Lines:
     """The lines of a file, compressed with gzip or not, but blank ones; None: of standard input.
 
     Raises:
-        ValueError: there is none, a line is not UTF-8, or lines end in carriage returns alone; the file is named.
+        ValueError: there is none, a line is not UTF-8, or lines end in carriage returns alone; the file is named. Or
+            standard input is closed.
     """
     lines = Lines([], [])
+    if path is None and sys.stdin is None:  # `<&-`
+        raise ValueError("standard input is closed")
     parts = _blocks("standard input", sys.stdin.buffer, ENCODED) if path is None else blocks(path, ENCODED)
     for block in parts:
         lines.sentences.extend(block.sentences)
@@ -59,11 +62,17 @@ def read_lines(path: Path | None) -> Lines:
 
 
 def blocks(path: Path, size: int) -> Iterator[Lines]:
-    """The same, some at a time."""
+    """The same, some at a time. Standard input is refused: callers read a file twice."""
+    if path == Path("-"):
+        raise ValueError("-: standard input cannot be read twice, as this file is; write it to a file, and name that")
     kinds = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     if kinds and kinds[-1] in ENDINGS:
         problem = "is a table by its ending; a file with a sentence on each line is needed, without a header"
         raise ValueError(f"{path}: {problem}. Write the column of sentences into one")
+    return _unpacked_blocks(path, size)
+
+
+def _unpacked_blocks(path: Path, size: int) -> Iterator[Lines]:
     with unpacked(str(path)) as file:
         yield from _blocks(str(path), file, size)
 
@@ -91,7 +100,7 @@ def encoded(model: Model, path: Path, side: Side, step: int = ENCODED) -> Iterat
         yield lines, states_of(model, path, lines, side)
 
 
-def states_of(model: Model, path: Path, lines: Lines, side: Side) -> Tensor:
+def states_of(model: Model, path: Path | str, lines: Lines, side: Side) -> Tensor:
     """The states of some lines.
 
     Raises:

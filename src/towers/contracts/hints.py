@@ -1,9 +1,10 @@
 """Finds the likely cause of an error in a table of hints. A package can add hints for its own contracts."""
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex, cast
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class Case:
     """The parameter whose dtype was demanded."""
     wants_tensor: bool = False
     """Whether a tensor was demanded, and the value is none."""
+    wants_int: bool = False
+    """Whether an int was demanded, and the value is none."""
     devices: Sequence[tuple[str, torch.device]] = ()
     """The other tensors of the call with their devices."""
 
@@ -171,6 +174,16 @@ def _numpy_array(case: Case) -> Found | None:
     return {} if case.wants_tensor and type(case.value).__module__ == "numpy" else None
 
 
+def _index(case: Case) -> Found | None:
+    if not case.wants_int:
+        return None
+    try:
+        operator.index(cast(SupportsIndex, case.value))
+    except (TypeError, RuntimeError):
+        return None
+    return {}
+
+
 def _left_none(case: Case) -> Found | None:
     return {} if case.wants_tensor and case.value is None else None
 
@@ -217,6 +230,7 @@ TABLE = (
     ),
     Hint("a list of numbers", _list_of_numbers, "torch.tensor makes one of numbers"),
     Hint("a numpy array", _numpy_array, "torch.as_tensor makes one of numpy's"),
+    Hint("an integer of another kind", _index, "int(…) makes one of it"),
     Hint("None", _left_none, "perhaps the annotation lacks `| None`"),
     Hint("nested, but not jagged", _strided, "torch.nested.nested_tensor(…, layout=torch.jagged)"),
     Hint("another device", _other_device, "it is on {here}, {name} on {there}: perhaps a .to(…) is missing"),

@@ -48,6 +48,7 @@ def refuse_kind(call: Bindings, name: str, value: object, spec: Spec) -> Never:
     wanted = " or ".join(_describe(option) for option in spec)
     several = any(isinstance(option, (TupleSpec, ItemsSpec, TreeSpec)) for option in spec)
     case = Case(value=value, wants_tensor=not several and any(isinstance(option, TensorSpec) for option in spec))
+    case.wants_int = any(_describe(option) == "int" for option in spec)
     problem = f"{_subject(name)} is {_came(value, spec)}; expected {wanted}"
     _refuse(call, Problem(name, problem, None, wanted, type(value)), case)
 

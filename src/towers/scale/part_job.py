@@ -59,7 +59,7 @@ class PartJob:
             place.unlink()
             size = None
         worker = f"{socket.gethostname()}:{os.getpid()}"
-        first = f"{bad[0]['file']}, line {bad[0]['line']}: {bad[0]['problem']}" if bad else None
+        first = _told(**bad[0]) if bad else None
         return Done(part.number, bad=len(bad), size=size, worker=worker, loads=loads(), first_bad=first, **counts)
 
     def _write(self, part: Part, file: BinaryIO, bad: list[dict[str, Any]], counts: dict[str, int]) -> None:
@@ -114,6 +114,12 @@ def _records(rows: Rows, problems: list[str | None]) -> Iterator[tuple[int, str,
 def bad_row(file: str, line: int, problem: str, **what: Any) -> dict[str, Any]:
     """What the side file says about a row without an answer."""
     return {"file": file, "line": line, "problem": problem, **what}
+
+
+def _told(file: str, line: int, problem: str, **_: Any) -> str:
+    """A problem with its place, which that of a line that is no row says itself."""
+    place = f"{file}, line {line}"
+    return problem if problem.startswith(place) else f"{place}: {problem}"
 
 
 def _lines(entries: list[dict[str, Any]]) -> str:

@@ -2,15 +2,26 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from operator import index
+from typing import Any, Protocol, SupportsIndex, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from towers.search.items import Items
 
-Ids = Tensor | Collection[int]
-"""Ids: a one-dimensional tensor of integers, or a set, list or tuple of ints."""
+
+@runtime_checkable
+class Array(Protocol):
+    """An array of NumPy, or what becomes one."""
+
+    def __array__(self) -> Any:
+        """The array of NumPy."""
+        ...
+
+
+Ids = Tensor | Array | Collection[SupportsIndex]
+"""Ids: a one-dimensional tensor or array of integers, or a set, list or tuple of ints."""
 
 Exclude = Ids | Sequence[Ids]
 """Ids for all queries; or a list or tuple of ids, one entry for each query; or a tensor "queries excluded"."""
@@ -49,27 +60,45 @@ def allowed(items: Items, queries: int, exclude: Exclude | None, filter: Ids | N
     Raises:
         ValueError: an argument is of another form than `Index.search` says.
     """
-    keep = None if filter is None else _kept(items, filter)
+    keep = None if filter is None else _kept(items, _no_array("filter", filter))
     if exclude is None:
         return Allowed(keep)
-    if _for_each(exclude):
-        entries = cast(Sequence[Ids], exclude)
+    given = _no_array("exclude", exclude)
+    if _for_each(given):
+        entries = cast(Sequence[Ids], given)
         if len(entries) != queries:
             raise ValueError(f"Index.search: exclude has ids for {len(entries)} queries; there are {queries}")
         return _pairs(items, keep, [_ids("exclude", entry) for entry in entries])
-    places = items.places(_ids("exclude", cast(Ids, exclude)))
+    places = items.places(_ids("exclude", given))
     keep = torch.ones(len(items), dtype=torch.bool) if keep is None else keep
     keep[places[places >= 0]] = False
     return Allowed(keep)
 
 
-def _for_each(exclude: Exclude) -> bool:
+def _for_each(exclude: Tensor | Collection[object]) -> bool:
     if isinstance(exclude, Tensor):
         return exclude.dim() == 2
     if isinstance(exclude, Mapping):
         raise ValueError("Index.search: exclude is a dict; expected ids, or a list with the ids of each query")
     entries = list(exclude)
-    return bool(entries) and not any(isinstance(entry, int) for entry in entries)
+    return bool(entries) and not any(_is_number(entry) for entry in entries)
+
+
+def _is_number(entry: object) -> bool:
+    """Whether it is one id; a tensor and an array can be an index too."""
+    return isinstance(entry, SupportsIndex) and not isinstance(entry, Collection)
+
+
+def _no_array(name: str, given: Any) -> Any:
+    """A tensor in place of an array."""
+    if isinstance(given, Tensor) or not isinstance(given, Array):
+        return given
+    array = given.__array__()
+    try:
+        return torch.as_tensor(array.copy())  # a tensor takes no negative strides, and warns of what is read-only
+    except TypeError:
+        problem = f"{name} is an array of {array.dtype}; expected ids, one integer each"
+        raise ValueError(f"Index.search: {problem}") from None
 
 
 def _kept(items: Items, filter: Ids) -> Tensor:
@@ -94,6 +123,7 @@ def _pairs(items: Items, keep: Tensor | None, entries: list[Tensor]) -> Allowed:
 
 
 def _ids(name: str, given: object) -> Tensor:
+    given = _no_array(name, given)
     if isinstance(given, Tensor):
         if given.dtype == torch.uint8:
             raise ValueError(f"Index.search: {name} is torch.uint8: .bool() makes a mask of it, and .long() ids")
@@ -104,7 +134,8 @@ def _ids(name: str, given: object) -> Tensor:
         return given.detach().to("cpu", torch.int64)
     if not isinstance(given, Collection) or isinstance(given, (str, bytes, Mapping)):
         raise ValueError(f"Index.search: {name} has {given!r:.60}; expected ids: a tensor, set or list of ints")
-    entries = list(cast(Collection[int], given))
-    if wrong := [entry for entry in entries if type(entry) is not int]:
+    entries = list(cast(Collection[SupportsIndex], given))
+    if wrong := [entry for entry in entries if isinstance(entry, bool) or not _is_number(entry)]:
         raise ValueError(f"Index.search: {name} has {wrong[0]!r}; expected ids, which are ints")
-    return torch.tensor([entry for entry in entries if 0 <= entry < 1 << 63], dtype=torch.int64)  # others have no item
+    numbers = map(index, entries)
+    return torch.tensor([number for number in numbers if 0 <= number < 1 << 63], dtype=torch.int64)  # others: no item

@@ -234,8 +234,8 @@ class Index:
         Args:
             queries: states of the other side, "queries hidden"; or sentences, if the index has a loaded model.
             k: how many items; at most as many as each query may find.
-            exclude: ids that are not wanted: for all queries one tensor, set or list of ints; or for each query its
-                own, in a list, or in a tensor "queries excluded". An id that no item has changes nothing.
+            exclude: ids that are not wanted: for all queries one tensor, array, set or list of ints; or for each query
+                its own, in a list, or in a tensor "queries excluded". An id that no item has changes nothing.
             filter: the ids that are wanted, or a mask of bools by id, one for each id from 0 to the largest.
             candidates: at least k, such as 1000: a cheap function first chooses this many for each query, and only
                 these are scored. The result is then not exact, and `exact` is False. Other heads than the dense layers
@@ -363,6 +363,8 @@ class Index:
         """
         if about is not None:
             self.about = index_file.texts(about)
+        if Path(path).is_dir():
+            raise IsADirectoryError(f"Index.save: {path} is a folder; name a file, such as {Path(path, 'items.index')}")
         digest = None if self.loaded is None else self.loaded.vectors_digest
         if digest is not None:
             self.about = {**self.about, VECTORS: digest}
@@ -407,6 +409,9 @@ class Index:
             ValueError: the file is no index, is damaged or cut off, has a newer format, or is of another model,
                 or its sentences were encoded with other word vectors.
         """
+        if Path(path).is_dir():
+            shards = "; towers.scale.Shards.load reads the shards that towers index wrote into one"
+            raise IsADirectoryError(f"Index.load: {path} is a folder{shards}")
         tensors, own, source = index_file.read(path)
         if own.get("fingerprint") != fingerprint(network_of(model)):
             raise ValueError(f"{path}: is an index of another model, or of other weights; make it again with this one")
