@@ -286,6 +286,9 @@ def test_mistakes_with_an_engine(capsys: pytest.CaptureFixture[str]) -> None:
         assert said in err
         assert err.count("\n") == 1
         assert not Path("out").exists()
+    Path("bad.txt").write_bytes(b"a dog runs\ncaf\xe9 and\n")
+    search_in_parts("--queries", "bad.txt", "-k", "1", code=2)
+    assert capsys.readouterr().err.count("bad.txt, line 2") == 1
     assert search("--corpus", "corpus.txt", "--engine", "local", "--out", "out") == 2
     assert "--engine searches an index: make one with towers index" in capsys.readouterr().err
     assert search("--corpus", "corpus.txt", "--workers", "2", "--out", "found.tsv") == 2

@@ -74,7 +74,8 @@ def _index_in_shards(arguments: argparse.Namespace) -> None:
             if old.name not in counts:
                 old.unlink(missing_ok=True)
         Shards.write_list(folder, counts, {CORPUS: digest.text(), **_vectors(model)})
-    print(f"{sum(counts.values())} sentences are in {len(counts)} shards in {folder}")
+    shards = "1 shard" if len(counts) == 1 else f"{len(counts)} shards"
+    print(f"{sum(counts.values())} sentences are in {shards} in {folder}")
 
 
 def _vectors(model: Model) -> dict[str, str]:
