@@ -154,6 +154,17 @@ def test_a_call_that_fails_after_others_is_not_taken_for_one_of_wrong_values():
     assert made.masks == {}
 
 
+def test_a_call_that_fails_only_after_larger_ones_is_found():
+    def forward(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+        if x.shape[1] not in self.sums:
+            self.sums[x.shape[1]] = torch.zeros_like(x)
+        return x + self.sums[x.shape[1]]
+
+    made = module(forward)
+    made.sums = {}
+    assert verify(made).verdict == "failed"
+
+
 # Conditions: exact, or none.
 
 

@@ -28,6 +28,9 @@ SECONDS, SHARE = 0.6, 0.06
 SEARCH = 0.15
 """The share of the time that is left which each part of the search for a condition may take."""
 
+FALLING = 12
+"""How many of the cheapest runs are repeated in falling order."""
+
 FEWEST_RUNS = 8
 """The least number of runs, whatever they take, unless one takes over a second."""
 
@@ -125,6 +128,20 @@ class RealityCheck:
                 found.append(trial)
                 if trial.needs:
                     self.remark(f"needs values that fit: {trial.needs}")
+        return found if few else self._falling(case, found, until)
+
+    def _falling(self, case: Case, found: list[Trial], until: float) -> list[Trial]:
+        """The runs, of which the cheapest were run once more on a fresh copy in falling order, up to a failure."""
+        passed = [at for at, trial in enumerate(found[:FALLING]) if trial.error is None]
+        if len(passed) < 2 or self.spent() > until:
+            return found
+        self.trials.start_again()
+        for at in reversed(passed):
+            trial = self.trials.run(case, found[at].sizes)
+            if trial is not None and trial.error is not None:
+                return [*found[:at], trial, *found[at + 1 :]]
+            if self.spent() > until:
+                break
         return found
 
     def plan(self, case: Case) -> list[dict[str, int]]:

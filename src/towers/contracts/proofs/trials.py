@@ -166,6 +166,12 @@ class Trials:
                 self.left = error
         return error
 
+    def start_again(self) -> None:
+        """Go on with a fresh copy."""
+        self.put_back()
+        self.twin, self.called = real_copy(self.module), []
+        self.converted.clear()
+
     def _fails_after(
         self, before: Sequence[tuple[Case, Mapping[str, int]]], case: Case, sizes: Mapping[str, int]
     ) -> bool:
