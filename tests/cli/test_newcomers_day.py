@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 
 import polars
@@ -101,7 +102,7 @@ def test_the_folder_says_how_it_came_to_be(home: Path, elsewhere: Path) -> None:
         }
     assert set(origin["files"]) == {"train", "dev", "test", "vectors"}
     assert len({*origin["pairs"].values()}) == 3
-    assert origin["versions"]["torch"] == torch.__version__
+    assert origin["versions"]["torch"] == version("torch")
     assert {"towers", "python", "numpy", "lightning"} < set(origin["versions"])
 
 

@@ -158,7 +158,7 @@ class Predictor:
             rows = vectors.gather((*left, *right)).to(model.dense.weight)
             if model.left is model.right and model.has_other_parts:  # both sentences in one call of each part
                 ends = torch.tensor([0, len(left), len(rows)], device=rows.device)
-                states = model.left(Ragged.unchecked(rows, ends))
+                states = model.encode_left(Ragged.unchecked(rows, ends))
                 logit = model.compare(states[:1], states[1:])
             else:
                 logit = model(rows[None, : len(left)], rows[None, len(left) :])

@@ -204,5 +204,7 @@ def attention(
     order, orders = lying(query), [lying(part) for part in parts]
     if fused and (order is None or None in orders):
         return NotImplemented
+    if query.dim() == 3 and order != (0, 1, 2):  # from torch 2.14 on the kernel takes three axes too
+        return NotImplemented
     fused = fused and all(each is not None and each[-1] == 3 for each in orders)  # else a row lies scattered
     return made((*rows, value.shape[-1]), query.dtype, order if fused else None)
