@@ -93,7 +93,7 @@ def measure(case: Case | Steps, device: torch.device, *, quick: bool, seconds: f
 def measure_steps(case: Steps, device: torch.device, *, quick: bool, seconds: float | None) -> list[Row]:
     """Slope and intercept over the longest length, all sentences equally long; the ratio is that of the slopes."""
     rows: list[Row] = []
-    walks = (4, 8) if quick else WALKS
+    walks = (2, 4) if quick else WALKS
     with precision(case.precision) as dtype:
         jobs = {
             longest: Job(Case(case.hidden, case.batch, 1.0, "uniform", longest), device, dtype) for longest in walks

@@ -67,7 +67,7 @@ class Step:
 
 def equality(step: Step) -> None:
     """One forward and backward pass of the narrow and the wide kernels against nn.LSTM."""
-    few = (Case(6, 4, longest=6), Case(20, 4, longest=6), Case(20, 4, longest=6, precision="bfloat16"))
+    few = (Case(6, 4, longest=4), Case(20, 4, longest=3), Case(20, 4, longest=3, precision="bfloat16"))
     for case in few if step.quick else (Case(6, 64), Case(64, 64), Case(128, 64, precision="bfloat16")):
         with cuda_lstm.precision(case.precision) as dtype:
             job = Job(case, step.device, dtype)
@@ -85,7 +85,7 @@ def steps(step: Step) -> None:
 
 def cases(step: Step) -> None:
     """Packed against padded against ours: throughput, host time, waits."""
-    few = [Case(20, 4, longest=6)]
+    few = [Case(20, 2, longest=3)]
     found = [Case(6, 32), Case(6, 4096), Case(64, 32), Case(64, 4096), Case(128, 32), Case(6, 4096, 1.0, longest=512)]
     found += [Case(6, 256, 1.0), Case(64, 256, 1.0)]
     step.measure(cuda_lstm, few if step.quick else found, 0.05 if step.quick else 0.4)
@@ -93,7 +93,7 @@ def cases(step: Step) -> None:
 
 def tower(step: Step) -> None:
     found = [cuda_tower.Case(32_768, kind) for kind in ("tf32", "bfloat16", "float32")]
-    few = [cuda_tower.Case(4, "float32", words=5)]
+    few = [cuda_tower.Case(2, "float32", words=3)]
     step.measure(cuda_tower, few if step.quick else found, 0.05 if step.quick else 3)
 
 
@@ -112,7 +112,7 @@ def profile(step: Step) -> None:
     """Where the device's time goes in a training step, to DIR/profile.txt."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [] if step.quick else [torch.profiler.ProfilerActivity.CUDA]
-    case = Case(6, 4, longest=6) if step.quick else Case(6, 4096, longest=512)
+    case = Case(6, 2, longest=3) if step.quick else Case(6, 4096, longest=512)
     with cuda_lstm.precision("float32") as dtype:
         call = Job(case, step.device, dtype).training(cuda_lstm.OURS)
         call()
@@ -129,7 +129,7 @@ def rest(step: Step) -> None:
     """What of the whole sweep there is time for."""
     of_lstm, of_tower = cuda_lstm.cases(step.quick), cuda_tower.cases(step.quick)
     if step.quick:  # the sizes of the suites' own quick run are large for an interpreter
-        of_lstm, of_tower = [Case(6, 3, longest=5)], []
+        of_lstm, of_tower = [Case(6, 2, longest=3)], []
     half = step.left / 2
     end, step.end = step.end, step.end - half
     step.measure(cuda_tower, [case for case in of_tower if isinstance(case, cuda_tower.Case)], 1.0)
