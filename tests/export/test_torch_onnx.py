@@ -10,6 +10,14 @@ from towers import PhraseConv, RaggedLSTM, Tower, TwoTowers, WordFeatures
 
 from .test_export import SIZES, every_part, filled, session
 
+
+@pytest.fixture(autouse=True)
+def autocast_cache():
+    """torch.onnx.export leaves autocast's cache switched off where what it traces is refused."""
+    yield
+    torch.set_autocast_cache_enabled(True)
+
+
 both_exporters = pytest.mark.parametrize("dynamo", [False, True], ids=["older", "dynamo"])
 
 
