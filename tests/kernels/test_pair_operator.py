@@ -46,7 +46,9 @@ def test_a_compiled_pair_of_any_size_is_one_operation_with_the_same_bits():
         (Ragged(torch.randn(12, 8), OFFSETS), ids),
     ):  # fmt: skip
         found, wanted = compiled(*given), model(*given)
-        if given[1] is ids:  # where gradients are wanted, eager code multiplies the rows of the table before it reads them
+        if (
+            given[1] is ids
+        ):  # where gradients are wanted, eager code multiplies the rows of the table before it reads them
             torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
             with torch.no_grad():
                 assert torch.equal(compiled(*given), model(*given))
