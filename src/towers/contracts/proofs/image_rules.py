@@ -238,22 +238,34 @@ def adaptive_pool(count: int) -> Callable[..., Any]:
 def pad(symbols: Symbols, input: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
     """F.pad with a constant, or with the values at the edges, of contiguous tensors.
 
-    Sizes may be symbols that are known not to be negative.
+    Sizes may be symbols. A negative one takes away from the axis, which must be as long.
+
+    Raises:
+        RuntimeError: the axis is shorter.
     """
     sides = items_of(pad)
     if mode == "replicate" and plain(input):  # which leaves batch and channels as they are
         fits = 3 <= input.dim() <= 5 and len(sides) == 2 * (input.dim() - 2) and input.dtype.is_floating_point
         if not fits or not all(symbols.from_on(size, 1) for size in input.shape):
             return NotImplemented
+        if not all(symbols.from_on(side, 0) for side in sides):
+            return NotImplemented
     elif mode != "constant":
         return NotImplemented
     if not upright(input) or not sides or len(sides) % 2 or len(sides) > 2 * input.dim():
         return NotImplemented
-    if not all(symbols.from_on(side, 0) for side in sides):
+    if not all(type(side) is int or isinstance(side, SymInt) for side in sides):
         return NotImplemented
     shape: list[Any] = list(input.shape)
     for at in range(len(sides) // 2):
-        axis, more = input.dim() - 1 - at, sides[2 * at] + sides[2 * at + 1]
+        axis, around = input.dim() - 1 - at, sides[2 * at : 2 * at + 2]
+        left = shape[axis]
+        for side in around:
+            if not symbols.from_on(side, 0) and side < 0:
+                left = left + side
+                if left < 0:
+                    raise RuntimeError("narrow(): length must be non-negative.")
+        more = around[0] + around[1]
         shape[axis] = shape[axis] + more if type(more) is not int or more else shape[axis]
     return made(shape, input.dtype)
 
