@@ -10,6 +10,8 @@ from itertools import product
 from typing import Any, cast
 
 import sympy
+from torch.utils._sympy.functions import Max as TorchMax
+from torch.utils._sympy.functions import Min as TorchMin
 
 from towers.contracts.proofs.at_sizes import at
 from towers.contracts.proofs.divide import divide, sure
@@ -151,7 +153,7 @@ class _Explorer:
     def take_down(self, outcome: Outcome) -> None:
         """As `judge`, for guards that sympy can compute with."""
         unresolved = ""
-        for guard in sorted(outcome.open, key=lambda each: len(each.relation.free_symbols) > 1):
+        for guard in sorted(outcome.open, key=_hardness):
             if outcome.sure_of(guard):  # perhaps by what those on one axis have claimed
                 continue
             if guard.fixed is not None:
@@ -290,6 +292,11 @@ def _factors(size: Any) -> tuple[Any, ...]:
     """The factors of a size: batch and words-1 for batch*words-batch."""
     parts = sympy.Mul.make_args(cast(Any, sympy.factor(size) if size.is_polynomial() else size))
     return tuple(part for part in parts if part.free_symbols)
+
+
+def _hardness(guard: Guard) -> tuple[bool, bool]:
+    """The order of guards: what those on one axis claim answers others, and of `max(1, time-3)` one part is left."""
+    return len(guard.relation.free_symbols) > 1, guard.relation.has(TorchMax, TorchMin)
 
 
 def _axes(guard: Guard, outcome: Outcome) -> list[Any]:

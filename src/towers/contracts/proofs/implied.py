@@ -112,7 +112,15 @@ def _same(difference: Any, spans: Spans) -> bool:
 
 
 def _constant_quotients(node: Any, spans: Spans) -> Any:
-    """An expression in which a quotient that is the same for all sizes of a region is its number."""
+    """An expression in which a quotient that is the same for all sizes of a region is its number.
+
+    Of `max(1, time-3)` the part is left that is the largest for all sizes, if there is one.
+    """
+    if type(node).__name__ in ("Min", "Max") and {str(axis) for axis in node.free_symbols} <= spans.keys():
+        way = 1 if type(node).__name__ == "Max" else -1
+        for part in node.args:
+            if all(other is part or _sign(way * (part - other), spans) > 0 for other in node.args):
+                return part
     if type(node).__name__ == "FloorDiv" and len(node.free_symbols) == 1:
         [axis] = node.free_symbols
         span = spans[str(axis)]
