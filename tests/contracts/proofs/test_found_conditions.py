@@ -5,9 +5,11 @@ import random
 import warnings
 
 import pytest
+import sympy
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._sympy.functions import Max as TorchMax
 
 from towers.contracts import contract, verify
 from towers.contracts.proofs import guesses
@@ -107,7 +109,14 @@ class LargestOfMore(nn.Module):
         return x.topk(max(1, int(x.shape[1] * 1.1)), dim=1).values
 
 
+class Cut(nn.Module):
+    @contract
+    def forward(self, x: Float[Tensor, "b t"]) -> Float[Tensor, "b t-3"]:
+        return nn.functional.pad(x, (2, -5))
+
+
 CASES = [
+    (Cut, "t >= 5"),
     (Pairs, "b*t % 2 == 0"),
     (Groups, "12 % n == 0"),
     (Covariance, "d >= 2"),
@@ -180,7 +189,9 @@ def test_what_torch_refuses_to_write_is_refused_in_a_proof(write):
 
 
 def test_what_a_remainder_or_a_product_says():
-    import sympy
+    one = sympy.Symbol("t", integer=True, positive=True)
+    assert always(sympy.Ne(one, TorchMax(1, one - 3)), {"t": Span(4)})
+    assert not always(sympy.Eq(one - 3, TorchMax(1, one - 3)), {"t": Span(3)})
     from torch.utils._sympy.functions import FloorDiv, PythonMod
 
     b, h, w = (sympy.Symbol(name, integer=True, positive=True) for name in "bhw")

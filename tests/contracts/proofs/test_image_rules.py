@@ -40,9 +40,8 @@ def layer(choose: random.Random, channels: int, count: int) -> nn.Module:
     dims = {1: (nn.Conv1d, nn.ConvTranspose1d), 2: (nn.Conv2d, nn.ConvTranspose2d), 3: (nn.Conv3d, nn.ConvTranspose3d)}
     conv, turned = dims[count]
     named = {name: getattr(F, f"{name}{count}d") for name in ("max_pool", "avg_pool", "adaptive_avg_pool")}
-    groups, factor, sides, joined = (
-        choose.choice([1, channels]), choose.randint(1, 3), (1, 2) * choose.randint(1, count), choose.randint(0, count + 1)
-    )  # fmt: skip
+    groups, factor, joined = choose.choice([1, channels]), choose.randint(1, 3), choose.randint(0, count + 1)
+    sides = choose.choice([(1, 2), (-1, 2), (-1, 0)]) * choose.randint(1, count)
     layers: list[nn.Module] = [
         conv(channels, channels, kernel, stride, padding, choose.randint(1, 2), groups, choose.random() < 0.5),
         conv(channels, channels, kernel, padding="same"),

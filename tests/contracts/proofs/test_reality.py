@@ -3,6 +3,7 @@
 import functools
 import itertools
 import random
+import re
 import sys
 import threading
 import time
@@ -162,7 +163,23 @@ def test_a_call_that_fails_only_after_larger_ones_is_found():
 
     made = module(forward)
     made.sums = {}
-    assert verify(made).verdict == "failed"
+    proof = verify(made)
+    assert proof.verdict == "failed"
+    assert "only after calls of other sizes" in proof.message
+    assert not any("needs values" in remark for remark in proof.remarks)
+
+
+def test_every_real_run_is_counted():
+    turns = itertools.count()  # which verify cannot put back
+
+    def forward(self, x: Float[Tensor, "batch time 8"]) -> Float[Tensor, "batch time 8"]:
+        if type(x) is Tensor:
+            next(turns)
+        return self.linear(x)
+
+    proof = verify(module(forward, linear=nn.Linear(8, 8)))
+    assert proof
+    assert next(turns) == proof.tried
 
 
 # Conditions: exact, or none.
@@ -389,7 +406,9 @@ def test_a_slow_module_is_tried_at_fewer_sizes_and_says_so():
     assert proof
     assert 8 <= proof.tried < 100
     assert proof.untried is not None
-    assert proof.untried.startswith(f"tried at {proof.tried} of ")
+    sizes, planned = map(int, re.findall(r"tried at (\d+) of (\d+) sizes", proof.untried)[0])
+    assert 8 <= sizes <= proof.tried
+    assert sizes < planned
 
 
 @pytest.mark.parametrize("where", ["symbols", "values"])

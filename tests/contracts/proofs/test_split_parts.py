@@ -145,6 +145,16 @@ def last(self, x: X) -> Float[Tensor, "batch 4 3"]:
     return x.split(4, 1)[-1]
 
 
+def ends(self, x: X) -> Float[Tensor, "batch 3"]:
+    a, *_, b = x.unbind(1)
+    return a + b
+
+
+def full_piece(self, x: X) -> Float[Tensor, "batch 4 3"]:
+    first, *_others = x.split(4, 1)
+    return first
+
+
 def rest(self, x: X) -> Float[Tensor, "batch time-4 3"]:
     return torch.cat(x.split(4, 1)[1:], 1)
 
@@ -170,6 +180,8 @@ HOLD = {
     two: "time in (5, 8)",
     one_by_one: "n == 2",
     last: "time % 4 == 0",
+    ends: "time >= 2",
+    full_piece: "time >= 4",
     rest: "time >= 5",
     steps: "True",
     halves: "time % 2 == 0",
@@ -193,4 +205,5 @@ def test_a_loop_over_them_is_not_called_proven():
 
     proof = verify(type("Made", (nn.Module,), {"forward": contract(forward)})(), seconds=1.5)
     assert proof.verdict == "not provable"
+    assert "pieces of a tensor are taken one by one" in proof.message
     assert verify(type("Made", (nn.Module,), {"forward": contract(forward)})(), where="time <= 12", seconds=600)

@@ -150,8 +150,8 @@ class Proof:
         runs: how often it was run on symbolic sizes.
         seconds: the time of all this.
         assumptions: what the verdict is for, beyond sizes: "inputs are float32", "causal is False".
-        tried: at how many sizes it was run with real tensors.
-        untried: why at none, or not at all that were planned: "tried at 14 of 90 sizes"; None if nothing was left out.
+        tried: how often it was run with real tensors.
+        untried: why at no sizes, or not at all that were planned ("tried at 14 of 90 sizes"); None if at all of them.
         remarks: what real runs showed that is no fault: "not in bfloat16: …", "needs values that fit: …".
 
     >>> from towers import FeaturePool

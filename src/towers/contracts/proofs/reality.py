@@ -46,6 +46,9 @@ class Reality:
     """What the real runs of one module showed."""
 
     tried: int = 0
+    """The number of all runs."""
+    sizes: int = 0
+    """The number of choices of sizes at which there was one."""
     planned: int = 0
     untried: str | None = None
     """Why nothing was run, or not all that was planned."""
@@ -120,7 +123,7 @@ class RealityCheck:
         for turn, (elements, each) in enumerate([*beyond, *(one for one in counted if one not in beyond)]):
             if elements > LARGEST_INPUTS:
                 continue
-            enough = self.reality.tried >= FEWEST_RUNS and turn > 1
+            enough = self.reality.sizes >= FEWEST_RUNS and turn > 1
             if self.spent() > until and (enough or self.slowest > 1):
                 break
             trial = self._timed(case, each, turn)
@@ -259,11 +262,11 @@ class RealityCheck:
 
     def close(self, *, out_of_time: bool = False) -> Reality:
         """The result, with the reason if not all sizes were tried."""
-        reality = replace(self.reality, remarks=[*self.reality.remarks])
-        if out_of_time and reality.tried == 0 and reality.untried is None:
+        reality = replace(self.reality, tried=self.trials.runs, remarks=[*self.reality.remarks])
+        if out_of_time and reality.sizes == 0 and reality.untried is None:
             reality.untried = "a real run took longer than the time limit"
-        if reality.untried is None and reality.tried < reality.planned:
-            reality.untried = f"tried at {reality.tried} of {reality.planned} sizes"
+        if reality.untried is None and reality.sizes < reality.planned:
+            reality.untried = f"tried at {reality.sizes} of {reality.planned} sizes"
         return reality
 
     def _first_failure(self, case: Case, dtype: torch.dtype | None) -> Trial | None:
@@ -278,7 +281,7 @@ class RealityCheck:
         start = time.perf_counter()
         trial = self.trials.run(case, sizes, turn, dtype)
         self.slowest = max(self.slowest, time.perf_counter() - start)
-        self.reality.tried += dtype is None
+        self.reality.sizes += dtype is None
         if trial is not None and dtype is None:
             self.seen.append((case, trial))
         return trial

@@ -42,6 +42,8 @@ def settle(
     if broken or narrow or (finding.verdict in ("failed", "not provable") and mixed):
         before = replace(finding)
         _refute(finding, broken, narrow)  # which stands if the time is over before a condition is found
+        if any(trial.later for trial in broken):  # it is not these sizes that fail
+            return
         table, guesses = supposed(check, coverage, table, before.guesses)
         everywhere = before.verdict == "proven"  # on symbols: then under each condition too
         if before.verdict != "failed":  # what fails is not known on symbols: another size may pass, where no run was
@@ -102,7 +104,7 @@ def _refute(finding: Finding, broken: Sequence[Trial], narrow: Sequence[Trial]) 
 
 
 def _fail(finding: Finding, broken: Sequence[Trial]) -> None:
-    first = broken[0]
+    first = next((trial for trial in broken if not trial.later), broken[0])
     symbolic = finding.place or ("the symbolic runs passed" if finding.verdict == "proven" else finding.message)
     finding.verdict, finding.conditions = "failed", ()
     finding.message, finding.place = first.message, f"{first.at} (a real run; {symbolic})"

@@ -4,8 +4,14 @@ Torch turns the number of items, and with it the size of the axis, into a Python
 argument of a rule is the symbols of the run.
 """
 
+import dis
+import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
+from types import CodeType
 from typing import Any, cast
 
 import torch
@@ -88,7 +94,7 @@ class Run:
 
     def all(self) -> Sequence[Tensor]:
         """All of them; the size of the axis becomes an int."""
-        count = -(-int(self.whole) // int(self.size))
+        count = -(-_one_by_one(self.whole) // _one_by_one(self.size))
         return [self.piece(place) for place in range(count - self.first - self.without)]
 
     def _cut(self, start: Any, length: Any) -> Tensor:
@@ -131,6 +137,19 @@ class Parts(tuple[Any, ...]):
         return sum(counts)
 
     def __iter__(self) -> Iterator[Any]:
+        frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+        ends = _unread(frame.f_code).get(frame.f_lasti)
+        return self._each() if ends is None else self._ends(*ends)
+
+    def _ends(self, before: int, after: int) -> Iterator[Any]:
+        """The first items, and the last ones if there are others for them."""
+        first = list(islice(self._each(), before))
+        enough = len(first) == before and len(list(islice(self._each(), before + after))) == before + after
+        if not enough and after:
+            return islice(self._each(), before + after)
+        return iter([*first, *(self[place] for place in range(-after, 0))])
+
+    def _each(self) -> Iterator[Any]:
         for item in self.items:
             if isinstance(item, Tensor):
                 yield item
@@ -213,6 +232,47 @@ class Parts(tuple[Any, ...]):
     def count(self, value: Any) -> int:
         """As of any tuple."""
         return tuple(self).count(value)
+
+
+def _one_by_one(size: Any) -> int:
+    """A size as an int, with the reason told to whoever asks where it was made one."""
+    if not isinstance(size, SymInt):
+        return int(size)
+    symbols: Any = size.node.shape_env
+    before = symbols.locate
+    symbols.locate = lambda: f"{before()}, where pieces of a tensor are taken one by one"
+    try:
+        return int(size)
+    finally:
+        symbols.locate = before
+
+
+@cache
+def _unread(code: CodeType) -> dict[int, tuple[int, int]]:
+    """The places of `first, *rest, last = …` where nothing reads `rest`, with the number of names before and after."""
+    if code.co_flags & inspect.CO_GENERATOR or "locals" in code.co_names:
+        return {}
+    steps = list(dis.get_instructions(code))
+    read = {name for step in steps if "LOAD" in step.opname or "DELETE" in step.opname for name in _names(step)}
+    found: dict[int, tuple[int, int]] = {}
+    for at, step in enumerate(steps):
+        if step.opname == "UNPACK_EX" and step.arg is not None:
+            before, after = step.arg % 256, step.arg // 256
+            stored = [name for each in steps[at + 1 : at + 2 + before] for name in _stored(each)]
+            if stored[before] not in {None, *read}:
+                found[step.offset] = before, after
+    return found
+
+
+def _names(step: dis.Instruction) -> tuple[Any, ...]:
+    value = cast(object, step.argval)
+    return cast(Any, value) if isinstance(value, tuple) else (value,)
+
+
+def _stored(step: dis.Instruction) -> tuple[Any, ...]:
+    """The local variables that one step of code stores into; None where it stores elsewhere."""
+    plain = step.opname in ("STORE_FAST", "STORE_FAST_STORE_FAST")
+    return _names(step) if plain else (None,)
 
 
 def _items(parts: tuple[Any, ...]) -> tuple[Item, ...]:

@@ -43,6 +43,10 @@ LARGEST_MODULE = 2**30
 """Bytes of parameters and buffers; a larger module is not copied and run."""
 
 
+LATER = "only after calls of other sizes, where a fresh copy passes"
+"""Added to an error that is due to what earlier calls left in the module."""
+
+
 @dataclass
 class Trial:
     """What real runs at one choice of sizes showed."""
@@ -60,9 +64,15 @@ class Trial:
 
     @property
     def message(self) -> str:
-        """The error as text."""
+        """The error as text, with what is known of it beside."""
         error = self.error
-        return str(error) if isinstance(error, TypeError) and "\n" in str(error) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, TypeError) and "\n" in str(error) else f"{type(error).__name__}: {error}"
+        return f"{LATER}: {text}" if self.later else text
+
+    @property
+    def later(self) -> bool:
+        """Whether it fails only after calls of other sizes."""
+        return _is_later(self.error)
 
 
 class Trials:
@@ -83,7 +93,8 @@ class Trials:
         self.replayed = 0
         self.redirect = False
         """Whether the code asks for a device that is not available; then all tensors stay on the CPU."""
-        self.count = 0
+        self.runs = 0
+        """The calls that have ended."""
         self.drawn = _Drawn()
         self.combined: Counter[str] = Counter()
         """At how many sizes every combination of values met an error; errors are the same but for their numbers."""
@@ -112,6 +123,7 @@ class Trials:
         usual = [((turn + step) % 4, (turn + step) % 3, (turn + step) % 3) for step in range(4)]
         error = self.attempt(case, sizes, usual[0], dtype)
         met: list[str] = []
+        needs = ""
         further: Iterator[Sequence[int]] | None = None
         while error is not None and not isinstance(error, ShapeContractError):
             if isinstance(error, MemoryError) or "allocate memory" in str(error):
@@ -119,12 +131,13 @@ class Trials:
             if error is self.left:
                 break
             met.append(f"{type(error).__name__}: {error}")
+            needs = needs or ("" if _is_later(error) else met[-1])
             further = further or self._further(_kinds(case, sizes), usual, met)
             kind = next(further, None)
             if kind is None:
                 break
             error = self.attempt(case, sizes, kind, dtype)
-        return Trial(sizes, error, met[0] if error is None and met else "")
+        return Trial(sizes, error, needs if error is None else "")
 
     def _further(
         self, kinds: Sequence[int], usual: Sequence[Sequence[int]], met: Sequence[str]
@@ -161,7 +174,7 @@ class Trials:
         self.twin, self.called = fresh, [(case, sizes)]
         if again is None:
             self.kept = True
-            error.add_note("only after calls of other sizes: a fresh copy passes")
+            error.add_note(LATER)
             if dtype is None and not isinstance(error, ShapeContractError) and self._fails_after(before, case, sizes):
                 self.left = error
         return error
@@ -192,8 +205,14 @@ class Trials:
         self, twin: nn.Module | None, case: Case, sizes: Mapping[str, int], kind: Sequence[int], dtype: Any
     ) -> Exception | None:
         """What one call raises; None also where a contract refuses the values."""
+        error = self._called(twin, case, sizes, kind, dtype)
+        self.runs += 1
+        return error
+
+    def _called(
+        self, twin: nn.Module | None, case: Case, sizes: Mapping[str, int], kind: Sequence[int], dtype: Any
+    ) -> Exception | None:
         assert twin is not None
-        self.count += 1
         generator = torch.Generator().manual_seed(sum(sizes.values()) + 1000 * sum(kind))
         if dtype is not None and dtype.is_floating_point:
             if dtype not in self.converted:
@@ -292,6 +311,10 @@ def _part(row: Tensor, count: int, generator: torch.Generator) -> Tensor:
     many[:end].view(-1, _PERIOD).copy_(turned)
     many[end:] = turned[: count - end]
     return many
+
+
+def _is_later(error: Exception | None) -> bool:
+    return LATER in getattr(error, "__notes__", ())
 
 
 def _one_error(met: Sequence[str]) -> str:
