@@ -1,7 +1,9 @@
 """`Index` finds what sorting all scores finds, ties included; it refuses what it cannot search."""
 
 import copy
+import json
 import pickle
+import random
 import re
 from collections.abc import Callable
 from itertools import chain, islice
@@ -352,12 +354,85 @@ def test_what_a_file_says_about_itself(tmp_path: Path):
     again = Index.load(path, model)
     again.save(path)
     assert Index.load(path, model).about == {"corpus": "texts"}
-    old = path.read_bytes().replace(b"about", b"abbot").replace(b"abbot", b"about", 1)  # of a version without it
+    old = without_checksums(path.read_bytes())
+    old = old.replace(b"about", b"abbot").replace(b"abbot", b"about", 1)  # of a version without it
     path.write_bytes(old)
     assert Index.load(path, model).about == {}
     with pytest.raises(ValueError, match=r"Index.save: about is \{'size': 4\}; expected texts by name"):
         index.save(path, about={"size": 4})
     assert path.read_bytes() == old
+
+
+def without_checksums(file: bytes) -> bytes:
+    """As the first versions wrote it."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:end])
+    del header["__metadata__"]["checksums"]
+    first, last = header.pop("checksums")["data_offsets"]
+    assert end + last == len(file)
+    text = json.dumps(header).encode().ljust(end - 8)
+    return file[:8] + text + file[end : end + first]
+
+
+def test_a_file_without_checksums_is_loaded(tmp_path: Path):
+    model, path, queries = plain_model(), tmp_path / "index", torch.randn(2, 3)
+    index = index_of(model, torch.randn(40, 3))
+    index.save(path)
+    path.write_bytes(without_checksums(path.read_bytes()))
+    assert all(map(torch.equal, Index.load(path, model).search(queries, 9), index.search(queries, 9)))
+    with pytest.raises(
+        ValueError, match="index: has no checksums, as an older towers wrote it; load it without verify"
+    ):
+        Index.load(path, model, verify=True)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path, monkeypatch):
+    """In the header and in what follows."""
+    monkeypatch.setattr("towers.search.items.FEWEST", 100)
+    model, path, count = plain_model(hidden=1, dense=2), tmp_path / "index", 300
+    index_of(model, torch.randn(count, 1)).save(path, about={"corpus": "texts"})
+    whole = bytearray(path.read_bytes())
+    start, numbers = 8 + int.from_bytes(whole[:8], "little"), random.Random(count)
+    assert len(Index.load(path, model, verify=True)) == count
+    for at in (
+        *range(0, start, 1 if count == 40 else 9),
+        *numbers.sample(range(start, len(whole)), 60),
+        len(whole) - 1,
+    ):
+        bit = 1 << numbers.randrange(8)
+        whole[at] ^= bit
+        path.write_bytes(whole)
+        with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: (is damaged|is no index|has format)"):
+            Index.load(path, model)
+        whole[at] ^= bit
+
+
+def test_states_of_a_large_file_are_verified_by_calls_that_read_all(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("towers.search.index_file.VERIFIED", 1000)
+    monkeypatch.setattr("towers.search.items.FEWEST", 100)
+    model, path, queries = plain_model(), tmp_path / "index", torch.randn(2, 3)
+    index_of(model, torch.randn(500, 3)).save(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[8 + int.from_bytes(damaged[:8], "little") + 3] ^= 1  # in the states, which are the first tensor
+    path.write_bytes(damaged)
+    calls: list[Callable[[Index], object]] = [
+        lambda index: index.all_pairs(k=1),
+        lambda index: index.remove(torch.tensor([4])),
+        lambda index: index.save(tmp_path / "again"),
+        lambda index: (index.add(torch.zeros(1, 3)), index.search(queries, 1)),
+        lambda index: Index.load(path, model, verify=True),
+        copy.deepcopy,
+    ]
+    if Index.load(path, model)._items.boxes is None:  # then a search reads all of them
+        calls.append(lambda index: index.search(queries, 1))
+    else:
+        assert Index.load(path, model).search(queries, 1)[1].shape == (2, 1)
+    for call in calls:
+        with pytest.raises(
+            ValueError, match="index: is damaged: its blocks are not what was written; copy it again, or"
+        ):
+            call(Index.load(path, model))
+    assert not (tmp_path / "again").exists()
 
 
 def test_damaged_files_are_refused(tmp_path: Path):

@@ -119,13 +119,16 @@ class Shards:
         return sum(map(len, self.indexes))
 
     @classmethod
-    def load(cls, path: str | PathLike[str], model: TwoTowers, *, output: int | None = None) -> Self:
+    def load(
+        cls, path: str | PathLike[str], model: TwoTowers, *, output: int | None = None, verify: bool = False
+    ) -> Self:
         """What `towers index` wrote: a file, or a folder of shards. They are mapped into memory, and read when needed.
 
         Args:
             path: the file or the folder.
             model: the model with which the index was made.
             output: as for `Index`.
+            verify: as for `Index.load`.
 
         Raises:
             OSError: there is no such file, or it cannot be read.
@@ -134,11 +137,11 @@ class Shards:
         """
         path = Path(path)
         if not path.is_dir():
-            return cls([Index.load(path, model, output=output)])
+            return cls([Index.load(path, model, output=output, verify=verify)])
         counts, about = listed(path)
         indexes: list[Index] = []
         for file, count in counts.items():
-            indexes.append(Index.load(file, model, output=output))
+            indexes.append(Index.load(file, model, output=output, verify=verify))
             if len(indexes[-1]) != count:
                 raise ValueError(f"{file}: has {len(indexes[-1])} items, not {count}; run towers index again")
         return cls(indexes, about=about)

@@ -205,18 +205,27 @@ class Index:
         if self._items.source is not None:
             self._items.source.check(call)
 
-    def _laid_out(self, call: str = "search") -> Items:
+    def _laid_out(self, call: str = "search", *, whole: bool = True) -> Items:
+        """The items, with those that were added.
+
+        Args:
+            call: the method, for errors.
+            whole: it reads all items, so a file is verified first.
+        """
         with self._lock:
             self._check_items(call)
             parts = self._added
             if parts:
-                whole = len(parts)
-                added = (parts.pop() for _ in range(whole))
+                self._items.verify()
+                count = len(parts)
+                added = (parts.pop() for _ in range(count))
                 try:
                     self._items = lay_out(chain(added, self._items.parts(PART)), len(self), self._head)
                 except BaseException:  # Ctrl-C too
-                    self._torn = len(parts) < whole
+                    self._torn = len(parts) < count
                     raise
+            if whole or self._items.boxes is None:
+                self._items.verify()
             return self._items
 
     @contract
@@ -251,7 +260,7 @@ class Index:
             own = self._states(queries, "search", "queries", "left" if self.side == "right" else "right")
             return self.search(own, k, exclude, filter, candidates)
         self._model.check("search")
-        items = self._laid_out("search")
+        items = self._laid_out("search", whole=queries.is_cuda)
         rows = self._query_rows(queries, items)
         wanted = allowed(items, len(queries), exclude, filter)
         self._check_k(k, items, wanted)
@@ -377,7 +386,7 @@ class Index:
             "largest": items.largest,
             "about": self.about,
         }
-        tensors = {"blocks": items.blocks, "ids": items.ids}
+        tensors = {index_file.STATES: items.blocks, "ids": items.ids}
         if items.boxes is not None:
             tensors["boxes"] = items.boxes.fields
             tensors["axes"] = items.boxes.axes
@@ -393,32 +402,39 @@ class Index:
         *,
         output: int | None = None,
         class_name: str | None = None,
+        verify: bool = False,
     ) -> Self:
         """An index that `save` wrote. The file is mapped into memory: it is read when it is searched.
 
-        It may be replaced or removed meanwhile, as `save` does it: the index keeps the file that it has. Where another
-        program writes into that file itself, as `cp` does, the next call refuses to go on.
+        Checksums of the file are compared here, which reads it once (about 2 GB a second), without a copy. Of a file
+        above 256 MiB those of the states, most of it, are compared by the first call that reads all of them, and never
+        if all calls are searches through boxes, which read few; `verify` compares them here too. A file of an older
+        towers may have no checksums.
+
+        The file may be replaced or removed meanwhile, as `save` does it: the index keeps the file that it has. Where
+        another program writes into that file itself, as `cp` does, the next call refuses to go on.
 
         Args:
             path: the file.
             model: the model with which the index was made, with the same weights.
             output, class_name: as for `Index`; an index serves all classes.
+            verify: compare all checksums now, however large the file is.
 
         Raises:
             OSError: there is no such file, or it cannot be read.
             ValueError: the file is no index, is damaged or cut off, has a newer format, or is of another model,
-                or its sentences were encoded with other word vectors.
+                or its sentences were encoded with other word vectors; or with `verify` it has no checksums.
         """
         if Path(path).is_dir():
             shards = "; towers.scale.Shards.load reads the shards that towers index wrote into one"
             raise IsADirectoryError(f"Index.load: {path} is a folder{shards}")
-        tensors, own, source = index_file.read(path)
+        tensors, own, source = index_file.read(path, verify=verify)
         if own.get("fingerprint") != fingerprint(network_of(model)):
             raise ValueError(f"{path}: is an index of another model, or of other weights; make it again with this one")
         _output(model, output, class_name)
         with undamaged(Path(path)):
             index = cls(model, own["side"], output=output, class_name=class_name)
-            head, blocks, ids = index._head, tensors["blocks"], tensors["ids"]
+            head, blocks, ids = index._head, tensors[index_file.STATES], tensors["ids"]
             index_file.check_blocks(blocks, len(ids), head.dense, head.dtype)
             boxes, pace = None, math.inf
             if "boxes" in tensors and isinstance(head, Head):  # old files have none: every pair is scored

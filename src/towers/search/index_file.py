@@ -4,10 +4,11 @@ import ctypes
 import json
 import mmap
 import os
+import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +21,13 @@ FORMAT = 2
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
 ALIGNED = 64
 """The byte at which the first tensor begins."""
+CHECKSUMS = "checksums"
+"""The last tensor, int64: the CRC-32 of the header with its length, and of each other tensor. The header names it
+twice, so that no flipped bit makes a file without checksums of it, as towers wrote them before."""
+STATES = "blocks"
+"""The tensor that is most of the file."""
+VERIFIED = 256 << 20
+"""Bytes of a file up to which all of it is verified when it is read; of a larger one all but the states."""
 
 
 def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
@@ -29,9 +37,11 @@ def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], about: Mappi
         OSError: the file cannot be written; an older file is unchanged.
     """
     names = {dtype: name for name, dtype in DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": {"towers_index": str(FORMAT), "about": json.dumps(about)}}
+    metadata = {"towers_index": str(FORMAT), "about": json.dumps(about), CHECKSUMS: "CRC-32"}
+    header: dict[str, Any] = {"__metadata__": metadata}
+    sums = torch.empty(len(tensors) + 1, dtype=torch.int64)
     at = 0
-    for name, tensor in tensors.items():
+    for name, tensor in {**tensors, CHECKSUMS: sums}.items():
         header[name] = {
             "dtype": names[tensor.dtype],
             "shape": list(tensor.shape),
@@ -43,21 +53,34 @@ def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], about: Mappi
 
     def write_all(partial: Path) -> None:
         with partial.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for tensor in tensors.values():
+            sums[0] = _write(file, len(text).to_bytes(8, "little") + text)
+            for number, tensor in enumerate(tensors.values(), 1):
                 whole = tensor.contiguous()
-                if whole.nbytes:
-                    file.write((ctypes.c_char * whole.nbytes).from_address(whole.data_ptr()))
+                sums[number] = _write(file, _bytes(whole)) if whole.nbytes else 0
+            file.write(_bytes(sums))
 
     replace(Path(path), write_all)
 
 
-def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any], MappedFile]:
+def _bytes(tensor: Tensor) -> ctypes.Array[ctypes.c_char]:
+    return (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
+
+
+def _write(file: BinaryIO, part: bytes | ctypes.Array[ctypes.c_char]) -> int:
+    file.write(part)
+    return zlib.crc32(part)
+
+
+def read(path: str | PathLike[str], *, verify: bool = False) -> tuple[dict[str, Tensor], dict[str, Any], MappedFile]:
     """The tensors, which are read from the file when they are used, what is said about them, and the file.
+
+    Args:
+        path: the file.
+        verify: the states too are compared with their checksum, however large the file is.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        ValueError: it is no index, is damaged or cut off, or has a newer format.
+        ValueError: it is no index, is damaged or cut off, or has a newer format; or it has no checksums to verify.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -67,7 +90,8 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any], 
         size = source.size
         if len(start) < 8 or 8 + length > size:
             raise ValueError(f"{path}: is no index of towers, or is cut off")
-        header = _header(path, file.read(length))
+        text = file.read(length)
+        header = _header(path, text)
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         try:
             about: dict[str, Any] = json.loads(header["__metadata__"]["about"])
@@ -78,9 +102,32 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any], 
             raise ValueError(f"{path}: is damaged or cut off: it has {size:,} bytes, and its header says {end:,}")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     try:
-        return {name: _tensor(mapped, 8 + length, entry) for name, entry in entries.items()}, about, source
+        tensors = {name: _tensor(mapped, 8 + length, entry) for name, entry in entries.items()}
+        parts = _parts(tensors.pop(CHECKSUMS, None), header, mapped, 8 + length)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{path}: is damaged: {error}") from None
+    if not parts and verify:
+        raise ValueError(f"{path}: has no checksums, as an older towers wrote it; load it without verify, and save it")
+    source.parts = parts
+    source.verify(keep=() if verify or size <= VERIFIED else (STATES,))
+    return tensors, about, source
+
+
+def _parts(
+    sums: Tensor | None, header: Mapping[str, Any], mapped: mmap.mmap, start: int
+) -> dict[str, tuple[memoryview, int]]:
+    """The bytes of the header and of each tensor, and their checksums; of a file without checksums there are none."""
+    if (sums is None) != (CHECKSUMS not in header["__metadata__"]):
+        raise ValueError("its header is not what was written")
+    if sums is None:
+        return {}
+    every = memoryview(mapped)
+    spans = {name: entry["data_offsets"] for name, entry in header.items() if name not in ("__metadata__", CHECKSUMS)}
+    parts = {
+        "header": every[:start],
+        **{name: every[start + first : start + last] for name, (first, last) in spans.items()},
+    }
+    return dict(zip(parts, zip(parts.values(), sums.tolist(), strict=True), strict=True))
 
 
 def check_blocks(blocks: Tensor, count: int, fields: int, dtype: torch.dtype) -> None:

@@ -57,6 +57,15 @@ class Items:
     def __len__(self) -> int:
         return self.ids.shape[0]
 
+    def verify(self) -> None:
+        """Before all items are read: compare their file with its checksums, if that was not done before.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        if self.source is not None:
+            self.source.verify()
+
     @cached_property
     def order(self) -> Tensor:
         """The places of the items in the order of their ids."""
