@@ -94,7 +94,7 @@ def _kept(folder: Path, model: Model) -> list[tuple[int, str]]:
         path = folder / f"{number:05}.index"
         if not path.is_file():
             break
-        shard = Index.load(path, model.network)
+        shard = Index.load(path, model.network, verify=True)
         check_vectors(shard.about, model, path)
         if UP_TO_HERE not in shard.about:  # of an older towers
             break

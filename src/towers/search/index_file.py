@@ -3,7 +3,6 @@
 import ctypes
 import json
 import mmap
-import os
 import zlib
 from collections.abc import Mapping
 from os import PathLike
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from towers.checkpoint import replace
 from towers.kernels.cpu.topk_call import BLOCK
-from towers.search.mapped_file import MappedFile
+from towers.search.mapped_file import MappedFile, Part
 
 FORMAT = 2
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
@@ -83,15 +82,15 @@ def read(path: str | PathLike[str], *, verify: bool = False) -> tuple[dict[str, 
         ValueError: it is no index, is damaged or cut off, or has a newer format; or it has no checksums to verify.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        source = MappedFile(path, os.fstat(file.fileno()))
+    file = path.open("rb")
+    try:
+        source = MappedFile(path, file)
         start = file.read(8)
         length = int.from_bytes(start, "little")
         size = source.size
         if len(start) < 8 or 8 + length > size:
             raise ValueError(f"{path}: is no index of towers, or is cut off")
-        text = file.read(length)
-        header = _header(path, text)
+        header = _header(path, file.read(length))
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         try:
             about: dict[str, Any] = json.loads(header["__metadata__"]["about"])
@@ -101,33 +100,30 @@ def read(path: str | PathLike[str], *, verify: bool = False) -> tuple[dict[str, 
         if end != size:
             raise ValueError(f"{path}: is damaged or cut off: it has {size:,} bytes, and its header says {end:,}")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    try:
-        tensors = {name: _tensor(mapped, 8 + length, entry) for name, entry in entries.items()}
-        parts = _parts(tensors.pop(CHECKSUMS, None), header, mapped, 8 + length)
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise ValueError(f"{path}: is damaged: {error}") from None
-    if not parts and verify:
-        raise ValueError(f"{path}: has no checksums, as an older towers wrote it; load it without verify, and save it")
-    source.parts = parts
-    source.verify(keep=() if verify or size <= VERIFIED else (STATES,))
+        try:
+            tensors = {name: _tensor(mapped, 8 + length, entry) for name, entry in entries.items()}
+            source.parts = _parts(tensors.pop(CHECKSUMS, None), header, 8 + length)
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise ValueError(f"{path}: is damaged: {error}") from None
+        if not source.parts and verify:
+            problem = "has no checksums, as an older towers wrote it"
+            raise ValueError(f"{path}: {problem}; load it without verify, and save it")
+        source.verify(keep=() if verify or size <= VERIFIED else (STATES,))
+    except BaseException:
+        file.close()
+        raise
     return tensors, about, source
 
 
-def _parts(
-    sums: Tensor | None, header: Mapping[str, Any], mapped: mmap.mmap, start: int
-) -> dict[str, tuple[memoryview, int]]:
-    """The bytes of the header and of each tensor, and their checksums; of a file without checksums there are none."""
+def _parts(sums: Tensor | None, header: Mapping[str, Any], start: int) -> dict[str, Part]:
+    """The header and each tensor, and their checksums; of a file without checksums there are none."""
     if (sums is None) != (CHECKSUMS not in header["__metadata__"]):
         raise ValueError("its header is not what was written")
     if sums is None:
         return {}
-    every = memoryview(mapped)
     spans = {name: entry["data_offsets"] for name, entry in header.items() if name not in ("__metadata__", CHECKSUMS)}
-    parts = {
-        "header": every[:start],
-        **{name: every[start + first : start + last] for name, (first, last) in spans.items()},
-    }
-    return dict(zip(parts, zip(parts.values(), sums.tolist(), strict=True), strict=True))
+    ends = {"header": (0, start), **{name: (start + first, start + last) for name, (first, last) in spans.items()}}
+    return {name: Part(*ends, sum) for (name, ends), sum in zip(ends.items(), sums.tolist(), strict=True)}
 
 
 def check_blocks(blocks: Tensor, count: int, fields: int, dtype: torch.dtype) -> None:
