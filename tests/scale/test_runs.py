@@ -61,6 +61,31 @@ def test_parts_have_what_one_file_has(format: str, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.usefixtures("model")
+def test_words_without_a_vector_are_counted_as_in_one_file(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(number, left.replace("dog", "blorp"), f"{right} zork") for number, left, right in rows_of(13)]
+    Path("pairs.tsv").write_bytes(encode(rows, "tsv"))
+    assert main(["predict", "--model", "run", "--pairs", "pairs.tsv", "--out", "whole.tsv", "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)["vectors"]
+    names = ("tokens", "tokens_found", "missing")
+    assert whole["missing"].keys() == {"zork", "blorp"}
+    for _ in range(2):  # the second time nothing is left to do
+        run("--pairs", "pairs.tsv", "--workers", "1")
+        share = f"{100 * whole['tokens_found'] / whole['tokens']:.2f} % of {whole['tokens']} tokens have a vector"
+        most = f"missing most often: 'zork' (13), 'blorp' ({whole['missing']['blorp']})\n"
+        assert capsys.readouterr().out.endswith(f"; {share}; {most}")
+    options = {"--model": "run", "--pairs": "pairs.tsv", "--engine": "local", "--out": "out", "--part-rows": "5"}
+    options |= {"--vectors": "vectors.txt"}
+    assert main(["predict", "--json", *(word for pair in options.items() for word in pair)]) == 0
+    assert json.loads(capsys.readouterr().out)["vectors"] == {name: whole[name] for name in names}
+    with Path("out/done.jsonl").open() as journal:  # of an older towers
+        entries = [json.loads(line) for line in journal]
+    old = [{name: value for name, value in entry.items() if name not in names} for entry in entries]
+    Path("out/done.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in old))
+    run("--pairs", "pairs.tsv")
+    assert capsys.readouterr().out.endswith("; nothing was left to do\n")
+
+
+@pytest.mark.usefixtures("model")
 def test_bad_rows_are_in_the_side_file_with_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     lines = encode(rows_of(12), "tsv").split(b"\n")
     lines[3], lines[9], lines[10] = b"2\t\tthe dog", b"caf\xe9", b"9\tone\ttwo"

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from towers.cli.common import LINES
 from towers.data.parts import Part, plan
 from towers.data.readers import ENDINGS, TableFormat, ending_of
 from towers.scale import Scorer
@@ -194,19 +195,31 @@ def _report(
     workers = {done.worker for done in folder.done.values()}
     if arguments.json:
         said = {"rows": rows, "bad": bad, "without_known_word": unknown, "parts": len(folder.parts)}
+        words = {name: folder.total(name) for name in ("tokens", "tokens_found")}
+        vectors = {"vectors": {**words, "missing": dict(folder.missing.most_common(LINES))}}
         said |= {"out": str(arguments.out), "seconds": round(seconds, 3), "workers": len(workers)}
-        print(json.dumps(said), flush=True)
+        print(json.dumps(said | vectors), flush=True)
         return
     rate = f"{new / seconds:,.0f} a second" if new else "nothing was left to do"
     parts = _number(len(folder.parts), "parts")
     unread = f"{_number(unknown, unit)}{' with a sentence' if unit == 'pairs' else ''}"
-    print(f"{_number(rows, unit)} in {parts} in {arguments.out}; {rate}", flush=True)
+    print(f"{_number(rows, unit)} in {parts} in {arguments.out}; {rate}{_words(folder)}", flush=True)
     for count, told in (
         (bad, f"{_number(bad, 'bad rows')} left out; bad-*.jsonl there says why"),
         (unknown, f"{unread} of which no word has a vector; such answers mean nothing"),
     ):
         if count:
             print(f"towers {arguments.command}: warning: {told}", file=sys.stderr, flush=True)
+
+
+def _words(folder: RunFolder) -> str:
+    """How many words have a vector, and which have none."""
+    tokens, missing = folder.total("tokens"), folder.missing
+    if not tokens:  # of parts of an older towers it is not known
+        return ""
+    text = f"; {100 * folder.total('tokens_found') / tokens:.2f} % of {tokens:,} tokens have a vector"
+    most = ", ".join(f"{word!r} ({count:,})" for word, count in missing.most_common(LINES))
+    return f"{text}; missing most often: {most}" if most else text
 
 
 def _number(count: int, units: str) -> str:

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from towers.checkpoint import replace, without_nan
+from towers.data import Coverage
 from towers.data.parts import BadLine, Part, TableFile, read_part
 from towers.data.readers import TableFormat
 from towers.data.rows import Rows
 from towers.data.writers import writing
 from towers.scale.run_folder import Done
 from towers.scale.scorer import Scorer, loads
+
+NAMED = 100
+"""Words without a vector that a part names."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,9 @@ class PartJob:
     files: list[TableFile]
     folder: str
     out_format: TableFormat
-    tells_bad: bool = True
-    """Whether rows without an answer are reported; where several jobs read the same rows, one of them does it."""
+    tells: bool = True
+    """Whether rows without an answer, and words without a vector, are reported; where several jobs read the same rows,
+    one of them does it."""
 
     def __call__(self, part: Part) -> Done:
         """Write a part's bad rows, if there are any, and then its answers.
@@ -40,13 +45,17 @@ class PartJob:
         """
         bad = list[dict[str, Any]]()
         counts = {"rows": 0, "unknown": 0}
+        words = dict[str, Any]()
         place = Path(self.folder, f"part-{part.number:05}.{self.out_format}")
         side = Path(self.folder, f"bad-{part.number:05}.jsonl")
 
         def write(path: Path) -> None:
             with path.open("wb") as file:
+                coverage = self.scorer.model.coverage
+                before = coverage._replace(missing=coverage.missing.copy())
                 self._write(part, cast(BinaryIO, file), bad, counts)
-            if not self.tells_bad:
+                words.update(_between(before, self.scorer.model.coverage) if self.tells else {})
+            if not self.tells:
                 bad.clear()
             elif bad:
                 replace(side, lambda partial: partial.write_text(_lines(bad), encoding="utf8"))
@@ -60,7 +69,8 @@ class PartJob:
             size = None
         worker = f"{socket.gethostname()}:{os.getpid()}"
         first = _told(**bad[0]) if bad else None
-        return Done(part.number, bad=len(bad), size=size, worker=worker, loads=loads(), first_bad=first, **counts)
+        told = {"size": size, "worker": worker, "loads": loads(), "first_bad": first}
+        return Done(part.number, bad=len(bad), **told, **counts, **words)
 
     def _write(self, part: Part, file: BinaryIO, bad: list[dict[str, Any]], counts: dict[str, int]) -> None:
         pieces = self.rows(part, bad)
@@ -100,6 +110,13 @@ class PartJob:
                 read = (name for name, _ in self.scorer.task.sides(self.scorer.model))
                 piece.names += [name for name in read if name not in piece.names]
             yield piece
+
+
+def _between(before: Coverage, after: Coverage) -> dict[str, Any]:
+    """What was looked up from one moment to another."""
+    tokens, found = after.tokens - before.tokens, after.tokens_found - before.tokens_found
+    missing = after.missing - before.missing
+    return {"tokens": tokens, "tokens_found": found, "missing": dict(missing.most_common(NAMED))}
 
 
 def _records(rows: Rows, problems: list[str | None]) -> Iterator[tuple[int, str, dict[str, Any]]]:

@@ -88,9 +88,9 @@ class QueryJob:
         return self.of(part)(part)
 
     def of(self, part: Part) -> LineJob:
-        """The job of the part's shard. Bad queries are told by the first shard only."""
+        """The job of the part's shard. Bad queries and unknown words are told by the first shard only."""
         shard = part.number % len(self.scorers)
-        return LineJob(self.scorers[shard], self.files, self.folder, "jsonl", tells_bad=shard == 0)
+        return LineJob(self.scorers[shard], self.files, self.folder, "jsonl", tells=shard == 0)
 
 
 class FoundQueries(NamedTuple):

@@ -8,9 +8,10 @@ bad-00007.jsonl     the bad rows of a part with their reasons, if it has any; it
 
 import json
 import os
+from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +32,9 @@ class Done:
     size: bytes of the output; None if there is no row, and no file.
     worker: the process that did it.
     loads: how many models that process has loaded so far.
+    tokens: the words of its sentences, each occurrence counted.
+    tokens_found: how many of them have a vector.
+    missing: the most frequent words without one, and how often they occur.
     """
 
     part: int
@@ -41,6 +45,9 @@ class Done:
     worker: str
     loads: int
     first_bad: str | None = None
+    tokens: int = 0
+    tokens_found: int = 0
+    missing: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def files_of_model(folder: Path) -> dict[str, Path]:
@@ -79,8 +86,16 @@ class RunFolder:
         return sum(part.rows for part in self.parts)
 
     def total(self, name: str) -> int:
-        """The sum of `rows`, `bad` or `unknown` over the parts that are done."""
+        """The sum of `rows`, `bad`, `unknown`, `tokens` or `tokens_found` over the parts that are done."""
         return sum(getattr(done, name) for done in self.done.values())
+
+    @property
+    def missing(self) -> Counter[str]:
+        """The words without a vector, of the parts that are done."""
+        every = Counter[str]()
+        for done in self.done.values():
+            every.update(done.missing)
+        return every
 
     def output(self, part: int) -> Path:
         """The file of a part's answers."""
