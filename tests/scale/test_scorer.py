@@ -1,5 +1,6 @@
 """Scorer: what the model says of each row alone, whatever the batch, its kind and its process."""
 
+import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -11,11 +12,13 @@ import numpy
 import polars
 import pytest
 import torch
-from tests.test_answers import LEFT, RIGHT, save_model
+from tests.test_answers import LEFT, RIGHT, WORDS, save_model
 from tests.test_answers import folder as folder
 
 import towers
 from towers import Tower, TwoTowers
+from towers.data import WordVectors
+from towers.data.kept_vectors import save_vectors
 from towers.data.memory_rows import MemoryRows
 from towers.scale import Encode, Predict, Scorer, Search, arrow, loads
 from towers.search import Index
@@ -120,11 +123,37 @@ def test_the_model_is_loaded_once_in_a_process(folder: Path) -> None:
     assert [len(batch) for batch in scorer.each(iter([polars.DataFrame(ROWS)] * 2))] == [4, 4]
 
 
-def test_a_new_model_in_the_same_folder_is_loaded(folder: Path) -> None:
-    first = Scorer(folder)(polars.DataFrame(ROWS))
+def replaced(path: Path, other: Path) -> None:
+    """As `cp -p` and `rsync -t` replace a file: with the time of the old one."""
+    old = path.stat()
+    (copied := path.with_name("copied")).write_bytes(other.read_bytes())
+    copied.replace(path)
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert path.stat().st_size == old.st_size
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vectors.safetensors"])
+def test_a_new_model_in_the_same_folder_is_loaded(folder: Path, name: str) -> None:
+    first = Scorer(folder)(polars.DataFrame(ROWS))["probability"][0]
     torch.manual_seed(5)
-    save_model("towers-run", TwoTowers(Tower(vector_width=7), Tower(vector_width=7)))
-    assert Scorer(folder)(polars.DataFrame(ROWS))["probability"][0] != first["probability"][0]
+    save_model("other", TwoTowers(Tower(vector_width=7), Tower(vector_width=7)))
+    if name == "vectors.safetensors":
+        table = torch.randn(len(WORDS), 7).half().float()
+        save_vectors("other", WordVectors(WORDS, table))
+    replaced(folder / name, Path("other", name))
+    assert Scorer(folder)(polars.DataFrame(ROWS))["probability"][0] not in (None, first)
+
+
+def test_a_new_index_of_the_same_name_is_searched(folder: Path) -> None:
+    model, found = towers.load(folder), []
+    for number, name in enumerate(("corpus.index", "other.index")):
+        index = Index(model.network)
+        index.add(torch.rand(5, 6), torch.arange(5) + 5 * number)
+        index.save(name)
+    for _ in range(2):
+        found.append(Scorer(folder, Search("corpus.index", column="sentence1", k=5))(polars.DataFrame(ROWS))["ids"][0])
+        replaced(Path("corpus.index"), Path("other.index"))
+    assert [sorted(ids) for ids in found] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 
 
 def test_unknown_words_are_counted(folder: Path) -> None:

@@ -3,20 +3,21 @@
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from towers.answers import Model, load
-from towers.checkpoint import CONFIG, WEIGHTS
 from towers.data.columns import Columns
 from towers.data.memory_rows import MemoryRows
 from towers.data.rows import Rows
 from towers.data.writers import Values
 from towers.scale import arrow
 from towers.scale.readable import Reader, Words
+from towers.scale.run_folder import files_of_model
+from towers.scale.stamps import Stamp, stamp
 from towers.scale.tasks import Predict, Task
 
 PROBLEM = "problem"
@@ -103,7 +104,8 @@ class Scorer:
             ValueError: as `towers.load`.
         """
         with _ONE_AT_A_TIME:
-            return _load(self.folder, self.vectors, _stamp(self.folder))
+            files = files_of_model(Path(self.folder)).values()
+            return _load(self.folder, self.vectors, stamp([*files, *([] if self.vectors is None else [self.vectors])]))
 
     @property
     def columns(self) -> dict[str, type]:
@@ -169,13 +171,7 @@ class Scorer:
         return map(self, batches)
 
 
-def _stamp(folder: str) -> tuple[tuple[int, int], ...]:
-    """Changes when the model in a folder is replaced."""
-    states = [os.stat(path) for name in (CONFIG, WEIGHTS) if (path := Path(folder, name)).exists()]
-    return tuple((state.st_mtime_ns, state.st_size) for state in states)
-
-
 @lru_cache(maxsize=2)
-def _load(folder: str, vectors: str | None, stamp: Sequence[Any]) -> Model:
+def _load(folder: str, vectors: str | None, stamp: Stamp) -> Model:
     _loaded[0] += 1
     return load(folder, vectors=vectors)

@@ -1,17 +1,18 @@
 """What can be done with each row of a table: a score for a pair, the state of a sentence, the best items of a query."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from towers.answers import Model, Side
 from towers.data.writers import Values
-from towers.scale.index_shards import Shards
+from towers.scale.index_shards import SHARDS, Shards
 from towers.scale.readable import Words
+from towers.scale.stamps import Stamp, stamp
 from towers.search.sentences import check_vectors
 
 Columns = Mapping[str, type]
@@ -168,7 +169,8 @@ class Search:
         Raises:
             ValueError: k is above the number of items, or the index is damaged or of another model.
         """
-        shards = _opened(self.index, os.stat(self.index).st_mtime_ns, model, model.output_of(self.class_name))
+        changed = stamp([self.index, Path(self.index, SHARDS)])
+        shards = _opened(self.index, changed, model, model.output_of(self.class_name))
         states = model.encode(sentences[0], side="left", progress=False)
         scores, ids = shards.search(states, self.k)
         told = scores if self.ranked else model.scores_of(scores.double()).float()
@@ -179,7 +181,7 @@ Task = Predict | Encode | Search
 
 
 @lru_cache(maxsize=64)
-def _opened(index: str, changed: int, model: Model, output: int | None) -> Shards:
+def _opened(index: str, changed: Stamp, model: Model, output: int | None) -> Shards:
     shards = Shards.load(index, model.network, output=output)
     check_vectors(shards.about, model, index)
     return shards
