@@ -103,6 +103,21 @@ def test_batches_without_rows_and_without_a_good_row_have_the_same_types(
         assert len(empty) == 0
 
 
+def test_scorers_over_one_table(folder: Path) -> None:
+    encode = Scorer(folder, Encode("sentence1"), problem="why")
+    both = encode(Scorer(folder)(polars.DataFrame(ROWS)))
+    assert both.columns == [*ROWS, "probability", "problem", "state", "why"]
+    assert both["problem"].to_list() == PROBLEMS
+    assert both["why"].to_list() == [*PROBLEMS[:3], None]
+    with pytest.raises(ValueError, match=r"has a column 'why' already; say Scorer\(…, problem=\"…\"\)"):
+        encode(both.drop("state"))
+    with pytest.raises(ValueError, match=r"gets a column 'state' already; say Scorer"):
+        Scorer(folder, Encode("sentence1"), problem="state")(polars.DataFrame(ROWS))
+    assert encode.answer(MemoryRows({"sentence1": [LEFT[0]], "why": ["x"]})).places == [
+        0
+    ]  # a run writes no such column
+
+
 def test_classes(folder: Path) -> None:
     network = TwoTowers(Tower(vector_width=7), Tower(vector_width=7), outputs=3)
     save_model("classes", network, classes=["no", "so-so", "yes"])
@@ -183,7 +198,7 @@ def test_bad_cells(folder: Path, cell: object, problem: str | None) -> None:
     [
         (Predict(), {"sentence1": ["a"], "other": ["b"]}, "has no column 'sentence2', only sentence1, other"),
         (Predict(), ROWS | {"probability": [1, 2, 3, 4]}, "has a column 'probability' already"),
-        (Encode("text"), {"text": ["a b"], "problem": ["c"]}, "has a column 'problem' already"),
+        (Encode("text"), {"text": ["a b"], "state": ["c"]}, "has a column 'state' already"),
         (Predict(threshold=2), ROWS, r"threshold \(2\): the scores go from 0 to 1"),
         (Predict(threshold=1, label_column="probability"), ROWS, "is the column of the scores"),
         (Search("corpus.index", column="id", k=9), {"id": ["the dog"]}, r"k \(9\) must be at most 5"),

@@ -20,8 +20,6 @@ from towers.scale.run_folder import files_of_model
 from towers.scale.stamps import Stamp, stamp
 from towers.scale.tasks import Predict, Task
 
-PROBLEM = "problem"
-"""The column that says why a row has no answer."""
 Batch = TypeVar("Batch")
 _ONE_AT_A_TIME = threading.RLock()
 _loaded = [0]
@@ -53,7 +51,7 @@ class Scorer:
 
     The model is loaded when it is first needed, once in each process, whatever the number of scorers and of copies. A
     row that cannot be read (an empty sentence, one that is too short, something that is no text) gets no answer; its
-    cell of the new column `problem` has the reason, which is null elsewhere.
+    cell of the new column `problem` (or of another name) has the reason, which is null elsewhere.
 
     A batch is a RecordBatch or a Table of pyarrow, or a frame of polars; the result is of the same kind, with the same
     rows and columns and the new ones. So it goes into Ray Data (`dataset.map_batches(scorer, batch_format="pyarrow")`),
@@ -63,6 +61,7 @@ class Scorer:
         model: the folder of a run, reachable from every worker.
         task: `Predict()`, `Encode(…)` or `Search(…)`.
         vectors: a file of the same word vectors, for words that the folder lacks.
+        problem: the new column that says why a row has no answer; of several scorers over one table, each has its own.
 
     Raises:
         TypeError: `task` is none of them.
@@ -85,11 +84,12 @@ class Scorer:
         task: Task | None = None,
         *,
         vectors: str | PathLike[str] | None = None,
+        problem: str = "problem",
     ) -> None:
         self.task: Task = Predict() if task is None else task
         if not isinstance(self.task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"task ({task!r}) must be Predict(), Encode(…) or Search(…)")
-        self.folder = os.path.abspath(model)
+        self.folder, self.problem = os.path.abspath(model), problem
         self.vectors = None if vectors is None else os.path.abspath(vectors)
 
     def __repr__(self) -> str:
@@ -109,7 +109,7 @@ class Scorer:
 
     @property
     def columns(self) -> dict[str, type]:
-        """The new columns beside `problem`, and their kinds: float, int, str, list[float] or list[int]."""
+        """The new columns beside that of problems, and their kinds: float, int, str, list[float] or list[int]."""
         return dict(self.task.columns(self.model))
 
     def check(self, rows: Rows) -> None:
@@ -118,7 +118,7 @@ class Scorer:
         Raises:
             ValueError: they do; the message names the column.
         """
-        for name in (*self.columns, PROBLEM):
+        for name in self.columns:
             if name in rows.names:
                 raise ValueError(f"{rows.path} has a column {name!r} already; call it otherwise")
         for name, _ in self.task.sides(self.model):
@@ -155,12 +155,16 @@ class Scorer:
         Raises:
             TypeError: it is none of these.
             ValueError: it lacks a column that is read, has one of the new columns already, or its lists are more than a
-                column of Arrow holds.
+                column of Arrow holds; or two new columns have one name.
         """
         arrow.check(batch)
+        rows = MemoryRows(batch)
         with _ONE_AT_A_TIME:
-            answer = self.answer(MemoryRows(batch))
-            return arrow.extended(batch, self.columns, answer.places, answer.values, {PROBLEM: answer.problems})
+            if self.problem in (*rows.names, *self.columns):
+                has = "has" if self.problem in rows.names else "gets"
+                raise ValueError(f'{rows.path} {has} a column {self.problem!r} already; say Scorer(…, problem="…")')
+            answer = self.answer(rows)
+            return arrow.extended(batch, self.columns, answer.places, answer.values, {self.problem: answer.problems})
 
     def each(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """An iterator of batches, as Spark's `mapInArrow` wants it.
