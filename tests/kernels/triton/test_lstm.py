@@ -8,8 +8,9 @@ import torch
 from towers.kernels import Batch, triton
 from towers.kernels.triton import lstm_wide
 
-from .cases import Case, compare, expect, run, weights_of
+from .cases import Case, compare, errors, expect, run, weights_of
 from .conftest import INTERPRETED
+from .rounding import bounds, simulated
 
 MIXED = (3, 0, 1, 5, 5, 2)
 EVERY = {"num_layers": 2, "bidirectional": True, "bias": "single"}
@@ -42,7 +43,17 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_it_is_the_equations(case, device):
-    compare(run(case, device), expect(case), 1e-6, 1e-5)
+    wanted = expect(case)
+    compare(run(case, device), wanted, *(bounds(case, wanted) if device.type == "cuda" else (1e-6, 1e-5)))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="nothing of it is Triton's")
+def test_approximate_gates_come_near_the_bounds_of_exact_ones():
+    """A GPU has them, with another order of sums besides: it is held to the bounds of the arithmetic that it has."""
+    case = CASES["hidden 33, padded"]
+    wanted = expect(case)
+    assert errors(simulated(case, torch.matmul, gates=True), wanted)[0] > 0.7e-6
+    assert bounds(case, wanted)[0] <= 1e-5
 
 
 SORTED = {
@@ -96,7 +107,9 @@ HALF = {
 @pytest.mark.parametrize("case", HALF.values(), ids=HALF.keys())
 def test_inputs_of_bfloat16(case, device):
     # What is left is the rounding of gates' inputs (many units) and of gradients to bfloat16, 2^-9 of each.
-    compare(run(case, device), expect(case), 1e-6 if case.hidden == 6 else 2e-2, 2e-2)
+    wanted = expect(case)
+    of_float32 = bounds(case, wanted)[0] if device.type == "cuda" else 1e-6
+    compare(run(case, device), wanted, of_float32 if case.hidden == 6 else 2e-2, 2e-2)
 
 
 @pytest.mark.parametrize("precision", ["tf32x3", "tf32", ""])
@@ -180,7 +193,7 @@ def test_without_gradients_nothing_is_kept(hidden, device):
     lengths = torch.tensor(MIXED, device=device)
     starts = lengths.cumsum(0) - lengths
     with torch.no_grad():
-        wanted = triton.run(Batch(rows, starts, lengths, None), None, weights)[1][0]
+        wanted = triton.run(Batch(rows, starts, lengths, None), None, weights, precision="ieee")[1][0]
     weight_ih, weight_hh, first, second = (part.unsqueeze(0).requires_grad_() for part in weights.flat)
     given = (rows, weight_ih, weight_hh, first + second, starts, lengths, None, None)
     if hidden == 6:
