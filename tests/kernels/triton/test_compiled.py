@@ -34,10 +34,10 @@ COUNTED = json.loads(cuda_sass.RESULTS.read_text("utf8")).get(f"triton {triton._
 
 
 def as_in_the_results(case: str, **built: Any) -> None:
-    """The file of results is of today's kernels, if it has this version of Triton."""
+    """The file of results is of today's kernels, if it has this version of Triton: to read instructions takes longer."""
     rows = {row["kernel"]: row for row in COUNTED if row["case"] == case}
-    for kernel, counts in built.items():
-        assert not COUNTED or {"case": case, "kernel": kernel, **asdict(counts)} == rows[kernel], "cuda --sass"
+    for kernel, found in built.items():
+        assert not COUNTED or found._asdict().items() <= rows[kernel].items(), "python benchmarks/run.py cuda --sass"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def compiler(cache: Path) -> Iterator[Any]:
 @pytest.fixture
 def walks(cache: Path) -> Iterator[Any]:
     """Without the products that wait for no step."""
-    with cuda_sass.compiling(cache, cuda_sass.usage, [lstm_narrow, lstm_wide]) as compiler:
+    with cuda_sass.compiling(cache, cuda_sass.resources, [lstm_narrow, lstm_wide]) as compiler:
         yield compiler
 
 
@@ -90,11 +90,11 @@ def test_no_register_of_the_products_is_spilled(sizes, cache):
 
 
 @pytest.mark.parametrize("name", cuda_sass.PHRASES)
-def test_no_register_of_the_phrases_is_spilled(name, cache):
-    with cuda_sass.compiling(cache, cuda_sass.usage, [phrase_features]) as compiler:
-        cuda_sass.phrases(*cuda_sass.PHRASES[name])
+def test_no_register_of_the_phrases_is_spilled(name, compiler):
+    cuda_sass.phrases(*cuda_sass.PHRASES[name])
     assert len(compiler.built) == 4
-    as_in_the_results(f"phrases, {name}", forward=compiler.built[0], lookup=compiler.built[1])
+    launches = ("forward", "lookup", "backward, weight", "backward, values")
+    as_in_the_results(f"phrases, {name}", **dict(zip(launches, compiler.built, strict=True)))
     for built in compiler.built:
         assert built.spilled == 0
         assert built.shared <= 99 * 1024, "as the smallest of today's GPUs have it"
