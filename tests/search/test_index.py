@@ -247,6 +247,39 @@ def test_ids_and_masks_of_numpy():
         assert all(map(torch.equal, found, expected))
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_any_program_finds_what_sorting_finds(seed: int, tmp_path: Path, monkeypatch):
+    """Adding, removing and adding again, saving and loading in any order, with ids up to the largest one."""
+    monkeypatch.setattr("towers.search.items.FEWEST", (8192, 40)[seed % 2])
+    draw, model = random.Random(seed), exact_model(seed=seed)
+    index, items = Index(model), dict[int, torch.Tensor]()
+    for step in range(10):
+        if step % 2 == 0:
+            ids = draw.sample([*range(200), *range(scan.NONE - 200, scan.NONE)], draw.choice([0, 1, 17, 60]))
+            ids = [id for id in ids if id not in items]
+            states = exact_states(len(ids), levels=1, seed=100 * seed + step)
+            index.add(states, torch.tensor(ids, dtype=torch.int64))
+            items |= zip(ids, states, strict=True)
+        elif step % 3 == 0:
+            ids = draw.sample([*items], draw.choice([min(1, len(items)), len(items) // 2, len(items)]))
+            index.remove(torch.tensor(ids, dtype=torch.int64))
+            for id in ids:
+                del items[id]
+        else:
+            index.save(tmp_path / "index")
+            index = Index.load(tmp_path / "index", model)
+        assert len(index) == len(items)
+        if len(items) < 2:
+            continue
+        table, queries, k = torch.stack([*items.values()]), exact_states(2, seed=step), draw.randint(1, len(items) - 1)
+        unwanted = [set(draw.sample([*items], len(items) - k)) | {-1, 2**70, 1000} for _ in queries]
+        expected = sorted_search(all_scores(model, queries, table), [*items], k, unwanted)
+        assert agrees(index.search(queries, k, exclude=unwanted), expected)
+        scores, pairs = index.all_pairs(threshold=0.0, k=k)
+        expected = pairs_by_sorting(all_scores(model, table, table), [*items], 0.0, k)
+        assert [(score, *pair) for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True)] == expected
+
+
 # What is refused.
 
 
