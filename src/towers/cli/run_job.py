@@ -18,7 +18,7 @@ from towers.scale.cores import cores
 from towers.scale.local_engine import run_local
 from towers.scale.pace import Pace
 from towers.scale.part_job import PartJob
-from towers.scale.run_folder import Done, RunFolder, files_of_model, opened
+from towers.scale.run_folder import Done, Job, RunFolder, files_of_model, opened
 from towers.scale.tasks import Task
 from towers.training.options import require
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, task: Task, source: Path, unit: str) -> N
 def work(
     arguments: argparse.Namespace,
     folder: RunFolder,
-    job: Callable[[Part], Done],
+    job: Job,
     unit: str,
     *,
     finish: Callable[[], None] | None = None,
@@ -149,7 +149,7 @@ def check_engine(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--workers {arguments.workers}: {problem}")
 
 
-def _done(arguments: argparse.Namespace, job: Callable[[Part], Done], parts: list[Part]) -> Iterator[Done]:
+def _done(arguments: argparse.Namespace, job: Job, parts: list[Part]) -> Iterator[Done]:
     if not parts:
         return
     if arguments.engine == "ray":

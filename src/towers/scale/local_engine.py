@@ -1,6 +1,6 @@
 """The parts of a run, done by processes of this machine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -8,9 +8,8 @@ from multiprocessing import get_context
 
 from towers.data.parts import Part
 from towers.scale.cores import cores
-from towers.scale.run_folder import Done
+from towers.scale.run_folder import Done, Job
 
-Job = Callable[[Part], Done]
 TRIES = 3
 """How often a new set of processes begins, without a part done in between, after one was killed."""
 

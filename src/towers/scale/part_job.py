@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -78,15 +79,13 @@ class PartJob:
         if first is None:
             return
         with writing(file, self.out_format, self.scorer.columns) as writer:
-            rows: Rows | None = first
-            while rows is not None:
+            for rows in chain([first], pieces):
                 answer = self.scorer.answer(rows)
                 records = _records(rows, answer.problems)
                 bad += (bad_row(rows.path, line, problem, row=row) for line, problem, row in records)
                 writer.write(rows.take(answer.places), answer.values)
                 counts["rows"] += len(answer.places)
                 counts["unknown"] += answer.unknown
-                rows = next(pieces, None)
         bad.sort(key=lambda entry: entry["line"])
 
     def try_out(self, part: Part) -> None:

@@ -3,16 +3,14 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from towers.data.parts import Part
-from towers.scale.run_folder import Done
-
-Job = Callable[[Part], Done]
+from towers.scale.run_folder import Done, Job
 
 
 class Actor:

@@ -9,7 +9,7 @@ bad-00007.jsonl     the bad rows of a part with their reasons, if it has any; it
 import json
 import os
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -48,6 +48,10 @@ class Done:
     tokens: int = 0
     tokens_found: int = 0
     missing: dict[str, int] = field(default_factory=dict[str, int])
+
+
+Job = Callable[[Part], Done]
+"""Does a part, in any process."""
 
 
 def files_of_model(folder: Path) -> dict[str, Path]:

@@ -5,8 +5,7 @@ from torch import Tensor
 
 from towers.search import scan
 from towers.search.allowed import Allowed
-from towers.search.compared import Compared
-from towers.search.head import Head
+from towers.search.compared import AnyHead
 from towers.search.items import Items
 
 QUERIES = 1024
@@ -15,7 +14,7 @@ FIRST = 64
 """How many pairs of a query are searched first, if their number is not known; then four times as many, …"""
 
 
-def all_pairs(head: Head | Compared, items: Items, least: float, k: int | None) -> tuple[Tensor, Tensor]:
+def all_pairs(head: AnyHead, items: Items, least: float, k: int | None) -> tuple[Tensor, Tensor]:
     """Scores "pairs" and ids "pairs 2" (query, item), as `Index.all_pairs` says."""
     parts = list[tuple[Tensor, Tensor, Tensor]]()
     others = max(len(items) - 1, 0)

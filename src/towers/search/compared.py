@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from functools import reduce
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from towers.ensemble import Ensemble
 from towers.kernels.cpu import heads_call
 from towers.kernels.cpu.heads_call import BLOCK, FEWEST, Folded
 from towers.model import TwoTowers
+from towers.search.head import Head, Side
 
 NUMBERS = 1 << 21
 """Numbers of states of pairs that are compared exactly at a time."""
@@ -29,10 +29,7 @@ class Compared:
     pairs are folded into fewer products (`Folded`).
     """
 
-    weights = None
-    """There are no boxes."""
-
-    def __init__(self, model: TwoTowers, side: Literal["left", "right"], output: int | None) -> None:
+    def __init__(self, model: TwoTowers, side: Side, output: int | None) -> None:
         self.dtype = torch.promote_types(model.dense.weight.dtype, torch.float32)
         members = model.each() if isinstance(model, Ensemble) else [model]
         self._heads = [_folded(member, side) for member in members]
@@ -172,6 +169,9 @@ class Compared:
         return steepest * error + (16 * largest + 8 * (self.outputs + len(self._heads)) + 64) * unit
 
 
+AnyHead = Head | Compared
+
+
 def _sum(parts: Iterable[Tensor]) -> Tensor:
     """In their order."""
     first, *others = parts
@@ -184,7 +184,7 @@ def _log_sum_exp(parts: Tensor) -> Tensor:
     return most + _sum((parts - most).exp()).log()
 
 
-def _folded(model: TwoTowers, side: Literal["left", "right"]) -> Folded:
+def _folded(model: TwoTowers, side: Side) -> Folded:
     """The head of a model in float64."""
     weight, bias, weights, offsets = (
         part.detach().to("cpu", torch.float64)

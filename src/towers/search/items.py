@@ -13,7 +13,7 @@ from towers.kernels.cpu import topk_call
 from towers.kernels.cpu.topk_call import BLOCK, Boxes
 from towers.search.axes import read_of
 from towers.search.boxes import boxes_of, chosen_axes
-from towers.search.compared import Compared
+from towers.search.compared import AnyHead
 from towers.search.head import Head
 from towers.search.mapped_file import MappedFile
 
@@ -96,7 +96,7 @@ class Items:
         return torch.where(self.ids[places] == ids, places, -1)
 
 
-def lay_out(parts: Iterable[Rows], count: int, head: Head | Compared, *, axes: Tensor | None = None) -> Items:
+def lay_out(parts: Iterable[Rows], count: int, head: AnyHead, *, axes: Tensor | None = None) -> Items:
     """`count` items of some parts; with C code in an order that makes boxes small, unless they have it.
 
     Each part is copied before the next is asked for, and all else is done in place: memory holds what is laid out, and

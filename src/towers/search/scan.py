@@ -11,15 +11,13 @@ from towers.kernels import triton
 from towers.kernels.cpu import topk_call
 from towers.search import on_gpu
 from towers.search.allowed import Allowed
-from towers.search.compared import Compared
+from towers.search.compared import AnyHead, Compared
 from towers.search.head import Head
 from towers.search.items import BLOCK, Items
 
 QUERIES, ITEMS = 64, 128 * BLOCK  # of a tile, whose scores stay in the processor's cache
 NONE = torch.iinfo(torch.int64).max
 """The id in a place that no item fills; its score is -inf."""
-
-AnyHead = Head | Compared
 
 
 class Found(NamedTuple):
