@@ -166,19 +166,28 @@ def squeeze(symbols: Any, input: Tensor, dim: Any = None) -> Any:
 
 def first_or_last(symbols: Any, input: Tensor, index: Any) -> Any:
     """Tensor.__getitem__ with one int, of an axis whose size is no symbol; with slices; or with new axes."""
-    if lying(input) is not None and slices(index):
+    order = lying(input)
+    if order is not None and slices(index):
         return part_of(input[index], input)
-    parts = items_of(index) if isinstance(index, tuple) else []
-    if any(each is None for each in parts) and (wider := _widened(symbols, input, parts)) is not None:
-        return wider
-    order, row = lying(input), cast(Any, index)
-    count: Any = input.shape[0] if order else None
-    if order is None or type(row) is not int or type(count) is not int or not -count <= row < count:
+    parts = items_of(index) if isinstance(index, tuple) else [index]
+    if any(each is None for each in parts):
+        wider = _widened(symbols, input, parts)
+        return NotImplemented if wider is None else wider
+    numbers = [axis for axis, each in enumerate(parts) if type(each) is int]
+    if order is None or len(numbers) != 1 or len(parts) > len(order):
         return NotImplemented
-    rest = tuple(axis - 1 for axis in order if axis)
-    if order[0] == 0 and order_of(input) is not None:
-        return made(input.shape[1:], input.dtype, rest)
-    return with_gaps(input[index], rest)
+    [axis], shape = numbers, list[Any](input.shape)
+    row, count = parts.pop(axis), shape.pop(axis)
+    if type(count) is not int or not -count <= row < count or not _all_of_each(parts):
+        return NotImplemented
+    rest = tuple(each - (each > axis) for each in order if each != axis)
+    if order[0] == axis and order_of(input) is not None:
+        return made(shape, input.dtype, rest)
+    return NotImplemented if order[-1] == axis else with_gaps(input[index], rest)  # its rows would lie scattered
+
+
+def _all_of_each(index: list[Any]) -> bool:
+    return all(isinstance(each, slice) and each == slice(None) for each in index)
 
 
 def _widened(symbols: Any, input: Tensor, index: list[Any]) -> Tensor | None:
@@ -187,7 +196,7 @@ def _widened(symbols: Any, input: Tensor, index: list[Any]) -> Tensor | None:
     open_at = [place for place, each in enumerate(index) if each is Ellipsis]
     if order_of(input) is None or len(given) > input.dim() or len(open_at) > 1:
         return None
-    if not all(isinstance(each, slice) and each == slice(None) for each in given):
+    if not _all_of_each(given):
         return None
     rest = input.dim() - len(given) - 1  # the axes for which the dots stand, beside one
     for place, each in enumerate(index):
