@@ -202,6 +202,7 @@ def lstm(drawn: random.Random) -> None:
     import torch
 
     from towers import Ragged, RaggedLSTM
+    from towers.layers.word_table import WordTable
 
     inputs, hidden = drawn.choice((1, 5, 40)), drawn.choice((1, 3, 8, 17, 33))
     dtype = drawn.choice((torch.float32, torch.float64))
@@ -221,6 +222,13 @@ def lstm(drawn: random.Random) -> None:
         wanted = [output.values.detach(), h.detach(), c.detach()]
         found, state = module(Ragged(x, offsets))
         close([found.values, *state], wanted)
+        words = WordTable(12, x)
+        for there in (5, 12):
+            table = words.add(torch.randn(there - len(words), inputs, dtype=dtype))
+            sentences = Ragged(torch.randint(there, (len(x),)), offsets, table=table)
+            output, state_of_ids = module(sentences)
+            wanted_of_ids = module(sentences.vectors())
+            close([output.values, *state_of_ids], [wanted_of_ids[0].values, *wanted_of_ids[1]])
         padded, _ = Ragged(x, offsets).to_padded()
         close(module(padded, lengths=lengths)[1], wanted[1:])
 

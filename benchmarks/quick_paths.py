@@ -18,6 +18,7 @@ from towers.data import SentencePairs, WordVectors, words
 from towers.data import vectors as vectors_module
 from towers.kernels import torch_lstm
 from towers.kernels.batch import Batch, Weights
+from towers.layers.word_table import WordTable
 from towers.training.loop import TowersModule
 from towers.training.prediction import Predictor
 from towers.training.presets import PRESETS, build
@@ -105,6 +106,32 @@ def one_pair() -> Calls:
     return {WITH: lambda: predictor.one(left, right), WITHOUT: lambda: predictor(pairs)}
 
 
+def met_words() -> Calls:
+    """`MetWords` and `WordTable`: a pair's words are multiplied once, when they come first."""
+    vectors = WordVectors(VOCABULARY, torch.randn(500, 300))
+    predictor = Predictor(build(PRESETS["similarity"], vector_width=300), vectors)
+    left, right = tuple(VOCABULARY[:7]), tuple(VOCABULARY[5:12])
+
+    def call() -> Tensor:
+        return predictor.one(left, right)
+
+    ways = {WITH: staticmethod(WordTable.of), WITHOUT: staticmethod(lambda table: None)}
+    return {name: replaced(WordTable, "of", way, call) for name, way in ways.items()}
+
+
+def words_of_many() -> Calls:
+    """`Predictor.encode`: each word of many sentences is multiplied once, for the LSTM too."""
+    vectors = WordVectors(VOCABULARY, torch.randn(500, 300))
+    predictor = Predictor(build(PRESETS["similarity"], vector_width=300), vectors)
+    sentences = [tuple(VOCABULARY[first : first + 9]) for first in range(0, 490, 2)]
+
+    def call() -> Tensor:
+        return predictor.encode(sentences, "left")
+
+    ways = {WITH: staticmethod(WordTable.of), WITHOUT: staticmethod(lambda table: None)}
+    return {name: replaced(WordTable, "of", way, call) for name, way in ways.items()}
+
+
 def clean_padding() -> Calls:
     """`torch_lstm._to_clean`: padding that is finite is not filled with zeros, in training without the C code."""
     layer, values = RaggedLSTM(32, 32), torch.randn(64, 32, 32)
@@ -126,6 +153,8 @@ PATHS: dict[str, Callable[[], Calls]] = {
     "finite numbers of float16": finite_numbers,
     "both sides in one call": both_sides,
     "one pair": one_pair,
+    "words that came before": met_words,
+    "words of many sentences": words_of_many,
     "padding that is finite": clean_padding,
 }
 

@@ -246,7 +246,7 @@ class Tower(nn.Module):
 
     def _steps(self, words: Ragged) -> Ragged:
         """What the LSTM reads: the pooled features of phrases, or the vectors themselves."""
-        return words.vectors() if self.conv is None else self.pool(self.conv(words))  # pyright: ignore
+        return words if self.conv is None else self.pool(self.conv(words))  # pyright: ignore
 
     def _fused_backend(self, sentences: Tensor | Ragged) -> fused.Backend:
         """The code that runs the whole tower in one call; "torch": the layers are called, one after the other."""

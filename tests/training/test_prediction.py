@@ -1,5 +1,6 @@
 """`Predictor`: the same as predicting all pairs at once, each distinct sentence encoded once, in constant memory."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,35 @@ def test_the_model_is_left_alone():
 def test_vectors_of_another_width_are_refused():
     with pytest.raises(ValueError, match="memory has 6 numbers a word; the model takes 300: use the vectors of its"):
         Predictor(TwoTowers(), small_vectors())
+
+
+@pytest.mark.parametrize("limit", [2048, 3])  # words that are kept: all, or fewer than a pair has
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "two towers"])
+def test_one_pair_is_as_among_many_and_counted_alike(shared, limit, monkeypatch):
+    monkeypatch.setattr("towers.training.met_words.LIMIT", limit)
+    options = {"filters": None, "bidirectional": True, "word_maximum": 3} if shared else {}
+    towers = [Tower(vector_width=6, hidden=3, **options) for _ in range(2)]
+    model = TwoTowers(*(towers[:1] * 2 if shared else towers), dense=4)
+    pairs = SentencePairs(
+        [("w0", "w1"), ("w0", "w2", "w2"), ("x", "y"), ("x", "w5", "")],
+        [("w3", "x"), ("w4", "w0"), ("w1", "w2"), ("w1", "w2", "")],
+    )
+    many, each = Predictor(model, small_vectors(), device="cpu"), Predictor(model, small_vectors(), device="cpu")
+    wanted = many(pairs)
+    for _ in range(2):
+        found = torch.cat([each.one(left, right) for left, right in zip(pairs.left, pairs.right, strict=True)])
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    many(pairs)
+    assert each.coverage == many.coverage
+    assert (each.pairs, each.unknown) == (many.pairs, many.unknown) == (8, 2)
+    with torch.no_grad():
+        for weight in each.model.parameters():
+            weight.mul_(1.5)
+        for weight in many.model.parameters():
+            weight.mul_(1.5)
+    found = torch.cat([each.one(left, right) for left, right in zip(pairs.left, pairs.right, strict=True)])
+    torch.testing.assert_close(found, many(pairs), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(copy.deepcopy(each).one(pairs.left[0], pairs.right[0]), found[:1])
 
 
 def test_what_is_missing_is_counted_within_bounds(monkeypatch):

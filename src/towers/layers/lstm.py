@@ -25,7 +25,7 @@ from towers.layers.axis_order import in_every_order, is_steps_first, is_unbatche
 from towers.layers.drop_in import DropIn
 from towers.layers.eager_triton import run_on_gpu
 from towers.layers.from_torch import from_torch, to_torch
-from towers.layers.plain_lstm import run_plain
+from towers.layers.plain_lstm import run_plain, run_word_ids
 from towers.layers.validation import at_least_one, is_int, refuse
 from towers.ragged import Ragged
 
@@ -259,8 +259,11 @@ class RaggedLSTM(DropIn):
             return None if output is None else output.transpose(0, 1).contiguous(), state
         if isinstance(input, Tensor) and not input.is_nested:
             return self._padded(input, hx, lengths, outputs)
-        ragged = to_ragged(input, lengths, owner=self)
-        found = (run_plain if ragged.values.is_cpu else run_on_gpu)(self, ragged, hx, None, outputs=outputs)
+        ragged = to_ragged(input, lengths, owner=self, keep_ids=True)
+        found = run_word_ids(self, ragged, hx, outputs=outputs)
+        if found is None:
+            ragged = ragged.vectors()
+            found = (run_plain if ragged.values.is_cpu else run_on_gpu)(self, ragged, hx, None, outputs=outputs)
         output, state = found or self.run_batch(_batch_of_ragged(ragged), ragged.batch, hx, outputs=outputs)
         return output if output is None else like_input(ragged.with_values(output), input), state
 

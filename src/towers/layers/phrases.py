@@ -16,6 +16,7 @@ from towers.kernels.cpu import words_call
 from towers.layers.cache import VersionedCache, can_keep
 from towers.layers.shift_add import add_neighbours
 from towers.layers.validation import at_least_one, refuse
+from towers.layers.word_table import WordTable
 from towers.ragged import Ragged
 
 _WORDS = 16_384
@@ -137,6 +138,10 @@ class PhraseConv(nn.Module):
             return None
         if can_keep(table, self.weight):
             how = (self.product_dtype, autocast(table.device) and torch.get_autocast_dtype(table.device.type))
+            words = WordTable.of(table)
+            product = None if words is None else words.product(self, self._project_all, [self.weight], how)
+            if product is not None:
+                return product, tokens
             kept = self._kept.get(lambda: self._project_all(table), large=[table], small=[self.weight], how=how)
             return kept, tokens
         if table.is_cpu:

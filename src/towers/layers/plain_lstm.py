@@ -13,6 +13,7 @@ from towers.contracts.modes import proving
 from towers.kernels import torch_lstm
 from towers.kernels.batch import Batch, State, Weights, is_strided
 from towers.kernels.cpu import door, layer_call
+from towers.layers.word_table import WordTable
 from towers.ragged import Ragged
 
 _CPU = torch.device("cpu")
@@ -51,6 +52,25 @@ def run_plain(
     if torch.is_grad_enabled() and any(one.requires_grad for one in (rows, *tensors, *(state or ()))):
         return None
     return layer_call.run(weights, rows, offsets, lengths, state, outputs=outputs)
+
+
+def run_word_ids(
+    lstm: nn.Module, sentences: Ragged, state: State | None, *, outputs: bool
+) -> tuple[Tensor | None, State] | None:
+    """As `run_plain`, of word ids whose products with the weights are kept (`WordTable`); None: it is another case."""
+    words = None if sentences.table is None else WordTable.of(sentences.table)
+    found = None if words is None else one_layer(lstm)
+    if words is None or found is None or not door.plain() or proving() or torch.is_autocast_enabled("cpu"):
+        return None
+    tensors, accepted = found
+    weights = door.layer_weights(accepted, tensors, 1 + lstm.__dict__["bidirectional"])
+    if weights is None or weights.forward is None:
+        return None
+    of_words = [one for place, one in enumerate(tensors) if place % (len(tensors) // weights.directions) != 1]
+    sums = words.product(lstm, lambda rows: layer_call.sums_of_words(weights, rows), of_words, weights.sums_of_word)
+    if sums is None or (torch.is_grad_enabled() and any(one.requires_grad for one in (*tensors, *(state or ())))):
+        return None
+    return layer_call.run(weights, sentences.values, sentences.offsets, None, state, outputs=outputs, sums=sums)
 
 
 def _by_torch(

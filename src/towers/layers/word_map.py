@@ -64,7 +64,7 @@ class WordMap(nn.Module):
 
         Args:
             sentences: word vectors (batch, words, vector_width), padded on the right; or Ragged, or a jagged tensor.
-                Ragged of word ids gives Ragged of word ids.
+                Ragged of word ids gives Ragged of word ids, unless its table has more rows than there are words.
             lengths: the number of real words of each padded sentence; None: all of them.
 
         Raises:
@@ -76,6 +76,8 @@ class WordMap(nn.Module):
     def mapped(self, ragged: Ragged) -> Ragged:
         """As `forward`, of a `ragged` batch only."""
         shares, ids = self.linear.shares(ragged)
+        if ids is not None and len(shares) > len(ids):  # a product that is kept, of more words than there are here
+            shares, ids = shares.index_select(0, ids), None
         rows = shares.squeeze(1) + self.linear.bias
         values, table = (rows, None) if ids is None else (ids, rows)
         return Ragged.unchecked(values, ragged.offsets, ragged.uniform, table)

@@ -16,18 +16,18 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from towers.data import Coverage, SentencePairs, VectorStore, WordVectors
+from towers.data import Coverage, SentencePairs, WordVectors
 from towers.data.batches import cut, reorder
-from towers.data.kept_vectors import ExtendedVectors
 from towers.data.pairs import Sentence, look_up
 from towers.data.vectors import BLANK
+from towers.layers.word_table import WordTable
 from towers.model import TwoTowers
 from towers.ragged import Ragged
 from towers.training.fitting import MEASURING_BATCH
+from towers.training.met_words import MetWords, Vectors
 from towers.training.objectives import objective_of
 from towers.training.options import Precision, check_arguments
 
-Vectors = WordVectors | VectorStore | ExtendedVectors
 TOKENS = 1 << 14
 """The most words in a batch: a batch of long sentences has fewer sentences, but at least one."""
 REMEMBERED = 10_000
@@ -113,6 +113,7 @@ class Predictor:
         dtype = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(precision)
         self.model = deepcopy(model).eval().to(device=self.place, dtype=dtype)
         self.vectors, self.batch_size, self.mixed = vectors, batch_size, precision == "bf16-mixed"
+        self._met = MetWords(vectors, self.model.head_weight)
         self.pairs = 0
         self.unknown = 0
         """Pairs and encoded sentences so far with a sentence of which no word has a vector."""
@@ -138,8 +139,9 @@ class Predictor:
             left, right = self._states(pairs, vectors)
             answers = self.objective.answer(self.model.compare(left, right).float()).cpu()
         self.pairs += len(pairs)
-        self._count(counts, vectors)
-        self._note_unknown(pairs, counts, vectors)
+        unknown = {word for word in counts if not vectors.has(word)}
+        self._count(counts, unknown)
+        self._note_unknown(pairs, unknown)
         if len(pairs) >= self.batch_size:  # for a single pair it would take longer than the pair
             give_memory_back()
         return answers
@@ -150,20 +152,22 @@ class Predictor:
 
         What that gains: row "one pair" of `python benchmarks/run.py quick-paths`.
         """
-        vectors, counts = self.vectors, Counter((*left, *right))
-        model = self.model
-        with answering(model, self.place.type, mixed=self.mixed):
-            if not isinstance(vectors, WordVectors):
-                vectors = vectors.select(counts)
-            rows = vectors.gather((*left, *right)).to(model.dense.weight)
+        if self.place.type != "cpu" or self.mixed:
+            return self(SentencePairs([left], [right]))
+        model, words = self.model, (*left, *right)
+        with answering(model, "cpu"):
+            ids, table, unknown = self._met.look_up(words)
+            ends = torch.tensor([0, len(left), len(words)])
+            both = Ragged.unchecked(ids, ends, table=table)
             if model.left is model.right and model.has_other_parts:  # both sentences in one call of each part
-                ends = torch.tensor([0, len(left), len(rows)], device=rows.device)
-                states = model.encode_left(Ragged.unchecked(rows, ends))
+                states = model.encode_left(both)
                 logit = model.compare(states[:1], states[1:])
             else:
-                logit = model(rows[None, : len(left)], rows[None, len(left) :])
-            answer = self.objective.answer(logit.float()).cpu()
-        self._count(counts, vectors)
+                logit = model(both.sentences(0, 1), both.sentences(1, 2))
+            answer = self.objective.answer(logit.float())
+        self.pairs += 1
+        self.unknown += unknown.issuperset(left) or unknown.issuperset(right)
+        self._count(Counter(words), unknown)
         return answer
 
     @torch.inference_mode()
@@ -180,9 +184,9 @@ class Predictor:
         with answering(self.model, self.place.type, mixed=self.mixed):
             vectors = self.vectors.select(counts)
             states = self._encode(encode, sentences, vectors)
-        known = {word for word in counts if vectors.has(word)}
-        self.unknown += sum(map(known.isdisjoint, sentences)) if len(known) < len(counts) else 0
-        self._count(counts, vectors)
+        unknown = {word for word in counts if not vectors.has(word)}
+        self.unknown += sum(map(unknown.issuperset, sentences)) if unknown else 0
+        self._count(counts, unknown)
         return states.float().cpu()
 
     def _states(self, pairs: SentencePairs, vectors: WordVectors) -> tuple[Tensor, Tensor]:
@@ -205,6 +209,9 @@ class Predictor:
         ids = reorder(ids, order)
         sizes = list(self._sizes(ids.lengths))
         table = vectors.table.to(self.model.dense.weight)
+        if table.is_cpu and not self.mixed:
+            words = WordTable(len(table), table)  # for all batches of this call
+            table = words.add(table)
         states = torch.cat([encode(batch) for batch in cut(ids.to(self.place), table, sizes)])
         return states[order.argsort()[place_of].to(states.device)]
 
@@ -219,9 +226,9 @@ class Predictor:
             yield size
             start += size
 
-    def _count(self, counts: Counter[str], vectors: WordVectors) -> None:
+    def _count(self, counts: Counter[str], unknown: set[str]) -> None:
         del counts[BLANK]
-        missing = {word: count for word, count in counts.items() if not vectors.has(word)}
+        missing = {word: count for word, count in counts.items() if word in unknown}
         total = counts.total()
         self._tokens += total
         self._tokens_found += total - sum(missing.values())
@@ -232,12 +239,11 @@ class Predictor:
         if len(self._missing) > 2 * REMEMBERED:
             self._missing = Counter(dict(self._missing.most_common(REMEMBERED)))
 
-    def _note_unknown(self, pairs: SentencePairs, counts: Counter[str], vectors: WordVectors) -> None:
-        known = {word for word in counts if vectors.has(word)}
-        if len(known) == len(counts):
+    def _note_unknown(self, pairs: SentencePairs, unknown: set[str]) -> None:
+        if not unknown:
             return
         for left, right, line in zip(pairs.left, pairs.right, pairs.lines, strict=True):
-            if known.isdisjoint(left) or known.isdisjoint(right):
+            if unknown.issuperset(left) or unknown.issuperset(right):
                 self.unknown += 1
                 self.first_unknown = line if self.first_unknown is None else self.first_unknown
 

@@ -313,6 +313,8 @@ class LayerWeights(NamedTuple):
     directions: int
     at: int  # the struct
     forward: Any  # None: there is no C code here
+    sums: Any
+    sums_of_word: int  # how many numbers `sums` gives for a word
     struct: Any
 
 
@@ -336,11 +338,12 @@ def _layer_weights(tensors: tuple[Tensor, ...], directions: int) -> LayerWeights
         return None
     own = code(dtype, hidden)
     if own is None:
-        return LayerWeights(dtype, inputs, hidden, directions, 0, None, None)
+        return LayerWeights(dtype, inputs, hidden, directions, 0, None, None, 0, None)
     at = [one.data_ptr() for one in tensors]
     absent = [None] * (4 - each)
     struct = _Layer((c_void_p * 8)(*at[:each], *absent, *at[each:], *absent), inputs, hidden, directions)
-    return LayerWeights(dtype, inputs, hidden, directions, ctypes.addressof(struct), own.lstm_layer, struct)
+    sums = own.lstm_sums, directions * -(-hidden // own.lanes) * 4 * own.lanes
+    return LayerWeights(dtype, inputs, hidden, directions, ctypes.addressof(struct), own.lstm_layer, *sums, struct)
 
 
 # Sentences.

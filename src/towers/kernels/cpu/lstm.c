@@ -169,16 +169,16 @@ static void block_ahead(const AheadJob *job, int64_t block) {
         else if (block + 1 < blocks) fetch_columns(job, block + 1, 0);
 #define AHEAD(begin, n)                                                                                                \
     {                                                                                                                  \
-        REAL *to = job->to + ((begin)*blocks + block) * 4 * LANES;                                                     \
+        REAL *to = job->to + (begin)*job->apart + block * 4 * LANES;                                                   \
         const REAL *x[ROWS];                                                                                           \
         V sum[ROWS][4];                                                                                                \
         for (int r = 0; r < n; r++) {                                                                                  \
             x[r] = job->lstm->x + ((begin) + r) * inputs + column;                                                     \
-            for (int g = 0; g < 4; g++) sum[r][g] = column ? load(to + (r * blocks * 4 + g) * LANES) : bias[g];        \
+            for (int g = 0; g < 4; g++) sum[r][g] = column ? load(to + r * job->apart + g * LANES) : bias[g];          \
         }                                                                                                              \
         products_##n##_4(sum, x, columns, x, 0, (const REAL *)packed);                                                 \
         for (int r = 0; r < n; r++)                                                                                    \
-            for (int g = 0; g < 4; g++) store(to + (r * blocks * 4 + g) * LANES, sum[r][g]);                           \
+            for (int g = 0; g < 4; g++) store(to + r * job->apart + g * LANES, sum[r][g]);                             \
     }
         GROUPS(job->rows, AHEAD)
 #undef AHEAD
@@ -198,7 +198,8 @@ static void step_forward(const LstmJob *job, const Slot *slots, int64_t block, c
     const REAL *bias = job->packed + (blocks * (inputs + hidden) + block) * 4 * LANES;
     V sum[ROWS][4];
     for (int r = 0; r < n; r++) {
-        const REAL *begin = job->ahead ? job->ahead + (slots[r].row * blocks + block) * 4 * LANES
+        const int64_t of_ahead = job->ids ? job->ids[slots[r].row] : slots[r].row;
+        const REAL *begin = job->ahead ? job->ahead + of_ahead * job->ahead_apart + block * 4 * LANES
                             : ahead    ? ahead + (r * ROWS * blocks + block) * 4 * LANES
                                        : bias;
         x[r] = job->x + slots[r].row * inputs;

@@ -19,6 +19,8 @@ typedef struct {
     REAL *y; /* "rows hidden", may be absent; in the backward pass its gradient */
     int64_t apart; /* from one row of y to the next */
     const REAL *ahead; /* "rows blocks 4 LANES": what a word's sums begin with, by `lstm_ahead`; may be absent */
+    int64_t ahead_apart;     /* from one row of it to the next */
+    const int64_t *ids;      /* "rows": the row of it for each word; absent: its own */
     REAL *gates;   /* "words blocks 4 LANES": kept for the backward pass, or absent */
     REAL *cells;   /* "words blocks LANES": c behind the word */
     REAL *entries; /* "words blocks LANES": h before it */
@@ -32,6 +34,7 @@ typedef struct {
     const LstmJob *lstm;
     const REAL *w_ih, *bias; /* "4*hidden inputs"; "4*hidden", may be absent */
     REAL *to;                /* "rows blocks 4 LANES" */
+    int64_t apart;           /* from one row of it to the next */
     int64_t rows, next;      /* the next block of units to take */
 } AheadJob;
 

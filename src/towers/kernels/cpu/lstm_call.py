@@ -23,6 +23,8 @@ class Job(ctypes.Structure):
         *((name, c_void_p) for name in ("packed", "packed_x", "h_in", "c_in", "h_out", "c_out", "c_0", "y")),
         ("apart", c_int64),
         ("ahead", c_void_p),
+        ("ahead_apart", c_int64),
+        ("ids", c_void_p),
         *((name, c_void_p) for name in ("gates", "cells", "entries", "g_x", "sums", "g_w_ih", "g_w_hh", "g_bias")),
         *((name, c_int64) for name in ("parts", "next")),
     )

@@ -22,7 +22,10 @@ typedef struct {
 
 typedef struct {
     const Layer *layer;
-    const REAL *x;          /* "rows inputs" */
+    const REAL *x;          /* "rows inputs"; absent where there are sums of words */
+    const REAL *sums;       /* "words directions blocks 4 LANES": of each word, by `lstm_sums`; may be absent */
+    const int64_t *ids;     /* "rows": the word of each row, beside sums */
+    int64_t words;
     const int64_t *offsets; /* "batch+1": the rows of each sentence; absent: `span` rows each */
     const int64_t *lengths; /* "batch": how many of its `span` rows are real; absent: all */
     int64_t rows, span, batch;
@@ -51,6 +54,11 @@ static int64_t lay_out(const LayerJob *job, LstmJob *lstm, int64_t *memory) {
     return DONE;
 }
 
+static const REAL *bias_of(const Direction *own, int64_t gates, REAL *memory) {
+    for (int64_t unit = 0; own->b_hh && unit < gates; unit++) memory[unit] = own->b_ih[unit] + own->b_hh[unit];
+    return own->b_hh ? memory : own->b_ih;
+}
+
 /* For `few` rows packing the weights of x would take longer than the products. */
 static void one_direction(const LayerJob *job, LstmJob lstm, int64_t which, int few, REAL *memory,
                           Parallel **parallel) {
@@ -58,14 +66,17 @@ static void one_direction(const LayerJob *job, LstmJob lstm, int64_t which, int 
     const int64_t hidden = lstm.hidden, gates = 4 * hidden, before = which * job->batch * hidden;
     const int64_t inputs = few ? 0 : lstm.inputs;
     REAL *sum = memory, *packed = sum + up(gates, LANES) * LANES, *ahead = packed + packed_size(inputs, hidden);
-    for (int64_t unit = 0; own->b_hh && unit < gates; unit++) sum[unit] = own->b_ih[unit] + own->b_hh[unit];
-    const REAL *bias = own->b_hh ? sum : own->b_ih;
+    const REAL *bias = bias_of(own, gates, sum);
     NAME(lstm_pack)(packed, own->w_ih, own->w_hh, bias, inputs, hidden);
-    if (few) {
-        AheadJob first = {.lstm = &lstm, .w_ih = own->w_ih, .bias = bias, .to = ahead, .rows = job->rows};
+    const int64_t apart = blocks_of(hidden) * 4 * LANES;
+    if (job->sums) {
+        lstm.ahead = job->sums + which * apart, lstm.ahead_apart = job->layer->directions * apart, lstm.ids = job->ids;
+    } else if (few) {
+        AheadJob first = {
+            .lstm = &lstm, .w_ih = own->w_ih, .bias = bias, .to = ahead, .apart = apart, .rows = job->rows};
         const int64_t worth = most(1, job->rows * gates * lstm.inputs / A_THREAD);
         by_threads(parallel, NAME(lstm_ahead), &first, least(job->threads, worth));
-        lstm.ahead = ahead;
+        lstm.ahead = ahead, lstm.ahead_apart = apart;
     }
     lstm.packed = packed, lstm.reverse = which;
     lstm.y = job->y ? job->y + which * hidden : 0;
@@ -83,22 +94,54 @@ static int64_t run(const LayerJob *job, Parallel **parallel) {
     };
     const int alike = !job->offsets && !job->lengths;
     int64_t *places = alike ? 0 : malloc((4 * job->batch + 2) * sizeof(int64_t));
-    const int few = job->rows <= FEW;
-    const int64_t of_ahead = few ? job->rows * blocks_of(hidden) * 4 * LANES : 0;
+    const int few = job->sums || job->rows <= FEW;
+    const int64_t of_ahead = few && !job->sums ? job->rows * blocks_of(hidden) * 4 * LANES : 0;
     REAL *memory = room(up(gates, LANES) * LANES + packed_size(few ? 0 : inputs, hidden) + of_ahead);
     int64_t answer = memory && (alike || places) ? DONE : NO_MEMORY;
+    for (int64_t row = 0; job->sums && row < job->rows; row++)
+        if (job->ids[row] < 0 || job->ids[row] >= job->words) answer = WRONG_IDS;
     if (answer == DONE && !alike) answer = lay_out(job, &lstm, places);
     if (answer == DONE) {
         for (int64_t s = 0; job->y && job->lengths && s < job->batch; s++)
             memset(job->y + (s * job->span + lstm.lengths[s]) * lstm.apart, 0,
                    (job->span - lstm.lengths[s]) * lstm.apart * sizeof(REAL));
         const int64_t words = alike ? job->rows : lstm.offsets[job->batch];
-        lstm.parts = least(least(job->threads, job->batch), most(1, words * gates * (inputs + hidden) / A_THREAD));
+        const int64_t read = job->sums ? hidden : inputs + hidden;
+        lstm.parts = least(least(job->threads, job->batch), most(1, words * gates * read / A_THREAD));
         for (int64_t which = 0; which < layer->directions; which++) one_direction(job, lstm, which, few, memory, parallel);
     }
     leave(memory);
     free(places);
     return answer;
+}
+
+typedef struct {
+    const Layer *layer;
+    const REAL *x; /* "words inputs" */
+    REAL *to;      /* "words directions blocks 4 LANES": what the sums of each word begin with, in each direction */
+    int64_t words, threads;
+    Parallel *parallel; /* may be absent */
+} SumsJob;
+
+EXPORT int64_t NAME(lstm_sums)(const SumsJob *given);
+int64_t NAME(lstm_sums)(const SumsJob *given) {
+    const Layer *layer = given->layer;
+    const int64_t gates = 4 * layer->hidden, apart = blocks_of(layer->hidden) * 4 * LANES;
+    const int64_t worth = most(1, given->words * gates * layer->inputs / A_THREAD);
+    const LstmJob lstm = {.x = given->x, .inputs = layer->inputs, .hidden = layer->hidden};
+    Parallel *parallel = given->parallel;
+    REAL *memory = room(gates);
+    if (!memory) return NO_MEMORY;
+    for (int64_t which = 0; which < layer->directions; which++) {
+        const Direction *own = layer->direction + which;
+        AheadJob job = {
+            .lstm = &lstm, .w_ih = own->w_ih, .bias = bias_of(own, gates, memory), .to = given->to + which * apart,
+            .apart = layer->directions * apart, .rows = given->words,
+        };
+        by_threads(&parallel, NAME(lstm_ahead), &job, least(given->threads, worth));
+    }
+    leave(memory);
+    return with_threads(DONE, given->parallel, parallel);
 }
 
 EXPORT int64_t NAME(lstm_layer)(const LayerJob *given);
