@@ -24,7 +24,7 @@ MANY = 1 << 32
 """Items are put in order if they are fewer."""
 GROUP = BLOCK * BOX
 """Items of a group of boxes."""
-OFFER = 50
+OFFER = 20
 """Nanoseconds for an item that is among the k best so far, at least; a scan meets about k (1 + log(items / k))."""
 SAMPLE = 8192
 """Items by which `pace` is measured."""
