@@ -87,8 +87,14 @@ def test_a_word_is_multiplied_once_until_the_weights_change(monkeypatch):
     with torch.no_grad():
         lstm.weight_ih_l0.mul_(2)
     assert multiplied(lstm, words, table, monkeypatch) == [13]
-    lstm.weight_ih_l0.data.mul_(2)  # which torch does not count
-    assert multiplied(lstm, words, table, monkeypatch) == [13]
+    for change in (
+        lambda weight: weight.mul_(2),
+        lambda weight: weight[3, 5].add_(1e-6),  # one number of 140, as little as it can be
+        lambda weight: weight[7:10:2].copy_(weight[7:10:2].flip(0)),
+        lambda weight: weight.neg_(),
+    ):
+        change(lstm.weight_ih_l0.data)  # which torch does not count
+        assert multiplied(lstm, words, table, monkeypatch) == [13]
     lstm.weight_ih_l0.data = torch.randn(20, 7)
     assert multiplied(lstm, words, table, monkeypatch) == [13]
     lstm.bias_hh_l0 = nn.Parameter(torch.randn(20))

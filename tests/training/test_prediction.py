@@ -132,6 +132,8 @@ def test_one_pair_is_as_among_many_and_counted_alike(shared, limit, monkeypatch)
     found = torch.cat([each.one(left, right) for left, right in zip(pairs.left, pairs.right, strict=True)])
     torch.testing.assert_close(found, many(pairs), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(copy.deepcopy(each).one(pairs.left[0], pairs.right[0]), found[:1])
+    each.model.double()  # the words that came have vectors of float32
+    torch.testing.assert_close(each.one(pairs.left[0], pairs.right[0]), found[:1], rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_missing_is_counted_within_bounds(monkeypatch):

@@ -29,6 +29,11 @@ class MetWords:
         self._vectors, self._like, self._lock = vectors, like, Lock()
         self._begin(LIMIT)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the table: the layers may have another one by now."""
+        return self._table.dtype
+
     def __reduce__(self) -> tuple[type["MetWords"], tuple[Vectors, Tensor]]:
         return MetWords, (self._vectors, self._like)  # copies and pickles have met no word
 

@@ -157,9 +157,9 @@ class Predictor:
 
         What that gains: row "one pair" of `python benchmarks/run.py quick-paths`.
         """
-        if self.place.type != "cpu" or self.mixed:
-            return self(SentencePairs([left], [right]))
         model, words = self.model, (*left, *right)
+        if self.place.type != "cpu" or self.mixed or self._met.dtype != model.head_weight.dtype:
+            return self(SentencePairs([left], [right]))
         with answering(model, "cpu"):
             ids, table, unknown = self._met.look_up(words)
             ends = torch.tensor([0, len(left), len(words)])
