@@ -11,13 +11,15 @@ from report import Row
 from timing import interleaved
 from torch import Tensor
 
-from towers import Ragged, RaggedLSTM
+from towers import Ragged, RaggedLSTM, Tower
 from towers.contracts import contract
 from towers.contracts.codegen import conditions
 from towers.data import SentencePairs, WordVectors, words
 from towers.data import vectors as vectors_module
 from towers.kernels import torch_lstm
 from towers.kernels.batch import Batch, Weights
+from towers.layers import lstm as lstm_file
+from towers.layers import plain_lstm
 from towers.layers.word_table import WordTable
 from towers.training.loop import TowersModule
 from towers.training.prediction import Predictor
@@ -132,6 +134,19 @@ def words_of_many() -> Calls:
     return {name: replaced(WordTable, "of", way, call) for name, way in ways.items()}
 
 
+def words_of_a_batch() -> Calls:
+    """`plain_lstm.run_word_ids`: each word of a batch of ids is multiplied once."""
+    tower, table = Tower(filters=None, hidden=100, bidirectional=True, reduce="max"), torch.randn(500, 300)
+    sentences = Ragged.from_list([torch.randint(500, (9,)) for _ in range(256)]).with_table(table)
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            return tower(sentences)
+
+    ways: dict[str, object] = {WITH: plain_lstm.run_word_ids, WITHOUT: lambda *_, **__: None}
+    return {name: replaced(lstm_file, "run_word_ids", way, call) for name, way in ways.items()}
+
+
 def clean_padding() -> Calls:
     """`torch_lstm._to_clean`: padding that is finite is not filled with zeros, in training without the C code."""
     layer, values = RaggedLSTM(32, 32), torch.randn(64, 32, 32)
@@ -155,6 +170,7 @@ PATHS: dict[str, Callable[[], Calls]] = {
     "one pair": one_pair,
     "words that came before": met_words,
     "words of many sentences": words_of_many,
+    "words of a batch": words_of_a_batch,
     "padding that is finite": clean_padding,
 }
 

@@ -43,6 +43,33 @@ def test_an_lstm_gives_the_bits_that_it_gives_from_vectors(bidirectional, bias, 
             assert torch.equal(lstm.last(Ragged.unchecked(ids, OFFSETS, table=table), hx), wanted_ends[0])
 
 
+@in_c
+@torch.no_grad()
+def test_ids_of_a_plain_table_give_the_same_bits_whichever_way(monkeypatch):
+    from towers.kernels.cpu import layer_call
+
+    sums_of_words, counts = layer_call.sums_of_words, list[int]()
+    monkeypatch.setattr(
+        layer_call, "sums_of_words", lambda how, rows: counts.append(len(rows)) or sums_of_words(how, rows)
+    )
+    for bidirectional, rows, tokens in (
+        (False, 10, 70),
+        (True, 10, 70),
+        (True, 5000, 70),
+        (True, 60, 70),
+        (True, 3, 20),
+    ):
+        lstm, table = RaggedLSTM(7, 6, bidirectional=bidirectional), torch.randn(rows, 7)
+        ids, offsets = torch.randint(rows, (tokens,)), torch.tensor([0, 0, 9, tokens])
+        found, ends = lstm(Ragged(ids, offsets, table=table))
+        wanted, wanted_ends = lstm(Ragged(table[ids], offsets))
+        assert torch.equal(found.values, wanted.values)
+        assert all(map(torch.equal, ends, wanted_ends))
+    assert counts == [10, 10]  # elsewhere most words stand there once, or there are few
+    with pytest.raises(IndexError):
+        lstm(Ragged.unchecked(torch.tensor([-1] * 70), torch.tensor([0, 70]), table=table))
+
+
 TOWERS = {
     "both directions": {"filters": None, "hidden": 5, "bidirectional": True, "reduce": "max", "word_maximum": 4},
     "no LSTM": {"filters": None, "hidden": None, "word_maximum": 4, "word_mean": 3},

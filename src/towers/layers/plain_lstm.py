@@ -13,8 +13,10 @@ from towers.contracts.modes import proving
 from towers.kernels import torch_lstm
 from towers.kernels.batch import Batch, State, Weights, is_strided
 from towers.kernels.cpu import door, layer_call
+from towers.layers.phrases import FEW_TOKENS
 from towers.layers.word_table import WordTable
 from towers.ragged import Ragged
+from towers.ragged_checks import distinct
 
 _CPU = torch.device("cpu")
 
@@ -57,20 +59,37 @@ def run_plain(
 def run_word_ids(
     lstm: nn.Module, sentences: Ragged, state: State | None, *, outputs: bool
 ) -> tuple[Tensor | None, State] | None:
-    """As `run_plain`, of word ids whose products with the weights are kept (`WordTable`); None: it is another case."""
-    words = None if sentences.table is None else WordTable.of(sentences.table)
-    found = None if words is None else one_layer(lstm)
-    if words is None or found is None or not door.plain() or proving() or torch.is_autocast_enabled("cpu"):
+    """As `run_plain`, of word ids, each word multiplied once; None: it is another case.
+
+    The products are those that a `WordTable` keeps. For a plain table they are made at each call, where there are at
+    least twice as many tokens as words: row "words of a batch" of `python benchmarks/run.py quick-paths`.
+    """
+    table = sentences.table
+    found = None if table is None or not table.is_cpu else one_layer(lstm)
+    if table is None or found is None or not door.plain() or proving() or torch.is_autocast_enabled("cpu"):
         return None
     tensors, accepted = found
     weights = door.layer_weights(accepted, tensors, 1 + lstm.__dict__["bidirectional"])
     if weights is None or weights.forward is None:
         return None
+    if not is_strided(table, weights.dtype, _CPU) or table.dim() != 2 or table.shape[1] != weights.inputs:
+        return None
+    if torch.is_grad_enabled() and any(one.requires_grad for one in (table, *tensors, *(state or ()))):
+        return None
+    words, ids = WordTable.of(table), sentences.values
+    if words is None:
+        if len(ids) <= FEW_TOKENS:
+            return None
+        own, ids = distinct(ids, len(table))
+        if 2 * len(own) > len(ids):
+            return None
+        sums = layer_call.sums_of_words(weights, table.index_select(0, own))
+        return layer_call.run(weights, ids, sentences.offsets, None, state, outputs=outputs, sums=sums)
     of_words = [one for place, one in enumerate(tensors) if place % (len(tensors) // weights.directions) != 1]
     sums = words.product(lstm, lambda rows: layer_call.sums_of_words(weights, rows), of_words, weights.sums_of_word)
-    if sums is None or (torch.is_grad_enabled() and any(one.requires_grad for one in (*tensors, *(state or ())))):
+    if sums is None:
         return None
-    return layer_call.run(weights, sentences.values, sentences.offsets, None, state, outputs=outputs, sums=sums)
+    return layer_call.run(weights, ids, sentences.offsets, None, state, outputs=outputs, sums=sums)
 
 
 def _by_torch(
