@@ -65,8 +65,10 @@ def run_word_ids(
     least twice as many tokens as words: row "words of a batch" of `python benchmarks/run.py quick-paths`.
     """
     table = sentences.table
-    found = None if table is None or not table.is_cpu else one_layer(lstm)
-    if table is None or found is None or not door.plain() or proving() or torch.is_autocast_enabled("cpu"):
+    if table is None or not door.plain() or proving() or torch.is_autocast_enabled("cpu"):
+        return None
+    found = one_layer(lstm)
+    if found is None:
         return None
     tensors, accepted = found
     weights = door.layer_weights(accepted, tensors, 1 + lstm.__dict__["bidirectional"])
