@@ -86,6 +86,7 @@ class Emptied:
             _read_bare_annotations(part)
         self.seen.see(twin)
         for part in twin.modules():
+            _run_eagerly(part)
             _show_attached(part)
             if isinstance(part, nn.RNNBase):
                 part.get_expected_hidden_size = MethodType(expected_hidden_size, part)
@@ -182,6 +183,22 @@ def _show_attached(module: nn.Module) -> None:
                     module.forward = _intercepted(module, signature)
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module is what torch.compile has made of another one."""
+    return type(module).__name__ == "OptimizedModule" and type(module).__module__.startswith("torch._dynamo")
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """What torch.compile made a module of; any other module itself."""
+    return cast(Any, module)._orig_mod if is_compiled(module) else module
+
+
+def _run_eagerly(module: nn.Module) -> None:
+    """Let what torch.compile made call what it was made of: to compile it takes seconds, for each of many sizes."""
+    if is_compiled(module):
+        module.__dict__["forward"] = uncompiled(module).__call__
+
+
 def _intercepted(module: nn.Module, signature: Signature) -> Any:
     inner = module.forward
     names = [name for name in signature.parameters if name != "self"]
@@ -214,4 +231,5 @@ def real_copy(module: nn.Module) -> nn.Module:
     _keep_hooks(module, twin, Rebinding(memo).apply(memo))
     for part in twin.modules():
         _read_bare_annotations(part)
+        _run_eagerly(part)
     return twin.to("cpu")

@@ -216,6 +216,66 @@ def _pool(
     return made((*input.shape[:2], *out), input.dtype, order)
 
 
+def _blocks(
+    symbols: Symbols, sizes: Sequence[Any], kernel: Any, dilation: Any, padding: Any, stride: Any
+) -> tuple[int, list[Any]] | None:
+    """Of F.unfold and F.fold the numbers in a block, and how many blocks fit along each axis of an image.
+
+    Raises:
+        RuntimeError: none fits.
+    """
+    windows, apart, sides, steps = (_each(given, 2) for given in (kernel, dilation, padding, stride))
+    if windows is None or apart is None or sides is None or steps is None:
+        return None
+    if min(*windows, *apart, *steps) < 1 or min(sides) < 0:
+        return None
+    wide = [size + 2 * side for size, side in zip(sizes, sides, strict=True)]
+    reach = [each * (size - 1) + 1 for size, each in zip(windows, apart, strict=True)]
+    if not all(size >= window for size, window in zip(wide, reach, strict=True)):
+        came = ", ".join(map(str, sizes))
+        raise RuntimeError(f"Given an image of size ({came}), kernel_size={windows}: no sliding block fits into it")
+    found = [symbols.short(_windows(*each)) for each in zip(wide, reach, steps, strict=True)]
+    return windows[0] * windows[1], found
+
+
+def unfold(
+    symbols: Symbols, input: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Any:
+    """F.unfold of a batch of images."""
+    if _order(input, 2) is None:
+        return NotImplemented
+    found = _blocks(symbols, input.shape[2:], kernel_size, dilation, padding, stride)
+    if found is None:
+        return NotImplemented
+    numbers, [high, wide] = found
+    return made((input.shape[0], input.shape[1] * numbers, high * wide), input.dtype)
+
+
+def fold(
+    symbols: Symbols,
+    input: Any,
+    output_size: Any,
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> Any:
+    """F.fold of a batch of blocks."""
+    sizes = items_of(output_size)
+    sizes = sizes * 2 if len(sizes) == 1 else sizes
+    if _order(input, 1) is None or len(sizes) != 2 or not all(symbols.from_on(size, 1) for size in sizes):
+        return NotImplemented
+    found = _blocks(symbols, sizes, kernel_size, dilation, padding, stride)
+    if found is None or type(input.shape[1]) is not int or input.shape[1] % found[0] or not input.shape[1]:
+        return NotImplemented
+    numbers, [high, wide] = found
+    if input.shape[2] != high * wide:
+        raise RuntimeError(
+            f"Given output_size=({', '.join(map(str, sizes))}), expected {high * wide} blocks, but got {input.shape[2]}"
+        )
+    return made((input.shape[0], input.shape[1] // numbers, *sizes), input.dtype)
+
+
 def adaptive_pool(count: int) -> Callable[..., Any]:
     """F.adaptive_avg_pool1d to 3d and F.adaptive_max_pool1d to 3d."""
 
@@ -323,6 +383,8 @@ RULES: dict[Any, Callable[..., Any]] = {
     F.adaptive_max_pool1d: adaptive_pool(1),
     F.adaptive_max_pool2d: adaptive_pool(2),
     F.adaptive_max_pool3d: adaptive_pool(3),
+    F.unfold: unfold,
+    F.fold: fold,
     F.pad: pad,
     F.interpolate: interpolate,
 }

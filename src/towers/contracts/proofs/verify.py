@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.expressions import conditions as read_conditions
-from towers.contracts.proofs.copies import Emptied, own_signature
+from towers.contracts.proofs.copies import Emptied, is_compiled, own_signature, uncompiled
 from towers.contracts.proofs.depends import read_beside
 from towers.contracts.proofs.explore import OUT_OF_TIME, Coverage, explore, try_numbers_told
 from towers.contracts.proofs.flow import Passed
@@ -81,7 +81,7 @@ def verify(
     'proven'
     """
     start = time.perf_counter()
-    end, seconds = start + seconds, seconds * WITHIN
+    end, seconds, module = start + seconds, seconds * WITHIN, uncompiled(module)
     check_seconds = max(min(SECONDS, seconds * RESERVE), SHARE * seconds)
     with nullcontext() if limited() else _one_at_a_time, as_if_nothing_ran() as process:
         conditions = several(where, "verify: where")
@@ -204,6 +204,7 @@ def trace(module: nn.Module, *args: Any, where: str | Sequence[str] = (), **kwar
           batch words ..., batch
           (3, 4, 32) -> (3, 4, 32)
     """
+    module = uncompiled(module)
     prover = _Prover(module, several(where, "trace: where"), args, kwargs)
     try:
         case = prover.subject.cases()[0]
@@ -353,6 +354,8 @@ def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
     if not subject.all_options():
         texts.append("of all combinations of these those that differ least from the defaults were run")
     texts.append("the module is in training mode" if subject.instance.training else "the module is in eval mode")
+    if any(map(is_compiled, subject.instance.modules())):
+        texts.append("what torch.compile makes does the same as eager code, which was run")
     return (*texts, *read_beside(subject.instance))
 
 
