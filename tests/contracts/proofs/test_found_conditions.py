@@ -191,6 +191,9 @@ def test_what_torch_refuses_to_write_is_refused_in_a_proof(write):
 def test_what_a_remainder_or_a_product_says():
     one = sympy.Symbol("t", integer=True, positive=True)
     assert always(sympy.Ne(one, TorchMax(1, one - 3)), {"t": Span(4)})
+    assert always(sympy.Ne(one, TorchMax(1, one - 3)), {"t": Span(2)})
+    assert not always(sympy.Ne(one, TorchMax(1, one - 3)), {"t": Span(1)})
+    assert always(sympy.Eq(one - 3, TorchMax(1, one - 3)), {"t": Span(4)})
     assert not always(sympy.Eq(one - 3, TorchMax(1, one - 3)), {"t": Span(3)})
     from torch.utils._sympy.functions import FloorDiv, PythonMod
 

@@ -16,10 +16,14 @@ def always(relation: Any, spans: Spans) -> bool:
     """Whether a comparison of sizes is proven to hold in a whole region; False if it is not proven.
 
     Each axis is written as its first size and something that is not negative, and so is each quotient. A polynomial in
-    those has the sign that all of its coefficients have.
+    those has the sign that all of its coefficients have. With `max(1, time-2)` it holds if it does with 1 and `time-2`.
     """
     if not isinstance(relation, Relational):
         return False
+    for node in sympy.preorder_traversal(relation):
+        if type(node).__name__ in ("Min", "Max") and _constant_quotients(node, spans) == node:
+            with_each = (relation.xreplace({node: part}) for part in node.args)
+            return all(each == True or always(each, spans) for each in with_each)  # noqa: E712
     known = {str(axis) for axis in relation.free_symbols} <= spans.keys()
     left, right = (_constant_quotients(side, spans) if known else side for side in cast(Any, relation.args))
     if type(relation).__name__ in ("Equality", "Unequality") and type(left).__name__ in ("Mod", "PythonMod"):
