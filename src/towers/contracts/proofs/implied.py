@@ -81,6 +81,8 @@ def never(relation: Any, spans: Spans) -> bool:
     relation = relation.subs(
         {axis: spans[str(axis)].first for axis in relation.free_symbols if spans[str(axis)].single}
     )
+    if isinstance(relation, Relational):
+        relation = relation.func(*(_constant_quotients(side, spans) for side in cast(Any, relation.args)))
     if not relation.free_symbols:
         return not bool(relation)
     if len(relation.free_symbols) == 1:
