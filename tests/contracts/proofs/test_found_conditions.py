@@ -204,6 +204,11 @@ def test_what_a_remainder_or_a_product_says():
     assert always(even, {"h": Span(2, None, 2), "w": any_size})
     assert not always(even, {"h": odd, "w": any_size})
     assert not never(even, {"h": odd, "w": any_size})
+    four = sympy.Eq(FloorDiv(h + 3, 4) * FloorDiv(w + 3, 4), 4)
+    assert never(four, {"h": Span(2, 4), "w": Span(2, 12)})
+    assert not never(four, {"h": Span(2, 4), "w": Span(2, 13)})
+    after = sympy.Eq((FloorDiv(h, 2) - 1) * (FloorDiv(w, 2) - 1), 9)
+    assert [size for size in range(1, 6) if never(after, {"h": Span(size, size), "w": any_size})] == [1, 2, 3]
     nine = sympy.Eq(FloorDiv(h, 4) * FloorDiv(w, 4), 9)
     whole = plainer(sympy.Eq(16 * b * FloorDiv(h, 4) * FloorDiv(w, 4), 144 * b))
     assert whole == nine

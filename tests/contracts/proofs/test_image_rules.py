@@ -63,6 +63,12 @@ def layer(choose: random.Random, channels: int, count: int) -> nn.Module:
         ),
         choose.choice([nn.ReLU(inplace=True), nn.Hardtanh(inplace=True), nn.Dropout(0.5).eval()]),
         Do("F.pad(x, sides)", lambda x: F.pad(x, sides)),
+        Do(
+            "F.fold(F.unfold(x, kernel, stride=stride), x.shape[2:], kernel, stride=stride)",
+            lambda x: (
+                F.fold(F.unfold(x, kernel, stride=stride), x.shape[2:], kernel, stride=stride) if count == 2 else x
+            ),
+        ),
         Do("F.interpolate(x, scale_factor=factor)", lambda x: F.interpolate(x, scale_factor=factor)),
         Do("x + x", lambda x: x + x * 2 - 1),
         Do("x / torch.ones(channels, *[1] * count)", lambda x: x / torch.ones(channels, *[1] * count)),

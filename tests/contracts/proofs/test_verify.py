@@ -361,3 +361,19 @@ def test_importing_contracts_does_not_import_what_proves(forks: Forks):
     code = "import sys, towers.contracts; print('torch.fx.experimental.symbolic_shapes' in sys.modules, [m for m in sys.modules if 'proofs' in m])"
     run = forks.run([forks.with_torch, "-c", code])
     assert run.stdout.split(" ", 1)[1].strip() == "[]"
+
+
+def test_what_torch_compile_makes_runs_eagerly():
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torch.compile(nn.Linear(4, 4))
+
+        @contract
+        def forward(self, x: Float[Tensor, "batch time 4"]) -> Float[Tensor, "batch time 4"]:
+            return self.inner(x)
+
+    proof = verify(Holder())
+    assert proof, str(proof)
+    assert any("torch.compile" in text for text in proof.assumptions)
+    assert verify(torch.compile(Holder())).module == "Holder"

@@ -238,9 +238,7 @@ def _blocks(
     return windows[0] * windows[1], found
 
 
-def unfold(
-    symbols: Symbols, input: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
-) -> Any:
+def unfold(symbols: Symbols, input: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Any:
     """F.unfold of a batch of images."""
     if _order(input, 2) is None:
         return NotImplemented

@@ -6,6 +6,7 @@ from math import lcm
 from typing import Literal
 
 from towers.contracts.proofs.explore import OUT_OF_TIME, Coverage
+from towers.contracts.proofs.implied import never
 from towers.contracts.proofs.outcome import Outcome
 from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.relations import Relations, turned
@@ -92,11 +93,25 @@ def _between_axes(coverage: Coverage, general: Sequence[Outcome]) -> tuple[Guess
             continue
         narrow = _narrow(each.spans, coverage.whole)
         where = tuple(text for name in narrow for text in each.spans[name].texts(name, coverage.whole[name].first))
+        further = [text for text in where if not _told_by(text, each.relations, coverage.whole)]
         told = [spelled(turned(relation, list(coverage.whole))) for relation in each.relations]
-        if text := " and ".join([*where, *told]):
+        if text := " and ".join([*further, *told]):
             ways[text] = (where, each.relations)
     guesses = [Guess((text,), (way,)) for text, way in ways.items()]
     return (Guess((" or ".join(ways),), tuple(ways.values())), *guesses) if len(guesses) > 1 else tuple(guesses)
+
+
+MOST_BELOW = 16
+"""Of a bound that relations may tell, the sizes below it that are looked at one by one."""
+
+
+def _told_by(bound: str, relations: Relations, whole: Spans) -> bool:
+    """Whether a relation says a lower bound too: for none of the smaller sizes can it hold."""
+    name, _, size = bound.partition(" >= ")
+    if not size.isdigit() or int(size) > whole[name].first + MOST_BELOW:
+        return False
+    below = [Span(small, small) for small in range(whole[name].first, int(size)) if small in whole[name]]
+    return all(any(never(each, {**whole, name: span}) for each in relations) for span in below)
 
 
 def _special(spans: Spans, whole: Spans) -> bool:
