@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from towers import PairFeatures, PairHead, Ragged, ShapeContractError, Tower, TwoTowers, keras
 from towers.contracts import verify
+from towers.ensemble import Ensemble
 
 from .helpers import reference
 
@@ -136,6 +137,27 @@ def test_states_are_compared_over_leading_axes():
     assert table.shape == (4, 3, 5)
     close(table[2, 1], reference.head(left[2], right[1], model))
     close(model.probability(torch.ones(2, 3, 5).double(), torch.ones(2, 2, 5).double()).sum(1), torch.ones(2).double())
+
+
+@pytest.mark.parametrize("head", ["binary", "bins", "ensemble"])
+def test_every_pair_of_states_has_its_logits_in_blocks(head, monkeypatch):
+    model = TwoTowers(tower("mean"), tower("a map")) if head == "binary" else shared()
+    if head == "ensemble":
+        model = Ensemble([model, shared(head="bins")])
+    model.eval()
+    left, right = (torch.randn(count, model.hidden).double() for count in (7, 5))
+    wanted, sizes, compare = model.compare(left[:, None], right), [], type(model).compare
+    assert torch.equal(model.similarity(left, right), wanted)
+    monkeypatch.setattr("towers.model.WORKING_BYTES", 1 << 12)
+    monkeypatch.setattr(type(model), "compare", lambda *given: sizes.append(len(given[1])) or compare(*given))
+    with torch.no_grad():
+        close(model.similarity(left, right), wanted)
+        for some, others in ((left[:0], right), (left, right[:0])):
+            assert model.similarity(some, others).shape == (len(some), len(others), *wanted.shape[2:])
+    assert len(sizes) > 4
+    assert max(sizes) < 7
+    with pytest.raises(ShapeContractError, match="similarity: right_state: hidden is 5; expected"):
+        model.similarity(left, torch.zeros(7, 5).double())
 
 
 def test_dropout_is_for_training_only():

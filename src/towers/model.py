@@ -1,6 +1,7 @@
 """Tower and TwoTowers: the network, readable from top to bottom."""
 
 from collections.abc import Mapping, Sequence
+from math import isqrt
 from os import PathLike
 from types import NoneType
 from typing import Any, Self, get_args
@@ -13,6 +14,7 @@ from towers import checkpoint
 from towers.contracts import contract
 from towers.contracts.operations import operation
 from towers.convert import to_ragged
+from towers.kernels.batch import is_plain
 from towers.kernels.cpu.door import Accepted
 from towers.kernels.onnx_operator import checked_lengths, exporting_onnx
 from towers.kernels.recurrence import Gates
@@ -532,6 +534,30 @@ class TwoTowers(Shareable):
         features = self.pair_features(left_state, right_state)
         logits = logits_of(features, self.dropout, self.dense, self.dense_dropout, self.logit)
         return logits.squeeze(-1) if self.outputs == 1 else logits
+
+    @contract(dtype_of="head_weight")
+    def similarity(
+        self,
+        left_state: Float[Tensor, "lefts {self.hidden}"],
+        right_state: Float[Tensor, "rights {self.hidden}"],
+    ) -> Float[Tensor, "lefts rights"] | Float[Tensor, "lefts rights {self.outputs}"]:
+        """The logits of every `left_state` with every `right_state`, by `compare`.
+
+        Without gradients the memory beside the result is bounded.
+
+        Raises:
+            ShapeContractError: a width is not `hidden`.
+        """
+        if torch.is_grad_enabled() or not is_plain(left_state) or left_state.is_meta:
+            return self.compare(left_state[:, None], right_state)
+        of_a_pair = (self.pair_features.width + self.dense.out_features) * left_state.element_size()
+        size = max(1, isqrt(WORKING_BYTES // of_a_pair))
+        ends = () if self.outputs == 1 else (self.outputs,)
+        result = left_state.new_empty(len(left_state), len(right_state), *ends)
+        for left, rows in zip(left_state.split(size), result.split(size), strict=True):
+            for right, block in zip(right_state.split(size), rows.split(size, 1), strict=True):
+                block.copy_(self.compare(left[:, None], right))
+        return result
 
     # On disk; `save_pretrained`, `push_to_hub` and `from_pretrained` are those of Shareable.
 
