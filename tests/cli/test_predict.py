@@ -272,11 +272,12 @@ def test_json_lines_as_parquet_take_the_type_that_fits_all(folder, monkeypatch):
         ([{}, {}, {}, {"new": 1}], "out.csv", "pairs.jsonl, line 4: has 'new', which is no column of the header"),
         ([{"a": "x\ty"}], "out.tsv", "pairs.jsonl, line 1: has a tab or a line end in a cell, which TSV cannot"),
         ([{"a": "x"}, {"a": "x\ny"}], "out.tsv", "line 2: has a tab or a line end in a cell"),
+        ([{"a": "x"}, {"a": "x\ry"}], "out.tsv", "line 2: has a tab or a line end in a cell"),
         ([{"a": "\ud800"}], "out.csv", "line 1: has half a character, which UTF-8 cannot hold"),
         ([{"a": 1}, {}, {}, {}, {"a": "x"}], "out.parquet", "line 5: 'a' is a string; it was a number before"),
         ([{"a": [1, "x"]}], "out.parquet", "pairs.jsonl: "),
     ],
-    ids=["new column", "tab", "line end", "half a character", "mixed", "mixed list"],
+    ids=["new column", "tab", "line end", "return", "half a character", "mixed", "mixed list"],
 )
 def test_what_a_format_cannot_hold(folder, capsys, records, out, message):
     pair = {"sentence1": "the dog", "sentence2": "the cat"}
@@ -286,6 +287,19 @@ def test_what_a_format_cannot_hold(folder, capsys, records, out, message):
     assert message in err
     assert err.count("\n") == 1
     assert sorted(path.name for path in folder.iterdir()) == ["pairs.jsonl", "run", "vectors.txt"]
+
+
+def test_a_carriage_return_of_a_tsv_file_stays(folder):
+    Path("pairs.tsv").write_bytes(b"sentence1\tsentence2\nthe dog\tthe\rcat\n")
+    assert run(pairs="pairs.tsv", out="out.tsv") == 0
+    assert Path("out.tsv").read_bytes().splitlines(keepends=True)[1:2] == [b"the dog\tthe\r"]
+
+
+def test_what_is_no_number_in_json_is_an_empty_cell(folder):
+    text = '{"sentence1": "the dog", "sentence2": "the cat", "a": NaN, "b": [1e400, 1]}\n'
+    Path("pairs.jsonl").write_text(text, encoding="utf8")
+    assert run(pairs="pairs.jsonl", out="out.tsv") == 0
+    assert Path("out.tsv").read_text(encoding="utf8").splitlines()[1].split("\t")[2:4] == ["", "[null, 1]"]
 
 
 # Interruptions.

@@ -141,7 +141,7 @@ def test_bad_pairs_are_refused(arguments: dict[str, Any], message: str) -> None:
         ([0.0, 1.0, float("nan")], "row 3: label is nan; expected the name of a class"),
         (["a", "b", float("nan")], "row 3: label is nan; expected the name of a class"),
         (["entailment", "-", "neutral"], "row 2: label is -, which usually marks a missing label .1 row has it."),
-        ([0, 1, -1], "row 3: label is -1, which usually marks a missing label"),
+        ([0, 1, -1], "row 3: label is -1, which usually .*; if it is a class, give it another name in the file"),
         ([0.0, 1.0, -1.0], "row 3: label is -1.0, which usually marks a missing label"),
         (["yes", "no", "-1"], "row 3: label is -1, which usually marks a missing label"),
     ],
@@ -155,6 +155,14 @@ def test_a_missing_label_is_no_class(labels: list[object], message: str) -> None
 def test_classes_of_one_and_minus_one() -> None:
     table = {"sentence1": ["a dog"] * 2, "sentence2": ["a cat"] * 2, "label": [1, -1]}
     assert SentencePairs.from_table(table, classes=True).classes == ("-1", "1")
+
+
+def test_minus_one_may_be_the_class_that_means_yes() -> None:
+    table = {"sentence1": ["a dog"] * 3, "sentence2": ["a cat"] * 3, "label": ["0", "1", "-1"]}
+    labels = SentencePairs.from_table(table, yes="-1").labels
+    assert labels is not None
+    assert labels.tolist() == [0, 0, 1]
+    assert Columns(MemoryRows(table)).missing("label", yes="-1") == set()
 
 
 @pytest.mark.parametrize(
@@ -250,6 +258,9 @@ def test_a_label_of_hugging_face_is_named_by_its_classes() -> None:
     table = datasets.Dataset.from_dict({**TWO, "label": [0, 2]}, features=features)
     with pytest.raises(ValueError, match=r"label is 2; .* It is the number of a class \(ent, neu, con\): say classes"):
         SentencePairs.from_table(table)
+    pairs = SentencePairs.from_table(table, classes=True)
+    assert pairs.classes is not None
+    assert [pairs.classes[int(number)] for number in pairs.labels] == ["ent", "con"]
     with pytest.raises(ValueError, match="a whole table"):
         SentencePairs.from_table(datasets.DatasetDict({"train": table}))
     with pytest.raises(ValueError, match="is a stream"):

@@ -170,7 +170,8 @@ def skipping(
     if columns["yes"] is not None or columns["classes"] not in (False, "found"):
         ranges["label_column"] = None
     of_labels = [(columns.get(name), range_) for name, range_ in ranges.items()]
-    missing = [asked.missing(name, range_) for name, range_ in of_labels if name is not None]
+    yes = columns["yes"]
+    missing = [asked.missing(name, range_, yes) for name, range_ in of_labels if name is not None]
     good, pairs = skipped.usable(rows, columns, model, missing)
     if skipped.rows and is_main(alone=False):
         print(f"towers {command}: warning: {path}: {skipped.told('left out')}", file=sys.stderr, flush=True)

@@ -50,19 +50,21 @@ class Columns(NamedTuple):
                 raise self._mistake(row, f"{problem}. {hint}")
         return [(number - low) / (high - low) for number in numbers]
 
-    def classes(self, name: str) -> list[str]:
+    def classes(self, name: str, yes: str | None = None) -> list[str]:
         """A column of names of classes; other cells than strings are spelled as JSON has them.
 
-        Beside two or more others, "-" (of SNLI), and -1 where no other is negative, are missing labels, and refused.
+        Numbers of a ClassLabel of Hugging Face have its names. Beside two or more others, "-" (of SNLI), and -1 where
+        no other is negative, are missing labels, and refused, unless it is `yes`.
         """
-        names = [self._class(name, row, cell) for row, cell in enumerate(self.column(name, _LABELS))]
-        marks = _marks(set(names))
+        named = self.rows.class_names(name)
+        names = [self._class(name, row, cell, named) for row, cell in enumerate(self.column(name, _LABELS))]
+        marks = _marks(set(names)) - {yes}
         for row, found in enumerate(names if marks else []):
             if found in marks:
                 marked = names.count(found)
                 rows = "1 row has" if marked == 1 else f"{marked} rows have"
-                problem = f"{name} is {found}, which usually marks a missing label ({rows} it)"
-                raise self._mistake(row, f"{problem}: {_LEAVE_OUT}")
+                problem = f"{name} is {found}, which usually marks a missing label ({rows} it): {_LEAVE_OUT}"
+                raise self._mistake(row, f"{problem}; if it is a class, give it another name in the file")
         return names
 
     def none_is_a_number(self, name: str) -> bool:
@@ -71,27 +73,29 @@ class Columns(NamedTuple):
         cells -= _marks(cells)
         return len(cells) > 1 and not any(_is_number(cell) or _has_a_comma(cell) for cell in cells)
 
-    def missing(self, name: str, label_range: tuple[float, float] | None = None) -> set[int]:
+    def missing(self, name: str, label_range: tuple[float, float] | None = None, yes: str | None = None) -> set[int]:
         """The places of the rows of a label column without a label: null, NaN, only spaces, and what marks one.
 
         Beside two other names that is "-" or -1, beside numbers (in `label_range`; None: there are names) also a text
-        as "nan" or "NA", which beside names may be a name.
+        as "nan" or "NA", which beside names may be a name. The name `yes` marks none.
         """
         cells = self.column(name, _LABELS)
         different = _different(cells)
-        marks = _marks(different)
+        marks = _marks(different) - {yes}
         if label_range is not None and label_range[0] <= -1:
             marks -= _MINUS_ONE
         others = {cell for cell in different - marks if cell.lower() not in _NO_LABEL}
         if others and all(map(_is_number, others)):
-            marks |= different - others
+            marks |= different - others - {yes}
         return {place for place, cell in enumerate(cells) if is_missing(cell) or str(cell).strip() in marks}
 
-    def _class(self, name: str, row: int, cell: Any) -> str:
+    def _class(self, name: str, row: int, cell: Any, named: Sequence[str]) -> str:
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             raise self._mistake(row, f"{name} is empty; expected the name of a class: {_LEAVE_OUT}")
         if not isinstance(cell, str | int | float) or cell != cell:
             raise self._mistake(row, f"{name} is {_short(cell)}; expected the name of a class")
+        if isinstance(cell, int) and 0 <= cell < len(named):
+            return named[cell]
         return cell.strip() if isinstance(cell, str) else json.dumps(cell)
 
     def class_numbers(self, name: str, classes: Sequence[str]) -> list[int]:
@@ -230,7 +234,8 @@ def _range_hint(numbers: Sequence[float], least: float, most: float) -> str:
     if all(number == -1 for number in outside):
         rows = "1 row has" if len(outside) == 1 else f"{len(outside)} rows have"
         others = len({number for number in numbers if number != -1})
-        return f"-1 usually marks a missing label ({rows} it): {_LEAVE_OUT if others > 1 else 'leave such rows out'}"
+        said = f"-1 usually marks a missing label ({rows} it): {_LEAVE_OUT if others > 1 else 'leave such rows out'}"
+        return f"{said}; if it is a degree, say --label-range -1 {most:g}, or label_range=(-1, {most:g}) in Python"
     finite = [number for number in numbers if isfinite(number)] or [0.0]
     low, high = (f"{number:g}" for number in (min(finite), max(finite)))
     if low == high:

@@ -27,7 +27,7 @@ def read_labels(
     if name is None:
         return {}
     if yes is not None:
-        names = columns.classes(name)
+        names = columns.classes(name, yes)
         if yes not in names:
             listed = ", ".join(map(repr, sorted(set(names))[:8]))
             raise ValueError(f"{columns.rows.path}: no {name} is {yes!r}; there are {listed}")

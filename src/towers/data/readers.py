@@ -141,7 +141,7 @@ class Lines:
     def __init__(self, name: str, file: BinaryIO, size: int | None = None, left_out: tuple[int, int] = (0, 0)) -> None:
         self.name, self.file, self.size, self.bytes = name, file, size, 0
         self.left_out = left_out
-        self.separator = ","
+        self.separator, self.returns = ",", False
 
     def number(self, place: int) -> int:
         """The number in the whole file of the line at a place here, both from 1."""
@@ -195,7 +195,7 @@ def _windows(
 
 def _tsv_rows(lines: Lines, refuse_quotes: bool) -> Fields:
     """Fields of each row. TSV knows no quoting: a `"` is a character like any other."""
-    header = True
+    header, lines.returns = True, True
     for number, line in lines:
         row = line.rstrip("\r\n")
         if not row.strip(" "):
@@ -265,7 +265,7 @@ def _text_rows(lines: Lines, fields: Iterator[tuple[int, list[str]]], rows: int 
     for numbers, window in _windows(lines, _records(lines.name, names, fields), rows):
         if window or not some:
             read = TextRows(lines.name, names, window, numbers, lines.share)
-            read.twice, read.separator = twice, lines.separator
+            read.twice, read.separator, read.returns = twice, lines.separator, lines.returns
             yield read
             some = True
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
+from towers.checkpoint import without_nan
+
 if TYPE_CHECKING:
     import polars
 
@@ -49,6 +51,8 @@ class Rows:
         """Names of what is in the table, but not as a column."""
         self.separator = ","
         """What stands between the fields of a CSV file."""
+        self.returns = False
+        """Whether a carriage return may stand in a cell of a line of text, as in TSV."""
         self._records = records
 
     def __len__(self) -> int:
@@ -75,7 +79,7 @@ class Rows:
         return self._records
 
     def cells(self) -> Iterator[list[str]]:
-        """Each row as text: strings as they are, an empty string for null, JSON for everything else."""
+        """Each row as text: strings as they are, an empty string for null and NaN, JSON for everything else."""
         for record in self._records:
             yield [_text(record.get(name)) for name in self.names]
 
@@ -173,6 +177,7 @@ def _kind(value: object) -> str | None:
 
 
 def _text(cell: Any) -> str:
+    cell = without_nan(cell)
     if cell is None or isinstance(cell, str):
         return cell or ""
     return json.dumps(cell, ensure_ascii=False, default=str)

@@ -85,12 +85,15 @@ class TextWriter(Writer):
 
 
 class TsvWriter(TextWriter):
-    """TSV, without quoting, as in the reader."""
+    """TSV, without quoting, as in the reader.
+
+    Other programs end a line at a carriage return, so that only one that a TSV file has itself is written.
+    """
 
     def join(self, rows: Rows, place: int, cells: list[str]) -> str:
         """The cells as they are."""
         line = "\t".join(cells)
-        if line.count("\t") >= len(cells) or "\n" in line:
+        if line.count("\t") >= len(cells) or "\n" in line or ("\r" in line and not rows.returns):
             raise self._mistake(rows, place, "a tab or a line end in a cell, which TSV cannot hold")
         return line
 
