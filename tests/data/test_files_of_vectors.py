@@ -152,6 +152,8 @@ CASES = [
     ('bin word space', 'v.bin', binary(["the","New York"],T,end=b""), "v.bin: the vector of 'New' has a number beyond 1e+09; the file is damaged, or its words contain spaces, which this format cannot hold: save it as text"),
     ('bin word space, LF', 'v.bin', binary(["the","New York"],T), "v.bin: the vector of 'New' has a number beyond 1e+09; the file is damaged, or its words contain spaces, which this format cannot hold: save it as text"),
     ('bin three words', 'v.bin', binary(["the","New York","dog"],[*T,[6,7,8]]), "v.bin: the vector of 'New' has a number beyond 1e+09; the file is damaged, or its words contain spaces, which this format cannot hold: save it as text"),
+    ('bin word space, 4 bytes on', 'v.bin', binary(["in","the cat","dog"],[[1,2,struct.unpack("<f",b"e^e?")[0]]]*3,end=b""), "v.bin: the numbers of word 2 begin with text; the file is damaged, or its words contain spaces, which this format cannot hold: save it as text"),
+    ('bin word space, 12 bytes on', 'v.bin', binary(["in","man of the year","dog"],[[1]*5]*3,end=b""), "v.bin: the numbers of word 2 begin with text; the file is damaged, or its words contain spaces, which this format cannot hold: save it as text"),
     ('bin cut', 'v.bin', binary(W,T)[:-5], 'v.bin ends before the 2 words that its header says'),
     ('bin cut at end', 'v.bin', binary(W,T,end=b"")[:-1], 'v.bin ends before the 2 words that its header says'),
     ('bin more', 'v.bin', binary(W,T)+b"more", 'v.bin: has more bytes after its 2 words; the file is damaged, or its words contain spaces, which this format cannot hold: save it as text'),

@@ -31,6 +31,9 @@ SMALLEST = 1e-12
 LONGEST_WORD = 1 << 16
 """Bytes of a word in a binary file; a longer word is refused, since the numbers are not where they should be."""
 
+LONGEST_REST = 16
+"""Numbers at whose places the rest of a word with spaces is looked for: its last space makes one of about 1e-19."""
+
 
 @contextmanager
 def open_vectors(path: str, format: Format | None) -> Generator[VectorReader]:
@@ -236,7 +239,10 @@ class BinaryReader(VectorReader):
             word = _word(buffer[place:end])
             if _CONTROL.search(word):
                 raise ValueError(f"{self.path}: word {number} has control characters; {_SPACES}")
-            yield Entry(number, base + place, word, buffer[end + 1 : end + 1 + size])
+            body = buffer[end + 1 : end + 1 + size]
+            if (space := body[3 : 4 * LONGEST_REST : 4].find(b" ")) >= 0 and not _CONTROL.search(body[: 4 * space]):
+                raise ValueError(f"{self.path}: the numbers of word {number} begin with text; {_SPACES}")
+            yield Entry(number, base + place, word, body)
             place = end + 1 + size
         if (buffer[place:] + file.read(1)).strip(b"\r\n\0 "):
             raise ValueError(f"{self.path}: has more bytes after its {self.count} words; {_SPACES}")
