@@ -53,7 +53,8 @@ def load_vectors(folder: str | PathLike[str], *, missing: Missing = "hash") -> W
     try:
         words = tensors["words"].numpy().tobytes().decode().split("\n") if len(tensors["words"]) else []
         scale = float(tensors["scale"])
-        return WordVectors(words, tensors["table"], missing=missing, source=str(path), scale=scale)
+        table = tensors["table"].clone()  # not the file itself in memory: what is written into it would be read here
+        return WordVectors(words, table, missing=missing, source=str(path), scale=scale)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: is damaged: {error}") from None
 
