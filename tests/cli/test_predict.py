@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import termios
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -300,6 +301,26 @@ def test_what_is_no_number_in_json_is_an_empty_cell(folder):
     Path("pairs.jsonl").write_text(text, encoding="utf8")
     assert run(pairs="pairs.jsonl", out="out.tsv") == 0
     assert Path("out.tsv").read_text(encoding="utf8").splitlines()[1].split("\t")[2:4] == ["", "[null, 1]"]
+
+
+def test_parquet_of_times_and_bytes_as_text(folder, capsys):
+    frame = polars.DataFrame({"sentence1": ["the dog"], "sentence2": ["the cat"], "took": [timedelta(seconds=3)]})
+    frame.write_parquet("pairs.parquet")
+    assert run(pairs="pairs.parquet", out="out.csv") == 0
+    assert Path("out.csv").read_text(encoding="utf8").splitlines()[1].split(",")[2] == "PT3S"
+    for cell in (b"\xff", {"inside": [b"\xff"]}):
+        frame.with_columns(image=polars.Series([cell])).write_parquet("pairs.parquet")
+        assert run(pairs="pairs.parquet", out="other.parquet") == 0
+        for out in ("other.csv", "other.jsonl"):
+            assert run(pairs="pairs.parquet", out=out) == 2
+            problem = "pairs.parquet: column 'image' has bytes, which text cannot hold; write Parquet"
+            assert problem in capsys.readouterr().err
+    polars.read_parquet("pairs.parquet").with_columns(sentence1=polars.lit("")).write_parquet("pairs.parquet")
+    assert (
+        run("--engine", "local", "--max-bad", "1", "--vectors", "vectors.txt", pairs="pairs.parquet", out="parts") == 0
+    )
+    row = {"sentence1": "", "sentence2": "the cat", "took": "PT3S"}
+    assert json.loads(Path("parts/bad-00000.jsonl").read_text(encoding="utf8"))["row"] == row
 
 
 # Interruptions.

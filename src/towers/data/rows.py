@@ -78,6 +78,10 @@ class Rows:
         """The cells of each row by name."""
         return self._records
 
+    def without_bytes(self) -> "Rows":
+        """The same rows without columns of bytes, which only Parquet has."""
+        return self
+
     def cells(self) -> Iterator[list[str]]:
         """Each row as text: strings as they are, an empty string for null and NaN, JSON for everything else."""
         for record in self._records:
@@ -135,16 +139,41 @@ class FrameRows(Rows):
         return self._frame[name].to_list()
 
     def records(self) -> list[dict[str, Any]]:
-        """The cells of each row by name, in the types of JSON: dates and decimals are strings."""
+        """The cells of each row by name, in the types of JSON: dates and decimals are strings.
+
+        Raises:
+            ValueError: a column has bytes.
+        """
+        self._refuse_bytes()
         return [json.loads(line) for line in self._frame.write_ndjson().split("\n") if line]
 
     def cells(self) -> Iterator[list[str]]:
-        """Each row as text: numbers and dates as polars spells them, nothing for null, JSON for lists and objects."""
+        """Each row as text: numbers and dates as polars spells them, nothing for null, JSON for lists and objects.
+
+        Raises:
+            ValueError: a column has bytes.
+        """
         polars = need_polars()
-        nested = [name for name, kind in self._frame.schema.items() if kind.is_nested()]
-        flat = self._frame.with_columns(polars.exclude(nested).cast(polars.String))
+        self._refuse_bytes()
+        kinds = self._frame.schema.items()
+        spans = [name for name, kind in kinds if kind == polars.Duration]
+        kept = [*spans, *(name for name, kind in kinds if kind.is_nested())]
+        as_text = [polars.exclude(kept).cast(polars.String), polars.col(spans).dt.to_string("iso")]
+        flat = self._frame.with_columns(as_text if spans else as_text[:1])
         for row in flat.iter_rows():
             yield [_text(cell) for cell in row]
+
+    def without_bytes(self) -> "Rows":
+        """The same rows without columns of bytes."""
+        return FrameRows(self.path, self._frame.drop(self._of_bytes()), self.lines, self.share)
+
+    def _of_bytes(self) -> list[str]:
+        return [name for name, kind in self._frame.schema.items() if _has_bytes(kind)]
+
+    def _refuse_bytes(self) -> None:
+        for name in self._of_bytes():
+            problem = f"column {name!r} has bytes, which text cannot hold"
+            raise ValueError(f"{self.path}: {problem}; write Parquet, or leave this column out")
 
     def frame(self) -> "polars.DataFrame":
         """The rows as a polars frame."""
@@ -152,6 +181,12 @@ class FrameRows(Rows):
 
     def check_kinds(self, seen: dict[str, str]) -> None:
         """Nothing to check: every column has one type."""
+
+
+def _has_bytes(kind: Any) -> bool:
+    """Whether a type of polars is that of bytes, or has them inside."""
+    inside = [field.dtype for field in getattr(kind, "fields", [])] or [getattr(kind, "inner", None)]
+    return kind == need_polars().Binary or any(_has_bytes(part) for part in inside if part is not None)
 
 
 def need_polars() -> Any:

@@ -122,7 +122,7 @@ def _records(rows: Rows, problems: list[str | None]) -> Iterator[tuple[int, str,
     """Line, problem and cells of the rows that have no answer."""
     places = [place for place, problem in enumerate(problems) if problem is not None]
     if places:
-        some = rows.take(places)
+        some = rows.take(places).without_bytes()
         for place, line, row in zip(places, some.lines, some.records(), strict=True):
             yield line, problems[place] or "", row
 
