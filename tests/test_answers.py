@@ -460,10 +460,19 @@ def test_a_folder_of_0_1_0(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="does not carry its word vectors; give vectors="):
         towers.load(folder)
+    config["vectors"] = {"source": "sample"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="sample has 300 numbers a word; the model takes 7"):
+        towers.load(folder, vectors="v.txt")
+    config["vectors"] = {"source": "/gone/v.txt", "missing": "zero"}
+    (folder / "config.json").write_text(json.dumps(config))
     table = torch.randn(len(WORDS), 7, generator=torch.Generator().manual_seed(0)).half().float()
     rows = zip(WORDS, table.tolist(), strict=True)
     Path("v.txt").write_text("".join(f"{word} {' '.join(map(repr, row))}\n" for word, row in rows))
-    model = towers.load(folder, vectors="v.txt")
+    with pytest.warns(
+        UserWarning, match=r"whether those of v\.txt are the ones that it learned with cannot be checked"
+    ):
+        model = towers.load(folder, vectors="v.txt")
     torch.testing.assert_close(model.similarity(LEFT, RIGHT), expected(folder), atol=1e-6, rtol=0)
     config["data"] = {"label_range": ["a", 1]}
     (folder / "config.json").write_text(json.dumps(config))

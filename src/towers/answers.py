@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -48,7 +49,8 @@ def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = N
 
     Args:
         folder: the folder of the run.
-        vectors: a file of the same word vectors, for words that the folder lacks; a folder of towers 0.1.0 needs it.
+        vectors: a file of the same word vectors, for words that the folder lacks; a folder of towers 0.1.0 needs it,
+            and warns that it has nothing to compare them with.
 
     Raises:
         ImportError: safetensors is not installed.
@@ -66,15 +68,15 @@ def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = N
     """
     config = Config(Path(folder))
     network = load_network(folder)
-    if config.carries:
-        words: Vectors = load_vectors(folder, missing=config.missing)
-        check_width(network, words)
+    if config.carries or config.source == "sample":
+        kept = load_vectors(folder, missing=config.missing) if config.carries else sample_vectors(config.missing)
+        check_width(network, kept)
+        words: Vectors = kept
         if vectors is not None:
-            words = ExtendedVectors(words, VectorStore(vectors, missing=config.missing))
+            words = ExtendedVectors(kept, VectorStore(vectors, missing=config.missing))
     elif vectors is not None:
         words = VectorStore(vectors, missing=config.missing)
-    elif config.source == "sample":
-        words = sample_vectors(config.missing)
+        warnings.warn(config.not_compared(vectors), stacklevel=2)
     else:
         raise ValueError(
             f"{folder} does not carry its word vectors; give vectors= (--vectors), the file that it was trained with"

@@ -33,6 +33,13 @@ class Config:
         """Whether the folder has the vectors; those of towers 0.1.0 have not."""
         self.missing: Any = vectors.get("missing", "hash")
 
+    def not_compared(self, vectors: object) -> str:
+        """The warning that the folder has nothing with which these vectors could be compared."""
+        return (
+            f"{self.path.parent} does not carry its word vectors: whether those of {vectors} are the ones that it "
+            "learned with cannot be checked, and with others its scores mean nothing"
+        )
+
     def _limits(self, name: str) -> tuple[float, float]:
         """What the probabilities 0 and 1 mean."""
         limits = cast(list[Any], self.data.get(name) or [0.0, 1.0])

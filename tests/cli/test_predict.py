@@ -160,11 +160,13 @@ def test_a_full_standard_output_is_named(folder, command, forks: Forks):
 
 
 def test_a_folder_of_0_1_0_names_the_vectors_that_are_gone(folder, capsys):
+    make_model(carries=False)
     Path("pairs.tsv").write_bytes(encode(ROWS, "tsv"))
     Path("vectors.txt").rename("moved.txt")
     assert run() == 2
     assert "vectors.txt, the word vectors of the model's training, is gone; say where" in capsys.readouterr().err
     assert run("--vectors", "moved.txt") == 0
+    assert "whether those of moved.txt are the ones that it learned with cannot be checked" in capsys.readouterr().err
 
 
 def test_gzip(folder):
@@ -203,7 +205,7 @@ def test_the_result_as_json(folder, capsys):
         "without_known_word": 0,
         "out": "out.tsv",
         "vectors": {
-            "source": str(folder / "vectors.txt"),
+            "source": str(Path("run", "vectors.safetensors")),
             "tokens": 5,
             "tokens_found": 4,
             "types": 5,

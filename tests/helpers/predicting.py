@@ -9,22 +9,26 @@ import polars
 import torch
 
 from towers import Tower, TwoTowers
+from towers.data import WordVectors
+from towers.data.kept_vectors import FILE, save_vectors
 
 WORDS = ("the", "dog", "cat", "runs", "sleeps", "fast", "well", "Größe")
 NAMES = ("id", "sentence1", "sentence2")
 
 
-def make_model(folder="run", *, right=None, shared=False, width=10, **extra):
-    """A model with weights of a seed, and vectors.txt for all of WORDS."""
+def make_model(folder="run", *, right=None, shared=False, width=10, carries=True, **extra):
+    """A model with weights of a seed, and vectors.txt for all of WORDS, which its folder carries too."""
     generator = torch.Generator().manual_seed(0)
-    table = torch.randn(len(WORDS), width, generator=generator)
-    lines = [" ".join([word, *(f"{x:.4f}" for x in row)]) for word, row in zip(WORDS, table.tolist(), strict=True)]
+    table = torch.randn(len(WORDS), width, generator=generator).half().float()
+    lines = [" ".join([word, *map(repr, row)]) for word, row in zip(WORDS, table.tolist(), strict=True)]
     Path("vectors.txt").write_text("\n".join(lines) + "\n", encoding="utf8")
     torch.manual_seed(1)
     left = Tower(vector_width=width)
     model = TwoTowers(left, left if shared else Tower(right, vector_width=width))
-    vectors = {"source": str(Path("vectors.txt").resolve()), "missing": "hash"}
+    vectors = {"source": str(Path("vectors.txt").resolve()), "missing": "hash"} | ({"file": FILE} if carries else {})
     model.save(folder, extra={"vectors": vectors, "data": {}, **extra})
+    if carries:
+        save_vectors(folder, WordVectors(WORDS, table))
     return model
 
 

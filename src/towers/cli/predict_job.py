@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -255,8 +255,8 @@ def _vectors(arguments: argparse.Namespace, config: Config, model: TwoTowers) ->
     """The vectors that the model's folder carries, with those of --vectors for more words; of old folders, a file."""
     source = config.source if arguments.vectors is None else str(arguments.vectors)
     missing = arguments.missing or config.missing
-    if config.carries:
-        own = load_vectors(arguments.model, missing=missing)
+    if config.carries or config.source == "sample":
+        own = load_vectors(arguments.model, missing=missing) if config.carries else sample_vectors(missing)
         check_width(model, own)
         if arguments.vectors is None:
             yield own
@@ -266,12 +266,9 @@ def _vectors(arguments: argparse.Namespace, config: Config, model: TwoTowers) ->
         return
     if source is None:
         raise ValueError(f"{arguments.model} does not say which word vectors it was trained with; add --vectors FILE")
-    if source == "sample" and arguments.vectors is None:
-        opened = nullcontext(sample_vectors(missing))
-    elif arguments.vectors is None and not Path(source).is_file():
+    if arguments.vectors is None and not Path(source).is_file():
         raise ValueError(f"{source}, the word vectors of the model's training, is gone; say where with --vectors FILE")
-    else:
-        opened = VectorStore(source, missing=missing)
-    with opened as vectors:
+    with VectorStore(source, missing=missing) as vectors:
         check_width(model, vectors)
         yield vectors
+    print(f"towers predict: warning: {config.not_compared(source)}", file=sys.stderr, flush=True)
