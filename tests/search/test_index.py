@@ -65,9 +65,10 @@ def test_a_model_in_float64_is_searched_in_float64():
     items, queries = torch.randn(300, 3).double(), torch.randn(4, 3).double()
     scores, ids = index_of(model, items).search(queries, k=20)
     assert scores.dtype == torch.float64
-    expected = all_scores(model, queries, items).topk(20)
-    assert torch.equal(ids, expected.indices)
-    torch.testing.assert_close(scores, expected.values, rtol=0, atol=1e-13)
+    every = all_scores(model, queries, items)
+    torch.testing.assert_close(scores, every.topk(20).values, rtol=0, atol=1e-13)
+    torch.testing.assert_close(scores, every.gather(1, ids), rtol=0, atol=1e-13)  # equal scores stand in another order
+    assert all(len(set(row)) == 20 for row in ids.tolist())
 
 
 def test_a_model_in_half_precision_is_searched_in_float32():
