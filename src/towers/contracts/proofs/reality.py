@@ -35,7 +35,7 @@ FEWEST_RUNS = 8
 """The least number of runs, whatever they take, unless one takes over a second."""
 
 LARGEST_SEARCHED = 2**18
-"""Numbers in the inputs of a run that looks for a condition: what it makes of them may be thousands of times as many."""
+"""Numbers in the inputs of a run that looks for a condition: what it makes of them may be a thousand times as many."""
 
 LARGEST_SQUARE = 256
 """The largest size that two axes have together: what an attention makes of them may be much larger than they are."""
