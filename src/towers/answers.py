@@ -140,10 +140,17 @@ class Model(Evaluated):
         super().__init__()
         self._predictor = Predictor(network, vectors, classes=classes)
         self.classes = None if classes is None else tuple(classes)
-        self.network = self._predictor.model
-        self._sentences = SentenceWords(self.network, vectors, split, fit_length)
+        self._network = self._predictor.model
+        self._predictor.private = True
+        self._sentences = SentenceWords(self._network, vectors, split, fit_length)
         self.split: Literal["rule", "spaces"] = split
         self.fit_length, self.label_range, self.columns = fit_length, label_range, columns
+
+    @property
+    def network(self) -> TwoTowers:
+        """The towers. Who has them may change them, so from now on their weights are compared at each typed pair."""
+        self._predictor.private = False
+        return self._network
 
     @property
     def vectors_digest(self) -> str | None:
@@ -170,7 +177,7 @@ class Model(Evaluated):
         return self._predictor.unknown
 
     def __repr__(self) -> str:
-        network, vectors = self.network, self._predictor.vectors
+        network, vectors = self._network, self._predictor.vectors
         low, high = self.label_range
         answers = f"{low:g} to {high:g}" if self.classes is None else f"classes {', '.join(self.classes)}"
         weights = sum(weight.numel() for weight in network.parameters())
@@ -354,7 +361,7 @@ class Model(Evaluated):
         output = self.output_of(class_name)
         lefts, rights = Distinct.of(self._states(left, "left")), Distinct.of(self._states(right, "right"))
         scores, first = torch.empty(len(lefts.which), len(rights.which), device="cpu"), 0
-        for ranked in every_pair(self.network, self.objective, lefts, rights, output):
+        for ranked in every_pair(self._network, self.objective, lefts, rights, output):
             lefts.fill(scores, first, self.scores_of(ranked))
             first += len(ranked)
         return scores
@@ -403,7 +410,7 @@ class Model(Evaluated):
         k = min(k, len(items.which))
         scores = [torch.empty(0, k, device="cpu")]
         places = [torch.empty(0, k, dtype=torch.int64, device="cpu")]
-        for ranked in every_pair(self.network, self.objective, queries, items, output):
+        for ranked in every_pair(self._network, self.objective, queries, items, output):
             order = ranked.argsort(dim=1, descending=True, stable=True)[:, :k]  # logits differ where scores are equal
             scores.append(self.scores_of(ranked.gather(1, order)))
             places.append(order)
@@ -416,7 +423,7 @@ class Model(Evaluated):
 
     def _states(self, sentences: Iterable[Text] | Tensor, side: Side) -> Tensor:
         states = sentences if isinstance(sentences, Tensor) else self.encode(sentences, side=side)
-        return states.reshape(-1, states.shape[-1]).to(self.network.dense.weight)
+        return states.reshape(-1, states.shape[-1]).to(self._network.dense.weight)
 
 
 def _slices(count: int, unit: str, progress: bool | None) -> Iterator[slice]:

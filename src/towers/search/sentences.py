@@ -24,7 +24,10 @@ else:
 class SentenceModel(Protocol):
     """What `towers.load` gives."""
 
-    network: TwoTowers
+    @property
+    def network(self) -> TwoTowers:
+        """The towers."""
+        ...
 
     @property
     def vectors_digest(self) -> str | None:

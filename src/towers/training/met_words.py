@@ -43,9 +43,13 @@ class MetWords:
         self._table = self._words.add(self._like.new_empty(0, self._vectors.width))
         self._unknown: set[str] = set()
 
-    def look_up(self, words: Sequence[str]) -> tuple[Tensor, Tensor, set[str]]:
-        """The row of each word, the table of the rows, and those of the words that have no vector of their own."""
+    def look_up(self, words: Sequence[str], *, private: bool = False) -> tuple[Tensor, Tensor, set[str]]:
+        """The row of each word, the table of the rows, and those of the words that have no vector of their own.
+
+        `private` is that of `WordTable`.
+        """
         with self._lock:
+            self._words.private = private
             new = [word for word in dict.fromkeys(words) if word not in self._rows]
             if len(self._rows) + len(new) > self._words.limit:
                 new = list(dict.fromkeys(words))

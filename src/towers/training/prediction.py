@@ -119,6 +119,8 @@ class Predictor:
         self.model = deepcopy(model).eval().to(device=self.place, dtype=dtype)
         self.vectors, self.batch_size, self.mixed = vectors, batch_size, precision == "bf16-mixed"
         self._met = MetWords(vectors, self.model.head_weight)
+        self.private = False
+        """Whether nobody else has `model`: then `one` need not compare all weights with those of the call before."""
         self.pairs = 0
         self.unknown = 0
         """Pairs and encoded sentences so far with a sentence of which no word has a vector."""
@@ -161,7 +163,7 @@ class Predictor:
         if self.place.type != "cpu" or self.mixed or self._met.dtype != model.head_weight.dtype:
             return self(SentencePairs([left], [right]))
         with answering(model, "cpu"):
-            ids, table, unknown = self._met.look_up(words)
+            ids, table, unknown = self._met.look_up(words, private=self.private)
             ends = torch.tensor([0, len(left), len(words)])
             both = Ragged.unchecked(ids, ends, table=table)
             if model.left is model.right and model.has_other_parts:  # both sentences in one call of each part
@@ -215,7 +217,7 @@ class Predictor:
         sizes = list(self._sizes(ids.lengths))
         table = vectors.table.to(self.model.dense.weight)
         if table.is_cpu and not self.mixed and len(table) <= SHARED_WORDS:
-            words = WordTable(len(table), table)  # products for all batches of this call
+            words = WordTable(len(table), table, private=True)  # products for all batches of this call
             table = words.add(table)
         states = torch.cat([encode(batch) for batch in cut(ids.to(self.place), table, sizes)])
         return states[order.argsort()[place_of].to(states.device)]
