@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from towers import Tower, TwoTowers
+from towers.answers import Model
 from towers.data import SentencePairs, VectorStore, WordVectors, sample_pairs
 from towers.data.sample import sample_vectors
 from towers.training import Predictor, predict
@@ -134,6 +135,24 @@ def test_one_pair_is_as_among_many_and_counted_alike(shared, limit, monkeypatch)
     torch.testing.assert_close(copy.deepcopy(each).one(pairs.left[0], pairs.right[0]), found[:1])
     each.model.double()  # the words that came have vectors of float32
     torch.testing.assert_close(each.one(pairs.left[0], pairs.right[0]), found[:1], rtol=1e-5, atol=1e-6)
+
+
+def test_changed_weights_change_a_typed_pair_once_the_network_was_asked_for():
+    tower = Tower(vector_width=6, filters=None, hidden=3, bidirectional=True, word_maximum=3)
+    model = Model(TwoTowers(tower, tower, features=("product",), dense=4), small_vectors())
+    pair = "w0 w1", "w2 w3"
+    before = model.score(*pair)
+    for change in (
+        lambda weight: weight.data.view(-1)[1].add_(1),  # which torch does not count
+        lambda weight: weight.detach().mul_(1.5),
+        lambda weight: setattr(weight, "data", weight.data * 2),
+    ):
+        for weight in model.network.left.parameters():
+            change(weight)
+        after = model.score(*pair)
+        assert after == pytest.approx(Model(model.network, small_vectors()).score(*pair), abs=1e-6)
+        assert after != pytest.approx(before, abs=1e-6)
+        before = after
 
 
 def test_what_is_missing_is_counted_within_bounds(monkeypatch):
