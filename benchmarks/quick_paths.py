@@ -112,23 +112,11 @@ def met_words() -> Calls:
     """`MetWords` and `WordTable`: a pair's words are multiplied once, when they come first."""
     vectors = WordVectors(VOCABULARY, torch.randn(500, 300))
     predictor = Predictor(build(PRESETS["similarity"], vector_width=300), vectors)
+    predictor.private = True  # as a loaded model has it
     left, right = tuple(VOCABULARY[:7]), tuple(VOCABULARY[5:12])
 
     def call() -> Tensor:
         return predictor.one(left, right)
-
-    ways = {WITH: staticmethod(WordTable.of), WITHOUT: staticmethod(lambda table: None)}
-    return {name: replaced(WordTable, "of", way, call) for name, way in ways.items()}
-
-
-def words_of_many() -> Calls:
-    """`Predictor.encode`: each word of many sentences is multiplied once, for the LSTM too."""
-    vectors = WordVectors(VOCABULARY, torch.randn(500, 300))
-    predictor = Predictor(build(PRESETS["similarity"], vector_width=300), vectors)
-    sentences = [tuple(VOCABULARY[first : first + 9]) for first in range(0, 490, 2)]
-
-    def call() -> Tensor:
-        return predictor.encode(sentences, "left")
 
     ways = {WITH: staticmethod(WordTable.of), WITHOUT: staticmethod(lambda table: None)}
     return {name: replaced(WordTable, "of", way, call) for name, way in ways.items()}
@@ -169,7 +157,6 @@ PATHS: dict[str, Callable[[], Calls]] = {
     "both sides in one call": both_sides,
     "one pair": one_pair,
     "words that came before": met_words,
-    "words of many sentences": words_of_many,
     "words of a batch": words_of_a_batch,
     "padding that is finite": clean_padding,
 }

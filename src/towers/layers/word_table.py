@@ -25,9 +25,6 @@ class _Rows:
 
     def add(self, rows: Tensor) -> None:
         first, end = len(self.there), len(self.there) + len(rows)
-        if len(rows) == len(self.room):  # all at once: they are not copied
-            self.room = self.there = rows
-            return
         with torch.inference_mode(False), torch.no_grad():
             self.room[first:end].copy_(rows)
             self.there = self.room[:end]

@@ -20,7 +20,6 @@ from towers.data import Coverage, SentencePairs, WordVectors
 from towers.data.batches import cut, reorder
 from towers.data.pairs import Sentence, look_up
 from towers.data.vectors import BLANK
-from towers.layers.word_table import WordTable
 from towers.model import TwoTowers
 from towers.ragged import Ragged
 from towers.training.fitting import MEASURING_BATCH
@@ -30,11 +29,6 @@ from towers.training.options import Precision, check_arguments
 
 TOKENS = 1 << 14
 """The most words in a batch: a batch of long sentences has fewer sentences, but at least one."""
-SHARED_WORDS = 1 << 13
-"""Distinct words of a call, up to which each is multiplied once for all its batches: 42 MB in the preset `similarity`.
-
-What that gains: row "words of many sentences" of `python benchmarks/run.py quick-paths`.
-"""
 REMEMBERED = 10_000
 """The number of missing words that are counted one by one; the most frequent ones are kept."""
 
@@ -216,9 +210,6 @@ class Predictor:
         ids = reorder(ids, order)
         sizes = list(self._sizes(ids.lengths))
         table = vectors.table.to(self.model.dense.weight)
-        if table.is_cpu and not self.mixed and len(table) <= SHARED_WORDS:
-            words = WordTable(len(table), table, private=True)  # products for all batches of this call
-            table = words.add(table)
         states = torch.cat([encode(batch) for batch in cut(ids.to(self.place), table, sizes)])
         return states[order.argsort()[place_of].to(states.device)]
 
