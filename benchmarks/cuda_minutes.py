@@ -70,6 +70,23 @@ class Outcome(NamedTuple):
     last: str  # the last line that the step printed
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Later:
+    """Signals that end the plan wait from here until `come`: one that came while a step is started would leave it."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+        self.before = {number: signal.signal(number, lambda told, _: self.told.append(told)) for number in ENDING}
+
+    def come(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        for number in self.told:
+            signal.raise_signal(number)
+
+
 @contextmanager
 def ending_with_its_step() -> Iterator[None]:
     """A plan that is told to end stops the step that runs, which is in a session of its own, and is not told.
@@ -80,7 +97,7 @@ def ending_with_its_step() -> Iterator[None]:
     def end(number: int, _: object) -> None:
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, end) for number in ENDING}
     try:
         yield
     finally:
@@ -138,16 +155,20 @@ def run(step: Planned, out: Path, limit: float, quick: bool) -> Outcome:
     environment = {**os.environ, "TRITON_INTERPRET": "1" if quick else "0"}
     start, log = time.monotonic(), out / f"{step.name}.log"
     with log.open("w", encoding="utf8") as file:
-        process = subprocess.Popen(
-            command(step, out, limit, quick), cwd=HERE.parent, env=environment, stdout=file, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
+        signals, process = Later(), None
         try:
+            process = subprocess.Popen(
+                command(step, out, limit, quick), cwd=HERE.parent, env=environment, stdout=file,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+            signals.come()
             result = {0: "done", NO_TIME: "cut off"}.get(process.wait(limit), "failed")
         except subprocess.TimeoutExpired:
             result = "cut off"
         finally:
-            if process.poll() is None:
+            if process is None:
+                signals.come()
+            elif process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     printed = log.read_text("utf8", errors="replace").strip().splitlines()

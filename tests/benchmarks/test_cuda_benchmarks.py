@@ -116,14 +116,6 @@ run.main()
 """
 
 
-def is_there(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_a_run_that_is_ended_midway_leaves_what_it_has(benchmarks, repository, forks, tmp_path):
     """And no process: its second step is there when the run gets the signal, and would sleep for ten minutes."""
     run = subprocess.Popen([forks.python, "-c", ENDED, tmp_path], cwd=repository, stdout=subprocess.DEVNULL)
@@ -133,8 +125,8 @@ def test_a_run_that_is_ended_midway_leaves_what_it_has(benchmarks, repository, f
         time.sleep(0.01)
     run.terminate()
     assert run.wait(60) == 128 + signal.SIGTERM
-    while is_there(int(log.read_text())):  # it was killed, and the system has not taken notice yet
-        time.sleep(0.01)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(log.read_text()), 0)
     rows = benchmarks["report"].read_json(tmp_path / "host.json")
     assert {row.case for row in rows} == {"last(), hidden 6", "training step, hidden 6", "tower"}
     said = (tmp_path / "cuda.txt").read_text("utf8")
@@ -153,6 +145,26 @@ def test_each_signal_that_ends_a_run_ends_its_step(benchmarks):
             os.kill(os.getpid(), number)
         assert end.value.code == 128 + number
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_signal_while_a_step_is_started_ends_the_step(benchmarks, monkeypatch, tmp_path):
+    minutes, started, popen = importlib.import_module("cuda_minutes"), list[subprocess.Popen](), subprocess.Popen
+
+    def interrupted(*args, **kwargs):
+        started.append(popen(*args, **kwargs))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr(minutes, "command", lambda *_: ["sleep", "600"])
+    monkeypatch.setattr(minutes.subprocess, "Popen", interrupted)
+    with pytest.raises(SystemExit), minutes.ending_with_its_step():
+        minutes.run(minutes.PLAN[0], tmp_path, 60.0, quick=True)
+    assert started[0].returncode == -signal.SIGKILL
+    monkeypatch.setattr(minutes.subprocess, "Popen", lambda *_, **__: 1 / 0)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError):
+        minutes.run(minutes.PLAN[0], tmp_path, 60.0, quick=True)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_an_earlier_run_left_is_kept_apart_unless_it_goes_on(benchmarks, monkeypatch, tmp_path):
