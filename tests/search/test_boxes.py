@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -188,9 +189,13 @@ def test_walks_that_take_too_long_are_given_up(pace: float, monkeypatch: pytest.
         assert walked[2] == 12 * 5000
     elif pace == math.inf:
         assert 6 * 5000 < walked[2] <= 6 * (5000 + bounds) + 6 * (1000 + bounds)
-    else:  # the first walk that takes long is the last one
+    else:  # the first walk that takes long is the last one, or, where other programs took time, one of the first
+        counts, search = list[Any](), topk_call.search
+        monkeypatch.setattr(topk_call, "search", lambda *args, **how: counts.append(search(*args, **how)) or counts[-1])
         index.search(queries[1:2].expand(64, 1), 20)
-        assert 64 * 5000 < index.pairs_computed <= 64 * 5000 + 8 * topk_call.BOX + bounds
+        ((_, _, computed),) = counts
+        assert (computed < 0).any(), "a walk was given up"
+        assert (computed == 5000).sum() > 32, "most were not begun"
 
 
 def test_few_pairs_are_scored_where_items_lie_on_a_line(monkeypatch: pytest.MonkeyPatch):

@@ -129,8 +129,18 @@ def state() -> dict[str, Any]:
         "random": torch.get_rng_state().tolist(),
         "streams": (sys.stdout, sys.stderr),
         "hooks": (sys.unraisablehook, threading.excepthook, sys.gettrace(), sys.getprofile()),
-        "threads": threading.active_count(),
+        "threads": set(threading.enumerate()) - OTHERS,
     }
+
+
+OTHERS = set[threading.Thread]()
+"""Threads that were there before a test: those of other tests may end at any time."""
+
+
+@pytest.fixture(autouse=True)
+def others_threads() -> None:
+    OTHERS.clear()
+    OTHERS.update(threading.enumerate())
 
 
 @pytest.mark.parametrize(
