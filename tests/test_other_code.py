@@ -29,7 +29,9 @@ def strict():
 
 @pytest.fixture
 def model():
-    return TwoTowers(Tower(vector_width=WIDTH, hidden=3), Tower(words=5, vector_width=WIDTH, hidden=3), dense=4)
+    model = TwoTowers(Tower(vector_width=WIDTH, hidden=3), Tower(words=5, vector_width=WIDTH, hidden=3), dense=4)
+    torch.nn.init.ones_(model.dense.bias)  # with an unlucky seed no unit would be above 0, and nothing would learn
+    return model
 
 
 @pytest.fixture
