@@ -65,6 +65,8 @@ def test_ids_of_a_plain_table_give_the_same_bits_whichever_way(monkeypatch):
         wanted, wanted_ends = lstm(Ragged(table[ids], offsets))
         assert torch.equal(found.values, wanted.values)
         assert all(map(torch.equal, ends, wanted_ends))
+    short = Ragged.unchecked(torch.randint(10, (70,)).int(), torch.tensor([0, 70]), table=torch.randn(10, 7))
+    assert torch.equal(lstm(short)[1][0], lstm(short.vectors())[1][0])
     assert counts == [10, 10]  # elsewhere most words stand there once, or there are few
     with pytest.raises(IndexError):
         lstm(Ragged.unchecked(torch.tensor([-1] * 70), torch.tensor([0, 70]), table=table))

@@ -39,6 +39,20 @@ def run_plain(
 
     The LSTM has `accepted`, the door's memory.
     """
+    found = _layer_of(lstm)
+    if found is None:
+        return None
+    tensors, weights = found
+    rows, offsets = (input, None) if isinstance(input, Tensor) else (input.values, input.offsets)
+    if weights.forward is None:
+        return None if offsets is not None else _by_torch(weights, tensors, rows, state, lengths, outputs)
+    if torch.is_grad_enabled() and any(one.requires_grad for one in (rows, *tensors, *(state or ()))):
+        return None
+    return layer_call.run(weights, rows, offsets, lengths, state, outputs=outputs)
+
+
+def _layer_of(lstm: nn.Module) -> tuple[tuple[Tensor, ...], door.LayerWeights] | None:
+    """The parameters of an LSTM of one layer, as they are and as the C code takes them; None: it is another case."""
     if not door.plain() or proving() or torch.is_autocast_enabled("cpu"):
         return None
     found = one_layer(lstm)
@@ -46,14 +60,7 @@ def run_plain(
         return None
     tensors, accepted = found
     weights = door.layer_weights(accepted, tensors, 1 + lstm.__dict__["bidirectional"])
-    if weights is None:
-        return None
-    rows, offsets = (input, None) if isinstance(input, Tensor) else (input.values, input.offsets)
-    if weights.forward is None:
-        return None if offsets is not None else _by_torch(weights, tensors, rows, state, lengths, outputs)
-    if torch.is_grad_enabled() and any(one.requires_grad for one in (rows, *tensors, *(state or ()))):
-        return None
-    return layer_call.run(weights, rows, offsets, lengths, state, outputs=outputs)
+    return None if weights is None else (tensors, weights)
 
 
 def run_word_ids(
@@ -65,16 +72,13 @@ def run_word_ids(
     least twice as many tokens as words: row "words of a batch" of `python benchmarks/run.py quick-paths`.
     """
     table = sentences.table
-    if table is None or not door.plain() or proving() or torch.is_autocast_enabled("cpu"):
+    found = None if table is None else _layer_of(lstm)
+    if table is None or found is None or found[1].forward is None:
         return None
-    found = one_layer(lstm)
-    if found is None:
-        return None
-    tensors, accepted = found
-    weights = door.layer_weights(accepted, tensors, 1 + lstm.__dict__["bidirectional"])
-    if weights is None or weights.forward is None:
-        return None
+    tensors, weights = found
     if not is_strided(table, weights.dtype, _CPU) or table.dim() != 2 or table.shape[1] != weights.inputs:
+        return None
+    if not is_strided(sentences.values, torch.int64, _CPU):
         return None
     if torch.is_grad_enabled() and any(one.requires_grad for one in (table, *tensors, *(state or ()))):
         return None

@@ -114,7 +114,7 @@ class Predictor:
         self.vectors, self.batch_size, self.mixed = vectors, batch_size, precision == "bf16-mixed"
         self._met = MetWords(vectors, self.model.head_weight)
         self.private = False
-        """Whether nobody else has `model`: then `one` need not compare all weights with those of the call before."""
+        """Whether no other code has `model`: then `one` need not compare all weights with those of the call before."""
         self.pairs = 0
         self.unknown = 0
         """Pairs and encoded sentences so far with a sentence of which no word has a vector."""
