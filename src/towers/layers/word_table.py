@@ -90,9 +90,9 @@ class WordTable:
     Args:
         limit: the number of rows for which there is room.
         like: a tensor of the width and dtype of the rows, "… width".
-        private: no other code can change weights meanwhile, so that changes through `.data`, which torch does not count,
-            need not be looked for at each call. That takes 40 microseconds, and a fifth of the time of a typed pair,
-            since it moves all weights through the cache. It may be set at any time.
+        private: no other code can change weights meanwhile, so that changes through `.data`, which torch does not
+            count, need not be looked for at each call. That takes 40 microseconds, and a fifth of the time of a typed
+            pair, since it moves all weights through the cache. It may be set at any time.
     """
 
     def __init__(self, limit: int, like: Tensor, *, private: bool = False) -> None:
