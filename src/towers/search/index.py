@@ -87,7 +87,7 @@ class Index:
     (torch.Size([2, 10]), torch.Size([2, 10]))
     """
 
-    @plain_torch()
+    @plain_torch
     def __init__(
         self,
         model: TwoTowers | SentenceModel,
@@ -133,7 +133,7 @@ class Index:
         return self._model.fingerprint
 
     @contract
-    @plain_torch()
+    @plain_torch
     def add(
         self, items: Float[Tensor, "items {self.hidden}"] | Sentences, ids: Int[Tensor, "items"] | None = None
     ) -> None:
@@ -229,7 +229,7 @@ class Index:
             return self._items
 
     @contract
-    @plain_torch()
+    @plain_torch
     def search(
         self,
         queries: Float[Tensor, "queries {self.hidden}"] | Sentences,
@@ -296,7 +296,7 @@ class Index:
             raise ValueError(f"Index.search: k ({k}) must be at most {left}, what exclude and filter leave{of}")
 
     @contract
-    @plain_torch()
+    @plain_torch
     def all_pairs(
         self, threshold: float | int | None = None, k: int | None = None
     ) -> tuple[Float[Tensor, "pairs"], Int[Tensor, "pairs 2"]]:
@@ -333,7 +333,7 @@ class Index:
         return scores[scores >= least], ids[scores >= least]
 
     @contract
-    @plain_torch()
+    @plain_torch
     def remove(self, ids: Int[Tensor, "removed"]) -> None:
         """Take items out.
 
@@ -357,7 +357,7 @@ class Index:
 
     # On disk.
 
-    @plain_torch()
+    @plain_torch
     def save(self, path: str | PathLike[str], *, about: Mapping[str, str] | None = None) -> None:
         """Write the index to the file `path`: whole, under another name, which is then changed.
 
@@ -394,7 +394,7 @@ class Index:
         index_file.write(path, tensors, own)
 
     @classmethod
-    @plain_torch()
+    @plain_torch
     def load(
         cls,
         path: str | PathLike[str],
