@@ -17,9 +17,10 @@
 
    A query walks from the best bound to the next one: a group is opened, and the bounds of its boxes are computed; of a
    box the items are scored; until no bound reaches the k-th best score. A pair of a walk costs more than one of a scan,
-   by how much depends on the machine and on where the items lie. So walks are timed. A walk is given up after the
-   time in which its query would meet all items; all walks that are given up may take LOSS of the time in which all
-   queries of the part would, and half of what other walks saved. Such queries meet all items instead, together. */
+   by how much depends on the machine and on where the items lie. So walks are timed. A walk is given up after the time
+   that this would cost, in which its query would meet all items; all walks together may lose LOSS of the time in which
+   all queries of the part would, and half of what other walks saved. Queries whose walks are given up meet all items
+   instead, together: AT_ONCE of them, or up to ALONE of them one at a time, which for each takes longer. */
 
 #include "vectors.h"
 
@@ -27,9 +28,9 @@
 #include <math.h>
 #include <time.h>
 
-enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, STEPS = 8, RUN = 128, FEW = 16 };
+enum { BLOCK = 16, BOX = 8, AT_ONCE = 8, TILE = 256, STEPS = 8, RUN = 128, FEW = 16, ALONE = 3 };
 /* items; blocks; queries or vectors; blocks that stay in cache; steps of a walk between looks at the clock; items
-   that are sorted by counting; the largest k whose best are always in order */
+   that are sorted by counting; the largest k whose best are always in order; queries that meet items one at a time */
 #define LOSS 0.04
 #define LARGEST ((REAL)(IS_FLOAT ? FLT_MAX : DBL_MAX))
 #define TINY ((REAL)(IS_FLOAT ? 1e-30 : 1e-300))
@@ -294,29 +295,77 @@ static void give(const Job *job, Top *top) {
     if (own != results) memcpy(results, own, count * sizeof(REAL)), memcpy(found, ids, count * sizeof(int64_t));
 }
 
-/* All items for these queries, AT_ONCE at a time; `rows` and `tops` are filled up to a multiple of it. */
-INLINE void scan_all(const Job *job, const REAL *rows, Top *tops, int64_t n, const int64_t dense) {
-    const int64_t blocks = (job->count + BLOCK - 1) / BLOCK;
-    for (int64_t tile = 0; tile < blocks; tile += TILE)
-        for (int64_t q = 0; q < n; q += AT_ONCE)
-            for (int64_t block = tile; block < least(blocks, tile + TILE); block++)
-                for (int part = 0; part < VECTORS_OF_BLOCK; part++) {
-                    V sum[AT_ONCE][AT_ONCE];
-                    const REAL *item = job->blocks + block * dense * BLOCK + part * LANES;
-                    score(sum, rows + q * dense, &item, job->weights, job->offset, dense, AT_ONCE, 1);
-                    UNROLL for (int i = 0; i < AT_ONCE; i++) {
-                        const uint32_t lanes = reaches(sum[i][0], tops[q + i].least);
-                        if (__builtin_expect(lanes, 0))
-                            offer(job, tops + q + i, &sum[i][0], lanes, block * BLOCK + part * LANES);
-                    }
-                }
+/* The scores of one query and of m vectors of blocks. */
+INLINE void score_one(const Job *job, const REAL *query, const REAL *blocks, int64_t first, V (*sum)[AT_ONCE],
+                      const int m) {
+    const REAL *item[AT_ONCE];
+    UNROLL for (int v = 0; v < m; v++) {
+        const int64_t vector = first + v;
+        item[v] = blocks + vector / VECTORS_OF_BLOCK * job->dense * BLOCK + vector % VECTORS_OF_BLOCK * LANES;
+    }
+    if (job->dense == 16)
+        score(sum, query, item, job->weights, job->offset, 16, 1, m);
+    else
+        score(sum, query, item, job->weights, job->offset, job->dense, 1, m);
 }
 
+/* A score that at least k of the items in AT_ONCE vectors reach, k up to LANES: the k-th largest of the lanes' largest. */
+static __attribute__((noinline)) REAL reached_by(const V *scores, int64_t k) {
+    V most = scores[0];
+    for (int v = 1; v < AT_ONCE; v++) most = larger(scores[v], most);
+    REAL one[LANES], found = -INFINITY;
+    store(one, most);
+    for (int lane = 0; lane < LANES; lane++)
+        if (one[lane] > found && __builtin_popcount(reaches(most, one[lane])) >= k) found = one[lane];
+    return found;
+}
+
+/* One query and the vectors of items from one to another. */
+static void meet(const Job *job, Top *top, const REAL *query, int64_t first, int64_t end) {
+    V sum[1][AT_ONCE];
+    for (; first + AT_ONCE <= end; first += AT_ONCE) {
+        score_one(job, query, job->blocks, first, sum, AT_ONCE);
+        const int is_new = top->count < job->k && job->k <= LANES; /* nothing is known of what is wanted */
+        const int are_all = !job->keep && !job->hidden_items && (first + AT_ONCE) * LANES <= job->count;
+        const REAL some = is_new && are_all ? reached_by(sum[0], job->k) : -INFINITY;
+        UNROLL for (int v = 0; v < AT_ONCE; v++) {
+            const uint32_t lanes = reaches(sum[0][v], some > top->least ? some : top->least);
+            if (lanes) offer(job, top, &sum[0][v], lanes, (first + v) * LANES);
+        }
+    }
+    for (; first < end; first++) {
+        score_one(job, query, job->blocks, first, sum, 1);
+        const uint32_t lanes = reaches(sum[0][0], top->least);
+        if (lanes) offer(job, top, &sum[0][0], lanes, first * LANES);
+    }
+}
+
+/* AT_ONCE queries and the vectors of items from one to another. */
+INLINE void meet_all(const Job *job, Top *tops, const REAL *rows, int64_t first, int64_t end, const int64_t dense) {
+    for (; first < end; first++) {
+        V sum[AT_ONCE][AT_ONCE];
+        const REAL *item = job->blocks + first / VECTORS_OF_BLOCK * dense * BLOCK + first % VECTORS_OF_BLOCK * LANES;
+        score(sum, rows, &item, job->weights, job->offset, dense, AT_ONCE, 1);
+        UNROLL for (int i = 0; i < AT_ONCE; i++) {
+            const uint32_t lanes = reaches(sum[i][0], tops[i].least);
+            if (__builtin_expect(lanes, 0)) offer(job, tops + i, &sum[i][0], lanes, first * LANES);
+        }
+    }
+}
+
+/* All items for these queries: AT_ONCE at a time, and if few are left, one at a time; they are filled up to a multiple. */
 static void scan(const Job *job, const REAL *rows, Top *tops, int64_t n) {
-    if (job->dense == 16)
-        scan_all(job, rows, tops, n, 16);
-    else
-        scan_all(job, rows, tops, n, job->dense);
+    const int64_t vectors = (job->count + BLOCK - 1) / BLOCK * VECTORS_OF_BLOCK;
+    const int64_t single = n % AT_ONCE <= ALONE ? n - n % AT_ONCE : n;
+    for (int64_t first = 0; first < vectors; first += TILE * VECTORS_OF_BLOCK) {
+        const int64_t end = least(vectors, first + TILE * VECTORS_OF_BLOCK);
+        for (int64_t q = 0; q < single; q += AT_ONCE)
+            if (job->dense == 16)
+                meet_all(job, tops + q, rows + q * 16, first, end, 16);
+            else
+                meet_all(job, tops + q, rows + q * job->dense, first, end, job->dense);
+        for (int64_t q = single; q < n; q++) meet(job, tops + q, rows + q * job->dense, first, end);
+    }
 }
 
 /* Boxes, and the walks of queries. */
@@ -333,20 +382,6 @@ static void sink(Rank *ranks, int64_t count, int64_t at) {
         const Rank one = ranks[child];
         ranks[child] = ranks[at], ranks[at] = one;
     }
-}
-
-/* The scores of one query and of m vectors of blocks. */
-INLINE void score_one(const Job *job, const REAL *query, const REAL *blocks, int64_t first, V (*sum)[AT_ONCE],
-                      const int m) {
-    const REAL *item[AT_ONCE];
-    UNROLL for (int v = 0; v < m; v++) {
-        const int64_t vector = first + v;
-        item[v] = blocks + vector / VECTORS_OF_BLOCK * job->dense * BLOCK + vector % VECTORS_OF_BLOCK * LANES;
-    }
-    if (job->dense == 16)
-        score(sum, query, item, job->weights, job->offset, 16, 1, m);
-    else
-        score(sum, query, item, job->weights, job->offset, job->dense, 1, m);
 }
 
 /* Fields of a box: the least and the largest numbers of the rows ("dense" each), the middle of the places and how far
@@ -404,40 +439,14 @@ static REAL margin(const Job *job, const REAL *query) {
     return (REAL)(job->slack + job->rounding * sizes);
 }
 
-/* A score that at least k of the items in AT_ONCE vectors reach, k up to LANES: the k-th largest of the lanes' largest. */
-static __attribute__((noinline)) REAL reached_by(const V *scores, int64_t k) {
-    V most = scores[0];
-    for (int v = 1; v < AT_ONCE; v++) most = larger(scores[v], most);
-    REAL one[LANES], found = -INFINITY;
-    store(one, most);
-    for (int lane = 0; lane < LANES; lane++)
-        if (one[lane] > found && __builtin_popcount(reaches(most, one[lane])) >= k) found = one[lane];
-    return found;
-}
-
+/* The items of a box. */
 static int64_t visit(const Job *job, Top *top, const REAL *query, int64_t box) {
     const int64_t vectors = (job->count + BLOCK - 1) / BLOCK * VECTORS_OF_BLOCK;
-    const int64_t start = box * BOX * VECTORS_OF_BLOCK, end = least(vectors, start + BOX * VECTORS_OF_BLOCK);
-    V sum[1][AT_ONCE];
-    int64_t first = start;
-    for (; first + AT_ONCE <= end; first += AT_ONCE) {
-        score_one(job, query, job->blocks, first, sum, AT_ONCE);
-        const int is_new = top->count < job->k && job->k <= LANES; /* nothing is known of what is wanted */
-        const int are_all = !job->keep && !job->hidden_items && (first + AT_ONCE) * LANES <= job->count;
-        const REAL some = is_new && are_all ? reached_by(sum[0], job->k) : -INFINITY;
-        UNROLL for (int v = 0; v < AT_ONCE; v++) {
-            const uint32_t lanes = reaches(sum[0][v], some > top->least ? some : top->least);
-            if (lanes) offer(job, top, &sum[0][v], lanes, (first + v) * LANES);
-        }
-    }
-    for (; first < end; first++) {
-        score_one(job, query, job->blocks, first, sum, 1);
-        const uint32_t lanes = reaches(sum[0][0], top->least);
-        if (lanes) offer(job, top, &sum[0][0], lanes, first * LANES);
-    }
+    const int64_t first = box * BOX * VECTORS_OF_BLOCK, end = least(vectors, first + BOX * VECTORS_OF_BLOCK);
+    meet(job, top, query, first, end);
     const int is_known = top->last < INT64_MAX;
     if (job->k > FEW && top->count >= job->k + (is_known ? job->k / 8 + 1 : 0)) keep_best(top, job->k);
-    return (end - start) * LANES;
+    return (end - first) * LANES;
 }
 
 static void add_rank(Rank *ranks, int64_t *count, Rank one) {
@@ -561,9 +570,10 @@ BY_THREADS(topk_search) {
             if (boxes && (left > 0 || (left += taken_by_others(&own)) > 0)) {
                 const double alone = scanned / (double)(end - first), start = now;
                 const int cold = query == first; /* it brings the boxes into the caches, and may take all that is left */
-                const int done = walk(job, &top, row, &own, start + (left < alone || cold ? left : alone));
+                const double most = n % AT_ONCE < ALONE ? alone * AT_ONCE / 2 : alone; /* what it costs to give it up */
+                const int done = walk(job, &top, row, &own, start + (left < most || cold ? left : most));
                 now = nanoseconds();
-                left += done ? (start + alone - now) / 2 : start - now;
+                left += done && start + alone > now ? (start + alone - now) / 2 : done ? start + alone - now : start - now;
                 if (done) {
                     give(job, &top);
                     continue;
