@@ -18,7 +18,7 @@ def found(level: str, dtype: torch.dtype, dense: int) -> tuple[torch.Tensor, tor
     with at_level(level):
         torch.manual_seed(0)
         model = plain_model(6, dense, dtype)
-        items, queries = torch.rand(3001, 6, dtype=dtype) * 2 - 1, torch.rand(21, 6, dtype=dtype) * 2 - 1
+        items, queries = torch.rand(3001, 6, dtype=dtype) * 2 - 1, torch.rand(19, 6, dtype=dtype) * 2 - 1
         items[2000:2900] = items[:900]
         index = Index(model)
         index.add(items)
