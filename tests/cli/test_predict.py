@@ -498,11 +498,20 @@ def test_the_score_is_in_the_range_of_the_labels_and_a_threshold_adds_labels(fol
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--score-column", "id"], "pairs.tsv has a column 'id' already; say --score-column NAME to call the new one"),
-        (["--threshold", ".5", "--label-column", "id"], "a column 'id' already; say --label-column NAME"),
-        (["--threshold", "2"], "--threshold 2: the scores go from 0 to 1"),
-        (["--threshold", "nan"], "--threshold nan: the scores go from 0 to 1"),
-        (["--threshold", ".5", "--label-column", "probability"], "--label-column probability: the column of the sco"),
+        (
+            ["--score-column", "id"],
+            "pairs.tsv has a column 'id' already; call the new one otherwise with --score-column",
+        ),
+        (
+            ["--threshold", ".5", "--label-column", "id"],
+            "a column 'id' already; call the new one otherwise with --label-column",
+        ),
+        (["--threshold", "2"], "--threshold (threshold=) is 2: the scores go from 0 to 1"),
+        (["--threshold", "nan"], "--threshold (threshold=) is nan: the scores go from 0 to 1"),
+        (
+            ["--threshold", ".5", "--label-column", "probability"],
+            "--label-column (label_column=) is 'probability', the column of the sco",
+        ),
         (["--line"], "--line goes with --out -"),
         (["--line", "--out-format", "parquet"], "--line: a Parquet file has no lines"),
     ],

@@ -160,7 +160,10 @@ def test_the_column_of_the_most_probable_class_has_the_name_that_is_said(capsys)
     Path("more.tsv").write_text("\n".join([lines[0] + "\tclass", *(line + "\told" for line in lines[1:])]) + "\n")
     command = ["predict", "more.tsv", "--model", "classes"]
     assert main(command) == 2
-    assert "more.tsv has a column 'class' already; say --score-column NAME" in capsys.readouterr().err
+    assert (
+        "more.tsv has a column 'class' already; call the new one otherwise with --score-column"
+        in capsys.readouterr().err
+    )
     assert main([*command, "--score-column", "SAME"]) == 2
     assert "a class of the model is named 'SAME', as the column of the most probable one" in capsys.readouterr().err
     assert main([*command, "--score-column", "best"]) == 0  # --out is standard output
@@ -184,7 +187,7 @@ def test_the_column_of_the_most_probable_class_has_the_name_that_is_said(capsys)
         (["fit", "--preset", "small", "--hidden", "3"], "--hidden belongs to --preset seed"),
         (["fit", "--second-label-column", "kind"], "--second-label-column goes with --preset similarity"),
         (["fit", "--yes", "SAME"], "--yes goes with --train"),
-        (["predict", "--model", "classes", "--pairs", "pairs.tsv", "--out", "-", "--threshold", "0.5"], "--threshold is for models of degrees"),
+        (["predict", "--model", "classes", "--pairs", "pairs.tsv", "--out", "-", "--threshold", "0.5"], "--threshold (threshold=) is for models of degrees"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(arguments, message, capsys):

@@ -209,7 +209,7 @@ MISTAKES = [
     (("--out", "no/out"), "--out no/out: there is no folder no"),
     (("--out", "pairs.tsv"), "pairs.tsv: is no folder of such a run, and not empty"),
     (("--model", "none"), "none: no folder"),
-    (("--threshold", "7"), "threshold (7): the scores go from 0 to 1"),
+    (("--threshold", "7"), "--threshold (threshold=) is 7: the scores go from 0 to 1"),
     (("--precision", "64-true"), "--precision does not go with --engine"),
     (("--address", "auto"), "--address goes with --engine ray"),
     (("--separator", ";"), "--separator is for CSV files; these are tsv"),

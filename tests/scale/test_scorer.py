@@ -125,6 +125,8 @@ def test_classes(folder: Path) -> None:
     row = towers.load("classes").score(LEFT[0], RIGHT[0])
     assert [scored[name][0] for name in row] == pytest.approx(list(row.values()))
     assert scored["class"].to_list() == [max(row, key=row.__getitem__), None, None, None]
+    with pytest.raises(ValueError, match="has a column 'yes' already; a class of the model has this name: rename the"):
+        Scorer("classes")(polars.DataFrame(ROWS | {"yes": ROWS["id"]}))
 
 
 def test_the_model_is_loaded_once_in_a_process(folder: Path) -> None:
@@ -198,9 +200,9 @@ def test_bad_cells(folder: Path, cell: object, problem: str | None) -> None:
     [
         (Predict(), {"sentence1": ["a"], "other": ["b"]}, "has no column 'sentence2', only sentence1, other"),
         (Predict(), ROWS | {"probability": [1, 2, 3, 4]}, "has a column 'probability' already"),
-        (Encode("text"), {"text": ["a b"], "state": ["c"]}, "has a column 'state' already"),
-        (Predict(threshold=2), ROWS, r"threshold \(2\): the scores go from 0 to 1"),
-        (Predict(threshold=1, label_column="probability"), ROWS, "is the column of the scores"),
+        (Encode("text"), {"text": ["a b"], "state": ["c"]}, "has a column 'state' already; rename the column"),
+        (Predict(threshold=2), ROWS, r"threshold=\) is 2: the scores go from 0 to 1"),
+        (Predict(threshold=1, label_column="probability"), ROWS, "is 'probability', the column of the scores"),
         (Search("corpus.index", column="id", k=9), {"id": ["the dog"]}, r"k \(9\) must be at most 5"),
     ],
 )  # fmt: skip

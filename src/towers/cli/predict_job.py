@@ -24,6 +24,7 @@ from towers.data.writers import Values, writing
 from towers.ensemble import load_network
 from towers.model import TwoTowers
 from towers.model_config import Config
+from towers.scale.tasks import Columns, Predict, check_new
 from towers.training.options import check_arguments, require
 from towers.training.prediction import Predictor, Vectors, check_width
 
@@ -51,13 +52,14 @@ def predict(arguments: argparse.Namespace) -> None:
     out_format = format_of_output(arguments, format)
     config = Config(arguments.model)
     model = load_network(arguments.model)
-    answer, skipped = Answer(arguments, config), Skipped()
+    task, skipped = _task(arguments), Skipped()
+    answer = Answer(task, config, task.columns(config))
     reading: dict[str, Any] = {"separator": arguments.separator}
     if by_line := _by_line(arguments, format, out_format):
         reading["rows"] = 1
     rows = read_rows(source, arguments.format if isinstance(source, str) else format, **reading)
     options = chosen(arguments, OPTIONS | {name: config.data[name] for name in OPTIONS if name in config.data})
-    windows = _windows(answer.checked(rows), model, options, skipped)
+    windows = _windows(_checked(rows, answer.columns), model, options, skipped)
     first = next(windows)  # most mistakes are found here, before the vectors are read
     with _vectors(arguments, config, model) as vectors:
         predictor = Predictor(model, vectors, **machine, classes=config.classes)
@@ -70,7 +72,6 @@ def predict(arguments: argparse.Namespace) -> None:
 def predict_in_parts(arguments: argparse.Namespace) -> None:
     """Do what `towers predict --engine` does: the model's own settings hold."""
     from towers.cli.run_job import run
-    from towers.scale import Predict
 
     usual = {"split": None, "fit_length": None, "missing": None, "line": False}
     usual |= {"batch_size": 256, "device": "auto", "precision": "32-true"}
@@ -78,8 +79,19 @@ def predict_in_parts(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) != value:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} does not go with --engine, for which the model's own settings hold")
-    columns = {name: getattr(arguments, name) for name in ("left_column", "right_column", "score_column", "threshold")}
-    run(arguments, Predict(**columns, label_column=arguments.label_column), arguments.pairs, "pairs")
+    run(arguments, _task(arguments), arguments.pairs, "pairs")
+
+
+def _task(arguments: argparse.Namespace) -> Predict:
+    names = ("left_column", "right_column", "score_column", "threshold", "label_column")
+    return Predict(**{name: getattr(arguments, name) for name in names})
+
+
+def _checked(table: Iterator[Rows], columns: Columns) -> Iterator[Rows]:
+    """The rows, after a check that they have no column of an added name."""
+    for rows in table:
+        check_new(rows, columns)
+        yield rows
 
 
 def _windows(table: Iterator[Rows], model: TwoTowers, options: Mapping[str, Any], skipped: Skipped) -> Iterator[Window]:
@@ -101,74 +113,34 @@ def _by_line(arguments: argparse.Namespace, format: TableFormat, out_format: Tab
     return arguments.line or (typed and format != "parquet")
 
 
-class Answer:
-    """The columns that are added: the score in the range of the labels, and with --threshold the label.
+class Answer(NamedTuple):
+    """The columns that are added to the rows.
 
-    Raises:
-        ValueError: the threshold is outside the range, or the two columns have one name.
+    task: says which these are, and their cells.
+    config: of the model.
+    columns: their names and kinds.
     """
 
-    def __init__(self, arguments: argparse.Namespace, config: Config) -> None:
-        self.classes = config.classes
-        self.low, self.high = config.label_range
-        if self.classes is not None:
-            if arguments.threshold is not None:
-                problem = "is for models of degrees; this one has a column for each class, and `class`"
-                raise ValueError(f"--threshold {problem}")
-            self.score = arguments.score_column or "class"
-            if self.score in self.classes:
-                problem = f"a class of the model is named {self.score!r}, as the column of the most probable one is"
-                raise ValueError(f"{problem}; say --score-column NAME to call that column otherwise")
-            self.threshold = None
-            self.columns = {**dict.fromkeys(self.classes, float), self.score: str}
-            return
-        self.threshold: float | None = arguments.threshold
-        usual = "probability" if (self.low, self.high) == (0, 1) else "score"
-        self.score = arguments.score_column or usual
-        self.columns: dict[str, type] = {self.score: float}
-        if self.threshold is None:
-            return
-        if not self.low <= self.threshold <= self.high:
-            raise ValueError(f"--threshold {self.threshold:g}: the scores go from {self.low:g} to {self.high:g}")
-        if arguments.label_column == self.score:
-            raise ValueError(f"--label-column {self.score}: the column of the scores has this name; take another")
-        self.columns[arguments.label_column] = int
+    task: Predict
+    config: Config
+    columns: Columns
 
-    def checked(self, table: Iterator[Rows]) -> Iterator[Rows]:
-        """The rows, after a check that they have no column of an added name."""
-        for rows in table:
-            for name, kind in self.columns.items():
-                if name in rows.names:
-                    option = "--label-column" if kind is int else "--score-column"
-                    problem = f"has a column {name!r} already"
-                    if self.classes is not None and kind is float:
-                        raise ValueError(
-                            f"{rows.path} {problem}; a class of the model has this name: rename the column"
-                        )
-                    raise ValueError(f"{rows.path} {problem}; say {option} NAME to call the new one otherwise")
-            yield rows
+    @property
+    def score(self) -> str:
+        """The column of the scores."""
+        return self.task.scores_name(self.config)
 
     def values(self, probabilities: Tensor, places: list[int], rows: int) -> list[Values]:
         """The cells of the added columns; those of rows at other places are empty."""
-        if self.classes is not None:
-            return self._class_values(probabilities, places, rows)
-        scores: list[Any] = [None] * rows
-        for place, score in zip(places, (self.low + (self.high - self.low) * probabilities).numpy(), strict=True):
-            scores[place] = score
-        if self.threshold is None:
-            return [scores]
-        return [scores, [None if score is None else int(score >= self.threshold) for score in scores]]
-
-    def _class_values(self, probabilities: Tensor, places: list[int], rows: int) -> list[Values]:
-        """A column of probabilities for each class, and the name of the most probable one."""
-        assert self.classes is not None
-        columns: list[list[Any]] = [[None] * rows for _ in self.columns]
-        best = probabilities.argmax(1).tolist() if places else []
-        for place, row, most in zip(places, probabilities.numpy(), best, strict=True):
-            for column, probability in zip(columns, row, strict=False):
-                column[place] = probability
-            columns[-1][place] = self.classes[most]
-        return list[Values](columns)
+        (low, high), classes = self.config.label_range, self.config.classes
+        scores = probabilities if classes is not None else low + (high - low) * probabilities
+        spread = list[Values]()
+        for cells in self.task.cells(self.config, scores):
+            column: list[Any] = [None] * rows
+            for place, cell in zip(places, cells, strict=True):
+                column[place] = cell
+            spread.append(column)
+        return spread
 
 
 class Job:

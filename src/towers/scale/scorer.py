@@ -18,7 +18,7 @@ from towers.scale import arrow
 from towers.scale.readable import Reader, Words
 from towers.scale.run_folder import files_of_model
 from towers.scale.stamps import Stamp, stamp
-from towers.scale.tasks import Predict, Task
+from towers.scale.tasks import Predict, Task, check_new
 
 Batch = TypeVar("Batch")
 _ONE_AT_A_TIME = threading.RLock()
@@ -118,9 +118,7 @@ class Scorer:
         Raises:
             ValueError: they do; the message names the column.
         """
-        for name in self.columns:
-            if name in rows.names:
-                raise ValueError(f"{rows.path} has a column {name!r} already; call it otherwise")
+        check_new(rows, self.columns)
         for name, _ in self.task.sides(self.model):
             Columns(rows).column(name, "the column's option or argument")
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
+from torch import Tensor
 
 from towers.answers import Model, Side
+from towers.data.rows import Rows
 from towers.data.writers import Values
 from towers.scale.index_shards import SHARDS, Shards
 from towers.scale.readable import Words
@@ -17,6 +19,20 @@ from towers.search.sentences import check_vectors
 
 Columns = Mapping[str, type]
 """The new columns and their kinds: float, int, str, list[float] or list[int]."""
+
+
+class Labels(Protocol):
+    """What a model answers with: a loaded model, or the config.json of a folder."""
+
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """The names of its classes, if it has them."""
+        ...
+
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """The least and the greatest score."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,41 +64,51 @@ class Predict:
         left, right = model.columns
         return [(self.left_column or left, "left"), (self.right_column or right, "right")]
 
-    def columns(self, model: Model) -> Columns:
+    def scores_name(self, of: Labels) -> str:
+        """The column of the scores; of classes that of the most probable one."""
+        if of.classes is not None:
+            return self.score_column or "class"
+        return self.score_column or ("probability" if tuple(of.label_range) == (0, 1) else "score")
+
+    def columns(self, model: Labels) -> Columns:
         """The new columns with `model`.
 
         Raises:
             ValueError: the threshold is outside the range of the labels, or two columns have one name.
         """
+        name = self.scores_name(model)
         if model.classes is not None:
             if self.threshold is not None:
-                raise ValueError("threshold is for models of degrees; this one has classes")
-            most = self.score_column or "class"
-            if most in model.classes:
-                problem = f"a class of the model is named {most!r}, as the column of the most probable one is"
-                raise ValueError(f"{problem}; take another score_column (--score-column)")
-            return {**dict.fromkeys(model.classes, float), most: str}
+                raise ValueError("--threshold (threshold=) is for models of degrees; this one has classes")
+            if name in model.classes:
+                problem = f"a class of the model is named {name!r}, as the column of the most probable one is"
+                raise ValueError(f"{problem}; call that column otherwise with --score-column (score_column=)")
+            return {**dict.fromkeys(model.classes, float), name: str}
         low, high = model.label_range
-        score = self.score_column or ("probability" if (low, high) == (0, 1) else "score")
         if self.threshold is None:
-            return {score: float}
+            return {name: float}
         if not low <= self.threshold <= high:
-            raise ValueError(f"threshold ({self.threshold:g}): the scores go from {low:g} to {high:g}")
-        if self.label_column == score:
-            raise ValueError(f"label_column ({score!r}) is the column of the scores; take another name")
-        return {score: float, self.label_column: int}
+            raise ValueError(f"--threshold (threshold=) is {self.threshold:g}: the scores go from {low:g} to {high:g}")
+        if self.label_column == name:
+            raise ValueError(f"--label-column (label_column=) is {name!r}, the column of the scores; take another name")
+        return {name: float, self.label_column: int}
+
+    def cells(self, of: Labels, scores: Tensor) -> list[Values]:
+        """The cells of the new columns for these scores, which are in the range of the labels; of classes "pairs
+        classes"."""
+        if of.classes is not None:
+            places: list[int] = scores.argmax(1).tolist() if len(scores) else []
+            return [*map(list, scores.T.numpy()), [of.classes[place] for place in places]]
+        if self.threshold is None:
+            return [list(scores.numpy())]
+        return [list(scores.numpy()), (scores >= self.threshold).int().tolist()]
 
     def values(self, model: Model, *sentences: Sequence[Words]) -> list[Values]:
         """The cells of the new columns: what `model` says about these `sentences`."""
         left, right = sentences
         scores = model.score(left, right, tensor=True, progress=False)
         _check_finite(scores)
-        if model.classes is not None:
-            places: list[int] = scores.argmax(1).tolist() if len(scores) else []
-            return [*map(list, scores.T.numpy()), [model.classes[place] for place in places]]
-        if self.threshold is None:
-            return [list(scores.numpy())]
-        return [list(scores.numpy()), (scores >= self.threshold).int().tolist()]
+        return self.cells(model, scores)
 
 
 @dataclass(frozen=True)
@@ -185,6 +211,27 @@ def _opened(index: str, changed: Stamp, model: Model, output: int | None) -> Sha
     shards = Shards.load(index, model.network, output=output)
     check_vectors(shards.about, model, index)
     return shards
+
+
+def check_new(rows: Rows, columns: Columns) -> None:
+    """Refuse rows that have one of these new columns already.
+
+    Raises:
+        ValueError: they do; the message names the column.
+    """
+    for name in columns:
+        if name in rows.names:
+            raise ValueError(f"{rows.path} has a column {name!r} already; {_other_name(name, columns)}")
+
+
+def _other_name(name: str, columns: Columns) -> str:
+    """How the names of an old and a new column can be made different."""
+    kind = columns[name]
+    if kind is int:
+        return "call the new one otherwise with --label-column (label_column=)"
+    if kind is str or (kind is float and str not in columns.values()):
+        return "call the new one otherwise with --score-column (score_column=)"
+    return f"{'a class of the model has this name: ' if kind is float else ''}rename the column"
 
 
 def _check_finite(values: Any) -> None:
