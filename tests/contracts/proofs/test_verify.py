@@ -246,6 +246,30 @@ def test_a_module_without_a_contract_is_refused():
         verify(nn.Linear(8, 6))
 
 
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        (lambda: torch.jit.script(nn.Linear(8, 6)), "Holder: part is what torch.jit has made"),
+        (lambda: torch.jit.trace(nn.Linear(8, 6), torch.zeros(2, 8)), "Holder: part is what torch.jit has made"),
+        (lambda: nn.Sequential(nn.LazyLinear(6)), r"Holder: part.0 \(LazyLinear\) has tensors without a shape"),
+    ],
+    ids=["scripted", "traced", "lazy"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_parts_that_cannot_run_without_data_are_refused_by_name(part, told):
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = part()
+
+        @contract
+        def forward(self, x: Float[Tensor, "batch 8"]) -> Float[Tensor, "batch 6"]:
+            return self.part(x)
+
+    with pytest.raises(ValueError, match=told):
+        verify(Holder())
+
+
 def test_what_cannot_be_asked_is_refused():
     with pytest.raises(ValueError, match="tiem is none of batch, time, x"):
         verify(Double(), where=("tiem >= 2",))

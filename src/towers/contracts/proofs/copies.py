@@ -52,6 +52,7 @@ class Emptied:
     """Makes copies of one module; they share their fake parameters."""
 
     def __init__(self, module: nn.Module, fake: FakeTensorMode) -> None:
+        _refuse_parts(module)
         self.module, self.fake, self.seen = module, fake, Seen()
         tensors = [*module.parameters(), *module.buffers()]
         self.memo: dict[int, Any] = {id(tensor): faked(tensor, fake) for tensor in tensors}
@@ -91,6 +92,21 @@ class Emptied:
             if isinstance(part, nn.RNNBase):
                 part.get_expected_hidden_size = MethodType(expected_hidden_size, part)
         return twin
+
+
+def _refuse_parts(module: nn.Module) -> None:
+    """Refuse parts that cannot run without data, by name.
+
+    Raises:
+        ValueError: a part is what torch.jit has made, or has parameters that get their shape in the first call.
+    """
+    for path, part in named_parts(module).items():
+        name = f"{type(module).__name__}: {path}" if path else type(module).__name__
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ValueError(f"{name} is what torch.jit has made, and needs data: verify what it was made of")
+        tensors = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+        if any(isinstance(each, (nn.UninitializedParameter, nn.UninitializedBuffer)) for each in tensors):
+            raise ValueError(f"{name} ({type(part).__name__}) has tensors without a shape: call the module once before")
 
 
 _UNCOPIED = (weakref.WeakMethod, *weakref.ProxyTypes)
