@@ -169,6 +169,29 @@ def test_a_call_that_fails_only_after_larger_ones_is_found():
     assert not any("needs values" in remark for remark in proof.remarks)
 
 
+@pytest.mark.parametrize("on", [True, False])
+def test_gradients_are_on_and_off(on: bool):
+    def forward(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+        return x[:, 1:] if torch.is_grad_enabled() is on else x
+
+    with torch.set_grad_enabled(not on):
+        proof = verify(module(forward))
+    assert proof.verdict == "failed"
+    assert proof.message.startswith(f"with gradients {'on' if on else 'off'}: Made.forward: the result: time is 0")
+
+
+def test_what_computes_gradients_itself_needs_them():
+    def forward(self, x: Float[Tensor, "batch 8"]) -> Float[Tensor, "batch 8"]:
+        x = x.requires_grad_()
+        if type(x) is Tensor:
+            torch.autograd.grad(x.square().sum(), x)
+        return x
+
+    proof = verify(module(forward))
+    assert proof
+    assert any(each.startswith("not with gradients off: RuntimeError: element 0") for each in proof.remarks)
+
+
 def test_every_real_run_is_counted():
     turns = itertools.count()  # which verify cannot put back
 

@@ -201,6 +201,27 @@ def test_inputs_may_be_given():
         verify(Scaled())
 
 
+def test_tensors_in_records_that_are_given_meet_parameters():
+    class Summed(nn.Module):
+        def __init__(self, outputs: int):
+            super().__init__()
+            self.linear = nn.Linear(8, outputs)
+
+        @contract
+        def forward(
+            self, x: Float[Tensor, "batch 8"], more: dict[str, list[Float[Tensor, "rows 8"]]]
+        ) -> Float[Tensor, "batch 8"]:
+            return self.linear(x) + self.linear(more["rows"][0]).sum(0)
+
+    more = {"rows": [torch.zeros(3, 8)]}
+    assert verify(Summed(8), more=more)
+    failed = verify(Summed(7), more=more)
+    assert failed.verdict == "failed"
+    assert "axis 1 is 7; expected 8" in failed.message
+    assert "hint" not in failed.message
+    assert more["rows"][0].device.type == "cpu"
+
+
 def test_ints_are_sizes():
     class Padded(nn.Module):
         @contract

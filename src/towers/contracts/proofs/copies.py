@@ -93,6 +93,18 @@ class Emptied:
                 part.get_expected_hidden_size = MethodType(expected_hidden_size, part)
         return twin
 
+    def without_data(self, records: dict[str, Any]) -> dict[str, Any]:
+        """Copies of records that the user gave, in which tensors are fake ones on meta, as the parameters are."""
+        with _Emptied(self.fake):
+            return {name: _copied_record(value) for name, value in records.items()}
+
+
+def _copied_record(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # it is used as it is
+        return value
+
 
 def _refuse_parts(module: nn.Module) -> None:
     """Refuse parts that cannot run without data, by name.

@@ -159,8 +159,8 @@ class RealityCheck:
         return known[0]
 
     def gradients(self, case: Case) -> Trial | None:
-        """A failure that shows with gradients on alone, at one of five sizes."""
-        with torch.enable_grad():
+        """A failure that shows where gradients are on in place of off, or off in place of on, at one of five sizes."""
+        with torch.set_grad_enabled(not torch.is_grad_enabled()):
             return self._first_failure(case, None)
 
     def dtypes(self, case: Case, admitted: Iterable[torch.dtype]) -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from towers.contracts.errors import ShapeContractError
 from towers.contracts.proofs.explore import Coverage
 from towers.contracts.proofs.guesses import numbers_told, sizes_told, supposed
 from towers.contracts.proofs.reality import DTYPES, RealityCheck, holds_at
@@ -55,9 +56,13 @@ def settle(
     if check.reality.untried is not None:
         return
     if finding.verdict == "proven":
+        way = "off" if torch.is_grad_enabled() else "on"
         trial = check.gradients(case)
-        if trial is not None:
+        if trial is not None and (way == "on" or isinstance(trial.error, ShapeContractError)):
             _fail(finding, [trial])
+            finding.message = f"with gradients {way}: {finding.message}"
+        elif trial is not None:  # what computes gradients itself needs them
+            check.remark(f"not with gradients off: {trial.message}")
     if not few and finding.verdict == "proven":
         check.dtypes(case, _admitted(coverage))
 

@@ -54,6 +54,11 @@ class Case:
         made = {name: self._argument(name, sizes, make) for name in self.subject.required + self.given}
         return made | dict(self.options)
 
+    def records(self) -> dict[str, Any]:
+        """The given arguments that are no tensors."""
+        given = {name: self.subject.values.get(name) for name in self.subject.required}
+        return {name: value for name, value in given.items() if value is not None and not isinstance(value, Tensor)}
+
     def spec(self, name: str) -> Spec:
         """The annotation of an argument; of a union the member that is made."""
         spec, place = self.subject.signature.arguments.get(name, ()), dict(self.members).get(name)

@@ -296,6 +296,7 @@ def _run(
     answers: tuple[bool, ...] = (),
 ) -> Outcome:
     module = emptied.copy()
+    records = emptied.without_data(case.records())
     one = _Run(module, case, spans, relations)
     one.symbols.answers = answers
     one.symbols.env.look_up()
@@ -308,7 +309,7 @@ def _run(
             for sizes in (*([earlier] if earlier else []), one.symbols.sizes):
                 one.outcome.steps.clear()
                 one.flow.known.clear()
-                arguments = case.arguments(sizes, made)
+                arguments = case.arguments(sizes, made) | records
                 for name, value in arguments.items():
                     one.flow.mark(value, frozenset([name]))
                 args, kwargs = case.placed(arguments)
