@@ -526,6 +526,18 @@ def test_every_value_of_an_option_is_run():
     assert "name is 'usual'" in proof.assumptions
 
 
+def test_an_option_beside_an_optional_tensor():
+    def forward(
+        self, x: Float[Tensor, "batch time"], scale: Float[Tensor, "batch"] | None = None, scaled: bool = False
+    ) -> Float[Tensor, "batch time"]:
+        return x if scale is None or not scaled else x * scale
+
+    proof = verify(module(forward))
+    assert proof.verdict == "holds if", str(proof)
+    assert "with scale, scaled=True" in str(proof)
+    assert not proof.untried
+
+
 def test_three_options_together():
     def forward(
         self, x: Float[Tensor, "batch 8"], a: bool = False, b: bool = True, c: Literal["u", "v"] = "u"

@@ -169,7 +169,8 @@ class ModuleSubject(Subject):
     def cases(self) -> list[Case]:
         """Every way to call it: each combination of up to four optional arguments; of more none, each, two and all.
 
-        Axes that broadcast have their size, each 1 alone, and all 1.
+        Axes that broadcast have their size, each 1 alone, and all 1. Arguments that are no tensors have values other
+        than their defaults beside all optional tensors and beside none.
         """
         few = len(self.optional) if len(self.optional) <= 4 else 2
         some = {way for count in range(few + 1) for way in itertools.combinations(self.optional, count)}
@@ -179,8 +180,9 @@ class ModuleSubject(Subject):
         ones = dict.fromkeys([(), *((name,) for name in self.broadcast), self.broadcast])
         cases = [Case(self, *parts) for parts in itertools.product(ways, ranks, ones)]
         cases += [Case(self, self.optional, ranks[0], members=(member,)) for member in self._members()]
-        options = itertools.islice(self._options(), MOST_OPTIONS)
-        cases += [Case(self, (), ranks[0], options=way) for way in options]
+        options = list(itertools.islice(self._options(), MOST_OPTIONS))
+        all_or_none = dict.fromkeys([(), self.optional])
+        cases += [Case(self, given, ranks[0], options=way) for given in all_or_none for way in options]
         return cases
 
     def _options(self) -> Iterator[tuple[tuple[str, Any], ...]]:
