@@ -4,6 +4,8 @@ import itertools
 import os
 import random
 import time
+from os import environ
+from random import random as draw
 
 import pytest
 import torch
@@ -50,6 +52,68 @@ def test_what_is_read_is_named():
     names = names.replace(" and ", ", ").split(", ")
     expected = {"CALLS", "SEEN", "NUMBERS", "requires_grad", "os.environ", "random.random", "type", "hash", "time.time"}
     assert set(names) == expected
+
+
+def _counting():
+    count, kept = 0, []
+
+    def closes(self, x):
+        nonlocal count
+        count += 1
+        kept.append(count)
+        return x
+
+    return closes
+
+
+class Counter:
+    seen = 0
+
+
+def _class_attribute(self, x):
+    Counter.seen += 1
+    return x
+
+
+def _own_attribute(self, x):
+    _own_attribute.seen = getattr(_own_attribute, "seen", 0) + 1
+    return x
+
+
+def _default(self, x, kept=[]):  # noqa: B006
+    kept.append(1)
+    return x
+
+
+def _imported_names(self, x):
+    return x * len(environ) * draw()
+
+
+def _class_of(self, x):
+    return x[x.__class__ is int :]
+
+
+def _constant(self, x, axes=(0, 1)):
+    return x * WIDTHS["small"] * len(Counter.__name__)
+
+
+@pytest.mark.parametrize(
+    ("forward", "names"),
+    [
+        (_counting(), "count and kept"),
+        (_class_attribute, "Counter.seen"),
+        (_own_attribute, "_own_attribute.seen"),
+        (_default, "kept"),
+        (_imported_names, "environ and draw"),
+        (_class_of, "__class__"),
+        (_constant, None),
+    ],
+)
+def test_counters_wherever_they_are(forward, names):
+    kind = type("Reader", (nn.Module,), {"forward": forward, "__module__": "another.package"})
+    told = "they were" if " and " in str(names) else "it was"
+    expected = () if names is None else (f"Reader reads {names}, and the verdict is for what {told} in these runs",)
+    assert read_beside(kind()) == expected
 
 
 def test_a_proof_names_it():

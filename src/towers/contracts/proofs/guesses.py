@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import combinations, islice
+from itertools import combinations, islice, product
 from math import gcd, lcm, prod
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from towers.contracts.proofs.divide import divide
 from towers.contracts.proofs.explore import BEYOND, Coverage
 from towers.contracts.proofs.ranges import Span, Spans
 from towers.contracts.proofs.reality import RealityCheck, holds_at
-from towers.contracts.proofs.relations import negation, some_sizes, turned, usable
+from towers.contracts.proofs.relations import negation, some_sizes, truth, turned, usable
 from towers.contracts.proofs.symbolic_inputs import Case
 from towers.contracts.proofs.symbolic_size import spelled
 from towers.contracts.proofs.trials import Trial
@@ -56,7 +56,8 @@ def supposed(
         guesses = [*told, *_few(table, whole), *([_all_of(alone)] if alone else [])]
         guesses += _on_several(check, case, table, alone)
         count = len(table)
-        table = check.further(case, table, _challenges(table, alone), check.share())
+        wanted = [*_challenges(table, alone), *_beyond(table, alone, _relations_told(coverage), whole)]
+        table = check.further(case, table, wanted, check.share())
         if all(_true_of(alone, trial) for trial in table[count:]):
             break
     names = [name for name, span in whole.items() if not span.single]
@@ -256,8 +257,14 @@ def _alone(
 
 
 def _challenges(table: Sequence[Trial], alone: Sequence[str]) -> Iterable[dict[str, int]]:
-    """Of a remainder that was guessed, the sizes between, all of which must fail, and further ones, which must pass."""
+    """Of a remainder that was guessed, the sizes between, all of which must fail, and further ones, which must pass.
+
+    Of bounds on two axes, sizes the other way round: a product may be what counts.
+    """
     passing = sorted((trial.sizes for trial in table if trial.error is None), key=lambda sizes: max(sizes.values()))
+    bounded = dict.fromkeys(text.partition(" ")[0] for text in alone if "%" not in text)
+    for (one, other), base in product(combinations(bounded, 2), passing[:: 1 + len(passing) // 4]):
+        yield {**base, one: base[other], other: base[one]}
     for text in alone:
         if found := re.fullmatch(r"(\w+) % (\d+) == \d+", text):
             name, divisor = found[1], int(found[2])
@@ -266,6 +273,26 @@ def _challenges(table: Sequence[Trial], alone: Sequence[str]) -> Iterable[dict[s
             yield from ({**base, name: base[name] + step} for step in sorted(steps) for base in bases)
             yield from ({**bases[0], name: bases[0][name] + times * divisor} for times in (1, 2, 3, 5))
 
+
+def _beyond(
+    table: Sequence[Trial], alone: Sequence[str], relations: Sequence[Any], whole: Spans
+) -> Iterable[dict[str, int]]:
+    """Sizes at which an equation of two axes holds, and conditions on single axes that are guessed beside it do not.
+
+    Those hold of the sizes that were run: beside `(high//4)*(wide//4) == 16` many others may pass.
+    """
+    base = next(trial.sizes for trial in table if trial.error is None)
+    for relation in relations:
+        names = sorted(str(axis) for axis in relation.free_symbols)
+        if len(names) == 2 and isinstance(relation, sympy.Eq) and alone:
+            one, other = ([size for size in range(1, MOST_BEYOND) if size in whole[name]] for name in names)
+            pairs = ({**base, names[0]: size, names[1]: second} for size in one for second in other)
+            found = [each for each in pairs if truth(relation, each) and not holds_at(alone, each)]
+            yield from found[:: 1 + len(found) // 12]
+
+
+MOST_BEYOND = 160
+"""No larger size is looked for."""
 
 FEW, NEAR = 4, 64
 """Fewer sizes than these are told one by one; all between them are run first, or if they are apart, those beside."""
