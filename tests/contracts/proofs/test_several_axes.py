@@ -4,12 +4,13 @@ import time
 from itertools import product
 
 import pytest
+import sympy
 import torch
 from torch import Tensor, nn
 
 from towers.contracts import attach, verify
 from towers.contracts.proofs.explore import Coverage
-from towers.contracts.proofs.guesses import supposed
+from towers.contracts.proofs.guesses import _beyond, supposed
 from towers.contracts.proofs.reality import RealityCheck, holds_at
 from towers.contracts.proofs.symbolic_inputs import read_subject
 from towers.contracts.proofs.verdicts import as_equalities
@@ -109,3 +110,34 @@ def test_each_axis_that_is_enough_is_found():
     table = check.further(case, [], [dict.fromkeys(case.spans(), size) for size in (1, 2)])
     _, guesses = supposed(check, Coverage(case, case.spans()), table, ())
     assert [{*guess.texts[0].split(" or ")} for guess in guesses[:1]] == [{"height >= 2", "width >= 2", "depth >= 2"}]
+
+
+class OfArea(nn.Module):
+    """Takes images of six pixels beside a margin."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if min(x.shape) < 5:
+            raise ValueError("smaller than the margin")
+        return x[4:, 4:].reshape(6)
+
+
+def test_bounds_on_two_axes_are_tried_the_other_way_round():
+    attach(module := OfArea(), "Float high wide -> Float 6")
+    case = read_subject(module, subject(module).signature, (), (), {}).cases()[0]
+    check = RealityCheck(module, {}, 1.0, time.perf_counter() + 20)
+    sizes = [(6, 7), (6, 6), (6, 8), (5, 7), (7, 7), (1, 1), (9, 9)]
+    table = check.further(case, [], [{"high": high, "wide": wide} for high, wide in sizes])
+    table, guesses = supposed(check, Coverage(case, case.spans()), table, ())
+    assert {(6, 7), (7, 6)} <= {(*trial.sizes.values(),) for trial in table if trial.error is None}
+    assert not any("high" in text and "wide" not in text for guess in guesses for text in guess.texts), guesses
+
+
+def test_an_equation_is_tried_beyond_the_bounds_beside_it():
+    attach(module := OfArea(), "Float high wide -> Float 6")
+    case = read_subject(module, subject(module).signature, (), (), {}).cases()[0]
+    check = RealityCheck(module, {}, 1.0, time.perf_counter() + 20)
+    table = check.further(case, [], [{"high": 6, "wide": 7}, {"high": 7, "wide": 6}])
+    high, wide = (sympy.Symbol(name, integer=True, positive=True) for name in ("high", "wide"))
+    alone = ["high >= 6", "high <= 7", "wide >= 6", "wide <= 7"]
+    found = list(_beyond(table, alone, [sympy.Eq((high - 4) * (wide - 4), 6)], case.spans()))
+    assert found == [{"high": high, "wide": wide} for high, wide in ((1, 2), (2, 1), (5, 10), (10, 5))]
