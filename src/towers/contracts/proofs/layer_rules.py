@@ -37,16 +37,17 @@ def _run(gates: int, input: Tensor, batch_sizes: Tensor | None, given: Any, weig
     state: tuple[Tensor, ...] = (given,) if isinstance(given, Tensor) else tuple(given)
     hidden, out = state[-1].shape[2], weights[1].shape[1]
     came, wanted = input.shape[-1], weights[0].shape[1]
-    _expect(came == wanted, f"input.size(-1) must be equal to input_size. Expected {wanted}, got {came}")
-    _expect(
-        weights[0].shape[0] == gates * hidden, f"weights are for {weights[0].shape[0] // gates} units, not {hidden}"
-    )
+    if came != wanted:
+        raise RuntimeError(f"input.size(-1) must be equal to input_size. Expected {wanted}, got {came}")
+    if weights[0].shape[0] != gates * hidden:
+        raise RuntimeError(f"weights are for {weights[0].shape[0] // gates} units, not {hidden}")
     batch = state[0].shape[1] if batch_sizes is not None else input.shape[0 if batch_first else 1]
     for part, width in zip(state, (out, hidden), strict=False):
         shape = (layers * directions, batch, width)
-        _expect(tuple(part.shape) == shape, f"Expected hidden size {shape}, got {list(part.shape)}")
-    if batch_sizes is None:
-        _expect(input.shape[1 if batch_first else 0] > 0, "Expected sequence length to be larger than 0 in RNN")
+        if tuple(part.shape) != shape:
+            raise RuntimeError(f"Expected hidden size {shape}, got {list(part.shape)}")
+    if batch_sizes is None and not input.shape[1 if batch_first else 0] > 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     if batch_first and batch_sizes is None:  # torch runs time first and gives a transpose back
         first, time = input.shape[:2]
         output = made_like(input, time, first, directions * out).transpose(0, 1)
@@ -61,11 +62,6 @@ def expected_hidden_size(module: nn.RNNBase, input: Tensor, batch_sizes: Tensor 
         return nn.RNNBase.get_expected_hidden_size(module, input, batch_sizes)
     rows = module.num_layers * (2 if module.bidirectional else 1)
     return rows, batch_sizes[0], module.proj_size or module.hidden_size
-
-
-def _expect(truth: Any, problem: str) -> None:
-    if not truth:
-        raise RuntimeError(problem)
 
 
 # Packed sequences: only the values of the lengths tell how many steps and tokens there are.

@@ -23,7 +23,6 @@ from towers.contracts.proofs.divide import by_remainder, divide
 from towers.contracts.proofs.float_sizes import whole
 from towers.contracts.proofs.implied import always
 from towers.contracts.proofs.ranges import PRIMES, Span, Spans
-from towers.contracts.proofs.reached import foreign
 from towers.contracts.proofs.relations import Relations, implied, multiples_told, one_number, plainer, some_sizes
 from towers.contracts.proofs.remainders import reduced, with_constants
 from towers.contracts.proofs.symbolic_size import SymbolicSize, spelled
@@ -68,7 +67,7 @@ class _Watched(ShapeEnv):
     owed: list[tuple[Any, str]]
     """What must be so of sizes that only values tell, and where: torch would check it at each call."""
     texts: list[str]
-    """Where code that is not torch's made a text of a size, which is another one for each size."""
+    """Where a text of a size was made, which is another one for each size. In a run that ends well none is an error's."""
     hashes: list[str]
     """Where a size is the key of a dict, a set or a cache: another key for each size."""
     granted = False
@@ -123,7 +122,7 @@ def _noticed(node: Any) -> str:
     """The text of a size; one of a proof notes where that is asked."""
     asks = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     reads = asks.f_back if asks.f_code is _REPR and isinstance(node.shape_env, _Watched) else None
-    if reads is not None and foreign(reads.f_globals.get("__name__", "")):
+    if reads is not None:
         node.shape_env.texts.append(reads.f_code.co_qualname)
     return _text_of(node)
 
