@@ -67,7 +67,7 @@ class _Watched(ShapeEnv):
     owed: list[tuple[Any, str]]
     """What must be so of sizes that only values tell, and where: torch would check it at each call."""
     texts: list[str]
-    """Where a text of a size was made, which is another one for each size. In a run that ends well none is an error's."""
+    """Where a text of a size was made, which is another one for each size; a run that ends well has none of errors."""
     hashes: list[str]
     """Where a size is the key of a dict, a set or a cache: another key for each size."""
     granted = False
