@@ -165,6 +165,24 @@ def test_removed_items_are_not_found():
     assert index.search(queries[:1], 1)[1].tolist() == [[50]]
 
 
+def test_ids_to_remove_in_any_form():
+    forms = [
+        torch.tensor([0, 1]),
+        np.array([2, 3], dtype=np.uint64),
+        [4, np.int32(5)],
+        {6},
+        range(7, 9),
+        9,
+        np.int64(10),
+    ]
+    forms += [torch.tensor(11), np.array(12), [], [13, 13]]
+    index = index_of(plain_model(), torch.randn(15, 3))
+    for ids in forms:
+        index.remove(ids)
+    assert index.search(torch.randn(1, 3), 1)[1].tolist() == [[14]]
+    assert len(index) == 1
+
+
 def test_a_saved_index_gives_the_same_bits(tmp_path: Path):
     model, queries = plain_model(), torch.randn(4, 3)
     index = index_of(model, torch.randn(45, 3), torch.randperm(100)[:45])
@@ -311,6 +329,10 @@ def test_any_program_finds_what_sorting_finds(seed: int, tmp_path: Path, monkeyp
         (lambda index: index.add(torch.zeros(1, 3, device="meta")), "items is on the device meta, without numbers; expected a dense tensor of states"),
         (lambda index: index.search(torch.zeros(1, 3).to_sparse(), 1), "queries is torch.sparse_coo; expected a dense tensor"),
         (lambda index: index.remove(torch.tensor([3, 12])), "no item has the id 12"),
+        (lambda index: index.remove([3, -1]), "no item has the id -1"),
+        (lambda index: index.remove({3, 2**70}), "no item has the id 9223372036854775807"),
+        (lambda index: index.remove(torch.tensor(2.0)), "Index.remove: ids is torch.float32 (1,); expected ids, one integer each"),
+        (lambda index: index.remove([3, True]), "Index.remove: ids has True; expected ids, which are ints"),
         (lambda index: index.all_pairs(), "give threshold, k, or both"),
         (lambda index: index.all_pairs(k=10), "k (10) must be from 1 to 9, the number of other items"),
         (lambda index: index.all_pairs(threshold=float("nan")), "threshold is NaN"),

@@ -1,4 +1,4 @@
-"""Which items a query may find: what `exclude` and `filter` of a search mean."""
+"""Which items are meant: ids in any form, and what `exclude` and `filter` of a search mean."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +22,9 @@ class Array(Protocol):
 
 Ids = Tensor | Array | Collection[SupportsIndex]
 """Ids: a one-dimensional tensor or array of integers, or a set, list or tuple of ints."""
+
+LARGEST = (1 << 63) - 2
+"""The largest id; the number after it says that there is none."""
 
 Exclude = Ids | Sequence[Ids]
 """Ids for all queries; or a list or tuple of ids, one entry for each query; or a tensor "queries excluded"."""
@@ -60,16 +63,16 @@ def allowed(items: Items, queries: int, exclude: Exclude | None, filter: Ids | N
     Raises:
         ValueError: an argument is of another form than `Index.search` says.
     """
-    keep = None if filter is None else _kept(items, _no_array("filter", filter))
+    keep = None if filter is None else _kept(items, _no_array("Index.search", "filter", filter))
     if exclude is None:
         return Allowed(keep)
-    given = _no_array("exclude", exclude)
+    given = _no_array("Index.search", "exclude", exclude)
     if _for_each(given):
         entries = cast(Sequence[Ids], given)
         if len(entries) != queries:
             raise ValueError(f"Index.search: exclude has ids for {len(entries)} queries; there are {queries}")
-        return _pairs(items, keep, [_ids("exclude", entry) for entry in entries])
-    places = items.places(_ids("exclude", given))
+        return _pairs(items, keep, [ids_of("Index.search", "exclude", entry) for entry in entries])
+    places = items.places(ids_of("Index.search", "exclude", given))
     keep = torch.ones(len(items), dtype=torch.bool) if keep is None else keep
     keep[places[places >= 0]] = False
     return Allowed(keep)
@@ -89,7 +92,7 @@ def _is_number(entry: object) -> bool:
     return isinstance(entry, SupportsIndex) and not isinstance(entry, Collection)
 
 
-def _no_array(name: str, given: Any) -> Any:
+def _no_array(call: str, name: str, given: Any) -> Any:
     """A tensor in place of an array."""
     if isinstance(given, Tensor) or not isinstance(given, Array):
         return given
@@ -98,7 +101,7 @@ def _no_array(name: str, given: Any) -> Any:
         return torch.as_tensor(array.copy())  # a tensor takes no negative strides, and warns of what is read-only
     except TypeError:
         problem = f"{name} is an array of {array.dtype}; expected ids, one integer each"
-        raise ValueError(f"Index.search: {problem}") from None
+        raise ValueError(f"{call}: {problem}") from None
 
 
 def _kept(items: Items, filter: Ids) -> Tensor:
@@ -109,7 +112,7 @@ def _kept(items: Items, filter: Ids) -> Tensor:
                 f"Index.search: filter is a mask {tuple(filter.shape)}; expected one entry for each id, 0 to {largest}"
             )
         return filter.cpu()[items.ids]
-    places = items.places(_ids("filter", filter))
+    places = items.places(ids_of("Index.search", "filter", filter))
     keep = torch.zeros(len(items), dtype=torch.bool)
     keep[places[places >= 0]] = True
     return keep
@@ -122,20 +125,32 @@ def _pairs(items: Items, keep: Tensor | None, entries: list[Tensor]) -> Allowed:
     return Allowed(keep, places, sizes.cumsum(0))
 
 
-def _ids(name: str, given: object) -> Tensor:
-    given = _no_array(name, given)
+def one_or_more(call: str, name: str, given: object) -> Tensor:
+    """As `ids_of`; one id is given alone too."""
+    given = _no_array(call, name, given)
+    if isinstance(given, Tensor):
+        return ids_of(call, name, given if given.dim() else given.unsqueeze(0))
+    listed: object = given if isinstance(given, Collection) else [given]
+    return ids_of(call, name, listed)
+
+
+def ids_of(call: str, name: str, given: object) -> Tensor:
+    """The ids that the argument `name` of a `call` has, "ids" int64. A number that no id can be becomes another one.
+
+    Raises:
+        ValueError: it has something else.
+    """
+    given = _no_array(call, name, given)
     if isinstance(given, Tensor):
         if given.dtype == torch.uint8:
-            raise ValueError(f"Index.search: {name} is torch.uint8: .bool() makes a mask of it, and .long() ids")
+            raise ValueError(f"{call}: {name} is torch.uint8: .bool() makes a mask of it, and .long() ids")
         if given.dim() != 1 or given.dtype == torch.bool or given.is_floating_point() or given.is_complex():
-            raise ValueError(
-                f"Index.search: {name} is {given.dtype} {tuple(given.shape)}; expected ids, one integer each"
-            )
+            raise ValueError(f"{call}: {name} is {given.dtype} {tuple(given.shape)}; expected ids, one integer each")
         return given.detach().to("cpu", torch.int64)
     if not isinstance(given, Collection) or isinstance(given, (str, bytes, Mapping)):
-        raise ValueError(f"Index.search: {name} has {given!r:.60}; expected ids: a tensor, set or list of ints")
+        raise ValueError(f"{call}: {name} has {given!r:.60}; expected ids: a tensor, set or list of ints")
     entries = list(cast(Collection[SupportsIndex], given))
     if wrong := [entry for entry in entries if isinstance(entry, bool) or not _is_number(entry)]:
-        raise ValueError(f"Index.search: {name} has {wrong[0]!r}; expected ids, which are ints")
+        raise ValueError(f"{call}: {name} has {wrong[0]!r}; expected ids, which are ints")
     numbers = map(index, entries)
-    return torch.tensor([number for number in numbers if 0 <= number < 1 << 63], dtype=torch.int64)  # others: no item
+    return torch.tensor([max(-1, min(number, LARGEST + 1)) for number in numbers], dtype=torch.int64)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import chain
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import Self, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from towers.kernels.cpu.topk_call import BLOCK, BOX, Boxes
 from towers.model import TwoTowers
 from towers.search import index_file, scan
 from towers.search.all_pairs import all_pairs
-from towers.search.allowed import Allowed, Exclude, Ids, allowed
+from towers.search.allowed import LARGEST, Allowed, Exclude, Ids, allowed, one_or_more
 from towers.search.candidates import best_of_candidates
 from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
@@ -29,8 +29,6 @@ from towers.search.plain_torch import plain_torch
 from towers.search.sentences import VECTORS, SentenceModel, Sentences, check_vectors, network_of, scores_of
 from towers.search.unchanged import Unchanged
 
-LARGEST = scan.NONE - 1
-"""The largest id; the number after it says that there is none."""
 PART = 1 << 19
 """Items whose rows lie in one part until they are laid out: each is given back to the system when it was copied."""
 
@@ -334,17 +332,18 @@ class Index:
 
     @contract
     @plain_torch
-    def remove(self, ids: Int[Tensor, "removed"]) -> None:
+    def remove(self, ids: Ids | SupportsIndex) -> None:
         """Take items out.
 
         Args:
-            ids: of the items, "removed".
+            ids: of the items: a tensor, array, set or list of ints, or one int.
 
         Raises:
-            ValueError: no item has one of these ids. Nothing is removed then.
+            ValueError: no item has one of these ids, or they are no integers. Nothing is removed then.
         """
+        own = one_or_more("Index.remove", "ids", ids)
         with self._lock:
-            items, own = self._laid_out("remove"), ids.detach().to("cpu", torch.int64)
+            items = self._laid_out("remove")
             places = items.places(own)
             if bool((places < 0).any()):
                 raise ValueError(f"Index.remove: no item has the id {int(own[places < 0][0])}")
