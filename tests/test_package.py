@@ -157,7 +157,7 @@ FLOORS = [
     {"contracts", "kernels"},
     {"ragged_checks", "shape_hints"},
     {"ragged", "pytest_contracts"},
-    {"convert", "microbatch"},
+    {"convert", "microbatch", "freed_memory"},
     {"layers"},
     {"model", "ensemble", "checkpoint", "optim", "sharing", "model_card"},
     {"data", "training", "keras", "search", "export"},

@@ -2,9 +2,11 @@
 
 import copy
 import json
+import os
 import pickle
 import random
 import re
+import sys
 from collections.abc import Callable
 from itertools import chain, islice
 from pathlib import Path
@@ -163,6 +165,25 @@ def test_removed_items_are_not_found():
     assert len(index) == 0
     index.add(items[:1])
     assert index.search(queries[:1], 1)[1].tolist() == [[50]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read from /proc")
+def test_rows_that_were_laid_out_are_given_back(monkeypatch):
+    """Small parts lie between other things that were allocated meanwhile, so that glibc alone keeps them."""
+    monkeypatch.setattr("towers.search.items.RETURNED", 1 << 14)
+    count, size, between = 200_000, 2000, list[torch.Tensor]()
+    index, held = Index(plain_model(dense=32)), list[int]()
+    for _ in range(0, count, size):
+        index.add(torch.randn(size, 3))
+        between.append(torch.zeros(1000))
+    held.append(held_bytes())
+    assert len(index.search(torch.zeros(1, 3), 1)[1]) == 1
+    held.append(held_bytes())
+    assert held[1] - held[0] < count * 32 * 4 / 2  # before there were the rows alone, now what is laid out
+
+
+def held_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_ids_to_remove_in_any_form():

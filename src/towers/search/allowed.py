@@ -130,7 +130,7 @@ def one_or_more(call: str, name: str, given: object) -> Tensor:
     given = _no_array(call, name, given)
     if isinstance(given, Tensor):
         return ids_of(call, name, given if given.dim() else given.unsqueeze(0))
-    listed: object = given if isinstance(given, Collection) else [given]
+    listed = cast(Collection[object], given) if isinstance(given, Collection) else [given]
     return ids_of(call, name, listed)
 
 

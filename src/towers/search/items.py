@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from towers.freed_memory import give_memory_back
 from towers.kernels.cpu import topk_call
 from towers.kernels.cpu.topk_call import BLOCK, Boxes
 from towers.search.axes import read_of
@@ -19,6 +20,8 @@ from towers.search.mapped_file import MappedFile
 
 FEWEST = 8192
 """Up to this number of items, all are compared: a walk over their boxes costs more than it saves."""
+RETURNED = 1 << 19
+"""Items after whose copy the memory that they took is given back to the system."""
 TURNED = 1 << 10
 """Blocks that are turned at a time."""
 
@@ -111,6 +114,7 @@ def lay_out(parts: Iterable[Rows], count: int, head: AnyHead, *, axes: Tensor | 
     blocks = torch.empty(-(-count // BLOCK), head.dense, BLOCK, dtype=head.dtype)
     filled = blocks.view(-1, head.dense)  # rows, until they are turned
     ids, last = torch.empty(count, dtype=torch.int64), count
+    returned = count
     some, own = None, None
     for some, own in parts:
         filled[last - len(own) : last] = some
@@ -119,6 +123,9 @@ def lay_out(parts: Iterable[Rows], count: int, head: AnyHead, *, axes: Tensor | 
         else:
             ids[last - len(own) : last] = own
         last -= len(own)
+        if returned - last >= RETURNED:
+            returned, some, own = last, None, None
+            give_memory_back()
     del some, own  # the last part is not held while items change places
     filled[count:] = math.inf
     rows, boxes, pace = filled[:count], None, math.inf
@@ -129,6 +136,8 @@ def lay_out(parts: Iterable[Rows], count: int, head: AnyHead, *, axes: Tensor | 
             topk_call.arrange(rows, ids, read_of(axes, head).T)
         boxes = boxes_of(rows, head, axes)
     _turn(blocks)
+    if count >= RETURNED:
+        give_memory_back()
     if isinstance(head, Head) and boxes is not None:
         pace = topk_call.pace(head.weights, head.offset, blocks)
     return Items(blocks, ids, largest, boxes, pace)

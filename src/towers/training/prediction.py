@@ -1,13 +1,10 @@
 """Prediction of any number of pairs, some at a time: each distinct sentence among them is encoded once."""
 
-import ctypes
-import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import chain
 from threading import Lock
 from typing import Literal
@@ -20,6 +17,7 @@ from towers.data import Coverage, SentencePairs, WordVectors
 from towers.data.batches import cut, reorder
 from towers.data.pairs import Sentence, look_up
 from towers.data.vectors import BLANK
+from towers.freed_memory import give_memory_back
 from towers.model import TwoTowers
 from towers.ragged import Ragged
 from towers.training.fitting import MEASURING_BATCH
@@ -250,18 +248,6 @@ class Predictor:
         """How many words of all pairs so far have a vector."""
         found, types = len(self._types_found), len(self._types)
         return Coverage(self._tokens, self._tokens_found, types, found, self._missing)
-
-
-def give_memory_back() -> None:
-    """Make glibc return freed memory to the system: tensors of changing sizes fragment the heap, which would grow."""
-    trim = getattr(_libc(), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-@cache
-def _libc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def check_width(model: TwoTowers, vectors: Vectors) -> None:
