@@ -538,6 +538,30 @@ def test_an_option_beside_an_optional_tensor():
     assert not proof.untried
 
 
+@pytest.mark.parametrize(
+    ("wrong", "label"),
+    [
+        (lambda x, y, flip: flip and not x.is_floating_point(), 'x as Int["batch time"], flip=True'),
+        (
+            lambda x, y, flip: not (x.is_floating_point() or y.is_floating_point()),
+            'x as Int["batch time"], y as Int["batch"]',
+        ),
+    ],
+    ids=["an option", "another member"],
+)
+def test_members_of_a_union_beside_other_choices(wrong: Any, label: str):
+    def forward(
+        self,
+        x: Float[Tensor, "batch time"] | Int[Tensor, "batch time"],
+        y: Float[Tensor, "batch"] | Int[Tensor, "batch"],
+        flip: bool = False,
+    ) -> Float[Tensor, "batch time"]:
+        return x.float()[:, 1:] if wrong(x, y, flip) else x.float()
+
+    proof = verify(module(forward))
+    assert (proof.verdict, proof.worst.label) == ("failed", label)
+
+
 def test_three_options_together():
     def forward(
         self, x: Float[Tensor, "batch 8"], a: bool = False, b: bool = True, c: Literal["u", "v"] = "u"

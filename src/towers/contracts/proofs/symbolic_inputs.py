@@ -170,7 +170,7 @@ class ModuleSubject(Subject):
         """Every way to call it: each combination of up to four optional arguments; of more none, each, two and all.
 
         Axes that broadcast have their size, each 1 alone, and all 1. Arguments that are no tensors have values other
-        than their defaults beside all optional tensors and beside none.
+        than their defaults beside all optional tensors, beside none, and beside other members of unions.
         """
         few = len(self.optional) if len(self.optional) <= 4 else 2
         some = {way for count in range(few + 1) for way in itertools.combinations(self.optional, count)}
@@ -179,10 +179,13 @@ class ModuleSubject(Subject):
         ranks = (1, 0, 2) if self.variadic else (0,)
         ones = dict.fromkeys([(), *((name,) for name in self.broadcast), self.broadcast])
         cases = [Case(self, *parts) for parts in itertools.product(ways, ranks, ones)]
-        cases += [Case(self, self.optional, ranks[0], members=(member,)) for member in self._members()]
+        members = self._members()
+        cases += [Case(self, self.optional, ranks[0], members=way) for way in members]
         options = list(itertools.islice(self._options(), MOST_OPTIONS))
         all_or_none = dict.fromkeys([(), self.optional])
         cases += [Case(self, given, ranks[0], options=way) for given in all_or_none for way in options]
+        both = itertools.islice(itertools.product(options, members), MOST_OPTIONS)
+        cases += [Case(self, self.optional, ranks[0], members=way, options=option) for option, way in both]
         return cases
 
     def _options(self) -> Iterator[tuple[tuple[str, Any], ...]]:
@@ -196,14 +199,15 @@ class ModuleSubject(Subject):
         """Whether `cases` has all combinations of arguments that are no tensors."""
         return next(itertools.islice(self._options(), MOST_OPTIONS, None), None) is None
 
-    def _members(self) -> list[tuple[str, int]]:
-        """The members of unions of tensors beyond the first, each with its argument."""
+    def _members(self) -> list[tuple[tuple[str, int], ...]]:
+        """The members of unions of tensors beyond the first, each with its argument, alone and in pairs."""
         found: list[tuple[str, int]] = []
         for name in (*self.required, *self.optional):
             spec = self.signature.arguments.get(name, ()) if name not in self.values else ()
             made = [place for place, option in enumerate(spec) if _choice((option,)) is not None]
             found += [(name, place) for place in made[1:]]
-        return found
+        pairs = (pair for pair in itertools.combinations(found, 2) if pair[0][0] != pair[1][0])
+        return [*((one,) for one in found), *itertools.islice(pairs, MOST_OPTIONS)]
 
     def varied(self) -> dict[str, list[Any]]:
         """The values besides its default of each argument that is a bool, a Literal, an Enum or may be None."""
