@@ -289,11 +289,63 @@ def test_values_that_a_module_needs_are_a_remark_and_can_be_given():
             raise ValueError("ids begin at 1")
         return x.sum(1) * ids.unsqueeze(1)
 
+    needed = "needs values that fit: ValueError: ids begin at 1"
     proof = verify(module(forward))
-    assert proof.verdict in ("proven", "not provable")
-    assert any("needs values that fit: ValueError: ids begin at 1" in remark for remark in proof.remarks)
+    assert (proof.verdict, proof.remarks) == ("proven", (needed,))
     given = verify(module(forward), values={"ids": lambda shape: torch.full(shape, 7)})
-    assert given.remarks == ()
+    assert (given.verdict, given.remarks) == ("proven", (needed,))
+
+
+def refuses_all(self, ids: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+    if (ids < 100).any():
+        raise KeyError("reserved")
+    return ids
+
+
+def refuses_what_no_run_meets(self, ids: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+    if not (ids < 1 << 30).all():
+        raise OverflowError("too large")
+    return ids
+
+
+def test_a_refusal_that_no_value_of_the_runs_meets_is_named_too():
+    given = verify(module(refuses_all), values={"ids": lambda shape: torch.randint(100, 1000, shape)})
+    assert (given.verdict, given.remarks) == ("proven", ("needs values that fit: KeyError: 'reserved'",))
+    assert verify(module(refuses_all)).verdict == "failed"  # every kind of values is refused
+    proof = verify(module(refuses_what_no_run_meets))
+    assert (proof.verdict, proof.remarks) == ("proven", ("needs values that fit: OverflowError: too large",))
+
+
+def fails_in_an_operation(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+    return torch.stack([x, x[1:]])[0] if (x > 1e6).all() else x
+
+
+def fails_in_a_layer(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+    if (x > 1e6).all():
+        self.lstm(x.unsqueeze(2))
+    return x
+
+
+def tells_of_a_failed_operation(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+    if (x > 1e6).all():
+        try:
+            return torch.stack([x, x[1:]])[0]
+        except RuntimeError as error:
+            raise ValueError("no") from error
+    return x
+
+
+def has_another_shape(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+    return x[1:] if (x > 1e6).all() else x
+
+
+@pytest.mark.parametrize(
+    "forward", [fails_in_an_operation, fails_in_a_layer, tells_of_a_failed_operation, has_another_shape]
+)
+def test_what_fails_for_some_values_is_no_refusal(forward: Any):
+    proof = verify(module(forward, lstm=nn.LSTM(3, 4)))
+    assert proof.verdict == "not provable"
+    assert proof.message.startswith("for some values: ")
 
 
 def test_no_values_that_pass_are_a_failure():

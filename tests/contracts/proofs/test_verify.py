@@ -4,11 +4,11 @@ import copy
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
-from jaxtyping import Float, Int, jaxtyped
+from jaxtyping import Bool, Float, Int, jaxtyped
 from torch import Tensor, nn
 from torch.fx.experimental import symbolic_shapes
 
@@ -199,6 +199,28 @@ def test_inputs_may_be_given():
     assert verify(Scaled(), torch.zeros(3, 5), "other").verdict == "failed"
     with pytest.raises(ValueError, match=r"Scaled.forward: how: verify cannot make one .* give how="):
         verify(Scaled())
+
+
+def test_arguments_without_default_that_have_few_values_have_each():
+    class Cut(nn.Module):
+        @contract
+        def forward(
+            self,
+            keep: bool,
+            x: Float[Tensor, "batch time"],
+            how: Literal["all", "rest"],
+            mask: Bool[Tensor, "time"] | None,
+        ) -> Float[Tensor, "batch time"]:
+            x = x if mask is None else x * mask
+            return x if keep or how == "all" else x[1:]
+
+    proof = verify(Cut())
+    assert proof.verdict == "failed"
+    assert "how='rest'" in str(proof)
+    assert verify(Cut(), True)
+    kept = verify(Cut(), how="all")
+    assert kept
+    assert "keep is False or True" in kept.assumptions
 
 
 def test_tensors_in_records_that_are_given_meet_parameters():

@@ -56,6 +56,10 @@ class Outcome:
     message: str = ""
     place: str = ""
     unprovable: bool = False
+    refused: bool = False
+    """Whether code of the user raised the error, and no operation of torch failed before."""
+    needs: tuple[str, ...] = ()
+    """What other answers to questions about values are refused with."""
     sizes: set[Any] = field(default_factory=set[Any])
     """Every size in axis names that a module passed on."""
     texts: tuple[str, ...] = ()

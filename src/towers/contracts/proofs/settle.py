@@ -28,6 +28,8 @@ def settle(
 ) -> None:
     """Compare what a finding claims with real runs, and change it where they differ."""
     case = coverage.case
+    for needed in dict.fromkeys(each for outcome in coverage.passed for each in outcome.needs):
+        check.remark(f"needs values that fit: {needed}")
     if finding.verdict in ("failed", "holds if", "specialised") and not check.confirm(finding, case):
         finding.message = f"real tensors pass where symbolic ones fail: {finding.message}"
         finding.verdict, finding.conditions = "not provable", ()

@@ -129,7 +129,11 @@ class Rules(OnDevice):
             result = func(*args)
         else:
             ask()
-            result = self.ruled(func, args, dict(kwargs or {}))
+            try:
+                result = self.ruled(func, args, dict(kwargs or {}))
+            except Exception:
+                self.symbols.failing = True
+                raise
         self.flow.result(result, args, kwargs)
         return result
 

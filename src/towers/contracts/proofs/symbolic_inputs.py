@@ -52,7 +52,7 @@ class Case:
     def arguments(self, sizes: Mapping[str, Any], make: Make) -> dict[str, Any]:
         """The arguments by name; `sizes` has every axis."""
         made = {name: self._argument(name, sizes, make) for name in self.subject.required + self.given}
-        return made | dict(self.options)
+        return self.subject.chosen | made | dict(self.options)
 
     def records(self) -> dict[str, Any]:
         """The given arguments that are no tensors."""
@@ -210,15 +210,25 @@ class ModuleSubject(Subject):
         return [*((one,) for one in found), *itertools.islice(pairs, MOST_OPTIONS)]
 
     def varied(self) -> dict[str, list[Any]]:
-        """The values besides its default of each argument that is a bool, a Literal, an Enum or may be None."""
-        found: dict[str, list[Any]] = {}
-        for name, default in self.signature.defaults.items():
-            if name in self.values or name in self.optional:
-                continue
-            for option in self.signature.arguments.get(name, ()):
-                if isinstance(option, PlainSpec):
-                    found.setdefault(name, []).extend(value for value in _values(option.hint) if value != default)
-        return found
+        """The values besides its usual one of each argument that is a bool, a Literal, an Enum or may be None."""
+        return {
+            name: [value for value in _plain_values(self.signature.arguments.get(name, ())) if value != usual]
+            for name, usual in self.usual.items()
+            if name not in self.values and name not in self.optional
+        }
+
+    @cached_property
+    def chosen(self) -> dict[str, Any]:
+        """The first value of each argument that need be no tensor, and has neither a default nor one from the user."""
+        known = {"self", "cls", *self.signature.defaults, *self.values, *self.required}
+        specs = {name: spec for name, spec in self.signature.arguments.items() if name not in known}
+        values = {name: _plain_values(spec) for name, spec in specs.items()}
+        return {name: None if name in self.optional else some[0] for name, some in values.items() if some}
+
+    @property
+    def usual(self) -> Mapping[str, Any]:
+        """What arguments that are no tensors are by default; where there is no default, what is `chosen`."""
+        return {**self.signature.defaults, **self.chosen}
 
     def brace(self, path: str) -> Any:
         """What stands in braces.
@@ -230,7 +240,7 @@ class ModuleSubject(Subject):
         if known is not None:
             return known
         root = path_root(path)
-        value = self.instance if root == "self" else self.values.get(root, self.signature.defaults.get(root))
+        value = self.instance if root == "self" else self.values.get(root, self.usual.get(root))
         if value is None:
             raise LookupError(path)
         found = value if path == root else read_path(value, path)
@@ -258,9 +268,11 @@ def read_subject(
         if name in values or name in ("self", "cls"):
             continue
         if name not in signature.defaults:
-            if _choice(spec) is None:
+            values_of = _plain_values(spec)
+            if _choice(spec) is None and not values_of:
                 raise ValueError(f"{signature.name}: {name}: verify cannot make one from its annotation; give {name}=…")
-            required.append(name)
+            if _choice(spec) is not None:
+                (optional if None in values_of else required).append(name)
         elif isinstance(_choice(spec), (TensorSpec, TupleSpec)):
             optional.append(name)
     axes = {name: list(_tensor_axes(signature.arguments.get(name, ()))) for name in [*required, *optional]}
@@ -273,6 +285,11 @@ def read_subject(
     )  # fmt: skip
     _check_names(subject)
     return subject
+
+
+def _plain_values(spec: Spec) -> list[Any]:
+    """All values of an argument that is no tensor, where those are few; else none."""
+    return [value for option in spec if isinstance(option, PlainSpec) for value in _values(option.hint)]
 
 
 def _values(hint: Any) -> list[Any]:

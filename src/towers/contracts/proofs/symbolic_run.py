@@ -27,6 +27,7 @@ from towers.contracts.proofs.fast_meta import made
 from towers.contracts.proofs.flow import Flow, Passed, demanded, demanded_axes, flattened, parameter_names
 from towers.contracts.proofs.outcome import Outcome, Step
 from towers.contracts.proofs.ranges import Spans
+from towers.contracts.proofs.reached import foreign
 from towers.contracts.proofs.relations import Relations, truth
 from towers.contracts.proofs.shape_rules import Rules
 from towers.contracts.proofs.source_location import quiet, raised_at, running_at
@@ -221,6 +222,8 @@ class _Run:
         """Take down an error: the text in axis names, the place in the user's code."""
         outcome = self.outcome
         outcome.error, outcome.unprovable = error, isinstance(error, UNPROVABLE)
+        by_user = not self.symbols.failing and bool(self.inside) and foreign(type(self.inside[-1]).__module__)
+        outcome.refused = by_user and not outcome.unprovable and not isinstance(error, ShapeContractError)
         for step in self.open:
             step.failed = True
         outcome.place = self.in_module(raised_at(error.__traceback__))
@@ -256,7 +259,10 @@ def run(
 
 
 def _for_all_values(run_with: Callable[[tuple[bool, ...]], Outcome]) -> Outcome:
-    """Run with both answers to each question about values: what only some of them pass is not provable."""
+    """Run with both answers to each question about values: what only some of them pass is not provable.
+
+    Answers that the user's code refuses are no failure: what is left says what it needs.
+    """
     waiting: list[tuple[bool, ...]] = [()]
     outcomes: list[Outcome] = []
     while waiting:
@@ -268,14 +274,21 @@ def _for_all_values(run_with: Callable[[tuple[bool, ...]], Outcome]) -> Outcome:
             outcomes[0].error = Undecidable("more than can be tried")
             outcomes[0].unprovable, outcomes[0].message = True, "it depends on the values of tensors in many ways"
             return outcomes[0]
+    passed = [each for each in outcomes if each.error is None]
     broken = [each for each in outcomes if each.error is not None]
-    if not broken:
-        outcomes[0].guards = [guard for each in outcomes for guard in each.guards]
-        return outcomes[0]
+    if passed and all(each.refused for each in broken):
+        passed[0].guards = [guard for each in passed for guard in each.guards]
+        passed[0].needs = tuple(dict.fromkeys(map(_with_type, broken)))
+        return passed[0]
     if len(broken) < len(outcomes) and not broken[0].unprovable:
         broken[0].unprovable = True
         broken[0].message = f"for some values: {broken[0].message}"
     return broken[0]
+
+
+def _with_type(outcome: Outcome) -> str:
+    kind = f"{type(outcome.error).__name__}: "
+    return outcome.message if outcome.message.startswith(kind) else kind + outcome.message
 
 
 def _told(guard: Guard, outcome: Outcome) -> bool:

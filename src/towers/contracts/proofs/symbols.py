@@ -172,6 +172,8 @@ class Symbols:
         self.env.places, self.env.owed, self.env.ends, self.env.locate = [], [], {}, locate
         self.env.texts, self.env.hashes, self.env.spell = [], [], self.grouped
         self.env.fresh = self.fresh
+        self.failing = False
+        """Whether an operation has failed."""
         self.locate = locate
         self.examples = examples(spans, fits, relations)
         self.names: dict[Any, Any] = {}

@@ -347,9 +347,9 @@ def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
         dtypes = {}
     texts = [f"inputs are {' or '.join(dtypes)}"] if dtypes else []
     texts.append("inputs are contiguous and on the CPU")
-    for name, default in subject.signature.defaults.items():
+    for name, usual in subject.usual.items():
         if name not in (*made, "self") and name in subject.signature.arguments:
-            values = [default, *subject.varied().get(name, ())]
+            values = [usual, *subject.varied().get(name, ())]
             texts.append(f"{name} is {' or '.join(map(repr, values))}")
     if not subject.all_options():
         texts.append("of all combinations of these those that differ least from the defaults were run")
