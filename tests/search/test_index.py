@@ -29,7 +29,7 @@ from towers.training.presets import PRESETS, build
 pytestmark = pytest.mark.usefixtures("backend")
 
 
-def index_of(model: TwoTowers, items: torch.Tensor, ids: torch.Tensor | None = None, side: str = "right") -> Index:
+def index_of(model: TwoTowers, items: torch.Tensor, ids: object = None, side: str = "right") -> Index:
     index = Index(model, side)
     index.add(items, ids)
     return index
@@ -204,6 +204,18 @@ def test_ids_to_remove_in_any_form():
     assert len(index) == 1
 
 
+def test_ids_to_add_in_any_form():
+    model, items = plain_model(), torch.randn(12, 3)
+    forms = [torch.tensor([5, 3]), [7, np.int32(1)], range(10, 6, -2), np.array([0, 9], dtype=np.uint64), (4, 2)]
+    expected = index_of(model, items, torch.tensor([5, 3, 7, 1, 10, 8, 0, 9, 4, 2, 11, 12]))
+    index = index_of(model, torch.empty(0, 3), [])
+    for number, ids in enumerate(forms):
+        index.add(items[2 * number : 2 * number + 2], ids)
+    index.add(items[10:])
+    queries = torch.randn(2, 3)
+    assert all(map(torch.equal, index.search(queries, 12), expected.search(queries, 12)))
+
+
 def test_a_saved_index_gives_the_same_bits(tmp_path: Path):
     model, queries = plain_model(), torch.randn(4, 3)
     index = index_of(model, torch.randn(45, 3), torch.randperm(100)[:45])
@@ -278,6 +290,8 @@ def test_ids_and_masks_of_numpy():
     for arrays, ids in (
         ({"exclude": fixed}, {"exclude": {1, 4, 7}}),
         ({"exclude": [np.int64(1), 4, 7]}, {"exclude": {1, 4, 7}}),
+        ({"exclude": 5}, {"exclude": {5}}),
+        ({"exclude": np.array(5)}, {"exclude": {5}}),
         ({"exclude": each}, {"exclude": [{1, 2}, {3, 4}]}),
         ({"exclude": [each[0], {np.int32(3), 4}]}, {"exclude": [{1, 2}, {3, 4}]}),
         ({"filter": fixed[::-1]}, {"filter": {1, 4, 7}}),
@@ -347,6 +361,15 @@ def test_any_program_finds_what_sorting_finds(seed: int, tmp_path: Path, monkeyp
         (lambda index: index.add(torch.zeros(2, 3), torch.tensor([11, 9])), "ids has 9, which an item of the index has"),
         (lambda index: index.add(torch.zeros(1, 3), torch.tensor([-1])), "ids has -1; an id is at least 0"),
         (lambda index: index.add(torch.zeros(1, 3), torch.tensor([2**63 - 1])), "ids has 9223372036854775807; an id is at most 9223372036854775806"),
+        (lambda index: index.add(torch.zeros(2, 3), [-5, 11]), "ids has -5; an id is at least 0"),
+        (lambda index: index.add(torch.zeros(2, 3), {11, 12}), "ids is a set, without an order; expected one id for each item"),
+        (lambda index: index.add(torch.zeros(1, 3), 11), "Index.add: ids has 11; expected ids: ints in a list, array or tensor"),
+        (lambda index: index.add(torch.zeros(1, 3), [11.0]), "Index.add: ids has 11.0; expected ids, which are ints"),
+        (lambda index: index.add(torch.zeros(1, 3), np.array([11.0])), "Index.add: ids is torch.float64 (1,); expected ids, one integer each"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, exclude=[1.5]), "Index.search: exclude has 1.5; expected ids, which are ints"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, exclude=1.5), "Index.search: exclude has 1.5; expected ids, which are ints"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, exclude="12"), "Index.search: exclude has '12'; expected ids: ints in a list, array or tensor"),
+        (lambda index: index.remove([1.5]), "Index.remove: ids has 1.5; expected ids, which are ints"),
         (lambda index: index.add(torch.zeros(1, 3, device="meta")), "items is on the device meta, without numbers; expected a dense tensor of states"),
         (lambda index: index.search(torch.zeros(1, 3).to_sparse(), 1), "queries is torch.sparse_coo; expected a dense tensor"),
         (lambda index: index.remove(torch.tensor([3, 12])), "no item has the id 12"),
@@ -398,8 +421,10 @@ def test_a_wrong_width_is_a_broken_contract(call: str):
 
 
 def test_one_id_for_each_item():
-    with pytest.raises(ShapeContractError, match="items"):
+    with pytest.raises(ShapeContractError, match="items is 1; expected 2"):
         Index(plain_model()).add(torch.zeros(2, 3), torch.tensor([1]))
+    with pytest.raises(ShapeContractError, match="items is 3; expected 2"):
+        Index(plain_model()).add(torch.zeros(2, 3), range(3))
 
 
 def test_models_that_cannot_be_searched():
@@ -670,6 +695,6 @@ def test_ids_of_one_query_that_are_none_are_refused():
     index = index_of(plain_model(), torch.rand(20, 3))
     with (
         checks("off"),
-        pytest.raises(ValueError, match="exclude has None; expected ids: a tensor, set or list of ints"),
+        pytest.raises(ValueError, match="exclude has None; expected ids: ints in a list, array or tensor"),
     ):
         index.search(torch.rand(2, 3), k=1, exclude=[{1}, None])

@@ -1,9 +1,10 @@
 """Which items are meant: ids in any form, and what `exclude` and `filter` of a search mean."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from numbers import Real
 from operator import index
-from typing import Any, Protocol, SupportsIndex, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,14 +21,25 @@ class Array(Protocol):
         ...
 
 
-Ids = Tensor | Array | Collection[SupportsIndex]
-"""Ids: a one-dimensional tensor or array of integers, or a set, list or tuple of ints."""
+if TYPE_CHECKING:
+    Ids = Tensor | Array | Collection[SupportsIndex]
+    ListedIds = Array | Sequence[SupportsIndex]
+    Exclude = Ids | Sequence[Ids] | SupportsIndex
+else:  # a contract lets all pass, since `ids_of` says in one line what is wrong with an entry
+    Ids = Exclude = object
+    """Ids: a one-dimensional tensor or array of integers, or a set, list or tuple of ints. Exclude: ids for all
+    queries, or one id; or a list or tuple of ids, one entry for each query; or a tensor "queries excluded"."""
+
+    class _NoTensor(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            return not isinstance(value, Tensor)
+
+    class ListedIds(metaclass=_NoTensor):
+        """An array of integers, or a list, tuple or range: in an order, and no tensor, whose annotation says more."""
+
 
 LARGEST = (1 << 63) - 2
 """The largest id; the number after it says that there is none."""
-
-Exclude = Ids | Sequence[Ids]
-"""Ids for all queries; or a list or tuple of ids, one entry for each query; or a tensor "queries excluded"."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +84,26 @@ def allowed(items: Items, queries: int, exclude: Exclude | None, filter: Ids | N
         if len(entries) != queries:
             raise ValueError(f"Index.search: exclude has ids for {len(entries)} queries; there are {queries}")
         return _pairs(items, keep, [ids_of("Index.search", "exclude", entry) for entry in entries])
-    places = items.places(ids_of("Index.search", "exclude", given))
+    places = items.places(one_or_more("Index.search", "exclude", given))
     keep = torch.ones(len(items), dtype=torch.bool) if keep is None else keep
     keep[places[places >= 0]] = False
     return Allowed(keep)
 
 
-def _for_each(exclude: Tensor | Collection[object]) -> bool:
+def _for_each(exclude: object) -> bool:
     if isinstance(exclude, Tensor):
         return exclude.dim() == 2
+    if not isinstance(exclude, Collection) or isinstance(exclude, (str, bytes)):
+        return False
     if isinstance(exclude, Mapping):
         raise ValueError("Index.search: exclude is a dict; expected ids, or a list with the ids of each query")
-    entries = list(exclude)
-    return bool(entries) and not any(_is_number(entry) for entry in entries)
+    entries = list(cast(Collection[object], exclude))
+    return bool(entries) and not any(_is_id(entry) or isinstance(entry, Real) for entry in entries)
 
 
-def _is_number(entry: object) -> bool:
+def _is_id(entry: object) -> bool:
     """Whether it is one id; a tensor and an array can be an index too."""
-    return isinstance(entry, SupportsIndex) and not isinstance(entry, Collection)
+    return isinstance(entry, SupportsIndex) and not isinstance(entry, (bool, Collection))
 
 
 def _no_array(call: str, name: str, given: Any) -> Any:
@@ -134,6 +148,13 @@ def one_or_more(call: str, name: str, given: object) -> Tensor:
     return ids_of(call, name, listed)
 
 
+def in_order(call: str, name: str, given: object) -> Tensor:
+    """As `ids_of`, of what has an order."""
+    if isinstance(given, Set):
+        raise ValueError(f"{call}: {name} is a set, without an order; expected one id for each item, as in a list")
+    return ids_of(call, name, given)
+
+
 def ids_of(call: str, name: str, given: object) -> Tensor:
     """The ids that the argument `name` of a `call` has, "ids" int64. A number that no id can be becomes another one.
 
@@ -148,9 +169,9 @@ def ids_of(call: str, name: str, given: object) -> Tensor:
             raise ValueError(f"{call}: {name} is {given.dtype} {tuple(given.shape)}; expected ids, one integer each")
         return given.detach().to("cpu", torch.int64)
     if not isinstance(given, Collection) or isinstance(given, (str, bytes, Mapping)):
-        raise ValueError(f"{call}: {name} has {given!r:.60}; expected ids: a tensor, set or list of ints")
+        raise ValueError(f"{call}: {name} has {given!r:.60}; expected ids: ints in a list, array or tensor")
     entries = list(cast(Collection[SupportsIndex], given))
-    if wrong := [entry for entry in entries if isinstance(entry, bool) or not _is_number(entry)]:
+    if wrong := [entry for entry in entries if type(entry) is not int and not _is_id(entry)]:
         raise ValueError(f"{call}: {name} has {wrong[0]!r}; expected ids, which are ints")
     numbers = map(index, entries)
-    return torch.tensor([max(-1, min(number, LARGEST + 1)) for number in numbers], dtype=torch.int64)
+    return torch.tensor([max(-LARGEST, min(number, LARGEST + 1)) for number in numbers], dtype=torch.int64)

@@ -19,7 +19,7 @@ from towers.kernels.cpu.topk_call import BLOCK, BOX, Boxes
 from towers.model import TwoTowers
 from towers.search import index_file, scan
 from towers.search.all_pairs import all_pairs
-from towers.search.allowed import LARGEST, Allowed, Exclude, Ids, allowed, one_or_more
+from towers.search.allowed import LARGEST, Allowed, Exclude, Ids, ListedIds, allowed, in_order, one_or_more
 from towers.search.candidates import best_of_candidates
 from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
@@ -133,21 +133,25 @@ class Index:
     @contract
     @plain_torch
     def add(
-        self, items: Float[Tensor, "items {self.hidden}"] | Sentences, ids: Int[Tensor, "items"] | None = None
+        self,
+        items: Float[Tensor, "items {self.hidden}"] | Sentences,
+        ids: Int[Tensor, "items"] | ListedIds | None = None,
     ) -> None:
         """Add the states of items. They are laid out at the next search, so that several calls cost as much as one.
 
         Args:
             items: states of the index's side, "items hidden"; or sentences, if the index has a loaded model.
-            ids: a number from 0 to 2^63 - 2 for each, which no other item has; None: they count on from the largest id
-                so far, first from 0.
+            ids: a number from 0 to 2^63 - 2 for each, which no other item has, in a tensor, array, list or range; None:
+                they count on from the largest id so far, first from 0.
 
         Raises:
             ShapeContractError: a width is not `hidden`, or there is not one id for each item.
-            ValueError: a state is not finite, or the states are no dense tensor with data; an id is negative, too
-                large or used already; or there is no model that reads sentences, or its tower does not take one, or
-                the model's weights have changed. Nothing is added then.
+            ValueError: a state is not finite, or the states are no dense tensor with data; an id is no integer,
+                negative, too large or used already, or the ids are a set; or there is no model that reads sentences, or
+                its tower does not take one, or the model's weights have changed. Nothing is added then.
         """
+        if ids is not None and not isinstance(ids, Tensor):
+            return self.add(items, in_order("Index.add", "ids", ids))
         if not isinstance(items, Tensor):
             return self.add(self._states(items, "add", "items", self.side), ids)
         self._model.check("add")
@@ -241,8 +245,8 @@ class Index:
         Args:
             queries: states of the other side, "queries hidden"; or sentences, if the index has a loaded model.
             k: how many items; at most as many as each query may find.
-            exclude: ids that are not wanted: for all queries one tensor, array, set or list of ints; or for each query
-                its own, in a list, or in a tensor "queries excluded". An id that no item has changes nothing.
+            exclude: ids that are not wanted: for all queries one tensor, array, set or list of ints, or one int; or for
+                each query its own, in a list or a tensor "queries excluded". An id that no item has changes nothing.
             filter: the ids that are wanted, or a mask of bools by id, one for each id from 0 to the largest.
             candidates: at least k, such as 1000: a cheap function first chooses this many for each query, and only
                 these are scored. The result is then not exact, and `exact` is False. Other heads than the dense layers
