@@ -42,6 +42,7 @@ SUITES = {
     "quick-paths": "quick_paths",
     "search": "search",
     "search-heads": "search_heads",
+    "scale": "scale",
     "answers": "answers",
     "export": "export",
 }
