@@ -20,7 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
-from report import Row
+from matplotlib.figure import Figure
+from report import COLOURS, Row, save
 from rich import box
 from rich.table import Table
 
@@ -31,6 +32,7 @@ from towers.training import fit
 
 TITLE = "Many rows and many items"
 CHILD = Path(__file__).with_name("scale_child.py")
+PHASES = ("speed", "peak memory")
 WORKERS = (1, 2)
 ROUNDS = 3
 
@@ -84,7 +86,7 @@ def _speeds(case: Case, folder: Path, rounds: int) -> list[Row]:
         details = {"workers": workers, **{name: max(run[name] for run in runs) for name in ("loads", "loads_of_one")}}
         name = f"{workers} worker{'s' if workers > 1 else ''}"
         whole, speed = (median(run[name] for run in runs) for name in ("seconds", "speed"))
-        rows.append(Row("scale", case.name, name, "speed", 1e3 * whole, ratio, speed, details))
+        rows.append(Row("scale", case.name, name, PHASES[0], 1e3 * whole, ratio, speed, details))
     return rows
 
 
@@ -128,7 +130,7 @@ def _index_memory(case: Case, folder: Path) -> list[Row]:
 
 def _memory_row(case: Case, name: str, run: dict[str, float], size: float, first: float, more: dict[str, float]) -> Row:
     details = {"bytes": size, **more}
-    return Row("scale", case.name, name, "peak memory", 1e3 * run["seconds"], size / first, None, details)
+    return Row("scale", case.name, name, PHASES[1], 1e3 * run["seconds"], size / first, None, details)
 
 
 def _run(what: str, *given: str) -> dict[str, float]:
@@ -201,10 +203,25 @@ def summary(rows: Sequence[Row]) -> str:
     """Rows a second, or megabytes at the peak, and the ratio to the case's first row."""
     lines = list[str]()
     for row in rows:
-        if row.phase == "speed":
+        if row.phase == PHASES[0]:
             text = f"{row.words_per_second:10,.0f} rows a second, {1 / row.time_ratio:5.2f} times the first"
             text += f", {row.details['loads']} models loaded"
         else:
             text = f"{row.details['bytes'] / 2**20:10,.1f} MB at the peak, {row.time_ratio:5.2f} of the first"
         lines.append(f"{text}  {row.case}, {row.implementation}")
     return "\n".join(lines)
+
+
+def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) -> None:
+    """Rows a second, and megabytes at the peak."""
+    figure = Figure(figsize=(12, 1.5 + 0.3 * len(rows)), layout="constrained")
+    for axes, phase, unit in zip(figure.subplots(1, 2), PHASES, ("rows a second", "MB"), strict=True):
+        own = [row for row in rows if row.phase == phase]
+        sizes = [row.words_per_second if phase == PHASES[0] else row.details["bytes"] / 2**20 for row in own]
+        bars = axes.barh([f"{row.case}, {row.implementation}" for row in own], sizes, color=COLOURS[1])
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_xlabel(f"{phase}, {unit}")
+    figure.suptitle(f"{title}\n{about['name']}, one thread for each worker, torch {about['torch']}", fontsize=11)
+    save(figure, path)

@@ -78,7 +78,7 @@ def mapped(file: str) -> dict[str, int]:
     own = Index.load(file, model)
     loaded = memory("RssAnon") - before
     own.search(queries, K)
-    return {"grown": max(loaded, memory("RssAnon") - before), "rows": 4 * model.dense.out_features * len(own)}
+    return {"grown": max(0, loaded, memory("RssAnon") - before), "rows": 4 * model.dense.out_features * len(own)}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,12 +43,15 @@ MODULES = (
     "quick_paths",
     "search",
     "search_heads",
+    "scale",
     "export",
 )
 SUITES = (
     "lstm", "tower", "lstm-memory", "lstm-threads", "contracts", "proof", "import", "reading", "quick-paths",
-    "search", "search-heads", "export",
+    "search", "search-heads", "scale", "export",
 )  # fmt: skip
+UNMEASURED = {"scale"}
+"""Suites without results in benchmarks/results/cpu."""
 Called = Callable[..., dict[str, Any]]
 COLUMNS = {"suite", "case", "implementation", "phase", "milliseconds", "time_ratio", "words_per_second"}
 
@@ -145,6 +149,39 @@ def test_peak_memory_is_that_of_a_process(
     assert [row.implementation for row in rows] == list(memory.NAMES)
     state = 512 * 16 * 16 * 4  # of half of the positions, in bytes: the least that each has to keep
     assert all(row.details["grown_bytes"] > state for row in rows)
+
+
+def test_the_steady_speed_of_workers_and_the_memory_of_an_index(
+    benchmarks: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, forks: Forks, tmp_path: Path
+):
+    scale = benchmarks["scale"]
+    times = {"a": [10, 12, 14, 16], "b": [11, 14, 17]}  # both have done a part, and have one to do, from 11 to 16
+    every = [(worker, time) for worker, own in times.items() for time in own]
+    for part, (_, time) in enumerate(every):
+        (tmp_path / f"part-{part:05}.tsv").touch()
+        os.utime(tmp_path / f"part-{part:05}.tsv", (time, time))
+    lines = [
+        {"part": part, "rows": 60, "worker": worker, "loads": 1 + (worker == "b" and time == 17)}
+        for part, (worker, time) in enumerate(every)
+    ]
+    (tmp_path / "done.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert scale.steady(tmp_path, 60) == {"speed": 60 / 2 + 60 / 3, "loads": 3, "loads_of_one": 2}
+
+    monkeypatch.setattr(sys, "executable", forks.python)
+    parts, one, mapped = scale.measure(scale.Case("index", (20_000, 1000)), torch.device("cpu"), quick=True)
+    assert [row.implementation for row in (parts, one, mapped)] == ["parts of 1,000", "one part", "memory-mapped"]
+    assert min(row.details["over_rows"] for row in (parts, one)) > 1
+    assert mapped.details["over_rows"] < 0.5
+    name = scale.Case("index", (10_000_000, 0)).name
+    rows = [replace(parts, case=name, implementation="parts of 100,000"), replace(one, case=name)]
+    shares = {"over_rows": 1.21, "over_laid_out": 1.19}
+    rows = [replace(row, details=shares) for row in rows]
+    columns = [list(column.cells) for column in scale.reach(rows).columns]
+    assert columns[2:] == [[*["not measured"] * 4, "1.19", "1.19", "1.21", "1.21", "not measured"],
+                           [*[""] * 4, "yes", "yes", "no", "no", ""]]  # fmt: skip
+    about = benchmarks["report"].machine(torch.device("cpu"))
+    scale.plot([parts, one, mapped], "a title", about, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("wrong", ["states", "gradients"])
@@ -416,7 +453,8 @@ def test_what_was_measured_is_shown_again(
     benchmarks: dict[str, ModuleType], repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     run, results = benchmarks["run"], repository / "benchmarks" / "results" / "cpu"
-    for name in run.SUITES:
+    assert {name for name in run.SUITES if not (results / f"{name}.json").exists()} == UNMEASURED
+    for name in run.SUITES.keys() - UNMEASURED:
         shutil.copy(results / f"{name}.json", tmp_path)
         run.main([name, "--show", "--out", str(tmp_path)])
         shown = capsys.readouterr().out
