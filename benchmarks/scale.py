@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,8 +22,7 @@ from typing import NamedTuple
 import torch
 from matplotlib.figure import Figure
 from report import COLOURS, Row, save
-from rich import box
-from rich.table import Table
+from scale_reach import reach as reach
 
 from towers import TwoTowers
 from towers.data import sample_pairs
@@ -157,46 +156,6 @@ def _given(folder: Path, count: int) -> list[str]:
         lines = ("\t".join(map(" ".join, pair)) for pair in zip(some.left, some.right, strict=True))
         pairs.write_text("\n".join(["sentence1\tsentence2", *lines]) + "\n")
     return ["--model", str(model), "--pairs", str(pairs)]
-
-
-# Case, implementation, what is measured, the aim, and whether the aim is a lower (or an upper) bound.
-_LOCAL, _RAY, _MEMORY, _INDEX = (
-    Case(what, sizes).name
-    for what, *sizes in (("local", 400_000), ("ray", 400_000), ("memory",), ("index", 10_000_000))
-)
-AIMS: tuple[tuple[str, str, str, float, bool], ...] = (
-    (_LOCAL, "2 workers", "rows a second over those of one", 1.0, True),
-    (_RAY, "2 workers", "rows a second over those of one", 1.6, True),
-    (_RAY, "2 workers", "models that an actor loaded", 1, False),
-    (_MEMORY, "200,000 pairs", "peak over that of the first", 1.05, False),
-    (_INDEX, "parts of 100,000", "peak over what is laid out", 1.2, False),
-    (_INDEX, "one part", "peak over what is laid out", 1.2, False),
-    (_INDEX, "parts of 100,000", "peak over 4 x dense bytes", 1.2, False),
-    (_INDEX, "one part", "peak over 4 x dense bytes", 1.2, False),
-    (_INDEX, "memory-mapped", "peak over 4 x dense bytes", 0.01, False),
-)
-MEASURED: dict[str, Callable[[Row], float]] = {
-    "rows a second over those of one": lambda row: 1 / row.time_ratio,
-    "models that an actor loaded": lambda row: row.details["loads_of_one"],
-    "peak over that of the first": lambda row: row.time_ratio,
-    "peak over what is laid out": lambda row: row.details["over_laid_out"],
-    "peak over 4 x dense bytes": lambda row: row.details["over_rows"],
-}
-
-
-def reach(rows: Sequence[Row]) -> Table:
-    """The aims beside what was measured; an aim whose row is not there was not measured."""
-    by_name = {(row.case, row.implementation): row for row in rows}
-    table = Table(title="Aims", box=box.SIMPLE_HEAD)
-    for heading in ("", "aim", "measured", "reached"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for case, name, what, aim, least in AIMS:
-        cells = ["not measured", ""]
-        if row := by_name.get((case, name)):
-            value = MEASURED[what](row)
-            cells = [f"{value:.3g}", "yes" if (value >= aim if least else value <= aim) else "no"]
-        table.add_row(f"{case}, {name}: {what}", f"at {'least' if least else 'most'} {aim:g}", *cells)
-    return table
 
 
 def summary(rows: Sequence[Row]) -> str:

@@ -44,6 +44,7 @@ MODULES = (
     "search",
     "search_heads",
     "scale",
+    "scale_reach",
     "export",
 )
 SUITES = (
@@ -172,8 +173,10 @@ def test_the_steady_speed_of_workers_and_the_memory_of_an_index(
     assert [row.implementation for row in (parts, one, mapped)] == ["parts of 1,000", "one part", "memory-mapped"]
     assert min(row.details["over_rows"] for row in (parts, one)) > 1
     assert mapped.details["over_rows"] < 0.5
-    name = scale.Case("index", (10_000_000, 0)).name
-    rows = [replace(parts, case=name, implementation="parts of 100,000"), replace(one, case=name)]
+    names = {case.name for case in scale.cases(quick=False)}
+    aims = benchmarks["scale_reach"]
+    assert {aims.LOCAL, aims.MEMORY, aims.INDEX} <= names <= {case for case, *_ in aims.AIMS}
+    rows = [replace(parts, case=aims.INDEX, implementation="parts of 100,000"), replace(one, case=aims.INDEX)]
     shares = {"over_rows": 1.21, "over_laid_out": 1.19}
     rows = [replace(row, details=shares) for row in rows]
     columns = [list(column.cells) for column in scale.reach(rows).columns]
