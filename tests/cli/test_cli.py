@@ -540,7 +540,7 @@ def narrow_vectors():
             "narrow.txt: these are not the vectors that the model learned with: they have 3 numbers a word, not 10",
         ),
         (["--right-column", "sentence3"], "test.tsv has no column 'sentence3'"),
-        (["--pairs", "again.tsv"], "again.tsv has a column 'probability' already; say --score-column NAME"),
+        (["--pairs", "again.tsv"], "column 'probability' already; call the new one otherwise with --score-column"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

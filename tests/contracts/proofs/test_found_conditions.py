@@ -236,3 +236,23 @@ def test_two_sizes_far_apart_are_a_condition_when_those_next_to_each_fail():
     assert not list(guesses._few(table, {"t": Span(1)}))
     [guess] = guesses._few([*table, Trial({"t": 513}, ValueError())], {"t": Span(1)})
     assert guess.texts == ("t == 1 or t == 512",)
+
+
+class GridTable(nn.Module):
+    """Places of a grid in a table: what fails depends on numbers that symbols do not tell."""
+
+    def __init__(self, rows: int, wide: int | None):
+        super().__init__()
+        self.table, self.wide = nn.Embedding(rows, 2), wide
+
+    @contract
+    def forward(self, x: Float[Tensor, "b h w 2"]) -> Float[Tensor, "b h w 2"]:
+        high, wide = x.shape[1:3]
+        return x + self.table(torch.arange(high)[:, None] * (self.wide or wide) + torch.arange(wide))
+
+
+@pytest.mark.parametrize(("wide", "exact"), [(8, ("8*h + w <= 72",)), (None, ("h*w <= 64",))])
+def test_bounds_that_runs_at_their_own_ends_refute_are_no_condition(wide: int | None, exact: tuple[str, ...]):
+    """Both got a box of the sizes that happened to be run; 1 by 41 passes with the first, 13 by 1 with the second."""
+    proof = verify(GridTable(64, wide))
+    assert (proof.verdict, proof.conditions) in (("failed", ()), ("holds if", exact))

@@ -32,6 +32,9 @@ MOST_TIMES = 4
 MOST_TOLD = 6
 """Of the questions on several axes that runs which fail had, those whose other answer is looked at."""
 
+MOST_ENDS = 3
+"""Of the sizes of an axis at which conditions change, those that are tried."""
+
 MOST_CHALLENGES = 3
 """How often a guess that a further run refutes is made again."""
 
@@ -66,14 +69,41 @@ def supposed(
     guesses += _products_divided(coverage, table, alone, names)
     table = check.further(case, table, _divisors_left(table, whole), check.share())
     guesses += _divisors(table, whole)
-    if not any(_exact(each, table) for each in guesses):
+    if not any(is_exact(each, table) for each in guesses):
         guesses += _or_one(check, case, table, whole)
-    return table, [each for at, each in enumerate(guesses) if each not in guesses[:at] and _exact(each, table)]
+    return table, [each for at, each in enumerate(guesses) if each not in guesses[:at] and is_exact(each, table)]
 
 
-def _exact(guess: Guess, table: Sequence[Trial]) -> bool:
+def is_exact(guess: Guess, table: Sequence[Trial]) -> bool:
     """Whether a condition holds where the runs passed and nowhere else."""
     return all(holds_at(guess.texts, one.sizes) == (one.error is None) for one in table)
+
+
+def at_ends(texts: Sequence[str], whole: Spans) -> list[dict[str, int]]:
+    """Sizes on both sides of where conditions on several axes change, along each axis: few usual sizes lie there.
+
+    The other axes have their smallest size, or one of them the largest or the middle one where the conditions hold.
+    """
+    spans = {name: span for name, span in whole.items() if not span.single}
+    if sum(any(re.search(rf"\b{name}\b", text) for text in texts) for name in spans) < 2:
+        return []
+    least = {name: span.first for name, span in whole.items()}
+
+    def ends(base: Mapping[str, int], axis: str) -> list[int]:
+        span = spans[axis]
+        sizes = range(span.first, LARGEST_NUMBER if span.last is None else span.last + 1, span.step)
+        held = [holds_at(texts, {**base, axis: size}) for size in sizes]
+        changes = [at for at in range(1, len(held)) if held[at] != held[at - 1]][:MOST_ENDS]
+        return [sizes[at - more] for at in changes for more in (1, 0)]
+
+    found: list[dict[str, int]] = []
+    for axis in spans:
+        bases = [least]
+        for other in (name for name in spans if name != axis):
+            last = max((size for size in ends(least, other) if holds_at(texts, {**least, other: size})), default=None)
+            bases += [] if last is None else [{**least, other: size} for size in (last, (least[other] + last) // 2)]
+        found += [{**base, axis: size} for base in bases for size in ends(base, axis)]
+    return found
 
 
 def numbers_told(coverage: Coverage) -> list[int]:

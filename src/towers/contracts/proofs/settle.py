@@ -8,11 +8,14 @@ import torch
 
 from towers.contracts.errors import ShapeContractError
 from towers.contracts.proofs.explore import Coverage
-from towers.contracts.proofs.guesses import numbers_told, sizes_told, supposed
+from towers.contracts.proofs.guesses import at_ends, is_exact, numbers_told, sizes_told, supposed
 from towers.contracts.proofs.reality import DTYPES, RealityCheck, holds_at
 from towers.contracts.proofs.trials import Trial
 from towers.contracts.proofs.verdicts import Finding, Guess
 from towers.contracts.specs import tensors
+
+ROUNDS = 2
+"""How often conditions are looked for; once more where runs at the ends of the first ones refute them."""
 
 
 class Prover(Protocol):
@@ -45,13 +48,15 @@ def settle(
     if broken or narrow or (finding.verdict in ("failed", "not provable") and mixed):
         before = replace(finding)
         _refute(finding, broken, narrow)  # which stands if the time is over before a condition is found
-        if any(trial.later for trial in broken):  # it is not these sizes that fail
+        if any(trial.later for trial in (*broken, *table)):  # it is not these sizes that fail
             return
-        table, guesses = supposed(check, coverage, table, before.guesses)
-        everywhere = before.verdict == "proven"  # on symbols: then under each condition too
-        if before.verdict != "failed":  # what fails is not known on symbols: another size may pass, where no run was
-            guesses = [each for each in guesses if _single(each.texts) is None]
-        guess = next((each for each in guesses if everywhere or prover.proves(coverage, each)), None)
+        guess = None
+        for _ in range(ROUNDS):
+            count = len(table)
+            table, guesses = supposed(check, coverage, table, before.guesses)
+            guess, table = _found(check, prover, coverage, table, guesses, before)
+            if guess is not None or len(table) == count:
+                break
         if guess is not None:
             finding.message, finding.place = before.message, before.place
             _claim(finding, guess.texts, broken)
@@ -67,6 +72,25 @@ def settle(
             check.remark(f"not with gradients off: {trial.message}")
     if not few and finding.verdict == "proven":
         check.dtypes(case, _admitted(coverage))
+
+
+def _found(
+    check: RealityCheck,
+    prover: Prover,
+    coverage: Coverage,
+    table: Sequence[Trial],
+    guesses: Sequence[Guess],
+    before: Finding,
+) -> tuple[Guess | None, Sequence[Trial]]:
+    """The first condition that is proven and that no further run refutes, and the table with these runs."""
+    for guess in guesses:
+        if before.verdict != "failed" and _single(guess.texts) is not None:
+            continue  # what fails is not known on symbols: another size may pass, where no run was
+        table = check.further(coverage.case, table, at_ends(guess.texts, coverage.whole), check.share())
+        everywhere = before.verdict == "proven"  # on symbols: then under each condition too
+        if is_exact(guess, table) and (everywhere or prover.proves(coverage, guess)):
+            return guess, table
+    return None, table
 
 
 def settle_by(table: Sequence[Trial], finding: Finding) -> None:
