@@ -256,3 +256,10 @@ def test_bounds_that_runs_at_their_own_ends_refute_are_no_condition(wide: int | 
     """Both got a box of the sizes that happened to be run; 1 by 41 passes with the first, 13 by 1 with the second."""
     proof = verify(GridTable(64, wide))
     assert (proof.verdict, proof.conditions) in (("failed", ()), ("holds if", exact))
+
+
+def test_conditions_are_run_at_their_own_ends():
+    assert guesses.at_ends(("256 % n == 0",), {"n": Span(1)}) == [{"n": 512}, {"n": 1024}]  # powers of two pass there
+    assert guesses.at_ends(("n <= 7",), {"n": Span(1), "m": Span(1)}) == []
+    ends = guesses.at_ends(("h <= 4", "h*w <= 8"), {"h": Span(1), "w": Span(1)})
+    assert {(each["h"], each["w"]) for each in ends} >= {(4, 1), (5, 1), (1, 8), (1, 9), (4, 2), (4, 3), (2, 4), (2, 5)}

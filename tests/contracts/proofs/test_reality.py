@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from towers import TwoTowers
 from towers.contracts import contract, verify
+from towers.contracts.proofs.reality import MEASURED, RealityCheck
 
 
 def module(forward: Any, **parts: Any) -> nn.Module:
@@ -278,6 +279,63 @@ def test_a_guard_on_two_axes_is_never_a_list_of_samples(wrong: Any):
     assert proof.verdict == "holds if", str(proof)
     for a, b in itertools.product((*range(1, 40), 63, 64, 1000, 4000, 4001), repeat=2):
         assert all(eval(text, {}, {"a": a, "b": b}) for text in proof.conditions) is not wrong(a, b), proof.conditions
+
+
+class Places(nn.Module):
+    """Each word, or each `stride` words, has its place in a table, which symbols do not see."""
+
+    def __init__(self, rows: int, stride: int = 1, others: int = 0):
+        super().__init__()
+        self.table, self.stride = nn.Embedding(rows, 1), stride
+        self.others = nn.ParameterList(torch.zeros(size) for size in range(2, 2 + others))
+
+    @contract
+    def forward(self, x: Float[Tensor, "time 1"]) -> Float[Tensor, "time 1"]:
+        places = self.table(torch.arange((x.shape[0] + self.stride - 1) // self.stride))
+        return x + places.sum(0)
+
+
+class Helped(nn.Module):
+    def counted(self, count: int) -> Tensor:
+        return torch.zeros(3000).index_add(0, torch.arange(count), torch.ones(count))
+
+    @contract
+    def forward(self, x: Float[Tensor, "time"]) -> Float[Tensor, "time"]:
+        return x + self.counted(x.shape[0]).sum()
+
+
+@pytest.mark.parametrize(
+    ("made", "most"),
+    [
+        (lambda: Places(8192), 8192),
+        (lambda: Places(40_000), 40_000),
+        (lambda: Places(3000, others=40), 3000),
+        (lambda: Places(1500, stride=2), 3000),
+        (lambda: Places(300, stride=8), 2400),
+        (Helped, 3000),
+    ],
+    ids=["large", "larger", "beside many other sizes", "behind a stride", "behind a long stride", "in another method"],
+)
+def test_tables_that_only_long_inputs_leave_are_found(made: Any, most: int):
+    proof = verify(made())
+    assert (proof.verdict, proof.conditions) == ("holds if", (f"time <= {most}",))
+
+
+def test_what_compares_all_with_all_is_not_run_at_sizes_far_away(monkeypatch: pytest.MonkeyPatch):
+    seen: list[int] = []
+
+    def timed(self: RealityCheck, case: Any, sizes: dict[str, int], *how: Any) -> Any:
+        seen.append(sizes["time"])
+        return run(self, case, sizes, *how)
+
+    def forward(self, x: Float[Tensor, "time 2"]) -> Float[Tensor, "time time"]:
+        return x @ x.T
+
+    run = RealityCheck._timed
+    monkeypatch.setattr(RealityCheck, "_timed", timed)
+    assert verify(module(forward, table=nn.Embedding(60_000, 1)))
+    assert MEASURED in seen
+    assert max(seen) < 60_000
 
 
 # Values.

@@ -85,9 +85,10 @@ def at_ends(texts: Sequence[str], whole: Spans) -> list[dict[str, int]]:
     The other axes have their smallest size, or one of them the largest or the middle one where the conditions hold.
     """
     spans = {name: span for name, span in whole.items() if not span.single}
-    if sum(any(re.search(rf"\b{name}\b", text) for text in texts) for name in spans) < 2:
-        return []
     least = {name: span.first for name, span in whole.items()}
+    if sum(any(re.search(rf"\b{name}\b", text) for text in texts) for name in spans) < 2:
+        divided = [match for text in texts if (match := re.fullmatch(r"(\d+) % (\w+) == 0", text))]
+        return [{**least, one[2]: int(one[1]) * times} for one in divided for times in (2, 4)]  # as of powers of 2
 
     def ends(base: Mapping[str, int], axis: str) -> list[int]:
         span = spans[axis]

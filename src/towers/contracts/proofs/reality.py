@@ -16,6 +16,7 @@ from torch import nn
 
 from towers.contracts.proofs.outcome import Outcome
 from towers.contracts.proofs.ranges import Span
+from towers.contracts.proofs.reached import codes
 from towers.contracts.proofs.relations import some_sizes
 from towers.contracts.proofs.symbolic_inputs import Case
 from towers.contracts.proofs.symbols import examples
@@ -38,6 +39,12 @@ LARGEST_SEARCHED = 2**18
 """Numbers in the inputs of a run that looks for a condition: what it makes of them may be a thousand times as many."""
 
 LARGEST_SQUARE = 256
+NEAR, FARTHEST = 5000, 1 << 17
+"""Up to which of the module's own numbers sizes are run whatever they cost, and up to which if they cost little."""
+MOST_FAR, FEWEST_ROWS, FAR_RUNS = 12, 32, 2
+"""The largest numbers from which sizes far away are made; the least of which multiples are; and runs of each axis."""
+MEASURED, FAR_SECONDS = 2049, 0.2
+"""At which size the time of a run is measured, and how long a run at a size far away may take by that."""
 """The largest size that two axes have together: what an attention makes of them may be much larger than they are."""
 
 DTYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int32)
@@ -72,7 +79,8 @@ class RealityCheck:
     ) -> None:
         self.trials = Trials(module, given, put_back)
         self.reality = Reality()
-        self.numbers = _numbers_in(module)
+        numbers = _numbers_in(module)
+        self.numbers, self.far = _near(numbers), _far(numbers)
         self.tables = {1 + part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)}
         """One more than the rows of each table: positions often are indices into one, and no symbol tells."""
         self.slowest = 0.0
@@ -134,7 +142,30 @@ class RealityCheck:
                 found.append(trial)
                 if trial.needs:
                     self.remark(f"needs values that fit: {trial.needs}")
-        return found if few else self._falling(case, found, until)
+        return found if few else self._falling(case, [*found, *self._far_runs(case, until)], until)
+
+    def _far_runs(self, case: Case, until: float) -> list[Trial]:
+        """Runs at the largest sizes of each axis that take little time, even if it grew with the square of the size.
+
+        So does the memory of what compares all words with all others.
+        """
+        spans, found = case.spans(), list[Trial]()
+        least = {name: span.first for name, span in spans.items()}
+        for axis in spans if self.far else ():
+            if not _possible(case, [{**least, axis: MEASURED}]) or self.spent() > until:
+                continue
+            start = time.perf_counter()
+            first = self._timed(case, {**least, axis: MEASURED}, 0)
+            taken = time.perf_counter() - start
+            found += [] if first is None else [first]
+            if first is None or first.error is not None:
+                continue
+            light = [size for size in self.far if size > MEASURED and taken * (size / MEASURED) ** 2 < FAR_SECONDS]
+            for sizes in _possible(case, [{**least, axis: size} for size in light[:FAR_RUNS]]):
+                if self._affordable(case, sizes) and self.spent() < until:
+                    trial = self._timed(case, sizes, 0)
+                    found += [] if trial is None else [trial]
+        return found
 
     def _falling(self, case: Case, found: list[Trial], until: float) -> list[Trial]:
         """The runs, of which the cheapest were run once more on a fresh copy in falling order, up to a failure."""
@@ -343,17 +374,32 @@ def _small(span: Span) -> list[int]:
 
 
 def _numbers_in(module: nn.Module) -> list[int]:
-    """The sizes of the module's parameters and buffers, the ints that it holds, and those in the code of `forward`."""
+    """The sizes of the module's parameters and buffers, the ints that it holds, and those in code of its methods."""
     tensors = [*module.parameters(), *module.buffers()]
     found = {size for tensor in tensors for size in tensor.shape}
     for part in module.modules():
         for value in vars(part).values():
             items = cast(Any, value) if isinstance(value, (tuple, list)) else (value,)
             found |= {item for item in items if type(item) is int}
-        code = getattr(inspect.unwrap(type(part).forward), "__code__", None)
-        if code is not None and not type(part).__module__.startswith("torch."):
-            found |= {value for value in code.co_consts if type(value) is int}
-    return sorted(number for number in found if 1 < number <= 5000)[:40]
+        if not type(part).__module__.startswith("torch."):
+            methods = [inspect.unwrap(each) for each in vars(type(part)).values() if inspect.isfunction(each)]
+            every = (code for method in methods for code in codes(method.__code__))
+            found |= {value for code in every for value in code.co_consts if type(value) is int}
+    return sorted(number for number in found if 1 < number <= FARTHEST)
+
+
+def _near(numbers: Sequence[int]) -> list[int]:
+    """The numbers around which sizes are run whatever a run costs: most of the small ones, and the largest."""
+    near = [number for number in numbers if number <= NEAR]
+    return near if len(near) <= 40 else [*near[:30], *near[-10:]]
+
+
+def _far(numbers: Sequence[int]) -> list[int]:
+    """Sizes beyond those, falling: one more than a table has rows, or some times as much, as behind strides."""
+    largest = numbers[-MOST_FAR:]
+    found = {number + 1 for number in largest if number > NEAR}
+    found |= {times * (number + 1) for number in largest for times in (2, 4, 8, 16) if number >= FEWEST_ROWS}
+    return sorted((size for size in found if size <= FARTHEST), reverse=True)
 
 
 def _elements(case: Case, sizes: Mapping[str, int]) -> int:

@@ -16,6 +16,9 @@ from towers.contracts.signature import Signature
 from towers.contracts.specs import Axis, PlainSpec, Spec, TensorSpec, TupleSpec
 from towers.contracts.subjects import Subject
 
+MOST_OPTIONAL = 4
+"""The number of optional tensors of which all combinations are run."""
+
 MOST_OPTIONS = 20
 """Ways to call a module that differ in arguments that are no tensors."""
 
@@ -172,7 +175,7 @@ class ModuleSubject(Subject):
         Axes that broadcast have their size, each 1 alone, and all 1. Arguments that are no tensors have values other
         than their defaults beside all optional tensors, beside none, and beside other members of unions.
         """
-        few = len(self.optional) if len(self.optional) <= 4 else 2
+        few = len(self.optional) if len(self.optional) <= MOST_OPTIONAL else 2
         some = {way for count in range(few + 1) for way in itertools.combinations(self.optional, count)}
         some.add(self.optional)
         ways = sorted(some, key=lambda way: (len(way), way))

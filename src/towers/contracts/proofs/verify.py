@@ -26,7 +26,7 @@ from towers.contracts.proofs.reality import SECONDS, SHARE, Reality, RealityChec
 from towers.contracts.proofs.relations import Relations
 from towers.contracts.proofs.settle import settle, settle_by
 from towers.contracts.proofs.stateful import earlier_sizes
-from towers.contracts.proofs.symbolic_inputs import Case, ModuleSubject, read_subject
+from towers.contracts.proofs.symbolic_inputs import MOST_OPTIONAL, Case, ModuleSubject, read_subject
 from towers.contracts.proofs.symbolic_run import run
 from towers.contracts.proofs.time_limit import Abandoned, OutOfTime, ask, limited, sooner, within
 from towers.contracts.proofs.trials import Given, as_if_nothing_ran
@@ -52,7 +52,8 @@ def verify(
 
     What is proven is that shapes and dtypes fit. Before that is said, copies of the module run on the CPU with real
     tensors of many sizes and values of several kinds: a failure there is a failure of the module. An argument that is
-    no tensor has its default, the module the mode that it is in, and `*name` stands for 0, 1 and 2 axes.
+    no tensor has its default, and a bool, a Literal, an Enum or what may be None each of its values; the module has the
+    mode that it is in, and `*name` stands for 0, 1 and 2 axes.
 
     Nothing of the module itself is touched. Random state, default dtype, grad and autocast modes are put back, and so
     is what hooks and functions of yours write elsewhere: globals, closures, class attributes, default arguments,
@@ -351,6 +352,8 @@ def assumptions(subject: ModuleSubject) -> tuple[str, ...]:
         if name not in (*made, "self") and name in subject.signature.arguments:
             values = [usual, *subject.varied().get(name, ())]
             texts.append(f"{name} is {' or '.join(map(repr, values))}")
+    if len(subject.optional) > MOST_OPTIONAL:
+        texts.append("of all combinations of optional tensors none, each, two and all were run")
     if not subject.all_options():
         texts.append("of all combinations of these those that differ least from the defaults were run")
     texts.append("the module is in training mode" if subject.instance.training else "the module is in eval mode")
