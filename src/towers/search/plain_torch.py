@@ -19,7 +19,7 @@ def plain_torch(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def plainly(*args: P.args, **kwargs: P.kwargs) -> R:
-        autocast, elsewhere = torch.is_autocast_enabled("cpu"), not torch.empty(0).is_cpu
+        autocast, elsewhere = torch.is_autocast_enabled("cpu"), torch.get_default_device().type != "cpu"
         if not autocast and not elsewhere:
             return function(*args, **kwargs)
         with ExitStack() as stack:
