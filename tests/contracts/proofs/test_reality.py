@@ -552,7 +552,7 @@ def test_no_loop_outlasts_the_limit_in_any_thread(where: str):
         return x
 
     found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(verify(module(forward), seconds=0.5)))
+    thread = threading.Thread(target=lambda: found.append(verify(module(forward), seconds=1.0)))
     thread.start()
     thread.join(60)
     [proof] = found
