@@ -261,5 +261,6 @@ def test_bounds_that_runs_at_their_own_ends_refute_are_no_condition(wide: int | 
 def test_conditions_are_run_at_their_own_ends():
     assert guesses.at_ends(("256 % n == 0",), {"n": Span(1)}) == [{"n": 512}, {"n": 1024}]  # powers of two pass there
     assert guesses.at_ends(("n <= 7",), {"n": Span(1), "m": Span(1)}) == []
+    assert guesses.at_ends(("h <= w",), {"h": Span(1, 10**9), "w": Span(1, 10**9)})[-1]["w"] < 1000
     ends = guesses.at_ends(("h <= 4", "h*w <= 8"), {"h": Span(1), "w": Span(1)})
     assert {(each["h"], each["w"]) for each in ends} >= {(4, 1), (5, 1), (1, 8), (1, 9), (4, 2), (4, 3), (2, 4), (2, 5)}

@@ -393,12 +393,17 @@ def tells_of_a_failed_operation(self, x: Float[Tensor, "batch time"]) -> Float[T
     return x
 
 
+def looks_a_size_up(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+    return x[{1: 0}[x.shape[0]] :] if (x > 1e6).all() else x
+
+
 def has_another_shape(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
     return x[1:] if (x > 1e6).all() else x
 
 
 @pytest.mark.parametrize(
-    "forward", [fails_in_an_operation, fails_in_a_layer, tells_of_a_failed_operation, has_another_shape]
+    "forward",
+    [fails_in_an_operation, fails_in_a_layer, tells_of_a_failed_operation, looks_a_size_up, has_another_shape],
 )
 def test_what_fails_for_some_values_is_no_refusal(forward: Any):
     proof = verify(module(forward, lstm=nn.LSTM(3, 4)))

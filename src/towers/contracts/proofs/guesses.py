@@ -92,7 +92,8 @@ def at_ends(texts: Sequence[str], whole: Spans) -> list[dict[str, int]]:
 
     def ends(base: Mapping[str, int], axis: str) -> list[int]:
         span = spans[axis]
-        sizes = range(span.first, LARGEST_NUMBER if span.last is None else span.last + 1, span.step)
+        most = span.first + LARGEST_NUMBER * span.step
+        sizes = range(span.first, most if span.last is None else min(most, span.last + 1), span.step)
         held = [holds_at(texts, {**base, axis: size}) for size in sizes]
         changes = [at for at in range(1, len(held)) if held[at] != held[at - 1]][:MOST_ENDS]
         return [sizes[at - more] for at in changes for more in (1, 0)]

@@ -1,5 +1,6 @@
 """One run of a module on symbolic sizes: what came out, what every boundary saw, and what torch had to ask."""
 
+import dis
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -52,6 +53,10 @@ UNPROVABLE = (
     NotImplementedError,
 )
 """What torch or a rule raises for operations whose shapes cannot be known."""
+
+
+NO_REFUSALS = (ShapeContractError, TypeError)
+"""What says that shapes do not fit, or that a symbol is no number."""
 
 
 class _Names(Bindings):
@@ -223,7 +228,7 @@ class _Run:
         outcome = self.outcome
         outcome.error, outcome.unprovable = error, isinstance(error, UNPROVABLE)
         by_user = not self.symbols.failing and bool(self.inside) and foreign(type(self.inside[-1]).__module__)
-        outcome.refused = by_user and not outcome.unprovable and not isinstance(error, ShapeContractError)
+        outcome.refused = by_user and _is_raised(error) and not isinstance(error, (*UNPROVABLE, *NO_REFUSALS))
         for step in self.open:
             step.failed = True
         outcome.place = self.in_module(raised_at(error.__traceback__))
@@ -284,6 +289,14 @@ def _for_all_values(run_with: Callable[[tuple[bool, ...]], Outcome]) -> Outcome:
         broken[0].unprovable = True
         broken[0].message = f"for some values: {broken[0].message}"
     return broken[0]
+
+
+def _is_raised(error: Exception) -> bool:
+    """Whether a statement raised it, as `raise` and `assert` do; to look a symbol up in a dict only fails."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and dis.opname[at.tb_frame.f_code.co_code[at.tb_lasti]] == "RAISE_VARARGS"
 
 
 def _with_type(outcome: Outcome) -> str:
