@@ -254,7 +254,7 @@ def test_an_order_has_each_item_once():
     torch.manual_seed(0)
     rows = torch.randint(3, (5000, 4)).float()  # many equal keys
     moved, ids = rows.clone(), torch.arange(5000)
-    topk_call.arrange(moved, ids, torch.eye(4))
+    topk_call.move(moved, ids, topk_call.order(rows, torch.eye(4)))
     assert torch.equal(ids.sort().values, torch.arange(5000))
     assert torch.equal(moved, rows[ids])
     assert not torch.equal(ids, torch.arange(5000))

@@ -1,6 +1,7 @@
 """Boxes of items: between which values their rows and their places lie, for upper bounds of their scores."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from towers.kernels.cpu.topk_call import BLOCK, BOX, Boxes
 from towers.search.axes import principal_axes, read_of, state_axes
 from towers.search.head import Head
 
-ROWS = 1 << 15
-"""Rows that are looked at at a time, a number of whole boxes."""
+ROWS = BOX * BLOCK * BLOCK
+"""Rows that are looked at at a time: those of a block of groups."""
 SAMPLE, QUERIES, K = 1 << 16, 64, 10
 """By which axes are chosen: rows, those of them that are queries too, and how many each finds."""
 TINY = {torch.float32: 1e-30, torch.float64: 1e-300}
@@ -33,7 +34,7 @@ def chosen_axes(rows: Tensor, head: Head) -> Tensor:
 def _scored(rows: Tensor, queries: Tensor, head: Head, axes: Tensor) -> int:
     """The pairs and bounds that are scored where these queries walk through boxes along these axes."""
     rows, ids = rows.clone(memory_format=torch.contiguous_format), torch.arange(len(rows))
-    topk_call.arrange(rows, ids, read_of(axes, head).T)
+    topk_call.move(rows, ids, topk_call.order(rows, read_of(axes, head).T))
     boxes = boxes_of(rows, head, axes)
     blocks = rows.view(-1, BLOCK, head.dense).transpose(1, 2)
     found = topk_call.search(
@@ -53,26 +54,33 @@ def boxes_of(rows: Tensor, head: Head, axes: Tensor) -> Boxes:
     too large for the dtype, there are no bounds: `slack` is infinite.
     """
     read, back = read_of(axes, head), axes.T
-    parts, off = list[Tensor](), rows.new_zeros(head.dense)
+    dense, count, info = head.dense, len(back), torch.finfo(head.dtype)
+    boxes = -(-len(rows) // BOX)
+    groups = -(-boxes // BLOCK)
+    fields = rows.new_full((groups + -(-groups // BLOCK), 2 * (dense + count), BLOCK), math.inf)
+    off, largest, far = rows.new_zeros(dense), rows.new_zeros(dense), rows.new_zeros(count)
     for first in range(0, len(rows), ROWS):
         some = rows[first : first + ROWS]
         places = some @ read
         off = torch.maximum(off, torch.addmm(some, places, back, alpha=-1).abs_().amax(0))
-        parts.append(torch.cat([*_ends(some, BOX), *_ends(places, BOX)], 1))
-    boxes, count, info = torch.cat(parts), len(back), torch.finfo(head.dtype)
-    sizes = (head.dense, head.dense, count, count)
-    ends = boxes.split(sizes, 1)
-    groups = torch.cat([_ends(part, BLOCK)[at % 2] for at, part in enumerate(ends)], 1)
-    fields = torch.cat([_blocks(_fields(some, sizes)) for some in (boxes, groups)])
+        ends = [*_ends(some, BOX), *_ends(places, BOX)]
+        largest, far = (torch.maximum(size, _size(*two)) for size, two in ((largest, ends[:2]), (far, ends[2:])))
+        at = first // (BOX * BLOCK)  # the number of its first group, and of the block of that group's boxes
+        _put(fields[at:], _fields(ends))
+        _put(fields[groups + at // BLOCK :], _fields([_ends(part, BLOCK)[n % 2] for n, part in enumerate(ends)]))
     tiny = TINY[head.dtype]
-    weights, off = head.weights.double().abs() + tiny, off.double()
-    largest, far = (torch.maximum(high, -low).amax(0).double() for low, high in (ends[:2], ends[2:]))
-    error = (2 * head.dense + count + 24) * info.eps
+    weights, off, largest, far = head.weights.double().abs() + tiny, off.double(), largest.double(), far.double()
+    error = (2 * dense + count + 24) * info.eps
     moves = back.double().abs() @ weights + tiny  # how much a score changes at most with a coordinate
     sums = abs(head.offset) + float(weights @ (2 * largest + off) + 4 * far @ moves) + tiny
     slack = float(weights @ (1.001 * off + 2 * tiny)) + error * sums
     holds = all(8 * float(size) < info.max for size in (sums, largest.amax(), far.amax()))
     return Boxes(fields, axes, slack if holds else math.inf, 2 * error)
+
+
+def _size(low: Tensor, high: Tensor) -> Tensor:
+    """The largest absolute value in each column of what lies between these."""
+    return torch.maximum(high, -low).amax(0)
 
 
 def _ends(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -85,15 +93,17 @@ def _ends(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def _fields(ends: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """The ends of rows and of places; of the places the middle, and how far they are from it at most."""
-    low, high, first, last = ends.split(sizes, 1)
+def _fields(ends: Sequence[Tensor]) -> Tensor:
+    """The ends of rows and of places, "boxes fields"; of places the middle, and how far they are from it at most."""
+    low, high, first, last = ends
     middle = (first + last) / 2
     far = torch.nextafter(torch.maximum(last - middle, middle - first), middle.new_tensor(math.inf))
     return torch.cat([low, high, middle, far], 1)
 
 
-def _blocks(rows: Tensor) -> Tensor:
-    """Rows "count fields" as "blocks fields 16", filled up with +inf."""
-    filled = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % BLOCK), value=math.inf)
-    return filled.view(-1, BLOCK, rows.shape[1]).transpose(1, 2).contiguous()
+def _put(blocks: Tensor, rows: Tensor) -> None:
+    """Write rows "count fields" into the first of "blocks fields 16"."""
+    whole = len(rows) // BLOCK
+    blocks[:whole] = rows[: whole * BLOCK].view(whole, BLOCK, rows.shape[1]).transpose(1, 2)
+    if rest := len(rows) % BLOCK:
+        blocks[whole, :, :rest] = rows[-rest:].T

@@ -14,6 +14,7 @@ from torch import Tensor
 from towers.checkpoint import undamaged
 from towers.contracts import contract
 from towers.ensemble import Ensemble
+from towers.freed_memory import give_memory_back
 from towers.kernels.cpu import topk_call
 from towers.kernels.cpu.topk_call import BLOCK, BOX, Boxes
 from towers.model import TwoTowers
@@ -23,7 +24,7 @@ from towers.search.allowed import LARGEST, Allowed, Exclude, Ids, ListedIds, all
 from towers.search.candidates import best_of_candidates
 from towers.search.compared import Compared
 from towers.search.head import Head, Side, fingerprint
-from towers.search.items import Items, Rows, lay_out
+from towers.search.items import RETURNED, Items, Rows, lay_out
 from towers.search.own_lock import OwnLock
 from towers.search.plain_torch import plain_torch
 from towers.search.sentences import VECTORS, SentenceModel, Sentences, check_vectors, network_of, scores_of
@@ -115,6 +116,7 @@ class Index:
         self._model = Unchanged(model)
         self._items = lay_out((), 0, self._head)
         self._added = list[Rows]()
+        self._untidied = 0
         self._next_id = 0
         self._lock, self._torn = OwnLock(), False
         self.pairs_computed = 0
@@ -168,6 +170,10 @@ class Index:
                 return
             divided = [own[first : first + PART] for first in range(0, len(own), PART)]
             self._added.extend(zip(parts, divided, strict=True))
+            self._untidied += len(items)
+            if self._untidied >= RETURNED:  # what lies between parts was the caller's
+                self._untidied = 0
+                give_memory_back()
             self._next_id = max(self._next_id, (own[-1] if isinstance(own, range) else int(own.max())) + 1)
 
     def _states(self, sentences: Sentences, call: str, name: str, side: Side) -> Tensor:

@@ -102,8 +102,9 @@ class Items:
 def lay_out(parts: Iterable[Rows], count: int, head: AnyHead, *, axes: Tensor | None = None) -> Items:
     """`count` items of some parts; with C code in an order that makes boxes small, unless they have it.
 
-    Each part is copied before the next is asked for, and all else is done in place: memory holds what is laid out, and
-    one part more or 8 bytes more for each item. Only a `Head` has boxes.
+    Each part is copied before the next is asked for, and all else is done in place. Memory holds what is laid out and
+    at most one part more; or, while the order is looked for, its 4 bytes and a number more for each item, but no ids
+    where all are ranges. Only a `Head` has boxes.
 
     Args:
         parts: from the last to the first: what was allocated last is what the system takes back first.
@@ -113,16 +114,16 @@ def lay_out(parts: Iterable[Rows], count: int, head: AnyHead, *, axes: Tensor | 
     """
     blocks = torch.empty(-(-count // BLOCK), head.dense, BLOCK, dtype=head.dtype)
     filled = blocks.view(-1, head.dense)  # rows, until they are turned
-    ids, last = torch.empty(count, dtype=torch.int64), count
-    returned = count
+    ids, last, returned = torch.empty(0, dtype=torch.int64), count, count
+    ranges = list[tuple[int, range]]()  # where they begin: they are written when the order is known
     some, own = None, None
     for some, own in parts:
-        filled[last - len(own) : last] = some
-        if isinstance(own, range):
-            torch.arange(own.start, own.stop, out=ids[last - len(own) : last])
-        else:
-            ids[last - len(own) : last] = own
         last -= len(own)
+        filled[last : last + len(own)] = some
+        if isinstance(own, range):
+            ranges.append((last, own))
+        else:
+            ids.resize_(count)[last : last + len(own)] = own
         if returned - last >= RETURNED:
             returned, some, own = last, None, None
             give_memory_back()
@@ -130,10 +131,21 @@ def lay_out(parts: Iterable[Rows], count: int, head: AnyHead, *, axes: Tensor | 
     filled[count:] = math.inf
     rows, boxes, pace = filled[:count], None, math.inf
     largest = max(float(bound.abs()) for bound in rows.aminmax()) if rows.numel() else 0.0
-    if isinstance(head, Head) and FEWEST < count < topk_call.MANY and topk_call.serves(rows.dtype):
-        if axes is None:
-            axes = chosen_axes(rows, head)
-            topk_call.arrange(rows, ids, read_of(axes, head).T)
+    order = None
+    if not (isinstance(head, Head) and FEWEST < count < topk_call.MANY and topk_call.serves(rows.dtype)):
+        axes = None
+    elif axes is None:
+        axes = chosen_axes(rows, head)
+        if count >= RETURNED:
+            give_memory_back()
+        order = topk_call.order(rows, read_of(axes, head).T)
+    ids.resize_(count)
+    for first, own in ranges:
+        torch.arange(own.start, own.stop, out=ids[first : first + len(own)])
+    if order is not None:
+        topk_call.move(rows, ids, order)
+        del order
+    if isinstance(head, Head) and axes is not None:
         boxes = boxes_of(rows, head, axes)
     _turn(blocks)
     if count >= RETURNED:

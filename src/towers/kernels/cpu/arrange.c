@@ -122,10 +122,32 @@ static void split(const Space *in, Keys keys, int64_t count, int are_held) {
     split(in, from(keys, half), count - half, are_held);
 }
 
+/* The order of rows "count dense", fewer than 2^32: which row each place gets; 0 if there was no memory. A row times
+   `read`, "hidden dense", is its place. */
+EXPORT int64_t NAME(topk_order)(const REAL *rows, uint32_t *order, int64_t count, int64_t dense, int64_t hidden,
+                                const REAL *read) {
+    const Keys keys = {malloc((size_t)(count + 1) * sizeof(REAL)), order};
+    if (!keys.values) return 0;
+    const int64_t width = blocks_of(hidden), held = least(count, NEAR);
+    REAL *axes = room(width * dense * LANES), *places = room(held * hidden + width * LANES);
+    double *sums = malloc((size_t)(2 * hidden) * sizeof(double));
+    uint32_t *items = malloc((size_t)held * sizeof(uint32_t));
+    const Space in = {rows, (V *)axes, dense, hidden, width, (V *)places, sums, places + width * LANES, items};
+    for (int64_t at = 0; at < width * dense * LANES; at++) {
+        const int64_t k = at / LANES % dense, j = at / LANES / dense * LANES + at % LANES;
+        axes[at] = j < hidden ? read[j * dense + k] : 0;
+    }
+    for (int64_t i = 0; i < count; i++) order[i] = (uint32_t)i;
+    split(&in, keys, count, 0);
+    free(keys.values), free(sums), free(items), leave(axes), leave(places);
+    return 1;
+}
+
 /* Each place gets the row and the id of its item, along the cycles of the permutation; the items become the places
    themselves. */
-static void move(REAL *rows, int64_t *ids, uint32_t *items, int64_t count, int64_t dense, REAL *row) {
+EXPORT void NAME(topk_move)(REAL *rows, int64_t *ids, uint32_t *items, int64_t count, int64_t dense) {
     const size_t size = (size_t)dense * sizeof(REAL);
+    REAL *row = room(dense);
     for (int64_t first = 0; first < count; first++) {
         if (items[first] == first) continue;
         const int64_t id = ids[first];
@@ -139,31 +161,7 @@ static void move(REAL *rows, int64_t *ids, uint32_t *items, int64_t count, int64
         memcpy(rows + at * dense, row, size);
         ids[at] = id, items[at] = (uint32_t)at;
     }
-}
-
-/* rows "count dense" and ids "count" of fewer than 2^32 items change places; 0 if there was no memory. A row times `read`,
-   "hidden dense", is its place. */
-EXPORT int64_t NAME(topk_arrange)(REAL *rows, int64_t *ids, int64_t count, int64_t dense, int64_t hidden,
-                                  const REAL *read) {
-    const Keys keys = {malloc((size_t)(count + 1) * sizeof(REAL)), malloc((size_t)(count + 1) * sizeof(uint32_t))};
-    if (!keys.values || !keys.items) {
-        free(keys.values), free(keys.items);
-        return 0;
-    }
-    const int64_t width = blocks_of(hidden), held = least(count, NEAR);
-    REAL *axes = room(width * dense * LANES), *places = room(held * hidden + width * LANES);
-    double *sums = malloc((size_t)(2 * hidden) * sizeof(double));
-    uint32_t *items = malloc((size_t)held * sizeof(uint32_t));
-    const Space in = {rows, (V *)axes, dense, hidden, width, (V *)places, sums, places + width * LANES, items};
-    for (int64_t at = 0; at < width * dense * LANES; at++) {
-        const int64_t k = at / LANES % dense, j = at / LANES / dense * LANES + at % LANES;
-        axes[at] = j < hidden ? read[j * dense + k] : 0;
-    }
-    for (int64_t i = 0; i < count; i++) keys.items[i] = (uint32_t)i;
-    split(&in, keys, count, 0);
-    move(rows, ids, keys.items, count, dense, axes);
-    free(keys.values), free(keys.items), free(sums), free(items), leave(axes), leave(places);
-    return 1;
+    leave(row);
 }
 
 /* States "count hidden" times `weight`, "hidden dense", are rows "count dense". Each product and each sum is rounded, in the

@@ -144,24 +144,33 @@ def rows(states: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def arrange(rows: Tensor, ids: Tensor, read: Tensor) -> None:
-    """Rows "count dense", and their ids "count" int64, change places so that those of a box are alike: a k-d tree.
+def order(rows: Tensor, read: Tensor) -> Tensor:
+    """Which row each place gets so that those of a box are alike, by a k-d tree: "count", the bits of unsigned int32.
 
-    Both must be contiguous, and fewer than `MANY`. It takes 8 bytes of memory for each row of float32.
+    While it works it takes the memory of one number more for each row.
 
     Args:
-        rows: of the items.
-        ids: of the rows.
+        rows: "count dense", contiguous, of the items; fewer than `MANY`.
         read: "axes dense"; a row times it has coordinates that are alike.
 
     Raises:
         MemoryError: there is none.
     """
-    read = read.contiguous()
+    read, places = read.contiguous(), torch.empty(len(rows), dtype=torch.int32)
     sizes = [c_int64(size) for size in (len(rows), rows.shape[1], len(read))]
-    at = [c_void_p(tensor.data_ptr()) for tensor in (rows, ids, read)]
-    if not _code(rows).topk_arrange(at[0], at[1], *sizes, at[2]):
+    at = [c_void_p(tensor.data_ptr()) for tensor in (rows, places, read)]
+    if not _code(rows).topk_order(at[0], at[1], *sizes, at[2]):
         raise MemoryError(f"there is no memory to lay {len(rows)} items out")
+    return places
+
+
+def move(rows: Tensor, ids: Tensor, order: Tensor) -> None:
+    """Rows "count dense", and their ids "count" int64, both contiguous, change places in place, by what `order` gave.
+
+    The order is used up: its numbers change.
+    """
+    at = [c_void_p(tensor.data_ptr()) for tensor in (rows, ids, order)]
+    _code(rows).topk_move(*at, c_int64(len(rows)), c_int64(rows.shape[1]))
 
 
 def _code(like: Tensor) -> Code:
