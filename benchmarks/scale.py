@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
 def cases(quick: bool) -> list[Case]:
     """Of tiny sizes; or all."""
-    rows, pairs, items = (400, 20), (200, 1000), (20_000, 1000)
+    rows, pairs, items = (400, 20), (200, 1000), (100_000, 5000)
     if not quick:
         rows, pairs, items = (400_000, 10_000), (40_000, 200_000), (10_000_000, 100_000)
     ray = [Case("ray", rows)] if find_spec("ray") and find_spec("pyarrow") else []

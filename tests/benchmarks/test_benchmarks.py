@@ -169,9 +169,9 @@ def test_the_steady_speed_of_workers_and_the_memory_of_an_index(
     assert scale.steady(tmp_path, 60) == {"speed": 60 / 2 + 60 / 3, "loads": 3, "loads_of_one": 2}
 
     monkeypatch.setattr(sys, "executable", forks.python)
-    parts, one, mapped = scale.measure(scale.Case("index", (20_000, 1000)), torch.device("cpu"), quick=True)
-    assert [row.implementation for row in (parts, one, mapped)] == ["parts of 1,000", "one part", "memory-mapped"]
-    assert min(row.details["over_rows"] for row in (parts, one)) > 1
+    parts, one, mapped = scale.measure(scale.Case("index", (100_000, 5000)), torch.device("cpu"), quick=True)
+    assert [row.implementation for row in (parts, one, mapped)] == ["parts of 5,000", "one part", "memory-mapped"]
+    assert min(row.details["over_rows"] for row in (parts, one)) > 0.8  # what was free before is taken first
     assert mapped.details["over_rows"] < 0.5
     names = {case.name for case in scale.cases(quick=False)}
     aims = benchmarks["scale_reach"]
