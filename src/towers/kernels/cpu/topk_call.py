@@ -89,7 +89,7 @@ def search(
         least: no smaller score is wanted.
         keep: "count" bool, which items may be found; None: all.
         hidden: items (places) that single queries may not find, and "queries+1" where those of each query begin.
-        boxes: of the items, which `arrange` has put in order; None: every item is scored.
+        boxes: of the items, which `order` and `move` have put in order; None: every item is scored.
         pace: as `pace` measured it, by which walks over the boxes are given up in time; infinite: none is.
 
     Returns:
