@@ -40,6 +40,17 @@ def test_classes():
     found = assess.of_classes(logits, torch.tensor([0, 1, 0, 1]))
     assert (found["accuracy"], found["majority"]) == (0.5, 0.5)
     assert found["f1"] == pytest.approx((2 / 3 + 1 / 2) / 2), "class 2 does not occur"
+    assert math.isnan(assess.of_classes(logits, torch.tensor([1, 1, 1, 1]))["auc"])
+
+
+def test_the_area_of_classes_is_the_share_of_pairs_in_order():
+    logits, labels = torch.randint(3, (60, 4)).float(), torch.randint(3, (60,))  # many ties; class 3 does not occur
+    shares = list[float]()
+    for one in range(3):
+        says = logits.double().softmax(1)[:, one]
+        own, other = says[labels == one, None], says[labels != one]
+        shares.append(float(((own > other).double() + (own == other).double() / 2).mean()))
+    assert assess.of_classes(logits, labels)["auc"] == pytest.approx(sum(shares) / 3, abs=1e-9)
 
 
 def test_calibration():

@@ -1,10 +1,12 @@
 """Losses and answers of degrees in bins and of classes, against numpy, and a training with each."""
 
 import math
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from towers import PairHead, Tower, TwoTowers
 from towers.data import SentencePairs, WordVectors
@@ -14,6 +16,11 @@ from towers.training.loop import Batches
 from towers.training.objectives import Objective, batch_loss, in_bins, mean_bin
 
 WORDS = ["cat", "dog", "sits", "runs", "not", "a"]
+
+
+class OwnForward(TwoTowers):
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return 2 * super().forward(left, right)
 
 
 def test_a_degree_is_a_distribution_over_the_two_nearest_bins():
@@ -78,6 +85,34 @@ def test_a_second_label_counts_what_its_weight_says(weight):
         [first + weight * second for first, second in zip(losses[::2], losses[1::2], strict=True)]
     )
     assert weight == 0 or not any(torch.equal(*each) for each in zip(before, model.second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_each_answer_to_a_pair_has_dropout_of_its_own(second):
+    pairs, model = made_pairs(second=second), small_model(3, second=2 if second else None)
+    model.dropout = torch.nn.Dropout(0.5)
+    seen, own, collected = list[tuple[Tensor, ...]](), loop.batch_loss, list[Tensor]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "batch_loss", lambda *given: seen.append(given[1:3]) or own(*given))
+        add = loop.Collected.add
+        patch.setattr(loop.Collected, "add", lambda self, *given: collected.append(given[1]) or add(self, *given))
+        fit(model, pairs, epochs=1, batch_size=len(pairs), dropout_samples=3, device="cpu")
+    for logits, labels in seen:
+        assert len(logits) == 3 * len(pairs)
+        assert all(torch.equal(labels[: len(pairs)], part) for part in labels.chunk(3))
+    first, *others = seen[0][0].chunk(3)
+    assert all(not torch.equal(first, other) for other in others)
+    assert torch.equal(collected[0], first)
+    assert len(seen) == 1 + second
+
+
+def test_answers_without_dropout_are_the_same_however_many():
+    weights, pairs, first = [], made_pairs(), small_model(3)
+    for samples in (1, 4):
+        model = deepcopy(first)
+        fit(model, pairs, epochs=2, dropout_samples=samples, optimizer="adamw", seed=1, device="cpu")
+        weights.append(torch.cat([value.flatten() for value in model.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
 
 
 def test_batches_at_random_have_any_lengths_and_every_pair_once():
@@ -204,6 +239,9 @@ def test_degrees_in_bins_are_learned():
         (lambda: fit(small_model(3), made_pairs(), weight_decay=0.1), r"weight_decay \(0.1\) goes with optimizer='adamw'"),
         (lambda: fit(small_model(3), made_pairs(), optimizer="sgd"), r"optimizer \('sgd'\) must be one of"),
         (lambda: fit(small_model(3), made_pairs(), correlation=-1.0), r"correlation \(-1.0\) must be a finite number"),
+        (lambda: fit(small_model(3), made_pairs(), dropout_samples=0), r"dropout_samples \(0\) must be an int of at least 1"),
+        (lambda: fit(OwnForward(Tower(vector_width=6), outputs=3), made_pairs(), dropout_samples=2),
+         r"dropout_samples \(2\) go with the forward of TwoTowers; OwnForward has one of its own"),
         (lambda: fit(small_model(3), made_pairs(), smoothing=1), r"smoothing \(1\) must be a number of at least 0 and below 1"),
         (lambda: fit(small_model(3), made_pairs(), second_weight=math.nan), r"second_weight \(nan\) must be a finite number"),
         (lambda: fit(small_model(3), made_pairs(), by_length="no"), r"by_length \('no'\) must be True or False"),

@@ -8,8 +8,9 @@ from towers.cli.score_command import add_model
 
 HELP = """
 Measure a model on sentence pairs with labels. Of degrees: Pearson's r, Spearman's rho, and the mean squared error in
-the range of the labels. Of yes and no: accuracy, F1, AUC. Of classes: accuracy and mean F1. Calibration is the expected
-calibration error. It warns of a result that is not above the majority class, or above the cosine of mean vectors.
+the range of the labels. Of yes and no: accuracy, F1, AUC. Of classes: accuracy, and the means of F1 and AUC over the
+classes (one against the others). Calibration is the expected calibration error. It warns of a result that is not above
+the majority class, or above the cosine of mean vectors.
 
   $ printf 'sentence1\\tsentence2\\tlabel\\n' >labelled.tsv
   $ printf 'a happy ram was spotted by the lass\\tthe lass noticed a ram\\t1\\n' >>labelled.tsv

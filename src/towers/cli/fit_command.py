@@ -190,6 +190,12 @@ def _add_training(fit: Parser) -> None:
         help="weight of the second label in the loss; the first one has 1 (.3)",
     )
     training.add_argument(
+        "--dropout-samples",
+        type=at_least_one,
+        metavar="N",
+        help="answers to each pair of a batch, each with dropout of its own in the heads (1)",
+    )
+    training.add_argument(
         "--random-batches",
         dest="by_length",
         action="store_const",

@@ -45,18 +45,25 @@ def of_yes_and_no(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def of_classes(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Accuracy, the mean F1 of the classes that occur, the calibration, and the majority class.
+    """Accuracy, area under the curve and F1 as means over the classes that occur, calibration, and the majority class.
 
+    The area of a class is that of its probability, one against the rest; NaN of a single class, or of NaN logits.
     Logits are "pairs classes", labels "pairs" numbers of classes.
     """
-    certain, found = logits.double().softmax(1).max(1)
-    scores: list[float] = []
+    probabilities = logits.double().softmax(1)
+    certain, found = probabilities.max(1)
+    scores, areas = list[float](), list[float]()
     for one in range(logits.shape[1]):
         is_one, said = labels == one, found == one
-        if bool(is_one.any()):
-            scores.append(2 * int((is_one & said).sum()) / (int(is_one.sum()) + int(said.sum())))
+        count, others = int(is_one.sum()), int((~is_one).sum())
+        if count:
+            scores.append(2 * int((is_one & said).sum()) / (count + int(said.sum())))
+        if count and others:  # the share of pairs of one and another that are in order (Mann and Whitney's U)
+            in_order = float(ranks(probabilities[:, one])[is_one].sum()) - count * (count + 1) / 2
+            areas.append(in_order / (count * others))
     return {
         "accuracy": float((found == labels).double().mean()),
+        "auc": sum(areas) / len(areas) if areas and bool(probabilities.isfinite().all()) else math.nan,
         "f1": sum(scores) / len(scores),
         "calibration": calibration(certain, found == labels),
         "majority": majority(labels),

@@ -95,6 +95,9 @@ def fit(
             r between the answers and the degrees of a batch (of what one process has of it) (0).
         smoothing: of labels that are classes, the share of each that is spread over all classes (0).
         second_weight: what the loss of a second label counts, beside 1 for that of the first (.3).
+        dropout_samples: how often the heads answer each pair of a batch, each time with dropout of their own, for the
+            mean of the losses (1): little more time where the towers take most of it (Inoue, "Multi-Sample Dropout for
+            Accelerated Training and Better Generalization", 2019).
         by_length: whether batches are of sentences of similar lengths, which takes less time (yes); else they are drawn
             at random.
         seed: decides the order of the batches and what is random in the model itself (0).
@@ -117,6 +120,7 @@ def fit(
         ValueError: there is a table without `vectors`, or `vectors` or `columns` without a table, or a cell is bad.
         ValueError: pairs are empty or without labels, the labels of `train` are all equal, a number is out of range,
             the device does not exist, `keep_best` or `precision` is unknown, or options exclude each other.
+        ValueError: the model has a `forward` of its own, and a second head, or `dropout_samples` is above 1.
         ValueError: model, pairs or options differ from those of the run to resume, or its files are damaged.
         ValueError: the loss or a weight became NaN or infinite; the message names the step.
         FileExistsError: `out` holds something, or another process works on the folder.
@@ -341,6 +345,9 @@ def _new_history(
         require("tensorboard")
         if run is None:
             raise ValueError("tensorboard: its events go to the run's folder; give out")
+    if type(model).forward is not TwoTowers.forward and (model.second is not None or settings.dropout_samples > 1):
+        what = "a second head goes" if model.second is not None else f"dropout_samples ({settings.dropout_samples}) go"
+        raise ValueError(f"{what} with the forward of TwoTowers; {type(model).__name__} has one of its own")
     degrees = measures.soft or measures.objective.kind == "bins"
     return History(keep_best, majority=None if degrees else majority(_labels("pairs", dev or train))), measures
 

@@ -168,22 +168,26 @@ class TowersModule(pl.LightningModule):
     def training_step(self, batch: Share, batch_idx: int) -> Tensor:
         """The mean loss of a batch, with that of a second label times `second_weight`.
 
+        With `dropout_samples` the heads answer each pair as often; the logits of the first answer are collected.
+
         With several processes the loss is weighted by the process's pairs, so that the mean of the gradients over the
         processes is the mean over the pairs of the whole batch.
         """
-        assert batch.batch.labels is not None
+        labels, samples = batch.batch.labels, self.settings.dropout_samples
+        assert labels is not None
         how = self.settings.correlation, self.settings.smoothing
-        if self.second is None or self.model.second is None or self.seconds is None:
-            logits = self._logits(batch, self.train_logits)
-            loss = batch_loss(self.objective, logits.float(), batch.batch.labels, *how)
+        if samples == 1 and self.model.second is None:
+            loss = batch_loss(self.objective, self._logits(batch, self.train_logits).float(), labels, *how)
         else:
-            left, right = self._states(batch)
+            states = self._states(batch)
+            left, right = states if samples == 1 else (state.repeat(samples, 1) for state in states)
             logits = self.model.compare(left, right)
-            self._collect(batch, logits, self.train_logits)
-            seconds = self.seconds[batch.batch.index].to(logits.device)
-            loss = batch_loss(self.objective, logits.float(), batch.batch.labels, *how)
-            other = batch_loss(self.second, self.model.second(left, right).float(), seconds, *how)
-            loss = loss + self.settings.second_weight * other
+            self._collect(batch, logits[: len(labels)], self.train_logits)
+            loss = batch_loss(self.objective, logits.float(), labels.repeat(samples), *how)
+            if self.second is not None and self.model.second is not None and self.seconds is not None:
+                seconds = self.seconds[batch.batch.index].to(logits.device).repeat(samples)
+                other = batch_loss(self.second, self.model.second(left, right).float(), seconds, *how)
+                loss = loss + self.settings.second_weight * other
         self.loss = loss.detach()
         processes = self.trainer.world_size
         return loss if processes == 1 else loss * (batch.pairs * processes / batch.whole)

@@ -29,6 +29,7 @@ class Options(TypedDict, total=False):
     correlation: float
     smoothing: float
     second_weight: float
+    dropout_samples: int
     by_length: bool
     seed: int
     keep_best: str | None
@@ -61,6 +62,7 @@ class Settings:
     correlation: float = 0.0
     smoothing: float = 0.0
     second_weight: float = 0.3
+    dropout_samples: int = 1
     by_length: bool = True
     seed: int = 0
     keep_best: str | None = None
@@ -75,7 +77,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", str(self.device))  # as JSON can hold it
-        for name in ("epochs", "batch_size", "nodes") + (() if self.patience is None else ("patience",)):
+        for name in ("epochs", "batch_size", "nodes", "dropout_samples") + (
+            () if self.patience is None else ("patience",)
+        ):
             _check_whole(name, getattr(self, name), 1, math.inf)
         _check_whole("seed", self.seed, 0, 2**32 - 1)
         _check_number("lr", self.lr, above=0)
