@@ -55,6 +55,7 @@ PRESETS: Mapping[str, Preset] = {
             "correlation": 1.0,
             "smoothing": 0.05,
             "second_weight": 0.8,
+            "dropout_samples": 8,
             "by_length": False,
         },
         dropout=0.4,
