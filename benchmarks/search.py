@@ -44,11 +44,13 @@ class Case(NamedTuple):
     items: int
     k: int
     seed: int = 0  # of the model
+    dense: int = 16  # units of its head
 
     @property
     def name(self) -> str:
         seed = f" (seed {self.seed})" if self.seed else ""
-        return f"{self.states} states{seed}, {self.items:,} items, {QUERIES} queries, k {self.k}"
+        dense = f", dense {self.dense}" if self.dense != 16 else ""
+        return f"{self.states} states{seed}{dense}, {self.items:,} items, {QUERIES} queries, k {self.k}"
 
 
 def cases(quick: bool) -> list[Case]:
@@ -56,7 +58,8 @@ def cases(quick: bool) -> list[Case]:
         return [Case("uniform", 100_000, 10)]
     uniform = [Case("uniform", items, k) for items in (10_000, 100_000, 1_000_000) for k in (10, 100)]
     trained = [Case("trained", 200_000, k, seed) for seed in range(SEEDS) for k in (10, 100)]
-    return [*uniform, Case("uniform", 10_000_000, 10), *trained]
+    others = [Case("uniform", 100_000, k, dense=dense) for dense in (8, 64) for k in (1, 10, 1000)]
+    return [*uniform, Case("uniform", 10_000_000, 10), *trained, *others]
 
 
 def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
@@ -85,7 +88,7 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> list[Row]:
         torch_too = {f"torch, chunks of {chunk:,}": lambda: plain(model, side, queries, items, case.k, chunk)}
         candidates = torch_too | candidates
     timings = interleaved(candidates, device, seconds=0.5 if quick else 4)
-    if case.states == "uniform" and case.k == 10:
+    if case.states == "uniform" and case.k == 10 and case.dense == 16:
         timings |= _peers(model, queries, items, case.k, found, timings)
     pairs, rows = QUERIES * case.items, list[Row]()
     for name, timing in timings.items():
@@ -154,7 +157,7 @@ def _given(case: Case) -> tuple[TwoTowers, str, Tensor, Tensor]:
     torch.manual_seed(case.seed)
     if case.states == "uniform":
         items, queries = (torch.rand(count, 6) * 2 - 1 for count in (case.items, QUERIES))
-        return TwoTowers(), "right", items, queries
+        return TwoTowers(dense=case.dense), "right", items, queries
     model, lefts, rights = _trained(case.items, case.seed)
     return model, "left", lefts, rights
 
@@ -205,7 +208,8 @@ LINES |= {"towers.search, every pair": "towers.search, every pair", "towers.sear
 
 def plot(rows: Sequence[Row], title: str, about: dict[str, object], path: Path) -> None:
     """Time against the number of items, k = 10, uniform states; no picture where `--only` left none of them."""
-    rows = [row for row in rows if row.details["states"] == "uniform" and row.details["k"] == 10]
+    rows = [row for row in rows if row.details["states"] == "uniform" and row.details["k"] == 10
+            and row.details.get("dense", 16) == 16]  # fmt: skip
     if not rows:
         return
     figure = Figure(figsize=(7, 4.5), layout="constrained")

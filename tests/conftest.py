@@ -4,9 +4,11 @@ import atexit
 import faulthandler
 import gc
 import importlib
+import math
 import os
 import random
 import signal
+import time
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -24,8 +26,9 @@ from .helpers.forked import Forks
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
-HANGS = 300.0  # seconds, of one test
+HANGS, AGAIN = 300.0, 20.0  # seconds: a test may take the first, less at most the second
 STANDARD_ERROR = pytest.StashKey[int]()
+CLOCK_SET = pytest.StashKey[float]()
 FORKS = pytest.StashKey[Forks]()
 
 # Of a device that it has not started yet, torch.manual_seed notes the stack, which takes a millisecond for each test.
@@ -66,14 +69,19 @@ def seeded(request: pytest.FixtureRequest) -> None:
     seed_everything(request.config, request.node.name)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
-    """A test that hangs ends its process, and says where it hung: the others run on in the next one."""
-    faulthandler.dump_traceback_later(HANGS, exit=True, file=item.config.stash[STANDARD_ERROR])
-    try:
-        return (yield)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """A test that hangs ends its process, and says where it hung: the others run on in the next one.
+
+    The clock is not set anew for each test: that starts a thread, which takes a millisecond.
+    """
+    if time.monotonic() - item.config.stash.get(CLOCK_SET, -math.inf) > AGAIN:
+        faulthandler.dump_traceback_later(HANGS, exit=True, file=item.config.stash[STANDARD_ERROR])
+        item.config.stash[CLOCK_SET] = time.monotonic()
+
+
+def pytest_sessionfinish() -> None:
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.hookimpl(wrapper=True)

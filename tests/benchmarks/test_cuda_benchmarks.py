@@ -91,7 +91,7 @@ def test_the_plan_goes_on_after_a_step_that_hangs_or_fails(benchmarks, monkeypat
     }
     plan = [step for step in minutes.PLAN if step.name in codes]
     monkeypatch.setattr(minutes, "PLAN", plan)
-    monkeypatch.setattr(minutes, "QUICK_LIMIT", 5.0)
+    monkeypatch.setattr(minutes, "QUICK_LIMIT", 2.0)
     monkeypatch.setattr(minutes, "command", lambda step, *_: [sys.executable, "-c", codes[step.name]])
     console = importlib.import_module("rich.console").Console(quiet=True)
     monkeypatch.setattr(minutes, "run", noting(minutes.run, outcomes := []))
