@@ -486,6 +486,32 @@ def test_results_are_small_and_the_readme_shows_every_picture(repository: Path):
     assert [file.name for file in pictures if f"({file.relative_to(repository).as_posix()})" not in readme] == []
 
 
+def test_the_answers_of_the_readme_are_those_that_were_measured(benchmarks: dict[str, ModuleType], repository: Path):
+    rows = {row.case: row.details for row in benchmarks["report"].read_json(
+        repository / "benchmarks" / "results" / "cpu" / "answers.json")}  # fmt: skip
+    table = (repository / "README.md").read_text("utf8").split("| Pearson's r | entailment |\n", 1)[1].split("\n\n")[0]
+    cases = [
+        "similarity, entailment beside, one model",
+        "similarity, entailment beside, ensembles of 3",
+        "similarity, entailment beside, cross-validation",
+        "similarity, one model",
+        "small, entailment beside, one model",
+        "seed with word maximum, one model",
+        "seed alone, one model",
+        "entailment, one model",
+        "entailment, ensembles of 3",
+        "MiniLM, speed",
+    ]
+    for case, line in zip(cases, table.splitlines()[1:], strict=True):
+        parameters, r, accuracy = (cell.strip() for cell in line.strip("|").split("|")[1:])
+        found, part = rows[case], "held_out" if "cross" in case else "test"
+        assert parameters == f"{found.get('parameters', 802_208):,}"
+        assert (r == "") == (f"{part}_r" not in found)
+        assert r == "" or abs(float(r) - found[f"{part}_r"]) < 5.6e-4, case  # both are rounded
+        assert (accuracy == "") == (f"{part}_accuracy" not in found)
+        assert accuracy == "" or abs(float(accuracy[:-2]) / 100 - found[f"{part}_accuracy"]) < 5.6e-4, case
+
+
 @pytest.fixture
 def figures(repository: Path) -> dict[str, list[str]]:
     """The README's table of figures: for each suite the cells of its lines, one text a line."""
