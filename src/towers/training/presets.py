@@ -82,7 +82,8 @@ PRESETS: Mapping[str, Preset] = {
         "how alike the words of two sentences are: small and fast; word order plays no part in it",
         {"filters": None, "hidden": None, "word_maximum": 48, "word_mean": 32},
         dense=24,
-        settings={**_ADAMW, "lr": 3e-3, "epochs": 12, "average": 0.998},
+        settings={**_ADAMW, "lr": 3e-3, "epochs": 32, "average": 0.998, "dropout_samples": 8},
+        dropout=0.4,
     ),
     "seed-with-words": Preset(
         "how alike two sentences are: the original tower, its largest states, and the largest features of words",
