@@ -58,7 +58,9 @@ CLASSES = ("CONTRADICTION", "ENTAILMENT", "NEUTRAL")
 TEST = bool(os.environ.get("TOWERS_TEST"))
 KEEP = os.environ.get("TOWERS_KEEP")
 
-SEED_ALONE = Preset("the seed's shape alone, last state", {}, settings={**PRESETS["small"].settings, "epochs": 12, "dropout_samples": 1})
+SEED_ALONE = Preset(
+    "the seed's shape alone, last state", {}, settings={**PRESETS["small"].settings, "epochs": 12, "dropout_samples": 1}
+)
 RECIPES = {
     "similarity": PRESETS["similarity"],
     "similarity, entailment beside": PRESETS["similarity"],
