@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -573,3 +574,28 @@ def test_no_model_is_a_line(
     assert capsys.readouterr().err == (
         "towers score: there is no finished towers-run* here; name a model with --model DIR\n"
     )
+
+
+def test_a_weight_that_is_not_finite_is_named_and_what_overflows_is_no_answer() -> None:
+    vectors = WordVectors(["a", "b"], torch.eye(2), missing="zero")
+    tower = Tower(vector_width=2, filters=None, hidden=2)
+    network = TwoTowers(tower, tower, outputs=3, features=("product",))
+    with torch.no_grad():
+        network.logit.weight[0, 0] = 3e38  # finite: what overflows is seen when it answers
+        network.logit.weight[1, 0] = -3e38
+        network.dense.weight.fill_(3e38)
+        network.dense.bias.fill_(3e38)
+    model = Model(network, vectors, classes=["x", "y", "z"])
+    states = model.encode(["a b"])
+    for call in (
+        lambda: model.score("a b", "a b"),
+        lambda: model.score([("a b", "a b")]),
+        lambda: model.similarity(states, states, class_name="x"),
+        lambda: model.most_similar("a b", states, class_name="x"),
+    ):
+        with pytest.raises(ValueError, match="the network gives no finite number: its weights"):
+            call()
+    with torch.no_grad():
+        network.dense.weight[0, 1] = math.nan
+    with pytest.raises(ValueError, match=r"the weight dense\.weight is not finite, and the network gives"):
+        Model(network, vectors, classes=["x", "y", "z"])

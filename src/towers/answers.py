@@ -55,7 +55,7 @@ def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = N
     Raises:
         ImportError: safetensors is not installed.
         FileNotFoundError: the folder or one of its files is missing.
-        ValueError: a file is damaged, or the vectors are not those that the model learned with.
+        ValueError: a file is damaged, a weight is not finite, or the vectors are not those that the model learned with.
 
     >>> import tempfile, towers
     >>> from towers.data import sample_pairs
@@ -68,6 +68,7 @@ def load(folder: str | PathLike[str], *, vectors: str | PathLike[str] | None = N
     """
     config = Config(Path(folder))
     network = load_network(folder)
+    _check_weights(network, f"{folder}: ")
     if config.carries or config.source == "sample":
         kept = load_vectors(folder, missing=config.missing) if config.carries else sample_vectors(config.missing)
         check_width(network, kept)
@@ -116,7 +117,8 @@ class Model(Evaluated):
         classes: the names of the classes, of a network that answers with classes.
 
     Raises:
-        ValueError: there are other than `outputs` classes, or the vectors have another width than the towers take.
+        ValueError: there are other than `outputs` classes, the vectors have another width than the towers take, or a
+            weight is not finite. A method raises it too where an answer is not finite.
 
     >>> import towers
     >>> from towers.answers import Model
@@ -138,6 +140,7 @@ class Model(Evaluated):
         classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        _check_weights(network)
         self._predictor = Predictor(network, vectors, classes=classes)
         self.classes = None if classes is None else tuple(classes)
         self._network = self._predictor.model
@@ -236,7 +239,7 @@ class Model(Evaluated):
         output = None if class_name is None else self.output_of(class_name)
         if isinstance(left, str) and isinstance(right, str):
             (one,), (other,) = self._sentences.divide([left], "left"), self._sentences.divide([right], "right")
-            answer = self._predictor.one(one, other)
+            answer = _numbers(self._predictor.one(one, other))
             if output is not None:
                 return float(answer[0, output])
             if self.classes is not None:
@@ -287,7 +290,7 @@ class Model(Evaluated):
         parts = [
             self._predictor(SentencePairs(lefts[part], rights[part])) for part in _slices(len(lefts), "pairs", progress)
         ]
-        answers = torch.cat(parts) if parts else self._predictor(SentencePairs([], []))
+        answers = _numbers(torch.cat(parts)) if parts else self._predictor(SentencePairs([], []))
         return answers if self.classes is not None else self._in_range(answers)
 
     def output_of(self, class_name: str | None) -> int | None:
@@ -343,7 +346,7 @@ class Model(Evaluated):
             raise ValueError(f'side ({side!r}) must be "left" or "right"')
         words = self._sentences.divide(sentences, side)
         parts = [self._predictor.encode(words[part], side) for part in _slices(len(words), "sentences", progress)]
-        states = torch.cat(parts) if parts else self._predictor.encode([], side)
+        states = _numbers(torch.cat(parts)) if parts else self._predictor.encode([], side)
         first: dict[Words, int] = {}  # a sentence's bits may depend on its batch: of equal ones the first counts
         return states[[first.setdefault(sentence, place) for place, sentence in enumerate(words)]]
 
@@ -368,6 +371,7 @@ class Model(Evaluated):
 
     def scores_of(self, ranked: Tensor) -> Tensor:
         """The scores of what `towers.search.Index` ranks by, `ranked`: logits, the log-odds of a class, or degrees."""
+        ranked = _numbers(ranked)
         return self._in_range(ranked if self._predictor.objective.kind == "bins" else ranked.sigmoid())
 
     def ranked_of(self, score: float) -> float:
@@ -424,6 +428,19 @@ class Model(Evaluated):
     def _states(self, sentences: Iterable[Text] | Tensor, side: Side) -> Tensor:
         states = sentences if isinstance(sentences, Tensor) else self.encode(sentences, side=side)
         return states.reshape(-1, states.shape[-1]).to(self._network.dense.weight)
+
+
+def _check_weights(network: TwoTowers, named: str = "") -> None:
+    for name, weight in network.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise ValueError(f"{named}the weight {name} is not finite, and the network gives no number; train it again")
+
+
+def _numbers(answers: Tensor) -> Tensor:
+    """The answers, if all are finite."""
+    if not bool(answers.isfinite().all()):
+        raise ValueError("the network gives no finite number: its weights, or vectors, are too large")
+    return answers
 
 
 def _slices(count: int, unit: str, progress: bool | None) -> Iterator[slice]:

@@ -226,9 +226,15 @@ def test_other_mistakes(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no-model"):
         Scorer("no-model")(polars.DataFrame(ROWS))
     network = TwoTowers(Tower(vector_width=7), Tower(vector_width=7))
+    torch.nn.init.constant_(network.dense.bias, 1e3)
+    with torch.no_grad():
+        network.logit.weight.copy_(3e38 * torch.tensor([1, -1]).repeat(8))
+    save_model("overflows", network)
+    with pytest.raises(ValueError, match="the network gives no finite number: its weights"):
+        Scorer("overflows")(polars.DataFrame(ROWS))
     torch.nn.init.constant_(network.logit.weight, torch.nan)
     save_model("broken", network)
-    with pytest.raises(ValueError, match="the model gives no number for some rows"):
+    with pytest.raises(ValueError, match=r"broken: the weight logit\.weight is not finite"):
         Scorer("broken")(polars.DataFrame(ROWS))
 
 

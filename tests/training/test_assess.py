@@ -58,6 +58,7 @@ def test_calibration():
     wanted = (abs(0.91 + 0.95 + 1.0 - 2) + abs(0.62 - 1)) / 4
     assert assess.calibration(certain, right) == pytest.approx(wanted, abs=1e-6)
     assert assess.calibration(torch.ones(3), torch.ones(3, dtype=torch.bool)) == 0
+    assert math.isnan(assess.calibration(torch.tensor([math.nan, 0.5]), torch.tensor([True, True])))
 
 
 def test_the_cosine_of_mean_vectors():

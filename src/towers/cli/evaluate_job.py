@@ -44,6 +44,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         first, seconds = all_logits(
             model.network, pairs.with_vectors(vectors), MEASURING_BATCH, "auto", "32-true", False
         )
+        if not bool(first.isfinite().all() and seconds.isfinite().all()):
+            raise ValueError(f"{arguments.model}: the model gives no number for some pairs; train it again")
         assert pairs.labels is not None
         objective = model.objective
         cosine: float | None = None

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
-import torch
 from torch import Tensor
 
 from towers.answers import Model, Side
@@ -107,7 +106,6 @@ class Predict:
         """The cells of the new columns: what `model` says about these `sentences`."""
         left, right = sentences
         scores = model.score(left, right, tensor=True, progress=False)
-        _check_finite(scores)
         return self.cells(model, scores)
 
 
@@ -146,7 +144,6 @@ class Encode:
     def values(self, model: Model, *sentences: Sequence[Words]) -> list[Values]:
         """The cells of the new column: what `model` says about these `sentences`."""
         states = model.encode(sentences[0], side=self.side, progress=False)
-        _check_finite(states)
         return [list(states.numpy())]
 
 
@@ -232,8 +229,3 @@ def _other_name(name: str, columns: Columns) -> str:
     if kind is str or (kind is float and str not in columns.values()):
         return "call the new one otherwise with --score-column (score_column=)"
     return f"{'a class of the model has this name: ' if kind is float else ''}rename the column"
-
-
-def _check_finite(values: Any) -> None:
-    if not bool(torch.isfinite(values).all()):
-        raise ValueError("the model gives no number for some rows; are its weights finite? Train it again")

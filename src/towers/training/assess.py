@@ -74,7 +74,10 @@ def calibration(certain: Tensor, right: Tensor) -> float:
     """The expected calibration error: how far, on average, a probability is from the share that is right.
 
     Pairs are divided into ten equal parts of the range (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+    NaN where a probability is.
     """
+    if not bool(certain.isfinite().all()):
+        return math.nan
     place = (certain * BINS).long().clamp(max=BINS - 1)
     gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, place, certain.double() - right.double())
     return float(gaps.abs().sum()) / len(certain)
