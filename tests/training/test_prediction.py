@@ -139,7 +139,12 @@ def test_one_pair_is_as_among_many_and_counted_alike(shared, limit, monkeypatch)
 
 def test_changed_weights_change_a_typed_pair_once_the_network_was_asked_for():
     tower = Tower(vector_width=6, filters=None, hidden=3, bidirectional=True, word_maximum=3)
-    model = Model(TwoTowers(tower, tower, features=("product",), dense=4), small_vectors())
+    network = TwoTowers(tower, tower, features=("product",), dense=4)
+    with torch.no_grad():  # no unit of the head is 0, and the score is not at an end
+        network.dense.weight.abs_()
+        network.dense.bias.fill_(9)
+        network.logit.weight.fill_(0.02)
+    model = Model(network, small_vectors())
     pair = "w0 w1", "w2 w3"
     before = model.score(*pair)
     for change in (

@@ -25,8 +25,10 @@ MANY = 1 << 32
 GROUP = BLOCK * BOX
 """Items of a group of boxes."""
 OFFER = 16
-"""Nanoseconds for an item that is among the k best so far, at least; a scan meets about k (1 + log(items / k)). Of 14,
-walks are given up that take half of a scan's time; of 20, some go on that take 1.2 times as long."""
+"""Nanoseconds for an item that is among the k best so far, at least; a scan meets about k (1 + log(items / k)).
+
+With 14, walks are given up that take half of a scan's time; with 20, some go on that take 1.2 times as long.
+"""
 SAMPLE = 8192
 """Items by which `pace` is measured."""
 
