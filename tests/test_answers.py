@@ -137,7 +137,7 @@ def test_one_pair_is_scored_as_among_many(folder: Path, missing: Literal["zero",
 def test_similarity_of_sentences_and_of_states(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = towers.load(folder)
     torch.testing.assert_close(model.similarity(LEFT, RIGHT), expected(folder), atol=1e-6, rtol=0)
-    states = model.encode(LEFT), model.encode(RIGHT, side="right")
+    states = model.encode(LEFT).requires_grad_(), model.encode(RIGHT, side="right")
     torch.testing.assert_close(model.similarity(*states), expected(folder), atol=1e-6, rtol=0)
     monkeypatch.setattr("towers.every_pair.BLOCK", 1)  # one row at a time
     torch.testing.assert_close(model.similarity(LEFT, RIGHT), expected(folder), atol=1e-6, rtol=0)
@@ -221,7 +221,20 @@ def test_a_fixed_tower_refuses_other_lengths_unless_it_was_trained_otherwise(fol
         (lambda model: model.encode(LEFT, side="up"), r"side \('up'\) must be \"left\" or \"right\""),
         (lambda model: model.most_similar("a dog", LEFT, 0), r"k \(0\) must be at least 1"),
         (lambda model: model.most_similar("a dog", LEFT, 2.0), r"k \(2.0\) must be a whole number"),
-        (lambda model: model.most_similar("a dog", LEFT, None), r"k \(None\) must be a whole number"),
+        (lambda model: model.most_similar("a dog", LEFT, numpy.array([2])), r"k \(array\(\[2\]\)\) must be a whole"),
+        (
+            lambda model: model.most_similar("a dog", torch.tensor([[0.0] * 6, [math.nan] * 6])),
+            "right state 1 is not f",
+        ),
+        (lambda model: model.similarity(torch.tensor(1.0), LEFT), r"left states are torch\.float32 \(\), .* of encode"),
+        (
+            lambda model: model.similarity(torch.ones(2, 6, device="meta"), LEFT),
+            "left states are .*, on meta; expected",
+        ),
+        (
+            lambda model: model.encode(numpy.array("a dog runs")),
+            r"sentences are array\('a dog runs', .* a list of strings",
+        ),
         (lambda model: model.score({"sentence1": "a dog", "sentence2": "a"}), "sentence1 is one string .'a dog'.; a"),
         (lambda model: model.score("a", "a", class_name="x"), r"class_name \('x'\): this model answers with a score"),
     ],

@@ -4,6 +4,7 @@ import math
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import index
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
@@ -359,7 +360,8 @@ class Model(Evaluated):
         `classes` the scores are the probabilities of the class `class_name`.
 
         Raises:
-            ValueError: a tower does not take a sentence, or `class_name` is none of the model's classes.
+            ValueError: a tower does not take a sentence, states are not finite or no dense tensor with data, or
+                `class_name` is none of the model's classes.
         """
         output = self.output_of(class_name)
         lefts, rights = Distinct.of(self._states(left, "left")), Distinct.of(self._states(right, "right"))
@@ -401,12 +403,14 @@ class Model(Evaluated):
         probabilities of the class `class_name`.
 
         Raises:
-            ValueError: k is less than 1 or no whole number, a tower does not take a sentence, or `class_name` is none
-                of the model's classes.
+            ValueError: k is less than 1 or no whole number, a tower does not take a sentence, states are not finite or
+                no dense tensor with data, or `class_name` is none of the model's classes.
         """
         output = self.output_of(class_name)
-        if not hasattr(k, "__index__"):
-            raise ValueError(f"k ({k!r}) must be a whole number")
+        try:
+            k = index(k)
+        except TypeError:  # an array of one number too
+            raise ValueError(f"k ({k!r}) must be a whole number") from None
         if k < 1:
             raise ValueError(f"k ({k}) must be at least 1")
         queries = Distinct.of(self._states([query] if isinstance(query, str) else query, "left"))
@@ -426,8 +430,16 @@ class Model(Evaluated):
         return low + (high - low) * probabilities
 
     def _states(self, sentences: Iterable[Text] | Tensor, side: Side) -> Tensor:
-        states = sentences if isinstance(sentences, Tensor) else self.encode(sentences, side=side)
-        return states.reshape(-1, states.shape[-1]).to(self._network.dense.weight)
+        states = sentences.detach() if isinstance(sentences, Tensor) else self.encode(sentences, side=side)
+        dense = states.layout == torch.strided and not (states.is_meta or states.is_complex())
+        if not dense or not states.dim() or not states.shape[-1]:
+            kind = f"{states.dtype} {tuple(states.shape)}, {states.layout}, on {states.device}"
+            raise ValueError(f"{side} states are {kind}; expected those of encode, (sentences, {self._network.hidden})")
+        states = states.reshape(-1, states.shape[-1]).to(self._network.dense.weight)
+        if not bool(states.isfinite().all()):
+            row = int((~states.isfinite().all(1)).nonzero()[0])
+            raise ValueError(f"{side} state {row} is not finite (NaN or infinity)")
+        return states
 
 
 def _check_weights(network: TwoTowers, named: str = "") -> None:

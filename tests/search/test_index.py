@@ -207,11 +207,11 @@ def test_ids_to_remove_in_any_form():
 def test_ids_to_add_in_any_form():
     model, items = plain_model(), torch.randn(12, 3)
     forms = [torch.tensor([5, 3]), [7, np.int32(1)], range(10, 6, -2), np.array([0, 9], dtype=np.uint64), (4, 2)]
-    expected = index_of(model, items, torch.tensor([5, 3, 7, 1, 10, 8, 0, 9, 4, 2, 11, 12]))
+    forms += [np.array([11, 258], dtype=">i4")]  # another order of bytes
+    expected = index_of(model, items, torch.tensor([5, 3, 7, 1, 10, 8, 0, 9, 4, 2, 11, 258]))
     index = index_of(model, torch.empty(0, 3), [])
     for number, ids in enumerate(forms):
         index.add(items[2 * number : 2 * number + 2], ids)
-    index.add(items[10:])
     queries = torch.randn(2, 3)
     assert all(map(torch.equal, index.search(queries, 12), expected.search(queries, 12)))
 

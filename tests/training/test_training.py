@@ -460,6 +460,14 @@ def test_measures_as_by_hand():
     assert soft["pearson"] == pytest.approx(np.corrcoef(p, labels)[0, 1], rel=1e-9)
 
 
+def test_the_area_under_the_curve_is_that_of_logits():
+    logits = torch.tensor([98.0, 98.5, 97.5, 99.0, -98.0, 33.0, 33.1])  # sigmoid makes 1 of the first four
+    labels = torch.tensor([0.0, 1, 1, 1, 1, 0, 1])
+    assert measure(logits, labels)["auc"] == pytest.approx(0.6), "of ten pairs of a yes and a no, six are in order"
+    logits[2] = math.nan
+    assert math.isnan(measure(logits, labels)["auc"])
+
+
 def test_pearsons_r_of_numbers_that_hardly_differ():
     logits = torch.linspace(0, 1e-6, 9, dtype=torch.float64)
     assert measure(logits, torch.linspace(0.1, 0.9, 9))["pearson"] == pytest.approx(1, abs=1e-6)

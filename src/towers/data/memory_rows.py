@@ -1,6 +1,6 @@
 """Tables and columns that are in memory already: of pandas, polars, Arrow, Hugging Face datasets, or plain Python."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from typing import Any, cast
 
 from towers.data.rows import Rows
@@ -102,7 +102,10 @@ def as_list(column: Any) -> list[Any]:
         raise ValueError(f"sentences are {column!r:.60}: give a list of strings")
     for name in ("to_pylist", "to_list", "tolist"):  # of Arrow, of pandas and polars, of NumPy
         if callable(method := getattr(column, name, None)):
-            return [_plain(value) for value in cast(Sequence[Any], method())]
+            values = method()
+            if not isinstance(values, list):  # of an array without axes
+                raise ValueError(f"sentences are {column!r:.60}: give a list of strings")
+            return [_plain(value) for value in cast(list[Any], values)]
     return [_plain(value) for value in column]
 
 

@@ -111,8 +111,8 @@ def _no_array(call: str, name: str, given: Any) -> Any:
     if isinstance(given, Tensor) or not isinstance(given, Array):
         return given
     array = given.__array__()
-    try:
-        return torch.as_tensor(array.copy())  # a tensor takes no negative strides, and warns of what is read-only
+    try:  # a tensor takes no negative strides and no foreign order of bytes, and warns of what is read-only
+        return torch.as_tensor(array.astype(array.dtype.newbyteorder("=")))
     except TypeError:
         problem = f"{name} is an array of {array.dtype}; expected ids, one integer each"
         raise ValueError(f"{call}: {problem}") from None

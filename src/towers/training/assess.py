@@ -47,7 +47,8 @@ def of_yes_and_no(logits: Tensor, labels: Tensor) -> dict[str, float]:
 def of_classes(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Accuracy, area under the curve and F1 as means over the classes that occur, calibration, and the majority class.
 
-    The area of a class is that of its probability, one against the rest; NaN of a single class, or of NaN logits.
+    The area of a class is that of its probability, one against the rest; NaN of a single class, or where a logit is not
+    finite.
     Logits are "pairs classes", labels "pairs" numbers of classes.
     """
     probabilities = logits.double().softmax(1)
@@ -59,11 +60,13 @@ def of_classes(logits: Tensor, labels: Tensor) -> dict[str, float]:
         if count:
             scores.append(2 * int((is_one & said).sum()) / (count + int(said.sum())))
         if count and others:  # the share of pairs of one and another that are in order (Mann and Whitney's U)
-            in_order = float(ranks(probabilities[:, one])[is_one].sum()) - count * (count + 1) / 2
+            rest = logits.double()[:, torch.arange(logits.shape[1]) != one] - logits.double()[:, [one]]
+            odds = -rest.sort(1).values.logsumexp(1)  # near 1 many probabilities are one number, their log-odds are not
+            in_order = float(ranks(odds)[is_one].sum()) - count * (count + 1) / 2
             areas.append(in_order / (count * others))
     return {
         "accuracy": float((found == labels).double().mean()),
-        "auc": sum(areas) / len(areas) if areas and bool(probabilities.isfinite().all()) else math.nan,
+        "auc": sum(areas) / len(areas) if areas and bool(logits.isfinite().all()) else math.nan,
         "f1": sum(scores) / len(scores),
         "calibration": calibration(certain, found == labels),
         "majority": majority(labels),

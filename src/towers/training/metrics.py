@@ -101,7 +101,7 @@ def measure(logits: Tensor, labels: Tensor, *, soft: bool | None = None) -> dict
     """The metrics of logits (pairs) against labels (pairs) in [0, 1].
 
     `soft` chooses the metrics; None: the labels do. NaN stands for an undefined metric: the area under the curve of one
-    class, Pearson's r of constants.
+    class or of NaN, Pearson's r of constants.
     """
     from torchmetrics.functional.classification import binary_accuracy, binary_auroc
 
@@ -110,11 +110,12 @@ def measure(logits: Tensor, labels: Tensor, *, soft: bool | None = None) -> dict
     if are_soft(labels) if soft is None else soft:
         return {"loss": loss, "pearson": pearson(logits.sigmoid(), labels)}
     probabilities, classes = logits.sigmoid(), labels.long()
-    one_class = bool(classes.min() == classes.max())
+    undefined = bool(classes.min() == classes.max()) or bool(logits.isnan().any())
+    distinct, ranks = logits.unique(return_inverse=True)  # sigmoid makes one number of all logits above 37
     return {
         "loss": loss,
         "accuracy": round(float(binary_accuracy(probabilities, classes)), 6),  # torchmetrics counts in float32
-        "auc": math.nan if one_class else round(float(binary_auroc(probabilities, classes)), 6),
+        "auc": math.nan if undefined else round(float(binary_auroc(ranks.double() / len(distinct), classes)), 6),
     }
 
 
