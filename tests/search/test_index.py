@@ -698,3 +698,26 @@ def test_ids_of_one_query_that_are_none_are_refused():
         pytest.raises(ValueError, match="exclude has None; expected ids: ints in a list, array or tensor"),
     ):
         index.search(torch.rand(2, 3), k=1, exclude=[{1}, None])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("k", "best", "count"), [(17, 2, 100), (20, 3, 1000), (100, 5, 9000), (100, 99, 9000)])
+def test_few_best_items_and_many_whose_scores_are_the_next_lower_numbers(
+    k: int, best: int, count: int, dtype: torch.dtype
+):
+    model = TwoTowers().to(dtype)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+        model.dense.weight[0, 0] = model.logit.weight[0, 0] = 1
+    items = torch.zeros(count, 6, dtype=dtype)
+    items[:, 0] = -1 + torch.finfo(dtype).eps / 2
+    items[-best:, 0] = -1
+    index = Index(model)
+    index.add(items)
+    scores, ids = index.search(torch.zeros(5, 6, dtype=dtype), k)
+    wanted = [*range(count - best, count), *range(k - best)]
+    assert ids.tolist() == [wanted] * 5
+    torch.testing.assert_close(scores[:, best:], torch.full_like(scores[:, best:], 1 - torch.finfo(dtype).eps / 2),
+                               rtol=0, atol=0)  # fmt: skip
+    assert (scores[:, :best] == 1).all()

@@ -182,11 +182,12 @@ static int64_t last_of(const Top *top, REAL low, REAL high, int64_t wanted) {
 static __attribute__((noinline)) void keep_best(Top *top, int64_t k) {
     REAL *const scores = top->scores;
     int64_t *const ids = top->ids;
-    int64_t above = 0, last = 0, kept = 0;
+    int64_t last = 0, kept = 0;
     for (int64_t i = top->count; i % LANES; i++) scores[i] = -INFINITY;
     REAL low = top->least, high = largest_of(scores, top->count, 1);
-    if (count_of(scores, top->count, high) >= k)
-        low = high, high = INFINITY;
+    int64_t above = count_of(scores, top->count, high); /* scores from `high` on */
+    if (above >= k)
+        low = high, high = INFINITY, above = 0;
     else { /* scores from `low` on are at least k, those from `high` on at most k: as near as it goes */
         int64_t first = ordered(low), end = ordered(high);
         while (first + 1 < end && above < k) {
