@@ -19,6 +19,7 @@ from towers.answers import Model
 from towers.cli import main
 from towers.data import SentencePairs, WordVectors
 from towers.data.kept_vectors import save_vectors
+from towers.search import Index
 from towers.search.sentences import scores_of
 from towers.training import evaluate, fit
 from towers.training.prediction import Predictor
@@ -273,6 +274,9 @@ def test_a_sentence_without_a_known_word_is_named(folder: Path) -> None:
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="2 right sentences have no word with a vector") as caught:
         towers.load(folder).most_similar("the dog", ["y y", "x y", "a cat"])
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="1 right sentence has no word with a vector") as caught:
+        Index(towers.load(folder)).add(["the dog", "x y"])
     assert caught[0].filename == __file__
 
 

@@ -104,8 +104,11 @@ def _checked(sentence: Any, side: Side, place: int) -> Words:
 
 
 def _depth_of_caller() -> int:
-    """The `stacklevel` of the code outside of towers that called it."""
+    """The `stacklevel` of the code outside of towers, and of the checks of its contracts, that called it."""
     frame, depth = sys._getframe(1), 1  # pyright: ignore[reportPrivateUsage]
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("towers."):
+    while frame.f_back is not None and (
+        str(frame.f_globals.get("__name__")).startswith("towers.")
+        or frame.f_code.co_filename.startswith("<contract of towers.")
+    ):
         frame, depth = frame.f_back, depth + 1
     return depth
