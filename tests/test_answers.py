@@ -616,3 +616,29 @@ def test_a_weight_that_is_not_finite_is_named_and_what_overflows_is_no_answer() 
         network.dense.weight[0, 1] = math.nan
     with pytest.raises(ValueError, match=r"the weight dense\.weight is not finite, and the network gives"):
         Model(network, vectors, classes=["x", "y", "z"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_similarity_is_float32_whatever_the_default_dtype_is(dtype: torch.dtype) -> None:
+    model = Model(TwoTowers(*[Tower(vector_width=2)] * 2), WordVectors(["a", "b"], torch.eye(2), missing="zero"))
+    sentences = ["a b b", "b a a", "a a a a"]
+    states = model.encode(sentences, side="right").requires_grad_()  # as those of network.encode_right
+    wanted = model.similarity(sentences, states), *model.most_similar("a b", states)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = model.similarity(sentences, states), *model.most_similar("a b", states)
+    finally:
+        torch.set_default_dtype(before)
+    assert all(torch.equal(one, other) for one, other in zip(wanted, found, strict=True))
+
+
+def test_a_list_that_was_written_as_text_is_refused_as_in_a_table() -> None:
+    model = Model(TwoTowers(*[Tower(vector_width=2)] * 2), WordVectors(["a", "b"], torch.eye(2), missing="zero"))
+    for call in (
+        lambda: model.score("['a', 'b']", "a b b"),
+        lambda: model.score(["a b"], ["['a', 'b']"]),
+        lambda: model.encode(["a b", '["a", "b"]']),
+    ):
+        with pytest.raises(ValueError, match=r"is a list that was written as text; give lists of words"):
+            call()

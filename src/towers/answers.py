@@ -365,7 +365,7 @@ class Model(Evaluated):
         """
         output = self.output_of(class_name)
         lefts, rights = Distinct.of(self._states(left, "left")), Distinct.of(self._states(right, "right"))
-        scores, first = torch.empty(len(lefts.which), len(rights.which), device="cpu"), 0
+        scores, first = torch.empty(len(lefts.which), len(rights.which), dtype=torch.float32, device="cpu"), 0
         for ranked in every_pair(self._network, self.objective, lefts, rights, output):
             lefts.fill(scores, first, self.scores_of(ranked))
             first += len(ranked)
@@ -416,7 +416,7 @@ class Model(Evaluated):
         queries = Distinct.of(self._states([query] if isinstance(query, str) else query, "left"))
         items = Distinct.of(self._states(sentences, "right"))
         k = min(k, len(items.which))
-        scores = [torch.empty(0, k, device="cpu")]
+        scores = [torch.empty(0, k, dtype=torch.float32, device="cpu")]
         places = [torch.empty(0, k, dtype=torch.int64, device="cpu")]
         for ranked in every_pair(self._network, self.objective, queries, items, output):
             order = ranked.argsort(dim=1, descending=True, stable=True)[:, :k]  # logits differ where scores are equal

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 from towers.data import WordVectors
-from towers.data.columns import SPLITTERS, Split
+from towers.data.columns import SPLITTERS, Split, is_written_list
 from towers.data.memory_rows import as_list, is_table
 from towers.data.vectors import BLANK
 from towers.model import Tower, TwoTowers
@@ -52,6 +52,9 @@ class SentenceWords(NamedTuple):
         fitted = tower.words if self.fit_length is not None else None
         divide, divided = SPLITTERS[self.split], list[Words]()
         for place, sentence in enumerate(as_list(sentences)):
+            if isinstance(sentence, str) and is_written_list(sentence):
+                problem = f"{side} sentence {place} ({sentence!r:.60}) is a list that was written as text"
+                raise ValueError(f"{problem}; give lists of words, or text")
             words = tuple(divide(sentence)) if isinstance(sentence, str) else _checked(sentence, side, place)
             if not _is_text("".join(words)):
                 raise ValueError(f"{side} sentence {place} ({sentence!r:.60}) has a NUL, or half a character")

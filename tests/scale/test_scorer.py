@@ -254,3 +254,10 @@ def test_more_numbers_than_a_column_of_arrow_holds() -> None:
     batch = pyarrow.table({"text": pyarrow.nulls(len(cells))})
     with pytest.raises(ValueError, match="state: 2,097,152 rows with 1,024 numbers each are more than a list column"):
         arrow._add_pyarrow(batch, "state", list[float], cells, numpy.ones(len(cells), dtype=bool))
+
+
+def test_a_list_that_was_written_as_text_is_a_bad_row(folder: Path) -> None:
+    rows = {"sentence1": ["['a', 'dog', 'runs']", "a dog runs"], "sentence2": ["an animal moves around outside"] * 2}
+    found = Scorer(folder)(polars.DataFrame(rows))
+    assert "a list that was written as text" in found["problem"][0]
+    assert found["problem"][1] is None

@@ -78,3 +78,10 @@ def test_what_a_model_is_not_better_than_is_said():
     (said,) = assess.shortfalls({"pearson": math.nan}, 0.5)
     assert said == "Pearson's r nan is not above that of the cosine of mean vectors, 0.5000"
     assert assess.shortfalls({"pearson": 0.7}, 0.5) == assess.shortfalls({"accuracy": 0.7, "majority": 0.6}, None) == []
+
+
+def test_large_logits_are_put_in_order_where_their_probabilities_are_equal():
+    logits, labels = torch.tensor([98.0, 98.5, 97.6, 99.2, 98.1]), torch.tensor([0.0, 1, 1, 1, 0])
+    assert assess.of_yes_and_no(logits, labels)["auc"] == pytest.approx(4 / 6, abs=1e-6)
+    both = torch.stack([torch.zeros(5), torch.tensor([40.0, 45, 50, 60, -1])], 1)
+    assert assess.of_classes(both, torch.tensor([0, 1, 0, 1, 0]))["auc"] == pytest.approx(5 / 6)

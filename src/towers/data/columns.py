@@ -17,6 +17,11 @@ LISTED = 40
 """An error about a missing column lists at most this number of columns."""
 
 
+def is_written_list(text: str) -> bool:
+    """Whether a string is a list that was written as text, as tables of text hold columns of lists: ['a', 'dog']."""
+    return text.startswith(("['", '["')) and text.endswith(("']", '"]'))
+
+
 class Columns(NamedTuple):
     """The columns of some rows, by name. Errors name file, line and column."""
 
@@ -136,7 +141,7 @@ class Columns(NamedTuple):
     def _words(self, name: str, row: int, cell: Any, divide: Callable[[str], list[str]], empty: bool) -> Sequence[str]:
         if "\0" in (cell if isinstance(cell, str) else ""):  # JSON can spell it
             raise self._mistake(row, f"{name} has a NUL, which no text has")
-        if isinstance(cell, str) and cell.startswith(("['", '["')) and cell.endswith(("']", '"]')):
+        if isinstance(cell, str) and is_written_list(cell):
             problem = f"{name} is {_short(cell)}, a list that was written as text"
             raise self._mistake(row, f"{problem}; write the table as JSON lines or Parquet, which have lists")
         words: Any = divide(cell) if isinstance(cell, str) else cell
@@ -148,6 +153,8 @@ class Columns(NamedTuple):
             raise self._mistake(row, f"{name} is {_short(cell)}; expected a string or a list of strings")
         strings = cast(list[str], words)
         for word in strings:
+            if "\0" in word:
+                raise self._mistake(row, f"{name} has a NUL, which no text has")
             try:
                 word.encode()
             except UnicodeEncodeError:  # JSON can spell it: "\ud800"

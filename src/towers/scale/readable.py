@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from towers.answers import Model, Side
-from towers.data.columns import SPLITTERS
+from towers.data.columns import SPLITTERS, is_written_list
 from towers.model import Tower
 
 Words = tuple[str, ...]
@@ -30,6 +30,8 @@ class Reader:
         return [self._read(column, cell) for cell in cells]
 
     def _read(self, column: str, cell: Any) -> Words | str:
+        if isinstance(cell, str) and is_written_list(cell):
+            return f"{column} is {repr(cell)[:60]}, a list that was written as text"
         words: Any = self._divide(cell) if isinstance(cell, str) else cell
         if words is None or words == []:
             return f"{column} is empty"

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from towers.data import SentencePairs, WordVectors
-from towers.training.metrics import majority, measure, pearson
+from towers.training.metrics import area, majority, measure, pearson, ranks
+from towers.training.objectives import log_odds
 
 ROUNDING = 1e-6
 """Accuracies that differ by less are equal."""
@@ -48,25 +49,20 @@ def of_classes(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Accuracy, area under the curve and F1 as means over the classes that occur, calibration, and the majority class.
 
     The area of a class is that of its probability, one against the rest; NaN of a single class, or where a logit is not
-    finite.
-    Logits are "pairs classes", labels "pairs" numbers of classes.
+    finite. Logits are "pairs classes", labels "pairs" numbers of classes.
     """
-    probabilities = logits.double().softmax(1)
-    certain, found = probabilities.max(1)
+    certain, found = logits.double().softmax(1).max(1)
     scores, areas = list[float](), list[float]()
     for one in range(logits.shape[1]):
         is_one, said = labels == one, found == one
         count, others = int(is_one.sum()), int((~is_one).sum())
         if count:
             scores.append(2 * int((is_one & said).sum()) / (count + int(said.sum())))
-        if count and others:  # the share of pairs of one and another that are in order (Mann and Whitney's U)
-            rest = logits.double()[:, torch.arange(logits.shape[1]) != one] - logits.double()[:, [one]]
-            odds = -rest.sort(1).values.logsumexp(1)  # near 1 many probabilities are one number, their log-odds are not
-            in_order = float(ranks(odds)[is_one].sum()) - count * (count + 1) / 2
-            areas.append(in_order / (count * others))
+        if count and others:
+            areas.append(area(log_odds(logits.double(), one), is_one))
     return {
         "accuracy": float((found == labels).double().mean()),
-        "auc": sum(areas) / len(areas) if areas and bool(logits.isfinite().all()) else math.nan,
+        "auc": sum(areas) / len(areas) if areas else math.nan,
         "f1": sum(scores) / len(scores),
         "calibration": calibration(certain, found == labels),
         "majority": majority(labels),
@@ -84,13 +80,6 @@ def calibration(certain: Tensor, right: Tensor) -> float:
     place = (certain * BINS).long().clamp(max=BINS - 1)
     gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, place, certain.double() - right.double())
     return float(gaps.abs().sum()) / len(certain)
-
-
-def ranks(values: Tensor) -> Tensor:
-    """The rank of each value "pairs"; equal values share the mean of their ranks."""
-    _, place, counts = values.unique(return_inverse=True, return_counts=True)
-    ends = counts.cumsum(0).double()
-    return (ends - (counts.double() - 1) / 2)[place]
 
 
 def cosine(pairs: SentencePairs, vectors: WordVectors) -> Tensor:

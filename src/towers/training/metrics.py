@@ -103,20 +103,38 @@ def measure(logits: Tensor, labels: Tensor, *, soft: bool | None = None) -> dict
     `soft` chooses the metrics; None: the labels do. NaN stands for an undefined metric: the area under the curve of one
     class or of NaN, Pearson's r of constants.
     """
-    from torchmetrics.functional.classification import binary_accuracy, binary_auroc
+    from torchmetrics.functional.classification import binary_accuracy
 
     logits, labels = logits.double(), labels.double()
     loss = float(binary_cross_entropy_with_logits(logits, labels))
     if are_soft(labels) if soft is None else soft:
         return {"loss": loss, "pearson": pearson(logits.sigmoid(), labels)}
     probabilities, classes = logits.sigmoid(), labels.long()
-    undefined = bool(classes.min() == classes.max()) or bool(logits.isnan().any())
-    distinct, ranks = logits.unique(return_inverse=True)  # sigmoid makes one number of all logits above 37
     return {
         "loss": loss,
         "accuracy": round(float(binary_accuracy(probabilities, classes)), 6),  # torchmetrics counts in float32
-        "auc": math.nan if undefined else round(float(binary_auroc(ranks.double() / len(distinct), classes)), 6),
+        "auc": round(area(logits, classes == 1), 6),
     }
+
+
+def area(numbers: Tensor, is_one: Tensor) -> float:
+    """The area under the curve: the share of pairs of one and another that these numbers put in order.
+
+    Numbers and `is_one` are "pairs"; a tie counts half (Mann and Whitney's U). NaN where all pairs are of one kind, or
+    a number is not finite. Numbers are logits or log-odds: probabilities near 1 are equal after rounding.
+    """
+    count = int(is_one.sum())
+    if count in (0, len(is_one)) or not bool(numbers.isfinite().all()):
+        return math.nan
+    in_order = float(ranks(numbers)[is_one].sum()) - count * (count + 1) / 2
+    return in_order / (count * (len(is_one) - count))
+
+
+def ranks(values: Tensor) -> Tensor:
+    """The rank of each value "pairs"; equal values share the mean of their ranks."""
+    _, place, counts = values.unique(return_inverse=True, return_counts=True)
+    ends = counts.cumsum(0).double()
+    return (ends - (counts.double() - 1) / 2)[place]
 
 
 def pearson(first: Tensor, second: Tensor) -> float:
