@@ -71,7 +71,7 @@ def cut(path: Path) -> None:
     ("harm", "said"),
     [
         (lambda folder: cut(folder / "5.index"), "5.index: is damaged or cut off"),
-        (lambda folder: (folder / "5.index").unlink(), "the shard 5.index is missing; run towers index again"),
+        (lambda folder: (folder / "5.index").unlink(), "the shard 5.index is missing; remove the folder and run towers index again"),
         (lambda folder: (folder / "shards.json").unlink(), "is no index, or not a whole one: it has no shards.json"),
         (lambda folder: (folder / "shards.json").write_text("{"), "shards.json: is damaged"),
         (lambda folder: (folder / "0.index").replace(folder / "5.index"), "the shard 0.index is missing"),

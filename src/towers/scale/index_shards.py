@@ -68,7 +68,9 @@ def listed(folder: Path) -> tuple[dict[Path, int], dict[str, str]]:
         about = {name: str(text) for name, text in whole.get("about", {}).items()}
     for file in counts:
         if not file.is_file():
-            raise ValueError(f"{folder}: the shard {file.name} is missing; run towers index again")
+            raise ValueError(
+                f"{folder}: the shard {file.name} is missing; remove the folder and run towers index again"
+            )
     return counts, about
 
 
@@ -143,7 +145,9 @@ class Shards:
         for file, count in counts.items():
             indexes.append(Index.load(file, model, output=output, verify=verify))
             if len(indexes[-1]) != count:
-                raise ValueError(f"{file}: has {len(indexes[-1])} items, not {count}; run towers index again")
+                raise ValueError(
+                    f"{file}: has {len(indexes[-1])} items, not {count}; remove the folder and run towers index again"
+                )
         return cls(indexes, about=about)
 
     @staticmethod
