@@ -6,7 +6,8 @@
     TOWERS_SEEDS=2 python benchmarks/run.py answers             fewer seeds, and fewer of the five parts
     TOWERS_KEEP=DIR python benchmarks/run.py answers            keep trained models in DIR, take those there
 
-Recipes were chosen on the 4,500 training and 500 dev pairs. Each keeps its best epoch on dev, `entailment` its last:
+Recipes were chosen on the 4,500 training and 500 dev pairs, those of `similarity` and `small` by cross-validation on
+both, after test figures of earlier recipes were known. Each keeps its best epoch on dev, `entailment` its last:
 the best of six accuracies on 500 pairs is chosen by chance. Test pairs are read only with TOWERS_TEST, and then only
 from a checkout without changes: the commit stands in each row. Cross-validation has five parts of train and dev
 together: each is held out once, 500 of the other pairs choose the epoch.

@@ -721,3 +721,14 @@ def test_few_best_items_and_many_whose_scores_are_the_next_lower_numbers(
     torch.testing.assert_close(scores[:, best:], torch.full_like(scores[:, best:], 1 - torch.finfo(dtype).eps / 2),
                                rtol=0, atol=0)  # fmt: skip
     assert (scores[:, :best] == 1).all()
+
+
+@pytest.mark.parametrize("preset", [False, True])
+def test_states_whose_signs_are_still_to_be_turned_are_those_states(preset: bool):
+    model = build(PRESETS["small"], vector_width=4) if preset else TwoTowers()
+    states, queries = torch.randn(50, model.hidden), torch.randn(3, model.hidden)
+    one, other = Index(model), Index(model)
+    one.add(-states)
+    other.add(torch._neg_view(states))
+    for wanted, found in zip(one.search(-queries, 5), other.search(torch._neg_view(queries), 5), strict=True):
+        assert torch.equal(wanted, found)

@@ -40,7 +40,7 @@ class Compared:
 
     def item_rows(self, states: Tensor) -> Tensor:
         """The rows of items: their states."""
-        return states.detach().to("cpu", self.dtype, copy=True)
+        return states.resolve_neg().detach().to("cpu", self.dtype, copy=True)
 
     def query_rows(self, item_rows: Tensor) -> Tensor:
         """The rows of the same states as queries."""

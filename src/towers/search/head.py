@@ -41,6 +41,7 @@ class Head:
 
     def item_rows(self, states: Tensor) -> Tensor:
         """The rows of items: states "count hidden" -> "count dense"."""
+        states = states.resolve_neg()  # C reads the numbers as they lie
         if topk_call.serves(self.dtype):
             return topk_call.rows(states.detach().to("cpu", self.dtype), self._columns)
         rows = torch.empty(len(states), self.dense, dtype=self.dtype)
