@@ -75,6 +75,9 @@ def test_what_a_model_is_not_better_than_is_said():
         "the accuracy 0.6000 is not above the majority class, 0.6000"
     ]
     assert len(assess.shortfalls({"accuracy": 0.7 + 1e-8, "majority": 0.7}, None)) == 1  # float32 of the same share
+    assert assess.shortfalls({"accuracy": 1.0, "majority": 1.0}, None) == [], "labels of one class"
+    (said,) = assess.shortfalls({"pearson": 0.1}, 0.5, "of the second label, ")
+    assert said.startswith("of the second label, Pearson's r 0.1000 is not above")
     (said,) = assess.shortfalls({"pearson": math.nan}, 0.5)
     assert said == "Pearson's r nan is not above that of the cosine of mean vectors, 0.5000"
     assert assess.shortfalls({"pearson": 0.7}, 0.5) == assess.shortfalls({"accuracy": 0.7, "majority": 0.6}, None) == []
@@ -85,3 +88,5 @@ def test_large_logits_are_put_in_order_where_their_probabilities_are_equal():
     assert assess.of_yes_and_no(logits, labels)["auc"] == pytest.approx(4 / 6, abs=1e-6)
     both = torch.stack([torch.zeros(5), torch.tensor([40.0, 45, 50, 60, -1])], 1)
     assert assess.of_classes(both, torch.tensor([0, 1, 0, 1, 0]))["auc"] == pytest.approx(5 / 6)
+    tied = torch.tensor([[0.1, 0.2, 0.7, 1.3], [0.1, 1.3, 0.7, 0.2], [0.1, 0.7, 1.3, 0.2], [0.1, 0.2, 1.3, 0.7]])
+    assert assess.of_classes(tied, torch.tensor([0, 1, 0, 1]))["auc"] == pytest.approx((1 / 2 + 5 / 8) / 2)

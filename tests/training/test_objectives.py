@@ -240,6 +240,7 @@ def test_degrees_in_bins_are_learned():
         (lambda: fit(small_model(3), made_pairs(), weight_decay=0.1), r"weight_decay \(0.1\) goes with optimizer='adamw'"),
         (lambda: fit(small_model(3), made_pairs(), optimizer="sgd"), r"optimizer \('sgd'\) must be one of"),
         (lambda: fit(small_model(3), made_pairs(), correlation=-1.0), r"correlation \(-1.0\) must be a finite number"),
+        (lambda: fit(small_model(3), made_pairs(), dropout_samples=True), r"dropout_samples \(True\) must be an int of at least 1"),
         (lambda: fit(small_model(3), made_pairs(), dropout_samples=0), r"dropout_samples \(0\) must be an int of at least 1"),
         (lambda: fit(OwnForward(Tower(vector_width=6), outputs=3), made_pairs(), dropout_samples=2),
          r"dropout_samples \(2\) go with the forward of TwoTowers; OwnForward has one of its own"),

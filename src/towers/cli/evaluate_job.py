@@ -10,7 +10,7 @@ from torch import Tensor
 
 from towers.checkpoint import without_nan
 from towers.cli.common import COLUMNS, LABELS, READING, answering, chosen, fitted, newest, skipping
-from towers.data import SentencePairs
+from towers.data import SentencePairs, WordVectors
 from towers.model_config import Config
 from towers.training import assess
 from towers.training.fitting import MEASURING_BATCH, all_logits
@@ -53,15 +53,23 @@ def evaluate(arguments: argparse.Namespace) -> None:
             found = assess.of_classes(first, pairs.labels)
         elif are_soft(pairs.labels) or objective.kind == "bins":
             found = assess.of_degrees(objective.answer(first.double()), pairs.labels, label_range)
-            cosine = pearson(assess.cosine(pairs, vectors).double(), pairs.labels.double())
+            cosine = _of_cosine(pairs, vectors, pairs.labels)
         else:
             found = assess.of_yes_and_no(first, pairs.labels)
         said = assess.shortfalls(found, cosine)
         if pairs.second is not None:
-            found |= {f"second_{name}": value for name, value in _of_second(seconds, pairs, second).items()}
+            of_second = _of_second(seconds, pairs, second)
+            degrees = pairs.second_classes is None
+            other = _of_cosine(pairs, vectors, pairs.second) if degrees else None
+            said += assess.shortfalls(of_second, other, "of the second label, ")
+            found |= {f"second_{name}": value for name, value in of_second.items()}
         if cosine is not None:
             found["cosine_pearson"] = cosine
     _say(len(pairs), found, said, as_json=arguments.json)
+
+
+def _of_cosine(pairs: SentencePairs, vectors: WordVectors, labels: Tensor) -> float:
+    return pearson(assess.cosine(pairs, vectors).double(), labels.double())
 
 
 def _of_second(logits: Tensor, pairs: SentencePairs, how: Mapping[str, Any]) -> dict[str, float]:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from towers.data import SentencePairs, WordVectors
 from towers.training.metrics import area, majority, measure, pearson, ranks
-from towers.training.objectives import log_odds
 
 ROUNDING = 1e-6
 """Accuracies that differ by less are equal."""
@@ -59,7 +58,7 @@ def of_classes(logits: Tensor, labels: Tensor) -> dict[str, float]:
         if count:
             scores.append(2 * int((is_one & said).sum()) / (count + int(said.sum())))
         if count and others:
-            areas.append(area(log_odds(logits.double(), one), is_one))
+            areas.append(area(_log_odds(logits.double(), one), is_one))
     return {
         "accuracy": float((found == labels).double().mean()),
         "auc": sum(areas) / len(areas) if areas else math.nan,
@@ -67,6 +66,12 @@ def of_classes(logits: Tensor, labels: Tensor) -> dict[str, float]:
         "calibration": calibration(certain, found == labels),
         "majority": majority(labels),
     }
+
+
+def _log_odds(logits: Tensor, one: int) -> Tensor:
+    """Of a class, "pairs": equal for equal logits, in whatever order the other classes have them."""
+    others = logits[:, torch.arange(logits.shape[1]) != one] - logits[:, [one]]
+    return -others.sort(1).values.logsumexp(1)
 
 
 def calibration(certain: Tensor, right: Tensor) -> float:
@@ -94,13 +99,16 @@ def _means(sentences: Sequence[Sequence[str]], vectors: WordVectors) -> Tensor:
     return torch.stack([(vectors.gather(row) if row else blank).float().mean(0) for row in rows])
 
 
-def shortfalls(found: dict[str, float], cosine_pearson: float | None) -> list[str]:
-    """What the model is not better than, in words."""
+def shortfalls(found: dict[str, float], cosine_pearson: float | None, of: str = "") -> list[str]:
+    """What the model is not better than, in words, which begin with `of`, such as "of the second label, ".
+
+    Where all labels are of one class, there is nothing to be better than.
+    """
     said: list[str] = []
-    if found.get("accuracy", 1.0) <= found.get("majority", 0.0) + ROUNDING:
-        said.append(f"the accuracy {found['accuracy']:.4f} is not above the majority class, {found['majority']:.4f}")
+    share = found.get("majority", 1.0)
+    if share < 1 and found["accuracy"] <= share + ROUNDING:
+        said.append(f"{of}the accuracy {found['accuracy']:.4f} is not above the majority class, {share:.4f}")
     if cosine_pearson is not None and not found["pearson"] > cosine_pearson:
-        said.append(
-            f"Pearson's r {found['pearson']:.4f} is not above that of the cosine of mean vectors, {cosine_pearson:.4f}"
-        )
+        cosine = f"that of the cosine of mean vectors, {cosine_pearson:.4f}"
+        said.append(f"{of}Pearson's r {found['pearson']:.4f} is not above {cosine}")
     return said

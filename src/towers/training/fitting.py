@@ -95,9 +95,9 @@ def fit(
             r between the answers and the degrees of a batch (of what one process has of it) (0).
         smoothing: of labels that are classes, the share of each that is spread over all classes (0).
         second_weight: what the loss of a second label counts, beside 1 for that of the first (.3).
-        dropout_samples: how often the heads answer each pair of a batch, each time with dropout of their own, for the
-            mean of the losses (1): little more time where the towers take most of it (Inoue, "Multi-Sample Dropout for
-            Accelerated Training and Better Generalization", 2019).
+        dropout_samples: how often the heads answer each pair of a batch, each time with dropout of their own; the loss
+            is that of all answers together, as of a larger batch (1). It takes little more time where the towers take
+            most of it (Inoue, "Multi-Sample Dropout for Accelerated Training and Better Generalization", 2019).
         by_length: whether batches are of sentences of similar lengths, which takes less time (yes); else they are drawn
             at random.
         seed: decides the order of the batches and what is random in the model itself (0).

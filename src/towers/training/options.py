@@ -217,7 +217,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_whole(name: str, value: object, low: int, high: float) -> None:
-    if not (isinstance(value, Integral) and low <= int(value) <= high):
+    if isinstance(value, bool) or not (isinstance(value, Integral) and low <= int(value) <= high):
         limits = f"of at least {low}" if high == math.inf else f"from {low} to 2**32 - 1"
         raise ValueError(f"{name} ({value}) must be an int {limits}")
 
