@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import towers
 from towers import Tower, TwoTowers
 from towers.answers import Model
 from towers.cli import main
+from towers.cli.sentence_lines import read_lines
 from towers.data import SentencePairs, WordVectors
 from towers.data.kept_vectors import save_vectors
 from towers.search import Index
@@ -581,6 +583,18 @@ def test_a_gzip_file_of_sentences(folder: Path, capsys: pytest.CaptureFixture[st
     Path("in.txt.gz").write_bytes(gzip.compress("\n".join(RIGHT).encode(), mtime=0))
     assert main(["similar", "--query", LEFT[0], "--in", "in.txt.gz"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="no paths of pipes here")
+def test_a_pipe_in_place_of_a_file_is_named() -> None:
+    read, write = os.pipe()
+    try:
+        for call in (read_lines, WordVectors.load):
+            with pytest.raises(ValueError, match=f"/dev/fd/{read}: is a pipe, and is read more than once; write it to"):
+                call(Path(f"/dev/fd/{read}"))
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def test_no_model_is_a_line(

@@ -74,9 +74,11 @@ def unpacked(path: str) -> Generator[BinaryIO]:
     """An open file that can be read from any position: of a gzip file, a temporary copy of its content.
 
     Raises:
-        ValueError: a gzip file is damaged.
+        ValueError: a gzip file is damaged, or the path is that of a pipe.
     """
     with open(path, "rb", buffering=1 << 14) as file:
+        if not file.seekable():
+            raise ValueError(f"{path}: is a pipe, and is read more than once; write it to a file, and name that")
         packed = file.read(len(GZIP)) == GZIP
         file.seek(0)
         if not packed:
