@@ -155,7 +155,7 @@ def _add_sizes(fit: Parser) -> None:
 
 
 def _add_training(fit: Parser) -> None:
-    training = fit.add_argument_group("training")
+    training = fit.add_argument_group("training", "in parentheses: without it; a preset has values of its own")
     training.add_argument("--epochs", type=at_least_one, metavar="N", help="passes over the training pairs (10)")
     training.add_argument(
         "--batch-size", type=at_least_one, metavar="N", help="pairs of a training step, over all processes (5)"
