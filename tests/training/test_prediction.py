@@ -170,6 +170,16 @@ def test_what_is_missing_is_counted_within_bounds(monkeypatch):
     assert predictor.coverage[:4] == (200, 80, 83, 2)
 
 
+def test_different_words_are_counted_within_bounds(monkeypatch):
+    monkeypatch.setattr("towers.data.distinct_words.EXACT", 50)
+    predictor = Predictor(small_model(), small_vectors(), device="cpu")
+    for number in range(40):
+        predictor(SentencePairs([("often", "w0", f"x{number}")], [("w1", f"y{number}")]))
+    assert len(predictor._distinct._found) <= 50
+    assert 83 / 2 < predictor.coverage.types < 83 * 2
+    assert predictor.coverage.tokens == 200
+
+
 MEASURE = """
 import resource, sys
 import torch

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from towers.data.distinct_words import EXACT
 from towers.data.vector_files import Format, keep, root_mean_square
 from towers.data.vector_readers import open_vectors
 from towers.data.words import forms
@@ -27,7 +28,7 @@ class Coverage(NamedTuple):
     Attributes:
         tokens: the number of words, each occurrence counted.
         tokens_found: how many of them have a vector.
-        types: the number of different words.
+        types: the number of different words. Of predictions it is estimated from 131,073 on, with an error of .4 %.
         types_found: how many of them have a vector.
         missing: the words that have none, with the number of their occurrences.
 
@@ -50,7 +51,8 @@ class Coverage(NamedTuple):
         if not self.tokens:
             return "no word was looked up yet"
         share = 100 * self.tokens_found / self.tokens
-        text = f"{share:.2f} % of {self.tokens} tokens and {self.types_found} of {self.types} words have a vector"
+        about, found = "" if self.types <= EXACT else "about ", f"{self.types_found} of {self.types}"
+        text = f"{share:.2f} % of {self.tokens} tokens and {about}{found} words have a vector"
         most = ", ".join(f"{word!r} ({count})" for word, count in self.missing.most_common(5))
         return f"{text}; missing most often: {most}" if most else text
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from towers.data import Coverage, SentencePairs, WordVectors
 from towers.data.batches import cut, reorder
+from towers.data.distinct_words import DistinctWords
 from towers.data.pairs import Sentence, look_up
 from towers.data.vectors import BLANK
 from towers.freed_memory import give_memory_back
@@ -73,8 +74,7 @@ def answering(network: torch.nn.Module, device_type: str, *, mixed: bool = False
 class Predictor:
     """A model with the vectors of its words: a call gives the probabilities of some pairs, in their order.
 
-    Its memory does not grow with the number of calls, except for about 70 bytes for each distinct word, which are
-    needed to count the words. The pairs of a call are encoded in batches of similar length.
+    Its memory does not grow with the number of calls. The pairs of a call are encoded in batches of similar length.
 
         with VectorStore("glove.840B.300d.txt") as vectors:
             predictor = Predictor(TwoTowers.load("my-run"), vectors)
@@ -119,8 +119,7 @@ class Predictor:
         self.first_unknown: int | None = None
         """The line of the first of them."""
         self._tokens = self._tokens_found = 0
-        self._types: set[int] = set()
-        self._types_found: set[int] = set()
+        self._distinct = DistinctWords()
         self._missing: Counter[str] = Counter()
 
     @torch.inference_mode()
@@ -228,8 +227,7 @@ class Predictor:
         total = counts.total()
         self._tokens += total
         self._tokens_found += total - sum(missing.values())
-        self._types.update(map(hash, counts))
-        self._types_found.update(hash(word) for word in counts if word not in missing)
+        self._distinct.add(counts, missing)
         if missing:
             self._missing.update(missing)
         if len(self._missing) > 2 * REMEMBERED:
@@ -245,9 +243,9 @@ class Predictor:
 
     @property
     def coverage(self) -> Coverage:
-        """How many words of all pairs so far have a vector."""
-        found, types = len(self._types_found), len(self._types)
-        return Coverage(self._tokens, self._tokens_found, types, found, self._missing)
+        """How many words of all pairs so far have a vector; the number of different ones as by `DistinctWords`."""
+        distinct = self._distinct
+        return Coverage(self._tokens, self._tokens_found, distinct.types, distinct.types_found, self._missing)
 
 
 def check_width(model: TwoTowers, vectors: Vectors) -> None:
