@@ -396,6 +396,21 @@ def joined(D):
     return partial(made.make_twice(), made)
 
 
+def converted(decorate):
+    class Converting(type):  # as the metaclass of equinox.Module, which converts after __init__
+        def __call__(cls, x):
+            made = super().__call__(x)
+            made.x = str(made.x)
+            return made
+
+    @decorate
+    @dataclass
+    class Named(metaclass=Converting):
+        x: str
+
+    return Named
+
+
 def two_inits(D):
     @D
     @dataclass(init=False)
@@ -702,6 +717,7 @@ ROWS: dict[str, list[Any]] = {
     "an __init__ with a contract in a dataclass with one": [
         ("yn", two_inits, lambda g: g(f(2)), lambda g: g(f(2, 2))),
     ],
+    "equinox's field(converter=…)": [((None, "yn"), converted, lambda g: g("1"), lambda g: g(1))],
     "jaxtyping.TypeCheckError": [("y", theirs_or_ours, lambda g: g(f(2), [f(3, 3)]))],
     '?name, PyTree[X, "T"]': ["test_trees.py"],
     "{self.a+1}, {self.f()}, n**2, other code": [(("y", "d"), code_in_braces, lambda g: g(f(2), f(3), f(4)))],

@@ -81,6 +81,7 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     {self.n}{self.n}, {n}0, d{n}                  refused with ValueError when decorating: jaxtyping joins the texts
     an __init__ with a contract in a dataclass    checked by both
       with one
+    equinox's field(converter=…)                  checked before it is converted: the field's type is what is given
     jaxtyping.TypeCheckError                      ShapeContractError, a TypeError too, with another text
     ?name, PyTree[X, "T"]                         PyTree[X]
     {self.a+1}, {self.f()}, n**2, other code      {self.a}+1; text is parsed, never run
