@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from towers import Ragged, ShapeContractError
+from towers import Ragged, ShapeContractError, Tower
 from towers.contracts import checks
 
 from .helpers import reference
@@ -172,3 +172,29 @@ def test_unchecked_lengths_are_clamped_so_that_nothing_is_read_out_of_bounds():
     with checks("off"):
         ragged = Ragged.from_padded(torch.ones(2, 3), torch.tensor([-5, 99]))
     assert ragged.lengths.tolist() == [0, 3]
+
+
+def test_the_length_of_one_sentence_is_known_without_its_offsets():
+    values = torch.randn(7, 3)
+    assert Ragged(values, torch.tensor([0, 7])).known_length == 7
+    assert Ragged(values, torch.tensor([0, 3, 7])).known_length is None
+    assert Ragged.from_padded(torch.randn(2, 5, 3)).known_length == 5
+    assert Ragged(values[:0], torch.tensor([0])).known_length is None
+    assert Ragged(values, torch.tensor([0, 3, 7])).sentences(1, 2).known_length == 4
+
+
+@pytest.mark.parametrize("kind", ["one", "uniform", "none"])
+def test_a_known_length_is_checked_as_offsets_are(kind):
+    tower, words = Tower(words=3, vector_width=4), torch.randn(6, 4)
+    given = {
+        "one": lambda length: Ragged(words[:length], torch.tensor([0, length])),
+        "uniform": lambda length: Ragged.from_padded(words[: 2 * length].view(2, length, 4)) if length <= 3 else None,
+        "none": lambda length: Ragged.from_padded(torch.randn(0, length, 4)),
+    }[kind]
+    assert tower(given(3)).shape == ({"one": 1, "uniform": 2, "none": 0}[kind], 6)
+    if kind == "none":
+        assert tower(given(1)).shape == (0, 6)  # no sentence has a wrong length
+        return
+    for length in (1, 2):
+        with pytest.raises(ShapeContractError, match="this tower needs exactly 3 words"):
+            tower(given(length))

@@ -21,7 +21,7 @@ class RaggedAxis:
 
     offsets: Tensor | None
     """The start of each row and the end of the last one; None for a packed sequence, which does not store them."""
-    _few: list[int] | None = None
+    _few: list[int] | None = None  # or one of them, where all are equal
 
     def few_lengths(self) -> list[int] | None:
         """The lengths as ints of Python, read once; None: they are more than `FEW`, or not to be read in eager code."""
@@ -50,7 +50,8 @@ class RaggedKind(Protocol):
     """The attributes of a value with a ragged second axis, such as `towers.Ragged`: rows stored end to end.
 
     A class with these attributes can be the first argument of an annotation. The ragged kinds of torch are converted
-    to this form.
+    to this form. One more, `known_length`, is the number of all rows' parts where it is known without the offsets: it
+    is optional, and saves reading them.
     """
 
     @property
@@ -136,7 +137,10 @@ def flat(
     ragged = _ragged(value)
     if ragged is not None:
         values = ragged.values if ragged.table is None else ragged.table
-        return (ragged.batch, None, *values.shape[1:]), values.dtype, RaggedAxis(ragged.offsets)
+        batch, length = ragged.batch, getattr(ragged, "known_length", None)
+        if length is None or torch.compiler.is_compiling():
+            return (batch, None, *values.shape[1:]), values.dtype, RaggedAxis(ragged.offsets)
+        return (batch, None, *values.shape[1:]), values.dtype, RaggedAxis(ragged.offsets, [length] if batch else [])
     if not has_layout(value):
         return None, None, rows
     sizes, dtype, _ = layout(value)
