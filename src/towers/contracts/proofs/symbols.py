@@ -94,6 +94,9 @@ class _Watched(ShapeEnv):
         """No place: `places` has ours, and torch imports hundreds of modules to find its own."""
         return _NOWHERE, ""
 
+    def _log_create_unbacked_symbol(self, *_: Any, **__: Any) -> None:
+        """Nothing, for the same reason."""
+
     def look_up(self) -> None:
         """From here on torch takes each size for what `replace` makes of it, as it does once two are the same."""
         self._replacements_version_counter = 1
