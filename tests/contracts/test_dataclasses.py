@@ -222,3 +222,19 @@ def test_a_default_of_another_type_is_let_through_where_it_is_left_out():
 
 @contract
 def holds_loose(made: Loose) -> None: ...
+
+
+def test_a_default_of_an_own_init_under_a_contract_is_let_through():
+    @contract
+    @dataclass
+    class Own:
+        x: Float[Tensor, "n"] | None
+
+        @contract
+        def __init__(self, x: Float[Tensor, "n"] = None):
+            self.x = x
+
+    assert Own().x is None
+    assert Own(x=f(2)).x.shape == (2,)
+    with pytest.raises(ShapeContractError, match="x is None"):
+        Own(None)

@@ -251,6 +251,7 @@ ACCEPTED = {
     "plain types": lambda: plain("x", len, [1, 2], 0.5),
     "plain result": lambda: plain("y"),
     "numpy": lambda: numpy(np.zeros(2, np.float32), np.zeros(2)),
+    "numpy's in the other order of bytes": lambda: numpy(np.zeros(2, ">f4"), np.zeros(2, ">f8")),
     "several axes of numpy's and torch's": lambda: array_first(np.zeros((2, 3, 4)), f(2, 3)),
     "numpy and torch": lambda: numpy(np.zeros(2, np.float32), f(2)),
     "whatever has a shape": lambda: (duck(f(1, 2)), duck(np.zeros((1, 2), bool))),

@@ -1,5 +1,7 @@
 """Every combination of kinds of parameters and annotations gives a source that Python can compile, and that checks."""
 
+import asyncio
+import functools
 from typing import Annotated, Any, Never, NoReturn
 
 import pytest
@@ -94,6 +96,69 @@ def test_what_does_not_fit_is_refused_whatever_the_kind(kinds, hint):
     args, kwargs = arguments(kinds, "a text")
     with pytest.raises(ShapeContractError):
         made(kinds, HINTS[hint], None)(*args, **kwargs)
+
+
+def wrapped(kind, seen):
+    """A function and a wrapper around it that notes how its arguments are given."""
+
+    def plain(x: Float[Tensor, "n"], /, y: Float[Tensor, "n"] = None, *, option: int = 1):
+        return x
+
+    def call(*args, **kwargs):
+        seen.append((len(args), sorted(kwargs)))
+        return plain(*args, **kwargs)
+
+    async def awaited(*args, **kwargs):
+        return call(*args, **kwargs)
+
+    def generated(*args, **kwargs):
+        yield call(*args, **kwargs)
+
+    async def both(*args, **kwargs):
+        yield call(*args, **kwargs)
+
+    return contract(functools.wraps(plain)({"call": call, "awaited": awaited, "list": generated, "next": both}[kind]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "run"),
+    [
+        ("call", lambda result: result),
+        ("awaited", asyncio.run),
+        ("list", list),
+        ("next", lambda result: asyncio.run(anext(result))),
+    ],
+)
+def test_a_wrapper_gets_its_arguments_as_they_were_given(kind, run):
+    seen: list[object] = []
+    function, two = wrapped(kind, seen), torch.zeros(2)
+    run(function(two))
+    run(function(two, two))
+    run(function(two, option=2, y=two))
+    assert seen == [(1, []), (2, []), (1, ["option", "y"])]
+    for args, kwargs in [((two,), {"y": torch.zeros(3)}), ((two, None), {}), ((two,), {"option": "2"})]:
+        with pytest.raises(ShapeContractError):
+            run(function(*args, **kwargs))
+    with pytest.raises(TypeError, match=r"^plain\(\) got an unexpected keyword argument 'z'"):
+        run(function(two, z=two))
+    assert len(seen) == 3
+
+
+def test_a_wrapper_in_a_compiled_program():
+    def plain(x: Float[Tensor, "n"], halved: bool = False) -> Float[Tensor, "n"]:
+        return x
+
+    @contract
+    @functools.wraps(plain)
+    def halving(*args, **kwargs):
+        return plain(*args) / (2 if kwargs.get("halved") else 1)
+
+    compiled = torch.compile(halving, backend="eager", fullgraph=True)
+    ones = torch.ones(2)
+    assert compiled(ones, halved=True).tolist() == [0.5, 0.5]
+    assert compiled(ones).tolist() == [1, 1]
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="x has 2 axes"):
+        compiled(torch.ones(2, 2))
 
 
 @pytest.mark.parametrize(

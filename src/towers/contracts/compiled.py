@@ -31,7 +31,9 @@ def compile_check(function: Callable[..., Any], signature: Signature) -> Any:
     """A function with the same parameters that checks the arguments, calls the function and checks the result."""
     is_async = inspect.iscoroutinefunction(function)
     later = is_async or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    source = _Source(signature, shares=not later and asks_for_axes(function))
+    source = _Source(
+        signature, shares=not later and asks_for_axes(function), as_given=_has_parameters_of_its_own(function)
+    )
     text = source.around(is_async=is_async)
     if later and not is_async:
         text = source.relayed(text, is_async=inspect.isasyncgenfunction(function))
@@ -41,7 +43,7 @@ def compile_check(function: Callable[..., Any], signature: Signature) -> Any:
 
 def compile_made(initialise: Callable[..., Any], signature: Signature) -> Any:
     """An `__init__` that checks its arguments, calls the class's own and checks the object that was made."""
-    source = _Source(signature)
+    source = _Source(signature, as_given=_has_parameters_of_its_own(initialise))
     text = source.made()
     return _compiled(text, signature, {**source.space(), f"{source.mark}function": initialise})
 
@@ -65,7 +67,7 @@ def _compiled(text: str, signature: Signature, space: dict[str, Any]) -> Any:
     file = f"<contract of {signature.package}.{signature.name}, {next(_number)}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     exec(compile(text, file, "exec"), space)
-    for made in ("check", "checked"):
+    for made in ("check", "checked", "bound"):
         if made in space:  # the name in Python's own TypeError for wrong arguments
             space[made].__qualname__ = signature.name
     weakref.finalize(space["checked"], linecache.cache.pop, file, None).atexit = False
@@ -75,9 +77,10 @@ def _compiled(text: str, signature: Signature, space: dict[str, Any]) -> Any:
 class _Source:
     """The source of one check."""
 
-    def __init__(self, signature: Signature, *, shares: bool = False) -> None:
-        self.shares = shares
-        """Whether the body of the function sees the axes of the call."""
+    def __init__(self, signature: Signature, *, shares: bool = False, as_given: bool = False) -> None:
+        self.shares, self.as_given = shares, as_given
+        """Whether the body of the function sees the axes of the call; whether it gets the arguments as they were given,
+        by position or by name and without what is left out, because it is a wrapper that may look at that."""
         self.signature, self.package = signature, signature.package
         self.parameters = signature.formal
         self.names = [parameter.name for parameter in self.parameters]
@@ -107,22 +110,46 @@ class _Source:
 
     def around(self, *, is_async: bool) -> str:
         """The source of a check around a function."""
-        passed = [_passed(parameter) for parameter in self.parameters]
-        call = f"{self.mark}function({', '.join(passed)})"
-        later = f"{self.mark}partial({', '.join([f'{self.mark}function', *passed])})"
+        passed = self._passed()
+        call = f"{self.mark}function({passed})"
+        later = f"{self.mark}partial({self.mark}function, {passed})"
         awaited = f"await {call}" if is_async else call
         arguments, shared = self._arguments(), self._shared() if self.shares else []
         result = self._unless_proxied([*self._taken(), *self._result()], "pass")
         called = [f"    {self.result} = {awaited}", *result, f"    return {self.result}"]
         called = [*shared, *(f"    {line}" for line in called)] if shared else called
-        return "\n".join(
+        return self._defined(
+            is_async,
             [
-                f"{'async ' if is_async else ''}def checked({self._header()}):",
                 *self._left_out(),
                 *self._modes(f"return {awaited}", later, awaits=is_async),
                 *self._start(),
                 *self._unless_proxied(arguments, f"return {awaited}"),
                 *(called if result or shared else [f"    return {awaited}"]),
+            ],
+        )
+
+    def _passed(self) -> str:
+        """The arguments of the call of the function."""
+        if self.as_given:
+            return f"*{self.mark}args, **{self.mark}kwargs"
+        return ", ".join(map(_passed, self.parameters))
+
+    def _defined(self, is_async: bool, body: list[str]) -> str:
+        """The function `checked` with a body. What is to be passed as it was given is taken beside the parameters."""
+        word = "async def" if is_async else "def"
+        if not self.as_given:
+            return "\n".join([f"{word} checked({self._header()}):", *body, ""])
+        mark, positional = self.mark, any(one.kind == one.POSITIONAL_ONLY for one in self.parameters)
+        first = f"{mark}args, {mark}kwargs, {'' if positional else '/, '}"
+        return "\n".join(
+            [
+                f"def bound({self._header()}): pass",  # Python's own TypeError for wrong arguments
+                f"{word} {mark}within({first}{self._header()}):",
+                *body,
+                f"{word} checked({self._passed()}):",
+                f"    bound({self._passed()})",
+                f"    return {'await ' if is_async else ''}{mark}within({mark}args, {mark}kwargs, {self._passed()})",
                 "",
             ]
         )
@@ -132,8 +159,8 @@ class _Source:
 
         What is sent to it and thrown into it arrives, and it closes the other one.
         """
-        mark, header = self.mark, self._header()
-        call = f"{mark}checked({', '.join(map(_passed, self.parameters))})"
+        mark, header = self.mark, self._passed() if self.as_given else self._header()
+        call = f"{mark}checked({self._passed()})"
         lines = [f"    return (yield from {call})"]
         if is_async:
             lines = [
@@ -186,7 +213,7 @@ class _Source:
 
     def made(self) -> str:
         """The source of a check of an object that was just made."""
-        call = f"{self.mark}function({', '.join(_passed(parameter) for parameter in self.parameters)})"
+        call = f"{self.mark}function({self._passed()})"
         arguments = {name: spec for name, spec in self.signature.arguments.items() if name != "self"}
         early = {name: spec for name, spec in arguments.items() if "self" not in _roots(spec)}
         late = {name: spec for name, spec in self.signature.arguments.items() if name not in early}
@@ -202,17 +229,16 @@ class _Source:
                 self.values.value(field, spec)
         self._settle()
         after = self._taken()
-        return "\n".join(
+        return self._defined(
+            False,
             [
-                f"def checked({self._header()}):",
                 *self._left_out(),
                 *self._modes(f"return {call}", f"{self.mark}partial({self.mark}same, None)", first=f"{call}; "),
                 *self._start(),
                 *before,
                 f"    {call}",
                 *after,
-                "",
-            ]
+            ],
         )
 
     def before(self) -> str:
@@ -352,6 +378,11 @@ def _roots(spec: Spec) -> set[str]:
     """The first names of the paths in braces."""
     sizes = [axis.size for one in tensors(spec) for axis in one.axes if axis.size is not None]
     return {path_root(path) for size in sizes for path in size.braces}
+
+
+def _has_parameters_of_its_own(function: Callable[..., Any]) -> bool:
+    """Whether a function is a wrapper: its parameters are not those that its signature tells."""
+    return not {"__wrapped__", "__signature__"}.isdisjoint(function.__dict__)
 
 
 def _same(result: Any) -> Any:

@@ -112,8 +112,9 @@ def layout(value: Any) -> tuple[Sequence[Size], torch.dtype | None, torch.device
     if torch.compiler.is_compiling():  # where Dynamo knows no dtype of an array
         tensor = torch.as_tensor(value)
         return tensor.shape, tensor.dtype, None
-    dtype = getattr(torch, str(value.dtype).rpartition(".")[2], None)
-    return value.shape, dtype if isinstance(dtype, torch.dtype) else None, None
+    names = (str(value.dtype).rpartition(".")[2], str(getattr(value.dtype, "name", "")))  # ">f4" is called float32
+    found = (getattr(torch, name, None) for name in names)
+    return value.shape, next((dtype for dtype in found if isinstance(dtype, torch.dtype)), None), None
 
 
 def has_layout(value: object) -> bool:
