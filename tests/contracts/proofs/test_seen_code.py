@@ -214,3 +214,49 @@ def test_where_it_fails_is_what_real_tensors_say(kind: type[nn.Module]):
         found.add(runs(kind(), at))
         assert holds_at(proof.conditions, at) == runs(kind(), at), (at, proof.conditions)
     assert found == {True, False}
+
+
+class Numbers(nn.Module):
+    """Numbers that only values tell, beside a table of 16 positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(16, 8))
+
+    def added(self, x: Tensor) -> Tensor:
+        return x + self.table[: x.shape[1]]
+
+
+class Divided(Numbers):
+    @contract
+    def forward(self, x: Float[Tensor, "rows time 8"]) -> Float[Tensor, "rows time 8"]:
+        return self.added(x) / max(int((x.sum(2) > 0).sum()), 1) * min(float(x.norm()), 1.0)
+
+
+class Counted(Numbers):
+    @contract
+    def forward(self, x: Float[Tensor, "rows time 8"]) -> Float[Tensor, "rows time 8"]:
+        real = int((x.sum(2) > 0).sum(1).max())
+        return self.added(x) * real + x.new_zeros(real, 8).sum()
+
+
+class Kept(Numbers):
+    """At most `real` steps: how many rows it has, nobody knows."""
+
+    @contract
+    def forward(self, x: Float[Tensor, "rows time 8"]) -> Float[Tensor, "rows time 8"]:
+        return x[:, : int((x.sum(2) > 0).sum())]
+
+
+class AtLeast(Numbers):
+    @contract
+    def forward(self, x: Float[Tensor, "rows time 8"]) -> Float[Tensor, "rows time 8"]:
+        return x[:, : max(int((x.sum(2) > 0).sum()), x.shape[1])]
+
+
+def test_numbers_of_tensors():
+    for module in (Divided(), Counted()):
+        proof = verify(module, seconds=20)
+        assert (proof.verdict, proof.conditions) == ("holds if", ("time <= 16",)), proof.message
+    assert verify(AtLeast(), seconds=20)
+    assert verify(Kept(), seconds=20).verdict == "failed"

@@ -180,9 +180,34 @@ def _len(value: Any, /) -> Any:
     return value.count_all() if isinstance(value, Parts) else len(value)
 
 
+def _number(value: Any) -> Any:
+    """What `int` and `float` take for a value: of a tensor its number, which only real values tell."""
+    if isinstance(value, Tensor) and value.dim() == 0 and value.dtype not in (torch.bool, torch.complex64):
+        return value.item()
+    return value
+
+
 def _int(*args: Any, **options: Any) -> Any:
-    size = len(args) == 1 and not options and isinstance(args[0], (SymInt, SymFloat))
-    return torch.sym_int(args[0]) if size else int(*args, **options)
+    value = _number(args[0]) if len(args) == 1 and not options else None
+    return torch.sym_int(value) if isinstance(value, (SymInt, SymFloat)) else int(*args, **options)
+
+
+def _float(*args: Any) -> Any:
+    value = _number(args[0]) if len(args) == 1 else None
+    return torch.sym_float(value) if isinstance(value, (SymInt, SymFloat)) else float(*args)
+
+
+def _of_values(function: Callable[..., Any], symbolic: Callable[..., Any]) -> Callable[..., Any]:
+    """max and min: of a number that only values tell no comparison can be decided, and the result is a symbol."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **options: Any) -> Any:
+        told = any(isinstance(each, (SymInt, SymFloat)) and not cast(Any, each).node.has_hint() for each in args)
+        return (
+            functools.reduce(symbolic, args) if told and len(args) > 1 and not options else function(*args, **options)
+        )
+
+    return called
 
 
 def _of_sizes(function: Any, symbolic: Callable[..., Any]) -> Callable[..., Any]:
@@ -222,7 +247,9 @@ _SYMBOLIC = {"sqrt": _sqrt, "log": _log, "log2": _log2, "log10": _log10, "log1p"
 _KEPT: dict[Any, Any] = {
     len: _len,
     int: _int,
-    float: _of_sizes(float, torch.sym_float),
+    float: _float,
+    max: _of_values(max, torch.sym_max),
+    min: _of_values(min, torch.sym_min),
     **{getattr(math, name): _of_sizes(getattr(math, name), symbolic) for name, symbolic in _SYMBOLIC.items()},
 }
 
