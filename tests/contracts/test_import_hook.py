@@ -41,6 +41,17 @@ def unknown(x: Float[Tensor, "n"], y: Thing) -> None: ...
 @no_type_check
 def unchecked(x: Float[Tensor, "n"]) -> None: ...
 
+@no_type_check
+class Unchecked:
+    def method(self, x: Float[Tensor, "n"]) -> None: ...
+    class Inner:
+        def method(self, x: Float[Tensor, "n"]) -> None: ...
+
+@no_type_check
+def unchecked_with_another():
+    def inner(x: Float[Tensor, "n"]) -> None: ...
+    return inner
+
 @contract(where="n >= 2")
 def own(x: Float[Tensor, "n"]) -> None: ...
 
@@ -133,7 +144,13 @@ def test_the_rest_is_left_alone(package):
     for function in (layers.plain, layers.bare, layers.unchecked, layers.Numbers.__init__):
         assert not hasattr(function, "__contract__")
     assert layers.plain("no int") == "no int"
-    layers.unchecked(f(2, 2))
+    for unchecked in (
+        layers.unchecked,
+        layers.Unchecked().method,
+        layers.Unchecked.Inner().method,
+        layers.unchecked_with_another(),
+    ):
+        unchecked(f(2, 2))
     layers.Numbers("3")
     assert layers.scripted(f(2)).sum() == 2
     assert layers.own.__contract__.where

@@ -17,16 +17,17 @@ from towers.contracts.decorate import contract_where_tensors
 from towers.contracts.resolve import scopes_around
 
 LEFT_ALONE = frozenset({"contract", "no_type_check", "overload", "script", "script_method"})
-"""A function with a decorator of one of these names keeps what it has."""
+"""A function with a decorator of one of these names keeps what it has. `no_type_check` holds for what is in it too."""
 
 
 class install:
     """Give every function and dataclass of some packages a contract, if its annotations name tensors.
 
     Call it before the first import of the packages. Their files are not changed. Functions under `@contract`,
-    `@no_type_check`, `@overload` or `@torch.jit.script` stay as they are. If an annotation cannot be read, its function
-    is not checked, and a RuntimeWarning says so; another one says that no such package can be found. `remove()`, or the
-    end of `with install(…):`, ends it for later imports; what was imported before keeps its contracts.
+    `@overload` or `@torch.jit.script` stay as they are, and so does all that is in a function or class under
+    `@no_type_check`. If an annotation cannot be read, its function is not checked, and a RuntimeWarning says so;
+    another one says that no such package can be found. `remove()`, or the end of `with install(…):`, ends it for later
+    imports; what was imported before keeps its contracts.
 
     Args:
         packages: the names of packages or Python modules. A package includes all modules below it.
@@ -149,6 +150,8 @@ class Decorating(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
         """Decorate a function and the functions in it."""
+        if "no_type_check" in map(_last_name, node.decorator_list):
+            return node
         self.generic_visit(node)
         given = node.args
         parameters = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
@@ -161,6 +164,8 @@ class Decorating(ast.NodeTransformer):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         """Decorate the methods of a class, and the class itself: its base may make it a dataclass."""
+        if "no_type_check" in map(_last_name, node.decorator_list):
+            return node
         self.generic_visit(node)
         if LEFT_ALONE.isdisjoint(map(_last_name, node.decorator_list)):
             node.decorator_list.insert(0, _decorator(node))
