@@ -222,7 +222,8 @@ def test_a_fixed_tower_refuses_other_lengths_unless_it_was_trained_otherwise(fol
         (lambda model: model.encode({"a": LEFT}), "left sentences must be one column, not a whole dict"),
         (lambda model: model.encode("a dog"), "left sentences must be a list of sentences, not one string"),
         (lambda model: model.encode(LEFT, side="up"), r"side \('up'\) must be \"left\" or \"right\""),
-        (lambda model: model.most_similar("a dog", LEFT, 0), r"k \(0\) must be at least 1"),
+        (lambda model: model.most_similar("a dog", LEFT, 0), r"k \(0\) must be a whole number of at least 1"),
+        (lambda model: model.most_similar("a dog", LEFT, True), r"k \(True\) must be a whole number of at least 1"),
         (lambda model: model.most_similar("a dog", LEFT, 2.0), r"k \(2.0\) must be a whole number"),
         (lambda model: model.most_similar("a dog", LEFT, numpy.array([2])), r"k \(array\(\[2\]\)\) must be a whole"),
         (

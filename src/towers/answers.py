@@ -406,13 +406,13 @@ class Model(Evaluated):
             ValueError: k is less than 1 or no whole number, a tower does not take a sentence, states are not finite or
                 no dense tensor with data, or `class_name` is none of the model's classes.
         """
-        output = self.output_of(class_name)
+        output, given = self.output_of(class_name), k
         try:
             k = index(k)
         except TypeError:  # an array of one number too
             raise ValueError(f"k ({k!r}) must be a whole number") from None
-        if k < 1:
-            raise ValueError(f"k ({k}) must be at least 1")
+        if k < 1 or given is True:
+            raise ValueError(f"k ({given}) must be a whole number of at least 1")
         queries = Distinct.of(self._states([query] if isinstance(query, str) else query, "left"))
         items = Distinct.of(self._states(sentences, "right"))
         k = min(k, len(items.which))

@@ -340,7 +340,8 @@ def test_any_program_finds_what_sorting_finds(seed: int, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda index: index.search(torch.zeros(2, 3), 0), "k (0) must be at least 1"),
+        (lambda index: index.search(torch.zeros(2, 3), 0), "k (0) must be a whole number of at least 1"),
+        (lambda index: index.search(torch.zeros(2, 3), True), "k (True) must be a whole number of at least 1"),
         (lambda index: index.search(torch.zeros(2, 3), 11), "k (11) must be at most 10, the number of items"),
         (lambda index: index.search(torch.zeros(2, 3), 3, exclude=set(range(8))), "k (3) must be at most 2, what exclude and filter leave"),
         (lambda index: index.search(torch.zeros(2, 3), 3, filter={1, 2}), "k (3) must be at most 2"),

@@ -39,7 +39,8 @@ def test_classes():
     logits = torch.tensor([[4.0, 0, 0], [0, 3, 0], [0, 2, 0], [0, 0, 1]])
     found = assess.of_classes(logits, torch.tensor([0, 1, 0, 1]))
     assert (found["accuracy"], found["majority"]) == (0.5, 0.5)
-    assert found["f1"] == pytest.approx((2 / 3 + 1 / 2) / 2), "class 2 does not occur"
+    assert found["f1"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3), "class 2 is answered, and does not occur"
+    assert assess.of_classes(logits[:3], torch.tensor([0, 1, 0]))["f1"] == pytest.approx((2 / 3 + 2 / 3) / 2)
     assert math.isnan(assess.of_classes(logits, torch.tensor([1, 1, 1, 1]))["auc"])
 
 

@@ -272,7 +272,7 @@ class Index:
         rows = self._query_rows(queries, items)
         wanted = allowed(items, len(queries), exclude, filter)
         self._check_k(k, items, wanted)
-        if candidates is not None and candidates < k:
+        if candidates is not None and (candidates < k or isinstance(candidates, bool)):
             raise ValueError(f"Index.search: candidates ({candidates}) must be at least k ({k})")
         if candidates is None or candidates >= len(items) or isinstance(self._head, Head):
             self.exact, found = True, scan.best(rows, self._head, items, k, wanted, device=queries.device)
@@ -292,8 +292,8 @@ class Index:
         return rows
 
     def _check_k(self, k: int, items: Items, wanted: Allowed) -> None:
-        if k < 1:
-            raise ValueError(f"Index.search: k ({k}) must be at least 1")
+        if k < 1 or isinstance(k, bool):
+            raise ValueError(f"Index.search: k ({k}) must be a whole number of at least 1")
         if not len(items):
             raise ValueError("Index.search: the index is empty; add items first")
         if k > len(items):
@@ -327,7 +327,7 @@ class Index:
         items = self._laid_out("all_pairs")
         if k is not None and len(items) < 2:
             raise ValueError(f"Index.all_pairs: k ({k}) has no pairs to choose from: the index has {len(items)} items")
-        if k is not None and not 1 <= k < len(items):
+        if k is not None and (isinstance(k, bool) or not 1 <= k < len(items)):
             raise ValueError(f"Index.all_pairs: k ({k}) must be from 1 to {len(items) - 1}, the number of other items")
         if threshold is not None and threshold != threshold:
             raise ValueError("Index.all_pairs: threshold is NaN")

@@ -45,18 +45,19 @@ def of_yes_and_no(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def of_classes(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Accuracy, area under the curve and F1 as means over the classes that occur, calibration, and the majority class.
+    """Accuracy, means over classes of the area under the curve and of F1, calibration, and the majority class.
 
-    The area of a class is that of its probability, one against the rest; NaN of a single class, or where a logit is not
-    finite. Logits are "pairs classes", labels "pairs" numbers of classes.
+    The area of a class is that of its probability, one against the rest; its mean is over the classes that occur, and
+    NaN of a single class, or where a logit is not finite. The mean of F1 is over those that occur or are answered, as
+    "macro" is in scikit-learn. Logits are "pairs classes", labels "pairs" numbers of classes.
     """
     certain, found = logits.double().softmax(1).max(1)
     scores, areas = list[float](), list[float]()
     for one in range(logits.shape[1]):
         is_one, said = labels == one, found == one
         count, others = int(is_one.sum()), int((~is_one).sum())
-        if count:
-            scores.append(2 * int((is_one & said).sum()) / (count + int(said.sum())))
+        if both := count + int(said.sum()):
+            scores.append(2 * int((is_one & said).sum()) / both)
         if count and others:
             areas.append(area(_log_odds(logits.double(), one), is_one))
     return {
