@@ -350,6 +350,8 @@ def test_any_program_finds_what_sorting_finds(seed: int, tmp_path: Path, monkeyp
         (lambda index: index.search(torch.zeros(2, 3), 1, exclude=[{1}, {True}]), "exclude has True; expected ids"),
         (lambda index: index.search(torch.zeros(2, 3), 1, exclude={0: [1]}), "exclude is a dict; expected ids, or a list with the ids of each query"),
         (lambda index: index.search(torch.zeros(2, 3), 1, exclude=[{1}, {1: 2}]), "exclude has {1: 2}; expected ids"),
+        (lambda index: index.search(torch.zeros(2, 3), 1, exclude=np.ma.array([1, 2], mask=[0, 1])), "exclude is a masked array; exclude.compressed() has what is not masked"),
+        (lambda index: index.remove(np.ma.array([1, 2], mask=[0, 1])), "ids is a masked array; ids.compressed() has what is not masked"),
         (lambda index: index.search(torch.zeros(2, 3), 1, filter=torch.ones(10, dtype=torch.uint8)), "filter is torch.uint8: .bool() makes a mask of it, and .long() ids"),
         (lambda index: index.search(torch.zeros(2, 3), 1, filter=torch.ones(9, dtype=torch.bool)), "filter is a mask (9,); expected one entry for each id, 0 to 9"),
         (lambda index: index.search(torch.zeros(2, 3), 1, filter=torch.ones(9)), "filter is torch.float32 (9,); expected ids"),

@@ -110,6 +110,8 @@ def _no_array(call: str, name: str, given: Any) -> Any:
     """A tensor in place of an array."""
     if isinstance(given, Tensor) or not isinstance(given, Array):
         return given
+    if hasattr(given, "compressed"):
+        raise ValueError(f"{call}: {name} is a masked array; {name}.compressed() has what is not masked")
     array = given.__array__()
     try:  # a tensor takes no negative strides and no foreign order of bytes, and warns of what is read-only
         return torch.as_tensor(array.astype(array.dtype.newbyteorder("=")))
