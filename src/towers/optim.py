@@ -57,27 +57,24 @@ class KerasAdam(torch.optim.Adam):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        taken = self._steps_taken()
-        self._align_steps(taken)
+        taken = self._align_steps()
         with self._torch_eps(taken + 1):
             _without_hooks(vars(torch.optim.Adam)["step"])(self)
         return loss
 
-    def _steps_taken(self) -> int:
-        """The number of steps so far: the largest `step` of all parameters."""
-        return max((int(state["step"]) for state in self.state.values() if state), default=0)
-
-    def _align_steps(self, taken: int) -> None:
-        """Set the `step` of every parameter with a gradient to the optimizer's number of steps."""
+    def _align_steps(self) -> int:
+        """The number of steps so far, the largest `step` of all parameters; all with a gradient get it."""
+        steps = {parameter: int(state["step"]) for parameter, state in self.state.items() if state}
+        taken = max(steps.values(), default=0)
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is None:
+                if parameter.grad is None or steps.get(parameter, 0) == taken:
                     continue
                 state = self.state[parameter]
-                if not state and taken:
+                if not state:
                     state.update(_first_state(parameter, group))
-                if state:
-                    state["step"].fill_(taken)
+                state["step"].fill_(taken)
+        return taken
 
     @contextmanager
     def _torch_eps(self, t: int) -> Generator[None]:
