@@ -157,6 +157,10 @@ def plain(
 
 
 @contract
+def padded_number(x: Float[Tensor, "007 n"]) -> None: ...
+
+
+@contract
 def numpy(a: Float32[np.ndarray, "n"], b: Float[Tensor, "n"] | Float[np.ndarray, "n"]) -> None: ...
 @contract
 def array_first(a: Float[np.ndarray, "*lead n"], b: Float[Tensor, "*lead"]) -> None: ...
@@ -251,6 +255,7 @@ ACCEPTED = {
     "plain types": lambda: plain("x", len, [1, 2], 0.5),
     "plain result": lambda: plain("y"),
     "numpy": lambda: numpy(np.zeros(2, np.float32), np.zeros(2)),
+    "a number with zeros before it": lambda: padded_number(f(7, 2)),
     "numpy's in the other order of bytes": lambda: numpy(np.zeros(2, ">f4"), np.zeros(2, ">f8")),
     "several axes of numpy's and torch's": lambda: array_first(np.zeros((2, 3, 4)), f(2, 3)),
     "numpy and torch": lambda: numpy(np.zeros(2, np.float32), f(2)),
@@ -321,6 +326,7 @@ REFUSED = {
     "not callable": (lambda: plain("x", 3), r"b is an int; expected collections.abc.Callable or None|b is an int; expected Callable or None"),
     "items of plain types": (lambda: plain("x", None, ["a"]), r"c is a list; expected list\[int\] or None"),
     "an int is no float": (lambda: plain("x", d=1), r"d is an int; expected float"),
+    "a number with zeros before it": (lambda: padded_number(f(6, 2)), r"x: axis 0 is 6; expected 7"),
     "numpy's size": (lambda: numpy(np.zeros(2, np.float32), np.zeros(3)), r"b: n is 3; expected 2"),
     "several axes of numpy's": (lambda: array_first(np.zeros((2, 3)), f(3)), r"b: lead is \(3,\); expected \(2,\)"),
     "numpy's dtype": (lambda: numpy(np.zeros(2), f(2)), r"a is float64; expected Float32"),

@@ -396,6 +396,22 @@ def joined(D):
     return partial(made.make_twice(), made)
 
 
+def partly_known(decorate):
+    @decorate
+    def function(*given) -> 'tuple[Float[Tensor, "n"] | Nowhere]':
+        return given
+
+    return function
+
+
+def text_under_wrapper(decorate):
+    @decorate
+    @torch.no_grad()
+    def function(x: 'Float[Tensor, "n"]'): ...
+
+    return function
+
+
 def converted(decorate):
     class Converting(type):  # as the metaclass of equinox.Module, which converts after __init__
         def __call__(cls, x):
@@ -662,6 +678,10 @@ ROWS: dict[str, list[Any]] = {
     ],
     "local names and later ones in a string": [
         (("yyn", "ynn"), local, lambda g: g(1, 1), lambda g: g(0, 1), lambda g: g(1, 0)),
+    ],
+    "the rest of a string with an unknown name": [(("yy", "yn"), partly_known, lambda g: g(f(2)), lambda g: g(f(2), 3))],
+    "a string under a wrapper of another module": [
+        (("yy", "yn"), text_under_wrapper, lambda g: g(f(2)), lambda g: g(f(2, 2))),
     ],
     "a default with tensors": [
         (("yy", "ny"), tensor_default, lambda g: g(f(2)), lambda g: g(f(3))),

@@ -43,6 +43,8 @@ Switching from jaxtyping: put `@contract` where `@jaxtyped(typechecker=beartype)
     tuple[X, *tuple[Y, ...]]                      iterator would be used up. What is unpacked is checked without
                                                   tensors too, and as `*args: *tuple[X, Y]`, which beartype refuses
     local names and later ones in a string        read where they stand for something; jaxtyping lets every value pass
+    the rest of a string with an unknown name     checked: `tuple[X | Unknown]` has one item. jaxtyping lets all pass
+    a string under a wrapper of another module    read in the module of the function; jaxtyping lets every value pass
     a default with tensors                        checked as an argument is, where it has the type of the annotation
     async functions                               the result is checked when awaited: jaxtyping refuses every one
     annotations that are no types:                refused with ValueError when decorating, as by beartype, which lets

@@ -101,7 +101,7 @@ def expression(text: str) -> Expression:
     """
     if text.isidentifier():  # a Python keyword is a good name for an axis too: "out in"
         return _checked(text, ast.Name(text), {})
-    tree, braces = _parse(text)
+    tree, braces = (ast.Constant(int(text)), {}) if text.isdecimal() else _parse(text)  # 007 is no int of Python
     if tree is None:
         raise ValueError(
             f"{text!r} cannot be read as an expression over axis names (which holds no space in an annotation)"
