@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import sys
+from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 
 import pytest
@@ -361,6 +362,53 @@ def test_ipython(package, monkeypatch):
     exec(compile(ast.fix_missing_locations(transformer.visit(ast.parse(cell))), "cell", "exec"), space)
     with pytest.raises(ShapeContractError):
         space["g"](f(2, 2))
+
+
+EXPLAINED = """
+from jaxtyping import Float
+from torch import Tensor
+
+def wrong(x: Float[Tensor, "n"]):
+    assert len(x) == 3
+"""
+
+
+def test_files_whose_asserts_pytest_explains_have_contracts_too(package):
+    pytest.register_assert_rewrite("strangers.explained")
+    (package / "explained.py").write_text(EXPLAINED)
+    with install("strangers"):
+        explained = importlib.import_module("strangers.explained")
+    with pytest.raises(ShapeContractError):
+        explained.wrong(f(2, 2))
+    with pytest.raises(AssertionError, match=r"assert 2 == 3\n \+  where 2 = len"):
+        explained.wrong(f(2))
+
+
+def test_a_module_that_another_hook_loads_is_a_warning(package):
+    class Loader(SourceFileLoader):
+        """As beartype's: it adds checks of its own."""
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path, target=None):
+            spec = PathFinder.find_spec(name, path)
+            spec.loader = Loader(name, spec.origin)
+            return spec
+
+    sys.meta_path.insert(0, Finder)
+    try:
+        with (
+            install("strangers"),
+            pytest.warns(RuntimeWarning, match=r"has no contracts, as .*Loader loads it") as told,
+        ):
+            layers = importlib.import_module("strangers.layers")
+    finally:
+        sys.meta_path.remove(Finder)
+    assert [str(one.message).split()[1] for one in told if one.category is RuntimeWarning] == [
+        "strangers",
+        "strangers.layers",
+    ]
+    layers.double(f(2, 2))
 
 
 @pytest.mark.parametrize("how", ["option", "ini"])

@@ -2,12 +2,13 @@
 
 import ast
 import difflib
+import functools
 import importlib.util
 import pkgutil
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
@@ -26,8 +27,9 @@ class install:
     Call it before the first import of the packages. Their files are not changed. Functions under `@contract`,
     `@overload` or `@torch.jit.script` stay as they are, and so does all that is in a function or class under
     `@no_type_check`. If an annotation cannot be read, its function is not checked, and a RuntimeWarning says so;
-    another one says that no such package can be found. `remove()`, or the end of `with install(…):`, ends it for later
-    imports; what was imported before keeps its contracts.
+    others say that no such package can be found, and that another import hook loads a module, which then has no
+    contracts. `remove()`, or the end of `with install(…):`, ends it for later imports; what was imported before keeps
+    its contracts.
 
     Args:
         packages: the names of packages or Python modules. A package includes all modules below it.
@@ -97,10 +99,26 @@ class _Finder(MetaPathFinder):
             spec = finder.find_spec(fullname, path, target)
             if spec is not None:
                 self.found.update(package for package in self.packages if _is_below(fullname, package))
-                if type(spec.loader) is SourceFileLoader:
-                    spec.loader = _Loader(spec.loader.name, spec.loader.path)
-                return spec
+                return _decorating(spec, path)
         return None
+
+
+def _decorating(spec: ModuleSpec, path: Sequence[str] | None) -> ModuleSpec:
+    """The specification of a module, with a loader that decorates if the module is a file of Python.
+
+    Assert statements that pytest's loader would explain are still explained. Any other loader keeps its module.
+    """
+    rewrite = getattr(sys.modules.get(type(spec.loader).__module__), "rewrite_asserts", None)
+    plain = PathFinder.find_spec(spec.name, path) if rewrite else spec
+    if plain is not None and type(plain.loader) is SourceFileLoader:
+        explained = rewrite and functools.partial(rewrite, config=getattr(spec.loader, "config", None))
+        plain.loader = _Loader(plain.loader.name, plain.loader.path, explained)
+        return plain
+    if (spec.origin or "").endswith(".py"):
+        kind = type(spec.loader)
+        told = f"install: {spec.name} has no contracts, as {kind.__module__}.{kind.__qualname__} loads it"
+        warnings.warn(told, RuntimeWarning, stacklevel=2)
+    return spec
 
 
 def _is_below(name: str, package: str) -> bool:
@@ -138,11 +156,19 @@ def _as_name(text: str) -> str | None:
 
 
 class _Loader(SourceFileLoader):
+    def __init__(self, fullname: str, path: str, rewrite: Callable[[ast.AST, bytes, str], object] | None) -> None:
+        super().__init__(fullname, path)
+        self.rewrite = rewrite
+        """What changes the assert statements of a module; None if nothing does."""
+
     def get_code(self, fullname: str) -> CodeType:
         """The code of a module, always compiled from its source: a .pyc file has no decorators."""
         path = self.get_filename(fullname)
-        tree = Decorating().visit(ast.parse(self.get_data(path), path))
-        return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
+        source = self.get_data(path)
+        tree = ast.fix_missing_locations(Decorating().visit(ast.parse(source, path)))
+        if self.rewrite is not None:
+            self.rewrite(tree, source, path)
+        return compile(tree, path, "exec", dont_inherit=True)
 
 
 class Decorating(ast.NodeTransformer):
