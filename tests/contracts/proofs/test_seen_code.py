@@ -236,7 +236,7 @@ class Divided(Numbers):
 class Counted(Numbers):
     @contract
     def forward(self, x: Float[Tensor, "rows time 8"]) -> Float[Tensor, "rows time 8"]:
-        real = int((x.sum(2) > 0).sum(1).max())
+        real = max(int((x.sum(2) > 0).sum(1).max()), 1)
         return self.added(x) * real + x.new_zeros(real, 8).sum()
 
 

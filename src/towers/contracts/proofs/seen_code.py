@@ -135,14 +135,22 @@ def _seen_code(code: CodeType) -> CodeType:
     for each in code.co_consts:
         seen = _seen_code(each) if isinstance(each, CodeType) else each
         constants.append(tuple(cast(Any, seen)) if isinstance(seen, frozenset) else seen)
-    called, other = set[str](), set[str]()
+    called, other = dict[str, list[dis.Instruction]](), set[str]()
     for step, after in pairwise([*dis.get_instructions(code), None]):
         if step is not None and step.opcode in dis.hasname:
             pushed = step.opname == "LOAD_GLOBAL" and (step.arg or 0) & 1  # it, or its attribute, is to be called
-            only = pushed and (after is None or after.opname not in ("LOAD_ATTR", "LOAD_METHOD"))
-            (called if only else other).add(step.argval)
-    names = tuple(name + CALLED if name in called - other else name for name in code.co_names)
-    return code.replace(co_consts=tuple(constants), co_names=names)
+            if pushed and (after is None or after.opname not in ("LOAD_ATTR", "LOAD_METHOD")):
+                called.setdefault(step.argval, []).append(step)
+            else:
+                other.add(step.argval)
+    names = [name + CALLED if name in called and name not in other else name for name in code.co_names]
+    steps = bytearray(code.co_code)
+    for name in called.keys() & other:  # max(1, lengths.max()): the one that is called gets a name of its own
+        if (place := 2 * len(names) + 1) < 256 and all((step.arg or 0) < 256 for step in called[name]):
+            names.append(name + CALLED)
+            for step in called[name]:
+                steps[step.offset + 1] = place
+    return code.replace(co_code=bytes(steps), co_consts=tuple(constants), co_names=tuple(names))
 
 
 @functools.cache
