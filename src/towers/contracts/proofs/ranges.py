@@ -25,6 +25,16 @@ class Span:
     def __contains__(self, size: int) -> bool:
         return size >= self.first and (self.last is None or size <= self.last) and (size - self.first) % self.step == 0
 
+    def within(self, other: "Span") -> bool:
+        """Whether another span has each of these sizes."""
+        if self.last is None and other.last is not None:
+            return False
+        return self.first in other and (self.single or (self.step % other.step == 0 and self._end <= other._end))
+
+    @property
+    def _end(self) -> float:
+        return float("inf") if self.last is None else self.last - (self.last - self.first) % self.step
+
     def part(self, low: int, high: int | None) -> "Span | None":
         """The sizes from low to high; None if there are none."""
         first = self.first + max(0, -(-(low - self.first) // self.step)) * self.step

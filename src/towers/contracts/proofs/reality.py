@@ -205,9 +205,9 @@ class RealityCheck:
                 self.remark(f"not in {str(dtype).removeprefix('torch.')}: {reason}")
 
     def with_examples(self, table: list[Trial], outcomes: Sequence[Outcome]) -> list[Trial]:
-        """The table with a run at an example of the sizes of each symbolic run, up to eight."""
+        """The table with a run at an example of the sizes of each symbolic run."""
         known = [trial.sizes for trial in table]
-        for outcome in outcomes[:8]:
+        for outcome in outcomes:
             sizes = examples(outcome.spans, outcome.case.fits, outcome.relations)
             if sizes not in known and self._affordable(outcome.case, sizes):
                 trial = self._timed(outcome.case, sizes, 0)

@@ -38,7 +38,7 @@ def settle(
         finding.verdict, finding.conditions = "not provable", ()
     table = check.table(case, few=few, share=share)
     if table and finding.verdict in ("failed", "holds if", "specialised"):
-        table = check.with_examples(table, coverage.passed)
+        table = check.with_examples(table, [*coverage.passed[:8], *coverage.failed[:8]])
     if table and finding.verdict in ("failed", "not provable") and (numbers := numbers_told(coverage)):
         table = check.at_numbers(case, table, numbers)
     if table and finding.verdict != "proven" and (wanted := sizes_told(coverage)):

@@ -150,7 +150,7 @@ class _Run:
             with torch._C.DisableTorchFunction():
                 check.check_result(result)
                 self.derived(signature, names)
-        except (ShapeContractError, ValueError):
+        except Exception:
             step.failed = True
             raise
         return result

@@ -166,14 +166,13 @@ def negated(failed: Sequence[Spans], whole: Spans) -> tuple[str, ...]:
     """The sizes outside of some regions, as conditions: "time % 2 == 0", "batch != 1", "time <= 200"."""
     alone: dict[str, list[Span]] = {}
     several: list[str] = []
-    for spans in failed:
+    for spans in sorted(failed, key=lambda spans: len(_narrow(spans, whole))):
         narrow = _narrow(spans, whole)
         if len(narrow) == 1:
             alone.setdefault(narrow[0], []).append(spans[narrow[0]])
-        elif narrow:
+        elif narrow and not any(spans[name].within(span) for name in narrow for span in alone.get(name, ())):
             several.append("not (" + " and ".join(spans[name].text(name, whole[name].first) for name in narrow) + ")")
     found = [text for name, spans in alone.items() for text in as_equalities(_without(name, spans, whole[name]))]
-    several = [text for text in several if not any(name in text for name in alone)]
     return tuple(dict.fromkeys([*found, *several]))
 
 
