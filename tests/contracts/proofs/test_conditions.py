@@ -42,6 +42,36 @@ def test_a_region_that_lies_in_another_adds_no_condition():
     assert negated(failed, {"time": Span(1)}) == ("time != 4", "time <= 12")
 
 
+def test_what_axes_exclude_together_is_told_beside_what_each_excludes_alone():
+    """A letter of one axis in the name of another makes no difference, and only what lies within is left out."""
+    two, small = Span(2), {"batch": Span(1, 1), "h": Span(2, 3), "w": Span(2, 3)}
+    failed = [{"batch": two, "h": Span(1, 1), "w": two}, {"batch": two, "h": two, "w": Span(1, 1)}, small]
+    told = negated(failed, dict.fromkeys(small, Span(1)))
+    assert told == ("h >= 2", "w >= 2", "not (batch == 1 and h >= 2 and h <= 3 and w >= 2 and w <= 3)")
+    within = {"batch": Span(1, 1), "h": Span(4, None, 6), "w": Span(5, 5)}
+    assert negated(
+        [within, {**small, "batch": two, "h": Span(1, None, 3), "w": two}], dict.fromkeys(small, Span(1))
+    ) == ("h % 3 == 0 or h % 3 == 2",)
+
+
+class PooledNorm(nn.Module):
+    """A batch norm of what a pool leaves needs two numbers in each channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(2)
+
+    def forward(self, x: Float[Tensor, "batch 2 h w"]) -> Float[Tensor, "batch 2 h//2 w//2"]:
+        return self.norm(F.avg_pool2d(x, 2))
+
+
+def test_a_norm_of_one_pooled_number_is_excluded():
+    proof = verify(PooledNorm(), seconds=600)
+    for batch, h, w in ((1, 2, 2), (1, 3, 2), (1, 4, 2), (2, 2, 2), (2, 1, 2), (1, 2, 5)):
+        holds = all(eval(text, {"batch": batch, "h": h, "w": w}) for text in proof.conditions)
+        assert holds == (batch * (h // 2) * (w // 2) > 1), (batch, h, w)
+
+
 @pytest.mark.parametrize(("wrong", "text"), CASES, ids=[text for _, text in CASES])
 def test_the_condition(wrong, text):
     module = Cuts(wrong)

@@ -66,3 +66,23 @@ def test_a_quotient_of_fractions_is_computed():
     relation = sympy.Eq(8 * TIME + 8 * PythonMod(-TIME, 8), 8 * inner * FloorDiv(TIME + PythonMod(-TIME, 8), inner))
     assert divide(Span(33, None, 8), relation, TIME) == [Span(33, None, 8)]
     assert sure(Span(33, None, 8), relation, TIME)
+
+
+def test_what_is_proven_of_a_quotient_by_a_size_holds_at_every_size():
+    """Of two axes: (wide + time - 1) // time * time is never less than wide."""
+    dice = random  # seeded for each test
+    sizes = [(time, wide) for time in range(1, 10) for wide in range(1, 24)]
+    proven = 0
+    for _ in range(60):
+        number = WIDE * dice.randrange(3) + TIME * dice.randrange(-1, 2) + dice.randrange(-2, 12)
+        quotient = FloorDiv(number, dice.choice((TIME, TIME + 1, 2 * TIME))) + dice.randrange(2)
+        side = dice.choice((TIME, quotient, TIME + 1)) * quotient + dice.randrange(2) * TIME
+        relation = dice.choice((sympy.Ge, sympy.Gt, sympy.Le))(side, WIDE * dice.randrange(2) + dice.randrange(-1, 9))
+        if relation not in (True, False) and always(relation, {"time": Span(1), "wide": Span(1)}):
+            proven += 1
+            assert all(relation.subs({TIME: time, WIDE: wide}) for time, wide in sizes), relation
+    assert proven
+    for divisor in (TIME, sympy.Integer(4)):
+        rounded = FloorDiv(WIDE + divisor - 1, divisor) * divisor
+        assert always(rounded >= WIDE, {"time": Span(1), "wide": Span(1)})
+        assert not always(rounded > WIDE, {"time": Span(1), "wide": Span(1)})

@@ -413,6 +413,9 @@ def test_the_chunk_walk():
         (lambda make: F.max_pool1d(make("b", 3, 2), 5), "Invalid computed output size"),
         (lambda make: F.max_pool1d(make("b", 3, 9), 2, padding=2), "at most half of kernel size"),
         (lambda make: F.max_pool1d(make("b"), 2), "Expected 2D or 3D input"),
+        (lambda make: make("b", 3).unfold(1, make("t").shape[0], 1), "maximum size for tensor"),
+        (lambda make: F.affine_grid(make("b", 2, 2), [5, 1, 3, 3], align_corners=False), "2 x 3"),
+        (lambda make: F.affine_grid(make("b", 2, 3), [4, 1, 3, 3], align_corners=False), "a batch of 4"),
     ],
 )  # fmt: skip
 def test_rules_refuse_what_the_operations_refuse(call: Callable[..., Any], match: str):
@@ -431,6 +434,21 @@ def test_what_takes_a_size_for_a_number(size: int):
     ):
         made = by_rule(lambda make, sizes, call=call: call(sizes["n"]), {"n": size}, {})
         assert made == tuple(call(size).shape)
+
+
+def test_windows_and_diagonals_by_sizes_and_grids():
+    for size, first, last in ((1, 4, 6), (3, 5, 3), (4, 6, 5)):
+        sizes = {"n": size, "first": first, "last": last}
+        for call in (
+            lambda make, n: make("first", "last").T.unfold(1, n, n).transpose(0, 1).contiguous(),
+            lambda make, n: torch.diag(make("first", "last"), n),
+            lambda make, n: torch.diag(make("first", "first"), -n),
+            lambda make, n: F.affine_grid(make("n", 2, 3), [n, 1, n + 1, 2], align_corners=False),
+            lambda make, n: F.affine_grid(make("n", 3, 4), [n, 1, 3, 2 * n, 2], align_corners=True),
+        ):
+            expected = call(lambda *shape: real(*shape, sizes=sizes), size)  # noqa: B023
+            found = by_rule(lambda make, axes, call=call: call(make, axes["n"]), sizes, {})
+            assert found == tuple(expected.shape)
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])

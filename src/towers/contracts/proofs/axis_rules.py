@@ -295,6 +295,34 @@ def diagonal(symbols: Symbols, input: Any, offset: Any = 0, dim1: Any = 0, dim2:
     return made((*rest, 2, torch.sym_min(one, other)), input.dtype).select(-2, 0)  # with gaps, as that of a square
 
 
+def diag(symbols: Symbols, input: Any, diagonal: Any = 0) -> Any:
+    """torch.diag of a matrix, beside its diagonal by a number that is computed from sizes."""
+    if not isinstance(diagonal, SymInt) or not plain(input) or input.dim() != 2:
+        return NotImplemented
+    rows, columns = input.shape
+    upper = symbols.from_on(diagonal, 0) or diagonal >= 0
+    left = torch.sym_min(rows, columns - diagonal) if upper else torch.sym_min(rows + diagonal, columns)
+    if alike(rows, columns):
+        left = rows - diagonal if upper else rows + diagonal
+    return made((left if symbols.from_on(left, 0) or left >= 0 else 0,), input.dtype)
+
+
+def windows(symbols: Symbols, input: Any, dimension: Any, size: Any, step: Any) -> Any:
+    """Tensor.unfold by a size or a step that is computed from sizes."""
+    if not isinstance(size, SymInt) and not isinstance(step, SymInt):
+        return NotImplemented
+    if not plain(input) or type(dimension) is not int or not -input.dim() <= dimension < input.dim():
+        return NotImplemented
+    at, wide = dimension % input.dim(), input.shape[dimension]
+    if size > wide:
+        raise RuntimeError(f"maximum size for tensor at dimension {at} is {wide} but size is {size}")
+    if not symbols.from_on(step, 1) and step < 1:
+        raise RuntimeError(f"step is {step} but must be > 0")
+    shape, strides = list(input.shape), list(input.stride())
+    shape[at], strides[at] = (wide - size) // step + 1, strides[at] * step
+    return input.as_strided((*shape, size), (*strides, input.stride(at)), input.storage_offset())
+
+
 def _empty(part: Any) -> bool:
     """Whether it is a tensor of one axis without numbers, which torch leaves out of a longer one."""
     return isinstance(part, Tensor) and part.dim() == 1 and type(part.shape[0]) is int and part.shape[0] == 0
@@ -368,6 +396,8 @@ def arange(symbols: Symbols, end: Any, *more: Any, **options: Any) -> Any:
 
 RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.diagonal, Tensor.diagonal), diagonal),
+    **dict.fromkeys((torch.diag, Tensor.diag), diag),
+    Tensor.unfold: windows,
     **dict.fromkeys((torch.permute, Tensor.permute), permute),
     **dict.fromkeys((torch.transpose, Tensor.transpose, torch.swapaxes, Tensor.swapaxes), transpose),
     Tensor.view: view,

@@ -23,22 +23,23 @@ def whole(expression: Any) -> Any:
     name = type(node).__name__
     if name in ("TruncToInt", "FloorToInt", "CeilToInt") and (quotient := _quotient(node.args[0])) is not None:
         number, divisor = quotient
-        return FloorDiv(number + divisor - 1, divisor) if name == "CeilToInt" else FloorDiv(number, divisor)
+        if name != "TruncToInt" or number.is_nonnegative:  # which rounds the other way below 0
+            return FloorDiv(number + divisor - 1, divisor) if name == "CeilToInt" else FloorDiv(number, divisor)
     return node
 
 
 def _quotient(value: Any) -> tuple[Any, Any] | None:
-    """The whole numbers whose quotient a float is; None where it is no exact one, or may be negative."""
+    """The whole numbers whose quotient a float is; None where it is no exact one."""
     if type(value).__name__ == "IntTrueDiv":
-        number, divisor = value.args
-        fine = number.is_nonnegative and divisor.is_Integer and divisor > 0
-        return (number, divisor) if fine else None
+        return value.args if value.args[1].is_positive else None
     if type(value).__name__ == "ToFloat":
         return (value.args[0], sympy.S.One) if value.args[0].is_nonnegative else None
     if type(value).__name__ == "FloatTrueDiv" and value.args[1].is_number and value.args[1] > 0:
         inner, divisor = _quotient(value.args[0]), Fraction(float(value.args[1]))
         if (
             inner is None
+            or not inner[0].is_nonnegative
+            or not inner[1].is_Integer
             or inner[1] & (inner[1] - 1)
             or not all(part * each <= EXACT for part, each in ((divisor.numerator, inner[1]), (divisor.denominator, 1)))
         ):  # two quotients would be rounded twice
@@ -47,6 +48,12 @@ def _quotient(value: Any) -> tuple[Any, Any] | None:
     if value.is_Mul and len(value.args) == 2 and value.args[0].is_Float:
         factor = Fraction(float(value.args[0]))
         inner = _quotient(value.args[1])
-        if inner is not None and inner[1] == 1 and factor >= 0 and factor.denominator <= EXACT:
+        if (
+            inner is not None
+            and inner[0].is_nonnegative
+            and inner[1] == 1
+            and factor >= 0
+            and factor.denominator <= EXACT
+        ):
             return inner[0] * factor.numerator, sympy.Integer(factor.denominator)
     return None

@@ -13,7 +13,7 @@ from torch import SymInt, Tensor
 from torch.nn import functional as F
 
 from towers.contracts.proofs.axis_rules import channels_last
-from towers.contracts.proofs.elementwise_rules import autocast_on, hinted
+from towers.contracts.proofs.elementwise_rules import autocast_on, floating, hinted
 from towers.contracts.proofs.fast_meta import Order, items_of, lying, made, plain, upright, whole
 from towers.contracts.proofs.symbols import Symbols
 
@@ -363,7 +363,23 @@ def interpolate(
     return made((*input.shape[:2], *out), input.dtype)
 
 
+def affine_grid(symbols: Symbols, theta: Any, size: Any, align_corners: Any = None) -> Any:
+    """F.affine_grid for a batch of images, of two or three axes."""
+    sizes = items_of(size)
+    count = len(sizes) - 2
+    if count not in (2, 3) or not plain(theta) or theta.dim() != 3 or not floating(theta) or autocast_on():
+        return NotImplemented
+    if tuple(theta.shape[1:]) != (count, count + 1):
+        raise ValueError(f"Expected a batch of affine matrices of {count} x {count + 1}. Got {list(theta.shape)}.")
+    if not all(symbols.from_on(each, 1) or each >= 1 for each in sizes):
+        raise ValueError(f"Expected non-zero, positive output size. Got {sizes}")
+    if theta.shape[0] != sizes[0]:
+        raise RuntimeError(f"Expected a batch of {sizes[0]} affine matrices. Got {theta.shape[0]}.")
+    return made((sizes[0], *sizes[2:], count), theta.dtype)
+
+
 RULES: dict[Any, Callable[..., Any]] = {
+    F.affine_grid: affine_grid,
     torch.conv1d: convolution(1),
     torch.conv2d: convolution(2),
     torch.conv3d: convolution(3),

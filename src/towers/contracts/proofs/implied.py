@@ -102,7 +102,7 @@ def _sign(difference: Any, spans: Spans) -> int:
     polynomial = _polynomial(difference, axes)
     if polynomial is not None and (sign := _sign_of(polynomial)):
         return sign
-    bounds = _bounds(difference, axes)
+    bounds = _bounds(cast(Any, sympy.expand(difference)), axes)
     if bounds is None:
         return 0
     low, high = (cast(Any, sympy.expand(bound)) for bound in bounds)
@@ -166,6 +166,12 @@ def _bounds(node: Any, axes: dict[Any, Any]) -> tuple[Any, Any] | None:
         return value, value
     if type(node).__name__ in ("TruncToInt", "FloorToInt"):
         return _bounds_of_float(node, axes)
+    for quotient in node.args if node.is_Mul and len(node.args) == 2 else ():
+        if type(quotient).__name__ == "FloorDiv" and quotient.args[1] * quotient == node:
+            number, divisor = quotient.args  # (words+11)//words * words is more than 11 and at most words+11
+            ends = _bounds(number - divisor + 1, axes), _bounds(number, axes), _bounds(divisor, axes)
+            if ends[0] and ends[1] and ends[2] and _sign_of(cast(Any, sympy.expand(ends[2][0]))) == 2:
+                return ends[0][0], ends[1][1]
     parts = [_bounds(part, axes) for part in node.args]
     if any(part is None for part in parts):
         return None
@@ -185,6 +191,9 @@ def _bounds(node: Any, axes: dict[Any, Any]) -> tuple[Any, Any] | None:
     if type(node).__name__ in ("FloorDiv", "CleanDiv") and node.args[1].is_Integer and node.args[1] > 0:
         divisor = node.args[1]
         return (found[0][0] - divisor + 1) / divisor, found[0][1] / divisor
+    if type(node).__name__ == "FloorDiv":  # by 1 or more
+        number, divisor = (_sign_of(cast(Any, sympy.expand(low))) for low, _ in found)
+        return (sympy.S.Zero, found[0][1]) if number > 0 and divisor == 2 else None
     return None
 
 
