@@ -713,3 +713,50 @@ def test_assumptions_are_told():
     assert "inputs are contiguous and on the CPU" in proof.assumptions
     assert "the module is in eval mode" in proof.assumptions
     assert proof.to_json()["tried"] == proof.tried
+
+
+class Table(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.zeros(9, 3))
+
+    def forward(self, ids: Int[Tensor, "batch"], x: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3"]:
+        return x + self.table[ids]
+
+
+def test_a_contract_that_only_real_runs_break_is_not_called_proven():
+    proof = verify(Table(), values={"ids": lambda shape: torch.full(shape, 9)})
+    assert [one.verdict for one in proof.contracts] == [proof.verdict] == ["failed"]
+    assert verify(Table(), values={"ids": lambda shape: torch.full(shape, 8)}).verdict == "proven"
+
+
+def test_values_of_an_argument_that_is_none():
+    with pytest.raises(ValueError, match="values: id is none of ids, x"):
+        verify(Table(), values={"id": lambda shape: torch.zeros(shape)})
+
+
+class CausalPast(nn.Module):
+    """Words attend to themselves and to those before them, by a mask of a fixed size."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.ones(16, 16, dtype=torch.bool).tril())
+
+    def forward(
+        self, query: Float[Tensor, "batch time 4"], keys: Float[Tensor, "batch total 4"]
+    ) -> Float[Tensor, "batch time total"]:
+        time, total = query.shape[1], keys.shape[1]
+        return (query @ keys.mT).masked_fill(~self.mask[total - time : total, :total], -1e9)
+
+
+def test_a_number_of_a_message_that_where_excludes_is_no_error():
+    assert verify(CausalPast(), where="time <= total", seconds=600).conditions == ("total <= 16",)
+
+
+class Broken(nn.Module):
+    def forward(self, x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+        return x + x[:, 1:]
+
+
+def test_a_contract_whose_code_raises_is_not_called_proven():
+    assert [one.verdict for one in verify(Broken()).contracts] == ["specialised"]

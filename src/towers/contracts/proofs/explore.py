@@ -115,12 +115,7 @@ class _Explorer:
         return self.pinned(spans), ended, len(relations), len(self.seen)
 
     def possible(self, spans: Spans, relations: Relations = ()) -> bool:
-        """Whether the conditions on several axes allow any sizes of a region."""
-        try:
-            examples(spans, self.coverage.case.fits, relations)
-        except ValueError:
-            return False
-        return True
+        return _possible(self.coverage.case, spans, relations)
 
     def push(self, spans: dict[str, Span], relations: Relations = ()) -> None:
         """Put a region into the queue, unless it has been there before."""
@@ -271,6 +266,15 @@ class _Explorer:
                 self.push({**outcome.spans, name: part}, outcome.relations)
 
 
+def _possible(case: Case, spans: Spans, relations: Relations = ()) -> bool:
+    """Whether the conditions on several axes allow any sizes of a region."""
+    try:
+        examples(spans, case.fits, relations)
+    except ValueError:
+        return False
+    return True
+
+
 @cache
 def _special_sizes(factor: Any, axis: Any, span: Span) -> tuple[int, ...]:
     """The small sizes of an axis for which a size derived from it is 0 or 1."""
@@ -311,8 +315,9 @@ def try_numbers_told(coverage: Coverage, run: Run) -> None:
     told |= {int(number) for guard in failed.open for number in guard.relation.atoms(sympy.Integer)}
     for name, span in failed.spans.items():
         for size in sorted(told):
-            if size in span and size > 1 and not span.single:
-                outcome = run({**failed.spans, name: Span(size, size)}, ())
+            region = {**failed.spans, name: Span(size, size)}
+            if size in span and size > 1 and not span.single and _possible(coverage.case, region):
+                outcome = run(region, ())
                 coverage.runs += 1
                 if outcome.error is None:
                     coverage.passed.append(outcome)

@@ -74,7 +74,8 @@ def verify(
 
     Raises:
         ValueError: `forward` has no contract; an argument can be made from no annotation and was not given; a
-            condition cannot be read or leaves no size; or the module cannot be copied, or not within 10 s.
+            condition cannot be read or leaves no size; `values` names no argument; or the module cannot be copied, or
+            not within 10 s.
 
     >>> from towers import Tower
     >>> from towers.contracts import verify
@@ -88,6 +89,8 @@ def verify(
         conditions = several(where, "verify: where")
         prover = _prover_within(module, conditions, args, kwargs, values or {}, start + seconds)
         try:
+            if unknown := (values or {}).keys() - (known := prover.subject.signature.arguments).keys():
+                raise ValueError(f"values: {min(unknown)} is none of {', '.join(known)}")
             coverages = prover.cover_all(prover.until - check_seconds, PATIENCE * seconds)
             findings, reality = _settled(prover, coverages, values or {}, check_seconds, end)
         finally:
@@ -392,6 +395,10 @@ def _contracts(coverages: Sequence[Coverage], findings: Sequence[Finding]) -> tu
                 entry = found.setdefault((step.path, step.contract), ["proven", 0])
                 entry[0] = min(entry[0], verdict, key=WORST_FIRST.index)
                 entry[1] += 1
+        steps = [step for outcome in outcomes for step in outcome.steps if step.demand]
+        if steps and not steps[0].path and not any(step.failed for step in steps):  # only real runs show a failure
+            entry = found[steps[0].path, steps[0].contract]
+            entry[0] = min(entry[0], finding.verdict, key=WORST_FIRST.index)
     return tuple(ContractVerdict(path, name, verdict, calls) for (path, name), (verdict, calls) in found.items())
 
 
