@@ -14,10 +14,20 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "zoo"))
 
 from truth import axes, claimed, grid, truth_differs
 
-FILES = ("truth_sequences", "truth_images", "truth_tensors")
+FILES = ("truth_sequences", "truth_images", "truth_tensors", "truth_reports")
 ALL = [known for file in FILES for known in import_module(file).KNOWN]
 NAMES = [known.module.__name__ for known in ALL]
-FEW = ("NoTranspose", "TwoBounds", "ToCommonSize", "EvenKernel", "AlibiKept", "SplitInFour")
+FEW = (
+    "NoTranspose",
+    "TwoBounds",
+    "PooledNorm",
+    "OfBothViews",
+    "NearestRepeated",
+    "ToCommonSize",
+    "EvenKernel",
+    "AlibiKept",
+    "SplitInFour",
+)
 """Run each time: one of each kind, the quick ones."""
 
 
