@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._sympy.functions import CeilToInt, FloorDiv, IntTrueDiv, Mod, ToFloat, TruncToInt
 
 from towers.contracts import contract, verify
@@ -166,3 +167,23 @@ def test_both_answers_to_a_question_about_values_are_run():
     proof = verify(ByValue(cut=True), seconds=600)
     assert proof.verdict == "failed"
     assert not proof
+
+
+class PadTo(nn.Module):
+    """A shorter mask becomes as long as the words."""
+
+    def forward(
+        self, mask: Float[Tensor, "batch time"], x: Float[Tensor, "batch words 4"]
+    ) -> Float[Tensor, "batch words"]:
+        if mask.size(1) < x.size(1):
+            mask = F.pad(mask, (0, x.size(1) - mask.size(1)))
+        return mask
+
+
+def test_what_where_says_and_what_was_answered_give_an_equation():
+    assert verify(PadTo(), where="time <= words").verdict == "proven"
+    assert verify(PadTo(), where="time <= words + 1").verdict == "holds if"
+    one, other = (sympy.Symbol(name, integer=True, positive=True) for name in "tw")
+    assert implied(sympy.Eq(one, other), [one <= other, other < one + 1])
+    assert not implied(sympy.Eq(one, other), [one <= other, other < one + 2])
+    assert not implied(sympy.Eq(one, other), [one <= other, one < other + 1])

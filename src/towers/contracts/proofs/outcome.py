@@ -48,6 +48,8 @@ class Outcome:
     spans: Spans
     relations: Relations = ()
     """What was taken for granted of the sizes, beyond the spans."""
+    granted: Relations = ()
+    """The same in the run, with the conditions of the case."""
     steps: list[Step] = field(default_factory=list[Step])
     guards: list[Guard] = field(default_factory=list[Guard])
     taken: tuple[bool, ...] = ()
@@ -73,7 +75,7 @@ class Outcome:
 
     def sure_of(self, guard: Guard) -> bool:
         """Whether a guard is proven to hold at all sizes of the run."""
-        if always(guard.relation, self.spans) or implied(guard.relation, self.relations):
+        if always(guard.relation, self.spans) or implied(guard.relation, (*self.relations, *self.granted)):
             return True
         multiples = {**self.case.multiples, **multiples_told(self.relations)}
         return bool(multiples) and always_of_multiples(guard.relation, self.spans, multiples, self.relations)

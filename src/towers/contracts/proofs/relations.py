@@ -150,9 +150,14 @@ def _common_factor(left: Any, right: Any) -> Any:
 
 
 def implied(relation: Any, known: Sequence[Any]) -> bool:
-    """Whether a relation follows from one that is known, up to a constant."""
-    goal = _normal(relation)
-    return goal is not None and any(_follows(goal, fact) for each in known if (fact := _normal(each)) is not None)
+    """Whether a relation follows from one that is known, up to a constant; or an equation from two bounds."""
+    facts = [fact for each in known if (fact := _normal(each)) is not None]
+    goal = _normal(relation) if facts else None
+    if goal is None or any(_follows(goal, fact) for fact in facts):
+        return goal is not None
+    wanted, difference = goal
+    bounds = [(">", difference + 1), (">", 1 - difference)]
+    return wanted == "==" and all(any(_follows(bound, fact) for fact in facts) for bound in bounds)
 
 
 def _normal(relation: Any) -> tuple[str, Any] | None:

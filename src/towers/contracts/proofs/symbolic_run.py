@@ -357,6 +357,7 @@ def _run(
     outcome = one.outcome
     outcome.texts, outcome.hashes = tuple(one.symbols.env.texts), tuple(one.symbols.env.hashes)
     outcome.guards, outcome.taken = one.symbols.guards(), tuple(one.symbols.taken)
+    outcome.granted = one.symbols.granted()
     outcome.sizes = {one.symbols.in_axes(size) for size in one.asked}
     outcome.spell = one.symbols.spell
     return outcome

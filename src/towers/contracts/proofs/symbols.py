@@ -288,6 +288,10 @@ class Symbols:
         _demand(truth)
         self.assumed = len(self.env.guards)
 
+    def granted(self) -> tuple[Any, ...]:
+        """What was taken for granted, in axes."""
+        return tuple(self.in_axes(guard.expr) for guard in self.env.guards[: self.assumed])
+
     def end_where_divided(self) -> None:
         """From here on a question that has an answer for each remainder of an axis raises `Divided`."""
         self.env.divides = self._divides
