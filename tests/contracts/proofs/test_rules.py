@@ -414,6 +414,7 @@ def test_the_chunk_walk():
         (lambda make: F.max_pool1d(make("b", 3, 9), 2, padding=2), "at most half of kernel size"),
         (lambda make: F.max_pool1d(make("b"), 2), "Expected 2D or 3D input"),
         (lambda make: make("b", 3).unfold(1, make("t").shape[0], 1), "maximum size for tensor"),
+        (lambda make: torch.take_along_dim(make("b", 3), make("t", 2, dtype=torch.int64), 1), "must match"),
         (lambda make: F.affine_grid(make("b", 2, 2), [5, 1, 3, 3], align_corners=False), "2 x 3"),
         (lambda make: F.affine_grid(make("b", 2, 3), [4, 1, 3, 3], align_corners=False), "a batch of 4"),
     ],
@@ -442,11 +443,13 @@ def test_windows_and_diagonals_by_sizes_and_grids():
         for call in (
             lambda make, n: make("first", "last").T.unfold(1, n, n).transpose(0, 1).contiguous(),
             lambda make, n: torch.diag(make("first", "last"), n),
+            lambda make, n: make("n", "first").take_along_dim(make("n", "last", dtype=torch.int64), 1),
+            lambda make, n: make(1, "first").take_along_dim(make("last", "n", dtype=torch.int64), -1),
             lambda make, n: torch.diag(make("first", "first"), -n),
             lambda make, n: F.affine_grid(make("n", 2, 3), [n, 1, n + 1, 2], align_corners=False),
             lambda make, n: F.affine_grid(make("n", 3, 4), [n, 1, 3, 2 * n, 2], align_corners=True),
         ):
-            expected = call(lambda *shape: real(*shape, sizes=sizes), size)  # noqa: B023
+            expected = call(lambda *shape, **given: real(*shape, sizes=sizes, **given), size)  # noqa: B023
             found = by_rule(lambda make, axes, call=call: call(make, axes["n"]), sizes, {})
             assert found == tuple(expected.shape)
 

@@ -307,6 +307,20 @@ _ACTIVATIONS = (
     *(Tensor.exp, Tensor.neg, Tensor.__neg__, Tensor.sqrt, Tensor.rsqrt, Tensor.sin, Tensor.cos),
 )
 
+
+def take_along_dim(symbols: Symbols, input: Any, indices: Any, dim: Any = None) -> Any:
+    """torch.take_along_dim: the other axes broadcast."""
+    if type(dim) is not int or not plain(input) or not plain(indices) or indices.dtype != torch.int64:
+        return NotImplemented
+    rank = input.dim()
+    if indices.dim() != rank or not -rank <= dim < rank:
+        return NotImplemented
+    one, other = ([1 if at == dim % rank else size for at, size in enumerate(each.shape)] for each in (input, indices))
+    shape = broadcast(one, other)
+    shape[dim] = indices.shape[dim]
+    return made(shape, input.dtype)
+
+
 RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(_ACTIVATIONS, same),
     **dict.fromkeys((F.softmax, F.log_softmax, torch.softmax, Tensor.softmax, torch.log_softmax), softmax),
@@ -320,6 +334,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     F.layer_norm: layer_norm,
     F.rms_norm: rms_norm,
     F.batch_norm: batch_norm,
+    **dict.fromkeys((torch.take_along_dim, Tensor.take_along_dim), take_along_dim),
     F.instance_norm: instance_norm,
     F.group_norm: group_norm,
     **dict.fromkeys((torch.mean, Tensor.mean, torch.sum, Tensor.sum, torch.amax, Tensor.amax), reduced_over),
