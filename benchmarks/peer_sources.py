@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "zoo"))
 from harness import FILES, FOLDER, Checker, loaded
 from truth import axes, claimed, grid
 
-TRUTHS = ("truth_sequences", "truth_images", "truth_tensors")
+TRUTHS = ("truth_sequences", "truth_images", "truth_tensors", "truth_reports")
 SHAPES = ("Float", "Int", "Bool")
 
 
