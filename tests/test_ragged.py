@@ -174,17 +174,16 @@ def test_unchecked_lengths_are_clamped_so_that_nothing_is_read_out_of_bounds():
     assert ragged.lengths.tolist() == [0, 3]
 
 
-def test_the_length_of_one_sentence_is_known_without_its_offsets():
-    values = torch.randn(7, 3)
-    assert Ragged(values, torch.tensor([0, 7])).known_length == 7
-    assert Ragged(values, torch.tensor([0, 3, 7])).known_length is None
-    assert Ragged.from_padded(torch.randn(2, 5, 3)).known_length == 5
-    assert Ragged(values[:0], torch.tensor([0])).known_length is None
-    assert Ragged(values, torch.tensor([0, 3, 7])).sentences(1, 2).known_length == 4
+def test_offsets_of_one_sentence_that_were_changed_count():
+    tower, words = Tower(vector_width=4).eval(), torch.randn(5, 4)
+    for first, end in ((0, 3), (2, 5), (1, 4)):
+        changed = Ragged(words, torch.tensor([0, 5]))
+        changed.offsets.copy_(torch.tensor([first, end]))
+        torch.testing.assert_close(tower(changed), tower(words[first:end].unsqueeze(0)))
 
 
 @pytest.mark.parametrize("kind", ["one", "uniform", "none"])
-def test_a_known_length_is_checked_as_offsets_are(kind):
+def test_a_uniform_length_is_checked_as_offsets_are(kind):
     tower, words = Tower(words=3, vector_width=4), torch.randn(6, 4)
     given = {
         "one": lambda length: Ragged(words[:length], torch.tensor([0, length])),

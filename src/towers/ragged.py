@@ -126,16 +126,6 @@ class Ragged:
         return self.offsets.diff()
 
     @property
-    def known_length(self) -> int | None:
-        """The number of words of every sentence, where the offsets need not be read: all tokens, of one sentence.
-
-        In a graph that is compiled it is `uniform`, so that no graph is bound to one sentence.
-        """
-        if self.uniform is not None or self.offsets.shape[0] != 2 or torch.compiler.is_compiling():
-            return self.uniform
-        return self.values.shape[0]
-
-    @property
     def device(self) -> torch.device:
         """The device of the values and the offsets."""
         return self.values.device

@@ -50,8 +50,7 @@ class RaggedKind(Protocol):
     """The attributes of a value with a ragged second axis, such as `towers.Ragged`: rows stored end to end.
 
     A class with these attributes can be the first argument of an annotation. The ragged kinds of torch are converted
-    to this form. One more, `known_length`, is the number of all rows' parts where it is known without the offsets: it
-    is optional, and saves reading them.
+    to this form. One more, `uniform`, is optional: the length of every row, where it is known without reading the offsets.
     """
 
     @property
@@ -138,7 +137,7 @@ def flat(
     ragged = _ragged(value)
     if ragged is not None:
         values = ragged.values if ragged.table is None else ragged.table
-        batch, length = ragged.batch, getattr(ragged, "known_length", None)
+        batch, length = ragged.batch, getattr(ragged, "uniform", None)
         if length is None or torch.compiler.is_compiling():
             return (batch, None, *values.shape[1:]), values.dtype, RaggedAxis(ragged.offsets)
         return (batch, None, *values.shape[1:]), values.dtype, RaggedAxis(ragged.offsets, [length] if batch else [])

@@ -269,7 +269,7 @@ def _words(
         rows, ids, shares = table, rows, False
     elif shares:
         rows, ids = conv.shares(ragged)
-    return door.ragged(rows, ids, ragged.offsets, ragged.known_length, weights, shares)
+    return door.ragged(rows, ids, ragged.offsets, ragged.uniform, weights, shares)
 
 
 # The same in torch's own operations, where gradients need gradients or come in batches.

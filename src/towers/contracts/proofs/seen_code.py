@@ -188,9 +188,12 @@ def _len(value: Any, /) -> Any:
     return value.count_all() if isinstance(value, Parts) else len(value)
 
 
+_NUMBERS = (int, float, SymInt, SymFloat)
+
+
 def _number(value: Any) -> Any:
     """What `int` and `float` take for a value: of a tensor its number, which only real values tell."""
-    if isinstance(value, Tensor) and value.dim() == 0 and value.dtype not in (torch.bool, torch.complex64):
+    if isinstance(value, Tensor) and value.dim() == 0 and value.dtype != torch.bool and not value.is_complex():
         return value.item()
     return value
 
