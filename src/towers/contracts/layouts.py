@@ -50,7 +50,8 @@ class RaggedKind(Protocol):
     """The attributes of a value with a ragged second axis, such as `towers.Ragged`: rows stored end to end.
 
     A class with these attributes can be the first argument of an annotation. The ragged kinds of torch are converted
-    to this form. One more, `uniform`, is optional: the length of every row, where it is known without reading the offsets.
+    to this form. One more, the int `uniform`, is optional: the length of every row, where it is known without reading
+    the offsets.
     """
 
     @property
@@ -138,7 +139,7 @@ def flat(
     if ragged is not None:
         values = ragged.values if ragged.table is None else ragged.table
         batch, length = ragged.batch, getattr(ragged, "uniform", None)
-        if length is None or torch.compiler.is_compiling():
+        if type(length) is not int or torch.compiler.is_compiling():
             return (batch, None, *values.shape[1:]), values.dtype, RaggedAxis(ragged.offsets)
         return (batch, None, *values.shape[1:]), values.dtype, RaggedAxis(ragged.offsets, [length] if batch else [])
     if not has_layout(value):
