@@ -13,7 +13,7 @@ class DistinctWords:
 
     The words whose hashes are below a bound are kept, and the bound is halved where they become too many: adaptive
     sampling (Flajolet, On adaptive sampling, Computing 1990). The counts depend on the words alone, and not on their
-    order or the process.
+    order or the process. Several threads may count and read at a time, so what is iterated is a list.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class DistinctWords:
             self._found[word] = word not in missing
         while len(self._found) > EXACT:
             self._bound //= 2
-            self._found = {word: found for word, found in self._found.items() if _hash(word) < self._bound}
+            self._found = {word: found for word, found in list(self._found.items()) if _hash(word) < self._bound}
 
     @property
     def types(self) -> int:
@@ -38,7 +38,7 @@ class DistinctWords:
     @property
     def types_found(self) -> int:
         """How many of them have a vector."""
-        return sum(self._found.values()) * (_ALL // self._bound)
+        return sum(list(self._found.values())) * (_ALL // self._bound)
 
 
 def _hash(word: str) -> int:
